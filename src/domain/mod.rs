@@ -1,0 +1,11 @@
+//! The nouns of the field as values: digests, references, platforms, manifests. Pure, no I/O.
+
+mod digest;
+mod manifest;
+mod platform;
+mod reference;
+
+pub use digest::{Digest, DiffId, Hasher, InvalidDigest};
+pub use manifest::{Descriptor, DescriptorPlatform, ImageConfig, Index, Manifest, RawManifest, RootFs, media_type};
+pub use platform::{InvalidPlatform, Platform};
+pub use reference::{ImageRef, InvalidReference, RegistryHost, Repository};

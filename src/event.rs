@@ -1,0 +1,256 @@
+//! What happens in a run, as values, and the sender that carries it to `report`.
+//!
+//! The shapes are those of BuildKit's status stream (buildkit `client.SolveStatus`): hakobi's own work, like a push, is
+//! told as vertexes too, so that one display shows everything and `--progress rawjson` is what buildx prints.
+
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+/// Something that happened.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// Steps began, went on or ended.
+    Status(Status),
+    /// A sentence for the user that is no fault: "no image at … yet".
+    Note(String),
+    /// A fault that does not fail the run.
+    Warning(String),
+}
+
+/// What changed in a build. As in BuildKit, each message has only what is new.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Status {
+    /// Steps that began, ended or were found cached.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub vertexes: Vec<Vertex>,
+    /// Progress within steps.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub statuses: Vec<Progress>,
+    /// What commands printed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub logs: Vec<Log>,
+    /// The frontend's complaints about the Dockerfile.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<BuildWarning>,
+}
+
+/// A point in time, as RFC 3339 in JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Time(pub jiff::Timestamp);
+
+impl Time {
+    /// Now.
+    #[must_use]
+    pub fn now() -> Self {
+        Self(jiff::Timestamp::now())
+    }
+
+    /// Seconds from `earlier` to this, never negative.
+    #[must_use]
+    pub fn seconds_since(self, earlier: Self) -> f64 {
+        (self.0.as_millisecond() - earlier.0.as_millisecond()).max(0) as f64 / 1000.0
+    }
+}
+
+impl Serialize for Time {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+/// A step.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Vertex {
+    /// Which step this is; BuildKit's vertex digest, or an invented one for hakobi's own work.
+    pub digest: String,
+    /// The steps it needs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<String>,
+    /// `[build 2/3] RUN make`, `[internal] load build context`, …
+    pub name: String,
+    /// When it began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started: Option<Time>,
+    /// When it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub completed: Option<Time>,
+    /// Whether its result was there already.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub cached: bool,
+    /// Why it failed; empty where it did not.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub error: String,
+}
+
+/// Progress of one part of a step: a layer that is fetched, an export.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Progress {
+    /// Which part.
+    pub id: String,
+    /// Of which step.
+    pub vertex: String,
+    /// What is being done (`extracting`, `exporting layers`).
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// The whole, in bytes; 0 where unknown.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub total: i64,
+    /// Of it so far, in bytes.
+    pub current: i64,
+    /// When this was so.
+    pub timestamp: Time,
+    /// When the part began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started: Option<Time>,
+    /// When it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub completed: Option<Time>,
+}
+
+/// What a command of a step printed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Log {
+    /// Which step.
+    pub vertex: String,
+    /// 1 standard output, 2 standard error.
+    pub stream: i64,
+    /// The bytes, as base64 in JSON.
+    #[serde(serialize_with = "base64")]
+    pub data: Vec<u8>,
+    /// When.
+    pub timestamp: Time,
+}
+
+/// The frontend's complaint about a line.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct BuildWarning {
+    /// Which step.
+    pub vertex: String,
+    /// How grave.
+    pub level: i64,
+    /// In short, as base64 in JSON.
+    #[serde(serialize_with = "base64")]
+    pub short: Vec<u8>,
+    /// Where to read on.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub url: String,
+    /// The file complained of.
+    #[serde(skip)]
+    pub file: String,
+    /// Its first line, from 1; 0 where unknown.
+    #[serde(skip)]
+    pub line: i32,
+}
+
+fn is_zero(number: &i64) -> bool {
+    *number == 0
+}
+
+fn base64<S: serde::Serializer>(data: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    use base64::Engine as _;
+    serializer.serialize_str(&base64::engine::general_purpose::STANDARD.encode(data))
+}
+
+/// Sends events. Never blocks, and never fails: where no one listens, nothing is lost but the display.
+#[derive(Clone, Debug)]
+pub struct Events(mpsc::UnboundedSender<Event>);
+
+impl Events {
+    /// A sender and the receiver that `report` reads.
+    #[must_use]
+    pub fn channel() -> (Self, mpsc::UnboundedReceiver<Event>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (Self(sender), receiver)
+    }
+
+    /// A sender that no one listens to.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::channel().0
+    }
+
+    /// Tells what happened.
+    pub fn emit(&self, event: Event) {
+        let _ = self.0.send(event);
+    }
+
+    /// Tells something that is no fault.
+    pub fn note(&self, text: impl Into<String>) {
+        self.emit(Event::Note(text.into()));
+    }
+
+    /// Tells a fault that does not fail the run.
+    pub fn warning(&self, text: impl Into<String>) {
+        self.emit(Event::Warning(text.into()));
+    }
+
+    /// Begins a step of hakobi's own. It must be ended by [`Step::done`] or [`Step::failed`].
+    #[must_use]
+    pub fn step(&self, name: impl Into<String>) -> Step {
+        let name = name.into();
+        let started = Time::now();
+        let digest = format!("hakobi:{:016x}", rand::random::<u64>());
+        let step = Step { events: self.clone(), digest, name, started };
+        step.send(None, false, String::new());
+        step
+    }
+}
+
+/// A step of hakobi's own while it runs.
+#[derive(Debug, Clone)]
+pub struct Step {
+    events: Events,
+    digest: String,
+    name: String,
+    started: Time,
+}
+
+impl Step {
+    /// Bytes of one part (`layer sha256:…`) so far; `total` is 0 where unknown; `ended` once.
+    pub fn progress(&self, id: &str, current: u64, total: u64, ended: bool) {
+        let now = Time::now();
+        self.events.emit(Event::Status(Status {
+            statuses: vec![Progress {
+                id: id.to_owned(),
+                vertex: self.digest.clone(),
+                name: String::new(),
+                total: i64::try_from(total).unwrap_or(i64::MAX),
+                current: i64::try_from(current).unwrap_or(i64::MAX),
+                timestamp: now,
+                started: Some(self.started),
+                completed: ended.then_some(now),
+            }],
+            ..Status::default()
+        }));
+    }
+
+    /// It is done.
+    pub fn done(&self) {
+        self.send(Some(Time::now()), false, String::new());
+    }
+
+    /// There was nothing to do.
+    pub fn cached(&self) {
+        self.send(Some(Time::now()), true, String::new());
+    }
+
+    /// It failed.
+    pub fn failed(&self, error: &dyn std::fmt::Display) {
+        self.send(Some(Time::now()), false, error.to_string());
+    }
+
+    fn send(&self, completed: Option<Time>, cached: bool, error: String) {
+        self.events.emit(Event::Status(Status {
+            vertexes: vec![Vertex {
+                digest: self.digest.clone(),
+                inputs: Vec::new(),
+                name: self.name.clone(),
+                started: Some(self.started),
+                completed,
+                cached,
+                error,
+            }],
+            ..Status::default()
+        }));
+    }
+}

@@ -1,0 +1,7 @@
+//! hakobi: a docker build and push for machines that start empty.
+
+pub mod domain;
+pub mod error;
+pub mod event;
+pub mod settings;
+pub mod transfer;

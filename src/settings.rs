@@ -1,0 +1,327 @@
+//! Everything a run was asked to do, resolved: flags over `HAKOBI_*` over what the CI says over defaults.
+//!
+//! Values only. `cli` makes them, once; nothing below reads a flag or a variable of the environment again.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::domain::{ImageRef, Platform, RegistryHost};
+
+/// How the run is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProgressMode {
+    /// A live display on a terminal, lines elsewhere.
+    Auto,
+    /// Lines with times.
+    Plain,
+    /// The live display, always.
+    Tty,
+    /// Nothing but the result.
+    Quiet,
+    /// JSON lines as buildx prints them.
+    RawJson,
+}
+
+/// Where the daemon is and how it is spoken to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DaemonEndpoint {
+    /// `unix:///var/run/docker.sock`, `tcp://host:2376`, `ssh://user@host`.
+    pub url: String,
+    /// Certificates, where the connection is TLS.
+    pub tls: Option<DaemonTls>,
+    /// Where this came from, for messages: `DOCKER_HOST`, `context "x"`, `default`.
+    pub origin: String,
+}
+
+/// TLS to a daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DaemonTls {
+    /// PEM of the authorities; the system's where absent.
+    pub ca: Option<PathBuf>,
+    /// PEM of the client's certificate.
+    pub cert: Option<PathBuf>,
+    /// PEM of the client's key.
+    pub key: Option<PathBuf>,
+    /// Whether the daemon's certificate is not checked (DOCKER_TLS without DOCKER_TLS_VERIFY).
+    pub skip_verify: bool,
+}
+
+/// How registries are reached.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RegistrySettings {
+    /// The folder of Docker's `config.json`, which is only ever read (DOCKER_CONFIG or ~/.docker).
+    pub docker_config: Option<PathBuf>,
+    /// Hosts that may speak plain HTTP or show a certificate that does not check.
+    pub insecure: Vec<RegistryHost>,
+    /// A role to take on for a registry.
+    pub roles: BTreeMap<RegistryHost, String>,
+    /// A pull-through cache in front of a registry.
+    pub mirrors: BTreeMap<RegistryHost, String>,
+}
+
+/// What is done about a tag that is there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum IfTagExists {
+    /// Moved, as `docker push` does.
+    #[default]
+    Overwrite,
+    /// Nothing is built; exit 3.
+    Fail,
+    /// Nothing is built; a success that says so.
+    Skip,
+}
+
+/// How new layers are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// gzip, with its level 1 to 9.
+    Gzip(u32),
+    /// zstd, with its level 1 to 22.
+    Zstd(i32),
+}
+
+impl Default for Compression {
+    fn default() -> Self {
+        Self::Gzip(6)
+    }
+}
+
+/// What a missing ECR repository is made with.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CreateRepository {
+    /// Scan images when they are pushed.
+    pub scan_on_push: bool,
+    /// Tags cannot be moved.
+    pub immutable_tags: bool,
+    /// A KMS key's ARN or alias; AES-256 where absent.
+    pub kms_key: Option<String>,
+    /// Tags of the repository.
+    pub tags: BTreeMap<String, String>,
+    /// The text of a lifecycle policy.
+    pub lifecycle_policy: Option<String>,
+}
+
+/// A push.
+#[derive(Debug, Clone, Default)]
+pub struct PushSettings {
+    /// Asked before anything is built.
+    pub if_tag_exists: IfTagExists,
+    /// Whether, and how, missing ECR repositories are made.
+    pub create_repository: Option<CreateRepository>,
+    /// Of layers that hakobi compresses.
+    pub compression: Compression,
+}
+
+/// What `CONTEXT` is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ContextSource {
+    /// A local directory.
+    Directory(PathBuf),
+    /// A tar, or a lone Dockerfile, on standard input.
+    Stdin,
+    /// A git repository or an http(s) URL, fetched by the daemon.
+    Remote(String),
+}
+
+/// Where the Dockerfile is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DockerfileSource {
+    /// `Dockerfile` in the context.
+    Default,
+    /// A path, of a local file, or within a context that is not local.
+    Path(PathBuf),
+    /// Standard input.
+    Stdin,
+    /// An http(s) URL: fetched by the client as Docker does.
+    Remote(String),
+}
+
+/// A named context (`--build-context NAME=VALUE`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NamedContext {
+    /// A local directory.
+    Directory(PathBuf),
+    /// An OCI layout directory (`oci-layout://PATH[:TAG][@DIGEST]`).
+    OciLayout(String),
+    /// Anything the frontend understands itself: `docker-image://…`, a git or http(s) URL, `target:…`.
+    Frontend(String),
+}
+
+/// A secret for `RUN --mount=type=secret`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Secret {
+    /// Its id.
+    pub id: String,
+    /// Where its value is.
+    pub source: SecretSource,
+}
+
+/// Where a secret's value is. The value itself is read only when the daemon asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretSource {
+    /// In a file.
+    File(PathBuf),
+    /// In a variable of the environment, by name.
+    Env(String),
+}
+
+/// An agent or keys for `RUN --mount=type=ssh`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SshSource {
+    /// Its id; `default` where none is named.
+    pub id: String,
+    /// Sockets or key files; the agent of SSH_AUTH_SOCK where empty.
+    pub paths: Vec<PathBuf>,
+}
+
+/// BuildKit's CSV of a cache import or export (`type=registry,ref=…`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheEntry {
+    /// `registry`, `inline`, `local`, `gha`, …
+    pub kind: String,
+    /// All else.
+    pub attributes: BTreeMap<String, String>,
+}
+
+/// What `--cache-from` names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CacheFrom {
+    /// A bare reference: the pulled-latest way.
+    Latest(ImageRef),
+    /// BuildKit's own words.
+    Entry(CacheEntry),
+}
+
+/// `-o`: where a result goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// `local`, `tar`, `oci`, `docker`: `--push` and `--load`, and what means the same, are in [`BuildSettings`].
+    pub kind: String,
+    /// A file, a directory, or `-` for standard output.
+    pub destination: Option<PathBuf>,
+    /// All else.
+    pub attributes: BTreeMap<String, String>,
+}
+
+/// What decides which steps are cached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Strategy {
+    /// hakobi's plan.
+    #[default]
+    Auto,
+    /// BuildKit.
+    Daemon,
+}
+
+/// `hakobi build`.
+#[derive(Debug, Clone)]
+pub struct BuildSettings {
+    /// What is built.
+    pub context: ContextSource,
+    /// By which Dockerfile.
+    pub dockerfile: DockerfileSource,
+    /// The stage wanted; the last where absent.
+    pub target: Option<String>,
+    /// `--build-arg`, proxies of Docker's config included; resolved against the environment.
+    pub build_args: BTreeMap<String, String>,
+    /// `--label`.
+    pub labels: BTreeMap<String, String>,
+    /// `--annotation`, with its optional type prefix.
+    pub annotations: Vec<String>,
+    /// `--platform`, DOCKER_DEFAULT_PLATFORM; the daemon's own where empty.
+    pub platforms: Vec<Platform>,
+    /// `--secret`.
+    pub secrets: Vec<Secret>,
+    /// `--ssh`.
+    pub ssh: Vec<SshSource>,
+    /// `--build-context`.
+    pub named_contexts: BTreeMap<String, NamedContext>,
+    /// Further options of the frontend, under BuildKit's own names: `force-network-mode`, `add-hosts`, `ulimit`, `shm-size`,
+    /// `cgroup-parent`, `no-cache`, `image-resolve-mode`, `hostname`, …
+    pub frontend_options: BTreeMap<String, String>,
+    /// `--allow`, and what `--network host` needs.
+    pub entitlements: Vec<String>,
+    /// `--call`: `build`, `check`, `outline`, `targets`.
+    pub call: String,
+    /// Tags, with `latest` put in where none is named.
+    pub tags: Vec<ImageRef>,
+    /// Push all tags.
+    pub push: bool,
+    /// Put the image into the daemon.
+    pub load: bool,
+    /// `-o` of other types.
+    pub outputs: Vec<Output>,
+    /// `--cache-from`.
+    pub cache_from: Vec<CacheFrom>,
+    /// `--cache-to`.
+    pub cache_to: Vec<CacheEntry>,
+    /// Where `--strategy daemon` keeps cached stages.
+    pub cache_repository: Option<ImageRef>,
+    /// Who decides what is cached.
+    pub strategy: Strategy,
+    /// A push's options.
+    pub push_settings: PushSettings,
+    /// `--iidfile`.
+    pub iid_file: Option<PathBuf>,
+    /// `--metadata-file`.
+    pub metadata_file: Option<PathBuf>,
+    /// `--report`.
+    pub report_file: Option<PathBuf>,
+}
+
+/// What a run is, and what all commands share.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How it is shown.
+    pub progress: ProgressMode,
+    /// No colours (NO_COLOR, or not a terminal).
+    pub color: bool,
+    /// The daemon.
+    pub daemon: DaemonEndpoint,
+    /// Registries.
+    pub registries: RegistrySettings,
+    /// Things worth telling before work starts: `DOCKER_BUILDKIT=0` was given, a flag does nothing.
+    pub warnings: Vec<String>,
+    /// The command.
+    pub command: Command,
+}
+
+/// The command.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// `build`.
+    Build(Box<BuildSettings>),
+    /// `push IMAGE…`: images of the daemon.
+    Push {
+        /// What is pushed.
+        images: Vec<ImageRef>,
+        /// How.
+        settings: PushSettings,
+        /// `--report`.
+        report_file: Option<PathBuf>,
+    },
+    /// `promote SRC TAG…`.
+    Promote {
+        /// An image in a registry.
+        source: ImageRef,
+        /// Where its manifest goes: full references.
+        targets: Vec<ImageRef>,
+        /// What is done about tags that are there.
+        settings: PushSettings,
+    },
+    /// `login HOST`: prints, stores or answers credentials.
+    Login(LoginSettings),
+    /// `completions SHELL`: the text is ready.
+    Print(String),
+}
+
+/// `hakobi login`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LoginSettings {
+    /// `hakobi login HOST`: tries the credentials and says whether they work.
+    Check(RegistryHost),
+    /// `hakobi login --write HOST`: writes Docker's config.json, because it was asked for.
+    Write(RegistryHost),
+    /// As a Docker credential helper (`docker-credential-hakobi get`): the host on standard input, JSON on standard output.
+    Helper(String),
+}

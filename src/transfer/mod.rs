@@ -1,0 +1,7 @@
+//! Streams of blob bytes: where they come from, how they are verified, compressed and kept while they move.
+
+mod source;
+mod spool;
+
+pub use source::{BlobSource, ByteStream, BytesSource, Identity};
+pub use spool::{Spool, SpoolWriter};
