@@ -1,6 +1,8 @@
 //! hakobi: a docker build and push for machines that start empty.
 
+pub mod context;
 pub mod domain;
+pub mod engine;
 pub mod error;
 pub mod event;
 pub mod settings;

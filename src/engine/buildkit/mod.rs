@@ -1,0 +1,1 @@
+//! BuildKit in the daemon.
