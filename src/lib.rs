@@ -1,5 +1,6 @@
 //! hakobi: a docker build and push for machines that start empty.
 
+pub mod build;
 pub mod context;
 pub mod domain;
 pub mod engine;
