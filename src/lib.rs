@@ -3,8 +3,10 @@
 pub mod build;
 pub mod context;
 pub mod domain;
+pub mod endpoint;
 pub mod engine;
 pub mod error;
 pub mod event;
+pub mod graph;
 pub mod settings;
 pub mod transfer;
