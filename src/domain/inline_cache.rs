@@ -62,6 +62,8 @@ struct Link {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct InlineCache {
     records: Vec<Record>,
+    /// The records' places, each after those that its record needs.
+    order: Vec<usize>,
 }
 
 impl InlineCache {
@@ -69,8 +71,8 @@ impl InlineCache {
     #[must_use]
     pub fn decode(text: &str) -> Option<Self> {
         let records: Vec<Record> = serde_json::from_slice(&STANDARD.decode(text).ok()?).ok()?;
-        let sound = records.iter().all(|record| record.inputs.iter().flatten().all(|link| link.link < records.len()));
-        sound.then_some(Self { records })
+        let order = in_order(&records)?;
+        Some(Self { records, order })
     }
 
     /// The value of [`INLINE_CACHE_KEY`].
@@ -89,43 +91,61 @@ impl InlineCache {
     #[must_use]
     pub fn merge(&self, older: &Self, shared: usize) -> Self {
         let mut merged = Merged::default();
-        for cache in [self, older] {
-            let mut places = HashMap::new();
-            for index in 0..cache.records.len() {
-                merged.add(cache, index, &mut places, if std::ptr::eq(cache, older) { shared } else { usize::MAX }, 0);
-            }
-        }
-        let mut out = Self { records: merged.records };
-        out.drop_useless();
-        out
-    }
-
-    /// Leaves out records that have no result and that no record with a result needs.
-    fn drop_useless(&mut self) {
-        let mut wanted = BTreeSet::new();
-        let mut open: Vec<usize> = (0..self.records.len())
-            .filter(|index| !self.records[*index].results.is_empty() || !self.records[*index].chains.is_empty())
-            .collect();
-        while let Some(index) = open.pop() {
-            if wanted.insert(index) {
-                open.extend(self.records[index].inputs.iter().flatten().map(|link| link.link));
-            }
-        }
-        let places: HashMap<usize, usize> = wanted.iter().enumerate().map(|(new, old)| (*old, new)).collect();
-        let mut records = Vec::with_capacity(wanted.len());
-        for index in wanted {
-            let mut record = std::mem::take(&mut self.records[index]);
-            for link in record.inputs.iter_mut().flatten() {
-                link.link = places.get(&link.link).copied().unwrap_or_default();
-            }
-            records.push(record);
-        }
-        self.records = records;
+        merged.add(self, usize::MAX);
+        merged.add(older, shared);
+        let records = useful(merged.records);
+        // The merged records were put in order, and stay so.
+        let order = (0..records.len()).collect();
+        Self { records, order }
     }
 }
 
-/// Deeper than any Dockerfile: records that point to themselves end here.
-const DEPTH: usize = 4_000;
+/// The records' places, each after those it needs; nothing where they point in a circle or nowhere.
+fn in_order(records: &[Record]) -> Option<Vec<usize>> {
+    let mut needs: Vec<usize> = Vec::with_capacity(records.len());
+    let mut needed_by: Vec<Vec<usize>> = vec![Vec::new(); records.len()];
+    for (index, record) in records.iter().enumerate() {
+        for link in record.inputs.iter().flatten() {
+            needed_by.get_mut(link.link)?.push(index);
+        }
+        needs.push(record.inputs.iter().flatten().count());
+    }
+    let mut order: Vec<usize> = (0..records.len()).filter(|index| needs[*index] == 0).collect();
+    let mut next = 0;
+    while let Some(&index) = order.get(next) {
+        next += 1;
+        for &dependent in &needed_by[index] {
+            needs[dependent] -= 1;
+            if needs[dependent] == 0 {
+                order.push(dependent);
+            }
+        }
+    }
+    (order.len() == records.len()).then_some(order)
+}
+
+/// Leaves out records that have no result and that no record with a result needs.
+fn useful(mut records: Vec<Record>) -> Vec<Record> {
+    let mut wanted = BTreeSet::new();
+    let mut open: Vec<usize> =
+        (0..records.len()).filter(|index| !records[*index].results.is_empty() || !records[*index].chains.is_empty()).collect();
+    while let Some(index) = open.pop() {
+        if wanted.insert(index) {
+            open.extend(records[index].inputs.iter().flatten().map(|link| link.link));
+        }
+    }
+    let places: HashMap<usize, usize> = wanted.iter().enumerate().map(|(new, old)| (*old, new)).collect();
+    wanted
+        .into_iter()
+        .map(|index| {
+            let mut record = std::mem::take(&mut records[index]);
+            for link in record.inputs.iter_mut().flatten() {
+                link.link = places.get(&link.link).copied().unwrap_or_default();
+            }
+            record
+        })
+        .collect()
+}
 
 #[derive(Default)]
 struct Merged {
@@ -135,55 +155,52 @@ struct Merged {
 }
 
 impl Merged {
-    /// Puts a record, after those it needs, and gives its place; results beyond `layers` are left out.
-    fn add(
-        &mut self,
-        cache: &InlineCache,
-        index: usize,
-        places: &mut HashMap<usize, usize>,
-        layers: usize,
-        depth: usize,
-    ) -> usize {
-        if let Some(place) = places.get(&index) {
-            return *place;
-        }
-        if depth > DEPTH {
-            return 0;
-        }
-        let record = &cache.records[index];
-        let mut inputs = Vec::with_capacity(record.inputs.len());
-        for alternatives in &record.inputs {
-            let mut links: Vec<Link> = alternatives
+    /// Puts in a cache's records; results beyond `layers` are left out.
+    fn add(&mut self, cache: &InlineCache, layers: usize) {
+        let mut places = vec![0; cache.records.len()];
+        for &index in &cache.order {
+            let record = &cache.records[index];
+            let inputs: Vec<Vec<Link>> = record
+                .inputs
                 .iter()
-                .map(|link| Link { selector: link.selector.clone(), link: self.add(cache, link.link, places, layers, depth + 1) })
+                .map(|alternatives| {
+                    let mut links: Vec<Link> = alternatives
+                        .iter()
+                        .map(|link| Link { selector: link.selector.clone(), link: places[link.link] })
+                        .collect();
+                    links.sort_by(|a, b| (a.link, &a.selector).cmp(&(b.link, &b.selector)));
+                    links.dedup();
+                    links
+                })
                 .collect();
-            links.sort_by(|a, b| (a.link, &a.selector).cmp(&(b.link, &b.selector)));
-            links.dedup();
-            inputs.push(links);
-        }
-        let results: Vec<LayerResult> = record.results.iter().filter(|result| result.layer < layers).cloned().collect();
-        let chains: Vec<ChainResult> =
-            record.chains.iter().filter(|chain| chain.layers.iter().all(|layer| *layer < layers)).cloned().collect();
-        let identity = format!("{} {inputs:?} {:?}", record.digest, record.other);
-        let place = match self.by_identity.get(&identity) {
-            Some(place) => {
-                let there = &mut self.records[*place];
-                // The newer image's word on a step comes first and is kept.
-                if there.results.is_empty() && there.chains.is_empty() {
-                    there.results = results;
-                    there.chains = chains;
+            let results: Vec<LayerResult> = record.results.iter().filter(|result| result.layer < layers).cloned().collect();
+            let chains: Vec<ChainResult> =
+                record.chains.iter().filter(|chain| chain.layers.iter().all(|layer| *layer < layers)).cloned().collect();
+            let identity = format!("{} {inputs:?} {:?}", record.digest, record.other);
+            places[index] = match self.by_identity.get(&identity) {
+                Some(&place) => {
+                    let there = &mut self.records[place];
+                    // The newer image's word on a step comes first and is kept.
+                    if there.results.is_empty() && there.chains.is_empty() {
+                        there.results = results;
+                        there.chains = chains;
+                    }
+                    place
                 }
-                *place
-            }
-            None => {
-                let place = self.records.len();
-                self.records.push(Record { results, chains, digest: record.digest.clone(), inputs, other: record.other.clone() });
-                self.by_identity.insert(identity, place);
-                place
-            }
-        };
-        places.insert(index, place);
-        place
+                None => {
+                    let place = self.records.len();
+                    self.records.push(Record {
+                        results,
+                        chains,
+                        digest: record.digest.clone(),
+                        inputs,
+                        other: record.other.clone(),
+                    });
+                    self.by_identity.insert(identity, place);
+                    place
+                }
+            };
+        }
     }
 }
 
@@ -254,8 +271,8 @@ mod tests {
         for text in ["", "x", &STANDARD.encode("{}"), &STANDARD.encode(r#"[{"digest":"a","inputs":[[{"link":7}]]}]"#)] {
             assert_eq!(InlineCache::decode(text), None, "{text}");
         }
-        let looped = cache(serde_json::json!([{"digest": "a", "inputs": [[{"link": 0}]], "layers": [{"layer": 0}]}]));
-        assert!(looped.merge(&looped, 1).records.len() <= DEPTH + 2);
+        let circle = r#"[{"digest":"a","inputs":[[{"link":1}]]},{"digest":"b","inputs":[[{"link":0}]]}]"#;
+        assert_eq!(InlineCache::decode(&STANDARD.encode(circle)), None);
     }
 
     #[test]
