@@ -128,3 +128,6 @@ impl Display {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

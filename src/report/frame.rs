@@ -167,3 +167,6 @@ fn fit(blocks: &mut Vec<Block>, limit: usize) -> usize {
     blocks.truncate(shown);
     hidden
 }
+
+#[cfg(test)]
+mod tests;

@@ -118,7 +118,7 @@ mod tests {
             names: vec!["r.example.com/app:1".parse().unwrap(), "r.example.com/app:2".parse().unwrap()],
             exporter_response: BTreeMap::new(),
         };
-        insta::assert_snapshot!(serde_json::to_string_pretty(&metadata.to_json()).unwrap(), @"");
+        insta::assert_snapshot!(serde_json::to_string_pretty(&metadata.to_json()).unwrap());
         assert!(Metadata::default().to_json().is_empty());
     }
 

@@ -184,7 +184,4 @@ fn ending(paint: Paint, number: usize, trace: &Trace, entry: &Entry, now: Time) 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::testing::{Script, part};
-    use super::*;
-}
+mod tests;

@@ -297,3 +297,6 @@ impl From<crate::settings::Strategy> for StrategyUsed {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -179,7 +179,8 @@ impl Seen {
 
     // The runs of one vertex follow each other.
     fn seconds(&self) -> f64 {
-        self.runs.iter().filter_map(|(start, end)| Some((*end)?.seconds_since(*start))).sum()
+        // Not `sum`: of nothing it is -0.0.
+        self.runs.iter().filter_map(|(start, end)| Some((*end)?.seconds_since(*start))).fold(0.0, |all, one| all + one)
     }
 }
 

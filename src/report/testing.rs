@@ -105,3 +105,33 @@ impl Script {
         self.status(seconds, Status { warnings: vec![warning], ..Status::default() });
     }
 }
+
+/// A run with all that happens in one: a context, a cached step, steps side by side, progress, odd logs, a failure.
+pub(super) fn eventful() -> Script {
+    let mut s = Script::new();
+    s.run("df", "[internal] load build definition from Dockerfile", 0.0, 0.1);
+    s.progress(0.05, part("df", "transferring dockerfile: 120B", 0, 0, Some(0.05)));
+    s.known("r2", "[build 2/3] RUN make");
+    s.known("end", "[stage-1 3/3] RUN true");
+    s.begin("from", "[build 1/3] FROM docker.io/library/alpine:3.20", 0.2);
+    let layer = format!("sha256:{}", "ab12".repeat(16));
+    s.progress(0.3, part("from", &layer, 1_000_000, 40_100_000, None));
+    s.progress(0.4, part("from", &layer, 1_200_000, 40_100_000, None));
+    s.progress(1.5, part("from", &layer, 12_300_000, 40_100_000, None));
+    s.progress(2.0, part("from", &layer, 40_100_000, 40_100_000, Some(2.0)));
+    s.run("from", "[build 1/3] FROM docker.io/library/alpine:3.20", 0.2, 2.1);
+    s.cached("copy", "[stage-1 2/3] COPY <<EOF /etc/motd\nhello\nEOF", 2.2);
+    s.begin("r2", "[build 2/3] RUN make", 2.3);
+    s.begin("r3", "[other 2/2] RUN pip install -r requirements.txt", 2.4);
+    s.log(2.5, "r2", "cc -c a.c\ncc -c b.c\n");
+    s.log(2.6, "r3", "\u{1b}[32mCollecting\u{1b}[0m flask\n");
+    s.log(3.0, "r3", "10%\r50%\r");
+    s.log(4.0, "r3", "100%\r\n");
+    s.warning(4.1, "df", "JSONArgsRecommended: JSON arguments recommended for CMD", 9);
+    s.warning(4.2, "df", "JSONArgsRecommended: JSON arguments recommended for CMD", 9);
+    s.event(4.3, Event::Note("no cached image at s3://bucket/x yet".into()));
+    s.log(9.0, "r2", "cc: error: 運び.c not found");
+    s.fail("r2", "[build 2/3] RUN make", 2.3, 9.1, "process \"/bin/sh -c make\" did not complete successfully: exit code: 2");
+    s.fail("r3", "[other 2/2] RUN pip install -r requirements.txt", 2.4, 9.2, "rpc error: context canceled");
+    s.in_order()
+}
