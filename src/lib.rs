@@ -8,5 +8,6 @@ pub mod engine;
 pub mod error;
 pub mod event;
 pub mod graph;
+pub mod report;
 pub mod settings;
 pub mod transfer;
