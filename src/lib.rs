@@ -1,5 +1,7 @@
 //! hakobi: a docker build and push for machines that start empty.
 
+pub mod ci;
+pub mod cli;
 pub mod domain;
 pub mod error;
 pub mod event;
