@@ -1,6 +1,8 @@
 //! hakobi: a docker build and push for machines that start empty.
 
 pub mod build;
+pub mod ci;
+pub mod cli;
 pub mod context;
 pub mod domain;
 pub mod endpoint;
