@@ -3,5 +3,6 @@
 pub mod domain;
 pub mod error;
 pub mod event;
+pub mod registry;
 pub mod settings;
 pub mod transfer;

@@ -5,7 +5,7 @@ mod manifest;
 mod platform;
 mod reference;
 
-pub use digest::{Digest, DiffId, Hasher, InvalidDigest};
+pub use digest::{DiffId, Digest, Hasher, InvalidDigest};
 pub use manifest::{Descriptor, DescriptorPlatform, ImageConfig, Index, Manifest, RawManifest, RootFs, media_type};
 pub use platform::{InvalidPlatform, Platform};
 pub use reference::{ImageRef, InvalidReference, RegistryHost, Repository};
