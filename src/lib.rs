@@ -11,5 +11,6 @@ pub mod error;
 pub mod event;
 pub mod graph;
 pub mod report;
+pub mod registry;
 pub mod settings;
 pub mod transfer;
