@@ -3,6 +3,7 @@
 pub mod domain;
 pub mod error;
 pub mod event;
+pub mod push;
 pub mod registry;
 pub mod settings;
 pub mod transfer;
