@@ -43,9 +43,10 @@ impl Intake {
         let manifests = inner.state().manifests.get(name).cloned().unwrap_or_default();
         let top = manifests.get("image").ok_or_else(|| Error::push("the daemon handed over no manifest"))?;
         if !top.is_index() {
-            return Ok(vec![image(inner, top, annotations).await?]);
+            return Ok(vec![Box::pin(image(inner, top, annotations)).await?]);
         }
-        let index = top.index().map_err(|error| Error::push("the daemon handed over an index that cannot be read").because(&error))?;
+        let index =
+            top.index().map_err(|error| Error::push("the daemon handed over an index that cannot be read").because(&error))?;
         let mut out = Vec::new();
         for child in index.manifests {
             // Attestations have no platform to run on, and are not asked for.
@@ -53,7 +54,7 @@ impl Intake {
                 continue;
             }
             if let Some(raw) = manifests.get(&child.digest.to_string()) {
-                out.push(image(inner, raw, annotations).await?);
+                out.push(Box::pin(image(inner, raw, annotations)).await?);
             }
         }
         if out.is_empty() { Err(Error::push("the daemon handed over an index without images")) } else { Ok(out) }
@@ -64,10 +65,15 @@ async fn image(inner: &Inner, raw: &RawManifest, annotations: &BTreeMap<String, 
     let unreadable = |what: &str| Error::push(format!("the daemon handed over {what} that cannot be read"));
     let manifest = raw.manifest().map_err(|error| unreadable("a manifest").because(&error))?;
     let config = config(inner, &manifest.config.digest).await?;
-    let parsed: ImageConfig = serde_json::from_slice(&config).map_err(|error| unreadable("an image configuration").because(&error))?;
+    let parsed: ImageConfig =
+        serde_json::from_slice(&config).map_err(|error| unreadable("an image configuration").because(&error))?;
     let diff_ids = parsed.rootfs.diff_ids;
     if diff_ids.len() != manifest.layers.len() {
-        return Err(Error::push(format!("the daemon handed over {} layers for {} in the configuration", manifest.layers.len(), diff_ids.len())));
+        return Err(Error::push(format!(
+            "the daemon handed over {} layers for {} in the configuration",
+            manifest.layers.len(),
+            diff_ids.len()
+        )));
     }
     let mut layers = Vec::with_capacity(diff_ids.len());
     for (layer, diff_id) in manifest.layers.iter().zip(&diff_ids) {
@@ -112,9 +118,12 @@ async fn settle(inner: &Inner, layer: &Descriptor, diff_id: &DiffId) -> Result<D
 
 async fn config(inner: &Inner, digest: &Digest) -> Result<Bytes> {
     let blob = inner.state().blobs.get(digest).cloned();
-    let Some(blob) = blob else { return inner.pusher.read(digest, CONFIG_LIMIT).await.map_err(Error::from) };
+    let Some(blob) = blob else { return Box::pin(inner.pusher.read(digest, CONFIG_LIMIT)).await };
     if blob.identity.size > CONFIG_LIMIT {
-        return Err(Error::push(format!("the image's configuration has {} bytes; {CONFIG_LIMIT} at most are taken", blob.identity.size)));
+        return Err(Error::push(format!(
+            "the image's configuration has {} bytes; {CONFIG_LIMIT} at most are taken",
+            blob.identity.size
+        )));
     }
     let mut bytes = Vec::new();
     let read = async { blob.spool.open(0).await?.read_to_end(&mut bytes).await };
@@ -137,7 +146,12 @@ fn retyped(layer: Descriptor, oci: bool) -> Descriptor {
 }
 
 /// The manifest with other layers; what else it says stays.
-fn rewritten(raw: &RawManifest, layers: &[Descriptor], annotations: &BTreeMap<String, String>, oci: bool) -> serde_json::Result<RawManifest> {
+fn rewritten(
+    raw: &RawManifest,
+    layers: &[Descriptor],
+    annotations: &BTreeMap<String, String>,
+    oci: bool,
+) -> serde_json::Result<RawManifest> {
     let mut manifest: serde_json::Map<String, Value> = serde_json::from_slice(&raw.bytes)?;
     manifest.insert("layers".to_owned(), serde_json::to_value(layers)?);
     let mut media_type = raw.media_type.clone();

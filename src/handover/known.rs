@@ -45,7 +45,8 @@ impl Known {
     /// Takes in an image's layers. The first image that has a layer is the one it is taken from.
     pub fn add(&mut self, image: &KnownImage) {
         for (layer, diff_id) in image.manifest.layers.iter().zip(&image.diff_ids) {
-            let known = || (Descriptor { annotations: BTreeMap::new(), platform: None, ..layer.clone() }, image.repository.clone());
+            let known =
+                || (Descriptor { annotations: BTreeMap::new(), platform: None, ..layer.clone() }, image.repository.clone());
             self.by_digest.entry(layer.digest.clone()).or_insert_with(known);
             self.by_diff_id.entry(diff_id.clone()).or_insert_with(known);
         }
@@ -69,7 +70,11 @@ impl Known {
 ///
 /// # Errors
 /// If the registry does not answer, or what it holds is no image.
-pub async fn load(registries: &Registries, reference: &ImageRef, platform: Option<&Platform>) -> registry::Result<Vec<KnownImage>> {
+pub async fn load(
+    registries: &Registries,
+    reference: &ImageRef,
+    platform: Option<&Platform>,
+) -> registry::Result<Vec<KnownImage>> {
     let client = registries.repository(&reference.repository);
     let Some(raw) = client.manifest(&reference.reference()).await? else { return Ok(Vec::new()) };
     if !raw.is_index() {
@@ -80,8 +85,9 @@ pub async fn load(registries: &Registries, reference: &ImageRef, platform: Optio
         (Some(found), Some(wanted)) => found.platform.os == wanted.os && found.platform.architecture == wanted.architecture,
         _ => true,
     };
-    let children = index.manifests.into_iter().filter(|child| !media_type::is_index(&child.media_type) && wanted(child)).take(IMAGES_LIMIT);
-    let images = try_join_all(children.map(|child| async {
+    let children =
+        index.manifests.into_iter().filter(|child| !media_type::is_index(&child.media_type) && wanted(child)).take(IMAGES_LIMIT);
+    let images = try_join_all(children.map(|child| async move {
         match registries.repository(&reference.repository).manifest(&child.digest.to_string()).await? {
             Some(raw) => image(registries, reference, raw, child.annotations).await,
             None => Ok(None),

@@ -45,7 +45,12 @@ pub(super) async fn head(blob: &Spool, length: u64) -> std::io::Result<Vec<u8>> 
 }
 
 /// The same layer in the wanted compression, while it arrives.
-pub(super) fn transcode(blob: Spool, format: Format, wanted: Compression, directory: &Path) -> std::io::Result<Arc<dyn BlobSource>> {
+pub(super) fn transcode(
+    blob: Spool,
+    format: Format,
+    wanted: Compression,
+    directory: &Path,
+) -> std::io::Result<Arc<dyn BlobSource>> {
     let (mut writer, out) = Spool::create(directory)?;
     tokio::spawn(async move {
         let result = async {

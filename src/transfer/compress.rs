@@ -121,7 +121,11 @@ mod tests {
         for bytes in [&b""[..], b"x", &text[..BLOCK], &text] {
             for compression in [Compression::Gzip(6), Compression::Zstd(3)] {
                 let compressed = read(compress(stream_of(bytes), compression)).await;
-                assert_eq!(compressed, read(compress(stream_of(bytes), compression)).await, "the same input gives the same bytes");
+                assert_eq!(
+                    compressed,
+                    read(compress(stream_of(bytes), compression)).await,
+                    "the same input gives the same bytes"
+                );
                 let gzip = matches!(compression, Compression::Gzip(_));
                 let back = decompress(stream_of(&compressed), gzip, !gzip).expect("a stream");
                 assert!(read(back).await == bytes, "{compression:?} of {} bytes", bytes.len());
