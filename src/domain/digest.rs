@@ -141,7 +141,9 @@ mod tests {
 
     #[test]
     fn other_texts_are_refused() {
-        for text in ["", "sha256:", "sha512:00", "e3b0", &format!("sha256:{}", "G".repeat(64)), &format!("sha256:{}", "AB".repeat(32))] {
+        for text in
+            ["", "sha256:", "sha512:00", "e3b0", &format!("sha256:{}", "G".repeat(64)), &format!("sha256:{}", "AB".repeat(32))]
+        {
             assert!(text.parse::<Digest>().is_err(), "{text}");
         }
     }

@@ -238,9 +238,7 @@ fn is_component(component: &str) -> bool {
 
 fn is_tag(tag: &str) -> bool {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    (1..=128).contains(&tag.len())
-        && tag.chars().next().is_some_and(word)
-        && tag.chars().all(|c| word(c) || c == '.' || c == '-')
+    (1..=128).contains(&tag.len()) && tag.chars().next().is_some_and(word) && tag.chars().all(|c| word(c) || c == '.' || c == '-')
 }
 
 #[cfg(test)]
@@ -274,16 +272,35 @@ mod tests {
 
     #[test]
     fn bad_references_are_refused() {
-        for text in ["", "App", "a//b", "app:", "app:-x", "a_-b", "a...b", "app@sha256:12", "host.x:port/app", "/app", "app/", "a b", "-h.x/app"] {
+        for text in [
+            "",
+            "App",
+            "a//b",
+            "app:",
+            "app:-x",
+            "a_-b",
+            "a...b",
+            "app@sha256:12",
+            "host.x:port/app",
+            "/app",
+            "app/",
+            "a b",
+            "-h.x/app",
+        ] {
             assert!(text.parse::<ImageRef>().is_err(), "{text}");
         }
     }
 
     #[test]
     fn loopback_hosts_are_known() {
-        for (host, loopback) in
-            [("127.0.0.1:5000", true), ("127.9.9.9", true), ("localhost:1", true), ("[::1]:5", true), ("10.0.0.1", false), ("docker.io", false)]
-        {
+        for (host, loopback) in [
+            ("127.0.0.1:5000", true),
+            ("127.9.9.9", true),
+            ("localhost:1", true),
+            ("[::1]:5", true),
+            ("10.0.0.1", false),
+            ("docker.io", false),
+        ] {
             assert_eq!(RegistryHost::new(host).is_loopback(), loopback, "{host}");
         }
     }

@@ -1,0 +1,147 @@
+//! The token service (distribution, "Token Authentication Specification" and its OAuth2 variant).
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use reqwest::{Client, Response, Url};
+use serde::Deserialize;
+
+use super::super::credentials::Credential;
+use super::super::http::describe;
+
+/// A bearer token. Never printed.
+#[derive(Clone)]
+pub struct Token {
+    /// The token itself.
+    pub token: String,
+    /// For how long it is good, from when it was issued.
+    pub expires_in: Duration,
+    /// When it was issued, in seconds since 1970, where the service says so.
+    pub issued_at: Option<i64>,
+    /// When it was fetched.
+    pub(in crate::registry) fetched: Instant,
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Token(…, {} s)", self.expires_in.as_secs())
+    }
+}
+
+impl Token {
+    /// Whether it is good for a while yet.
+    pub(in crate::registry) fn is_fresh(&self) -> bool {
+        // A tenth of its life is left for requests that are queued behind it.
+        self.fetched.elapsed() < self.expires_in.mul_f64(0.9)
+    }
+}
+
+/// What a token is asked for.
+pub(in crate::registry) struct Ask<'a> {
+    pub(in crate::registry) realm: Url,
+    pub(in crate::registry) service: &'a str,
+    pub(in crate::registry) scopes: &'a [String],
+    pub(in crate::registry) client_id: &'a str,
+    pub(in crate::registry) credential: Option<&'a Credential>,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(default)]
+    token: String,
+    #[serde(default)]
+    access_token: String,
+    #[serde(default)]
+    expires_in: Option<u64>,
+    #[serde(default)]
+    issued_at: String,
+}
+
+/// Why there is no token.
+#[derive(Debug)]
+pub(in crate::registry) enum NoToken {
+    /// The service said no.
+    Refused(u16, String),
+    /// It did not answer, or not with a token.
+    Broken(String),
+}
+
+/// The life of a token whose service names none (distribution: "for compatibility, 60 seconds").
+const DEFAULT_LIFE: Duration = Duration::from_secs(60);
+const LARGEST_ANSWER: usize = 1 << 20;
+
+/// Fetches a token.
+pub(in crate::registry) async fn fetch(client: &Client, ask: &Ask<'_>) -> Result<Token, NoToken> {
+    if let Some(Credential::RegistryToken(token)) = ask.credential {
+        return Ok(Token { token: token.clone(), expires_in: DEFAULT_LIFE, issued_at: None, fetched: Instant::now() });
+    }
+    let fetched = Instant::now();
+    let response = match ask.credential {
+        Some(Credential::IdentityToken(refresh)) => refresh_request(client, ask, refresh).send().await,
+        _ => plain_request(client, ask).send().await,
+    }
+    .map_err(|error| NoToken::Broken(describe(&error)))?;
+    let answer = read(response).await?;
+    let token = if answer.token.is_empty() { answer.access_token } else { answer.token };
+    if token.is_empty() {
+        return Err(NoToken::Broken("the token service answered without a token".to_owned()));
+    }
+    let expires_in = answer.expires_in.map_or(DEFAULT_LIFE, |seconds| Duration::from_secs(seconds.max(1)));
+    let issued_at = answer.issued_at.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_second);
+    Ok(Token { token, expires_in, issued_at, fetched })
+}
+
+fn plain_request(client: &Client, ask: &Ask<'_>) -> reqwest::RequestBuilder {
+    let mut url = ask.realm.clone();
+    {
+        let mut query = url.query_pairs_mut();
+        if !ask.service.is_empty() {
+            query.append_pair("service", ask.service);
+        }
+        for scope in ask.scopes {
+            query.append_pair("scope", scope);
+        }
+        query.append_pair("client_id", ask.client_id);
+        if let Some(Credential::Basic { username, .. }) = ask.credential {
+            query.append_pair("account", username);
+        }
+    }
+    let request = client.get(url).timeout(Duration::from_secs(60));
+    match ask.credential {
+        Some(Credential::Basic { username, password }) => request.basic_auth(username, Some(password)),
+        _ => request,
+    }
+}
+
+fn refresh_request(client: &Client, ask: &Ask<'_>, refresh: &str) -> reqwest::RequestBuilder {
+    let mut form = ask.realm.clone();
+    form.set_query(None);
+    form.query_pairs_mut()
+        .append_pair("grant_type", "refresh_token")
+        .append_pair("service", ask.service)
+        .append_pair("client_id", ask.client_id)
+        .append_pair("scope", &ask.scopes.join(" "))
+        .append_pair("refresh_token", refresh);
+    let body = form.query().unwrap_or_default().to_owned();
+    client
+        .post(ask.realm.clone())
+        .header(reqwest::header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .timeout(Duration::from_secs(60))
+        .body(body)
+}
+
+async fn read(mut response: Response) -> Result<Answer, NoToken> {
+    let status = response.status();
+    let mut body = Vec::new();
+    while let Some(part) = response.chunk().await.map_err(|error| NoToken::Broken(describe(&error)))? {
+        body.extend_from_slice(&part);
+        if body.len() > LARGEST_ANSWER {
+            return Err(NoToken::Broken("the token service's answer is too long".to_owned()));
+        }
+    }
+    if !status.is_success() {
+        // What the service says may repeat what it was sent; the status alone is safe to print.
+        return Err(NoToken::Refused(status.as_u16(), format!("the token service answered {status}")));
+    }
+    serde_json::from_slice(&body).map_err(|_| NoToken::Broken("the token service's answer is not JSON with a token".to_owned()))
+}

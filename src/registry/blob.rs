@@ -1,0 +1,292 @@
+//! Blobs: which are there, and reading them, verified while they stream and resumed where the connection breaks.
+
+use std::collections::HashSet;
+use std::io;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream;
+use reqwest::header::{CONTENT_RANGE, RANGE};
+use reqwest::{Response, Url};
+use tokio::io::AsyncReadExt as _;
+use tokio_util::io::StreamReader;
+
+use super::auth::Scope;
+use super::client::Client;
+use super::error::{Error, Kind, Result};
+use super::http::describe;
+use super::manifest::header;
+use super::reply::Reply;
+use super::retry::Attempts;
+use crate::domain::{Descriptor, Digest, Hasher};
+use crate::transfer::{BlobSource, ByteStream, Identity};
+
+/// How many blobs of a repository are asked for at once.
+const ASKED_AT_ONCE: usize = 8;
+
+impl Client {
+    /// Whether the repository has this blob.
+    ///
+    /// # Errors
+    /// If the registry refuses or cannot be reached.
+    pub async fn has(&self, digest: &Digest) -> Result<bool> {
+        let what = format!("looking for the blob {digest}");
+        let host = &*self.host;
+        let url = host.url(&format!("{}/blobs/{digest}", self.repository.path)).await?;
+        let scope = Scope::pull(&self.repository.path);
+        let make = |client: &reqwest::Client, url: Url| client.head(url);
+        match host.send(&what, &self.repository, &scope, &url, host.shared.patience.stall, make).await? {
+            Reply::Ok(_) => Ok(true),
+            Reply::Refused(refusal) if refusal.status == 404 => Ok(false),
+            Reply::Refused(refusal) => Err(refusal.error(&what, &self.repository).needs("ecr:BatchCheckLayerAvailability")),
+        }
+    }
+
+    /// Which of these blobs the repository lacks, in their order.
+    ///
+    /// # Errors
+    /// If the registry refuses or cannot be reached.
+    pub async fn missing(&self, blobs: &[Descriptor]) -> Result<Vec<Descriptor>> {
+        let digests: Vec<Digest> = blobs.iter().map(|blob| blob.digest.clone()).collect();
+        let there = self.present(&digests).await?;
+        Ok(blobs.iter().filter(|blob| !there.contains(&blob.digest)).cloned().collect())
+    }
+
+    /// Which of these blobs the repository has.
+    ///
+    /// # Errors
+    /// If the registry refuses or cannot be reached.
+    pub async fn present(&self, digests: &[Digest]) -> Result<HashSet<Digest>> {
+        let unique: HashSet<&Digest> = digests.iter().collect();
+        let unique: Vec<Digest> = unique.into_iter().cloned().collect();
+        if let Some(ecr) = &self.host.ecr {
+            let available = self.host.shared.ecr.available(&self.host.name, ecr, &self.repository.path, &unique).await;
+            // A login from config.json comes without AWS credentials; then each is asked for by itself.
+            if let Ok(there) = available {
+                return Ok(there);
+            }
+        }
+        let answers = stream::iter(unique)
+            .map(|digest| async move { self.has(&digest).await.map(|there| there.then_some(digest)) })
+            .buffer_unordered(ASKED_AT_ONCE)
+            .collect::<Vec<_>>()
+            .await;
+        answers.into_iter().filter_map(Result::transpose).collect()
+    }
+
+    /// A small blob as a whole, verified: a config.
+    ///
+    /// # Errors
+    /// If it is not there, is larger than `cap` bytes, or is not what its digest says.
+    pub async fn read_blob(&self, digest: &Digest, cap: u64) -> Result<Bytes> {
+        let what = format!("reading the blob {digest}");
+        let mut damaged = None;
+        // Wrong bytes are asked for once more: a cache on the way may have been at fault.
+        for _ in 0..2 {
+            let mut bytes = Vec::new();
+            let stream = self.open_blob(digest, None, 0).await?;
+            match stream.take(cap + 1).read_to_end(&mut bytes).await {
+                Ok(_) if bytes.len() as u64 > cap => {
+                    return Err(Error::at(Kind::TooLarge, what, &self.repository).because(&format!("more than {cap} bytes")));
+                }
+                Ok(_) => return Ok(bytes.into()),
+                Err(error) => match error.downcast::<Error>() {
+                    Ok(error) if error.kind == Kind::Damaged => damaged = Some(error),
+                    Ok(error) => return Err(error),
+                    Err(error) => return Err(Error::at(Kind::Network, what, &self.repository).because(&error.to_string())),
+                },
+            }
+        }
+        Err(damaged.unwrap_or_else(|| Error::at(Kind::Damaged, what, &self.repository)))
+    }
+
+    /// A blob's bytes from this offset. Read from 0 it is verified: the end of wrong bytes is an error. A connection that
+    /// breaks is resumed. Errors of the stream hold this room's [`Error`].
+    ///
+    /// # Errors
+    /// If the blob is not there ([`Kind::NotFound`]) or the registry cannot be reached.
+    pub async fn open_blob(&self, digest: &Digest, size: Option<u64>, offset: u64) -> Result<ByteStream> {
+        if let Some(mirror) = self.mirror() {
+            match Reader::open(mirror, digest.clone(), size, offset).await {
+                Ok(reader) => return Ok(reader.into_stream()),
+                Err(error) if error.kind == Kind::NotFound => {}
+                Err(error) => self.mirror_failed(&error),
+            }
+        }
+        Ok(Reader::open(self.clone(), digest.clone(), size, offset).await?.into_stream())
+    }
+}
+
+/// A blob that is read from one repository's registry.
+struct Reader {
+    client: Client,
+    digest: Digest,
+    what: String,
+    size: Option<u64>,
+    position: u64,
+    /// Of all bytes, where the stream began with the first one.
+    hasher: Option<Hasher>,
+    response: Option<Response>,
+    /// Bytes of an answer that did not begin where it was asked to.
+    skip: u64,
+    attempts: Attempts,
+}
+
+impl Reader {
+    async fn open(client: Client, digest: Digest, size: Option<u64>, offset: u64) -> Result<Self> {
+        let attempts = Attempts::new(&client.host.shared.patience);
+        let mut reader = Self {
+            what: format!("reading the blob {digest}"),
+            client,
+            digest,
+            size,
+            position: offset,
+            hasher: (offset == 0).then(Hasher::default),
+            response: None,
+            skip: 0,
+            attempts,
+        };
+        if size.is_none_or(|size| offset < size) {
+            reader.connect().await?;
+        }
+        Ok(reader)
+    }
+
+    async fn connect(&mut self) -> Result<()> {
+        let host = &*self.client.host;
+        let repository = &self.client.repository;
+        let url = host.url(&format!("{}/blobs/{}", repository.path, self.digest)).await?;
+        let scope = Scope::pull(&repository.path);
+        let position = self.position;
+        let make = |client: &reqwest::Client, url: Url| match position {
+            0 => client.get(url),
+            _ => client.get(url).header(RANGE, format!("bytes={position}-")),
+        };
+        let limit = host.shared.patience.stall;
+        let response = match host.send(&self.what, repository, &scope, &url, limit, make).await? {
+            Reply::Ok(response) => response,
+            Reply::Refused(refusal) => return Err(refusal.error(&self.what, repository).needs("ecr:GetDownloadUrlForLayer")),
+        };
+        let begins = match response.status().as_u16() {
+            206 => header(response.headers(), CONTENT_RANGE.as_str()).and_then(|text| range_start(&text)).unwrap_or(position),
+            _ => 0,
+        };
+        if begins > position {
+            return Err(Error::at(Kind::Refused, &*self.what, repository).because("the registry answered another range"));
+        }
+        self.skip = position - begins;
+        if self.size.is_none() {
+            self.size = response.content_length().map(|length| begins + length);
+        }
+        self.response = Some(response);
+        Ok(())
+    }
+
+    /// The next bytes; `None` at the end.
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        loop {
+            if self.size == Some(self.position) && self.skip == 0 {
+                return self.end();
+            }
+            if self.response.is_none() {
+                self.connect().await?;
+            }
+            let stall = self.client.host.shared.patience.stall;
+            let Some(response) = self.response.as_mut() else { continue };
+            let cause = match tokio::time::timeout(stall, response.chunk()).await {
+                Ok(Ok(Some(bytes))) => match self.take(bytes)? {
+                    Some(bytes) => return Ok(Some(bytes)),
+                    None => continue,
+                },
+                Ok(Ok(None)) if self.size.is_none() => {
+                    self.size = Some(self.position);
+                    continue;
+                }
+                Ok(Ok(None)) => "the connection ended before the blob did".to_owned(),
+                Ok(Err(error)) => describe(&error),
+                Err(_) => "the connection stalled".to_owned(),
+            };
+            self.response = None;
+            if !self.attempts.again(None).await {
+                let error = Error::at(Kind::Network, &*self.what, &self.client.repository).because(&cause);
+                return Err(error.tried(self.attempts.made(), self.attempts.elapsed()));
+            }
+        }
+    }
+
+    fn take(&mut self, mut bytes: Bytes) -> Result<Option<Bytes>> {
+        let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(bytes.len());
+        let bytes = bytes.split_off(skipped);
+        self.skip -= skipped as u64;
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        self.position += bytes.len() as u64;
+        if self.size.is_some_and(|size| self.position > size) {
+            return Err(Error::at(Kind::Damaged, &*self.what, &self.client.repository).because("it is longer than it should be"));
+        }
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&bytes);
+        }
+        self.attempts.progressed();
+        Ok(Some(bytes))
+    }
+
+    fn end(&mut self) -> Result<Option<Bytes>> {
+        self.response = None;
+        match self.hasher.take().map(Hasher::digest) {
+            Some(digest) if digest != self.digest => {
+                Err(Error::at(Kind::Damaged, &*self.what, &self.client.repository).because(&format!("its bytes are {digest}")))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn into_stream(self) -> ByteStream {
+        let parts = stream::try_unfold(self, |mut reader| async move {
+            match reader.next().await {
+                Ok(Some(bytes)) => Ok(Some((bytes, reader))),
+                Ok(None) => Ok(None),
+                Err(error) => Err(io::Error::other(error)),
+            }
+        });
+        Box::pin(StreamReader::new(Box::pin(parts)))
+    }
+}
+
+/// `bytes 5-9/10` → 5.
+fn range_start(text: &str) -> Option<u64> {
+    text.strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()
+}
+
+/// A blob in a registry as the source of an upload to another one.
+#[derive(Debug, Clone)]
+pub struct RemoteBlob {
+    client: Client,
+    identity: Identity,
+}
+
+impl RemoteBlob {
+    /// This blob of that repository.
+    #[must_use]
+    pub fn new(client: Client, blob: &Descriptor) -> Self {
+        Self { client, identity: Identity { digest: blob.digest.clone(), size: blob.size } }
+    }
+}
+
+#[async_trait]
+impl BlobSource for RemoteBlob {
+    fn known(&self) -> Option<Identity> {
+        Some(self.identity.clone())
+    }
+
+    async fn open(&self, offset: u64) -> io::Result<ByteStream> {
+        let opened = self.client.open_blob(&self.identity.digest, Some(self.identity.size), offset).await;
+        opened.map_err(io::Error::other)
+    }
+
+    async fn identity(&self) -> io::Result<Identity> {
+        Ok(self.identity.clone())
+    }
+}

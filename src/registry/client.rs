@@ -1,0 +1,164 @@
+//! One repository of a registry. What can be done with manifests, blobs and uploads is in the files of those names.
+
+use std::sync::Arc;
+
+use reqwest::header::LOCATION;
+use reqwest::{Response, Url};
+
+use super::auth::Scope;
+use super::error::{Error, Kind, Result};
+use super::host::Host;
+use super::reply::Reply;
+use crate::domain::{Digest, Repository};
+use crate::settings::CreateRepository;
+
+/// A repository of a registry. Cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    pub(super) host: Arc<Host>,
+    pub(super) repository: Repository,
+    mirror: Option<(Arc<Host>, Repository)>,
+}
+
+/// What a repository lets its user do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PushAccess {
+    /// Whether tags that are there cannot be moved, as far as the registry tells.
+    pub immutable_tags: bool,
+    /// Whether the repository was made just now.
+    pub created: bool,
+}
+
+/// How an upload began.
+pub(super) enum Begun {
+    /// The blob was mounted from another repository: nothing is left to do.
+    Mounted,
+    /// Bytes go here.
+    Session(Url),
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Client({})", self.repository)
+    }
+}
+
+impl Client {
+    pub(super) fn new(host: Arc<Host>, repository: Repository, mirror: Option<(Arc<Host>, Repository)>) -> Self {
+        Self { host, repository, mirror }
+    }
+
+    /// Which repository this is.
+    #[must_use]
+    pub fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    /// Where to read from: the mirror first.
+    pub(super) fn sources(&self) -> impl Iterator<Item = (&Host, &Repository)> {
+        let mirror = self.mirror.iter().map(|(host, repository)| (&**host, repository));
+        mirror.chain(std::iter::once((&*self.host, &self.repository)))
+    }
+
+    /// The mirror as a client of its own.
+    pub(super) fn mirror(&self) -> Option<Self> {
+        let (host, repository) = self.mirror.as_ref()?;
+        Some(Self { host: Arc::clone(host), repository: repository.clone(), mirror: None })
+    }
+
+    /// A mirror is a shortcut: its faults only cost the way to the registry itself.
+    pub(super) fn mirror_failed(&self, error: &Error) {
+        self.host.shared.events.warning(format!("{error}; asking {} itself", self.repository.host));
+    }
+
+    /// Whether a push would get on: the credentials are tried, and a missing repository is made where that was asked for. An
+    /// upload that is begun for this is cancelled.
+    ///
+    /// # Errors
+    /// If the registry refuses; [`Kind::RepositoryMissing`] where there is no such repository.
+    pub async fn push_access(&self, create: Option<&CreateRepository>) -> Result<PushAccess> {
+        if let Some(ecr) = &self.host.ecr {
+            // The docker endpoint is asked for its login before AWS's API, so that a wrong login is named as such.
+            self.host.start().await.map_err(|error| error.doing("logging in for a push").within(&self.repository))?;
+            let aws = &self.host.shared.ecr;
+            match aws.describe(&self.host.name, ecr, &self.repository.path).await {
+                Ok(Some(described)) => return Ok(PushAccess { immutable_tags: described.immutable_tags, created: false }),
+                Ok(None) => match create {
+                    Some(settings) => {
+                        let made = aws.create(&self.host.name, ecr, &self.repository.path, settings).await;
+                        made.map_err(|error| error.within(&self.repository))?;
+                        return Ok(PushAccess { immutable_tags: settings.immutable_tags, created: true });
+                    }
+                    None => return Err(self.missing_repository()),
+                },
+                // A role that may only push cannot describe; then the protocol's own answer must do.
+                Err(_) => {}
+            }
+        }
+        self.try_upload().await?;
+        Ok(PushAccess { immutable_tags: false, created: false })
+    }
+
+    fn missing_repository(&self) -> Error {
+        Error::at(Kind::RepositoryMissing, "pushing", &self.repository).because("the repository does not exist")
+    }
+
+    async fn try_upload(&self) -> Result<()> {
+        let Begun::Session(location) = self.begin(None).await? else { return Ok(()) };
+        let scope = Scope::push(&self.repository.path);
+        let limit = std::time::Duration::from_secs(20);
+        // ECR and others know no cancelling; such an upload ends by itself.
+        let request = self.host.client().await?.delete(location.clone()).timeout(limit);
+        if self.host.is_own(&location).await? {
+            let (request, _) = self.host.authorize(&scope, request).await?;
+            let _ = request.send().await;
+        } else {
+            let _ = request.send().await;
+        }
+        Ok(())
+    }
+
+    /// Begins an upload, or mounts the blob from a repository of the same registry.
+    pub(super) async fn begin(&self, mount: Option<(&Digest, &Repository)>) -> Result<Begun> {
+        let what = "beginning an upload";
+        let host = &*self.host;
+        let path = &self.repository.path;
+        let mut url = host.url(&format!("{path}/blobs/uploads/")).await?;
+        let mut scope = Scope::push(path);
+        if let Some((digest, from)) = mount {
+            url.query_pairs_mut().append_pair("mount", &digest.to_string()).append_pair("from", &from.path);
+            scope = scope.and_pull(&from.path);
+        }
+        let make = |client: &reqwest::Client, url: Url| client.post(url).header("content-length", "0");
+        let sent = host.send(what, &self.repository, &scope, &url, host.shared.patience.stall, make).await;
+        let response = match sent {
+            Ok(Reply::Ok(response)) => response,
+            // The other repository may be out of bounds, or its token may be refused; that only costs the upload.
+            Ok(Reply::Refused(_)) | Err(_) if mount.is_some() => return Box::pin(self.begin(None)).await,
+            Ok(Reply::Refused(refusal)) => {
+                return Err(refusal.error(what, &self.repository).needs("ecr:InitiateLayerUpload"));
+            }
+            Err(error) => return Err(error),
+        };
+        if response.status().as_u16() == 201 && mount.is_some() {
+            return Ok(Begun::Mounted);
+        }
+        match self.location(&response).await? {
+            Some(location) => Ok(Begun::Session(location)),
+            None => Err(Error::at(Kind::Refused, what, &self.repository).because("the registry named no place to upload to")),
+        }
+    }
+
+    /// Where the registry says an upload goes on, with its query as it is.
+    pub(super) async fn location(&self, response: &Response) -> Result<Option<Url>> {
+        let Some(text) = response.headers().get(LOCATION).and_then(|value| value.to_str().ok()) else { return Ok(None) };
+        let Ok(mut url) = response.url().join(text) else { return Ok(None) };
+        let base = &self.host.start().await?.base;
+        // A registry behind a proxy that ends TLS may not know that it is reached by TLS.
+        if url.host_str() == base.host_str() && url.scheme() == "http" && base.scheme() == "https" {
+            let _ = url.set_scheme("https");
+            let _ = url.set_port(base.port());
+        }
+        Ok(Some(url))
+    }
+}

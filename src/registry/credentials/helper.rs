@@ -1,0 +1,69 @@
+//! Credential helpers: `docker-credential-NAME get` (docker/docker-credential-helpers, "Development").
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::Command;
+
+use super::Credential;
+use crate::registry::error::{Error, Kind, Result};
+
+/// A helper may ask a user, or a slow network, but not for ever.
+const LONGEST: Duration = Duration::from_secs(90);
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Answer {
+    #[serde(default)]
+    username: String,
+    #[serde(default)]
+    secret: String,
+}
+
+/// Asks a helper for the credentials of a server. `None` where it has none.
+pub(super) async fn get(name: &str, server: &str) -> Result<Option<Credential>> {
+    let program = format!("docker-credential-{name}");
+    let failed = |cause: &str| Error::new(Kind::Credentials, format!("asking {program} for credentials"), server).because(cause);
+    // The name comes from config.json; with a slash in it, it would be a path.
+    if name.contains(['/', '\\']) {
+        return Err(failed("the helper's name in config.json is not a plain name"));
+    }
+    let mut child = Command::new(&program)
+        .arg("get")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => failed("config.json names it, but it is not on the PATH"),
+            _ => failed(&error.to_string()),
+        })?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A helper that does not read its input says why on its output.
+        let _ = stdin.write_all(server.as_bytes()).await;
+        let _ = stdin.write_all(b"\n").await;
+    }
+    let output = tokio::time::timeout(LONGEST, child.wait_with_output())
+        .await
+        .map_err(|_| failed("it did not answer in 90 s"))?
+        .map_err(|error| failed(&error.to_string()))?;
+    if !output.status.success() {
+        // Helpers tell errors on standard output.
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        let said = said.trim();
+        if said.contains("credentials not found in native keychain") || said.contains("no credentials server URL") {
+            return Ok(None);
+        }
+        return Err(failed(said.lines().next().unwrap_or("it failed without a word")));
+    }
+    let answer: Answer = serde_json::from_slice(&output.stdout).map_err(|_| failed("its answer is not the JSON expected"))?;
+    Ok(match (answer.username.as_str(), answer.secret.is_empty()) {
+        (_, true) => None,
+        ("<token>", false) => Some(Credential::IdentityToken(answer.secret)),
+        _ => Some(Credential::Basic { username: answer.username, password: answer.secret }),
+    })
+}

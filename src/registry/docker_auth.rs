@@ -1,0 +1,55 @@
+//! What BuildKit's session asks of its client: credentials of a host, and tokens (buildkit `session/auth`).
+
+use reqwest::Url;
+
+use super::auth::Token;
+use super::credentials::{Credential, Found, canonical_host};
+use super::error::Result;
+use super::http::redact;
+use super::registries::Registries;
+
+impl Registries {
+    /// What a registry is logged in to with, by any of its names (`registry-1.docker.io`, `https://index.docker.io/v1/`).
+    /// `None` where nothing is known: then it is asked without a login.
+    ///
+    /// # Errors
+    /// If config.json is broken, or AWS gives no login to an ECR registry.
+    pub async fn docker_auth(&self, host: &str) -> Result<Option<Found>> {
+        let host = canonical_host(host);
+        Ok(self.shared().login(&host).await?.map(|(found, _)| found))
+    }
+
+    /// A bearer token for a registry from its token service.
+    ///
+    /// # Errors
+    /// If the service refuses or cannot be reached.
+    pub async fn fetch_token(&self, realm: &str, service: &str, scopes: &[String], host: &str, client_id: &str) -> Result<Token> {
+        let host = canonical_host(host);
+        let credential: Option<Credential> = self.shared().login(&host).await?.map(|(found, _)| found.credential);
+        let client_id = if client_id.is_empty() { "hakobi" } else { client_id };
+        let token = self.host(&host).token(realm, service, scopes, client_id, credential.as_ref()).await;
+        token.map_err(|error| match realm.parse::<Url>() {
+            Ok(url) => error.doing(format!("fetching a token from {}", redact(&url))),
+            Err(_) => error,
+        })
+    }
+
+    /// Tries the login of a registry. What it was logged in with, or `None` where nothing is known and the registry asks for
+    /// nothing.
+    ///
+    /// # Errors
+    /// If the registry refuses the login or cannot be reached.
+    pub async fn check_login(&self, host: &crate::domain::RegistryHost) -> Result<Option<Found>> {
+        use super::auth::Scope;
+        let found = self.shared().login(host).await?.map(|(found, _)| found);
+        let registry = self.host(host);
+        let url = registry.url("").await?;
+        let limit = std::time::Duration::from_secs(30);
+        let nowhere = crate::domain::Repository { host: host.clone(), path: String::new() };
+        let sent = registry.send("logging in", &nowhere, &Scope::none(), &url, limit, reqwest::Client::get).await;
+        match sent.map_err(|error| error.without_repository())? {
+            super::reply::Reply::Ok(_) => Ok(found),
+            super::reply::Reply::Refused(refusal) => Err(refusal.error("logging in", &nowhere).without_repository()),
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! What goes wrong with a registry: what was done, where, how often it was tried, and what the user can do.
+
+use crate::domain::{RegistryHost, Repository};
+use crate::error as user;
+
+use super::ecr::EcrHost;
+
+/// The sort of failure, as callers tell them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// No credentials, or wrong ones (401).
+    Unauthorized,
+    /// The credentials may not do this (403).
+    Denied,
+    /// The repository does not exist.
+    RepositoryMissing,
+    /// The tag exists and the repository lets no tag move.
+    TagImmutable,
+    /// The manifest or blob is not there.
+    NotFound,
+    /// The bytes are not what their digest says.
+    Damaged,
+    /// More bytes than are taken.
+    TooLarge,
+    /// The certificate does not check, or TLS cannot be set up.
+    Tls,
+    /// The connection could not be made, broke or stalled.
+    Network,
+    /// The registry asked to slow down (429).
+    TooManyRequests,
+    /// Any other answer of the registry.
+    Refused,
+    /// Credentials could not be had: a helper, config.json or AWS failed.
+    Credentials,
+    /// This side failed: the source of a blob could not be read.
+    Local,
+}
+
+/// A failure at a registry.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{what} at {place} failed{}{}", self.tries(), self.why())]
+pub struct Error {
+    /// The sort of failure.
+    pub kind: Kind,
+    what: String,
+    place: String,
+    cause: String,
+    host: Option<RegistryHost>,
+    repository: Option<Repository>,
+    action: Option<&'static str>,
+    attempts: u32,
+    seconds: u64,
+}
+
+/// What this room's functions return.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// Something failed somewhere: `pushing tag 1`, `ghcr.io/team/app`.
+    pub(super) fn new(kind: Kind, what: impl Into<String>, place: impl Into<String>) -> Self {
+        Self {
+            kind,
+            what: what.into(),
+            place: place.into(),
+            cause: String::new(),
+            host: None,
+            repository: None,
+            action: None,
+            attempts: 1,
+            seconds: 0,
+        }
+    }
+
+    /// The same in a repository.
+    pub(super) fn at(kind: Kind, what: impl Into<String>, repository: &Repository) -> Self {
+        let mut error = Self::new(kind, what, repository.to_string());
+        error.host = Some(repository.host.clone());
+        error.repository = Some(repository.clone());
+        error
+    }
+
+    /// The same at a registry as a whole.
+    pub(super) fn on(kind: Kind, what: impl Into<String>, host: &RegistryHost) -> Self {
+        let mut error = Self::new(kind, what, host.to_string());
+        error.host = Some(host.clone());
+        error
+    }
+
+    /// Why.
+    pub(super) fn because(mut self, cause: &str) -> Self {
+        self.cause = cause.trim().to_owned();
+        self
+    }
+
+    /// The IAM action that ECR wants for it.
+    pub(super) fn needs(mut self, action: &'static str) -> Self {
+        self.action = Some(action);
+        self
+    }
+
+    /// How often it was tried, over how long.
+    pub(super) fn tried(mut self, attempts: u32, over: std::time::Duration) -> Self {
+        self.attempts = attempts;
+        self.seconds = over.as_secs();
+        self
+    }
+
+    /// What failed, in other words, at the same place.
+    pub(super) fn doing(mut self, what: impl Into<String>) -> Self {
+        self.what = what.into();
+        self
+    }
+
+    /// Puts in where it failed, where only the cause was known.
+    pub(super) fn within(mut self, repository: &Repository) -> Self {
+        self.place = repository.to_string();
+        self.host = Some(repository.host.clone());
+        self.repository = Some(repository.clone());
+        self
+    }
+
+    /// The same where it was the registry's as a whole.
+    pub(super) fn without_repository(mut self) -> Self {
+        if let Some(host) = &self.host {
+            self.place = host.to_string();
+        }
+        self.repository = None;
+        self
+    }
+
+    /// The repository, where the failure is one repository's.
+    #[must_use]
+    pub fn repository(&self) -> Option<&Repository> {
+        self.repository.as_ref()
+    }
+
+    /// Why, as far as it is known.
+    #[must_use]
+    pub fn cause(&self) -> &str {
+        &self.cause
+    }
+
+    /// Whether the same may work a little later.
+    pub(super) fn is_transient(&self) -> bool {
+        matches!(self.kind, Kind::Network | Kind::TooManyRequests)
+    }
+
+    fn tries(&self) -> String {
+        match self.attempts {
+            0 | 1 => String::new(),
+            attempts => format!(" after {attempts} attempts in {} s", self.seconds),
+        }
+    }
+
+    fn why(&self) -> String {
+        if self.cause.is_empty() { String::new() } else { format!(": {}", self.cause) }
+    }
+
+    /// What the user can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        let host = self.host.as_ref()?;
+        let ecr = EcrHost::parse(host);
+        match (self.kind, ecr) {
+            (Kind::Unauthorized | Kind::Denied, Some(_)) => {
+                let action = self.action.unwrap_or("ecr:GetAuthorizationToken");
+                let resource = match (&self.repository, action) {
+                    (Some(repository), action) if action != "ecr:GetAuthorizationToken" => {
+                        format!(" on the repository `{}`", repository.path)
+                    }
+                    _ => String::new(),
+                };
+                Some(format!("the role needs the IAM action `{action}`{resource} (see what it may do with `aws sts get-caller-identity`)"))
+            }
+            (Kind::Unauthorized | Kind::Denied, None) => Some(format!("log in with `docker login {}`", login_name(host))),
+            (Kind::Credentials, Some(_)) => Some(
+                "give the job AWS credentials (a role, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY), or log in with `aws ecr get-login-password | docker login`"
+                    .to_owned(),
+            ),
+            (Kind::RepositoryMissing, Some(ecr)) => {
+                let path = self.repository.as_ref().map_or("NAME", |repository| repository.path.as_str());
+                Some(format!(
+                    "make it with `aws ecr create-repository --region {} --repository-name {path}`, or pass `--create-repository`",
+                    ecr.region
+                ))
+            }
+            (Kind::RepositoryMissing, None) => Some(format!("make the repository first, or see whether `docker login {}` gives access to it", login_name(host))),
+            (Kind::Tls, _) => Some(format!(
+                "if this registry is meant to have such a certificate, or to speak plain HTTP, pass `--insecure-registry {host}`"
+            )),
+            (Kind::TagImmutable, _) => Some("push another tag, or pass `--if-tag-exists skip`".to_owned()),
+            _ => None,
+        }
+    }
+}
+
+/// What `docker login` is given for a registry: nothing for Docker Hub.
+fn login_name(host: &RegistryHost) -> &str {
+    if host.is_docker_hub() { "" } else { host.as_str() }
+}
+
+impl From<Error> for user::Error {
+    fn from(error: Error) -> Self {
+        let failure = Self::push(error.to_string());
+        match error.hint() {
+            Some(hint) => failure.hint(hint.trim_end().replace(" `docker login `", " `docker login`")),
+            None => failure,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn repository(text: &str) -> Repository {
+        text.parse::<crate::domain::ImageRef>().expect("a reference").repository
+    }
+
+    #[test]
+    fn errors_say_what_where_and_how_often() {
+        let error = Error::at(Kind::Network, "uploading layer sha256:ab", &repository("ghcr.io/team/app"))
+            .because("the connection broke")
+            .tried(3, std::time::Duration::from_secs(12));
+        insta::assert_snapshot!(error, @"uploading layer sha256:ab at ghcr.io/team/app failed after 3 attempts in 12 s: the connection broke");
+    }
+
+    #[test]
+    fn hints_name_the_command_or_the_action() {
+        let hint = |kind, text: &str, action: Option<&'static str>| {
+            let mut error = Error::at(kind, "x", &repository(text));
+            error.action = action;
+            user::Error::from(error).hint_text().unwrap_or_default().to_owned()
+        };
+        let ecr = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/team/app";
+        insta::assert_snapshot!(hint(Kind::Unauthorized, "ghcr.io/team/app", None), @"log in with `docker login ghcr.io`");
+        insta::assert_snapshot!(hint(Kind::Denied, "team/app", None), @"log in with `docker login`");
+        insta::assert_snapshot!(hint(Kind::Denied, ecr, Some("ecr:PutImage")), @"the role needs the IAM action `ecr:PutImage` on the repository `team/app` (see what it may do with `aws sts get-caller-identity`)");
+        insta::assert_snapshot!(hint(Kind::RepositoryMissing, ecr, None), @"make it with `aws ecr create-repository --region eu-west-1 --repository-name team/app`, or pass `--create-repository`");
+        insta::assert_snapshot!(hint(Kind::Tls, "reg.example/app", None), @"if this registry is meant to have such a certificate, or to speak plain HTTP, pass `--insecure-registry reg.example`");
+    }
+}

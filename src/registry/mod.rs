@@ -1,0 +1,34 @@
+//! Registries: the OCI distribution protocol, Docker's credentials, and what ECR does by AWS's own API.
+//!
+//! [`Registries`] is made once for a run. [`Registries::repository`] gives a [`Client`] for one repository; both are cheap
+//! to clone and share connections, tokens and logins.
+
+mod auth;
+mod blob;
+mod client;
+mod credentials;
+mod docker_auth;
+mod ecr;
+mod error;
+mod host;
+mod http;
+mod manifest;
+mod registries;
+mod reply;
+mod retry;
+mod start;
+mod upload;
+mod upload_body;
+
+pub use auth::Token;
+pub use blob::RemoteBlob;
+pub use client::{Client, PushAccess};
+pub use credentials::{Credential, Found, canonical_host};
+pub use ecr::{AwsSource, EcrHost};
+pub use error::{Error, Kind, Result};
+pub use http::install_crypto;
+pub use manifest::Put;
+pub use registries::{Options, Registries};
+pub use retry::Patience;
+pub use upload::Uploaded;
+pub use upload_body::Progress;

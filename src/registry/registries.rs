@@ -1,0 +1,145 @@
+//! All registries of a run: one object that knows each host's address, login and tokens.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::OnceCell;
+
+use super::client::Client;
+use super::credentials::{DockerConfig, Found};
+use super::ecr::{AwsSource, Ecr, EcrHost};
+use super::error::Result;
+use super::host::Host;
+use super::http::{Http, Trust, install_crypto};
+use super::retry::Patience;
+use crate::domain::{RegistryHost, Repository};
+use crate::event::Events;
+use crate::settings::RegistrySettings;
+
+/// What is the same in every run, and other in tests.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// How patient the client is.
+    pub patience: Patience,
+    /// Where AWS is.
+    pub aws: AwsSource,
+}
+
+/// All registries of a run. Cheap to clone.
+#[derive(Clone)]
+pub struct Registries {
+    shared: Arc<Shared>,
+    hosts: Arc<Mutex<HashMap<RegistryHost, Arc<Host>>>>,
+}
+
+impl std::fmt::Debug for Registries {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Registries")
+    }
+}
+
+/// What all hosts share.
+pub(super) struct Shared {
+    pub(super) settings: RegistrySettings,
+    pub(super) events: Events,
+    pub(super) patience: Patience,
+    pub(super) http: Http,
+    pub(super) ecr: Ecr,
+    config: OnceCell<DockerConfig>,
+}
+
+impl Registries {
+    /// Nothing is read or asked yet.
+    #[must_use]
+    pub fn new(settings: &RegistrySettings, events: Events) -> Self {
+        Self::with(settings, events, Options::default())
+    }
+
+    /// The same with another patience, or another AWS.
+    #[must_use]
+    pub fn with(settings: &RegistrySettings, events: Events, options: Options) -> Self {
+        install_crypto();
+        let shared = Shared {
+            ecr: Ecr::new(options.aws, settings.roles.clone()),
+            settings: settings.clone(),
+            events,
+            patience: options.patience,
+            http: Http::default(),
+            config: OnceCell::new(),
+        };
+        Self { shared: Arc::new(shared), hosts: Arc::default() }
+    }
+
+    /// The client of a repository.
+    #[must_use]
+    pub fn repository(&self, repository: &Repository) -> Client {
+        let mirror = self.mirror_of(repository).map(|mirror| (self.host(&mirror.host), mirror));
+        Client::new(self.host(&repository.host), repository.clone(), mirror)
+    }
+
+    /// The repository behind a pull-through cache that stands in for this one.
+    fn mirror_of(&self, repository: &Repository) -> Option<Repository> {
+        let url = self.shared.settings.mirrors.get(&repository.host)?;
+        let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).unwrap_or(url);
+        let (host, prefix) = rest.trim_end_matches('/').split_once('/').unwrap_or((rest.trim_end_matches('/'), ""));
+        let path = if prefix.is_empty() { repository.path.clone() } else { format!("{prefix}/{}", repository.path) };
+        Some(Repository { host: RegistryHost::new(host), path })
+    }
+
+    pub(super) fn host(&self, name: &RegistryHost) -> Arc<Host> {
+        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(hosts.entry(name.clone()).or_insert_with(|| Arc::new(Host::new(name.clone(), Arc::clone(&self.shared)))))
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+}
+
+impl Shared {
+    async fn config(&self) -> Result<&DockerConfig> {
+        self.config.get_or_try_init(|| async { DockerConfig::load(self.settings.docker_config.as_deref()) }).await
+    }
+
+    /// What Docker would log in with. A helper that fails is a warning, as in Docker: much can be read without a login.
+    pub(super) async fn docker_login(&self, host: &RegistryHost) -> Result<Option<Found>> {
+        let config = self.config().await?;
+        match config.lookup(host).await {
+            Err(error) if config.helper_of(host).is_some() => {
+                self.events.warning(format!("{error}; going on without a login to {host}"));
+                Ok(None)
+            }
+            result => result,
+        }
+    }
+
+    /// Whose certificates are believed at this host.
+    pub(super) fn trust(&self, host: &RegistryHost) -> Trust {
+        if host.is_loopback() {
+            Trust::Loopback
+        } else if self.settings.insecure.contains(host) {
+            Trust::Insecure
+        } else {
+            Trust::Verified
+        }
+    }
+
+    /// What a registry is logged in to with. For ECR the AWS SDK is asked first: its credentials are the job's own, while
+    /// config.json may keep a token that ran out. With `--registry-role` nothing but that role will do.
+    pub(super) async fn login(&self, host: &RegistryHost) -> Result<Option<(Found, Option<String>)>> {
+        let Some(ecr) = EcrHost::parse(host) else {
+            return Ok(self.docker_login(host).await?.map(|found| (found, None)));
+        };
+        match self.ecr.login(host, &ecr).await {
+            Ok(login) => {
+                let found = Found { credential: login.credential, origin: "AWS".to_owned() };
+                Ok(Some((found, login.proxy_endpoint)))
+            }
+            Err(error) if self.ecr.has_role(host) => Err(error),
+            Err(error) => match self.docker_login(host).await? {
+                Some(found) => Ok(Some((found, None))),
+                None => Err(error),
+            },
+        }
+    }
+}

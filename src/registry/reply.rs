@@ -1,0 +1,145 @@
+//! A registry's answers, and its refusals in its own words.
+
+use std::time::Duration;
+
+use reqwest::Response;
+use reqwest::header::HeaderMap;
+use serde::Deserialize;
+
+use super::auth::Challenge;
+use super::error::{Error, Kind};
+use super::retry::retry_after;
+use crate::domain::Repository;
+
+/// What came of a request.
+#[derive(Debug)]
+pub(super) enum Reply {
+    /// A status below 400.
+    Ok(Response),
+    /// Any other, its body read.
+    Refused(Refusal),
+}
+
+/// A refusal.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Refusal {
+    pub(super) status: u16,
+    pub(super) code: String,
+    pub(super) message: String,
+    pub(super) retry_after: Option<Duration>,
+    pub(super) challenge: Option<Challenge>,
+}
+
+#[derive(Deserialize)]
+struct Errors {
+    #[serde(default)]
+    errors: Vec<Item>,
+}
+
+#[derive(Deserialize)]
+struct Item {
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    message: String,
+    #[serde(default)]
+    detail: serde_json::Value,
+}
+
+const LARGEST_BODY: usize = 64 << 10;
+
+impl Reply {
+    /// Reads what was answered as far as it has to be.
+    pub(super) async fn of(response: Response) -> Self {
+        if response.status().as_u16() < 400 {
+            return Self::Ok(response);
+        }
+        Self::Refused(Refusal::of(response).await)
+    }
+}
+
+impl Refusal {
+    async fn of(mut response: Response) -> Self {
+        let headers: &HeaderMap = response.headers();
+        let mut refusal = Self {
+            status: response.status().as_u16(),
+            retry_after: retry_after(headers),
+            challenge: Challenge::of(headers),
+            ..Self::default()
+        };
+        let read = async {
+            let mut body = Vec::new();
+            while let Ok(Some(part)) = response.chunk().await {
+                body.extend_from_slice(&part);
+                if body.len() > LARGEST_BODY {
+                    break;
+                }
+            }
+            body
+        };
+        let body = tokio::time::timeout(Duration::from_secs(10), read).await.unwrap_or_default();
+        if let Ok(Errors { errors }) = serde_json::from_slice(&body)
+            && let Some(first) = errors.into_iter().next()
+        {
+            refusal.code = first.code;
+            refusal.message = first.message;
+            if let serde_json::Value::String(detail) = first.detail
+                && !detail.is_empty()
+                && !refusal.message.contains(&detail)
+            {
+                refusal.message = format!("{} ({detail})", refusal.message);
+            }
+        } else if !body.starts_with(b"<") {
+            // A gateway in front of the registry: its first line, unless it is a page.
+            let text = String::from_utf8_lossy(&body);
+            refusal.message = text.lines().next().unwrap_or_default().trim().to_owned();
+        }
+        refusal.message = refusal.message.chars().take(400).collect();
+        refusal
+    }
+
+    /// Whether the login is what was refused, so that a new one may help.
+    pub(super) fn wants_login(&self) -> bool {
+        // ECR answers an expired token with 403.
+        self.status == 401 || (matches!(self.status, 400 | 403) && self.message.contains("token has expired"))
+    }
+
+    /// Whether the same request may work a little later.
+    pub(super) fn is_transient(&self) -> bool {
+        matches!(self.status, 408 | 425 | 429 | 500 | 502 | 503 | 504) || self.code == "TOOMANYREQUESTS"
+    }
+
+    /// Whether the tag is there and may not be moved. ECR and Harbor have these words for it.
+    pub(super) fn is_immutable_tag(&self) -> bool {
+        let message = self.message.to_ascii_lowercase();
+        self.code == "ImageTagAlreadyExistsException"
+            || message.contains("tag is immutable")
+            || message.contains("immutable tag")
+            || message.contains("imagetagalreadyexists")
+    }
+
+    /// What it says, in one line.
+    pub(super) fn words(&self) -> String {
+        match (self.code.as_str(), self.message.as_str()) {
+            ("", "") => format!("the registry answered {}", self.status),
+            ("", message) => format!("the registry answered {}: {message}", self.status),
+            (code, "") => format!("the registry answered {} {code}", self.status),
+            (code, message) => format!("the registry answered {} {code}: {message}", self.status),
+        }
+    }
+
+    /// As this room's error.
+    pub(super) fn error(&self, what: &str, repository: &Repository) -> Error {
+        let kind = match (self.status, self.code.as_str()) {
+            _ if self.is_immutable_tag() => Kind::TagImmutable,
+            (_, "NAME_UNKNOWN" | "RepositoryNotFoundException") => Kind::RepositoryMissing,
+            (401, _) => Kind::Unauthorized,
+            (403, _) => Kind::Denied,
+            (404, _) => Kind::NotFound,
+            (413, _) => Kind::TooLarge,
+            (429, _) | (_, "TOOMANYREQUESTS") => Kind::TooManyRequests,
+            _ => Kind::Refused,
+        };
+        Error::at(kind, what, repository).because(&self.words())
+    }
+}

@@ -1,0 +1,276 @@
+//! Uploading a blob: POST, PATCH with the bytes as they come, PUT with the digest (OCI distribution spec, "Pushing blobs").
+//!
+//! A PATCH that breaks off is followed by asking the registry how much it has, and goes on there; a registry that forgot the
+//! upload gets the blob anew. The source can be read again from any offset, so nothing is kept in memory for it.
+
+use std::time::Duration;
+
+use reqwest::Url;
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, RANGE};
+
+use super::auth::Scope;
+use super::client::{Begun, Client};
+use super::error::{Error, Kind, Result};
+use super::manifest::header;
+use super::reply::{Refusal, Reply};
+use super::retry::Attempts;
+use super::start::network;
+use super::upload_body::{Body, Progress};
+use crate::domain::Repository;
+use crate::transfer::{BlobSource, Identity};
+
+/// A blob that is in the registry now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Uploaded {
+    /// What it is.
+    pub identity: Identity,
+    /// Whether it was mounted from another repository, so that no byte moved.
+    pub mounted: bool,
+    /// Bytes sent, those sent twice counted twice.
+    pub sent: u64,
+}
+
+/// How often a blob is begun anew where the registry forgets its upload or finds it damaged.
+const MOST_RESTARTS: u32 = 4;
+
+/// A PATCH that carried this much before it broke was worth it: the deadline begins anew.
+const WORTH_IT: u64 = 8 << 20;
+
+/// How often a blob may break off after that without the registry keeping any of it.
+const MOST_IN_VAIN: u32 = 8;
+
+/// What came of a PATCH.
+enum Patched {
+    /// All bytes up to the end are there; the upload goes on here.
+    Whole(Url),
+    /// It broke off. What to wait for before asking how much arrived.
+    Cut(Error, Option<Duration>),
+    /// The registry does not know the upload any more.
+    Forgotten(Error),
+}
+
+/// The state of one blob's upload over all its attempts.
+struct Upload<'a> {
+    client: &'a Client,
+    source: &'a dyn BlobSource,
+    what: String,
+    progress: Progress,
+    attempts: Attempts,
+    sent: u64,
+    /// The farthest offset that the registry ever confirmed.
+    confirmed: u64,
+    in_vain: u32,
+    restarts: u32,
+}
+
+impl Client {
+    /// Uploads a blob, while it is still arriving where its source is. It is mounted where `from` is a repository of the same
+    /// registry that has it. `progress` is told how far it is, in bytes.
+    ///
+    /// # Errors
+    /// If the registry refuses, stays unreachable over the whole deadline, or the source fails ([`Kind::Local`]).
+    pub async fn upload(&self, source: &dyn BlobSource, from: Option<&Repository>, progress: Progress) -> Result<Uploaded> {
+        let what = match source.known() {
+            Some(identity) => format!("uploading the blob {}", identity.digest),
+            None => "uploading a blob".to_owned(),
+        };
+        let known = source.known();
+        let mountable = from.filter(|from| from.host == self.repository.host && from.path != self.repository.path);
+        let mut mount = known.as_ref().map(|identity| &identity.digest).zip(mountable);
+        let attempts = Attempts::new(&self.host.shared.patience);
+        let mut upload =
+            Upload { client: self, source, what, progress, attempts, sent: 0, confirmed: 0, in_vain: 0, restarts: 0 };
+        loop {
+            // Mounting is tried once; what did not mount will not.
+            let location = match self.begin(mount.take()).await.map_err(|error| error.doing(upload.what.clone()))? {
+                Begun::Session(location) => location,
+                Begun::Mounted => match known {
+                    Some(identity) => return Ok(Uploaded { identity, mounted: true, sent: 0 }),
+                    None => continue,
+                },
+            };
+            if let Some(identity) = upload.session(location).await? {
+                return Ok(Uploaded { identity, mounted: false, sent: upload.sent });
+            }
+        }
+    }
+}
+
+impl Upload<'_> {
+    /// One upload session to its end. `None` where the blob has to be begun anew.
+    async fn session(&mut self, mut location: Url) -> Result<Option<Identity>> {
+        let mut offset = 0;
+        loop {
+            match self.patch(&location, offset).await? {
+                Patched::Whole(next) => {
+                    return self.finish(next).await;
+                }
+                Patched::Forgotten(error) => return self.restart(error).await,
+                Patched::Cut(error, asked) => {
+                    if !self.attempts.again(asked).await {
+                        return Err(error.tried(self.attempts.made(), self.attempts.elapsed()));
+                    }
+                    match self.status(&location).await? {
+                        Some((there, next)) => {
+                            offset = there;
+                            location = next.unwrap_or(location);
+                        }
+                        None => return self.restart(error).await,
+                    }
+                    if offset > self.confirmed {
+                        self.confirmed = offset;
+                        self.in_vain = 0;
+                        self.attempts.progressed();
+                    }
+                }
+            }
+        }
+    }
+
+    async fn restart(&mut self, error: Error) -> Result<Option<Identity>> {
+        self.restarts += 1;
+        if self.restarts > MOST_RESTARTS && self.in_vain == 0 || self.in_vain > MOST_IN_VAIN || !self.attempts.again(None).await {
+            return Err(error.tried(self.attempts.made(), self.attempts.elapsed()));
+        }
+        Ok(None)
+    }
+
+    fn local(&self, cause: &str) -> Error {
+        Error::at(Kind::Local, self.what.clone(), &self.client.repository).because(cause)
+    }
+
+    /// Sends the bytes from this offset to the end.
+    async fn patch(&mut self, location: &Url, offset: u64) -> Result<Patched> {
+        let host = &*self.client.host;
+        let repository = &self.client.repository;
+        let source = self.source.open(offset).await.map_err(|error| self.local(&error.to_string()))?;
+        let begun = Body::begin(source, offset, self.progress.clone()).await.map_err(|error| self.local(&error.to_string()))?;
+        let Some((body, watch)) = begun else { return Ok(Patched::Whole(location.clone())) };
+        let mut request = host.client().await?.patch(location.clone()).header(CONTENT_TYPE, "application/octet-stream");
+        if let Some(identity) = self.source.known() {
+            request = request.header(CONTENT_LENGTH, identity.size.saturating_sub(offset));
+        }
+        if offset > 0
+            && let Some(identity) = self.source.known()
+        {
+            request = request.header("content-range", format!("{offset}-{}", identity.size.saturating_sub(1)));
+        }
+        let request = request.body(reqwest::Body::wrap_stream(body));
+        let (request, used) = if host.is_own(location).await? {
+            let (request, used) = host.authorize(&Scope::push(&repository.path), request).await?;
+            (request, Some(used))
+        } else {
+            (request, None)
+        };
+        let patience = &host.shared.patience;
+        let outcome = tokio::select! {
+            sent = request.send() => sent.map_err(|error| network(&error, &self.what, &host.name).within(repository)),
+            () = watch.stalled(patience.stall, patience.answer) => {
+                Err(Error::at(Kind::Network, self.what.clone(), repository).because("the upload stalled"))
+            }
+        };
+        self.sent += watch.sent();
+        if let Some(cause) = watch.source_failed() {
+            return Err(self.local(&cause));
+        }
+        if watch.sent() >= WORTH_IT {
+            self.attempts.progressed();
+        }
+        let refusal = match outcome {
+            Ok(response) => match Reply::of(response).await {
+                Reply::Ok(response) => {
+                    let next = self.client.location(&response).await?;
+                    return Ok(Patched::Whole(next.unwrap_or_else(|| location.clone())));
+                }
+                Reply::Refused(refusal) => refusal,
+            },
+            Err(error) => {
+                if watch.sent() >= WORTH_IT {
+                    self.in_vain += 1;
+                }
+                return Ok(Patched::Cut(error, None));
+            }
+        };
+        let error = refusal.error(&self.what, repository).needs("ecr:UploadLayerPart");
+        if refusal.wants_login() {
+            if let Some(used) = used {
+                host.refused(&used, &refusal).await;
+            }
+            // The next request says so itself where a new login does not help.
+            return Ok(Patched::Cut(error, None));
+        }
+        if refusal.is_transient() {
+            return Ok(Patched::Cut(error, refusal.retry_after));
+        }
+        if is_forgotten(&refusal) { Ok(Patched::Forgotten(error)) } else { Err(error) }
+    }
+
+    /// How much of the blob the registry has, and where it wants the rest. `None` where it forgot the upload.
+    async fn status(&self, location: &Url) -> Result<Option<(u64, Option<Url>)>> {
+        let host = &*self.client.host;
+        let repository = &self.client.repository;
+        let scope = Scope::push(&repository.path);
+        let make = |client: &reqwest::Client, url: Url| client.get(url);
+        let response = match host.send(&self.what, repository, &scope, location, host.shared.patience.stall, make).await? {
+            Reply::Ok(response) => response,
+            Reply::Refused(refusal) if refusal.wants_login() || refusal.status == 403 => {
+                return Err(refusal.error(&self.what, repository).needs("ecr:UploadLayerPart"));
+            }
+            // Also a registry that cannot say it: the blob anew is always right.
+            Reply::Refused(_) => return Ok(None),
+        };
+        let Some(there) = header(response.headers(), RANGE.as_str()).and_then(|range| arrived(&range)) else { return Ok(None) };
+        Ok(Some((there, self.client.location(&response).await?)))
+    }
+
+    /// Closes the upload with the blob's digest.
+    async fn finish(&mut self, location: Url) -> Result<Option<Identity>> {
+        let identity = self.source.identity().await.map_err(|error| self.local(&error.to_string()))?;
+        self.what = format!("uploading the blob {}", identity.digest);
+        let host = &*self.client.host;
+        let repository = &self.client.repository;
+        let mut url = location;
+        url.query_pairs_mut().append_pair("digest", &identity.digest.to_string());
+        let make = |client: &reqwest::Client, url: Url| client.put(url).header(CONTENT_LENGTH, "0");
+        let scope = Scope::push(&repository.path);
+        let refusal = match host.send(&self.what, repository, &scope, &url, host.shared.patience.answer, make).await? {
+            Reply::Ok(_) => return Ok(Some(identity)),
+            Reply::Refused(refusal) => refusal,
+        };
+        let error = refusal.error(&self.what, repository).needs("ecr:CompleteLayerUpload");
+        // An answer that was lost on the way: the second PUT finds no upload, but the blob is there.
+        if is_forgotten(&refusal) && self.client.has(&identity.digest).await? {
+            return Ok(Some(identity));
+        }
+        if is_forgotten(&refusal) || matches!(refusal.code.as_str(), "DIGEST_INVALID" | "SIZE_INVALID") {
+            return self.restart(error).await;
+        }
+        Err(error)
+    }
+}
+
+fn is_forgotten(refusal: &Refusal) -> bool {
+    let code = matches!(refusal.code.as_str(), "BLOB_UPLOAD_UNKNOWN" | "BLOB_UPLOAD_INVALID" | "RANGE_INVALID");
+    code || (matches!(refusal.status, 404 | 416) && refusal.code != "NAME_UNKNOWN")
+}
+
+/// `0-99` → 100. distribution says `0-0` both for nothing and for one byte: sent from 0 again, the first is right, and the
+/// second is found by its digest.
+fn arrived(range: &str) -> Option<u64> {
+    let range = range.strip_prefix("bytes=").unwrap_or(range);
+    let (_, last) = range.split_once('-')?;
+    let last: u64 = last.trim().parse().ok()?;
+    Some(if last == 0 { 0 } else { last + 1 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_say_how_much_arrived() {
+        for (range, there) in [("0-0", Some(0)), ("0-99", Some(100)), ("bytes=0-99", Some(100)), ("", None), ("0-x", None)] {
+            assert_eq!(arrived(range), there, "{range}");
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! The body of an upload: it follows its source, and tells apart whether source or registry is what is waited for.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _};
+use tokio_util::io::ReaderStream;
+
+use crate::transfer::ByteStream;
+
+/// Tells how many bytes of a blob were sent so far.
+pub type Progress = Arc<dyn Fn(u64) + Send + Sync>;
+
+const PART: usize = 128 << 10;
+
+/// What is known of a body while it is sent.
+#[derive(Debug)]
+pub(super) struct Watch(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    waits_for_source: bool,
+    ended: bool,
+    sent: u64,
+    moved: Instant,
+    source_failed: Option<String>,
+}
+
+impl Watch {
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Bytes that went out.
+    pub(super) fn sent(&self) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).sent
+    }
+
+    /// Why the source gave no more bytes, if that was what failed.
+    pub(super) fn source_failed(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).source_failed.clone()
+    }
+
+    /// Returns once the registry has stood still too long. A source that is slow is none of its fault.
+    pub(super) async fn stalled(&self, stall: Duration, answer: Duration) {
+        loop {
+            tokio::time::sleep((stall / 4).clamp(Duration::from_millis(20), Duration::from_secs(1))).await;
+            let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let limit = if state.ended { answer } else { stall };
+            if !state.waits_for_source && state.moved.elapsed() > limit {
+                return;
+            }
+        }
+    }
+}
+
+/// The bytes of a source from where it was opened.
+pub(super) struct Body {
+    parts: ReaderStream<ByteStream>,
+    first: Option<Bytes>,
+    offset: u64,
+    watch: Arc<Watch>,
+    progress: Progress,
+}
+
+impl Body {
+    /// Waits for the first bytes; `None` where there are none. So no request stands open before it has something to say.
+    pub(super) async fn begin(source: ByteStream, offset: u64, progress: Progress) -> io::Result<Option<(Self, Arc<Watch>)>> {
+        let mut parts = ReaderStream::with_capacity(source, PART);
+        let Some(first) = parts.next().await.transpose()? else { return Ok(None) };
+        let watch = Arc::new(Watch(Mutex::new(State {
+            waits_for_source: false,
+            ended: false,
+            sent: 0,
+            moved: Instant::now(),
+            source_failed: None,
+        })));
+        Ok(Some((Self { parts, first: Some(first), offset, watch: Arc::clone(&watch), progress }, watch)))
+    }
+}
+
+impl Stream for Body {
+    type Item = io::Result<Bytes>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        let next = match this.first.take() {
+            Some(first) => Poll::Ready(Some(Ok(first))),
+            None => this.parts.poll_next_unpin(cx),
+        };
+        let Poll::Ready(part) = next else {
+            this.watch.change(|state| state.waits_for_source = true);
+            return Poll::Pending;
+        };
+        let length = part.as_ref().and_then(|part| part.as_ref().ok()).map_or(0, Bytes::len) as u64;
+        let failed = part.as_ref().and_then(|part| part.as_ref().err()).map(ToString::to_string);
+        let ended = part.is_none();
+        let mut sent = 0;
+        this.watch.change(|state| {
+            state.waits_for_source = false;
+            state.moved = Instant::now();
+            state.sent += length;
+            state.ended |= ended;
+            state.source_failed = failed;
+            sent = state.sent;
+        });
+        if length > 0 {
+            (this.progress)(this.offset + sent);
+        }
+        Poll::Ready(part)
+    }
+}
