@@ -16,7 +16,7 @@ pub fn build() -> Command {
         .about("Build an image as `docker build` does, and push it")
         .override_usage("hakobi build [OPTIONS] CONTEXT")
         .after_help(
-            "Without --push, --load and --output the image is put into the daemon.\n\
+            "With none of --push, --load and --output the image is put into the daemon.\n\
              Every option can also be given as a variable: --build-arg is HAKOBI_BUILD_ARG (lists by newline).",
         )
         .args_override_self(true)
