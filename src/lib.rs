@@ -14,5 +14,6 @@ pub mod handover;
 pub mod push;
 pub mod registry;
 pub mod report;
+pub mod save;
 pub mod settings;
 pub mod transfer;
