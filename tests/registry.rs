@@ -1,0 +1,14 @@
+//! The registry client and the push, against a real registry, a scripted one, and an ECR in this process.
+
+mod support;
+
+#[path = "registry/ecr.rs"]
+mod ecr;
+#[path = "registry/faults.rs"]
+mod faults;
+#[path = "registry/fixtures.rs"]
+mod fixtures;
+#[path = "registry/real.rs"]
+mod real;
+#[path = "registry/tokens.rs"]
+mod tokens;
