@@ -43,7 +43,11 @@ async fn a_missing_repository_is_named_or_made_as_asked() {
     let target = repository(HOST, "team/new").tag("1");
     let error = push::preflight(&registries, &[target.clone()], &PushSettings::default()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Push);
-    assert!(error.hint_text().is_some_and(|hint| hint.contains("aws ecr create-repository --region eu-west-1 --repository-name team/new")));
+    assert!(
+        error
+            .hint_text()
+            .is_some_and(|hint| hint.contains("aws ecr create-repository --region eu-west-1 --repository-name team/new"))
+    );
     let settings = PushSettings {
         create_repository: Some(CreateRepository {
             scan_on_push: true,

@@ -168,7 +168,8 @@ async fn login_writes_config_json_only_when_asked_and_keeps_the_rest() {
     let (registries, _config, host) = logged_in();
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("config.json");
-    std::fs::write(&file, r#"{"auths":{"other.example":{"auth":"dTpw"}},"psFormat":"x","credHelpers":{"a.example":"b"}}"#).unwrap();
+    std::fs::write(&file, r#"{"auths":{"other.example":{"auth":"dTpw"}},"psFormat":"x","credHelpers":{"a.example":"b"}}"#)
+        .unwrap();
     let written = push::login::write(&registries, &repository(&host, "x").host, directory.path()).await.unwrap();
     assert_eq!(written, file);
     let config: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();

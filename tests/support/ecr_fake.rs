@@ -138,7 +138,10 @@ impl State {
     async fn control(&self, call: &str, input: &Value) -> Answer {
         self.calls.lock().unwrap().push(call.to_owned());
         if self.denied.lock().unwrap().iter().any(|denied| denied == call) {
-            return aws_error("AccessDeniedException", &format!("User: arn:aws:iam::{ACCOUNT}:user/x is not authorized to perform: ecr:{call}"));
+            return aws_error(
+                "AccessDeniedException",
+                &format!("User: arn:aws:iam::{ACCOUNT}:user/x is not authorized to perform: ecr:{call}"),
+            );
         }
         let name = input["repositoryName"].as_str().unwrap_or_default().to_owned();
         match call {
@@ -155,7 +158,10 @@ impl State {
                 let made = FakeRepository { immutable, lifecycle_policy: None, made_with: input.clone() };
                 let mut repositories = self.repositories.lock().unwrap();
                 if repositories.contains_key(&name) {
-                    return aws_error("RepositoryAlreadyExistsException", &format!("The repository with name '{name}' already exists"));
+                    return aws_error(
+                        "RepositoryAlreadyExistsException",
+                        &format!("The repository with name '{name}' already exists"),
+                    );
                 }
                 let answer = aws(&json!({ "repository": describe(&name, &made) }));
                 repositories.insert(name, made);
@@ -164,7 +170,9 @@ impl State {
             "PutLifecyclePolicy" => match self.repositories.lock().unwrap().get_mut(&name) {
                 Some(repository) => {
                     repository.lifecycle_policy = input["lifecyclePolicyText"].as_str().map(str::to_owned);
-                    aws(&json!({ "registryId": ACCOUNT, "repositoryName": name, "lifecyclePolicyText": input["lifecyclePolicyText"] }))
+                    aws(
+                        &json!({ "registryId": ACCOUNT, "repositoryName": name, "lifecyclePolicyText": input["lifecyclePolicyText"] }),
+                    )
                 }
                 None => missing(&name),
             },
@@ -183,7 +191,9 @@ impl State {
         let expires = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + said;
         let encoded = base64::engine::general_purpose::STANDARD.encode(format!("AWS:{token}"));
         let endpoint = format!("http://{}", self.own.lock().unwrap());
-        aws(&json!({ "authorizationData": [{ "authorizationToken": encoded, "expiresAt": expires.as_secs_f64(), "proxyEndpoint": endpoint }] }))
+        aws(
+            &json!({ "authorizationData": [{ "authorizationToken": encoded, "expiresAt": expires.as_secs_f64(), "proxyEndpoint": endpoint }] }),
+        )
     }
 
     async fn layers(&self, name: &str, input: &Value) -> Answer {
@@ -220,7 +230,8 @@ impl State {
                 let manifest = answer.text().await.unwrap_or_default();
                 images.push(json!({ "registryId": ACCOUNT, "repositoryName": name, "imageId": id, "imageManifest": manifest, "imageManifestMediaType": media_type }));
             } else {
-                failures.push(json!({ "imageId": id, "failureCode": "ImageNotFound", "failureReason": "Requested image not found" }));
+                failures
+                    .push(json!({ "imageId": id, "failureCode": "ImageNotFound", "failureReason": "Requested image not found" }));
             }
         }
         aws(&json!({ "images": images, "failures": failures }))
@@ -233,7 +244,8 @@ impl State {
         if immutable && self.upstream("HEAD", name, &format!("manifests/{tag}"), None).await.status().is_success() {
             return aws_error("ImageTagAlreadyExistsException", &immutable_words(tag, name));
         }
-        let media_type = input["imageManifestMediaType"].as_str().unwrap_or("application/vnd.oci.image.manifest.v1+json").to_owned();
+        let media_type =
+            input["imageManifestMediaType"].as_str().unwrap_or("application/vnd.oci.image.manifest.v1+json").to_owned();
         let answer = self.upstream("PUT", name, &format!("manifests/{tag}"), Some((media_type, manifest))).await;
         if !answer.status().is_success() {
             return aws_error("LayersNotFoundException", "layers are missing");
@@ -247,7 +259,10 @@ impl State {
         let mut request = client
             .request(method.parse().unwrap(), url)
             .header("accept", "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json")
-            .header("accept", "application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.list.v2+json");
+            .header(
+                "accept",
+                "application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.list.v2+json",
+            );
         if let Some((media_type, body)) = body {
             request = request.header("content-type", media_type).body(body);
         }
@@ -276,12 +291,14 @@ impl State {
         let path = request.uri().path().to_owned();
         if path != "/v2/" {
             let rest = path.strip_prefix("/v2/").unwrap_or_default();
-            let name = ["/blobs/", "/manifests/", "/tags/"].iter().find_map(|part| rest.split_once(part)).map_or(rest, |(name, _)| name);
+            let name =
+                ["/blobs/", "/manifests/", "/tags/"].iter().find_map(|part| rest.split_once(part)).map_or(rest, |(name, _)| name);
             let Some(repository) = self.repositories.lock().unwrap().get(name).cloned() else {
                 let words = format!("The repository with name '{name}' does not exist in the registry with id '{ACCOUNT}'");
                 return Say::This(refusal(404, "NAME_UNKNOWN", &words));
             };
-            if let (true, "PUT", Some((_, tag))) = (repository.immutable, request.method().as_str(), rest.split_once("/manifests/"))
+            if let (true, "PUT", Some((_, tag))) =
+                (repository.immutable, request.method().as_str(), rest.split_once("/manifests/"))
                 && !tag.contains(':')
                 && self.upstream("HEAD", name, &format!("manifests/{tag}"), None).await.status().is_success()
             {
@@ -294,7 +311,9 @@ impl State {
 }
 
 fn immutable_words(tag: &str, name: &str) -> String {
-    format!("The image tag '{tag}' already exists in the '{name}' repository and cannot be overwritten because the tag is immutable.")
+    format!(
+        "The image tag '{tag}' already exists in the '{name}' repository and cannot be overwritten because the tag is immutable."
+    )
 }
 
 fn describe(name: &str, repository: &FakeRepository) -> Value {

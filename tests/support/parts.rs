@@ -9,8 +9,9 @@ pub fn part(name: &str) -> String {
     static PARTS: OnceLock<HashMap<String, String>> = OnceLock::new();
     let parts = PARTS.get_or_init(|| {
         let path = file();
-        let text = std::fs::read_to_string(&path)
-            .unwrap_or_else(|error| panic!("the real parts are not up: {} cannot be read ({error}): run tests/parts/up", path.display()));
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| {
+            panic!("the real parts are not up: {} cannot be read ({error}): run tests/parts/up", path.display())
+        });
         text.lines()
             .filter_map(|line| line.trim().strip_prefix("export ").unwrap_or(line.trim()).split_once('='))
             .map(|(name, value)| (name.to_owned(), value.trim_matches(['\'', '"']).to_owned()))

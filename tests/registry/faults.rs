@@ -1,0 +1,369 @@
+//! Faults on the way: a scripted registry that resumes, and a proxy in front of the real one that misbehaves.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use hakobi::domain::{Descriptor, Digest, RegistryHost, media_type};
+use hakobi::event::{Event, Events};
+use hakobi::registry::{Kind, Options, Registries};
+use hakobi::settings::RegistrySettings;
+use hakobi::transfer::{BytesSource, Spool};
+use hyper::Request;
+use hyper::body::Incoming;
+
+use super::fixtures::*;
+use crate::support::http_fake::{Say, Server, answer, body, forward, refusal, serve, some_body};
+use crate::support::parts::{part, unique};
+
+/// A registry in memory that keeps what arrived of a broken upload, as the specification allows.
+#[derive(Default)]
+struct Memory {
+    partial: Mutex<Vec<u8>>,
+    blobs: Mutex<HashMap<String, Vec<u8>>>,
+    requests: Mutex<Vec<String>>,
+    cut_at: Mutex<Vec<usize>>,
+}
+
+impl Memory {
+    async fn serve(&self, mut request: Request<Incoming>) -> Say {
+        let path = request.uri().to_string();
+        self.requests.lock().unwrap().push(format!("{} {}", request.method(), path));
+        // The Location is relative and its query must come back as it is.
+        let location = ("location", "/v2/app/blobs/uploads/u?state=a%2Fb%3D&n=1");
+        let range = |length: usize| format!("0-{}", length.saturating_sub(1));
+        match request.method().as_str() {
+            "GET" if path == "/v2/" => Say::This(answer(200, &[], "")),
+            "POST" => Say::This(answer(202, &[location], "")),
+            "PATCH" => {
+                let cut = { self.cut_at.lock().unwrap().pop() };
+                let part = some_body(request.body_mut(), cut.unwrap_or(usize::MAX)).await;
+                let mut partial = self.partial.lock().unwrap();
+                partial.extend_from_slice(&part);
+                match cut {
+                    Some(_) => Say::Cut,
+                    None => Say::This(answer(202, &[location, ("range", &range(partial.len()))], "")),
+                }
+            }
+            "GET" if path.contains("state=a%2Fb%3D") => {
+                let length = self.partial.lock().unwrap().len();
+                Say::This(answer(204, &[location, ("range", &range(length))], ""))
+            }
+            "PUT" => {
+                let digest = path.split("digest=").nth(1).unwrap_or_default().replace("%3A", ":");
+                let bytes = std::mem::take(&mut *self.partial.lock().unwrap());
+                if !path.contains("state=a%2Fb%3D&n=1&digest=") || Digest::of(&bytes).to_string() != digest {
+                    return Say::This(refusal(400, "DIGEST_INVALID", "provided digest did not match uploaded content"));
+                }
+                self.blobs.lock().unwrap().insert(digest, bytes);
+                Say::This(answer(201, &[], ""))
+            }
+            _ => Say::This(answer(404, &[], "")),
+        }
+    }
+}
+
+async fn memory() -> (Arc<Memory>, Server) {
+    let memory = Arc::new(Memory::default());
+    let served = Arc::clone(&memory);
+    let server = serve(move |request| {
+        let memory = Arc::clone(&served);
+        Box::pin(async move { memory.serve(request).await })
+    })
+    .await;
+    (memory, server)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_is_cut_goes_on_where_it_was() {
+    let (memory, server) = memory().await;
+    *memory.cut_at.lock().unwrap() = vec![3_000_000, 1_000_000];
+    let client = registries().repository(&repository(&server.address.to_string(), "app"));
+    let bytes = noise(6 << 20);
+    let uploaded = client.upload(&BytesSource::new(bytes.clone()), None, quiet()).await.unwrap();
+    assert_eq!(uploaded.identity.size, bytes.len() as u64);
+    assert!(memory.blobs.lock().unwrap().values().next().unwrap() == &bytes);
+    let requests = memory.requests.lock().unwrap().clone();
+    assert_eq!(requests.iter().filter(|request| request.starts_with("POST")).count(), 1, "{requests:?}");
+    assert_eq!(requests.iter().filter(|request| request.starts_with("PATCH")).count(), 3, "{requests:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_upload_of_a_growing_blob_goes_on_too() {
+    let (memory, server) = memory().await;
+    *memory.cut_at.lock().unwrap() = vec![200_000];
+    let client = registries().repository(&repository(&server.address.to_string(), "app"));
+    let directory = tempfile::tempdir().unwrap();
+    let (mut writer, spool) = Spool::create(directory.path()).unwrap();
+    let uploading = tokio::spawn(async move { client.upload(&spool, None, quiet()).await });
+    let bytes = noise(1 << 20);
+    for part in bytes.chunks(64 << 10) {
+        writer.write(part).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // Longer than the stall limit: a slow source is no fault of the registry's.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    writer.finish();
+    uploading.await.unwrap().unwrap();
+    assert!(memory.blobs.lock().unwrap().values().next().unwrap() == &bytes);
+    assert_eq!(memory.requests.lock().unwrap().iter().filter(|request| request.starts_with("PATCH")).count(), 2);
+}
+
+type Script = Box<dyn Fn(&Request<Incoming>, usize) -> Option<Say> + Send + Sync>;
+
+/// The open test registry, behind a script that is asked first, with the number of the request.
+async fn proxy(script: Script) -> (Server, Arc<AtomicUsize>) {
+    let upstream = part("HAKOBI_TEST_REGISTRY_OPEN");
+    let count = Arc::new(AtomicUsize::new(0));
+    let own: Arc<Mutex<String>> = Arc::default();
+    let (served, counted, script) = (Arc::clone(&own), Arc::clone(&count), Arc::new(script));
+    let server = serve(move |request| {
+        let (upstream, own, script) = (upstream.clone(), served.lock().unwrap().clone(), Arc::clone(&script));
+        let number = counted.fetch_add(1, Ordering::SeqCst);
+        Box::pin(async move {
+            match script(&request, number) {
+                Some(say) => say,
+                None => forward(request, &upstream, &own, "", None).await,
+            }
+        })
+    })
+    .await;
+    *own.lock().unwrap() = server.address.to_string();
+    (server, count)
+}
+
+/// A script that misbehaves the first `times` times that a request fits.
+fn first(times: usize, fits: fn(&Request<Incoming>) -> bool, say: fn() -> Say) -> Script {
+    let left = AtomicUsize::new(times);
+    Box::new(move |request, _| {
+        let hit = fits(request) && left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        hit.then(say)
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn passing_faults_are_ridden_out() {
+    let method = |request: &Request<Incoming>, name: &str| request.method() == name && request.uri().path() != "/v2/";
+    let _ = method;
+    let cases: Vec<(&str, Script)> = vec![
+        ("503 to everything", first(6, |request| request.uri().path() != "/v2/", || Say::This(answer(503, &[], "<html>")))),
+        ("cut POST", first(2, |request| request.method() == "POST", || Say::Cut)),
+        ("cut PATCH", first(2, |request| request.method() == "PATCH", || Say::Cut)),
+        ("500 to PATCH", first(2, |request| request.method() == "PATCH", || Say::This(answer(500, &[], "")))),
+        (
+            "upload forgotten",
+            first(2, |request| request.method() == "PATCH", || Say::This(refusal(404, "BLOB_UPLOAD_UNKNOWN", "unknown"))),
+        ),
+        ("cut PUT", first(2, |request| request.method() == "PUT", || Say::Cut)),
+        (
+            "blob known late",
+            first(
+                2,
+                |request| request.uri().path().contains("/manifests/") && request.method() == "PUT",
+                || Say::This(refusal(404, "MANIFEST_BLOB_UNKNOWN", "blob unknown")),
+            ),
+        ),
+    ];
+    for (name, script) in cases {
+        let (server, _) = proxy(script).await;
+        let repository = repository(&server.address.to_string(), &unique("fault"));
+        let image = image(2 << 20);
+        let registries = registries();
+        push(&registries, &image, &repository, &["1"]).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(registries.repository(&repository).manifest("1").await.unwrap(), Some(image.manifest), "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retry_after_is_honoured() {
+    let (server, _) =
+        proxy(first(1, |request| request.method() == "POST", || Say::This(answer(429, &[("retry-after", "2")], "")))).await;
+    let client = registries().repository(&repository(&server.address.to_string(), &unique("fault")));
+    let began = Instant::now();
+    client.upload(&BytesSource::new(noise(1000)), None, quiet()).await.unwrap();
+    assert!(began.elapsed() >= Duration::from_secs(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stays_broken_ends_with_the_number_of_attempts() {
+    let (server, count) =
+        proxy(first(usize::MAX, |request| request.method() == "POST", || Say::This(answer(503, &[], "busy")))).await;
+    let patience = hakobi::registry::Patience { total: Duration::from_secs(2), ..hasty() };
+    let registries = Registries::with(&RegistrySettings::default(), Events::none(), Options { patience, aws: no_aws() });
+    let repository = repository(&server.address.to_string(), &unique("fault"));
+    let began = Instant::now();
+    let error = registries.repository(&repository).upload(&BytesSource::new(noise(1000)), None, quiet()).await.unwrap_err();
+    assert!(began.elapsed() < Duration::from_secs(4));
+    let text = error.to_string();
+    assert!(text.contains(&repository.to_string()) && text.contains("attempts in") && text.contains("503"), "{text}");
+    assert!(count.load(Ordering::SeqCst) > 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_stands_still_is_left() {
+    let stuck = serve(|request| {
+        Box::pin(async move {
+            if request.method() == "POST" {
+                return Say::This(answer(202, &[("location", "/v2/app/blobs/uploads/u")], ""));
+            }
+            if request.method() == "PATCH" {
+                // Takes no more than what fits into the socket's buffers, for longer than anyone waits.
+                tokio::time::sleep(Duration::from_secs(600)).await;
+            }
+            Say::This(answer(if request.uri().path() == "/v2/" { 200 } else { 404 }, &[], ""))
+        })
+    })
+    .await;
+    let patience = hakobi::registry::Patience { total: Duration::from_secs(3), ..hasty() };
+    let registries = Registries::with(&RegistrySettings::default(), Events::none(), Options { patience, aws: no_aws() });
+    let client = registries.repository(&repository(&stuck.address.to_string(), "app"));
+    let began = Instant::now();
+    let error = client.upload(&BytesSource::new(noise(64 << 20)), None, quiet()).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Network);
+    assert!(error.to_string().contains("stalled"), "{error}");
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+}
+
+/// Serves one blob, misbehaving by the number of the request.
+async fn blob_server(bytes: Bytes, fault: fn(usize, &Bytes, usize) -> Option<Vec<u8>>) -> Server {
+    let count = Arc::new(AtomicUsize::new(0));
+    serve(move |request| {
+        let (bytes, count) = (bytes.clone(), Arc::clone(&count));
+        Box::pin(async move {
+            if request.uri().path() == "/v2/" {
+                return Say::This(answer(200, &[], ""));
+            }
+            let number = count.fetch_add(1, Ordering::SeqCst);
+            let range = request.headers().get("range").and_then(|value| value.to_str().ok());
+            let from: usize = range.and_then(|text| text.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()).unwrap_or(0);
+            let total = bytes.len();
+            let rest = fault(number, &bytes, from).unwrap_or_else(|| bytes[from..].to_vec());
+            let status = if from > 0 { 206 } else { 200 };
+            let range = format!("bytes {from}-{}/{total}", total - 1);
+            Say::This(answer(status, &[("content-range", &range)], rest))
+        })
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_that_ends_early_is_resumed_and_wrong_bytes_are_asked_for_once_more() {
+    let bytes = noise(500_000);
+    let descriptor = Descriptor::new(media_type::OCI_LAYER, Digest::of(&bytes), bytes.len() as u64);
+    let short = blob_server(bytes.clone(), |number, bytes, from| {
+        (number < 3).then(|| bytes[from..bytes.len().min(from + 100_000)].to_vec())
+    })
+    .await;
+    let client = registries().repository(&repository(&short.address.to_string(), "app"));
+    let mut read = Vec::new();
+    let mut stream = client.open_blob(&descriptor.digest, Some(descriptor.size), 0).await.unwrap();
+    tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut read).await.unwrap();
+    assert!(read == bytes);
+    for (wrong, fine) in [(1, true), (2, false)] {
+        let flipped = if wrong == 1 {
+            blob_server(bytes.clone(), |number, bytes, _| (number < 1).then(|| bytes.iter().map(|byte| byte ^ 1).collect())).await
+        } else {
+            blob_server(bytes.clone(), |_, bytes, _| Some(bytes.iter().map(|byte| byte ^ 1).collect())).await
+        };
+        let client = registries().repository(&repository(&flipped.address.to_string(), "app"));
+        let result = client.read_blob(&descriptor.digest, 1 << 20).await;
+        assert_eq!(result.is_ok(), fine);
+        if let Err(error) = result {
+            assert_eq!(error.kind, Kind::Damaged);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redirected_blob_gets_no_login_and_its_signed_address_is_not_printed() {
+    let bytes = noise(1000);
+    let digest = Digest::of(&bytes);
+    let seen: Arc<Mutex<Vec<bool>>> = Arc::default();
+    let storage = {
+        let (seen, bytes) = (Arc::clone(&seen), bytes.clone());
+        serve(move |request| {
+            seen.lock().unwrap().push(request.headers().contains_key("authorization"));
+            let bytes = bytes.clone();
+            Box::pin(async move {
+                match request.uri().path() {
+                    "/good" => Say::This(answer(200, &[], bytes)),
+                    _ => Say::Cut,
+                }
+            })
+        })
+        .await
+    };
+    let target: Arc<Mutex<&str>> = Arc::new(Mutex::new("good"));
+    let registry = {
+        let (storage, target) = (storage.address, Arc::clone(&target));
+        serve(move |request| {
+            let target = *target.lock().unwrap();
+            Box::pin(async move {
+                let logged_in = request.headers().contains_key("authorization");
+                if !logged_in {
+                    return Say::This(answer(401, &[("www-authenticate", "Basic realm=\"x\"")], ""));
+                }
+                Say::This(answer(307, &[("location", &format!("http://{storage}/{target}?X-Amz-Signature=s3cret"))], ""))
+            })
+        })
+        .await
+    };
+    let host = registry.address.to_string();
+    let config = docker_config(&[(&host, "u", "p4ss")]);
+    let settings = RegistrySettings { docker_config: Some(config.path().to_owned()), ..RegistrySettings::default() };
+    let patience = hakobi::registry::Patience { total: Duration::from_millis(300), ..hasty() };
+    let registries = Registries::with(&settings, Events::none(), Options { patience, aws: no_aws() });
+    let client = registries.repository(&repository(&host, "app"));
+    assert_eq!(client.read_blob(&digest, 1 << 20).await.unwrap(), bytes);
+    *target.lock().unwrap() = "bad";
+    let error = client.read_blob(&digest, 1 << 20).await.unwrap_err();
+    let told = format!("{error} {error:?}");
+    assert!(!told.contains("s3cret") && !told.contains("p4ss"), "{told}");
+    assert!(seen.lock().unwrap().iter().all(|login| !login));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_is_asked_first_and_its_faults_cost_only_a_warning() {
+    let open = part("HAKOBI_TEST_REGISTRY_OPEN");
+    let path = unique("mirrored");
+    let image = image(1000);
+    push(&registries(), &image, &repository(&open, &format!("hub/{path}")), &["1"]).await.unwrap();
+    let (dead, _) = proxy(first(usize::MAX, |_| true, || Say::This(refusal(404, "NAME_UNKNOWN", "no")))).await;
+    let host = dead.address.to_string();
+    let mut settings = RegistrySettings::default();
+    settings.mirrors.insert(RegistryHost::new(&*host), format!("http://{open}/hub"));
+    let (events, mut told) = Events::channel();
+    let patience = hakobi::registry::Patience { total: Duration::from_millis(300), ..hasty() };
+    let with = |settings: &RegistrySettings| {
+        Registries::with(settings, events.clone(), Options { patience: patience.clone(), aws: no_aws() })
+    };
+    let client = with(&settings).repository(&repository(&host, &path));
+    assert_eq!(client.manifest("1").await.unwrap(), Some(image.manifest.clone()));
+    let (layer, bytes) = &image.blobs[0];
+    assert_eq!(client.read_blob(&layer.digest, 1 << 20).await.unwrap(), bytes);
+    settings.mirrors.insert(RegistryHost::new(&*host), "http://127.0.0.1:1".into());
+    let client = with(&settings).repository(&repository(&host, &path));
+    assert_eq!(client.manifest("1").await.unwrap(), None);
+    assert!(matches!(told.try_recv(), Ok(Event::Warning(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_that_is_not_its_digest_is_refused() {
+    let server = serve(|request| {
+        Box::pin(async move {
+            let path = request.uri().path().to_owned();
+            let _ = body(request).await;
+            Say::This(match path.as_str() {
+                "/v2/" => answer(200, &[], ""),
+                _ => answer(200, &[("content-type", media_type::OCI_MANIFEST)], r#"{"schemaVersion":2}"#),
+            })
+        })
+    })
+    .await;
+    let client = registries().repository(&repository(&server.address.to_string(), "app"));
+    let error = client.manifest(&Digest::of(b"another").to_string()).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Damaged);
+    assert!(client.manifest("tag").await.unwrap().is_some());
+}
