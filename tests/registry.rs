@@ -8,7 +8,11 @@ mod ecr;
 mod faults;
 #[path = "registry/fixtures.rs"]
 mod fixtures;
+#[path = "registry/helpers.rs"]
+mod helpers;
 #[path = "registry/real.rs"]
 mod real;
+#[path = "registry/tls.rs"]
+mod tls;
 #[path = "registry/tokens.rs"]
 mod tokens;

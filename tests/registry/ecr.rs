@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hakobi::domain::Digest;
+use hakobi::domain::{Digest, RegistryHost};
 use hakobi::error::Kind as ErrorKind;
 use hakobi::event::Events;
 use hakobi::push::{self, Pusher, TagState};
-use hakobi::registry::{Kind, Options, Registries};
+use hakobi::registry::{AwsSource, Kind, Options, Registries};
 use hakobi::settings::{CreateRepository, IfTagExists, PushSettings, RegistrySettings};
 use hakobi::transfer::BytesSource;
 
@@ -172,6 +172,21 @@ async fn where_aws_gives_no_login_config_json_is_asked_and_else_the_error_says_w
     let registries = Registries::with(&settings, Events::none(), Options { patience: hasty(), aws: no_aws() });
     let found = registries.docker_auth(HOST).await.unwrap().unwrap();
     assert!(found.origin.ends_with("config.json"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_is_taken_on_for_its_registry_alone() {
+    let fake = EcrFake::start().await;
+    let role = "arn:aws:iam::210987654321:role/push";
+    let mut settings = RegistrySettings::default();
+    settings.roles.insert(RegistryHost::new(HOST), role.to_owned());
+    let aws = AwsSource::Fixed { endpoint: fake.endpoint(), access_key: "AKIAFAKE".into(), secret_key: "fake".into() };
+    let registries = Registries::with(&settings, Events::none(), Options { patience: hasty(), aws });
+    registries.docker_auth(HOST).await.unwrap().unwrap();
+    assert_eq!(fake.calls()[0], format!("AssumeRole {role}"));
+    assert_eq!(fake.signed_by(), "ASIAROLE");
+    registries.docker_auth(&HOST.replace("eu-west-1", "us-east-1")).await.unwrap().unwrap();
+    assert_eq!(fake.signed_by(), "AKIAFAKE");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -145,8 +145,6 @@ fn first(times: usize, fits: fn(&Request<Incoming>) -> bool, say: fn() -> Say) -
 
 #[tokio::test(flavor = "multi_thread")]
 async fn passing_faults_are_ridden_out() {
-    let method = |request: &Request<Incoming>, name: &str| request.method() == name && request.uri().path() != "/v2/";
-    let _ = method;
     let cases: Vec<(&str, Script)> = vec![
         ("503 to everything", first(6, |request| request.uri().path() != "/v2/", || Say::This(answer(503, &[], "<html>")))),
         ("cut POST", first(2, |request| request.method() == "POST", || Say::Cut)),
@@ -366,4 +364,62 @@ async fn a_manifest_that_is_not_its_digest_is_refused() {
     let error = client.manifest(&Digest::of(b"another").to_string()).await.unwrap_err();
     assert_eq!(error.kind, Kind::Damaged);
     assert!(client.manifest("tag").await.unwrap().is_some());
+}
+
+/// Copies bytes between a client and the real registry, and cuts the first connection that carried this many.
+async fn cutting_wire(after: usize) -> std::net::SocketAddr {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let upstream = part("HAKOBI_TEST_REGISTRY_OPEN");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let cut = Arc::new(AtomicUsize::new(0));
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let (upstream, cut) = (upstream.clone(), Arc::clone(&cut));
+            tokio::spawn(async move {
+                let server = tokio::net::TcpStream::connect(upstream).await.unwrap();
+                let ((mut from, mut to), (mut back, mut out)) = (client.into_split(), server.into_split());
+                let up = async {
+                    let mut buffer = vec![0; 16 << 10];
+                    let mut sent = 0;
+                    while let Ok(read @ 1..) = from.read(&mut buffer).await {
+                        sent += read;
+                        if sent > after && cut.fetch_add(1, Ordering::SeqCst) == 0 {
+                            return;
+                        }
+                        if out.write_all(&buffer[..read]).await.is_err() {
+                            return;
+                        }
+                    }
+                };
+                let down = tokio::io::copy(&mut back, &mut to);
+                tokio::select! { () = up => {}, _ = down => {} }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_real_registry_gets_a_blob_whose_connection_broke_in_the_middle() {
+    let address = cutting_wire(3_000_000).await;
+    let client = registries().repository(&repository(&address.to_string(), &unique("wire")));
+    let bytes = noise(8 << 20);
+    let uploaded = client.upload(&BytesSource::new(bytes.clone()), None, quiet()).await.unwrap();
+    assert!(uploaded.sent > bytes.len() as u64, "part of it was sent twice");
+    assert_eq!(client.read_blob(&Digest::of(&bytes), 9 << 20).await.unwrap(), bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_preflight_cancels_the_upload_it_began() {
+    let seen: Arc<Mutex<Vec<String>>> = Arc::default();
+    let told = Arc::clone(&seen);
+    let (server, _) = proxy(Box::new(move |request, _| {
+        told.lock().unwrap().push(request.method().to_string());
+        None
+    }))
+    .await;
+    let target = repository(&server.address.to_string(), &unique("cancel")).tag("1");
+    hakobi::push::preflight(&registries(), &[target], &hakobi::settings::PushSettings::default()).await.unwrap();
+    assert_eq!(*seen.lock().unwrap(), ["GET", "POST", "DELETE"]);
 }

@@ -38,6 +38,7 @@ struct State {
     calls: Mutex<Vec<String>>,
     denied: Mutex<Vec<String>>,
     logins: AtomicUsize,
+    signed_by: Mutex<String>,
 }
 
 /// The server. It ends with this value.
@@ -60,6 +61,7 @@ impl EcrFake {
             calls: Mutex::default(),
             denied: Mutex::default(),
             logins: AtomicUsize::new(0),
+            signed_by: Mutex::default(),
         });
         let served = Arc::clone(&state);
         let server = serve(move |request| {
@@ -82,6 +84,7 @@ impl EcrFake {
             ("AWS_ENDPOINT_URL_ECR", self.endpoint()),
             ("AWS_ACCESS_KEY_ID", "AKIAFAKE".to_owned()),
             ("AWS_SECRET_ACCESS_KEY", "fake".to_owned()),
+            ("AWS_ENDPOINT_URL_STS", self.endpoint()),
             ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
         ]
     }
@@ -116,6 +119,11 @@ impl EcrFake {
         self.state.calls.lock().unwrap().clone()
     }
 
+    /// The access key that signed the last call.
+    pub fn signed_by(&self) -> String {
+        self.state.signed_by.lock().unwrap().clone()
+    }
+
     /// From now on this call is denied.
     pub fn deny(&self, call: &str) {
         self.state.denied.lock().unwrap().push(call.to_owned());
@@ -128,9 +136,13 @@ impl State {
         match target {
             Some(target) => {
                 let call = target.rsplit('.').next().unwrap_or_default().to_owned();
+                let signed = request.headers().get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
+                let key = signed.split("Credential=").nth(1).and_then(|text| text.split('/').next()).unwrap_or_default();
+                *self.signed_by.lock().unwrap() = key.to_owned();
                 let input = serde_json::from_slice(&body(request).await).unwrap_or_default();
                 Say::This(self.control(&call, &input).await)
             }
+            None if request.uri().path() == "/" => Say::This(self.assume_role(&body(request).await)),
             None => self.data(request).await,
         }
     }
@@ -181,6 +193,18 @@ impl State {
             "PutImage" => self.put_image(&name, input).await,
             _ => aws_error("InvalidAction", call),
         }
+    }
+
+    /// STS, whose protocol is a form and XML.
+    fn assume_role(&self, form: &[u8]) -> Answer {
+        let form = String::from_utf8_lossy(form).into_owned();
+        let role = form.split('&').find_map(|pair| pair.strip_prefix("RoleArn=")).unwrap_or_default();
+        self.calls.lock().unwrap().push(format!("AssumeRole {}", role.replace("%3A", ":").replace("%2F", "/")));
+        let xml = "<AssumeRoleResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><AssumeRoleResult><AssumedRoleUser>\
+            <Arn>arn:aws:sts::1:assumed-role/r/hakobi</Arn><AssumedRoleId>AROA:hakobi</AssumedRoleId></AssumedRoleUser><Credentials>\
+            <AccessKeyId>ASIAROLE</AccessKeyId><SecretAccessKey>s</SecretAccessKey><SessionToken>t</SessionToken>\
+            <Expiration>2099-01-01T00:00:00Z</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>";
+        answer(200, &[("content-type", "text/xml")], xml)
     }
 
     fn login(&self) -> Answer {
