@@ -105,6 +105,12 @@ impl Error {
         self.kind
     }
 
+    /// What happened, without its causes; may have several lines.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// Why, from the nearest cause to the farthest.
     #[must_use]
     pub fn causes(&self) -> &[String] {

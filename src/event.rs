@@ -113,6 +113,7 @@ pub struct Log {
     /// Which step.
     pub vertex: String,
     /// 1 standard output, 2 standard error.
+    #[serde(skip_serializing_if = "is_zero")]
     pub stream: i64,
     /// The bytes, as base64 in JSON.
     #[serde(serialize_with = "base64")]
@@ -122,24 +123,64 @@ pub struct Log {
 }
 
 /// The frontend's complaint about a line.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct BuildWarning {
     /// Which step.
     pub vertex: String,
     /// How grave.
     pub level: i64,
     /// In short, as base64 in JSON.
-    #[serde(serialize_with = "base64")]
     pub short: Vec<u8>,
     /// Where to read on.
-    #[serde(skip_serializing_if = "String::is_empty")]
     pub url: String,
     /// The file complained of.
-    #[serde(skip)]
     pub file: String,
     /// Its first line, from 1; 0 where unknown.
-    #[serde(skip)]
     pub line: i32,
+}
+
+impl Serialize for BuildWarning {
+    /// As `client.VertexWarning`, where the place is a source's name and a list of ranges.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Wire<'a> {
+            #[serde(skip_serializing_if = "str::is_empty")]
+            vertex: &'a str,
+            #[serde(skip_serializing_if = "is_zero")]
+            level: i64,
+            #[serde(serialize_with = "base64", skip_serializing_if = "<[u8]>::is_empty")]
+            short: &'a [u8],
+            #[serde(skip_serializing_if = "str::is_empty")]
+            url: &'a str,
+            #[serde(rename = "sourceInfo", skip_serializing_if = "Option::is_none")]
+            source: Option<Source<'a>>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            range: Option<[Range; 1]>,
+        }
+        #[derive(Serialize)]
+        struct Source<'a> {
+            filename: &'a str,
+        }
+        #[derive(Serialize)]
+        struct Range {
+            start: Position,
+            end: Position,
+        }
+        #[derive(Serialize)]
+        struct Position {
+            line: i32,
+        }
+        let position = || Position { line: self.line };
+        Wire {
+            vertex: &self.vertex,
+            level: self.level,
+            short: &self.short,
+            url: &self.url,
+            source: (!self.file.is_empty()).then_some(Source { filename: &self.file }),
+            range: (self.line > 0).then(|| [Range { start: position(), end: position() }]),
+        }
+        .serialize(serializer)
+    }
 }
 
 fn is_zero(number: &i64) -> bool {

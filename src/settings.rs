@@ -170,7 +170,7 @@ pub enum SecretSource {
 pub struct SshSource {
     /// Its id; `default` where none is named.
     pub id: String,
-    /// Sockets or key files; the agent of SSH_AUTH_SOCK where empty.
+    /// One socket, or key files. Never empty: the agent's socket is taken from SSH_AUTH_SOCK where none is named.
     pub paths: Vec<PathBuf>,
 }
 
@@ -237,12 +237,17 @@ pub struct BuildSettings {
     /// `--build-context`.
     pub named_contexts: BTreeMap<String, NamedContext>,
     /// Further options of the frontend, under BuildKit's own names: `force-network-mode`, `add-hosts`, `ulimit`, `shm-size`,
-    /// `cgroup-parent`, `no-cache`, `image-resolve-mode`, `hostname`, …
+    /// `cgroup-parent`, `no-cache`, `image-resolve-mode`, `memory`, `cpuquota`, … In `add-hosts` the word `host-gateway` may stand for an
+    /// address: the one in the worker's label `org.mobyproject.buildkit.worker.moby.host-gateway-ip`, which only the daemon knows.
     pub frontend_options: BTreeMap<String, String>,
     /// `--allow`, and what `--network host` needs.
     pub entitlements: Vec<String>,
     /// `--call`: `build`, `check`, `outline`, `targets`.
     pub call: String,
+    /// How the answer of a call is shown: `json`, or `text`; as its printer likes where absent.
+    pub call_format: Option<String>,
+    /// Whether a call that finds something wrong is a success nonetheless (`ignorestatus=true`).
+    pub call_ignore_status: bool,
     /// Tags, with `latest` put in where none is named.
     pub tags: Vec<ImageRef>,
     /// Push all tags.

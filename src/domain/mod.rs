@@ -1,11 +1,13 @@
 //! The nouns of the field as values: digests, references, platforms, manifests. Pure, no I/O.
 
 mod digest;
+mod inline_cache;
 mod manifest;
 mod platform;
 mod reference;
 
 pub use digest::{DiffId, Digest, Hasher, InvalidDigest};
+pub use inline_cache::{INLINE_CACHE_KEY, InlineCache, comparable};
 pub use manifest::{Descriptor, DescriptorPlatform, ImageConfig, Index, Manifest, RawManifest, RootFs, media_type};
 pub use platform::{InvalidPlatform, Platform};
 pub use reference::{ImageRef, InvalidReference, RegistryHost, Repository};

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use futures::future::{join_all, try_join_all};
 use tokio::task::JoinSet;
 
@@ -51,6 +52,31 @@ impl Pusher {
     pub async fn has(&self, digest: &Digest) -> Result<bool> {
         let answers = try_join_all(self.0.targets.iter().map(|target| target.has(digest))).await?;
         Ok(answers.into_iter().all(|there| there))
+    }
+
+    /// The size of a blob that every repository has, in bytes.
+    ///
+    /// # Errors
+    /// If a registry refuses or cannot be reached.
+    pub async fn size(&self, digest: &Digest) -> Result<Option<u64>> {
+        if !self.has(digest).await? {
+            return Ok(None);
+        }
+        match self.0.targets.first() {
+            Some(target) => Ok(target.client.blob_size(digest).await?),
+            None => Ok(None),
+        }
+    }
+
+    /// A small blob that every repository has.
+    ///
+    /// # Errors
+    /// If it has more than `limit` bytes, or the registry does not give it.
+    pub async fn read(&self, digest: &Digest, limit: u64) -> Result<Bytes> {
+        match self.0.targets.first() {
+            Some(target) => Ok(target.client.read_blob(digest, limit).await?),
+            None => Err(crate::error::Error::push("there is nothing to read from")),
+        }
     }
 
     /// Which of these blobs some repository lacks, in their order. Asks for all at once, which [`Pusher::has`] then knows.

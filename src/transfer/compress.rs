@@ -1,273 +1,144 @@
-//! Layers compressed on every core, hashed on both sides as they stream.
+//! Compression by all cores, while the bytes pass.
 //!
-//! gzip is made of members of one mebibyte of input each, which every gzip reader takes as one stream (RFC 1952, 2.2). The
-//! same input and level give the same bytes, whatever the number of cores. At most a few blocks are in memory.
+//! The input is cut into blocks that are compressed on their own, side by side; what comes out is their concatenation: gzip
+//! members (RFC 1952, 2.2) or zstd frames (RFC 8878, 3.1), which every decoder reads as one. The blocks do not depend on the
+//! number of cores, so the same input and level always give the same bytes.
 
-use std::collections::VecDeque;
-use std::io::{self, Write as _};
-use std::num::NonZero;
+use std::io::{self, Read, Write};
 
 use bytes::{Bytes, BytesMut};
-use flate2::GzBuilder;
-use tokio::io::{AsyncRead, AsyncReadExt as _};
-use tokio::sync::mpsc;
-use tokio::task::{JoinHandle, spawn_blocking};
+use flate2::read::MultiGzDecoder;
+use flate2::write::GzEncoder;
+use futures::{Stream, StreamExt, TryStreamExt, stream};
+use tokio::io::AsyncReadExt;
+use tokio_util::io::{StreamReader, SyncIoBridge};
 
-use super::source::Identity;
-use super::spool::SpoolWriter;
-use crate::domain::{DiffId, Hasher, media_type};
+use super::source::ByteStream;
 use crate::settings::Compression;
 
+/// Bytes in a block: large enough that little is lost at its edges (under 1 % of the size with gzip's window of 32 KiB), small
+/// enough that a few for each core are nothing in memory.
 const BLOCK: usize = 1 << 20;
 
-/// A layer that was compressed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Compressed {
-    /// Of the compressed bytes.
-    pub identity: Identity,
-    /// Of the bytes that went in.
-    pub diff_id: DiffId,
-    /// How many went in.
-    pub uncompressed: u64,
-}
+/// Blocks of zstd are larger, as its window is.
+const ZSTD_BLOCK: usize = 4 << 20;
 
-/// The media type of a layer that is compressed so.
+/// The stream, compressed.
 #[must_use]
-pub fn layer_media_type(compression: Compression) -> &'static str {
-    match compression {
-        Compression::Gzip(_) => media_type::OCI_LAYER_GZIP,
-        Compression::Zstd(_) => media_type::OCI_LAYER_ZSTD,
-    }
+pub fn compress(from: ByteStream, compression: Compression) -> ByteStream {
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    let size = if matches!(compression, Compression::Gzip(_)) { BLOCK } else { ZSTD_BLOCK };
+    let blocks = blocks(from, size).map(move |block| async move {
+        let block = block?;
+        tokio::task::spawn_blocking(move || encode(&block, compression)).await.map_err(io::Error::other)?
+    });
+    Box::pin(StreamReader::new(Box::pin(blocks.buffered(cores + 1))))
 }
 
-/// Compresses a stream into a spool, whose readers follow. Where it fails, they fail too.
+/// The stream, decompressed, if it is said to be gzip or zstd; several members or frames are read as one.
 ///
 /// # Errors
-/// If the input cannot be read or the spool not be written.
-pub async fn compress(
-    input: impl AsyncRead + Send + Unpin,
-    compression: Compression,
-    mut output: SpoolWriter,
-) -> io::Result<Compressed> {
-    let mut input = Input { input, hashing: spawn_blocking(Hasher::default), read: 0 };
-    let done = match compression {
-        Compression::Gzip(level) => gzip(&mut input, level, &mut output).await,
-        Compression::Zstd(level) => zstd(&mut input, level, &mut output).await,
-    };
-    if let Err(error) = done {
-        output.fail(&error.to_string());
-        return Err(error);
+/// Never now; kept so that callers need not change when a format can be refused.
+pub fn decompress(from: ByteStream, gzip: bool, zstd: bool) -> io::Result<ByteStream> {
+    if !gzip && !zstd {
+        return Ok(from);
     }
-    let uncompressed = input.read;
-    let diff_id = input.hashing.await.map_err(io::Error::other)?.diff_id();
-    Ok(Compressed { identity: output.finish(), diff_id, uncompressed })
+    let (sender, receiver) = tokio::sync::mpsc::channel::<io::Result<Bytes>>(4);
+    tokio::task::spawn_blocking(move || {
+        let from = SyncIoBridge::new(from);
+        let decoder: io::Result<Box<dyn Read>> = if gzip {
+            Ok(Box::new(MultiGzDecoder::new(from)))
+        } else {
+            zstd::Decoder::new(from).and_then(|mut decoder| {
+                decoder.window_log_max(27)?;
+                Ok(Box::new(decoder) as Box<dyn Read>)
+            })
+        };
+        let result = decoder.and_then(|mut decoder| {
+            let mut buffer = vec![0; 256 << 10];
+            loop {
+                match decoder.read(&mut buffer)? {
+                    0 => return Ok(()),
+                    read if sender.blocking_send(Ok(Bytes::copy_from_slice(&buffer[..read]))).is_err() => return Ok(()),
+                    _ => {}
+                }
+            }
+        });
+        if let Err(error) = result {
+            let _ = sender.blocking_send(Err(error));
+        }
+    });
+    Ok(Box::pin(StreamReader::new(tokio_stream::wrappers::ReceiverStream::new(receiver))))
 }
 
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(2, NonZero::get)
-}
-
-/// The input in blocks, hashed in order beside all else.
-struct Input<R> {
-    input: R,
-    hashing: JoinHandle<Hasher>,
-    read: u64,
-}
-
-impl<R: AsyncRead + Send + Unpin> Input<R> {
-    /// The next block: a full one, but for the last. Empty at the end.
-    async fn block(&mut self) -> io::Result<Bytes> {
-        let mut block = BytesMut::with_capacity(BLOCK);
-        while block.len() < BLOCK {
-            let room = (BLOCK - block.len()) as u64;
-            if (&mut self.input).take(room).read_buf(&mut block).await? == 0 {
+/// The stream in blocks of just this size but for the last; one empty block where there is nothing, so that the output is a
+/// valid stream too.
+fn blocks(from: ByteStream, size: usize) -> impl Stream<Item = io::Result<Bytes>> {
+    stream::try_unfold((from, true), move |(mut from, first)| async move {
+        let mut block = BytesMut::with_capacity(size);
+        while block.len() < size {
+            let room = size - block.len();
+            if (&mut from).take(room as u64).read_buf(&mut block).await? == 0 {
                 break;
             }
         }
-        let block = block.freeze();
-        self.read += block.len() as u64;
-        let hashed = block.clone();
-        let mut hasher = (&mut self.hashing).await.map_err(io::Error::other)?;
-        self.hashing = spawn_blocking(move || {
-            hasher.update(&hashed);
-            hasher
-        });
-        Ok(block)
-    }
+        if block.is_empty() && !first {
+            return Ok(None);
+        }
+        io::Result::Ok(Some((block.freeze(), (from, false))))
+    })
+    .into_stream()
 }
 
-async fn gzip(input: &mut Input<impl AsyncRead + Send + Unpin>, level: u32, output: &mut SpoolWriter) -> io::Result<()> {
-    let mut under_way: VecDeque<JoinHandle<io::Result<Vec<u8>>>> = VecDeque::new();
-    let at_once = cores() + 1;
-    let mut first = true;
-    loop {
-        let block = input.block().await?;
-        let ended = block.len() < BLOCK;
-        // No input at all is one empty member: no bytes at all would not be gzip.
-        if first || !block.is_empty() {
-            under_way.push_back(spawn_blocking(move || member(&block, level)));
+fn encode(block: &[u8], compression: Compression) -> io::Result<Bytes> {
+    match compression {
+        Compression::Gzip(level) => {
+            let mut encoder = GzEncoder::new(Vec::with_capacity(block.len() / 2), flate2::Compression::new(level));
+            encoder.write_all(block)?;
+            Ok(encoder.finish()?.into())
         }
-        first = false;
-        while under_way.len() > if ended { 0 } else { at_once } {
-            let Some(next) = under_way.pop_front() else { break };
-            output.write(&next.await.map_err(io::Error::other)??).await?;
-        }
-        if ended {
-            return Ok(());
-        }
-    }
-}
-
-fn member(block: &[u8], level: u32) -> io::Result<Vec<u8>> {
-    // Neither a time nor an operating system: the bytes depend on the input alone.
-    let mut encoder = GzBuilder::new()
-        .mtime(0)
-        .operating_system(255)
-        .write(Vec::with_capacity(BLOCK / 2), flate2::Compression::new(level.min(9)));
-    encoder.write_all(block)?;
-    encoder.finish()
-}
-
-async fn zstd(input: &mut Input<impl AsyncRead + Send + Unpin>, level: i32, output: &mut SpoolWriter) -> io::Result<()> {
-    let (blocks, mut taken) = mpsc::channel::<Bytes>(2);
-    let (parts, mut made) = mpsc::channel::<Vec<u8>>(8);
-    let encoding = spawn_blocking(move || -> io::Result<()> {
-        let mut encoder = zstd::Encoder::new(Parts(parts), level)?;
-        // At least one worker: without any, the format's blocks are cut in another way.
-        encoder.multithread(u32::try_from(cores()).unwrap_or(1).max(1))?;
-        encoder.include_checksum(true)?;
-        while let Some(block) = taken.blocking_recv() {
-            // An empty block ends the stream; a channel that only closes means that the input failed.
-            if block.is_empty() {
-                encoder.finish()?;
-                return Ok(());
-            }
-            encoder.write_all(&block)?;
-        }
-        Err(io::Error::other("the input ended before it was whole"))
-    });
-    let feed = async {
-        loop {
-            let block = input.block().await?;
-            let ended = block.len() < BLOCK;
-            let last = ended && !block.is_empty();
-            if blocks.send(block).await.is_err() {
-                // The encoder's own error says why.
-                return Ok(());
-            }
-            if last {
-                let _ = blocks.send(Bytes::new()).await;
-            }
-            if ended {
-                return io::Result::Ok(());
-            }
-        }
-    };
-    let drain = async {
-        while let Some(part) = made.recv().await {
-            output.write(&part).await?;
-        }
-        encoding.await.map_err(io::Error::other)?
-    };
-    futures::future::try_join(feed, drain).await?;
-    Ok(())
-}
-
-/// What an encoder writes, as messages.
-struct Parts(mpsc::Sender<Vec<u8>>);
-
-impl io::Write for Parts {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.blocking_send(bytes.to_vec()).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        Compression::Zstd(level) => Ok(zstd::encode_all(block, level)?.into()),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read as _;
-    use std::pin::Pin;
-    use std::task::{Context, Poll};
-
-    use tokio::io::ReadBuf;
-
     use super::*;
-    use crate::transfer::{BlobSource as _, Spool};
 
-    /// Gives its bytes in pieces of odd sizes, as a network does.
-    struct Pieces(Vec<u8>, usize);
-
-    impl AsyncRead for Pieces {
-        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-            let size = (self.1 % 70_001 + 1).min(buf.remaining()).min(self.0.len() - self.1);
-            buf.put_slice(&self.0[self.1..self.1 + size]);
-            self.1 += size;
-            Poll::Ready(Ok(()))
-        }
-    }
-
-    fn sample(size: usize) -> Vec<u8> {
-        let mut state = 1u32;
-        (0..size)
-            .map(|at| {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                if at % 4096 < 1500 { (state >> 24) as u8 } else { (at / 97) as u8 }
-            })
-            .collect()
-    }
-
-    async fn run(data: &[u8], compression: Compression) -> (Compressed, Vec<u8>) {
-        let directory = tempfile::tempdir().expect("a directory");
-        let (writer, spool) = Spool::create(directory.path()).expect("a spool");
-        let compressed = compress(Pieces(data.to_vec(), 0), compression, writer).await.expect("compressed");
+    async fn read(mut from: ByteStream) -> Vec<u8> {
         let mut out = Vec::new();
-        spool.open(0).await.expect("opened").read_to_end(&mut out).await.expect("read");
-        assert_eq!(compressed.identity, spool.identity().await.expect("whole"));
-        (compressed, out)
+        from.read_to_end(&mut out).await.expect("read");
+        out
+    }
+
+    fn stream_of(bytes: &[u8]) -> ByteStream {
+        Box::pin(io::Cursor::new(bytes.to_vec()))
     }
 
     #[tokio::test]
-    async fn both_decode_to_what_went_in_and_are_the_same_each_time() {
-        for size in [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 5 * BLOCK + 4321] {
-            let data = sample(size);
-            for compression in [Compression::Gzip(6), Compression::Gzip(1), Compression::Zstd(3)] {
-                let (first, bytes) = run(&data, compression).await;
-                let (again, _) = run(&data, compression).await;
-                assert_eq!(first, again, "{compression:?} {size}");
-                assert_eq!((first.diff_id, first.uncompressed), (DiffId::of(&data), size as u64));
-                let mut decoded = Vec::new();
-                match compression {
-                    Compression::Gzip(_) => {
-                        _ = flate2::read::MultiGzDecoder::new(&*bytes).read_to_end(&mut decoded).expect("gzip")
-                    }
-                    Compression::Zstd(_) => decoded = zstd::decode_all(&*bytes).expect("zstd"),
-                }
-                assert!(decoded == data, "{compression:?} {size}");
+    async fn what_goes_in_comes_out() {
+        let text: Vec<u8> = (0..600_000u32).flat_map(|number| (number * number).to_le_bytes()).collect();
+        for bytes in [&b""[..], b"x", &text[..BLOCK], &text] {
+            for compression in [Compression::Gzip(6), Compression::Zstd(3)] {
+                let compressed = read(compress(stream_of(bytes), compression)).await;
+                assert_eq!(
+                    compressed,
+                    read(compress(stream_of(bytes), compression)).await,
+                    "the same input gives the same bytes"
+                );
+                let gzip = matches!(compression, Compression::Gzip(_));
+                let back = decompress(stream_of(&compressed), gzip, !gzip).expect("a stream");
+                assert!(read(back).await == bytes, "{compression:?} of {} bytes", bytes.len());
             }
         }
     }
 
     #[tokio::test]
-    async fn input_that_breaks_off_fails_the_readers() {
-        struct Broken(bool);
-        impl AsyncRead for Broken {
-            fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-                if std::mem::replace(&mut self.0, true) {
-                    return Poll::Ready(Err(io::Error::other("gone")));
-                }
-                buf.put_slice(b"half");
-                Poll::Ready(Ok(()))
-            }
-        }
-        for compression in [Compression::Gzip(6), Compression::Zstd(3)] {
-            let directory = tempfile::tempdir().expect("a directory");
-            let (writer, spool) = Spool::create(directory.path()).expect("a spool");
-            assert!(compress(Broken(false), compression, writer).await.is_err());
-            assert!(spool.identity().await.expect_err("failed").to_string().contains("gone"));
-        }
+    async fn damage_is_an_error() {
+        let mut compressed = read(compress(stream_of(&[7; 5000]), Compression::Gzip(6))).await;
+        let middle = compressed.len() / 2;
+        compressed[middle] ^= 0xff;
+        let mut out = Vec::new();
+        assert!(decompress(stream_of(&compressed), true, false).expect("a stream").read_to_end(&mut out).await.is_err());
     }
 }

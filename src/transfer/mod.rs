@@ -1,9 +1,8 @@
 //! Streams of blob bytes: where they come from, how they are verified, compressed and kept while they move.
 
-mod compress;
+pub mod compress;
 mod source;
 mod spool;
 
-pub use compress::{Compressed, compress, layer_media_type};
 pub use source::{BlobSource, ByteStream, BytesSource, Identity};
 pub use spool::{Spool, SpoolWriter};

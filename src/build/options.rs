@@ -1,0 +1,28 @@
+//! The frontend's options, in BuildKit's names.
+
+use std::collections::HashMap;
+
+use super::input::Input;
+use crate::engine::buildkit::CacheOption;
+use crate::settings::BuildSettings;
+
+/// Everything that `dockerfile.v0` is told.
+#[must_use]
+pub fn frontend_options(settings: &BuildSettings, input: &Input, imports: &[CacheOption]) -> HashMap<String, String> {
+    let mut options: HashMap<String, String> = settings.frontend_options.clone().into_iter().collect();
+    options.extend(input.options.clone());
+    options.extend(settings.build_args.iter().map(|(name, value)| (format!("build-arg:{name}"), value.clone())));
+    options.extend(settings.labels.iter().map(|(name, value)| (format!("label:{name}"), value.clone())));
+    if let Some(target) = &settings.target {
+        options.insert("target".to_owned(), target.clone());
+    }
+    if !settings.platforms.is_empty() {
+        let platforms: Vec<String> = settings.platforms.iter().map(ToString::to_string).collect();
+        options.insert("platform".to_owned(), platforms.join(","));
+    }
+    if !imports.is_empty() {
+        // The field of the request is ignored for Dockerfiles: the frontend passes these on with each of its solves.
+        options.insert("cache-imports".to_owned(), serde_json::to_string(imports).unwrap_or_default());
+    }
+    options
+}

@@ -1,0 +1,319 @@
+//! `hakobi build`: flags, environment and Docker's configuration → [`BuildSettings`].
+
+use std::collections::BTreeMap;
+
+use super::docker_config::DockerConfig;
+use super::environment::Environment;
+use super::given::Given;
+use super::{caches, context, daemon, frontend, mounts, outputs, registries, words};
+use crate::ci::Ci;
+use crate::domain::{ImageRef, Platform};
+use crate::error::{Error, Result};
+use crate::settings::{BuildSettings, ContextSource, DaemonEndpoint, Strategy};
+
+/// What is at hand while the settings are made.
+pub struct Around<'a> {
+    /// The process's surroundings.
+    pub environment: &'a Environment,
+    /// Docker's configuration.
+    pub config: &'a DockerConfig,
+    /// The daemon, whose proxies are its own.
+    pub daemon: &'a DaemonEndpoint,
+}
+
+/// Resolves everything; what cannot work is said here, before anything runs.
+pub fn settings(given: Given<'_>, around: &Around<'_>, warnings: &mut Vec<String>) -> Result<BuildSettings> {
+    let environment = around.environment;
+    let path = |name: &str| given.text(name).map(|file| environment.resolve(file));
+    builder(given, around)?;
+    no_meaning(given, environment, warnings);
+    attestations(given)?;
+
+    let context_text = given.text("context");
+    let source = context::context(context_text.as_deref(), environment)?;
+    let dockerfile = context::dockerfile(given.text("file").as_deref(), &source, environment)?;
+    let git_over_ssh = matches!(&source, ContextSource::Remote(url) if context::is_git_over_ssh(url));
+
+    let call = call(given)?;
+    let builds = call.method == "build";
+    let mut to = outputs::destinations(&given.list("output"), given.switch("push"), given.switch("load"), environment, warnings)?;
+    if !builds {
+        // A look at the Dockerfile makes nothing that could go anywhere.
+        to = outputs::Destinations::default();
+    }
+    let mut tags = tags(given, &to.names)?;
+    if given.switch("tag-commit") {
+        tag_commit(&mut tags, &source, environment)?;
+    }
+    if to.push && tags.is_empty() {
+        return Err(Error::usage("a push needs a name for the image").hint("-t HOST/NAME:TAG"));
+    }
+    let iid_file = path("iidfile");
+    if iid_file.is_some() && to.outputs.iter().any(|output| matches!(output.kind.as_str(), "local" | "tar")) {
+        return Err(Error::usage("--iidfile has no ID to hold where the output is a directory or a tar of files"));
+    }
+    let mut push_settings = registries::push_settings(given, environment)?;
+    if let Some(compression) = to.compression
+        && given.text("compression").is_none()
+    {
+        push_settings.compression = compression;
+    }
+    let build_args = build_args(given, around)?;
+    Ok(BuildSettings {
+        context: source,
+        dockerfile,
+        target: given.text("target"),
+        labels: labels(given)?,
+        annotations: annotations(given, to.annotations)?,
+        platforms: platforms(given, environment)?,
+        secrets: mounts::secrets(&given.list("secret"), environment, warnings)?,
+        ssh: mounts::ssh(&given.list("ssh"), git_over_ssh, environment)?,
+        named_contexts: context::named(&given.list("build-context"), environment)?,
+        frontend_options: frontend::options(given, warnings)?,
+        entitlements: frontend::entitlements(given)?,
+        call: call.method,
+        call_format: call.format,
+        call_ignore_status: call.ignore_status,
+        tags,
+        push: to.push,
+        load: to.load,
+        outputs: to.outputs,
+        cache_from: caches::cache_from(&given.list("cache-from"), environment)?,
+        cache_to: caches::cache_to(&given.list("cache-to"), &build_args, environment)?,
+        build_args,
+        cache_repository: given.text("cache-repository").map(|text| reference("cache-repository", &text)).transpose()?,
+        strategy: Strategy::default(),
+        push_settings,
+        iid_file,
+        metadata_file: path("metadata-file"),
+        report_file: path("report"),
+    })
+}
+
+/// Only the daemon's own BuildKit is spoken to.
+fn builder(given: Given<'_>, around: &Around<'_>) -> Result<()> {
+    let flag = given.text("builder").map(|name| (name, "--builder"));
+    let Some((name, origin)) =
+        flag.or_else(|| around.environment.get("BUILDX_BUILDER").map(|name| (name.to_owned(), "BUILDX_BUILDER")))
+    else {
+        return Ok(());
+    };
+    let current = daemon::current_context(given.text("host").as_deref(), around.environment, around.config);
+    if name == "default" || name == current {
+        return Ok(());
+    }
+    Err(Error::usage(format!(
+        "{origin} names the builder `{name}`, but hakobi builds with the Docker daemon's own BuildKit only"
+    ))
+    .hint(format!("leave {origin} out, or name `default`")))
+}
+
+/// What docker accepts and BuildKit has no use for.
+fn no_meaning(given: Given<'_>, environment: &Environment, warnings: &mut Vec<String>) {
+    if environment.get("DOCKER_BUILDKIT").and_then(words::boolean) == Some(false) {
+        warnings.push("DOCKER_BUILDKIT=0 does nothing: hakobi always builds with BuildKit".to_owned());
+    }
+    if given.switch("squash") {
+        warnings.push("--squash does nothing with BuildKit; a multi-stage Dockerfile does what it was for".to_owned());
+    }
+    if given.text("isolation").is_some() {
+        warnings.push("--isolation does nothing with BuildKit".to_owned());
+    }
+    if !given.list("security-opt").is_empty() {
+        warnings.push("--security-opt does nothing with BuildKit; RUN --security=insecure is its own way".to_owned());
+    }
+}
+
+/// buildx `ParseAttests`: `--provenance X` is short for `--attest type=provenance,X`.
+fn attestations(given: Given<'_>) -> Result<()> {
+    let short = ["provenance", "sbom"].into_iter().filter_map(|kind| {
+        let text = given.text(kind)?;
+        Some(match words::boolean(&text) {
+            Some(wanted) => (format!("--{kind}={text}"), format!("type={kind},disabled={}", !wanted)),
+            None => (format!("--{kind}={text}"), format!("type={kind},{text}")),
+        })
+    });
+    let long = given.list("attest").into_iter().map(|text| (format!("--attest {text}"), text));
+    for (shown, text) in long.chain(short) {
+        let mut attributes: BTreeMap<String, String> = words::pairs("attest", &text)?.into_iter().collect();
+        if attributes.get("type").is_none_or(String::is_empty) {
+            return Err(Error::usage(format!("{shown}: there is no type")).hint("type=provenance or type=sbom"));
+        }
+        if !words::take_boolean("attest", &mut attributes, "disabled", false)? {
+            return Err(Error::usage(format!(
+                "{shown} is not supported: images are single plain manifests, which every consumer takes"
+            ))
+            .hint("--provenance=false and --sbom=false are accepted, and what happens anyway"));
+        }
+    }
+    Ok(())
+}
+
+/// What `--call` says.
+struct Call {
+    method: String,
+    format: Option<String>,
+    ignore_status: bool,
+}
+
+/// `--call METHOD[,format=…][,ignorestatus=…]` (buildx `ParseCallFunc`); `--check` is short for one of them.
+fn call(given: Given<'_>) -> Result<Call> {
+    let text = match (given.switch("check"), given.text("call")) {
+        (true, None) => "check".to_owned(),
+        (true, Some(text)) if given.on_command_line("check") && !given.on_command_line("call") => {
+            text.split_once(',').map_or_else(|| "check".to_owned(), |(_, rest)| format!("check,{rest}"))
+        }
+        (_, text) => text.unwrap_or_else(|| "build".to_owned()),
+    };
+    let wrong = |what: String| {
+        Error::usage(format!("--call {text}: {what}")).hint("build, check, outline or targets, with `,format=json`")
+    };
+    let mut call = Call { method: "build".to_owned(), format: None, ignore_status: false };
+    for field in words::fields(&text)? {
+        match (field.as_str(), field.split_once('=')) {
+            ("build" | "check" | "outline" | "targets", _) => call.method = field,
+            ("lint", _) => call.method = "check".to_owned(),
+            (_, Some(("format", format @ ("json" | "text")))) => call.format = Some(format.to_owned()),
+            (_, Some(("ignorestatus", value))) => {
+                call.ignore_status =
+                    words::boolean(value).ok_or_else(|| wrong(format!("`{field}` is neither true nor false")))?;
+            }
+            _ => return Err(wrong(format!("`{field}` is not known"))),
+        }
+    }
+    Ok(call)
+}
+
+/// A reference with its tag, of a flag.
+fn reference(flag: &str, text: &str) -> Result<ImageRef> {
+    let reference: ImageRef = text.parse().map_err(|error| Error::usage(format!("--{flag} {text}")).because(&error))?;
+    Ok(reference.with_default_tag())
+}
+
+/// `-t`, else the names that an image's output gives; each once.
+fn tags(given: Given<'_>, names: &[String]) -> Result<Vec<ImageRef>> {
+    let texts = given.list("tag");
+    let mut out: Vec<ImageRef> = Vec::new();
+    for text in if texts.is_empty() { names } else { &texts } {
+        let tag = reference("tag", text)?;
+        if tag.digest.is_some() {
+            return Err(
+                Error::usage(format!("--tag {text} names a digest, which only the finished image has")).hint("-t HOST/NAME:TAG")
+            );
+        }
+        if !out.contains(&tag) {
+            out.push(tag);
+        }
+    }
+    Ok(out)
+}
+
+/// The commit as a tag, in every repository that is named.
+fn tag_commit(tags: &mut Vec<ImageRef>, source: &ContextSource, environment: &Environment) -> Result<()> {
+    if tags.is_empty() {
+        return Err(Error::usage("--tag-commit needs a name for the image")
+            .hint("-t HOST/NAME names the repository that gets the commit's tag"));
+    }
+    let directory = match source {
+        ContextSource::Directory(directory) => directory,
+        ContextSource::Stdin | ContextSource::Remote(_) => &environment.current_dir,
+    };
+    let ci = Ci::detect(|name| environment.get(name).map(str::to_owned));
+    let Some(commit) = ci.commit_or_head(directory) else {
+        return Err(Error::usage("--tag-commit: no commit is known").hint(format!(
+            "the CI's variables name none, and {} is not in a git repository with a commit",
+            directory.display()
+        )));
+    };
+    for repository in tags.iter().map(|tag| tag.repository.clone()).collect::<Vec<_>>() {
+        let tag = repository.tag(&commit);
+        if !tags.contains(&tag) {
+            tags.push(tag);
+        }
+    }
+    Ok(())
+}
+
+/// `--build-arg` (without a value: the environment's, left out where that has none), SOURCE_DATE_EPOCH, and Docker's proxies
+/// unless the same name is given in any case (buildx `proxyArgKeyExists`).
+fn build_args(given: Given<'_>, around: &Around<'_>) -> Result<BTreeMap<String, String>> {
+    let mut out = BTreeMap::new();
+    for text in given.list("build-arg") {
+        let (key, value) = words::key_value("build-arg", &text)?;
+        if let Some(value) = value.or_else(|| around.environment.get_raw(key)) {
+            out.insert(key.to_owned(), value.to_owned());
+        }
+    }
+    if let Some(epoch) = around.environment.get("SOURCE_DATE_EPOCH") {
+        out.entry("SOURCE_DATE_EPOCH".to_owned()).or_insert_with(|| epoch.to_owned());
+    }
+    let syntax = out.get("BUILDKIT_SYNTAX").is_some_and(|value| value.trim().is_empty());
+    if syntax {
+        return Err(Error::usage("the build argument BUILDKIT_SYNTAX is empty")
+            .hint("without `=` it is taken from the environment, if it is there"));
+    }
+    for (name, value) in around.config.proxy_arguments(&around.daemon.url) {
+        if !out.keys().any(|key| key.eq_ignore_ascii_case(name)) {
+            out.insert(name.to_owned(), value.to_owned());
+        }
+    }
+    Ok(out)
+}
+
+fn labels(given: Given<'_>) -> Result<BTreeMap<String, String>> {
+    let mut out = BTreeMap::new();
+    for text in given.list("label") {
+        let (key, value) = words::key_value("label", &text)?;
+        out.insert(key.to_owned(), value.unwrap_or_default().to_owned());
+    }
+    Ok(out)
+}
+
+/// `[TYPE[[PLATFORM]],…:]KEY=VALUE`, kept as given (buildx `ParseAnnotations`).
+fn annotations(given: Given<'_>, more: Vec<String>) -> Result<Vec<String>> {
+    let texts: Vec<String> = given.list("annotation").into_iter().chain(more).collect();
+    for text in &texts {
+        let wrong = |what: String| {
+            Error::usage(format!("--annotation `{text}`: {what}"))
+                .hint("[TYPE:]NAME=VALUE, like manifest:org.opencontainers.image.title=App")
+        };
+        let (key, _) = text.split_once('=').ok_or_else(|| wrong("it is not NAME=VALUE".to_owned()))?;
+        let (types, name) = key.split_once(':').unwrap_or(("", key));
+        if name.is_empty() {
+            return Err(wrong("there is no name before the `=`".to_owned()));
+        }
+        for part in types.split(',').filter(|_| key.contains(':')) {
+            let (kind, platform) = match part.strip_suffix(']').and_then(|part| part.split_once('[')) {
+                Some((kind, platform)) => (kind, Some(platform)),
+                None => (part, None),
+            };
+            if let Some(platform) = platform {
+                platform.parse::<Platform>().map_err(|error| wrong(error.to_string()))?;
+            }
+            match kind {
+                "manifest" | "manifest-descriptor" | "index" | "index-descriptor" => {}
+                _ => return Err(wrong(format!("`{part}` is no place for an annotation"))),
+            }
+        }
+    }
+    Ok(texts)
+}
+
+/// `--platform`, else DOCKER_DEFAULT_PLATFORM; `local` is this machine's.
+fn platforms(given: Given<'_>, environment: &Environment) -> Result<Vec<Platform>> {
+    let mut texts = given.list("platform");
+    let mut origin = "--platform";
+    if texts.is_empty() {
+        texts.extend(environment.get("DOCKER_DEFAULT_PLATFORM").map(str::to_owned));
+        origin = "DOCKER_DEFAULT_PLATFORM";
+    }
+    let mut out: Vec<Platform> = Vec::new();
+    for text in texts.iter().flat_map(|text| text.split(',')).map(str::trim) {
+        let text = if text.eq_ignore_ascii_case("local") { std::env::consts::ARCH } else { text };
+        let platform = text.parse().map_err(|error| Error::usage(format!("{origin} {text}")).because(&error))?;
+        if !out.contains(&platform) {
+            out.push(platform);
+        }
+    }
+    Ok(out)
+}

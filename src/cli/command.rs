@@ -1,0 +1,153 @@
+//! The command line as clap sees it: commands, and the flags that several of them share. `build`'s own are next door.
+
+use clap::builder::{EnumValueParser, PossibleValuesParser};
+use clap::{Arg, ArgAction, Command};
+use clap_complete::Shell;
+
+use super::build_flags;
+use super::given::{choice, list, switch, text};
+
+/// Values of `--progress`.
+pub const PROGRESS: &[&str] = &["auto", "plain", "tty", "quiet", "rawjson"];
+
+const REGISTRIES: &str = "Registries";
+
+/// `hakobi` with all its commands.
+pub fn hakobi() -> Command {
+    Command::new("hakobi")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Carries image layers between CI runs: a fast docker build and push for machines that start empty")
+        .after_help(
+            "Every option can also be given as a variable: --if-tag-exists is HAKOBI_IF_TAG_EXISTS (lists by newline).\n\
+             Exit codes: 0 done, 1 the build failed, 2 usage, 3 push or registry, 5 no usable Docker daemon, 130/143 interrupted.",
+        )
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .disable_help_subcommand(true)
+        .args_override_self(true)
+        .arg(
+            text("host", "URL", "The Docker daemon [default: DOCKER_HOST, DOCKER_CONTEXT, or docker's current context]")
+                .short('H')
+                .global(true),
+        )
+        .subcommand(build_flags::build())
+        .subcommand(push())
+        .subcommand(promote())
+        .subcommand(login())
+        .subcommand(completions())
+}
+
+fn push() -> Command {
+    Command::new("push")
+        .about("Push images of the daemon")
+        .args_override_self(true)
+        .arg(
+            Arg::new("image")
+                .value_name("IMAGE")
+                .help("An image of the daemon, with its tag")
+                .required(true)
+                .action(ArgAction::Append),
+        )
+        .arg(text("report", "FILE", "Write a report in JSON"))
+        .args(progress())
+        .args(pushes())
+        .args(registries())
+}
+
+fn promote() -> Command {
+    Command::new("promote")
+        .about("Give an image in a registry another tag: a release, or the way back")
+        .after_help("Copies by digest, also to another repository or account; nothing is built and no daemon is asked.")
+        .args_override_self(true)
+        .arg(Arg::new("source").value_name("SRC").help("The image: HOST/NAME:TAG or HOST/NAME@sha256:…").required(true))
+        .arg(
+            Arg::new("target")
+                .value_name("TAG")
+                .help("A tag in the same repository (`prod`), or a full reference (HOST/OTHER:TAG)")
+                .required(true)
+                .action(ArgAction::Append),
+        )
+        .args(progress())
+        // It moves layers as they are.
+        .args(pushes().into_iter().filter(|arg| arg.get_id() != "compression"))
+        .args(registries())
+}
+
+fn login() -> Command {
+    Command::new("login")
+        .about("Try the credentials for a registry, and keep them in Docker's config.json if asked to")
+        .after_help(
+            "A link or copy of this program named `docker-credential-hakobi` is a credential helper: with\n\
+             {\"credHelpers\":{\"HOST\":\"hakobi\"}} in Docker's config.json, docker itself signs in to ECR.",
+        )
+        .args_override_self(true)
+        .arg(Arg::new("registry").value_name("HOST").help("The registry: HOST or HOST:PORT").required(true))
+        .arg(switch("write", "Write what was found into Docker's config.json"))
+        .args(registries())
+}
+
+fn completions() -> Command {
+    Command::new("completions")
+        .about("Print a script that completes commands and options in a shell")
+        .arg(Arg::new("shell").value_name("SHELL").help("The shell").required(true).value_parser(EnumValueParser::<Shell>::new()))
+}
+
+/// How a run is shown.
+pub fn progress() -> Vec<Arg> {
+    vec![
+        choice("progress", "MODE", PROGRESS, "How the run is shown [default: auto]").help_heading("Display"),
+        switch("quiet", "Print nothing but the result").short('q').help_heading("Display"),
+    ]
+}
+
+/// What a push does besides pushing.
+pub fn pushes() -> Vec<Arg> {
+    vec![
+        choice(
+            "if-tag-exists",
+            "WHAT",
+            &["fail", "skip", "overwrite"],
+            "What is done about a tag that is in the registry already; asked before anything is built [default: overwrite]",
+        )
+        .help_heading(REGISTRIES),
+        text(
+            "create-repository",
+            "OPTIONS",
+            "Make a missing ECR repository; options: scan,immutable,kms=KEY,tag=K=V,lifecycle=FILE",
+        )
+        .allow_hyphen_values(false)
+        .num_args(0..=1)
+        .require_equals(true)
+        .default_missing_value("true")
+        .help_heading(REGISTRIES),
+        text("compression", "KIND[:LEVEL]", "Of layers that hakobi compresses: gzip[:1-9] or zstd[:1-22] [default: gzip:6]")
+            .help_heading(REGISTRIES),
+    ]
+}
+
+/// How registries are reached.
+pub fn registries() -> Vec<Arg> {
+    vec![
+        list(
+            "insecure-registry",
+            "HOST",
+            "A registry that may speak plain HTTP or show a certificate that does not check (several)",
+        )
+        .help_heading(REGISTRIES),
+        list("registry-role", "HOST=ARN", "A role to take on for an ECR registry (several)").help_heading(REGISTRIES),
+        list("registry-mirror", "HOST=URL", "A pull-through cache in front of a registry (several)").help_heading(REGISTRIES),
+    ]
+}
+
+/// The command line of a Docker credential helper.
+pub fn credential_helper() -> Command {
+    Command::new("docker-credential-hakobi")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Docker's credential helper for ECR; docker calls it")
+        .arg(
+            Arg::new("action")
+                .required(true)
+                .value_parser(PossibleValuesParser::new(["get", "list", "store", "erase", "version"]))
+                .help("What docker asks"),
+        )
+}

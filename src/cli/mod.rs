@@ -1,0 +1,182 @@
+//! The command line: flags, the environment and Docker's configuration become [`Settings`], once.
+//!
+//! The only user of clap and of the environment. `command` and `build_flags` declare, the other files resolve: each flag's
+//! meaning is the one `docker build` gives it.
+
+mod build;
+mod build_flags;
+mod caches;
+mod command;
+mod context;
+mod daemon;
+mod docker_config;
+mod environment;
+mod frontend;
+mod given;
+mod mounts;
+mod others;
+mod outputs;
+mod registries;
+mod words;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::path::Path;
+
+use clap::ArgMatches;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+use self::docker_config::DockerConfig;
+pub use self::environment::Environment;
+use self::given::Given;
+use crate::error::{Error, Result};
+use crate::settings::{Command, DaemonEndpoint, ProgressMode, RegistrySettings, Settings};
+
+/// Why there are no settings to run with.
+#[derive(Debug)]
+pub enum Outcome {
+    /// A text to show, and the exit code: 0 and standard output for `--help` and `--version`, 2 and standard error for words that
+    /// are no command line.
+    Shown {
+        /// The text, with its line end; coloured where the stream is a terminal.
+        text: String,
+        /// 0 or 2.
+        exit_code: u8,
+    },
+    /// Words that fit the command line but not each other or the world: a [`crate::error::Kind::Usage`] with a hint.
+    Failed(Error),
+}
+
+impl From<Error> for Outcome {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Reads the settings of this process.
+///
+/// # Errors
+/// As [`parse`].
+pub fn settings() -> Result<Settings, Outcome> {
+    let environment =
+        Environment::of_process().map_err(|error| Error::usage("the working directory cannot be found").because(&error))?;
+    parse(std::env::args_os(), &environment)
+}
+
+/// Resolves a command line, the program's name first. `HAKOBI_*` variables stand under the flags.
+///
+/// # Errors
+/// See [`Outcome`].
+pub fn parse(args: impl IntoIterator<Item = OsString>, environment: &Environment) -> Result<Settings, Outcome> {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let name = args.first().and_then(|name| Path::new(name).file_stem());
+    if name.is_some_and(|name| name == "docker-credential-hakobi") {
+        let matches = command::credential_helper()
+            .try_get_matches_from(args)
+            .map_err(|error| shown(error, &BTreeSet::new(), environment))?;
+        let command = others::credential_helper(Given(&matches), environment)?;
+        return Ok(without_daemon(command, environment));
+    }
+    let (command, variables) = given::with_variables(command::hakobi(), environment);
+    let matches = command.try_get_matches_from(args).map_err(|error| shown(error, &variables, environment))?;
+    match matches.subcommand() {
+        Some((name, matches)) => Ok(resolve(name, matches, environment)?),
+        // clap asks for a command; this is for its type only.
+        None => Err(Error::usage("no command is given").hint("hakobi --help shows which there are").into()),
+    }
+}
+
+fn resolve(name: &str, matches: &ArgMatches, environment: &Environment) -> Result<Settings> {
+    let given = Given(matches);
+    if name == "completions" {
+        return Ok(without_daemon(others::completions(matches)?, environment));
+    }
+    let mut warnings = Vec::new();
+    let registries = registries::registries(given, environment)?;
+    let config = DockerConfig::read(environment.docker_config(), &mut warnings);
+    let daemon = match name {
+        // Neither asks a daemon: a context that is gone must not stop them.
+        "login" | "promote" => default_daemon(),
+        _ => daemon::endpoint(given.text("host").as_deref(), environment, &config)?,
+    };
+    let progress = progress(given, environment)?;
+    let command = match name {
+        "build" => {
+            let around = build::Around { environment, config: &config, daemon: &daemon };
+            Command::Build(Box::new(build::settings(given, &around, &mut warnings)?))
+        }
+        "push" => others::push(given, environment)?,
+        "promote" => others::promote(given, environment)?,
+        _ => others::login(given)?,
+    };
+    Ok(Settings { progress, color: environment.color(environment.stderr_is_terminal), daemon, registries, warnings, command })
+}
+
+fn default_daemon() -> DaemonEndpoint {
+    DaemonEndpoint { url: daemon::DEFAULT_URL.to_owned(), tls: None, origin: "default".to_owned() }
+}
+
+fn without_daemon(command: Command, environment: &Environment) -> Settings {
+    Settings {
+        progress: ProgressMode::Quiet,
+        color: false,
+        daemon: default_daemon(),
+        registries: RegistrySettings { docker_config: environment.docker_config(), ..RegistrySettings::default() },
+        warnings: Vec::new(),
+        command,
+    }
+}
+
+/// `-q` is `--progress quiet`. `auto` is no decision: BUILDKIT_PROGRESS makes it, as in buildx.
+fn progress(given: Given<'_>, environment: &Environment) -> Result<ProgressMode> {
+    let mode = given.text("progress");
+    let chosen = mode.as_deref().filter(|mode| *mode != "auto");
+    if given.switch("quiet") {
+        match (chosen, given.on_command_line("progress"), given.on_command_line("quiet")) {
+            (None | Some("quiet"), _, _) | (Some(_), false, true) => return Ok(ProgressMode::Quiet),
+            (Some(mode), true, true) | (Some(mode), false, false) => {
+                return Err(Error::usage(format!("--quiet and --progress {mode} cannot be used together")));
+            }
+            // The flag is above the variable HAKOBI_QUIET.
+            (Some(_), true, false) => {}
+        }
+    }
+    let (mode, origin) = match chosen {
+        Some(mode) => (mode, "--progress"),
+        None => (environment.get("BUILDKIT_PROGRESS").unwrap_or("auto"), "BUILDKIT_PROGRESS"),
+    };
+    match mode {
+        "auto" => Ok(ProgressMode::Auto),
+        "plain" => Ok(ProgressMode::Plain),
+        "tty" => Ok(ProgressMode::Tty),
+        "quiet" | "none" => Ok(ProgressMode::Quiet),
+        "rawjson" => Ok(ProgressMode::RawJson),
+        other => {
+            Err(Error::usage(format!("{origin} is `{other}`, which is no way to show a run")).hint(command::PROGRESS.join(", ")))
+        }
+    }
+}
+
+/// clap's own words, and where a variable stands behind the flag they are about, its name.
+fn shown(error: clap::Error, variables: &BTreeSet<String>, environment: &Environment) -> Outcome {
+    let exit_code = if error.use_stderr() { 2 } else { 0 };
+    let terminal = if exit_code == 0 { environment.stdout_is_terminal } else { environment.stderr_is_terminal };
+    let rendered = error.render();
+    let mut text = if environment.color(terminal) { rendered.ansi().to_string() } else { rendered.to_string() };
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    let flag = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(flag)) => {
+            flag.split(['=', ' ', '[']).next().unwrap_or_default().trim_start_matches("--").to_owned()
+        }
+        _ => String::new(),
+    };
+    if matches!(error.kind(), ErrorKind::InvalidValue | ErrorKind::ValueValidation) && variables.contains(&flag) {
+        text.push_str(&format!("note: the variable {} is set, which stands for --{flag}\n", given::variable_of(&flag)));
+    }
+    Outcome::Shown { text, exit_code }
+}

@@ -1,0 +1,123 @@
+//! The smaller commands: `push`, `promote`, `login`, `completions`, and Docker's credential helper.
+
+use clap::ArgMatches;
+use clap_complete::Shell;
+
+use super::command;
+use super::environment::Environment;
+use super::given::Given;
+use super::registries;
+use crate::domain::ImageRef;
+use crate::error::{Error, Result};
+use crate::settings::{Command, LoginSettings};
+
+/// `push IMAGE…`
+pub fn push(given: Given<'_>, environment: &Environment) -> Result<Command> {
+    let mut images: Vec<ImageRef> = Vec::new();
+    for text in given.list("image") {
+        let image = reference(&text)?.with_default_tag();
+        if image.digest.is_some() {
+            return Err(Error::usage(format!("`{text}` names a digest; a push needs a tag")).hint("hakobi push HOST/NAME:TAG"));
+        }
+        if !images.contains(&image) {
+            images.push(image);
+        }
+    }
+    if images.is_empty() {
+        return Err(Error::usage("`hakobi push` needs the name of an image").hint("hakobi push HOST/NAME:TAG"));
+    }
+    let report_file = given.text("report").map(|file| environment.resolve(file));
+    Ok(Command::Push { images, settings: registries::push_settings(given, environment)?, report_file })
+}
+
+/// `promote SRC TAG…`
+pub fn promote(given: Given<'_>, environment: &Environment) -> Result<Command> {
+    let source = reference(&given.text("source").unwrap_or_default())?.with_default_tag();
+    let mut targets: Vec<ImageRef> = Vec::new();
+    for text in given.list("target") {
+        let target = target(&source, &text)?;
+        if !targets.contains(&target) {
+            targets.push(target);
+        }
+    }
+    if targets.is_empty() {
+        return Err(Error::usage("`hakobi promote` needs a tag to give").hint("hakobi promote HOST/NAME:TAG prod"));
+    }
+    Ok(Command::Promote { source, targets, settings: registries::push_settings(given, environment)? })
+}
+
+/// A word without `/` and `:` is a tag beside the source, all else a reference that must name its tag.
+fn target(source: &ImageRef, text: &str) -> Result<ImageRef> {
+    let bare = text.strip_prefix(':').unwrap_or(text);
+    if !bare.contains(['/', ':', '@']) {
+        let full = format!("{}:{bare}", source.repository);
+        return full
+            .parse()
+            .map_err(|_| Error::usage(format!("`{text}` is not a tag")).hint("letters, digits, `_`, `.` and `-`; up to 128"));
+    }
+    let target = reference(text)?;
+    match (&target.digest, &target.tag) {
+        (None, Some(_)) => Ok(target),
+        (Some(_), _) => Err(Error::usage(format!("`{text}` names a digest; only a tag can be given"))),
+        (None, None) => Err(Error::usage(format!("`{text}` names no tag")).hint(format!("{text}:TAG"))),
+    }
+}
+
+fn reference(text: &str) -> Result<ImageRef> {
+    text.parse().map_err(|error: crate::domain::InvalidReference| Error::usage(error.to_string()))
+}
+
+/// `login HOST [--write]`
+pub fn login(given: Given<'_>) -> Result<Command> {
+    let host = registries::host("HOST", &given.text("registry").unwrap_or_default())?;
+    Ok(Command::Login(if given.switch("write") { LoginSettings::Write(host) } else { LoginSettings::Check(host) }))
+}
+
+/// `completions SHELL`
+pub fn completions(matches: &ArgMatches) -> Result<Command> {
+    let Some(shell) = matches.get_one::<Shell>("shell") else {
+        return Err(Error::usage("`hakobi completions` needs the name of a shell"));
+    };
+    let mut script = Vec::new();
+    clap_complete::generate(*shell, &mut command::hakobi(), "hakobi", &mut script);
+    Ok(Command::Print(String::from_utf8_lossy(&script).into_owned()))
+}
+
+/// docker-credential-helpers' protocol: one word as the argument, the rest on standard input. Nothing is kept here: `store` and
+/// `erase` are refused, and `list` is empty.
+pub fn credential_helper(given: Given<'_>, environment: &Environment) -> Result<Command> {
+    match given.text("action").as_deref() {
+        Some("get") => {
+            let text = environment.read_stdin().map_err(|error| Error::usage("standard input cannot be read").because(&error))?;
+            match text.trim() {
+                // The protocol's own words, which docker knows.
+                "" => Err(Error::usage("no credentials server URL")),
+                host => Ok(Command::Login(LoginSettings::Helper(host.to_owned()))),
+            }
+        }
+        Some("list") => Ok(Command::Print("{}\n".to_owned())),
+        Some("version") => Ok(Command::Print(format!("docker-credential-hakobi {}\n", env!("CARGO_PKG_VERSION")))),
+        _ => Err(Error::usage("docker-credential-hakobi keeps no credentials: it only gets them")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_a_tag_beside_the_source() {
+        let source: ImageRef = "h.x/team/app:1".parse().expect("a reference");
+        for (text, expected) in [
+            ("prod", Some("h.x/team/app:prod")),
+            (":prod", Some("h.x/team/app:prod")),
+            ("h.x/other:prod", Some("h.x/other:prod")),
+            ("app:prod", Some("docker.io/library/app:prod")),
+            ("h.x/other", None),
+            ("-x", None),
+            ("h.x/a@sha256:0123456789012345678901234567890123456789012345678901234567890123", None),
+        ] {
+            assert_eq!(target(&source, text).ok().map(|target| target.to_string()).as_deref(), expected, "{text}");
+        }
+    }
+}

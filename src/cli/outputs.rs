@@ -1,0 +1,249 @@
+//! Where a result goes: `--push`, `--load` and `-o` come to the same few settings (buildx `CreateExports`).
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::environment::Environment;
+use super::registries;
+use super::words;
+use crate::error::{Error, Result};
+use crate::settings::{Compression, Output};
+
+/// Where a result goes.
+#[derive(Debug, Default, PartialEq)]
+pub struct Destinations {
+    /// To registries.
+    pub push: bool,
+    /// Into the daemon.
+    pub load: bool,
+    /// Elsewhere.
+    pub outputs: Vec<Output>,
+    /// `name=` of an image's output: tags, where `-t` names none.
+    pub names: Vec<String>,
+    /// `annotation.K=V` of an image's output, as `--annotation` has them.
+    pub annotations: Vec<String>,
+    /// `compression=` of an image's output.
+    pub compression: Option<Compression>,
+}
+
+/// Reads `-o`, over which `--push` and `--load` are laid.
+pub fn destinations(
+    texts: &[String],
+    push: bool,
+    load: bool,
+    environment: &Environment,
+    warnings: &mut Vec<String>,
+) -> Result<Destinations> {
+    let mut out = Destinations { push, load, ..Destinations::default() };
+    let mut to_stdout = false;
+    for text in texts {
+        let (kind, mut attributes) = parse(text)?;
+        let destination = attributes.remove("dest").filter(|destination| !destination.is_empty());
+        match (kind.as_str(), destination) {
+            ("registry", None) => {
+                out.push = true;
+                of_image(text, attributes, &mut out, warnings)?;
+            }
+            ("image", None) => {
+                // Without a push, the docker driver's image output is the daemon's own store.
+                match words::take_boolean("output", &mut attributes, "push", false)? {
+                    true => out.push = true,
+                    false => out.load = true,
+                }
+                of_image(text, attributes, &mut out, warnings)?;
+            }
+            ("docker", None) => {
+                out.load = true;
+                of_image(text, attributes, &mut out, warnings)?;
+            }
+            ("registry" | "image", Some(_)) => return Err(Error::usage(format!("--output {text}: type={kind} takes no dest"))),
+            ("cacheonly", _) => {}
+            ("local" | "tar" | "oci" | "docker", destination) => {
+                let output = to_a_file(text, kind, destination, attributes, environment)?;
+                if output.destination.as_deref().is_some_and(|path| path.as_os_str() == "-") {
+                    if std::mem::replace(&mut to_stdout, true) {
+                        return Err(Error::usage("only one --output can go to standard output"));
+                    }
+                    if environment.stdout_is_terminal {
+                        return Err(Error::usage(format!("--output {text}: an archive is not written to a terminal"))
+                            .hint("dest=FILE, or send standard output somewhere: > FILE"));
+                    }
+                }
+                out.outputs.push(output);
+            }
+            _ => {
+                return Err(Error::usage(format!("--output {text}: there is no type `{kind}`"))
+                    .hint("local, tar, oci, docker, image, registry or cacheonly"));
+            }
+        }
+    }
+    // As `docker build` without a word about it.
+    out.load |= texts.is_empty() && !out.push;
+    Ok(out)
+}
+
+/// A bare path is a directory, `-` a tar on standard output (buildx `ExportEntry.UnmarshalText`).
+fn parse(text: &str) -> Result<(String, BTreeMap<String, String>)> {
+    if !text.starts_with("type=") && words::fields(text)? == [text] {
+        let kind = if text == "-" { "tar" } else { "local" };
+        return Ok((kind.to_owned(), BTreeMap::from([("dest".to_owned(), text.to_owned())])));
+    }
+    let mut attributes: BTreeMap<String, String> = words::pairs("output", text)?.into_iter().collect();
+    match attributes.remove("type").filter(|kind| !kind.is_empty()) {
+        Some(kind) => Ok((kind, attributes)),
+        None => {
+            Err(Error::usage(format!("--output {text}: there is no type")).hint("type=local,dest=DIRECTORY, or just DIRECTORY"))
+        }
+    }
+}
+
+/// What an image's output says further. What has no meaning here is told, but for what would make another image.
+fn of_image(text: &str, attributes: BTreeMap<String, String>, out: &mut Destinations, warnings: &mut Vec<String>) -> Result<()> {
+    let mut level = None;
+    let mut kind = None;
+    for (key, value) in attributes {
+        match key.as_str() {
+            "name" => out.names.extend(words::fields(&value)?.into_iter().filter(|name| !name.is_empty())),
+            "compression" => kind = Some(value),
+            "compression-level" => level = Some(value),
+            // Every image here is pushed under its tags, unpacked as the daemon does it.
+            "unpack" | "store" | "force-compression" => {}
+            "push-by-digest" | "rewrite-timestamp" if words::boolean(&value) != Some(false) => {
+                return Err(Error::usage(format!("--output {text}: {key} is not supported")));
+            }
+            _ => match key.strip_prefix("annotation") {
+                // `annotation.K`, `annotation-manifest.K`: as `--annotation` says it, K=V and manifest:K=V.
+                Some(rest) if rest.starts_with(['.', '-']) && rest.contains('.') => {
+                    let (place, name) = rest.split_once('.').unwrap_or_default();
+                    let place = place.trim_start_matches('-');
+                    let place = if place.is_empty() { String::new() } else { format!("{place}:") };
+                    out.annotations.push(format!("{place}{name}={value}"));
+                }
+                _ => warnings.push(format!("--output {text}: {key} does nothing here")),
+            },
+        }
+    }
+    if kind.is_some() || level.is_some() {
+        let kind = kind.unwrap_or_else(|| "gzip".to_owned());
+        let level = level.map(|level| format!(":{level}")).unwrap_or_default();
+        out.compression = Some(registries::compression(&format!("{kind}{level}"))?);
+    }
+    Ok(())
+}
+
+fn to_a_file(
+    text: &str,
+    kind: String,
+    destination: Option<String>,
+    mut attributes: BTreeMap<String, String>,
+    environment: &Environment,
+) -> Result<Output> {
+    let wrong = |what: String| Error::usage(format!("--output {text}: {what}"));
+    let packed = match kind.as_str() {
+        "local" => false,
+        "oci" | "docker" => words::take_boolean("output", &mut attributes, "tar", true)?,
+        _ => true,
+    };
+    let destination = match (destination.as_deref(), packed) {
+        (None, false) => return Err(wrong("it needs dest=DIRECTORY".to_owned())),
+        (Some("-"), false) => return Err(wrong("a directory cannot go to standard output".to_owned())),
+        (None | Some("-"), true) => PathBuf::from("-"),
+        (Some(path), _) => {
+            let path = environment.resolve(path);
+            match std::fs::metadata(&path) {
+                Ok(found) if packed && found.is_dir() => return Err(wrong(format!("{} is a directory", path.display()))),
+                Ok(found) if !packed && !found.is_dir() => {
+                    return Err(wrong(format!("{} is a file, not a directory", path.display())));
+                }
+                _ => path,
+            }
+        }
+    };
+    if !packed && kind != "local" {
+        attributes.insert("tar".to_owned(), "false".to_owned());
+    }
+    Ok(Output { kind, destination: Some(destination), attributes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(texts: &[&str], push: bool, load: bool) -> Result<Destinations> {
+        let texts: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();
+        let environment = Environment { current_dir: "/nowhere".into(), ..Environment::default() };
+        destinations(&texts, push, load, &environment, &mut Vec::new())
+    }
+
+    #[test]
+    fn push_and_load_by_any_name() {
+        for (texts, push, load, expected) in [
+            (&[][..], false, false, (false, true)),
+            (&[], true, false, (true, false)),
+            (&[], true, true, (true, true)),
+            (&["type=registry"], false, false, (true, false)),
+            (&["type=image,push=true"], false, false, (true, false)),
+            (&["type=image"], false, false, (false, true)),
+            (&["type=docker"], true, false, (true, true)),
+            (&["type=docker", "type=registry"], false, false, (true, true)),
+            (&["out"], false, false, (false, false)),
+            (&["out"], false, true, (false, true)),
+            (&["type=cacheonly"], false, false, (false, false)),
+        ] {
+            assert_eq!(
+                read(texts, push, load).map(|found| (found.push, found.load)).ok(),
+                Some(expected),
+                "{texts:?} {push} {load}"
+            );
+        }
+    }
+
+    #[test]
+    fn files_and_directories() {
+        for (text, kind, destination) in [
+            ("out", "local", "/nowhere/out"),
+            ("-", "tar", "-"),
+            ("type=tar", "tar", "-"),
+            ("type=tar,dest=x.tar", "tar", "/nowhere/x.tar"),
+            ("type=oci,dest=/x.tar", "oci", "/x.tar"),
+            ("type=docker,dest=-", "docker", "-"),
+            ("type=oci,tar=false,dest=x", "oci", "/nowhere/x"),
+            ("\"type=local\",\"dest=a,b\"", "local", "/nowhere/a,b"),
+        ] {
+            let found = read(&[text], false, false).map(|found| found.outputs).unwrap_or_default();
+            let found = found.first().map(|output| (output.kind.as_str(), output.destination.clone()));
+            assert_eq!(found, Some((kind, Some(PathBuf::from(destination)))), "{text}");
+        }
+        for (texts, word) in [
+            (&["type=local"][..], "needs dest"),
+            (&["type=local,dest=-"], "standard output"),
+            (&["-", "type=oci"], "only one"),
+            (&["type=zip"], "`zip`"),
+            (&["dest=x,y=z"], "no type"),
+            (&["type=image,push=maybe"], "push=maybe"),
+            (&["type=image,push-by-digest=true"], "push-by-digest"),
+            (&["type=tar,dest=/"], "is a directory"),
+        ] {
+            assert!(read(texts, false, false).is_err_and(|error| error.to_string().contains(word)), "{texts:?}");
+        }
+    }
+
+    #[test]
+    fn what_an_image_says_further() {
+        let found = read(
+            &["type=image,\"name=a,b:1\",push=true,compression=zstd,compression-level=9,annotation.k=v,annotation-manifest.o.k=w"],
+            false,
+            false,
+        )
+        .expect("an output");
+        assert_eq!(found.names, ["a", "b:1"]);
+        assert_eq!(found.compression, Some(Compression::Zstd(9)));
+        assert_eq!(found.annotations, ["manifest:o.k=w", "k=v"]);
+    }
+
+    #[test]
+    fn a_terminal_gets_no_archive() {
+        let environment = Environment { stdout_is_terminal: true, ..Environment::default() };
+        assert!(destinations(&["-".to_owned()], false, false, &environment, &mut Vec::new()).is_err());
+    }
+}

@@ -1,0 +1,14 @@
+//! The build context: which files of a directory belong to it and what they are.
+//!
+//! BuildKit asks for parts of a directory by patterns (the `.dockerignore` rules come back from its frontend as exclude
+//! patterns) and the answer must be exactly the one that its own client gives: moby/patternmatcher for the patterns,
+//! tonistiigi/fsutil for the walk.
+
+mod glob;
+mod links;
+mod pattern;
+mod walk;
+
+pub use glob::{clean, matches};
+pub use pattern::{InvalidPattern, PatternMatcher};
+pub use walk::{Entry, EntryKind, Selection, WalkError, walk};

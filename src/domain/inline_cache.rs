@@ -1,0 +1,286 @@
+//! BuildKit's inline cache: the records in an image's configuration that say which steps made which of its layers.
+//!
+//! The shape is BuildKit's (`cache/remotecache/v1/spec.go`): a list of records that point to each other by place, results
+//! that point to the image's layers by place. Records that a daemon forgot to export again (BuildKit issues 1981, 2274)
+//! are carried over from the image that the build was served from, as long as the layers they speak of are the same.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Digest;
+
+/// The key of the configuration that holds the records.
+pub const INLINE_CACHE_KEY: &str = "moby.buildkit.cache.v0";
+
+/// One step.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    #[serde(default, rename = "layers", skip_serializing_if = "Vec::is_empty")]
+    results: Vec<LayerResult>,
+    #[serde(default, rename = "chains", skip_serializing_if = "Vec::is_empty")]
+    chains: Vec<ChainResult>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    digest: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    inputs: Vec<Vec<Link>>,
+    /// What a later BuildKit may add.
+    #[serde(flatten)]
+    other: BTreeMap<String, Value>,
+}
+
+/// A step's result: the image's layers up to this one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct LayerResult {
+    layer: usize,
+    #[serde(flatten)]
+    other: BTreeMap<String, Value>,
+}
+
+/// A step's result: these of the image's layers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct ChainResult {
+    #[serde(default)]
+    layers: Vec<usize>,
+    #[serde(flatten)]
+    other: BTreeMap<String, Value>,
+}
+
+/// A step that a step needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Link {
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    selector: String,
+    #[serde(default)]
+    link: usize,
+}
+
+/// The records of one image.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct InlineCache {
+    records: Vec<Record>,
+    /// The records' places, each after those that its record needs.
+    order: Vec<usize>,
+}
+
+impl InlineCache {
+    /// Reads the value of [`INLINE_CACHE_KEY`]; nothing where it is malformed.
+    #[must_use]
+    pub fn decode(text: &str) -> Option<Self> {
+        let records: Vec<Record> = serde_json::from_slice(&STANDARD.decode(text).ok()?).ok()?;
+        let order = in_order(&records)?;
+        Some(Self { records, order })
+    }
+
+    /// The value of [`INLINE_CACHE_KEY`].
+    #[must_use]
+    pub fn encode(&self) -> String {
+        STANDARD.encode(serde_json::to_vec(&self.records).unwrap_or_default())
+    }
+
+    /// How many results there are.
+    #[must_use]
+    pub fn results(&self) -> usize {
+        self.records.iter().map(|record| record.results.len() + record.chains.len()).sum()
+    }
+
+    /// Adds what `older` knows of the first `shared` layers, which both images have.
+    #[must_use]
+    pub fn merge(&self, older: &Self, shared: usize) -> Self {
+        let mut merged = Merged::default();
+        merged.add(self, usize::MAX);
+        merged.add(older, shared);
+        let records = useful(merged.records);
+        // The merged records were put in order, and stay so.
+        let order = (0..records.len()).collect();
+        Self { records, order }
+    }
+}
+
+/// The records' places, each after those it needs; nothing where they point in a circle or nowhere.
+fn in_order(records: &[Record]) -> Option<Vec<usize>> {
+    let mut needs: Vec<usize> = Vec::with_capacity(records.len());
+    let mut needed_by: Vec<Vec<usize>> = vec![Vec::new(); records.len()];
+    for (index, record) in records.iter().enumerate() {
+        for link in record.inputs.iter().flatten() {
+            needed_by.get_mut(link.link)?.push(index);
+        }
+        needs.push(record.inputs.iter().flatten().count());
+    }
+    let mut order: Vec<usize> = (0..records.len()).filter(|index| needs[*index] == 0).collect();
+    let mut next = 0;
+    while let Some(&index) = order.get(next) {
+        next += 1;
+        for &dependent in &needed_by[index] {
+            needs[dependent] -= 1;
+            if needs[dependent] == 0 {
+                order.push(dependent);
+            }
+        }
+    }
+    (order.len() == records.len()).then_some(order)
+}
+
+/// Leaves out records that have no result and that no record with a result needs.
+fn useful(mut records: Vec<Record>) -> Vec<Record> {
+    let mut wanted = BTreeSet::new();
+    let mut open: Vec<usize> =
+        (0..records.len()).filter(|index| !records[*index].results.is_empty() || !records[*index].chains.is_empty()).collect();
+    while let Some(index) = open.pop() {
+        if wanted.insert(index) {
+            open.extend(records[index].inputs.iter().flatten().map(|link| link.link));
+        }
+    }
+    let places: HashMap<usize, usize> = wanted.iter().enumerate().map(|(new, old)| (*old, new)).collect();
+    wanted
+        .into_iter()
+        .map(|index| {
+            let mut record = std::mem::take(&mut records[index]);
+            for link in record.inputs.iter_mut().flatten() {
+                link.link = places.get(&link.link).copied().unwrap_or_default();
+            }
+            record
+        })
+        .collect()
+}
+
+#[derive(Default)]
+struct Merged {
+    records: Vec<Record>,
+    /// By what a record says of its step, whatever its place.
+    by_identity: HashMap<String, usize>,
+}
+
+impl Merged {
+    /// Puts in a cache's records; results beyond `layers` are left out.
+    fn add(&mut self, cache: &InlineCache, layers: usize) {
+        let mut places = vec![0; cache.records.len()];
+        for &index in &cache.order {
+            let record = &cache.records[index];
+            let inputs: Vec<Vec<Link>> = record
+                .inputs
+                .iter()
+                .map(|alternatives| {
+                    let mut links: Vec<Link> = alternatives
+                        .iter()
+                        .map(|link| Link { selector: link.selector.clone(), link: places[link.link] })
+                        .collect();
+                    links.sort_by(|a, b| (a.link, &a.selector).cmp(&(b.link, &b.selector)));
+                    links.dedup();
+                    links
+                })
+                .collect();
+            let results: Vec<LayerResult> = record.results.iter().filter(|result| result.layer < layers).cloned().collect();
+            let chains: Vec<ChainResult> =
+                record.chains.iter().filter(|chain| chain.layers.iter().all(|layer| *layer < layers)).cloned().collect();
+            let identity = format!("{} {inputs:?} {:?}", record.digest, record.other);
+            places[index] = match self.by_identity.get(&identity) {
+                Some(&place) => {
+                    let there = &mut self.records[place];
+                    // The newer image's word on a step comes first and is kept.
+                    if there.results.is_empty() && there.chains.is_empty() {
+                        there.results = results;
+                        there.chains = chains;
+                    }
+                    place
+                }
+                None => {
+                    let place = self.records.len();
+                    self.records.push(Record {
+                        results,
+                        chains,
+                        digest: record.digest.clone(),
+                        inputs,
+                        other: record.other.clone(),
+                    });
+                    self.by_identity.insert(identity, place);
+                    place
+                }
+            };
+        }
+    }
+}
+
+/// An image's configuration less what differs between two builds of the same thing: times and cache records.
+///
+/// # Errors
+/// If it is no JSON object.
+pub fn comparable(config: &[u8]) -> Result<Digest, serde_json::Error> {
+    let mut config: serde_json::Map<String, Value> = serde_json::from_slice(config)?;
+    config.remove(INLINE_CACHE_KEY);
+    config.remove("created");
+    // Where this very build ran (BuildKit up to 0.10).
+    config.remove("moby.buildkit.buildinfo.v1");
+    if let Some(history) = config.get_mut("history").and_then(Value::as_array_mut) {
+        for entry in history.iter_mut().filter_map(Value::as_object_mut) {
+            entry.remove("created");
+        }
+    }
+    Ok(Digest::of(&serde_json::to_vec(&config)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cache(records: Value) -> InlineCache {
+        InlineCache::decode(&STANDARD.encode(records.to_string())).expect("records")
+    }
+
+    #[test]
+    fn what_was_forgotten_is_carried_over() {
+        let older = cache(serde_json::json!([
+            {"digest": "base"},
+            {"digest": "run", "inputs": [[{"link": 0}]], "layers": [{"layer": 1, "createdAt": "then"}]},
+            {"digest": "copy", "inputs": [[{"link": 1}]], "layers": [{"layer": 2}]},
+        ]));
+        let newer = cache(serde_json::json!([
+            {"digest": "copy", "inputs": [[{"link": 1}]], "layers": [{"layer": 2}]},
+            {"digest": "run", "inputs": [[{"link": 2}]]},
+            {"digest": "base"},
+        ]));
+        let merged = newer.merge(&older, 3);
+        assert_eq!(merged.results(), 2);
+        assert_eq!(merged.records.len(), 3);
+        // Nothing is gained by merging again.
+        assert_eq!(merged.merge(&older, 3), merged);
+    }
+
+    #[test]
+    fn what_is_said_of_other_layers_is_not() {
+        let older = cache(serde_json::json!([
+            {"digest": "base"},
+            {"digest": "run", "inputs": [[{"link": 0}]], "layers": [{"layer": 1}]},
+            {"digest": "old copy", "inputs": [[{"link": 1}]], "layers": [{"layer": 2}]},
+            {"digest": "chained", "inputs": [[{"link": 1}]], "chains": [{"layers": [0, 2]}]},
+        ]));
+        let newer = cache(serde_json::json!([
+            {"digest": "base"},
+            {"digest": "new copy", "inputs": [[{"link": 0}]], "layers": [{"layer": 2}]},
+        ]));
+        let merged = newer.merge(&older, 2);
+        let digests: Vec<&str> = merged.records.iter().map(|record| &*record.digest).collect();
+        assert_eq!(digests, ["base", "new copy", "run"]);
+    }
+
+    #[test]
+    fn malformed_records_are_no_cache() {
+        for text in ["", "x", &STANDARD.encode("{}"), &STANDARD.encode(r#"[{"digest":"a","inputs":[[{"link":7}]]}]"#)] {
+            assert_eq!(InlineCache::decode(text), None, "{text}");
+        }
+        let circle = r#"[{"digest":"a","inputs":[[{"link":1}]]},{"digest":"b","inputs":[[{"link":0}]]}]"#;
+        assert_eq!(InlineCache::decode(&STANDARD.encode(circle)), None);
+    }
+
+    #[test]
+    fn times_and_cache_do_not_count() {
+        let a = br#"{"created":"1","config":{"Cmd":["x"]},"history":[{"created":"1","created_by":"y"}],"moby.buildkit.cache.v0":"eA=="}"#;
+        let b = br#"{"created":"2","config":{"Cmd":["x"]},"history":[{"created":"2","created_by":"y"}]}"#;
+        let c = br#"{"created":"2","config":{"Cmd":["z"]},"history":[{"created":"2","created_by":"y"}]}"#;
+        assert_eq!(comparable(a).expect("json"), comparable(b).expect("json"));
+        assert_ne!(comparable(b).expect("json"), comparable(c).expect("json"));
+    }
+}

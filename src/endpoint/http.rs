@@ -1,0 +1,213 @@
+//! The OCI distribution protocol, the push half (distribution-spec, "Push"): requests to calls of the receiver.
+
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+
+use super::server::Receiver;
+use super::uploads::{Upload, Uploads};
+use crate::domain::{Digest, RawManifest};
+use crate::transfer::{BlobSource, Spool, SpoolWriter};
+
+/// Largest manifest taken, in bytes: what registries themselves take.
+const MANIFEST_LIMIT: usize = 4 << 20;
+
+type Answer = Response<Full<Bytes>>;
+
+pub(super) struct Handler {
+    word: String,
+    receiver: Arc<dyn Receiver>,
+    directory: PathBuf,
+    uploads: Uploads,
+}
+
+/// An error in the protocol's words.
+struct Refusal(StatusCode, &'static str, String);
+
+impl Handler {
+    pub(super) fn new(word: String, receiver: Arc<dyn Receiver>, directory: PathBuf) -> Self {
+        Self { word, receiver, directory, uploads: Uploads::default() }
+    }
+
+    pub(super) async fn handle(&self, request: Request<Incoming>) -> Result<Answer, Infallible> {
+        Ok(match self.route(request).await {
+            Ok(answer) => answer,
+            Err(Refusal(status, code, message)) => {
+                let body = serde_json::json!({ "errors": [{ "code": code, "message": message }] }).to_string();
+                let mut answer = Response::new(Full::new(body.into()));
+                *answer.status_mut() = status;
+                answer.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+                answer
+            }
+        })
+    }
+
+    async fn route(&self, request: Request<Incoming>) -> Result<Answer, Refusal> {
+        let path = request.uri().path().to_owned();
+        let not_found = || Refusal(StatusCode::NOT_FOUND, "NAME_UNKNOWN", "there is nothing here".to_owned());
+        if matches!(&*path, "/v2/" | "/v2") {
+            return Ok(answer(StatusCode::OK, &[("Docker-Distribution-Api-Version", "registry/2.0".to_owned())]));
+        }
+        // Names may have slashes: the parts are told from the right.
+        let rest =
+            path.strip_prefix("/v2/").and_then(|rest| rest.strip_prefix(&*self.word)).and_then(|rest| rest.strip_prefix('/'));
+        let parts: Vec<&str> = rest.ok_or_else(not_found)?.split('/').collect();
+        match (request.method().clone(), &parts[..]) {
+            (Method::HEAD, [.., "blobs", digest]) => self.blob(digest).await,
+            (Method::POST, [name @ .., "blobs", "uploads", ""] | [name @ .., "blobs", "uploads"]) => {
+                let location = |id: &str| format!("/v2/{}/{}/blobs/uploads/{id}", self.word, name.join("/"));
+                self.begin(&request, location).await
+            }
+            (Method::GET, [.., "blobs", "uploads", id]) => self.progress(&path, id),
+            (Method::PATCH, [.., "blobs", "uploads", id]) => {
+                let id = (*id).to_owned();
+                self.append(&path, &id, request).await
+            }
+            (Method::PUT, [.., "blobs", "uploads", id]) => {
+                let id = (*id).to_owned();
+                self.finish(&id, request).await
+            }
+            (Method::DELETE, [.., "blobs", "uploads", id]) => {
+                drop(self.uploads.take(id));
+                Ok(answer(StatusCode::NO_CONTENT, &[]))
+            }
+            (Method::PUT, [name @ .., "manifests", reference]) => {
+                let (name, reference) = (name.join("/"), (*reference).to_owned());
+                self.manifest(&name, &reference, request).await
+            }
+            (Method::HEAD | Method::GET, [.., "manifests", _]) => {
+                Err(Refusal(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", "manifests are only taken here".to_owned()))
+            }
+            _ => Err(not_found()),
+        }
+    }
+
+    async fn blob(&self, digest: &str) -> Result<Answer, Refusal> {
+        let unknown = || Refusal(StatusCode::NOT_FOUND, "BLOB_UNKNOWN", "the blob is not known".to_owned());
+        let digest: Digest = digest.parse().map_err(|_| unknown())?;
+        let size = self.receiver.has(&digest).await.ok_or_else(unknown)?;
+        Ok(answer(StatusCode::OK, &[("Content-Length", size.to_string()), ("Docker-Content-Digest", digest.to_string())]))
+    }
+
+    async fn begin(&self, request: &Request<Incoming>, location: impl Fn(&str) -> String) -> Result<Answer, Refusal> {
+        // A mount from one of our own names: nothing has to move for a blob that is known anyway.
+        if let Some(digest) = query(request, "mount").and_then(|digest| digest.parse::<Digest>().ok())
+            && self.receiver.has(&digest).await.is_some()
+        {
+            return Ok(answer(
+                StatusCode::CREATED,
+                &[("Docker-Content-Digest", digest.to_string()), ("Location", location("mounted"))],
+            ));
+        }
+        let (writer, spool) = Spool::create(&self.directory).map_err(|error| disk(&error))?;
+        let id = format!("{:032x}", rand::random::<u128>());
+        self.receiver.arriving(spool.clone()).await;
+        self.uploads.put(id.clone(), Upload { writer, spool });
+        Ok(answer(StatusCode::ACCEPTED, &[("Location", location(&id)), ("Range", "0-0".to_owned()), ("Docker-Upload-Uuid", id)]))
+    }
+
+    fn progress(&self, path: &str, id: &str) -> Result<Answer, Refusal> {
+        let upload = self.uploads.take(id).ok_or_else(unknown_upload)?;
+        let range = range(&upload.writer);
+        self.uploads.put(id.to_owned(), upload);
+        Ok(answer(StatusCode::NO_CONTENT, &[("Location", path.to_owned()), ("Range", range)]))
+    }
+
+    async fn append(&self, path: &str, id: &str, request: Request<Incoming>) -> Result<Answer, Refusal> {
+        let mut upload = self.uploads.take(id).ok_or_else(unknown_upload)?;
+        write(&mut upload.writer, request.into_body()).await?;
+        let range = range(&upload.writer);
+        self.uploads.put(id.to_owned(), upload);
+        Ok(answer(
+            StatusCode::ACCEPTED,
+            &[("Location", path.to_owned()), ("Range", range), ("Docker-Upload-Uuid", id.to_owned())],
+        ))
+    }
+
+    async fn finish(&self, id: &str, request: Request<Incoming>) -> Result<Answer, Refusal> {
+        let invalid = |text: &str| Refusal(StatusCode::BAD_REQUEST, "DIGEST_INVALID", text.to_owned());
+        let digest: Digest =
+            query(&request, "digest").and_then(|digest| digest.parse().ok()).ok_or_else(|| invalid("no digest"))?;
+        let mut upload = self.uploads.take(id).ok_or_else(unknown_upload)?;
+        write(&mut upload.writer, request.into_body()).await?;
+        if upload.writer.identity().digest != digest {
+            upload.writer.fail("the daemon sent other bytes than it said");
+            return Err(invalid("these bytes have another digest"));
+        }
+        let identity = upload.writer.finish();
+        debug_assert!(upload.spool.known().is_some());
+        self.receiver.arrived(identity, upload.spool).await;
+        let location = request_location(&self.word, &digest);
+        Ok(answer(StatusCode::CREATED, &[("Location", location), ("Docker-Content-Digest", digest.to_string())]))
+    }
+
+    async fn manifest(&self, name: &str, reference: &str, request: Request<Incoming>) -> Result<Answer, Refusal> {
+        let invalid = |text: String| Refusal(StatusCode::BAD_REQUEST, "MANIFEST_INVALID", text);
+        let media_type =
+            request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+        let bytes = Limited::new(request.into_body(), MANIFEST_LIMIT)
+            .collect()
+            .await
+            .map_err(|error| invalid(format!("the manifest cannot be read: {error}")))?
+            .to_bytes();
+        let manifest = RawManifest { media_type, bytes };
+        let digest = manifest.digest();
+        if reference.parse::<Digest>().is_ok_and(|asked| asked != digest) {
+            return Err(Refusal(StatusCode::BAD_REQUEST, "DIGEST_INVALID", "the manifest has another digest".to_owned()));
+        }
+        self.receiver.manifest(name, reference, manifest).await.map_err(invalid)?;
+        let location = format!("/v2/{}/{name}/manifests/{digest}", self.word);
+        Ok(answer(StatusCode::CREATED, &[("Location", location), ("Docker-Content-Digest", digest.to_string())]))
+    }
+}
+
+fn request_location(word: &str, digest: &Digest) -> String {
+    format!("/v2/{word}/image/blobs/{digest}")
+}
+
+/// The bytes that are there, as registries write it: both ends count.
+fn range(writer: &SpoolWriter) -> String {
+    format!("0-{}", writer.written().saturating_sub(1))
+}
+
+async fn write(writer: &mut SpoolWriter, mut body: Incoming) -> Result<(), Refusal> {
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Refusal(StatusCode::BAD_REQUEST, "BLOB_UPLOAD_INVALID", error.to_string()))?;
+        if let Some(data) = frame.data_ref() {
+            writer.write(data).await.map_err(|error| disk(&error))?;
+        }
+    }
+    Ok(())
+}
+
+fn disk(error: &std::io::Error) -> Refusal {
+    Refusal(StatusCode::INSUFFICIENT_STORAGE, "BLOB_UPLOAD_INVALID", format!("hakobi cannot keep the blob on its way: {error}"))
+}
+
+fn unknown_upload() -> Refusal {
+    Refusal(StatusCode::NOT_FOUND, "BLOB_UPLOAD_UNKNOWN", "the upload is not known".to_owned())
+}
+
+fn query<B>(request: &Request<B>, name: &str) -> Option<String> {
+    let query = request.uri().query()?;
+    query.split('&').find_map(|pair| {
+        let (key, value) = pair.split_once('=')?;
+        (key == name).then(|| percent_encoding::percent_decode_str(value).decode_utf8_lossy().into_owned())
+    })
+}
+
+fn answer(status: StatusCode, headers: &[(&'static str, String)]) -> Answer {
+    let mut answer = Response::new(Full::default());
+    *answer.status_mut() = status;
+    for (name, value) in headers {
+        if let Ok(value) = header::HeaderValue::from_str(value) {
+            answer.headers_mut().insert(*name, value);
+        }
+    }
+    answer
+}

@@ -1,0 +1,303 @@
+//! The gateway of one running build (BuildKit's `LLBBridge`): what a frontend may do, a client may do.
+
+use std::collections::HashMap;
+
+use bollard_buildkit_proto::moby::buildkit::v1::frontend as api;
+use bollard_buildkit_proto::moby::buildkit::v1::frontend::llb_bridge_client::LlbBridgeClient;
+use bollard_buildkit_proto::pb;
+use futures::StreamExt;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Channel;
+
+use super::solve::CacheOption;
+use crate::domain::Platform;
+use crate::error::{Error, Result};
+
+/// Largest message read: a file of 16 MiB in `ReadFile`, a graph with its sources.
+const MESSAGE_LIMIT: usize = 64 << 20;
+
+/// A state in the daemon, valid while its build runs.
+pub type Reference = api::Ref;
+
+/// Names the build on each call.
+#[derive(Clone)]
+pub(super) struct BuildId(MetadataValue<Ascii>);
+
+impl Interceptor for BuildId {
+    fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, tonic::Status> {
+        request.metadata_mut().insert("buildkit-controlapi-buildid", self.0.clone());
+        Ok(request)
+    }
+}
+
+/// What a solve came to: one reference, or one for each platform, and the frontend's metadata.
+#[derive(Debug, Clone, Default)]
+pub struct Solved {
+    /// By the frontend's key, a platform's ID; the empty key where there is only one result.
+    pub references: HashMap<String, Reference>,
+    /// `containerimage.config` and the like.
+    pub metadata: HashMap<String, Vec<u8>>,
+}
+
+impl Solved {
+    /// The graph behind the only, or first, reference.
+    #[must_use]
+    pub fn definition(&self) -> Option<&pb::Definition> {
+        self.references.values().next().and_then(|reference| reference.def.as_ref())
+    }
+}
+
+/// The bridge.
+#[derive(Clone)]
+pub struct Gateway {
+    client: LlbBridgeClient<InterceptedService<Channel, BuildId>>,
+}
+
+impl Gateway {
+    pub(super) fn new(channel: Channel, build: &str) -> Result<Self> {
+        let id = build.parse().map_err(|_| Error::build("the build's ID cannot be sent"))?;
+        let client = LlbBridgeClient::with_interceptor(channel, BuildId(id)).max_decoding_message_size(MESSAGE_LIMIT);
+        Ok(Self { client })
+    }
+
+    /// Waits until the daemon knows the build.
+    pub(super) async fn ready(&mut self) -> Result<(), tonic::Status> {
+        self.client.ping(api::PingRequest {}).await.map(|_| ())
+    }
+
+    /// Runs a frontend. Without `evaluate` nothing is executed: the answer is the graph and the image's configuration.
+    ///
+    /// # Errors
+    /// With the daemon's words.
+    pub async fn frontend(
+        &mut self,
+        name: &str,
+        options: HashMap<String, String>,
+        evaluate: bool,
+    ) -> Result<Solved, tonic::Status> {
+        self.solve(api::SolveRequest {
+            frontend: name.to_owned(),
+            frontend_opt: options,
+            evaluate,
+            ..api::SolveRequest::default()
+        })
+        .await
+    }
+
+    /// Solves a graph.
+    ///
+    /// # Errors
+    /// With the daemon's words.
+    pub async fn graph(
+        &mut self,
+        definition: pb::Definition,
+        imports: &[CacheOption],
+        evaluate: bool,
+    ) -> Result<Solved, tonic::Status> {
+        let cache_imports = imports
+            .iter()
+            .map(|import| api::CacheOptionsEntry {
+                r#type: import.kind.clone(),
+                attrs: import.attributes.clone().into_iter().collect(),
+            })
+            .collect();
+        self.solve(api::SolveRequest { definition: Some(definition), cache_imports, evaluate, ..api::SolveRequest::default() })
+            .await
+    }
+
+    async fn solve(&mut self, mut request: api::SolveRequest) -> Result<Solved, tonic::Status> {
+        request.allow_result_return = true;
+        request.allow_result_array_ref = true;
+        let result = self.client.solve(request).await?.into_inner().result.unwrap_or_default();
+        let single = |reference| HashMap::from([(String::new(), reference)]);
+        let bare = |id| Reference { id, def: None };
+        let references = match result.result {
+            None => HashMap::new(),
+            Some(api::result::Result::Ref(reference)) => single(reference),
+            Some(api::result::Result::Refs(map)) => map.refs,
+            Some(api::result::Result::RefDeprecated(id)) => single(bare(id)),
+            Some(api::result::Result::RefsDeprecated(map)) => map.refs.into_iter().map(|(key, id)| (key, bare(id))).collect(),
+        };
+        Ok(Solved { references, metadata: result.metadata })
+    }
+
+    /// Ends the build: what is returned goes to the exporters.
+    pub(super) async fn finish(&mut self, result: Result<Solved, tonic::Status>) -> Result<(), tonic::Status> {
+        let request = match result {
+            Ok(solved) => {
+                let mut references = solved.references;
+                let result = match references.remove("") {
+                    Some(single) if references.is_empty() => api::result::Result::Ref(single),
+                    Some(single) => {
+                        references.insert(String::new(), single);
+                        api::result::Result::Refs(api::RefMap { refs: references })
+                    }
+                    None if references.is_empty() => api::result::Result::Ref(Reference::default()),
+                    None => api::result::Result::Refs(api::RefMap { refs: references }),
+                };
+                let result = api::Result { metadata: solved.metadata, result: Some(result), ..api::Result::default() };
+                api::ReturnRequest { result: Some(result), error: None }
+            }
+            Err(status) => api::ReturnRequest {
+                result: None,
+                error: Some(bollard_buildkit_proto::google::rpc::Status {
+                    code: status.code() as i32,
+                    message: status.message().to_owned(),
+                    details: Vec::new(),
+                }),
+            },
+        };
+        self.client.r#return(request).await.map(|_| ())
+    }
+
+    /// The entries of a directory in a state.
+    ///
+    /// # Errors
+    /// With the daemon's words.
+    pub async fn read_dir(
+        &mut self,
+        reference: &Reference,
+        path: &str,
+    ) -> Result<Vec<bollard_buildkit_proto::fsutil::types::Stat>, tonic::Status> {
+        let request =
+            api::ReadDirRequest { r#ref: reference.id.clone(), dir_path: path.to_owned(), ..api::ReadDirRequest::default() };
+        Ok(self.client.read_dir(request).await?.into_inner().entries)
+    }
+
+    /// A file in a state.
+    ///
+    /// # Errors
+    /// With the daemon's words.
+    pub async fn read_file(&mut self, reference: &Reference, path: &str) -> Result<Vec<u8>, tonic::Status> {
+        let request =
+            api::ReadFileRequest { r#ref: reference.id.clone(), file_path: path.to_owned(), ..api::ReadFileRequest::default() };
+        Ok(self.client.read_file(request).await?.into_inner().data)
+    }
+
+    /// What a path in a state is; links are not followed.
+    ///
+    /// # Errors
+    /// With the daemon's words.
+    pub async fn stat(
+        &mut self,
+        reference: &Reference,
+        path: &str,
+    ) -> Result<Option<bollard_buildkit_proto::fsutil::types::Stat>, tonic::Status> {
+        let request =
+            api::StatFileRequest { r#ref: reference.id.clone(), path: path.to_owned(), ..api::StatFileRequest::default() };
+        Ok(self.client.stat_file(request).await?.into_inner().stat)
+    }
+
+    /// Makes a container of these mounts; the one at `/` is its root.
+    ///
+    /// # Errors
+    /// With the daemon's words.
+    pub async fn container(
+        &mut self,
+        mounts: Vec<pb::Mount>,
+        platform: Option<&Platform>,
+        host_network: bool,
+    ) -> Result<Container, tonic::Status> {
+        let id = format!("{:032x}", rand::random::<u128>());
+        let platform = platform.map(|platform| pb::Platform {
+            architecture: platform.architecture.clone(),
+            os: platform.os.clone(),
+            variant: platform.variant.clone(),
+            ..pb::Platform::default()
+        });
+        let network = if host_network { pb::NetMode::Host } else { pb::NetMode::Unset };
+        let request = api::NewContainerRequest {
+            container_id: id.clone(),
+            mounts,
+            network: network.into(),
+            platform,
+            ..api::NewContainerRequest::default()
+        };
+        self.client.new_container(request).await?;
+        Ok(Container { client: self.client.clone(), id })
+    }
+}
+
+/// A container of a build.
+pub struct Container {
+    client: LlbBridgeClient<InterceptedService<Channel, BuildId>>,
+    id: String,
+}
+
+/// What a process in a container came to.
+#[derive(Debug, Clone, Default)]
+pub struct Process {
+    /// Its exit code.
+    pub code: u32,
+    /// What it printed on standard output.
+    pub stdout: Vec<u8>,
+    /// What it printed on standard error.
+    pub stderr: Vec<u8>,
+}
+
+impl Container {
+    /// Runs a process with this standard input, to its end.
+    ///
+    /// # Errors
+    /// With the daemon's words if it cannot be run; another exit code than 0 is no error.
+    pub async fn run(&mut self, meta: pb::Meta, stdin: Vec<u8>) -> Result<Process, tonic::Status> {
+        use api::exec_message::Input;
+        let process = format!("{:032x}", rand::random::<u128>());
+        let (sender, receiver) = mpsc::channel(16);
+        let message = |input| api::ExecMessage { process_id: process.clone(), input: Some(input) };
+        let gone = |_| tonic::Status::cancelled("the daemon went away");
+        let init = api::InitMessage {
+            container_id: self.id.clone(),
+            meta: Some(meta),
+            fds: vec![0, 1, 2],
+            ..api::InitMessage::default()
+        };
+        sender.send(message(Input::Init(init))).await.map_err(gone)?;
+        let mut messages = self.client.exec_process(ReceiverStream::new(receiver)).await?.into_inner();
+        let mut out = Process::default();
+        let mut stdin = Some(stdin);
+        while let Some(received) = messages.next().await {
+            match received?.input {
+                Some(Input::Started(_)) => {
+                    if let Some(data) = stdin.take() {
+                        for part in data.chunks(32 << 10) {
+                            sender
+                                .send(message(Input::File(api::FdMessage { fd: 0, eof: false, data: part.to_vec() })))
+                                .await
+                                .map_err(gone)?;
+                        }
+                        sender
+                            .send(message(Input::File(api::FdMessage { fd: 0, eof: true, data: Vec::new() })))
+                            .await
+                            .map_err(gone)?;
+                    }
+                }
+                Some(Input::File(file)) => match file.fd {
+                    1 => out.stdout.extend(file.data),
+                    _ => out.stderr.extend(file.data),
+                },
+                Some(Input::Exit(exit)) => {
+                    out.code = exit.code;
+                    if let Some(error) = exit.error.filter(|_| exit.code == u32::MAX) {
+                        return Err(tonic::Status::unknown(error.message));
+                    }
+                }
+                Some(Input::Done(_)) => break,
+                _ => {}
+            }
+        }
+        Ok(out)
+    }
+
+    /// Gives the container back.
+    ///
+    /// # Errors
+    /// With the daemon's words.
+    pub async fn release(mut self) -> Result<(), tonic::Status> {
+        self.client.release_container(api::ReleaseContainerRequest { container_id: self.id }).await.map(|_| ())
+    }
+}

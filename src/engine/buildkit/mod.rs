@@ -1,0 +1,16 @@
+//! BuildKit in the daemon, through its own gRPC API: hakobi is a gateway client of it, as buildx is.
+//!
+//! [`BuildKit`] is the connection, [`Session`] what the daemon may ask of us while it builds (files, credentials,
+//! secrets, agents), [`Gateway`] the bridge of one running build: compile a Dockerfile, solve a graph, look into results.
+
+mod connect;
+mod gateway;
+mod session;
+mod solve;
+mod status;
+
+pub use bollard_buildkit_proto::pb;
+pub use connect::BuildKit;
+pub use gateway::{Container, Gateway, Process, Reference, Solved};
+pub use session::{CredentialSource, Credentials, LocalDirs, OutputSink, Outputs, Session, SessionParts, SshAgents, Uploads};
+pub use solve::{CacheOption, Export, SolveOutcome, SolveRequest};

@@ -1,0 +1,262 @@
+//! File sync: the daemon asks for a local directory by patterns, gets a list of what is there, and asks for the files whose
+//! content it lacks (tonistiigi/fsutil `Send`).
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bollard_buildkit_proto::fsutil::types::packet::PacketType;
+use bollard_buildkit_proto::fsutil::types::{Packet, Stat};
+use bollard_buildkit_proto::moby::filesync::v1::file_sync_server::FileSync;
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
+use percent_encoding::percent_decode_str;
+use tokio::io::AsyncReadExt;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::context::{self, Entry, EntryKind, Selection, WalkError};
+
+/// Files that are read at once.
+const READERS: usize = 8;
+
+/// Bytes in a data packet, as in fsutil.
+const CHUNK: usize = 32 << 10;
+
+/// Local directories by the name that sources give them.
+#[derive(Debug, Clone, Default)]
+pub struct LocalDirs(HashMap<String, PathBuf>);
+
+impl LocalDirs {
+    /// Lets the daemon read this directory under this name.
+    pub fn add(&mut self, name: impl Into<String>, directory: impl Into<PathBuf>) {
+        self.0.insert(name.into(), directory.into());
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// The first thing that could not be read.
+#[derive(Clone, Default)]
+pub(super) struct Failure(Arc<Mutex<Option<String>>>);
+
+impl Failure {
+    pub(super) fn get(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, text: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| text.to_owned());
+    }
+}
+
+pub(super) struct FileSyncService {
+    directories: LocalDirs,
+    sent: Arc<AtomicU64>,
+    failure: Failure,
+}
+
+impl FileSyncService {
+    pub(super) fn new(directories: LocalDirs, sent: Arc<AtomicU64>, failure: Failure) -> Self {
+        Self { directories, sent, failure }
+    }
+}
+
+#[tonic::async_trait]
+impl FileSync for FileSyncService {
+    type DiffCopyStream = BoxStream<'static, Result<Packet, Status>>;
+    type TarStreamStream = BoxStream<'static, Result<Packet, Status>>;
+
+    async fn diff_copy(&self, request: Request<Streaming<Packet>>) -> Result<Response<Self::DiffCopyStream>, Status> {
+        let name = values(request.metadata(), "dir-name").pop().unwrap_or_default();
+        let root =
+            self.directories.0.get(&name).ok_or_else(|| Status::not_found(format!("no access allowed to dir \"{name}\"")))?;
+        let selection = Selection {
+            include: values(request.metadata(), "include-patterns"),
+            exclude: values(request.metadata(), "exclude-patterns"),
+            follow: values(request.metadata(), "followpaths"),
+        };
+        let (sender, receiver) = mpsc::channel(256);
+        let sending = Sending {
+            root: root.clone(),
+            to: sender,
+            files: Arc::default(),
+            readers: Arc::new(Semaphore::new(READERS)),
+            sent: Arc::clone(&self.sent),
+            failure: self.failure.clone(),
+        };
+        tokio::task::spawn_blocking({
+            let sending = sending.clone();
+            move || sending.list(&selection)
+        });
+        tokio::spawn(async move { sending.answer(request.into_inner()).await });
+        Ok(Response::new(ReceiverStream::new(receiver).boxed()))
+    }
+
+    async fn tar_stream(&self, _: Request<Streaming<Packet>>) -> Result<Response<Self::TarStreamStream>, Status> {
+        Err(Status::unimplemented("only DiffCopy is spoken"))
+    }
+}
+
+/// The values of a header; those beyond ASCII are encoded as in a URL's query, which another header tells.
+fn values(metadata: &MetadataMap, name: &str) -> Vec<String> {
+    let encoded = metadata.get(format!("{name}-encoded")).is_some_and(|flag| flag == "1");
+    metadata
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .map(|value| {
+            if encoded { percent_decode_str(&value.replace('+', " ")).decode_utf8_lossy().into_owned() } else { value.to_owned() }
+        })
+        .collect()
+}
+
+#[derive(Clone)]
+struct Sending {
+    root: PathBuf,
+    to: mpsc::Sender<Result<Packet, Status>>,
+    /// Paths by the place in the list, less those that were asked for.
+    files: Arc<Mutex<HashMap<u32, (String, bool)>>>,
+    readers: Arc<Semaphore>,
+    sent: Arc<AtomicU64>,
+    failure: Failure,
+}
+
+impl Sending {
+    fn list(&self, selection: &Selection) {
+        let mut number = 0;
+        let mut each = |entry: Entry| {
+            if matches!(entry.kind, EntryKind::File | EntryKind::HardLink(_) | EntryKind::Socket) {
+                let empty = matches!(entry.kind, EntryKind::Socket);
+                self.files.lock().unwrap_or_else(PoisonError::into_inner).insert(number, (entry.path.clone(), empty));
+            }
+            number += 1;
+            self.to.blocking_send(Ok(packet(PacketType::PacketStat, 0, Some(stat(entry)), Vec::new()))).is_ok()
+        };
+        let last = match context::walk(&self.root, selection, &mut each) {
+            Ok(()) => packet(PacketType::PacketStat, 0, None, Vec::new()),
+            Err(WalkError::Stopped) => return,
+            Err(error) => self.fault(&error.to_string()),
+        };
+        let _ = self.to.blocking_send(Ok(last));
+    }
+
+    async fn answer(&self, mut requests: Streaming<Packet>) {
+        while let Some(Ok(request)) = requests.next().await {
+            match PacketType::try_from(request.r#type) {
+                Ok(PacketType::PacketReq) => {
+                    let asked = self.files.lock().unwrap_or_else(PoisonError::into_inner).remove(&request.id);
+                    let Some((path, empty)) = asked else {
+                        let _ = self.to.send(Ok(self.fault(&format!("invalid file id {}", request.id)))).await;
+                        return;
+                    };
+                    let Ok(permit) = Arc::clone(&self.readers).acquire_owned().await else { return };
+                    let sending = self.clone();
+                    tokio::spawn(async move {
+                        let _permit = permit;
+                        let result = if empty { Ok(()) } else { sending.content(request.id, &path).await };
+                        let last = match result {
+                            Ok(()) => packet(PacketType::PacketData, request.id, None, Vec::new()),
+                            Err(error) => sending.fault(&format!("cannot read {path} in the build context: {error}")),
+                        };
+                        let _ = sending.to.send(Ok(last)).await;
+                    });
+                }
+                Ok(PacketType::PacketFin) => {
+                    let _ = self.to.send(Ok(packet(PacketType::PacketFin, 0, None, Vec::new()))).await;
+                    return;
+                }
+                _ => return,
+            }
+        }
+    }
+
+    async fn content(&self, id: u32, path: &str) -> io::Result<()> {
+        let mut file = tokio::fs::File::open(self.root.join(Path::new(path))).await?;
+        file.set_max_buf_size(CHUNK * 8);
+        loop {
+            let mut data = vec![0; CHUNK];
+            let mut filled = 0;
+            // Full packets where the file has them: a read may give less.
+            while filled < CHUNK {
+                match file.read(&mut data[filled..]).await? {
+                    0 => break,
+                    read => filled += read,
+                }
+            }
+            if filled == 0 {
+                return Ok(());
+            }
+            data.truncate(filled);
+            self.sent.fetch_add(filled as u64, Ordering::Relaxed);
+            let sent = self.to.send(Ok(packet(PacketType::PacketData, id, None, data))).map(|sent| sent.is_ok()).await;
+            if !sent || filled < CHUNK {
+                return Ok(());
+            }
+        }
+    }
+
+    fn fault(&self, text: &str) -> Packet {
+        self.failure.set(text);
+        packet(PacketType::PacketErr, 0, None, text.as_bytes().to_vec())
+    }
+}
+
+fn packet(kind: PacketType, id: u32, stat: Option<Stat>, data: Vec<u8>) -> Packet {
+    Packet { r#type: kind.into(), stat, id, data }
+}
+
+/// Go's `os.FileMode`, owner 0 (as buildx sends it) and the link's target where there is one.
+fn stat(entry: Entry) -> Stat {
+    const DIRECTORY: u32 = 1 << 31;
+    const LINK: u32 = 1 << 27;
+    const DEVICE: u32 = 1 << 26;
+    const PIPE: u32 = 1 << 25;
+    const SETUID: u32 = 1 << 23;
+    const SETGID: u32 = 1 << 22;
+    const CHARACTER: u32 = 1 << 21;
+    const STICKY: u32 = 1 << 20;
+    let mut mode = entry.mode & 0o777;
+    for (bit, flag) in [(0o4000, SETUID), (0o2000, SETGID), (0o1000, STICKY)] {
+        if entry.mode & bit != 0 {
+            mode |= flag;
+        }
+    }
+    let (mut linkname, mut devmajor, mut devminor) = (String::new(), 0, 0);
+    match entry.kind {
+        EntryKind::File | EntryKind::Socket => {}
+        EntryKind::HardLink(target) => linkname = target,
+        EntryKind::Directory => mode |= DIRECTORY,
+        EntryKind::Link(target) => {
+            mode |= LINK;
+            linkname = target;
+        }
+        EntryKind::Pipe => mode |= PIPE,
+        EntryKind::Device { character, major, minor } => {
+            mode |= DEVICE | if character { CHARACTER } else { 0 };
+            (devmajor, devminor) = (major.cast_signed(), minor.cast_signed());
+        }
+    }
+    // The size of a link is its target's length, as `lstat` has it.
+    let size = if mode & LINK != 0 { linkname.len() as i64 } else { i64::try_from(entry.size).unwrap_or(i64::MAX) };
+    Stat {
+        path: entry.path,
+        mode,
+        uid: 0,
+        gid: 0,
+        size,
+        mod_time: entry.modified,
+        linkname,
+        devmajor,
+        devminor,
+        xattrs: entry.xattrs.into_iter().collect(),
+    }
+}

@@ -1,0 +1,162 @@
+//! The session: what the daemon may ask of us while it builds. It calls us over the reverse channel, and we are the server.
+
+mod auth;
+mod files;
+mod outputs;
+mod secrets;
+mod ssh;
+mod uploads;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use bollard_buildkit_proto::health::health_server::{Health, HealthServer};
+use bollard_buildkit_proto::health::{
+    HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse, health_check_response,
+};
+use bollard_buildkit_proto::moby::buildkit::secrets::v1::secrets_server::SecretsServer;
+use bollard_buildkit_proto::moby::filesync::v1::auth_server::AuthServer;
+use bollard_buildkit_proto::moby::filesync::v1::file_send_server::FileSendServer;
+use bollard_buildkit_proto::moby::filesync::v1::file_sync_server::FileSyncServer;
+use bollard_buildkit_proto::moby::sshforward::v1::ssh_server::SshServer;
+use bollard_buildkit_proto::moby::upload::v1::upload_server::UploadServer;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::task::JoinHandle;
+use tonic::service::Routes;
+
+pub use auth::{CredentialSource, Credentials};
+pub use files::LocalDirs;
+pub use outputs::{OutputSink, Outputs};
+pub use ssh::SshAgents;
+pub use uploads::Uploads;
+
+use super::connect::BuildKit;
+use crate::error::{Error, Result};
+use crate::event::Events;
+use crate::settings::Secret;
+
+/// What a session offers.
+#[derive(Default)]
+pub struct SessionParts {
+    /// What the daemon keeps its copies of local directories under: the same key lets it send for changed files only.
+    pub shared_key: String,
+    /// Local directories, by the name that sources give them.
+    pub directories: LocalDirs,
+    /// Registry credentials.
+    pub credentials: Option<Arc<dyn CredentialSource>>,
+    /// Secrets, read when asked for.
+    pub secrets: Vec<Secret>,
+    /// SSH agents.
+    pub ssh: SshAgents,
+    /// Streams that the daemon fetches from us by URL.
+    pub uploads: Uploads,
+    /// Where exporters write to.
+    pub outputs: Outputs,
+}
+
+/// A session, as long as it is held.
+pub struct Session {
+    id: String,
+    sent: Arc<AtomicU64>,
+    failure: files::Failure,
+    task: JoinHandle<()>,
+}
+
+impl Session {
+    /// Opens the reverse channel and serves it.
+    ///
+    /// # Errors
+    /// If the daemon refuses it.
+    pub async fn start(buildkit: &BuildKit, parts: SessionParts, events: &Events) -> Result<Self> {
+        let id = format!("{:025x}", rand::random::<u128>() >> 28);
+        let mut headers = vec![
+            ("X-Docker-Expose-Session-Uuid", id.clone()),
+            ("X-Docker-Expose-Session-Name", "hakobi".to_owned()),
+            ("X-Docker-Expose-Session-Sharedkey", parts.shared_key.clone()),
+        ];
+        let sent = Arc::new(AtomicU64::new(0));
+        let failure = files::Failure::default();
+        let mut methods = vec!["/grpc.health.v1.Health/Check"];
+        let mut routes = Routes::new(HealthServer::new(Healthy));
+        if !parts.directories.is_empty() {
+            methods.push("/moby.filesync.v1.FileSync/DiffCopy");
+            let service = files::FileSyncService::new(parts.directories, Arc::clone(&sent), failure.clone());
+            routes = routes.add_service(FileSyncServer::new(service));
+        }
+        if let Some(credentials) = parts.credentials {
+            // The token methods are not offered: the daemon then fetches tokens itself with these credentials.
+            methods.push("/moby.filesync.v1.Auth/Credentials");
+            routes = routes.add_service(AuthServer::new(auth::AuthService::new(credentials, events.clone())));
+        }
+        methods.push("/moby.buildkit.secrets.v1.Secrets/GetSecret");
+        routes = routes.add_service(SecretsServer::new(secrets::SecretService::new(parts.secrets)));
+        methods.extend(["/moby.sshforward.v1.SSH/CheckAgent", "/moby.sshforward.v1.SSH/ForwardAgent"]);
+        routes = routes.add_service(SshServer::new(ssh::SshService::new(parts.ssh)));
+        methods.push("/moby.upload.v1.Upload/Pull");
+        routes = routes.add_service(UploadServer::new(uploads::UploadService::new(parts.uploads)));
+        methods.push("/moby.filesync.v1.FileSend/DiffCopy");
+        routes = routes
+            .add_service(FileSendServer::new(outputs::FileSendService::new(parts.outputs)).max_decoding_message_size(64 << 20));
+        headers.extend(methods.into_iter().map(|method| ("X-Docker-Expose-Session-Grpc-Method", method.to_owned())));
+        let stream = buildkit
+            .session_stream(&headers)
+            .await
+            .map_err(|error| Error::no_daemon("the Docker daemon does not open a build session").because(&error))?;
+        let service = TowerToHyperService::new(routes.prepare());
+        let task = tokio::spawn(async move {
+            // A broken session shows as the build's error; there is nothing to say here.
+            let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(1000)
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+        });
+        Ok(Self { id, sent, failure, task })
+    }
+
+    /// What solves name it by.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Bytes of local files that were sent so far.
+    #[must_use]
+    pub fn bytes_sent(&self) -> u64 {
+        self.sent.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Why local files could not be sent: our own words, where the daemon's would be vague.
+    #[must_use]
+    pub fn local_failure(&self) -> Option<String> {
+        self.failure.get()
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The daemon asks for this while a build runs (buildkit `session.monitorHealth`).
+struct Healthy;
+
+#[tonic::async_trait]
+impl Health for Healthy {
+    async fn check(&self, _: tonic::Request<HealthCheckRequest>) -> Result<tonic::Response<HealthCheckResponse>, tonic::Status> {
+        let status = health_check_response::ServingStatus::Serving.into();
+        Ok(tonic::Response::new(HealthCheckResponse { status }))
+    }
+
+    async fn list(&self, _: tonic::Request<HealthListRequest>) -> Result<tonic::Response<HealthListResponse>, tonic::Status> {
+        Err(tonic::Status::unimplemented("health is only checked"))
+    }
+
+    type WatchStream = futures::stream::Empty<Result<HealthCheckResponse, tonic::Status>>;
+
+    async fn watch(&self, _: tonic::Request<HealthCheckRequest>) -> Result<tonic::Response<Self::WatchStream>, tonic::Status> {
+        Err(tonic::Status::unimplemented("health is only checked"))
+    }
+}

@@ -1,0 +1,41 @@
+//! Secrets for `RUN --mount=type=secret`. A value is read when the daemon asks for it and kept nowhere.
+
+use std::collections::HashMap;
+
+use bollard_buildkit_proto::moby::buildkit::secrets::v1 as api;
+use tonic::{Request, Response, Status};
+
+use crate::settings::{Secret, SecretSource};
+
+/// BuildKit's own limit, in bytes (`secretsprovider.MaxSecretSize`).
+const LIMIT: usize = 500 * 1024;
+
+pub(super) struct SecretService(HashMap<String, SecretSource>);
+
+impl SecretService {
+    pub(super) fn new(secrets: Vec<Secret>) -> Self {
+        Self(secrets.into_iter().map(|secret| (secret.id, secret.source)).collect())
+    }
+}
+
+#[tonic::async_trait]
+impl api::secrets_server::Secrets for SecretService {
+    async fn get_secret(&self, request: Request<api::GetSecretRequest>) -> Result<Response<api::GetSecretResponse>, Status> {
+        let id = request.into_inner().id;
+        let not_found = || Status::not_found(format!("secret {id}: not found"));
+        let data = match self.0.get(&id).ok_or_else(not_found)? {
+            SecretSource::File(path) => tokio::fs::read(path).await.map_err(|error| {
+                Status::failed_precondition(format!("secret {id} cannot be read from {}: {error}", path.display()))
+            })?,
+            // The one variable read outside `cli`: so that no value is held before it is asked for, or copied into settings.
+            SecretSource::Env(name) => std::env::var_os(name).ok_or_else(not_found)?.into_encoded_bytes(),
+        };
+        if data.len() > LIMIT {
+            return Err(Status::invalid_argument(format!(
+                "secret {id} has {} bytes; BuildKit takes {LIMIT} at most",
+                data.len()
+            )));
+        }
+        Ok(Response::new(api::GetSecretResponse { data }))
+    }
+}

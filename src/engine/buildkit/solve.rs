@@ -1,0 +1,151 @@
+//! One build: `Control.Solve` with its exporters, the status stream beside it, and the gateway in between.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use bollard_buildkit_proto::moby::buildkit::v1 as api;
+use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
+use futures::StreamExt;
+
+use super::connect::BuildKit;
+use super::gateway::{Gateway, Solved};
+use super::session::Session;
+use super::status;
+use crate::error::Result;
+use crate::event::{Event, Events};
+
+/// Largest message of the control API: status messages carry logs.
+const MESSAGE_LIMIT: usize = 64 << 20;
+
+/// How long the status stream may go on after the build: its last messages are on their way.
+const STATUS_LINGERS: Duration = Duration::from_secs(3);
+
+/// An import or export of cache, in BuildKit's words.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct CacheOption {
+    /// `registry`, `inline`, …
+    #[serde(rename = "Type")]
+    pub kind: String,
+    /// `ref`, `mode`, …
+    #[serde(rename = "Attrs")]
+    pub attributes: BTreeMap<String, String>,
+}
+
+/// An exporter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Export {
+    /// `moby`, `tar`, `docker`, `oci`.
+    pub kind: String,
+    /// `name`, `compression`, …
+    pub attributes: BTreeMap<String, String>,
+}
+
+/// What a build is asked for beside what the gateway does.
+#[derive(Debug, Clone, Default)]
+pub struct SolveRequest {
+    /// Where the result goes. Docker up to 24 takes one only.
+    pub exports: Vec<Export>,
+    /// Cache that is written.
+    pub cache_exports: Vec<CacheOption>,
+    /// What steps may do: `network.host`, `security.insecure`.
+    pub entitlements: Vec<String>,
+}
+
+/// What a build came to.
+#[derive(Debug, Clone, Default)]
+pub struct SolveOutcome {
+    /// `containerimage.digest`, `containerimage.config.digest`, …
+    pub exporter: HashMap<String, String>,
+}
+
+impl BuildKit {
+    /// Runs a build: `work` gets its gateway, and what it gives back goes to the exporters.
+    ///
+    /// # Errors
+    /// With the daemon's words if `work` or an exporter fails.
+    pub async fn build<F, W>(
+        &self,
+        session: &Session,
+        request: SolveRequest,
+        events: &Events,
+        work: W,
+    ) -> Result<SolveOutcome, tonic::Status>
+    where
+        W: FnOnce(Gateway) -> F,
+        F: Future<Output = Result<Solved, tonic::Status>>,
+    {
+        let id = format!("{:032x}", rand::random::<u128>());
+        let mut control = ControlClient::new(self.channel()).max_decoding_message_size(MESSAGE_LIMIT);
+        let mut gateway = Gateway::new(self.channel(), &id).map_err(|error| tonic::Status::internal(error.to_string()))?;
+        let first = request.exports.first().cloned();
+        let solve = control.solve(api::SolveRequest {
+            r#ref: id.clone(),
+            session: session.id().to_owned(),
+            // Docker up to 24 reads the first exporter from these two fields only.
+            exporter_deprecated: first.as_ref().map(|export| export.kind.clone()).unwrap_or_default(),
+            exporter_attrs_deprecated: first.map(|export| export.attributes.into_iter().collect()).unwrap_or_default(),
+            exporters: request
+                .exports
+                .into_iter()
+                .map(|export| api::Exporter { r#type: export.kind, attrs: export.attributes.into_iter().collect() })
+                .collect(),
+            cache: Some(api::CacheOptions {
+                exports: request.cache_exports.into_iter().map(entry).collect(),
+                ..api::CacheOptions::default()
+            }),
+            entitlements: request.entitlements,
+            ..api::SolveRequest::default()
+        });
+        let status = tokio::spawn(follow(self.clone(), id, events.clone()));
+        let bridge = async {
+            gateway.ready().await?;
+            let result = work(gateway.clone()).await;
+            let failure = result.as_ref().err().cloned();
+            let returned = gateway.finish(result).await;
+            match failure {
+                Some(failure) => Err(failure),
+                None => returned,
+            }
+        };
+        let (solved, bridged) = {
+            let mut solve = std::pin::pin!(solve);
+            let mut bridge = std::pin::pin!(bridge);
+            tokio::select! {
+                // The build ended before the gateway did: it cannot be waited for any longer.
+                solved = &mut solve => (solved, Ok(())),
+                bridged = &mut bridge => {
+                    let solved = if bridged.is_ok() {
+                        solve.await
+                    } else {
+                        // The daemon's own answer is the better error; one that never comes is not waited for.
+                        tokio::time::timeout(Duration::from_secs(5), solve).await.unwrap_or_else(|_| Err(tonic::Status::cancelled("")))
+                    };
+                    (solved, bridged)
+                }
+            }
+        };
+        let mut status = status;
+        if tokio::time::timeout(STATUS_LINGERS, &mut status).await.is_err() {
+            status.abort();
+        }
+        match (solved, bridged) {
+            (Ok(solved), Ok(())) => Ok(SolveOutcome { exporter: solved.into_inner().exporter_response }),
+            (Err(solve), Err(bridge)) if solve.message().is_empty() || solve.code() == tonic::Code::Cancelled => Err(bridge),
+            (Err(solve), _) => Err(solve),
+            (_, Err(bridge)) => Err(bridge),
+        }
+    }
+}
+
+fn entry(option: CacheOption) -> api::CacheOptionsEntry {
+    api::CacheOptionsEntry { r#type: option.kind, attrs: option.attributes.into_iter().collect() }
+}
+
+async fn follow(buildkit: BuildKit, id: String, events: Events) {
+    let mut control = ControlClient::new(buildkit.channel()).max_decoding_message_size(MESSAGE_LIMIT);
+    let Ok(response) = control.status(api::StatusRequest { r#ref: id }).await else { return };
+    let mut messages = response.into_inner();
+    while let Some(Ok(message)) = messages.next().await {
+        events.emit(Event::Status(status::convert(message)));
+    }
+}

@@ -1,0 +1,231 @@
+//! The daemon's REST API, over our own dialling.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bollard::query_parameters::{ListImagesOptions, PushImageOptions, RemoveImageOptions, TagImageOptions};
+use bollard::{API_DEFAULT_VERSION, BollardRequest};
+use futures::StreamExt;
+use http::Uri;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::dial::{Dialer, Stream};
+use crate::domain::ImageRef;
+use crate::error::{Error, Result};
+
+/// Seconds until the daemon's first answer to a request. Generous: a busy overlay2 daemon answers an inspection late.
+const ANSWER_SECONDS: u64 = 300;
+
+/// How a daemon keeps images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreKind {
+    /// A graph driver (overlay2).
+    GraphDriver,
+    /// The containerd image store.
+    Containerd,
+}
+
+/// What is asked of a daemon once.
+#[derive(Debug, Clone)]
+pub struct EngineInfo {
+    /// Its own identity: the same on every run of a daemon that keeps its data.
+    pub id: String,
+    /// `28.5.2`.
+    pub version: String,
+    /// `1.51`.
+    pub api: (u32, u32),
+    /// How it keeps images.
+    pub store: StoreKind,
+    /// Its own platform, `linux/amd64`.
+    pub platform: String,
+}
+
+/// The daemon.
+#[derive(Clone)]
+pub struct Docker {
+    api: bollard::Docker,
+    dialer: Dialer,
+}
+
+impl Docker {
+    /// Asks the daemon for its version.
+    ///
+    /// # Errors
+    /// If none answers at this address.
+    pub async fn connect(dialer: Dialer) -> Result<Self> {
+        let client = Client::builder(TokioExecutor::new()).build(Connector(dialer.clone()));
+        let transport = move |request: BollardRequest| {
+            let client = client.clone();
+            async move {
+                client
+                    .request(request)
+                    .await
+                    .map_err(|error| bollard::errors::Error::IOError { err: std::io::Error::other(chain(&error)) })
+            }
+        };
+        // The name is never looked up: every connection goes where the dialler goes.
+        let api =
+            bollard::Docker::connect_with_custom_transport(transport, Some("http://docker"), ANSWER_SECONDS, API_DEFAULT_VERSION)
+                .map_err(|error| Error::no_daemon("the Docker client cannot be set up").because(&error))?;
+        let api = api.negotiate_version().await.map_err(|error| {
+            Error::no_daemon(format!("no Docker daemon answers at {}", dialer.origin()))
+                .because(&error)
+                .hint("is it running, and may this user use its socket? In CodeBuild the project needs `privileged mode`")
+        })?;
+        Ok(Self { api, dialer })
+    }
+
+    /// How streams to this daemon are opened.
+    #[must_use]
+    pub fn dialer(&self) -> &Dialer {
+        &self.dialer
+    }
+
+    /// What kind of daemon this is.
+    ///
+    /// # Errors
+    /// If the daemon does not answer.
+    pub async fn info(&self) -> Result<EngineInfo> {
+        let failed = |error| Error::no_daemon("the Docker daemon did not say what it is").because(&error);
+        let version = self.api.version().await.map_err(failed)?;
+        let info = self.api.info().await.map_err(failed)?;
+        let containerd = info.driver_status.iter().flatten().any(
+            |pair| matches!(&pair[..], [key, value] if key == "driver-type" && value.starts_with("io.containerd.snapshotter")),
+        );
+        Ok(EngineInfo {
+            id: info.id.unwrap_or_default(),
+            version: version.version.unwrap_or_default(),
+            api: version.api_version.as_deref().and_then(parse_api).unwrap_or((1, 40)),
+            store: if containerd { StoreKind::Containerd } else { StoreKind::GraphDriver },
+            platform: format!("{}/{}", version.os.as_deref().unwrap_or("linux"), version.arch.as_deref().unwrap_or("amd64")),
+        })
+    }
+
+    /// The ID of an image, or nothing where the daemon has none of this name.
+    ///
+    /// # Errors
+    /// If the daemon does not answer.
+    pub async fn image_id(&self, name: &str) -> Result<Option<String>> {
+        match self.api.inspect_image(name).await {
+            Ok(image) => Ok(image.id),
+            Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
+            Err(error) => Err(Error::build(format!("the daemon cannot show the image {name}")).because(&error)),
+        }
+    }
+
+    /// The IDs of all images, untagged ones too.
+    ///
+    /// # Errors
+    /// If the daemon does not answer.
+    pub async fn image_ids(&self) -> Result<Vec<String>> {
+        let images = self
+            .api
+            .list_images(Some(ListImagesOptions { all: true, ..ListImagesOptions::default() }))
+            .await
+            .map_err(|error| Error::build("the daemon cannot list its images").because(&error))?;
+        Ok(images.into_iter().map(|image| image.id).collect())
+    }
+
+    /// Gives an image one more name.
+    ///
+    /// # Errors
+    /// If the daemon refuses.
+    pub async fn tag(&self, image: &str, name: &ImageRef) -> Result<()> {
+        let options = TagImageOptions { repo: Some(name.repository.to_string()), tag: name.tag.clone() };
+        self.api
+            .tag_image(image, Some(options))
+            .await
+            .map_err(|error| Error::build(format!("the daemon cannot tag {image} as {name}")).because(&error))
+    }
+
+    /// Takes a name away; an image without names and users goes with it. Parents that are not named stay.
+    ///
+    /// # Errors
+    /// If the daemon refuses.
+    pub async fn untag(&self, name: &ImageRef) -> Result<()> {
+        let options = RemoveImageOptions { force: false, noprune: true, ..RemoveImageOptions::default() };
+        self.api
+            .remove_image(&name.to_string(), Some(options), None)
+            .await
+            .map(|_| ())
+            .map_err(|error| Error::build(format!("the daemon cannot remove the name {name}")).because(&error))
+    }
+
+    /// Has the daemon push an image to the registry in its name, without credentials.
+    ///
+    /// # Errors
+    /// With the daemon's words if the push fails.
+    pub async fn push(&self, name: &ImageRef) -> Result<()> {
+        let options = PushImageOptions { tag: name.tag.clone(), ..PushImageOptions::default() };
+        let mut messages = std::pin::pin!(self.api.push_image(&name.repository.to_string(), Some(options), None));
+        while let Some(message) = messages.next().await {
+            let message = message.map_err(|error| Error::push(format!("the daemon cannot hand over {name}")).because(&error))?;
+            if let Some(detail) = message.error_detail {
+                return Err(Error::push(format!("the daemon cannot hand over {name}: {}", detail.message.unwrap_or_default())));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn parse_api(text: &str) -> Option<(u32, u32)> {
+    let (major, minor) = text.split_once('.')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+/// hyper's client says only "client error" itself; the reason is behind it.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut last = error;
+    while let Some(next) = last.source() {
+        last = next;
+    }
+    last.to_string()
+}
+
+/// Dials for hyper's client, whatever the request's host is.
+#[derive(Clone)]
+struct Connector(Dialer);
+
+impl tower::Service<Uri> for Connector {
+    type Response = TokioIo<Dialled>;
+    type Error = std::io::Error;
+    type Future = Pin<Box<dyn Future<Output = std::io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let dialer = self.0.clone();
+        Box::pin(async move { Ok(TokioIo::new(Dialled(dialer.dial().await?))) })
+    }
+}
+
+struct Dialled(Stream);
+
+impl Connection for Dialled {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+impl AsyncRead for Dialled {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Dialled {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,184 @@
+//! The graph out of its definition, and definitions out of the graph.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use bollard_buildkit_proto::pb;
+use prost::Message;
+
+use crate::domain::Digest;
+
+/// Largest graph taken, in steps: beyond any Dockerfile.
+const LIMIT: usize = 100_000;
+
+/// Why a definition is no graph.
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
+pub enum InvalidGraph {
+    /// A step's bytes cannot be read.
+    #[error("a step of the build graph cannot be read: {0}")]
+    Decode(#[from] prost::DecodeError),
+    /// A step needs one that is not there.
+    #[error("a step of the build graph needs {0}, which is not there")]
+    Absent(String),
+    /// Not a digest.
+    #[error(transparent)]
+    Digest(#[from] crate::domain::InvalidDigest),
+    /// There is nothing in it.
+    #[error("the build graph is empty")]
+    Empty,
+    /// There is too much in it.
+    #[error("the build graph has more than {LIMIT} steps")]
+    TooLarge,
+}
+
+/// An output of another step.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Input {
+    /// The step.
+    pub step: Digest,
+    /// Which of its outputs.
+    pub output: i64,
+}
+
+/// Where in the user's file a step stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// `Dockerfile`.
+    pub file: String,
+    /// From 1.
+    pub line: i32,
+}
+
+/// One step.
+#[derive(Debug, Clone)]
+pub struct Op {
+    /// Of its bytes: what other steps name it by.
+    pub digest: Digest,
+    /// As decoded.
+    pub op: pb::Op,
+    /// What it needs, in order.
+    pub inputs: Vec<Input>,
+    /// `[build 2/5] RUN make`; empty where the frontend named none.
+    pub name: String,
+}
+
+/// The graph. The last step, which has no operation of its own, names the result.
+#[derive(Debug, Clone)]
+pub struct Graph {
+    definition: pb::Definition,
+    ops: HashMap<Digest, Op>,
+    result: Input,
+}
+
+impl Graph {
+    /// Reads a definition.
+    ///
+    /// # Errors
+    /// If it is not whole.
+    pub fn new(definition: pb::Definition) -> Result<Self, InvalidGraph> {
+        if definition.def.len() > LIMIT {
+            return Err(InvalidGraph::TooLarge);
+        }
+        let mut ops = HashMap::with_capacity(definition.def.len());
+        let mut last = None;
+        for bytes in &definition.def {
+            let digest = Digest::of(bytes);
+            let op = pb::Op::decode(&bytes[..])?;
+            let inputs = op
+                .inputs
+                .iter()
+                .map(|input| Ok(Input { step: input.digest.parse()?, output: input.index }))
+                .collect::<Result<Vec<_>, InvalidGraph>>()?;
+            if let Some(absent) = inputs.iter().find(|input| !ops.contains_key(&input.step)) {
+                return Err(InvalidGraph::Absent(absent.step.to_string()));
+            }
+            let metadata = definition.metadata.get(&digest.to_string());
+            let name = metadata.and_then(|metadata| metadata.description.get("llb.customname")).cloned().unwrap_or_default();
+            last = Some(digest.clone());
+            ops.insert(digest.clone(), Op { digest, op, inputs, name });
+        }
+        let last = last.and_then(|digest| ops.get(&digest)).ok_or(InvalidGraph::Empty)?;
+        let result = last.inputs.first().cloned().ok_or(InvalidGraph::Empty)?;
+        Ok(Self { definition, ops, result })
+    }
+
+    /// The state that the whole graph is for.
+    #[must_use]
+    pub fn result(&self) -> &Input {
+        &self.result
+    }
+
+    /// A step.
+    #[must_use]
+    pub fn op(&self, digest: &Digest) -> Option<&Op> {
+        self.ops.get(digest)
+    }
+
+    /// All steps that a state needs, itself included; each after those it needs.
+    #[must_use]
+    pub fn below(&self, state: &Input) -> Vec<&Op> {
+        let mut wanted = HashSet::new();
+        let mut open = vec![&state.step];
+        while let Some(step) = open.pop() {
+            if wanted.insert(step)
+                && let Some(op) = self.ops.get(step)
+            {
+                open.extend(op.inputs.iter().map(|input| &input.step));
+            }
+        }
+        // The definition's own order has every step after its inputs.
+        self.definition
+            .def
+            .iter()
+            .filter_map(|bytes| self.ops.get(&Digest::of(bytes)))
+            .filter(|op| wanted.contains(&op.digest))
+            .collect()
+    }
+
+    /// The graph up to one state, with the metadata and source lines of what it holds.
+    #[must_use]
+    pub fn cut(&self, state: &Input) -> pb::Definition {
+        let kept: HashSet<String> = self.below(state).into_iter().map(|op| op.digest.to_string()).collect();
+        let mut def: Vec<Vec<u8>> =
+            self.definition.def.iter().filter(|bytes| kept.contains(&Digest::of(bytes).to_string())).cloned().collect();
+        let end = pb::Op { inputs: vec![pb::Input { digest: state.step.to_string(), index: state.output }], ..pb::Op::default() };
+        def.push(end.encode_to_vec());
+        let metadata = self
+            .definition
+            .metadata
+            .iter()
+            .filter(|(digest, _)| kept.contains(*digest))
+            .map(|(d, m)| (d.clone(), m.clone()))
+            .collect();
+        let source = self.definition.source.clone().map(|mut source| {
+            source.locations.retain(|digest, _| kept.contains(digest));
+            source
+        });
+        pb::Definition { def, metadata, source }
+    }
+
+    /// The references of all base images, as the frontend resolved them.
+    #[must_use]
+    pub fn base_images(&self) -> Vec<&str> {
+        let images = self.ops.values().filter_map(|op| match &op.op.op {
+            Some(pb::op::Op::Source(source)) => source.identifier.strip_prefix("docker-image://"),
+            _ => None,
+        });
+        let mut images: Vec<&str> = images.collect();
+        images.sort_unstable();
+        images.dedup();
+        images
+    }
+
+    /// Where each step stands in the user's file.
+    #[must_use]
+    pub fn places(&self) -> BTreeMap<String, Place> {
+        let Some(source) = &self.definition.source else { return BTreeMap::new() };
+        let place = |locations: &pb::Locations| {
+            let location = locations.locations.first()?;
+            let line = location.ranges.first()?.start.as_ref()?.line;
+            let file = usize::try_from(location.source_index).ok().and_then(|index| source.infos.get(index))?;
+            Some(Place { file: file.filename.clone(), line })
+        };
+        source.locations.iter().filter_map(|(digest, locations)| Some((digest.clone(), place(locations)?))).collect()
+    }
+}

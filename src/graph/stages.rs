@@ -1,0 +1,144 @@
+//! The stages of a Dockerfile as they show in the graph: states that other steps take files from.
+
+use std::collections::HashSet;
+
+use bollard_buildkit_proto::pb;
+
+use super::decode::{Graph, Input, Op};
+
+/// `build`, `stage-1`; the frontend's own word for a stage.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StageName(pub String);
+
+/// A stage whose files another step takes, so that the final image's layers do not hold its steps.
+#[derive(Debug, Clone)]
+pub struct Stage {
+    /// Its name.
+    pub name: StageName,
+    /// Its last state that is taken from.
+    pub state: Input,
+    /// The steps on its own chain of layers, from the first to the last.
+    pub steps: Vec<crate::domain::Digest>,
+}
+
+impl Graph {
+    /// The stages beside the final one: all states with layers of their own that a copy or mount takes files from.
+    #[must_use]
+    pub fn side_stages(&self) -> Vec<Stage> {
+        let mut seen = HashSet::new();
+        let mut out: Vec<Stage> = Vec::new();
+        for op in self.below(self.result()) {
+            for input in side_inputs(op) {
+                let makes_layers =
+                    self.op(&input.step).is_some_and(|op| matches!(op.op.op, Some(pb::op::Op::Exec(_) | pb::op::Op::File(_))));
+                if !makes_layers || !seen.insert(input.clone()) {
+                    continue;
+                }
+                let steps = self.chain(&input);
+                let name = steps.iter().rev().find_map(|step| stage_of(&self.op(step)?.name));
+                let Some(name) = name else { continue };
+                out.push(Stage { name, state: input, steps });
+            }
+        }
+        // The same stage may be taken from at two of its states: the one with more steps holds the other.
+        let held = |stage: &Stage, all: &[Stage]| {
+            all.iter().any(|other| {
+                other.state != stage.state && other.steps.len() > stage.steps.len() && other.steps.starts_with(&stage.steps)
+            })
+        };
+        let all = out.clone();
+        out.retain(|stage| !held(stage, &all));
+        out
+    }
+
+    /// The steps with layers on a state's own chain, from the base up.
+    fn chain(&self, state: &Input) -> Vec<crate::domain::Digest> {
+        let mut steps = Vec::new();
+        let mut next = Some(state.clone());
+        while let Some(op) = next.as_ref().and_then(|input| self.op(&input.step)) {
+            if !matches!(op.op.op, Some(pb::op::Op::Exec(_) | pb::op::Op::File(_))) {
+                break;
+            }
+            steps.push(op.digest.clone());
+            next = base_input(op);
+        }
+        steps.reverse();
+        steps
+    }
+}
+
+/// The state that a step's layer lies on.
+fn base_input(op: &Op) -> Option<Input> {
+    let index = match &op.op.op {
+        Some(pb::op::Op::Exec(exec)) => exec.mounts.iter().find(|mount| mount.dest == "/")?.input,
+        Some(pb::op::Op::File(file)) => base_of_actions(file, op.inputs.len())?,
+        _ => return None,
+    };
+    op.inputs.get(usize::try_from(index).ok()?).cloned()
+}
+
+/// A file operation's actions build on each other: numbers from the count of inputs on are actions.
+fn base_of_actions(file: &pb::FileOp, inputs: usize) -> Option<i64> {
+    let inputs = i64::try_from(inputs).ok()?;
+    let mut action = file.actions.iter().rev().find(|action| action.output >= 0)?;
+    for _ in 0..file.actions.len() {
+        if action.input < inputs {
+            return Some(action.input).filter(|index| *index >= 0);
+        }
+        action = file.actions.get(usize::try_from(action.input - inputs).ok()?)?;
+    }
+    None
+}
+
+/// The states that a step takes files from without building on them.
+fn side_inputs(op: &Op) -> Vec<Input> {
+    let indexes: Vec<i64> = match &op.op.op {
+        Some(pb::op::Op::Exec(exec)) => exec.mounts.iter().filter(|mount| mount.dest != "/").map(|mount| mount.input).collect(),
+        Some(pb::op::Op::File(file)) => file
+            .actions
+            .iter()
+            .map(|action| match &action.action {
+                Some(pb::file_action::Action::Copy(_)) => action.secondary_input,
+                _ => -1,
+            })
+            .collect(),
+        Some(pb::op::Op::Merge(merge)) => merge.inputs.iter().map(|input| input.input).collect(),
+        Some(pb::op::Op::Diff(diff)) => diff.upper.iter().map(|upper| upper.input).collect(),
+        _ => Vec::new(),
+    };
+    indexes.into_iter().filter_map(|index| op.inputs.get(usize::try_from(index).ok()?).cloned()).collect()
+}
+
+/// The stage in a step's name: `[build 2/5] RUN …`, `[linux/amd64 build 2/5] …`. A Dockerfile with one stage names none.
+#[must_use]
+pub fn stage_of(name: &str) -> Option<StageName> {
+    let inner = name.strip_prefix('[')?.split_once(']')?.0;
+    let words: Vec<&str> = inner.split(' ').filter(|word| !word.is_empty()).collect();
+    let (last, front) = words.split_last()?;
+    let (step, of) = last.split_once('/')?;
+    if step.parse::<u32>().is_err() || of.parse::<u32>().is_err() {
+        return None;
+    }
+    let stage = front.last().filter(|word| !word.contains('/'))?;
+    Some(StageName((*stage).to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stages_are_read_from_names() {
+        for (name, stage) in [
+            ("[build 2/5] RUN make", Some("build")),
+            ("[stage-1 3/3] COPY a b", Some("stage-1")),
+            ("[linux/amd64 build 2/5] RUN make", Some("build")),
+            ("[linux/amd64 2/5] RUN make", None),
+            ("[2/5] RUN make", None),
+            ("[internal] load build context", None),
+            ("exporting to image", None),
+        ] {
+            assert_eq!(stage_of(name), stage.map(|stage| StageName(stage.to_owned())), "{name}");
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! What both displays end with: the failing step's log and the frontend's warnings.
+
+use super::text::{Paint, clean, log_seconds};
+use super::trace::Trace;
+use crate::event::BuildWarning;
+
+/// The logs of what failed, between rules. `most` lines of each, where they stand above already.
+pub(super) fn failures(trace: &Trace, most: Option<usize>) -> String {
+    let mut out = String::new();
+    for (_, entry) in trace.started().filter(|(_, entry)| entry.is_failed()) {
+        out.push_str(&format!("------\n > {}:\n", entry.title));
+        let lines = entry.log.from(0);
+        let skipped = most.map_or(0, |most| lines.len().saturating_sub(most));
+        if skipped > 0 {
+            out.push_str(&format!("… {skipped} more lines above\n"));
+        }
+        for line in &lines[skipped..] {
+            out.push_str(&format!("{} {}\n", log_seconds(line.at), line.text));
+        }
+        out.push_str("------\n");
+    }
+    out
+}
+
+/// What the frontend complained of.
+pub(super) fn warnings(warnings: &[BuildWarning], paint: Paint) -> String {
+    if warnings.is_empty() {
+        return String::new();
+    }
+    let count = if warnings.len() == 1 { "1 warning".to_owned() } else { format!("{} warnings", warnings.len()) };
+    let mut out = format!("\n {}\n", paint.warn(&format!("{count} about the Dockerfile:")));
+    for warning in warnings {
+        out.push_str(&format!(" - {}{}\n", place(warning), short(warning)));
+        if !warning.url.is_empty() {
+            out.push_str(&format!("   {}\n", clean(&warning.url)));
+        }
+    }
+    out
+}
+
+fn place(warning: &BuildWarning) -> String {
+    match (warning.file.is_empty(), warning.line) {
+        (true, _) => String::new(),
+        (false, 0) => format!("{}: ", clean(&warning.file)),
+        (false, line) => format!("{}:{line}: ", clean(&warning.file)),
+    }
+}
+
+/// A warning in one line.
+pub(super) fn short(warning: &BuildWarning) -> String {
+    super::text::title(&String::from_utf8_lossy(&warning.short))
+}

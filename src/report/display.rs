@@ -1,0 +1,133 @@
+//! The display as a whole: takes events, knows when to draw, and ends tidily. Which form it has is the mode's.
+
+use super::frame::frame;
+use super::plain::Plain;
+use super::screen::Screen;
+use super::steps::Steps;
+use super::terminal::Terminal;
+use super::text::{Paint, clean};
+use super::trace::Trace;
+use super::{closing, raw};
+use crate::event::{Event, Time};
+use crate::settings::ProgressMode;
+
+/// Lines of a failing step's log that the plain form repeats at the end.
+const REPEATED: usize = 50;
+
+/// A display at work.
+pub(super) struct Display {
+    terminal: Terminal,
+    paint: Paint,
+    view: View,
+    trace: Trace,
+    steps: Steps,
+    began: Time,
+}
+
+enum View {
+    Live(Screen),
+    Plain(Plain),
+    RawJson,
+    Quiet,
+}
+
+impl Display {
+    pub fn new(terminal: Terminal, mode: ProgressMode, color: bool) -> Self {
+        let paint = Paint(color);
+        let view = match mode {
+            ProgressMode::Auto if terminal.is_live => View::Live(Screen::default()),
+            ProgressMode::Tty => View::Live(Screen::default()),
+            ProgressMode::Auto | ProgressMode::Plain => View::Plain(Plain::new(paint)),
+            ProgressMode::RawJson => View::RawJson,
+            ProgressMode::Quiet => View::Quiet,
+        };
+        let began = terminal.now();
+        Self { terminal, paint, view, trace: Trace::default(), steps: Steps::default(), began }
+    }
+
+    /// Takes in an event. Steps are drawn by the next [`Display::refresh`]; sentences appear at once.
+    pub fn event(&mut self, event: &Event) {
+        self.steps.listen(event);
+        match &self.view {
+            View::Quiet => return,
+            View::RawJson => return self.terminal.write(&raw::line(event)),
+            View::Live(_) | View::Plain(_) => {}
+        }
+        match event {
+            Event::Status(status) => self.trace.apply(status, self.terminal.now()),
+            Event::Note(text) => self.say(&format!("note: {}\n", clean(text).trim_end())),
+            Event::Warning(text) => {
+                self.say(&format!("{}: {}\n", self.paint.bold("33", "warning"), clean(text).trim_end()));
+            }
+        }
+    }
+
+    /// Draws what is new. Called at most ten times a second.
+    pub fn refresh(&mut self) {
+        let now = self.terminal.now();
+        match &mut self.view {
+            View::Live(screen) => {
+                self.trace.trim();
+                if self.trace.counts().0 > 0 {
+                    let size = self.terminal.size();
+                    let lines = frame(&self.trace, size, self.began, now, self.paint, false);
+                    self.terminal.write(&screen.draw(&lines, size));
+                }
+            }
+            View::Plain(plain) => {
+                let lines = plain.print(&mut self.trace, now, false);
+                self.terminal.write(&lines);
+            }
+            View::RawJson | View::Quiet => {}
+        }
+    }
+
+    /// Draws all that is left, once and for good.
+    pub fn end(mut self) -> Steps {
+        let now = self.terminal.now();
+        let mut out = String::new();
+        match &mut self.view {
+            View::Live(screen) => {
+                if self.trace.counts().0 > 0 {
+                    let size = self.terminal.size();
+                    out.push_str(&screen.erase(size));
+                    for line in frame(&self.trace, size, self.began, now, self.paint, true) {
+                        out.push_str(&line);
+                        out.push('\n');
+                    }
+                }
+                self.trace.flush_open_lines(0.0, now);
+                out.push_str(&closing::failures(&self.trace, None));
+                out.push_str(&closing::warnings(self.trace.warnings(), self.paint));
+            }
+            View::Plain(plain) => {
+                out.push_str(&plain.print(&mut self.trace, now, true));
+                out.push_str(&closing::failures(&self.trace, Some(REPEATED)));
+                out.push_str(&closing::warnings(self.trace.warnings(), self.paint));
+            }
+            View::RawJson | View::Quiet => {}
+        }
+        self.terminal.write(&out);
+        self.steps
+    }
+
+    /// A sentence, above the live display or between the lines.
+    fn say(&mut self, text: &str) {
+        match &mut self.view {
+            View::Live(screen) => {
+                let erase = screen.erase(self.terminal.size());
+                self.terminal.write(&(erase + text));
+                self.refresh();
+            }
+            View::Plain(plain) => {
+                // What happened before it stands before it.
+                let lines = plain.print(&mut self.trace, self.terminal.now(), false);
+                self.terminal.write(&(lines + text));
+            }
+            View::RawJson | View::Quiet => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

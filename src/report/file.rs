@@ -1,0 +1,54 @@
+//! Files that appear whole or not at all.
+
+use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+/// Puts `content` at `path` by renaming a finished file onto it. What is no regular file (`/dev/stdout`, a pipe) is
+/// written to instead: renaming would do away with it.
+pub(super) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    match std::fs::metadata(path) {
+        Ok(there) if !there.is_file() => {
+            return std::fs::OpenOptions::new().write(true).open(path)?.write_all(content);
+        }
+        _ => {}
+    }
+    // A symbolic link stays one: its target is replaced.
+    let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // Other users' jobs read these files; the umask still applies.
+    let readable = std::fs::Permissions::from_mode(0o644);
+    let mut file = tempfile::Builder::new().prefix(".hakobi-").permissions(readable).tempfile_in(folder)?;
+    file.write_all(content)?;
+    file.persist(&target).map_err(|error| error.error)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_replaced_and_links_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (real, link) = (folder.path().join("real"), folder.path().join("link"));
+        std::fs::write(&real, "old").unwrap();
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        replace(&link, b"new").unwrap();
+        assert_eq!(std::fs::read(&real).unwrap(), b"new");
+        assert!(link.is_symlink());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+        assert_eq!(std::fs::metadata(&real).unwrap().permissions().mode() & 0o044, 0o044);
+    }
+
+    #[test]
+    fn devices_survive() {
+        replace(Path::new("/dev/null"), b"x").unwrap();
+        assert!(!std::fs::metadata("/dev/null").unwrap().is_file());
+    }
+
+    #[test]
+    fn a_missing_folder_is_an_error() {
+        assert!(replace(Path::new("/nonexistent/x"), b"x").is_err());
+    }
+}

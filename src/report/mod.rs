@@ -1,0 +1,37 @@
+//! Events → what the user sees: a live display, lines, JSON, the run report, the summary. The only writer to the terminal.
+//!
+//! `trace` puts the status stream together; `frame` and `screen` show it on a terminal, `plain` in lines, `raw` as JSON;
+//! `steps` keeps what became of the Dockerfile's steps for the run report in `run`.
+
+mod closing;
+mod display;
+mod error;
+mod file;
+mod frame;
+mod log;
+mod metadata;
+mod name;
+mod plain;
+mod raw;
+mod run;
+mod screen;
+mod steps;
+mod summary;
+mod task;
+mod terminal;
+#[cfg(test)]
+mod testing;
+mod text;
+mod trace;
+
+pub use error::error;
+pub use frame::Size;
+pub use metadata::{Metadata, remove_iid_file, write_iid_file};
+pub use run::{
+    ByteCounts, CacheMode, CacheReport, EngineReport, ImageReport, LayerCounts, Outcome, RunReport, Seconds, StepReport,
+    StepStatus, Store, StrategyUsed, TagReport, Tier, Transport,
+};
+pub use steps::{Location, StepResult, Steps};
+pub use summary::{print_summary, summary};
+pub use task::{Handle, spawn, spawn_on};
+pub use terminal::{Terminal, to_stderr, to_stdout};

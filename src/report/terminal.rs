@@ -1,0 +1,70 @@
+//! Where the display goes: standard error, or what a test gives instead.
+
+use std::io::{self, IsTerminal as _, Write};
+
+use super::frame::Size;
+use crate::event::Time;
+
+/// A writer with what a display must know of it.
+pub struct Terminal {
+    writer: Box<dyn Write + Send>,
+    size: Box<dyn Fn() -> Size + Send>,
+    clock: Box<dyn Fn() -> Time + Send>,
+    /// Whether someone looks at it: what `auto` goes by.
+    pub(super) is_live: bool,
+}
+
+impl Terminal {
+    /// Standard error.
+    #[must_use]
+    pub fn stderr() -> Self {
+        let term = console::Term::stderr();
+        let size = move || match term.size_checked() {
+            Some((rows, columns)) if rows > 0 && columns > 0 => Size { width: columns.into(), height: rows.into() },
+            // A terminal that does not say, like that of some CI systems.
+            _ => Size { width: 80, height: 24 },
+        };
+        Self::new(io::stderr(), size, Time::now, io::stderr().is_terminal())
+    }
+
+    /// Any writer, with its own size and clock.
+    #[must_use]
+    pub fn new(
+        writer: impl Write + Send + 'static,
+        size: impl Fn() -> Size + Send + 'static,
+        clock: impl Fn() -> Time + Send + 'static,
+        is_live: bool,
+    ) -> Self {
+        Self { writer: Box::new(writer), size: Box::new(size), clock: Box::new(clock), is_live }
+    }
+
+    pub(super) fn size(&self) -> Size {
+        (self.size)()
+    }
+
+    pub(super) fn now(&self) -> Time {
+        (self.clock)()
+    }
+
+    /// In one piece. That no one reads any more (a closed pipe) must not fail a build.
+    pub(super) fn write(&mut self, text: &str) {
+        if !text.is_empty() {
+            let _ = self.writer.write_all(text.as_bytes()).and_then(|()| self.writer.flush());
+        }
+    }
+}
+
+/// Writes to standard error what is not an event: an error's text, the summary.
+pub fn to_stderr(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// Writes to standard output what scripts read there.
+///
+/// # Errors
+/// Where it cannot be written: a script that misses its answer must learn of it.
+pub fn to_stdout(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}

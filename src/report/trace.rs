@@ -1,0 +1,201 @@
+//! What is known of every step so far: the status stream put together. The live display and the lines both read it.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::log::StepLog;
+use super::text;
+use crate::event::{BuildWarning, Progress, Status, Time, Vertex};
+
+/// All steps of a run.
+#[derive(Debug, Default)]
+pub(super) struct Trace {
+    entries: Vec<Entry>,
+    by_digest: HashMap<String, usize>,
+    order: Vec<usize>,
+    warnings: Vec<BuildWarning>,
+    // How far the daemon's clock is behind ours, in milliseconds; hakobi's own steps have our clock.
+    behind: Option<i64>,
+}
+
+/// A step.
+#[derive(Debug, Default)]
+pub(super) struct Entry {
+    /// Its name in one line.
+    pub title: String,
+    /// Whether its result was there.
+    pub cached: bool,
+    /// Why it failed.
+    pub error: Option<String>,
+    /// Its parts, in the order they began.
+    pub parts: Vec<Progress>,
+    /// What its command printed.
+    pub log: StepLog,
+    own: bool,
+    // Begin → end. A step may run more than once: a lazy layer is fetched when it is first needed.
+    intervals: BTreeMap<Time, Option<Time>>,
+}
+
+impl Entry {
+    /// Whether it ever began.
+    pub fn is_started(&self) -> bool {
+        !self.intervals.is_empty()
+    }
+
+    /// When it began last and when that ended.
+    pub fn last_interval(&self) -> Option<(Time, Option<Time>)> {
+        self.intervals.last_key_value().map(|(start, end)| (*start, *end))
+    }
+
+    /// Whether it ended, and was not begun again.
+    pub fn is_done(&self) -> bool {
+        self.last_interval().is_some_and(|(_, end)| end.is_some())
+    }
+
+    /// Whether it was stopped because something else failed.
+    pub fn is_canceled(&self) -> bool {
+        self.error.as_deref().is_some_and(|error| error.ends_with("context canceled"))
+    }
+
+    /// Whether it is what failed.
+    pub fn is_failed(&self) -> bool {
+        self.error.is_some() && !self.is_canceled()
+    }
+
+    /// Whether one of its parts has not ended.
+    pub fn has_open_part(&self) -> bool {
+        self.parts.iter().any(|part| part.completed.is_none())
+    }
+
+    fn update(&mut self, vertex: &Vertex) {
+        self.title = text::title(&vertex.name);
+        // The daemon repeats a step's announcement, without times, after it began.
+        let Some(started) = vertex.started else { return };
+        self.intervals.insert(started, vertex.completed);
+        self.cached = vertex.cached;
+        self.error = (!vertex.error.is_empty()).then(|| text::clean(&vertex.error));
+        if vertex.completed.is_some() {
+            self.log.flush();
+        }
+    }
+}
+
+impl Trace {
+    /// Takes in what is new. `now` is our clock's.
+    pub fn apply(&mut self, status: &Status, now: Time) {
+        for vertex in &status.vertexes {
+            self.vertex(vertex, now);
+        }
+        for part in &status.statuses {
+            let Some(entry) = self.by_digest.get(&part.vertex).map(|index| &mut self.entries[*index]) else { continue };
+            match entry.parts.iter_mut().find(|known| known.id == part.id) {
+                Some(known) => *known = part.clone(),
+                None if part.started.is_some() => entry.parts.push(part.clone()),
+                None => {}
+            }
+        }
+        for log in &status.logs {
+            let Some(entry) = self.by_digest.get(&log.vertex).map(|index| &mut self.entries[*index]) else { continue };
+            let at = entry.last_interval().map_or(0.0, |(start, _)| log.timestamp.seconds_since(start));
+            entry.log.push(&log.data, at);
+            if entry.is_done() {
+                entry.log.flush();
+            }
+        }
+        for warning in &status.warnings {
+            // A run may compile the same Dockerfile several times.
+            let same =
+                |known: &BuildWarning| (&known.short, &known.file, known.line) == (&warning.short, &warning.file, warning.line);
+            if !self.warnings.iter().any(same) {
+                self.warnings.push(warning.clone());
+            }
+        }
+    }
+
+    fn vertex(&mut self, vertex: &Vertex, now: Time) {
+        let next = self.entries.len();
+        let index = *self.by_digest.entry(vertex.digest.clone()).or_insert(next);
+        if index == next {
+            self.entries.push(Entry { own: vertex.digest.starts_with("hakobi:"), ..Entry::default() });
+        }
+        let entry = &mut self.entries[index];
+        let was_started = entry.is_started();
+        entry.update(vertex);
+        if entry.is_started() && !was_started {
+            self.order.push(index);
+        }
+        if let (false, None, Some(started)) = (entry.own, self.behind, vertex.completed.or(vertex.started)) {
+            self.behind = Some(now.0.as_millisecond() - started.0.as_millisecond());
+        }
+    }
+
+    /// How many steps are known, and how many of them ended.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.entries.len(), self.entries.iter().filter(|entry| entry.is_done()).count())
+    }
+
+    /// The step of this number.
+    pub fn entry(&self, index: usize) -> Option<&Entry> {
+        self.entries.get(index)
+    }
+
+    /// The steps that began, with their numbers, in that order.
+    pub fn started(&self) -> impl Iterator<Item = (usize, &Entry)> {
+        self.order.iter().map(|index| (*index, &self.entries[*index]))
+    }
+
+    /// What the frontend complained of, each once.
+    pub fn warnings(&self) -> &[BuildWarning] {
+        &self.warnings
+    }
+
+    /// Seconds that a step ran, until `now` if it still does. Times that overlap count once.
+    pub fn seconds(&self, entry: &Entry, now: Time) -> f64 {
+        let now = self.clock_of(entry, now);
+        let mut total = 0;
+        let mut covered = i64::MIN;
+        for (start, end) in &entry.intervals {
+            let start = start.0.as_millisecond().max(covered);
+            let end = end.map_or(now, |end| end.0.as_millisecond());
+            total += (end - start).max(0);
+            covered = covered.max(end);
+        }
+        total as f64 / 1000.0
+    }
+
+    /// Seconds that a part took, until `now` if it has not ended.
+    pub fn part_seconds(&self, entry: &Entry, part: &Progress, now: Time) -> f64 {
+        // A part left open by a step that failed does not go on.
+        let open_end =
+            entry.last_interval().and_then(|(_, end)| end).map_or(self.clock_of(entry, now), |end| end.0.as_millisecond());
+        let end = part.completed.map_or(open_end, |end| end.0.as_millisecond());
+        part.started.map_or(0.0, |start| (end - start.0.as_millisecond()).max(0) as f64 / 1000.0)
+    }
+
+    /// Seconds since the step's present run began.
+    pub fn seconds_of_run(&self, entry: &Entry, now: Time) -> f64 {
+        let now = self.clock_of(entry, now);
+        entry.last_interval().map_or(0.0, |(start, _)| (now - start.0.as_millisecond()).max(0) as f64 / 1000.0)
+    }
+
+    fn clock_of(&self, entry: &Entry, now: Time) -> i64 {
+        now.0.as_millisecond() - if entry.own { 0 } else { self.behind.unwrap_or(0) }
+    }
+
+    /// Makes lines of what running steps printed without ending the line, where that began `older` seconds ago.
+    pub fn flush_open_lines(&mut self, older: f64, now: Time) {
+        for index in &self.order {
+            let entry = &self.entries[*index];
+            let Some(since) = entry.log.open_since() else { continue };
+            if self.seconds_of_run(entry, now) - since >= older {
+                self.entries[*index].log.flush();
+            }
+        }
+    }
+
+    /// Lets go of the logs of steps that ended well.
+    pub fn trim(&mut self) {
+        for entry in self.entries.iter_mut().filter(|entry| entry.is_done() && !entry.is_failed()) {
+            entry.log.forget();
+        }
+    }
+}
