@@ -1,4 +1,5 @@
 //! The registry client and the push, against a real registry, a scripted one, and an ECR in this process.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
 
@@ -10,6 +11,8 @@ mod faults;
 mod fixtures;
 #[path = "registry/helpers.rs"]
 mod helpers;
+#[path = "registry/reads.rs"]
+mod reads;
 #[path = "registry/real.rs"]
 mod real;
 #[path = "registry/tls.rs"]

@@ -41,7 +41,7 @@ async fn a_missing_repository_is_named_or_made_as_asked() {
     let fake = EcrFake::start().await;
     let registries = ecr_registries(&fake);
     let target = repository(HOST, "team/new").tag("1");
-    let error = push::preflight(&registries, &[target.clone()], &PushSettings::default()).await.unwrap_err();
+    let error = push::preflight(&registries, std::slice::from_ref(&target), &PushSettings::default()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Push);
     assert!(
         error
@@ -59,7 +59,7 @@ async fn a_missing_repository_is_named_or_made_as_asked() {
         ..PushSettings::default()
     };
     for created in [1, 0] {
-        let allowed = push::preflight(&registries, &[target.clone()], &settings).await.unwrap();
+        let allowed = push::preflight(&registries, std::slice::from_ref(&target), &settings).await.unwrap();
         assert_eq!((allowed.push.len(), allowed.created.len()), (1, created));
     }
     let made = fake.repository("team/new").unwrap();

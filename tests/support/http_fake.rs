@@ -1,6 +1,5 @@
 //! A small HTTP server on a loopback port, scripted by a function, and a forwarder to a real registry.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -97,7 +96,7 @@ pub async fn some_body(body: &mut Incoming, enough: usize) -> Vec<u8> {
 }
 
 /// Sends a request on to `upstream` (`host:port`) with its path rewritten, and its answer back with `Location` leading to
-/// `own`. `strip` are paths as upstream and as its user know them.
+/// `own`. Repositories lie under `prefix` there, which ends with a slash or is empty.
 pub async fn forward(request: Request<Incoming>, upstream: &str, own: &str, prefix: &str, login: Option<(&str, &str)>) -> Say {
     let (parts, incoming) = request.into_parts();
     let path = parts.uri.path_and_query().map_or("/v2/", |path| path.as_str());
@@ -130,15 +129,10 @@ pub async fn forward(request: Request<Incoming>, upstream: &str, own: &str, pref
         if name == "location" {
             let text = value.to_str().expect("a location").replace(&format!("http://{upstream}"), &format!("http://{own}"));
             builder = builder.header(name, text.replacen(&format!("/v2/{prefix}"), "/v2/", 1));
-        } else if name == "content-length" && parts.method == "HEAD" {
-            builder = builder.header(name, value);
-        } else if name != "content-length" {
+        } else if name != "content-length" || parts.method == "HEAD" {
             builder = builder.header(name, value);
         }
     }
     let Ok(body) = received.bytes().await else { return Say::Cut };
     Say::This(builder.body(Full::new(body)).expect("an answer"))
 }
-
-/// For services that cannot fail.
-pub type Never = Infallible;
