@@ -87,6 +87,53 @@ impl InlineCache {
         self.records.iter().map(|record| record.results.len() + record.chains.len()).sum()
     }
 
+    /// Gives each step on the image's own chain of layers its result, where the daemon left it out: it exports the records of
+    /// all steps, but of some it forgets which layer they made.
+    ///
+    /// `base_inputs` are the steps from the first to the last, each with the input that its layer lies on; the image's last
+    /// layers are theirs, one each. The records of the last step are those that no other needs; from there the chain goes
+    /// down by each step's base input alone, so that no record of another stage is met. Nothing is changed unless everything
+    /// adds up: every step has records, none of them stands at two places, and whatever result the daemon did give is the
+    /// same.
+    #[must_use]
+    pub fn completed(&self, base_inputs: &[usize], layers: usize) -> Self {
+        self.chain_results(base_inputs, layers).unwrap_or_else(|| self.clone())
+    }
+
+    fn chain_results(&self, base_inputs: &[usize], layers: usize) -> Option<Self> {
+        let first = layers.checked_sub(base_inputs.len())?;
+        let needed: BTreeSet<usize> =
+            self.records.iter().flat_map(|record| record.inputs.iter().flatten().map(|link| link.link)).collect();
+        let mut step: BTreeSet<usize> = (0..self.records.len()).filter(|index| !needed.contains(index)).collect();
+        let mut layer_of: BTreeMap<usize, usize> = BTreeMap::new();
+        for (place, base_input) in base_inputs.iter().enumerate().rev() {
+            if step.is_empty() {
+                return None;
+            }
+            let mut below = BTreeSet::new();
+            for index in step {
+                if layer_of.insert(index, first + place).is_some() {
+                    return None;
+                }
+                if place > 0 {
+                    below.extend(self.records[index].inputs.get(*base_input)?.iter().map(|link| link.link));
+                }
+            }
+            step = below;
+        }
+        let mut out = self.clone();
+        for (index, layer) in layer_of {
+            let record = &mut out.records[index];
+            if record.results.iter().any(|result| result.layer != layer) || !record.chains.is_empty() {
+                return None;
+            }
+            if record.results.is_empty() {
+                record.results.push(LayerResult { layer, other: BTreeMap::new() });
+            }
+        }
+        Some(out)
+    }
+
     /// Adds what `older` knows of the first `shared` layers, which both images have.
     #[must_use]
     pub fn merge(&self, older: &Self, shared: usize) -> Self {
@@ -264,6 +311,26 @@ mod tests {
         let merged = newer.merge(&older, 2);
         let digests: Vec<&str> = merged.records.iter().map(|record| &*record.digest).collect();
         assert_eq!(digests, ["base", "new copy", "run"]);
+    }
+
+    #[test]
+    fn forgotten_results_of_the_chain_are_filled_in() {
+        // FROM base; RUN a; COPY --from=other x; RUN b, where `other` is FROM the same base with a step of its own.
+        let records = serde_json::json!([
+            {"digest": "base"},
+            {"digest": "a", "inputs": [[{"link": 0}]], "layers": [{"layer": 1}]},
+            {"digest": "other", "inputs": [[{"link": 0}]]},
+            {"digest": "copy", "inputs": [[{"link": 1}], [{"link": 2, "selector": "s"}, {"link": 5}]]},
+            {"digest": "b", "inputs": [[{"link": 3}]]},
+            {"digest": "content"},
+        ]);
+        let done = cache(records.clone()).completed(&[0, 0, 0], 4);
+        let layers: Vec<Option<usize>> =
+            done.records.iter().map(|record| record.results.first().map(|result| result.layer)).collect();
+        assert_eq!(layers, [None, Some(1), None, Some(2), Some(3), None]);
+        // A result that contradicts, or steps that do not add up, leave everything as it was.
+        assert_eq!(cache(records.clone()).completed(&[0, 0, 0], 5), cache(records.clone()));
+        assert_eq!(cache(records.clone()).completed(&[0, 0, 0, 0, 0], 6), cache(records));
     }
 
     #[test]

@@ -41,6 +41,14 @@ pub struct Known {
     by_diff_id: HashMap<DiffId, (Descriptor, Repository)>,
 }
 
+impl KnownImage {
+    /// The image by its digest.
+    #[must_use]
+    pub fn reference(&self) -> ImageRef {
+        self.repository.digest(&self.raw.digest())
+    }
+}
+
 impl Known {
     /// Takes in an image's layers. The first image that has a layer is the one it is taken from.
     pub fn add(&mut self, image: &KnownImage) {

@@ -166,7 +166,8 @@ impl Run<'_> {
         if let Some(release) = release {
             let at = Instant::now();
             // The image came out of the daemon under a name of our own, which goes whatever comes of the push.
-            let done = release.push(&self.docker, self.annotations(), &cache.latest, inline).await?;
+            let steps = graph.as_ref().map(|graph| graph.chain(graph.result())).unwrap_or_default();
+            let done = release.push(&self.docker, self.annotations(), &cache.latest, inline, &steps).await?;
             built.report.seconds.push = at.elapsed().as_secs_f64();
             if let Some(save_to) = cache.save_to.filter(|_| inline)
                 && let Some(graph) = &graph
@@ -214,8 +215,11 @@ impl Run<'_> {
                                 self.events.note(format!("no image at {latest} yet: there is no cache to start from"));
                             }
                             Ok(found) => {
-                                if !found.is_empty() {
+                                if reference == latest {
                                     cache.imports.push(self.import(reference));
+                                } else {
+                                    // One import for each: BuildKit gives the images of an index one name, and then loses some.
+                                    cache.imports.extend(found.iter().map(|image| self.import(&image.reference())));
                                 }
                                 into.extend(found);
                             }

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::domain::{Descriptor, INLINE_CACHE_KEY, ImageRef, Index, InlineCache, RawManifest, media_type};
 use crate::error::{Error, Result};
+use crate::graph::Step;
 use crate::handover::{Composed, KnownImage};
 use crate::push::Pusher;
 use crate::transfer::BytesSource;
@@ -28,22 +29,27 @@ pub fn cache_reference(latest: &ImageRef) -> ImageRef {
     latest.repository.tag(&format!("{tag}{CACHE_SUFFIX}"))
 }
 
-/// The image with the cache records of `older` that its own lack, for the layers that both have from the base up.
+/// The image with all the cache records that can be had: its own, completed along its chain of steps, and those of `older`
+/// that its own lack, for the layers that both have from the base up.
 ///
 /// # Errors
 /// If its configuration or manifest cannot be written anew.
-pub fn with_carried_cache(image: &Composed, older: Option<&KnownImage>) -> Result<Composed> {
-    let own = image.inline_cache.as_deref().and_then(InlineCache::decode).unwrap_or_default();
-    let Some(older) = older else { return Ok(image.clone()) };
-    let Some(carried) = older.inline_cache.as_deref().and_then(InlineCache::decode) else { return Ok(image.clone()) };
-    let shared = image.diff_ids.iter().zip(&older.diff_ids).take_while(|(a, b)| a == b).count();
-    let merged = own.merge(&carried, shared);
-    if merged.results() <= own.results() {
+pub fn with_whole_cache(image: &Composed, steps: &[Step], older: Option<&KnownImage>) -> Result<Composed> {
+    let Some(own) = image.inline_cache.as_deref().and_then(InlineCache::decode) else { return Ok(image.clone()) };
+    let base_inputs: Vec<usize> = steps.iter().map(|step| step.base_input).collect();
+    let mut whole = own.completed(&base_inputs, image.diff_ids.len());
+    if let Some(older) = older
+        && let Some(carried) = older.inline_cache.as_deref().and_then(InlineCache::decode)
+    {
+        let shared = image.diff_ids.iter().zip(&older.diff_ids).take_while(|(a, b)| a == b).count();
+        whole = whole.merge(&carried, shared);
+    }
+    if whole.results() <= own.results() {
         return Ok(image.clone());
     }
     let broken = |error: serde_json::Error| Error::push("the image's configuration cannot be written anew").because(&error);
     let mut config: serde_json::Map<String, Value> = serde_json::from_slice(&image.config).map_err(broken)?;
-    let encoded = merged.encode();
+    let encoded = whole.encode();
     config.insert(INLINE_CACHE_KEY.to_owned(), Value::String(encoded.clone()));
     let config = Bytes::from(serde_json::to_vec(&config).map_err(broken)?);
     let mut manifest: serde_json::Map<String, Value> = serde_json::from_slice(&image.manifest.bytes).map_err(broken)?;

@@ -8,5 +8,5 @@
 mod index;
 mod stages;
 
-pub use index::{CACHE_SUFFIX, STAGE_ANNOTATION, cache_reference, put_index, with_carried_cache};
+pub use index::{CACHE_SUFFIX, STAGE_ANNOTATION, cache_reference, put_index, with_whole_cache};
 pub use stages::{Executed, StageSaver, stages_to_save};
