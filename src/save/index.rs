@@ -6,18 +6,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::Value;
 
+use super::joined::{Part, join};
 use crate::domain::{Descriptor, INLINE_CACHE_KEY, ImageRef, Index, InlineCache, RawManifest, media_type};
 use crate::error::{Error, Result};
 use crate::graph::Step;
-use crate::handover::{Composed, KnownImage};
+use crate::handover::{Composed, JOINED_ANNOTATION, KnownImage, STAGE_ANNOTATION};
 use crate::push::Pusher;
 use crate::transfer::BytesSource;
 
 /// What is put behind a tag for the index beside it.
 pub const CACHE_SUFFIX: &str = "-cache";
-
-/// Which stage an image of the index is of; empty for the released image itself.
-pub const STAGE_ANNOTATION: &str = "dev.hakobi.stage";
 
 /// Where the index of an image stands, if nothing else is said.
 #[must_use]
@@ -61,19 +59,29 @@ pub fn with_whole_cache(image: &Composed, steps: &[Step], older: Option<&KnownIm
     Ok(Composed { manifest, config, inline_cache: Some(encoded), ..image.clone() })
 }
 
-/// Puts an index of these images, by stage, and of those of the last index that are still of use; gives the number of blobs
-/// that were new.
+/// Puts an index of these images, by stage (the released one first), and of those of the last index that are still of use;
+/// gives the number of blobs that were new.
 ///
 /// # Errors
 /// If the registry does not take it.
-pub async fn put_index(
-    pusher: &Pusher,
-    reference: &ImageRef,
-    images: Vec<(String, Composed)>,
-    kept: &[KnownImage],
-) -> Result<u64> {
+pub async fn put_index(pusher: &Pusher, reference: &ImageRef, images: &[(String, Composed)], kept: &[KnownImage]) -> Result<u64> {
     let mut manifests = Vec::new();
     let mut children = Vec::new();
+    let parts = images
+        .iter()
+        .map(|(_, image)| Part { layers: &image.layers, diff_ids: &image.diff_ids, inline_cache: image.inline_cache.as_deref() })
+        .chain(kept.iter().map(|image| Part {
+            layers: &image.manifest.layers,
+            diff_ids: &image.diff_ids,
+            inline_cache: image.inline_cache.as_deref(),
+        }));
+    if let Some((joined, config)) = join(&parts.collect::<Vec<_>>()) {
+        pusher.upload(Arc::new(BytesSource::new(config)), None);
+        let released = images.first().map(|(_, image)| image.manifest.digest().to_string()).unwrap_or_default();
+        manifests
+            .push(Descriptor { annotations: BTreeMap::from([(JOINED_ANNOTATION.to_owned(), released)]), ..joined.descriptor() });
+        children.push(joined);
+    }
     for (stage, image) in images {
         pusher.upload(Arc::new(BytesSource::new(image.config.clone())), None);
         for layer in &image.layers {
@@ -81,10 +89,10 @@ pub async fn put_index(
         }
         manifests.push(Descriptor {
             platform: Some(image.platform.clone().into()),
-            annotations: BTreeMap::from([(STAGE_ANNOTATION.to_owned(), stage)]),
+            annotations: BTreeMap::from([(STAGE_ANNOTATION.to_owned(), stage.clone())]),
             ..image.manifest.descriptor()
         });
-        children.push(image.manifest);
+        children.push(image.manifest.clone());
     }
     for image in kept {
         manifests.push(Descriptor { annotations: image.annotations.clone(), ..image.raw.descriptor() });
