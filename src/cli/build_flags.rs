@@ -13,20 +13,17 @@ const RUN: &str = "How RUN runs";
 /// `build`.
 pub fn build() -> Command {
     Command::new("build")
-        .about("Build an image, and push it")
-        .long_about(
-            "Build an image as `docker build` does, and push it. Flags of `docker build` have their own names and meanings.",
-        )
+        .about("Build an image as `docker build` does, and push it")
+        .override_usage("hakobi build [OPTIONS] CONTEXT")
         .after_help(
-            "Without --push, --load and --output the image is put into the daemon.\n\
+            "With none of --push, --load and --output the image is put into the daemon.\n\
              Every option can also be given as a variable: --build-arg is HAKOBI_BUILD_ARG (lists by newline).",
         )
         .args_override_self(true)
         .arg(
             Arg::new("context")
                 .value_name("CONTEXT")
-                .help("The build context: a directory, a git or http(s) URL, or `-` for a tar on standard input")
-                .help_heading(SOURCE),
+                .help("The build context: a directory, a git or http(s) URL, or `-` for a tar on standard input"),
         )
         .args(source().into_iter().map(|arg| arg.help_heading(SOURCE)))
         .args(result().into_iter().map(|arg| arg.help_heading(RESULT)))

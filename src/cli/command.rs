@@ -26,13 +26,9 @@ pub fn hakobi() -> Command {
         .disable_help_subcommand(true)
         .args_override_self(true)
         .arg(
-            text("host", "URL", "The Docker daemon: unix://PATH, tcp://HOST:PORT or ssh://USER@HOST")
+            text("host", "URL", "The Docker daemon [default: DOCKER_HOST, DOCKER_CONTEXT, or docker's current context]")
                 .short('H')
-                .global(true)
-                .long_help(
-                    "The Docker daemon: unix://PATH, tcp://HOST:PORT or ssh://USER@HOST. Where it is not given: DOCKER_HOST, then \
-                     DOCKER_CONTEXT, then the current context of Docker's config.json.",
-                ),
+                .global(true),
         )
         .subcommand(build_flags::build())
         .subcommand(push())
@@ -61,10 +57,7 @@ fn push() -> Command {
 fn promote() -> Command {
     Command::new("promote")
         .about("Give an image in a registry another tag: a release, or the way back")
-        .long_about(
-            "Give an image in a registry another tag: a release, or the way back. Copies by digest, also to another repository or \
-             account; nothing is built and no daemon is asked.",
-        )
+        .after_help("Copies by digest, also to another repository or account; nothing is built and no daemon is asked.")
         .args_override_self(true)
         .arg(Arg::new("source").value_name("SRC").help("The image: HOST/NAME:TAG or HOST/NAME@sha256:…").required(true))
         .arg(
@@ -75,7 +68,8 @@ fn promote() -> Command {
                 .action(ArgAction::Append),
         )
         .args(progress())
-        .args(pushes())
+        // It moves layers as they are.
+        .args(pushes().into_iter().filter(|arg| arg.get_id() != "compression"))
         .args(registries())
 }
 

@@ -1,6 +1,6 @@
 //! The command line: flags, the environment and Docker's configuration become [`Settings`], once.
 //!
-//! The only user of clap and of the environment. [`command`] and [`build_flags`] declare, the other files resolve: each flag's
+//! The only user of clap and of the environment. `command` and `build_flags` declare, the other files resolve: each flag's
 //! meaning is the one `docker build` gives it.
 
 mod build;

@@ -31,14 +31,25 @@ impl Client {
     /// # Errors
     /// If the registry refuses or cannot be reached.
     pub async fn has(&self, digest: &Digest) -> Result<bool> {
+        self.blob_size(digest).await.map(|size| size.is_some())
+    }
+
+    /// The size of this blob, in bytes, if the repository has it. A registry that does not say counts as one that has not.
+    ///
+    /// # Errors
+    /// If the registry refuses or cannot be reached.
+    pub async fn blob_size(&self, digest: &Digest) -> Result<Option<u64>> {
         let what = format!("looking for the blob {digest}");
         let host = &*self.host;
         let url = host.url(&format!("{}/blobs/{digest}", self.repository.path)).await?;
         let scope = Scope::pull(&self.repository.path);
         let make = |client: &reqwest::Client, url: Url| client.head(url);
         match host.send(&what, &self.repository, &scope, &url, host.shared.patience.stall, make).await? {
-            Reply::Ok(_) => Ok(true),
-            Reply::Refused(refusal) if refusal.status == 404 => Ok(false),
+            Reply::Ok(response) => {
+                let length = response.headers().get(reqwest::header::CONTENT_LENGTH);
+                Ok(length.and_then(|length| length.to_str().ok()?.parse().ok()))
+            }
+            Reply::Refused(refusal) if refusal.status == 404 => Ok(None),
             Reply::Refused(refusal) => Err(refusal.error(&what, &self.repository).needs("ecr:BatchCheckLayerAvailability")),
         }
     }

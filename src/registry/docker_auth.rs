@@ -4,9 +4,11 @@ use reqwest::Url;
 
 use super::auth::Token;
 use super::credentials::{Credential, Found, canonical_host};
+use super::ecr::EcrHost;
 use super::error::Result;
 use super::http::redact;
 use super::registries::Registries;
+use crate::domain::RegistryHost;
 
 impl Registries {
     /// What a registry is logged in to with, by any of its names (`registry-1.docker.io`, `https://index.docker.io/v1/`).
@@ -34,12 +36,21 @@ impl Registries {
         })
     }
 
+    /// The login that AWS gives to an ECR registry; `None` for any other registry.
+    ///
+    /// # Errors
+    /// If AWS gives none.
+    pub async fn aws_login(&self, host: &RegistryHost) -> Result<Option<Credential>> {
+        let Some(ecr) = EcrHost::parse(host) else { return Ok(None) };
+        Ok(Some(self.shared().ecr.login(host, &ecr).await?.credential))
+    }
+
     /// Tries the login of a registry. What it was logged in with, or `None` where nothing is known and the registry asks for
     /// nothing.
     ///
     /// # Errors
     /// If the registry refuses the login or cannot be reached.
-    pub async fn check_login(&self, host: &crate::domain::RegistryHost) -> Result<Option<Found>> {
+    pub async fn check_login(&self, host: &RegistryHost) -> Result<Option<Found>> {
         use super::auth::Scope;
         let found = self.shared().login(host).await?.map(|(found, _)| found);
         let registry = self.host(host);

@@ -38,10 +38,16 @@ pub enum Kind {
 
 /// A failure at a registry.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{what} at {place} failed{}{}", self.tries(), self.why())]
+#[error("{} at {} failed{}{}", self.details.what, self.details.place, self.tries(), self.why())]
 pub struct Error {
     /// The sort of failure.
     pub kind: Kind,
+    // Boxed, so that results stay small.
+    details: Box<Details>,
+}
+
+#[derive(Debug, Clone)]
+struct Details {
     what: String,
     place: String,
     cause: String,
@@ -58,8 +64,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// Something failed somewhere: `pushing tag 1`, `ghcr.io/team/app`.
     pub(super) fn new(kind: Kind, what: impl Into<String>, place: impl Into<String>) -> Self {
-        Self {
-            kind,
+        let details = Details {
             what: what.into(),
             place: place.into(),
             cause: String::new(),
@@ -68,76 +73,82 @@ impl Error {
             action: None,
             attempts: 1,
             seconds: 0,
-        }
+        };
+        Self { kind, details: Box::new(details) }
     }
 
     /// The same in a repository.
     pub(super) fn at(kind: Kind, what: impl Into<String>, repository: &Repository) -> Self {
         let mut error = Self::new(kind, what, repository.to_string());
-        error.host = Some(repository.host.clone());
-        error.repository = Some(repository.clone());
+        error.details.host = Some(repository.host.clone());
+        error.details.repository = Some(repository.clone());
         error
     }
 
     /// The same at a registry as a whole.
     pub(super) fn on(kind: Kind, what: impl Into<String>, host: &RegistryHost) -> Self {
         let mut error = Self::new(kind, what, host.to_string());
-        error.host = Some(host.clone());
+        error.details.host = Some(host.clone());
         error
+    }
+
+    /// A fault of hakobi's own.
+    pub(crate) fn internal(cause: &str) -> Self {
+        Self::new(Kind::Local, "pushing", "this machine").because(cause)
     }
 
     /// Why.
     pub(super) fn because(mut self, cause: &str) -> Self {
-        self.cause = cause.trim().to_owned();
+        self.details.cause = cause.trim().to_owned();
         self
     }
 
     /// The IAM action that ECR wants for it.
     pub(super) fn needs(mut self, action: &'static str) -> Self {
-        self.action = Some(action);
+        self.details.action = Some(action);
         self
     }
 
     /// How often it was tried, over how long.
     pub(super) fn tried(mut self, attempts: u32, over: std::time::Duration) -> Self {
-        self.attempts = attempts;
-        self.seconds = over.as_secs();
+        self.details.attempts = attempts;
+        self.details.seconds = over.as_secs();
         self
     }
 
     /// What failed, in other words, at the same place.
     pub(super) fn doing(mut self, what: impl Into<String>) -> Self {
-        self.what = what.into();
+        self.details.what = what.into();
         self
     }
 
     /// Puts in where it failed, where only the cause was known.
     pub(super) fn within(mut self, repository: &Repository) -> Self {
-        self.place = repository.to_string();
-        self.host = Some(repository.host.clone());
-        self.repository = Some(repository.clone());
+        self.details.place = repository.to_string();
+        self.details.host = Some(repository.host.clone());
+        self.details.repository = Some(repository.clone());
         self
     }
 
     /// The same where it was the registry's as a whole.
     pub(super) fn without_repository(mut self) -> Self {
-        if let Some(host) = &self.host {
-            self.place = host.to_string();
+        if let Some(host) = &self.details.host {
+            self.details.place = host.to_string();
         }
-        self.repository = None;
+        self.details.repository = None;
         self
     }
 
     /// The repository, where the failure is one repository's.
     #[must_use]
     pub fn repository(&self) -> Option<&Repository> {
-        self.repository.as_ref()
+        self.details.repository.as_ref()
     }
 
     /// Why, as far as it is known.
     #[must_use]
     pub fn cause(&self) -> &str {
-        &self.cause
+        &self.details.cause
     }
 
     /// Whether the same may work a little later.
@@ -146,25 +157,25 @@ impl Error {
     }
 
     fn tries(&self) -> String {
-        match self.attempts {
+        match self.details.attempts {
             0 | 1 => String::new(),
-            attempts => format!(" after {attempts} attempts in {} s", self.seconds),
+            attempts => format!(" after {attempts} attempts in {} s", self.details.seconds),
         }
     }
 
     fn why(&self) -> String {
-        if self.cause.is_empty() { String::new() } else { format!(": {}", self.cause) }
+        if self.details.cause.is_empty() { String::new() } else { format!(": {}", self.details.cause) }
     }
 
     /// What the user can do about it.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
-        let host = self.host.as_ref()?;
+        let host = self.details.host.as_ref()?;
         let ecr = EcrHost::parse(host);
         match (self.kind, ecr) {
             (Kind::Unauthorized | Kind::Denied, Some(_)) => {
-                let action = self.action.unwrap_or("ecr:GetAuthorizationToken");
-                let resource = match (&self.repository, action) {
+                let action = self.details.action.unwrap_or("ecr:GetAuthorizationToken");
+                let resource = match (&self.details.repository, action) {
                     (Some(repository), action) if action != "ecr:GetAuthorizationToken" => {
                         format!(" on the repository `{}`", repository.path)
                     }
@@ -178,7 +189,7 @@ impl Error {
                     .to_owned(),
             ),
             (Kind::RepositoryMissing, Some(ecr)) => {
-                let path = self.repository.as_ref().map_or("NAME", |repository| repository.path.as_str());
+                let path = self.details.repository.as_ref().map_or("NAME", |repository| repository.path.as_str());
                 Some(format!(
                     "make it with `aws ecr create-repository --region {} --repository-name {path}`, or pass `--create-repository`",
                     ecr.region
@@ -229,7 +240,7 @@ mod tests {
     fn hints_name_the_command_or_the_action() {
         let hint = |kind, text: &str, action: Option<&'static str>| {
             let mut error = Error::at(kind, "x", &repository(text));
-            error.action = action;
+            error.details.action = action;
             user::Error::from(error).hint_text().unwrap_or_default().to_owned()
         };
         let ecr = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/team/app";

@@ -130,8 +130,8 @@ impl Plain {
         printed.lines = entry.log.count();
         printed.state = state(entry);
         printed.ended = false;
-        // Remote caches report on parts after their step ended: the last word waits for them.
-        if entry.is_done() && (last || !entry.has_open_part()) {
+        // Remote caches report on parts after their step ended: the last word waits for them. A failure's does not.
+        if entry.is_done() && (last || entry.error.is_some() || !entry.has_open_part()) {
             out.push_str(&ending(self.paint, printed.number, trace, entry, now));
             printed.ended = true;
             self.current = None;

@@ -33,7 +33,9 @@ impl Screen {
         }
         let home = self.home(size);
         self.drawn.clear();
-        format!("{home}\u{1b}[J")
+        // The first line by itself: tmux takes a clearing from the top left corner for a cleared screen, and moves the
+        // picture into its history.
+        format!("{home}\u{1b}[2K\u{1b}[1B\u{1b}[J\u{1b}[1A")
     }
 
     /// Back to where the drawn lines begin. A terminal that became narrower has wrapped them.

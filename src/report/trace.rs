@@ -164,8 +164,10 @@ impl Trace {
 
     /// Seconds that a part took, until `now` if it has not ended.
     pub fn part_seconds(&self, entry: &Entry, part: &Progress, now: Time) -> f64 {
-        let now = self.clock_of(entry, now);
-        let end = part.completed.map_or(now, |end| end.0.as_millisecond());
+        // A part left open by a step that failed does not go on.
+        let open_end =
+            entry.last_interval().and_then(|(_, end)| end).map_or(self.clock_of(entry, now), |end| end.0.as_millisecond());
+        let end = part.completed.map_or(open_end, |end| end.0.as_millisecond());
         part.started.map_or(0.0, |start| (end - start.0.as_millisecond()).max(0) as f64 / 1000.0)
     }
 

@@ -1,5 +1,6 @@
 //! Streams of blob bytes: where they come from, how they are verified, compressed and kept while they move.
 
+pub mod compress;
 mod source;
 mod spool;
 

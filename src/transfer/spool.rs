@@ -37,6 +37,7 @@ impl State {
 /// The readers' side. The file is removed when the last handle is gone.
 #[derive(Clone)]
 pub struct Spool {
+    id: u64,
     path: Arc<tempfile::TempPath>,
     state: watch::Receiver<State>,
 }
@@ -58,7 +59,20 @@ impl Spool {
         let (file, path) = tempfile::Builder::new().prefix("hakobi-blob-").tempfile_in(directory)?.into_parts();
         let (sender, receiver) = watch::channel(State::Growing(0));
         let writer = SpoolWriter { file: File::from_std(file), hasher: Hasher::default(), written: 0, state: sender };
-        Ok((writer, Self { path: Arc::new(path), state: receiver }))
+        Ok((writer, Self { id: rand::random(), path: Arc::new(path), state: receiver }))
+    }
+
+    /// Tells this spool from all others of the run.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Waits until this many bytes are there, or the blob is whole with fewer; says whether they are.
+    pub async fn grown_to(&self, bytes: u64) -> bool {
+        let mut state = self.state.clone();
+        let enough = state.wait_for(|state| !matches!(state, State::Growing(written) if *written < bytes)).await;
+        enough.is_ok_and(|state| state.written().is_some_and(|written| written >= bytes))
     }
 }
 

@@ -57,7 +57,7 @@ fn plain_from_beginning_to_end() {
 #[test]
 fn live_leaves_the_whole_list_and_the_failing_log() {
     let out = shown(ProgressMode::Tty, false);
-    let last = out.rsplit("\u{1b}[J").next().unwrap();
+    let last = out.rsplit("\u{1b}[J\u{1b}[1A").next().unwrap();
     insta::assert_snapshot!(last);
     assert!(out.ends_with(last) && !last.contains('\u{1b}'));
 }
@@ -67,7 +67,7 @@ fn live_without_colour_only_moves_the_cursor() {
     let out = shown(ProgressMode::Tty, false);
     for sequence in out.split('\u{1b}').skip(1) {
         let end = sequence.find(|c: char| c.is_ascii_alphabetic()).unwrap();
-        assert!(["A", "K", "J", "l", "h"].contains(&&sequence[end..=end]), "{sequence:?}");
+        assert!(["A", "B", "K", "J", "l", "h"].contains(&&sequence[end..=end]), "{sequence:?}");
     }
     assert_eq!(out.matches("\u{1b}[?25l").count(), out.matches("\u{1b}[?25h").count());
     assert!(shown(ProgressMode::Tty, true).contains("\u{1b}[36m"));
@@ -77,7 +77,7 @@ fn live_without_colour_only_moves_the_cursor() {
 fn notes_stand_above_the_live_display() {
     let out = shown(ProgressMode::Tty, false);
     let (before, after) = out.split_once("note: no cached image at s3://bucket/x yet\n").unwrap();
-    assert!(before.ends_with("\u{1b}[J"));
+    assert!(before.ends_with("\u{1b}[J\u{1b}[1A"));
     assert!(after.starts_with("\u{1b}[?25l\r[+] Building"));
 }
 

@@ -76,3 +76,14 @@ fn colour_marks_faults_only() {
     script.fail("a", "[2/2] RUN a", 0.0, 1.0, "exit code: 1");
     assert!(printed(&script, true).contains("#1 \u{1b}[31mERROR: exit code: 1\u{1b}[0m\n"));
 }
+
+#[test]
+fn a_failure_does_not_wait_for_its_parts() {
+    let mut script = Script::new();
+    script.begin("a", "pushing layers", 0.0);
+    script.progress(0.1, part("a", "sha256:ab", 1, 2, None));
+    script.fail("a", "pushing layers", 0.0, 0.2, "denied");
+    script.run("b", "[2/2] RUN b", 0.3, 0.4);
+    let out = printed(&script, false);
+    assert!(out.find("#1 ERROR: denied") < out.find("#2 [2/2]"), "{out}");
+}

@@ -1,0 +1,172 @@
+//! The image that will be put into registries, from what the daemon handed over.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde_json::Value;
+use tokio::io::AsyncReadExt;
+
+use super::intake::{Inner, Intake};
+use super::transcode::{self, Format};
+use crate::domain::{Descriptor, DiffId, Digest, ImageConfig, Platform, RawManifest, media_type};
+use crate::error::{Error, Result};
+use crate::settings::Compression;
+use crate::transfer::BlobSource;
+
+/// Largest image configuration taken, in bytes.
+const CONFIG_LIMIT: u64 = 16 << 20;
+
+/// One image, ready to be put once its blobs are there.
+#[derive(Debug, Clone)]
+pub struct Composed {
+    /// Its manifest.
+    pub manifest: RawManifest,
+    /// Its configuration.
+    pub config: Bytes,
+    /// Of its layers.
+    pub diff_ids: Vec<DiffId>,
+    /// As the registries have them.
+    pub layers: Vec<Descriptor>,
+    /// What it is for.
+    pub platform: Platform,
+    /// Its inline cache, as it stands in the configuration.
+    pub inline_cache: Option<String>,
+}
+
+impl Intake {
+    /// The images that came under this name: one, or those of an index.
+    ///
+    /// # Errors
+    /// If something of them did not come.
+    pub async fn compose(&self, name: &str, annotations: &BTreeMap<String, String>) -> Result<Vec<Composed>> {
+        let inner = self.inner();
+        let manifests = inner.state().manifests.get(name).cloned().unwrap_or_default();
+        let top = manifests.get("image").ok_or_else(|| Error::push("the daemon handed over no manifest"))?;
+        if !top.is_index() {
+            return Ok(vec![Box::pin(image(inner, top, annotations)).await?]);
+        }
+        let index =
+            top.index().map_err(|error| Error::push("the daemon handed over an index that cannot be read").because(&error))?;
+        let mut out = Vec::new();
+        for child in index.manifests {
+            // Attestations have no platform to run on, and are not asked for.
+            if child.platform.as_ref().is_some_and(|platform| platform.platform.os == "unknown") {
+                continue;
+            }
+            if let Some(raw) = manifests.get(&child.digest.to_string()) {
+                out.push(Box::pin(image(inner, raw, annotations)).await?);
+            }
+        }
+        if out.is_empty() { Err(Error::push("the daemon handed over an index without images")) } else { Ok(out) }
+    }
+}
+
+async fn image(inner: &Inner, raw: &RawManifest, annotations: &BTreeMap<String, String>) -> Result<Composed> {
+    let unreadable = |what: &str| Error::push(format!("the daemon handed over {what} that cannot be read"));
+    let manifest = raw.manifest().map_err(|error| unreadable("a manifest").because(&error))?;
+    let config = config(inner, &manifest.config.digest).await?;
+    let parsed: ImageConfig =
+        serde_json::from_slice(&config).map_err(|error| unreadable("an image configuration").because(&error))?;
+    let diff_ids = parsed.rootfs.diff_ids;
+    if diff_ids.len() != manifest.layers.len() {
+        return Err(Error::push(format!(
+            "the daemon handed over {} layers for {} in the configuration",
+            manifest.layers.len(),
+            diff_ids.len()
+        )));
+    }
+    let mut layers = Vec::with_capacity(diff_ids.len());
+    for (layer, diff_id) in manifest.layers.iter().zip(&diff_ids) {
+        layers.push(settle(inner, layer, diff_id).await?);
+    }
+    let zstd = layers.iter().any(|layer| layer.media_type == media_type::OCI_LAYER_ZSTD);
+    // Docker's own manifests know neither zstd nor annotations.
+    let oci = zstd || !annotations.is_empty() || raw.media_type == media_type::OCI_MANIFEST;
+    let layers: Vec<Descriptor> = layers.into_iter().map(|layer| retyped(layer, oci)).collect();
+    let manifest = if layers == manifest.layers && annotations.is_empty() {
+        raw.clone()
+    } else {
+        rewritten(raw, &layers, annotations, oci).map_err(|error| unreadable("a manifest").because(&error))?
+    };
+    Ok(Composed { manifest, config, diff_ids, layers, platform: parsed.platform, inline_cache: parsed.inline_cache })
+}
+
+/// The layer as the registries have it, or will have it.
+async fn settle(inner: &Inner, layer: &Descriptor, diff_id: &DiffId) -> Result<Descriptor> {
+    let known = inner.state().known.layer(diff_id).cloned();
+    if let Some((descriptor, from)) = known {
+        inner.pusher.copy(&descriptor, &from);
+        return Ok(descriptor);
+    }
+    let arrived = inner.state().blobs.get(&layer.digest).cloned();
+    // What did not come is what we said is there.
+    let Some(blob) = arrived else { return Ok(layer.clone()) };
+    let failed = |error: std::io::Error| Error::push("a layer cannot be sent on").because(&error);
+    let format = Format::of(&transcode::head(&blob.spool, 4).await.map_err(failed)?);
+    let source = inner.forward(&blob.spool).await.map_err(failed)?;
+    let identity = source.identity().await.map_err(failed)?;
+    let media_type = if format.differs_from(inner.compression) {
+        match inner.compression {
+            Compression::Gzip(_) => media_type::OCI_LAYER_GZIP.to_owned(),
+            Compression::Zstd(_) => media_type::OCI_LAYER_ZSTD.to_owned(),
+        }
+    } else {
+        layer.media_type.clone()
+    };
+    Ok(Descriptor { media_type, digest: identity.digest, size: identity.size, ..layer.clone() })
+}
+
+async fn config(inner: &Inner, digest: &Digest) -> Result<Bytes> {
+    let blob = inner.state().blobs.get(digest).cloned();
+    let Some(blob) = blob else { return Box::pin(inner.pusher.read(digest, CONFIG_LIMIT)).await };
+    if blob.identity.size > CONFIG_LIMIT {
+        return Err(Error::push(format!(
+            "the image's configuration has {} bytes; {CONFIG_LIMIT} at most are taken",
+            blob.identity.size
+        )));
+    }
+    let mut bytes = Vec::new();
+    let read = async { blob.spool.open(0).await?.read_to_end(&mut bytes).await };
+    read.await.map_err(|error| Error::push("the image's configuration cannot be read").because(&error))?;
+    Ok(bytes.into())
+}
+
+/// The layer's media type in the manifest's own family.
+fn retyped(layer: Descriptor, oci: bool) -> Descriptor {
+    const PAIRS: [(&str, &str); 2] =
+        [(media_type::OCI_LAYER_GZIP, media_type::DOCKER_LAYER_GZIP), (media_type::OCI_LAYER, media_type::DOCKER_LAYER)];
+    let other = PAIRS.iter().find_map(|(ours, dockers)| match oci {
+        true => (layer.media_type == *dockers).then_some(*ours),
+        false => (layer.media_type == *ours).then_some(*dockers),
+    });
+    match other {
+        Some(media_type) => Descriptor { media_type: media_type.to_owned(), ..layer },
+        None => layer,
+    }
+}
+
+/// The manifest with other layers; what else it says stays.
+fn rewritten(
+    raw: &RawManifest,
+    layers: &[Descriptor],
+    annotations: &BTreeMap<String, String>,
+    oci: bool,
+) -> serde_json::Result<RawManifest> {
+    let mut manifest: serde_json::Map<String, Value> = serde_json::from_slice(&raw.bytes)?;
+    manifest.insert("layers".to_owned(), serde_json::to_value(layers)?);
+    let mut media_type = raw.media_type.clone();
+    if oci {
+        media_type = media_type::OCI_MANIFEST.to_owned();
+        manifest.insert("mediaType".to_owned(), media_type.clone().into());
+        if let Some(config) = manifest.get_mut("config").and_then(Value::as_object_mut) {
+            config.insert("mediaType".to_owned(), media_type::OCI_CONFIG.into());
+        }
+    }
+    if !annotations.is_empty() {
+        let all = manifest.entry("annotations").or_insert_with(|| Value::Object(serde_json::Map::new()));
+        if let Some(all) = all.as_object_mut() {
+            all.extend(annotations.iter().map(|(name, value)| (name.clone(), Value::String(value.clone()))));
+        }
+    }
+    RawManifest::from_json(&media_type, &manifest)
+}

@@ -1,0 +1,136 @@
+//! The endpoint's receiver: answers what need not be sent, and passes on what comes.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+
+use super::known::Known;
+use super::transcode::{self, Format};
+use crate::domain::{Digest, RawManifest};
+use crate::endpoint::Receiver;
+use crate::push::Pusher;
+use crate::settings::Compression;
+use crate::transfer::{BlobSource, Identity, Spool};
+
+/// A blob that grows beyond this, in bytes, goes on to the registries while it arrives. A smaller one waits until the
+/// manifest says what it is: an overlay2 daemon compresses layers below 10 MB anew without asking whether they are known
+/// (moby `getMaxMountAndExistenceCheckAttempts`), and those are thrown away.
+const STREAM_FROM: u64 = 11 << 20;
+
+/// Takes images from the daemon for one set of target repositories.
+#[derive(Clone)]
+pub struct Intake(Arc<Inner>);
+
+pub(super) struct Inner {
+    pub(super) pusher: Pusher,
+    pub(super) compression: Compression,
+    directory: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) known: Known,
+    /// Blobs that arrived.
+    pub(super) blobs: HashMap<Digest, Blob>,
+    /// What a blob goes on as, by its spool, from before its digest is known.
+    forwarded: HashMap<u64, Arc<dyn BlobSource>>,
+    /// By the image's name, then by tag or digest.
+    pub(super) manifests: HashMap<String, HashMap<String, RawManifest>>,
+}
+
+#[derive(Clone)]
+pub(super) struct Blob {
+    pub(super) spool: Spool,
+    pub(super) identity: Identity,
+}
+
+impl Intake {
+    /// An intake whose blobs on their way lie in `directory`.
+    #[must_use]
+    pub fn new(pusher: Pusher, known: Known, compression: Compression, directory: PathBuf) -> Self {
+        let state = Mutex::new(State { known, ..State::default() });
+        Self(Arc::new(Inner { pusher, compression, directory, state }))
+    }
+
+    pub(super) fn inner(&self) -> &Inner {
+        &self.0
+    }
+
+    /// Learns of more images that registries hold.
+    pub fn learn(&self, learn: impl FnOnce(&mut Known)) {
+        learn(&mut self.0.state().known);
+    }
+}
+
+impl Inner {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has a blob on its way, or there, sent to the registries, once; gives what they get.
+    pub(super) async fn forward(&self, spool: &Spool) -> std::io::Result<Arc<dyn BlobSource>> {
+        let format = Format::of(&transcode::head(spool, 4).await?);
+        let source: Arc<dyn BlobSource> = {
+            let mut state = self.state();
+            if let Some(source) = state.forwarded.get(&spool.id()) {
+                return Ok(Arc::clone(source));
+            }
+            let source = if format.differs_from(self.compression) {
+                transcode::transcode(spool.clone(), format, self.compression, &self.directory)?
+            } else {
+                Arc::new(spool.clone())
+            };
+            state.forwarded.insert(spool.id(), Arc::clone(&source));
+            source
+        };
+        self.pusher.upload(Arc::clone(&source), None);
+        Ok(source)
+    }
+}
+
+#[async_trait]
+impl Receiver for Intake {
+    async fn has(&self, digest: &Digest) -> Option<u64> {
+        let known = {
+            let state = self.0.state();
+            if let Some(blob) = state.blobs.get(digest) {
+                return Some(blob.identity.size);
+            }
+            state.known.blob(digest).cloned()
+        };
+        match known {
+            Some((descriptor, from)) => {
+                // Wherever it is lacking it is taken from where it is: the daemon has no part in that.
+                self.0.pusher.copy(&descriptor, &from);
+                Some(descriptor.size)
+            }
+            // A fault is no answer; the daemon then sends the blob.
+            None => self.0.pusher.size(digest).await.ok().flatten(),
+        }
+    }
+
+    async fn arriving(&self, blob: Spool) {
+        let inner = Arc::clone(&self.0);
+        tokio::spawn(async move {
+            if blob.grown_to(STREAM_FROM).await {
+                // A fault shows again, and is told, when the image is composed.
+                let _ = inner.forward(&blob).await;
+            }
+        });
+    }
+
+    async fn arrived(&self, identity: Identity, blob: Spool) {
+        self.0.state().blobs.insert(identity.digest.clone(), Blob { spool: blob, identity });
+    }
+
+    async fn manifest(&self, name: &str, reference: &str, manifest: RawManifest) -> Result<(), String> {
+        let mut state = self.0.state();
+        let own = state.manifests.entry(name.to_owned()).or_default();
+        own.insert(manifest.digest().to_string(), manifest.clone());
+        own.insert(reference.to_owned(), manifest);
+        Ok(())
+    }
+}

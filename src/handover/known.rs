@@ -1,0 +1,122 @@
+//! Images that registries are known to hold: the pulled-latest image, cached stages, base images. A layer that is in one of
+//! them is neither compressed nor sent again.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bytes::Bytes;
+use futures::future::try_join_all;
+
+use crate::domain::{Descriptor, DiffId, Digest, ImageConfig, ImageRef, Manifest, Platform, RawManifest, Repository, media_type};
+use crate::registry::{self, Registries};
+
+/// Largest image configuration taken, in bytes. Inline cache makes them large.
+const CONFIG_LIMIT: u64 = 16 << 20;
+
+/// Most images taken from one index.
+const IMAGES_LIMIT: usize = 200;
+
+/// An image in a registry.
+#[derive(Debug, Clone)]
+pub struct KnownImage {
+    /// Where it is.
+    pub repository: Repository,
+    /// Its manifest's bytes.
+    pub raw: RawManifest,
+    /// What they say.
+    pub manifest: Manifest,
+    /// Its configuration's bytes.
+    pub config: Bytes,
+    /// Of its layers, from the base up.
+    pub diff_ids: Vec<DiffId>,
+    /// Its inline cache, as it stands in the configuration.
+    pub inline_cache: Option<String>,
+    /// What the index that led to it says of it.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// Layers of known images, by both of their names.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    by_digest: HashMap<Digest, (Descriptor, Repository)>,
+    by_diff_id: HashMap<DiffId, (Descriptor, Repository)>,
+}
+
+impl Known {
+    /// Takes in an image's layers. The first image that has a layer is the one it is taken from.
+    pub fn add(&mut self, image: &KnownImage) {
+        for (layer, diff_id) in image.manifest.layers.iter().zip(&image.diff_ids) {
+            let known =
+                || (Descriptor { annotations: BTreeMap::new(), platform: None, ..layer.clone() }, image.repository.clone());
+            self.by_digest.entry(layer.digest.clone()).or_insert_with(known);
+            self.by_diff_id.entry(diff_id.clone()).or_insert_with(known);
+        }
+    }
+
+    /// The layer that is this blob.
+    #[must_use]
+    pub fn blob(&self, digest: &Digest) -> Option<&(Descriptor, Repository)> {
+        self.by_digest.get(digest)
+    }
+
+    /// The layer that has this content.
+    #[must_use]
+    pub fn layer(&self, diff_id: &DiffId) -> Option<&(Descriptor, Repository)> {
+        self.by_diff_id.get(diff_id)
+    }
+}
+
+/// The image, or the images of an index, under a reference; none where there is nothing. Of an index for several platforms
+/// only the wanted one is taken, if one is named.
+///
+/// # Errors
+/// If the registry does not answer, or what it holds is no image.
+pub async fn load(
+    registries: &Registries,
+    reference: &ImageRef,
+    platform: Option<&Platform>,
+) -> registry::Result<Vec<KnownImage>> {
+    let client = registries.repository(&reference.repository);
+    let Some(raw) = client.manifest(&reference.reference()).await? else { return Ok(Vec::new()) };
+    if !raw.is_index() {
+        return Ok(image(registries, reference, raw, BTreeMap::new()).await?.into_iter().collect());
+    }
+    let Ok(index) = raw.index() else { return Ok(Vec::new()) };
+    let wanted = |child: &Descriptor| match (&child.platform, platform) {
+        (Some(found), Some(wanted)) => found.platform.os == wanted.os && found.platform.architecture == wanted.architecture,
+        _ => true,
+    };
+    let children =
+        index.manifests.into_iter().filter(|child| !media_type::is_index(&child.media_type) && wanted(child)).take(IMAGES_LIMIT);
+    let images = try_join_all(children.map(|child| async move {
+        match registries.repository(&reference.repository).manifest(&child.digest.to_string()).await? {
+            Some(raw) => image(registries, reference, raw, child.annotations).await,
+            None => Ok(None),
+        }
+    }))
+    .await?;
+    Ok(images.into_iter().flatten().collect())
+}
+
+async fn image(
+    registries: &Registries,
+    reference: &ImageRef,
+    raw: RawManifest,
+    annotations: BTreeMap<String, String>,
+) -> registry::Result<Option<KnownImage>> {
+    let Ok(manifest) = raw.manifest() else { return Ok(None) };
+    let config = registries.repository(&reference.repository).read_blob(&manifest.config.digest, CONFIG_LIMIT).await?;
+    // Other artifacts have manifests too: what has no root file system is no image.
+    let Ok(parsed) = serde_json::from_slice::<ImageConfig>(&config) else { return Ok(None) };
+    if parsed.rootfs.diff_ids.len() != manifest.layers.len() {
+        return Ok(None);
+    }
+    Ok(Some(KnownImage {
+        repository: reference.repository.clone(),
+        raw,
+        manifest,
+        config,
+        diff_ids: parsed.rootfs.diff_ids,
+        inline_cache: parsed.inline_cache,
+        annotations,
+    }))
+}

@@ -1,0 +1,14 @@
+//! Out of the daemon: it pushes an image to the loopback endpoint, and what is new in it goes on to the registries while it
+//! still arrives.
+//!
+//! [`Known`] is what registries are known to hold already, [`Intake`] the endpoint's receiver, [`Composed`] the image that
+//! will be put: the daemon's, with the layers that a registry had kept as they are there.
+
+mod compose;
+mod intake;
+mod known;
+mod transcode;
+
+pub use compose::Composed;
+pub use intake::Intake;
+pub use known::{Known, KnownImage, load};

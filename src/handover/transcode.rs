@@ -1,0 +1,74 @@
+//! Which blobs are compressed anew on their way, and into what.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::io::AsyncReadExt;
+
+use crate::settings::Compression;
+use crate::transfer::{BlobSource, Spool, compress};
+
+/// How a blob's bytes begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    Gzip,
+    Zstd,
+    Tar,
+    Json,
+}
+
+impl Format {
+    /// A layer's tar has no magic at its beginning that counts; all else has.
+    pub(super) fn of(head: &[u8]) -> Self {
+        match head {
+            [0x1f, 0x8b, ..] => Self::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,
+            [b'{', ..] => Self::Json,
+            _ => Self::Tar,
+        }
+    }
+
+    /// Whether a layer like this is to be written anew. Gzip is kept where gzip is wanted: the daemon's is as good as ours.
+    pub(super) fn differs_from(self, wanted: Compression) -> bool {
+        match (self, wanted) {
+            (Self::Json, _) | (Self::Gzip, Compression::Gzip(_)) | (Self::Zstd, Compression::Zstd(_)) => false,
+            (Self::Tar, _) | (Self::Gzip | Self::Zstd, _) => true,
+        }
+    }
+}
+
+/// The first bytes of a blob, waiting for them where it is still arriving.
+pub(super) async fn head(blob: &Spool, length: u64) -> std::io::Result<Vec<u8>> {
+    let mut out = Vec::new();
+    blob.open(0).await?.take(length).read_to_end(&mut out).await?;
+    Ok(out)
+}
+
+/// The same layer in the wanted compression, while it arrives.
+pub(super) fn transcode(
+    blob: Spool,
+    format: Format,
+    wanted: Compression,
+    directory: &Path,
+) -> std::io::Result<Arc<dyn BlobSource>> {
+    let (mut writer, out) = Spool::create(directory)?;
+    tokio::spawn(async move {
+        let result = async {
+            let raw = compress::decompress(blob.open(0).await?, format == Format::Gzip, format == Format::Zstd)?;
+            let mut compressed = compress::compress(raw, wanted);
+            let mut buffer = vec![0; 256 << 10];
+            loop {
+                match compressed.read(&mut buffer).await? {
+                    0 => return std::io::Result::Ok(()),
+                    read => writer.write(&buffer[..read]).await?,
+                }
+            }
+        }
+        .await;
+        match result {
+            Ok(()) => drop(writer.finish()),
+            Err(error) => writer.fail(&error.to_string()),
+        }
+    });
+    Ok(Arc::new(out))
+}

@@ -1,0 +1,134 @@
+//! The blobs of one repository while they are pushed: each once, and counted.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{OnceCell, Semaphore};
+
+use crate::domain::{Digest, Repository};
+use crate::event::Step;
+use crate::registry::{Client, Error};
+
+/// What was pushed to all repositories.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PushedBlobs {
+    /// By repository, in the order they were named in.
+    pub repositories: Vec<(Repository, RepositoryBlobs)>,
+}
+
+impl PushedBlobs {
+    /// All repositories together.
+    #[must_use]
+    pub fn total(&self) -> RepositoryBlobs {
+        self.repositories.iter().fold(RepositoryBlobs::default(), |sum, (_, one)| RepositoryBlobs {
+            pushed: sum.pushed + one.pushed,
+            mounted: sum.mounted + one.mounted,
+            already_there: sum.already_there + one.already_there,
+            bytes: sum.bytes + one.bytes,
+        })
+    }
+}
+
+/// What was pushed to one repository. Configs count as blobs too where they were uploaded as such.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RepositoryBlobs {
+    /// Blobs whose bytes were sent.
+    pub pushed: u64,
+    /// Blobs taken over from another repository of the same registry, without sending them.
+    pub mounted: u64,
+    /// Blobs that were there.
+    pub already_there: u64,
+    /// Bytes sent.
+    pub bytes: u64,
+}
+
+/// One repository that is pushed to.
+pub(super) struct Target {
+    pub(super) client: Client,
+    /// How many of its uploads run at once.
+    pub(super) slots: Semaphore,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Whether a blob is there, asked once.
+    there: HashMap<Digest, Arc<OnceCell<bool>>>,
+    /// Blobs that were counted or are on their way, so that none is sent twice.
+    begun: std::collections::HashSet<Digest>,
+    counts: RepositoryBlobs,
+    failures: Vec<Error>,
+    step: Option<Step>,
+}
+
+/// More at once than a registry likes only makes each slower.
+const UPLOADS_AT_ONCE: usize = 8;
+
+impl Target {
+    pub(super) fn new(client: Client) -> Self {
+        Self { client, slots: Semaphore::new(UPLOADS_AT_ONCE), state: Mutex::default() }
+    }
+
+    fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether the repository has a blob. The answer is kept.
+    pub(super) async fn has(&self, digest: &Digest) -> Result<bool, Error> {
+        let cell = self.with(|state| Arc::clone(state.there.entry(digest.clone()).or_default()));
+        cell.get_or_try_init(|| self.client.has(digest)).await.copied()
+    }
+
+    /// Keeps answers for many blobs at once.
+    pub(super) async fn ask(&self, digests: &[Digest]) -> Result<(), Error> {
+        let open: Vec<Digest> = self.with(|state| {
+            digests.iter().filter(|digest| state.there.get(digest).is_none_or(|cell| !cell.initialized())).cloned().collect()
+        });
+        if open.is_empty() {
+            return Ok(());
+        }
+        let present = self.client.present(&open).await?;
+        for digest in open {
+            let there = present.contains(&digest);
+            let cell = self.with(|state| Arc::clone(state.there.entry(digest).or_default()));
+            let _ = cell.set(there);
+        }
+        Ok(())
+    }
+
+    /// The blob is there now.
+    pub(super) fn arrived(&self, digest: &Digest) {
+        let cell = OnceCell::from(true);
+        self.with(|state| state.there.insert(digest.clone(), Arc::new(cell)));
+    }
+
+    /// Takes on a blob. `false` where it was taken on before.
+    pub(super) fn begin(&self, digest: &Digest) -> bool {
+        self.with(|state| state.begun.insert(digest.clone()))
+    }
+
+    pub(super) fn count(&self, change: impl FnOnce(&mut RepositoryBlobs)) {
+        self.with(|state| change(&mut state.counts));
+    }
+
+    pub(super) fn failed(&self, error: Error) {
+        self.with(|state| state.failures.push(error));
+    }
+
+    pub(super) fn counts(&self) -> RepositoryBlobs {
+        self.with(|state| state.counts)
+    }
+
+    pub(super) fn take_failures(&self) -> Vec<Error> {
+        self.with(|state| std::mem::take(&mut state.failures))
+    }
+
+    /// The step that shows the uploads, begun with the first of them.
+    pub(super) fn step(&self, begin: impl FnOnce() -> Step) -> Step {
+        self.with(|state| state.step.get_or_insert_with(begin).clone())
+    }
+
+    pub(super) fn take_step(&self) -> Option<Step> {
+        self.with(|state| state.step.take())
+    }
+}

@@ -1,0 +1,102 @@
+//! `hakobi login`: tries a registry's login, writes it where it was asked to, or answers Docker as a credential helper.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use serde_json::{Map, Value, json};
+
+use crate::domain::RegistryHost;
+use crate::error::{Error, Result};
+use crate::registry::{Credential, Found, Registries, canonical_host};
+
+/// Tries a registry's credentials. Where they were found, or `None` where nothing is known and the registry asks for nothing.
+///
+/// # Errors
+/// If the registry refuses them or cannot be reached.
+pub async fn check(registries: &Registries, host: &RegistryHost) -> Result<Option<Found>> {
+    Ok(registries.check_login(host).await?)
+}
+
+/// Tries a registry's credentials and writes them into Docker's `config.json` in this folder, all else in it kept. The file's
+/// path.
+///
+/// # Errors
+/// If there is nothing to write, a credential store stands before the file, or the file cannot be written.
+pub async fn write(registries: &Registries, host: &RegistryHost, docker_config: &Path) -> Result<PathBuf> {
+    let Some(found) = check(registries, host).await? else {
+        return Err(Error::push(format!("no credentials for {host} are known")));
+    };
+    let path = docker_config.join("config.json");
+    let failed = |error: &dyn std::fmt::Display| Error::push(format!("writing {} failed: {error}", path.display()));
+    let key = if host.is_docker_hub() { "https://index.docker.io/v1/" } else { host.as_str() };
+    let text = match std::fs::read(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => b"{}".to_vec(),
+        Err(error) => return Err(failed(&error)),
+    };
+    let mut config: Map<String, Value> =
+        serde_json::from_slice(&text).map_err(|_| failed(&"it is not the JSON that Docker writes"))?;
+    let helper = config.get("credHelpers").and_then(|helpers| helpers.get(key)).or_else(|| config.get("credsStore"));
+    if let Some(helper) = helper.and_then(Value::as_str).filter(|helper| !helper.is_empty()) {
+        return Err(Error::push(format!(
+            "docker asks docker-credential-{helper} for {host} and would not see what is written to {}",
+            path.display()
+        ))
+        .hint("use another folder (DOCKER_CONFIG), or take the helper out of config.json"));
+    }
+    let entry = match &found.credential {
+        Credential::Basic { username, password } => {
+            json!({ "auth": base64::engine::general_purpose::STANDARD.encode(format!("{username}:{password}")) })
+        }
+        Credential::IdentityToken(token) => json!({ "identitytoken": token }),
+        Credential::RegistryToken(token) => json!({ "registrytoken": token }),
+    };
+    let auths = config.entry("auths").or_insert_with(|| json!({}));
+    match auths.as_object_mut() {
+        Some(auths) => _ = auths.insert(key.to_owned(), entry),
+        None => return Err(failed(&"its `auths` is no object")),
+    }
+    replace(&path, &config).map_err(|error| failed(&error))?;
+    Ok(path)
+}
+
+/// Writes beside the file, then moves it into place: a reader meets the old one or the new one. Only its owner may read it.
+fn replace(path: &Path, config: &Map<String, Value>) -> std::io::Result<()> {
+    // A link (as to a dotfiles checkout) stays one.
+    let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let directory = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(directory)?;
+    let mut file = tempfile::Builder::new().prefix(".hakobi-config-").tempfile_in(directory)?;
+    let text = serde_json::to_vec_pretty(config).map_err(std::io::Error::other)?;
+    file.write_all(&text)?;
+    file.write_all(b"\n")?;
+    file.as_file().sync_all()?;
+    file.persist(&path).map_err(|error| error.error)?;
+    Ok(())
+}
+
+/// A credential helper's answer (docker/docker-credential-helpers): `verb` is what Docker calls it with, `input` what it writes
+/// to its standard input. What to print on standard output; an error's text belongs there too, with exit code 1.
+///
+/// # Errors
+/// In the words that Docker knows, where there are no credentials.
+pub async fn helper(registries: &Registries, verb: &str, input: &str) -> Result<String> {
+    match verb {
+        "get" => {}
+        "list" => return Ok("{}".to_owned()),
+        // ECR's logins are made anew each time: there is nothing to keep or to forget.
+        "store" | "erase" => return Ok(String::new()),
+        _ => return Err(Error::usage(format!("`{verb}` is not what a credential helper is asked"))),
+    }
+    let server = input.trim();
+    let host = canonical_host(server);
+    // Only AWS is asked. config.json may name this very helper.
+    match registries.aws_login(&host).await {
+        Ok(Some(Credential::Basic { username, password })) => {
+            Ok(json!({ "ServerURL": server, "Username": username, "Secret": password }).to_string())
+        }
+        Ok(_) => Err(Error::push("credentials not found in native keychain")),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,218 @@
+//! Pushes blobs to all target repositories while they are still arriving, then manifests and tags.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures::future::{join_all, try_join_all};
+use tokio::task::JoinSet;
+
+use super::blobs::{PushedBlobs, Target};
+use super::preflight::several;
+use super::tags::{self, TagOutcome};
+use crate::domain::{Descriptor, Digest, ImageRef, RawManifest, Repository};
+use crate::error::Result;
+use crate::event::Events;
+use crate::registry::{Error, Progress, Registries, RemoteBlob};
+use crate::transfer::BlobSource;
+
+/// Pushes to a set of repositories. Cheap to clone; uploads that still run end with the last handle.
+#[derive(Clone)]
+pub struct Pusher(Arc<Inner>);
+
+struct Inner {
+    registries: Registries,
+    targets: Vec<Arc<Target>>,
+    events: Events,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+impl std::fmt::Debug for Pusher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.0.targets.iter().map(|target| target.client.repository().to_string())).finish()
+    }
+}
+
+impl Pusher {
+    /// A pusher to these repositories; one that is named twice is pushed to once.
+    #[must_use]
+    pub fn new(registries: Registries, repositories: Vec<Repository>, events: Events) -> Self {
+        let mut targets: Vec<Arc<Target>> = Vec::new();
+        for repository in repositories {
+            if !targets.iter().any(|target| *target.client.repository() == repository) {
+                targets.push(Arc::new(Target::new(registries.repository(&repository))));
+            }
+        }
+        Self(Arc::new(Inner { registries, targets, events, tasks: Mutex::default() }))
+    }
+
+    /// Whether every repository has the blob. Answers are kept.
+    ///
+    /// # Errors
+    /// If a registry refuses or cannot be reached.
+    pub async fn has(&self, digest: &Digest) -> Result<bool> {
+        let answers = try_join_all(self.0.targets.iter().map(|target| target.has(digest))).await?;
+        Ok(answers.into_iter().all(|there| there))
+    }
+
+    /// The size of a blob that every repository has, in bytes.
+    ///
+    /// # Errors
+    /// If a registry refuses or cannot be reached.
+    pub async fn size(&self, digest: &Digest) -> Result<Option<u64>> {
+        if !self.has(digest).await? {
+            return Ok(None);
+        }
+        match self.0.targets.first() {
+            Some(target) => Ok(target.client.blob_size(digest).await?),
+            None => Ok(None),
+        }
+    }
+
+    /// A small blob that every repository has.
+    ///
+    /// # Errors
+    /// If it has more than `limit` bytes, or the registry does not give it.
+    pub async fn read(&self, digest: &Digest, limit: u64) -> Result<Bytes> {
+        match self.0.targets.first() {
+            Some(target) => Ok(target.client.read_blob(digest, limit).await?),
+            None => Err(crate::error::Error::push("there is nothing to read from")),
+        }
+    }
+
+    /// Which of these blobs some repository lacks, in their order. Asks for all at once, which [`Pusher::has`] then knows.
+    ///
+    /// # Errors
+    /// If a registry refuses or cannot be reached.
+    pub async fn missing(&self, blobs: &[Descriptor]) -> Result<Vec<Descriptor>> {
+        let digests: Vec<Digest> = blobs.iter().map(|blob| blob.digest.clone()).collect();
+        try_join_all(self.0.targets.iter().map(|target| target.ask(&digests))).await?;
+        let mut missing = Vec::new();
+        for blob in blobs {
+            if !self.has(&blob.digest).await? {
+                missing.push(blob.clone());
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Begins to upload a blob, in the background, to every repository that lacks it. Where the source is still growing the
+    /// uploads follow it. `origin` is a repository that may have the blob, to mount it from. Failures are told by
+    /// [`Pusher::finish_blobs`].
+    pub fn upload(&self, source: Arc<dyn BlobSource>, origin: Option<Repository>) {
+        for target in &self.0.targets {
+            let target = Arc::clone(target);
+            let (source, origin, events) = (Arc::clone(&source), origin.clone(), self.0.events.clone());
+            self.spawn(async move {
+                if let Err(error) = upload_to(&target, &*source, origin.as_ref(), &events).await {
+                    target.failed(error);
+                }
+            });
+        }
+    }
+
+    /// Begins to bring a blob that another repository has to every target that lacks it: mounted within a registry, else
+    /// streamed from there. A foreign layer, which no registry keeps, is left where it is.
+    pub fn copy(&self, blob: &Descriptor, from: &Repository) {
+        if blob.media_type.contains("foreign") || blob.media_type.contains("nondistributable") {
+            return;
+        }
+        let source = RemoteBlob::new(self.0.registries.repository(from), blob);
+        self.upload(Arc::new(source), Some(from.clone()));
+    }
+
+    /// Waits for all uploads so far.
+    ///
+    /// # Errors
+    /// If any failed; all failures are named.
+    pub async fn finish_blobs(&self) -> Result<PushedBlobs> {
+        let mut tasks = std::mem::take(&mut *self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut failures = Vec::new();
+        while let Some(ended) = tasks.join_next().await {
+            if let Err(error) = ended
+                && error.is_panic()
+            {
+                failures.push(Error::internal("an upload ended by a fault of hakobi's own"));
+            }
+        }
+        let mut pushed = PushedBlobs::default();
+        for target in &self.0.targets {
+            let own = target.take_failures();
+            if let Some(step) = target.take_step() {
+                match own.first() {
+                    Some(error) => step.failed(error),
+                    None => step.done(),
+                }
+            }
+            failures.extend(own);
+            pushed.repositories.push((target.client.repository().clone(), target.counts()));
+        }
+        match several(failures) {
+            Some(error) => Err(error),
+            None => Ok(pushed),
+        }
+    }
+
+    /// Puts an image or index: its children first, by digest, then the manifest under each tag (by its digest where a
+    /// reference names no tag). Every tag is tried, whatever became of the others. Blobs must be there: see
+    /// [`Pusher::finish_blobs`].
+    pub async fn put(&self, manifest: &RawManifest, children: &[RawManifest], references: &[ImageRef]) -> Vec<TagOutcome> {
+        let puts = self.0.targets.iter().map(|target| {
+            let own: Vec<ImageRef> =
+                references.iter().filter(|reference| reference.repository == *target.client.repository()).cloned().collect();
+            async move { tags::put(&target.client, manifest, children, own, &self.0.events).await }
+        });
+        let mut outcomes: Vec<TagOutcome> = join_all(puts).await.into_iter().flatten().collect();
+        outcomes.sort_by_key(|outcome| references.iter().position(|reference| *reference == outcome.reference));
+        outcomes
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner).spawn(task);
+    }
+}
+
+async fn upload_to(target: &Target, source: &dyn BlobSource, origin: Option<&Repository>, events: &Events) -> Result<(), Error> {
+    let known = source.known();
+    if let Some(identity) = &known {
+        if !target.begin(&identity.digest) {
+            return Ok(());
+        }
+        if target.has(&identity.digest).await? {
+            target.count(|counts| counts.already_there += 1);
+            return Ok(());
+        }
+    }
+    let _slot = target.slots.acquire().await.map_err(|_| Error::internal("uploads were closed"))?;
+    let repository = target.client.repository();
+    let step = target.step(|| events.step(format!("pushing layers to {repository}")));
+    let name = match &known {
+        Some(identity) => format!("layer {}", identity.digest),
+        None => format!("new layer {:04x}", rand::random::<u16>()),
+    };
+    let total = known.as_ref().map_or(0, |identity| identity.size);
+    let progress: Progress = {
+        let (step, name) = (step.clone(), name.clone());
+        let told = Mutex::new(None::<std::time::Instant>);
+        Arc::new(move |current| {
+            let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+            // A display does not draw faster than this.
+            if told.is_none_or(|told| told.elapsed() > std::time::Duration::from_millis(100)) {
+                *told = Some(std::time::Instant::now());
+                step.progress(&name, current, total, false);
+            }
+        })
+    };
+    let uploaded = target.client.upload(source, origin, progress).await?;
+    step.progress(&name, uploaded.identity.size, uploaded.identity.size, true);
+    target.arrived(&uploaded.identity.digest);
+    target.begin(&uploaded.identity.digest);
+    target.count(|counts| {
+        if uploaded.mounted {
+            counts.mounted += 1;
+        } else {
+            counts.pushed += 1;
+            counts.bytes += uploaded.sent;
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,107 @@
+//! The index of stage images.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use crate::domain::{Descriptor, INLINE_CACHE_KEY, ImageRef, Index, InlineCache, RawManifest, media_type};
+use crate::error::{Error, Result};
+use crate::handover::{Composed, KnownImage};
+use crate::push::Pusher;
+use crate::transfer::BytesSource;
+
+/// What is put behind a tag for the index beside it.
+pub const CACHE_SUFFIX: &str = "-cache";
+
+/// Which stage an image of the index is of; empty for the released image itself.
+pub const STAGE_ANNOTATION: &str = "dev.hakobi.stage";
+
+/// Where the index of an image stands, if nothing else is said.
+#[must_use]
+pub fn cache_reference(latest: &ImageRef) -> ImageRef {
+    let tag = latest.tag.as_deref().unwrap_or("latest");
+    // A tag has 128 characters at most.
+    let room = 128 - CACHE_SUFFIX.len();
+    let tag: String = tag.chars().take(room).collect();
+    latest.repository.tag(&format!("{tag}{CACHE_SUFFIX}"))
+}
+
+/// The image with the cache records of `older` that its own lack, for the layers that both have from the base up.
+///
+/// # Errors
+/// If its configuration or manifest cannot be written anew.
+pub fn with_carried_cache(image: &Composed, older: Option<&KnownImage>) -> Result<Composed> {
+    let own = image.inline_cache.as_deref().and_then(InlineCache::decode).unwrap_or_default();
+    let Some(older) = older else { return Ok(image.clone()) };
+    let Some(carried) = older.inline_cache.as_deref().and_then(InlineCache::decode) else { return Ok(image.clone()) };
+    let shared = image.diff_ids.iter().zip(&older.diff_ids).take_while(|(a, b)| a == b).count();
+    let merged = own.merge(&carried, shared);
+    if merged.results() <= own.results() {
+        return Ok(image.clone());
+    }
+    let broken = |error: serde_json::Error| Error::push("the image's configuration cannot be written anew").because(&error);
+    let mut config: serde_json::Map<String, Value> = serde_json::from_slice(&image.config).map_err(broken)?;
+    let encoded = merged.encode();
+    config.insert(INLINE_CACHE_KEY.to_owned(), Value::String(encoded.clone()));
+    let config = Bytes::from(serde_json::to_vec(&config).map_err(broken)?);
+    let mut manifest: serde_json::Map<String, Value> = serde_json::from_slice(&image.manifest.bytes).map_err(broken)?;
+    if let Some(descriptor) = manifest.get_mut("config").and_then(Value::as_object_mut) {
+        descriptor.insert("digest".to_owned(), Value::String(crate::domain::Digest::of(&config).to_string()));
+        descriptor.insert("size".to_owned(), Value::from(config.len()));
+    }
+    let manifest = RawManifest::from_json(&image.manifest.media_type, &manifest).map_err(broken)?;
+    Ok(Composed { manifest, config, inline_cache: Some(encoded), ..image.clone() })
+}
+
+/// Puts an index of these images, by stage, and of those of the last index that are still of use.
+///
+/// # Errors
+/// If the registry does not take it.
+pub async fn put_index(
+    pusher: &Pusher,
+    reference: &ImageRef,
+    images: Vec<(String, Composed)>,
+    kept: &[KnownImage],
+) -> Result<()> {
+    let mut manifests = Vec::new();
+    let mut children = Vec::new();
+    for (stage, image) in images {
+        pusher.upload(Arc::new(BytesSource::new(image.config.clone())), None);
+        for layer in &image.layers {
+            pusher.copy(layer, &reference.repository);
+        }
+        manifests.push(Descriptor {
+            platform: Some(image.platform.clone().into()),
+            annotations: BTreeMap::from([(STAGE_ANNOTATION.to_owned(), stage)]),
+            ..image.manifest.descriptor()
+        });
+        children.push(image.manifest);
+    }
+    for image in kept {
+        manifests.push(Descriptor { annotations: image.annotations.clone(), ..image.raw.descriptor() });
+    }
+    let index =
+        Index { schema_version: 2, media_type: media_type::OCI_INDEX.to_owned(), manifests, annotations: BTreeMap::new() };
+    let index = RawManifest::from_json(media_type::OCI_INDEX, &index)
+        .map_err(|error| Error::push("the cache's index cannot be written").because(&error))?;
+    pusher.finish_blobs().await?;
+    for outcome in pusher.put(&index, &children, std::slice::from_ref(reference)).await {
+        outcome.state?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_index_stands_beside_its_tag() {
+        let latest: ImageRef = "127.0.0.1:5000/team/app:latest".parse().expect("a reference");
+        assert_eq!(cache_reference(&latest).to_string(), "127.0.0.1:5000/team/app:latest-cache");
+        let long: ImageRef = format!("app:{}", "a".repeat(128)).parse().expect("a reference");
+        assert!(cache_reference(&long).to_string().parse::<ImageRef>().is_ok());
+    }
+}

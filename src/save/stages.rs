@@ -1,0 +1,108 @@
+//! Which stages are saved, and how they come out of the daemon: each is exported as an image of its own and handed over like
+//! the released one, so that only what is new in it moves.
+
+use std::collections::{BTreeMap, HashSet};
+
+use crate::domain::{ImageRef, Platform};
+use crate::endpoint::Endpoint;
+use crate::engine::Docker;
+use crate::engine::buildkit::{BuildKit, CacheOption, Export, Session, SolveRequest, Solved};
+use crate::error::{Error, Result};
+use crate::event::{Event, Events};
+use crate::graph::{Graph, Stage};
+use crate::handover::{Composed, Intake};
+
+/// The steps that ran in this build, by their digests.
+#[derive(Debug, Clone, Default)]
+pub struct Executed(HashSet<String>);
+
+impl Executed {
+    /// Takes note of an event.
+    pub fn listen(&mut self, event: &Event) {
+        let Event::Status(status) = event else { return };
+        let ran = status.vertexes.iter().filter(|vertex| vertex.completed.is_some() && !vertex.cached && vertex.error.is_empty());
+        self.0.extend(ran.map(|vertex| vertex.digest.clone()));
+    }
+
+    /// Whether any of the stage's steps ran.
+    #[must_use]
+    pub fn ran(&self, stage: &Stage) -> bool {
+        stage.steps.iter().any(|step| self.0.contains(&step.to_string()))
+    }
+}
+
+/// The stages with something new in them. One whose steps were all cached is as it was when it was saved last; one that no
+/// step needed is not in the daemon at all, and must not be built to be saved.
+#[must_use]
+pub fn stages_to_save<'a>(stages: &'a [Stage], executed: &Executed) -> Vec<&'a Stage> {
+    stages.iter().filter(|stage| executed.ran(stage)).collect()
+}
+
+/// Takes stages out of the daemon.
+pub struct StageSaver<'a> {
+    /// The daemon.
+    pub docker: &'a Docker,
+    /// Its BuildKit.
+    pub buildkit: &'a BuildKit,
+    /// The session of the build: its local directories are named in the graph.
+    pub session: &'a Session,
+    /// Where the daemon pushes to.
+    pub endpoint: &'a Endpoint,
+    /// What takes it there.
+    pub intake: &'a Intake,
+    /// What steps were allowed to do.
+    pub entitlements: Vec<String>,
+    /// What the stages are for.
+    pub platform: Platform,
+    /// What an exporter is told beside the name.
+    pub export: BTreeMap<String, String>,
+    /// Where progress goes.
+    pub events: &'a Events,
+}
+
+impl StageSaver<'_> {
+    /// The name that a stage has in the daemon while it is handed over.
+    #[must_use]
+    pub fn reference(&self, place: usize) -> ImageRef {
+        self.endpoint.reference(&format!("stage-{place}"))
+    }
+
+    /// Hands a stage over; nothing runs, its result is there.
+    ///
+    /// # Errors
+    /// If the daemon or a registry refuses.
+    pub async fn save(&self, graph: &Graph, stage: &Stage, place: usize) -> Result<Composed> {
+        let reference = self.reference(place);
+        let mut attributes = self.export.clone();
+        attributes.insert("name".to_owned(), reference.to_string());
+        let request = SolveRequest {
+            exports: vec![Export { kind: "moby".to_owned(), attributes }],
+            cache_exports: vec![CacheOption { kind: "inline".to_owned(), attributes: BTreeMap::new() }],
+            entitlements: self.entitlements.clone(),
+        };
+        let definition = graph.cut(&stage.state);
+        let config = serde_json::json!({
+            "architecture": self.platform.architecture, "os": self.platform.os, "variant": self.platform.variant,
+            "config": {}, "rootfs": { "type": "layers", "diff_ids": [] }, "history": [],
+        });
+        let result = self
+            .buildkit
+            .build(self.session, request, &Events::none(), |mut gateway| async move {
+                let solved = gateway.graph(definition, &[], true).await?;
+                let metadata = [("containerimage.config".to_owned(), config.to_string().into_bytes())].into();
+                Ok(Solved { metadata, ..solved })
+            })
+            .await;
+        result.map_err(|status| Error::push(format!("stage {} cannot be exported: {}", stage.name.0, status.message())))?;
+        let pushed = self.docker.push(&reference).await;
+        // The name was only for this; it is taken away whatever came of the push.
+        let untagged = self.docker.untag(&reference).await;
+        pushed?;
+        untagged?;
+        self.intake
+            .compose(&format!("stage-{place}"), &BTreeMap::new())
+            .await?
+            .pop()
+            .ok_or_else(|| Error::push("the daemon handed over nothing"))
+    }
+}

@@ -1,0 +1,92 @@
+//! The front door: the real program, for what it answers without doing anything.
+
+#![allow(clippy::expect_used)]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// Runs hakobi with nothing of this machine's environment but PATH.
+fn hakobi(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_hakobi"))
+        .args(arguments)
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .envs(variables.iter().copied())
+        .current_dir(folder)
+        .output()
+        .expect("hakobi runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn version_and_help_go_to_standard_output() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let version = hakobi(folder.path(), &["--version"], &[]);
+    assert_eq!(text(&version.stdout), format!("hakobi {}\n", env!("CARGO_PKG_VERSION")));
+    for (arguments, words) in [
+        (&["--help"][..], &["build", "push", "promote", "login", "completions", "Exit codes", "HAKOBI_IF_TAG_EXISTS"][..]),
+        (
+            &["build", "--help"],
+            &["What is built:", "Where the result goes:", "Registries:", "Cache:", "How RUN runs:", "Display:", "--tag-commit"],
+        ),
+        (&["push", "--help"], &["<IMAGE>...", "--if-tag-exists"]),
+        (&["promote", "--help"], &["<SRC>", "<TAG>..."]),
+        (&["login", "--help"], &["--write", "docker-credential-hakobi"]),
+    ] {
+        let help = hakobi(folder.path(), arguments, &[]);
+        assert_eq!(help.status.code(), Some(0), "{arguments:?}");
+        assert!(help.stderr.is_empty(), "{arguments:?}");
+        for word in words {
+            assert!(text(&help.stdout).contains(word), "{arguments:?} lacks {word}:\n{}", text(&help.stdout));
+        }
+    }
+}
+
+#[test]
+fn later_releases_flags_are_not_promised() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let help = text(&hakobi(folder.path(), &["build", "--help"], &[]).stdout);
+    for flag in ["--cache ", "--cache-scope", "--cache-mode", "--strategy", "--transport", "--max-age", "--image-definitions"] {
+        assert!(!help.contains(flag), "{flag}");
+    }
+}
+
+#[test]
+fn usage_errors_are_two_and_go_to_standard_error() {
+    let folder = tempfile::tempdir().expect("a directory");
+    std::fs::create_dir(folder.path().join("empty")).expect("made");
+    std::fs::write(folder.path().join("Dockerfile"), "FROM scratch").expect("written");
+    for (arguments, variables, words) in [
+        (&[][..], &[][..], &["Usage:"][..]),
+        (&["build"], &[], &["needs a build context", "`.` is the current one"]),
+        (&["build", "--wat", "."], &[], &["unexpected argument '--wat'"]),
+        (&["build", "--push", "."], &[], &["a push needs a name", "-t HOST/NAME:TAG"]),
+        (&["build", "empty"], &[], &["there is no Dockerfile at", "empty/Dockerfile"]),
+        (&["build", "nothere"], &[], &["`nothere` is not there"]),
+        (&["build", "-q", "--progress=plain", "."], &[], &["cannot be used together"]),
+        (&["build", "."], &[("DOCKER_CONTEXT", "gone"), ("HOME", "/nonexistent")], &["`gone`", "DOCKER_CONTEXT"]),
+        (&["build", "."], &[("HAKOBI_PROGRESS", "loud")], &["invalid value 'loud'", "HAKOBI_PROGRESS"]),
+        (&["build", "."], &[("BUILDX_BUILDER", "remote")], &["BUILDX_BUILDER names the builder `remote`"]),
+    ] {
+        let output = hakobi(folder.path(), arguments, variables);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", text(&output.stderr));
+        assert!(output.stdout.is_empty(), "{arguments:?}");
+        for word in words {
+            assert!(text(&output.stderr).contains(word), "{arguments:?} lacks {word}:\n{}", text(&output.stderr));
+        }
+        assert!(!text(&output.stderr).contains('\u{1b}'), "{arguments:?}: no colours without a terminal");
+    }
+}
+
+#[test]
+fn completions_are_scripts() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let output = hakobi(folder.path(), &["completions", "bash"], &[]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(text(&output.stdout).contains("complete -F _hakobi"), "{}", text(&output.stdout));
+    let checked = Command::new("bash").args(["-n", "-c", &text(&output.stdout)]).output().expect("bash runs");
+    assert!(checked.status.success(), "{}", text(&checked.stderr));
+}
