@@ -136,7 +136,9 @@ fn only_the_command_line_reads_the_environment() {
 #[test]
 fn only_the_report_prints() {
     only_in("prints by", &[("print", PRINTING)], |code, _| {
-        let code = ["stdout().is_terminal", "stderr().is_terminal", "use_stderr()"].iter().fold(code.to_owned(), |code, asks| code.replace(asks, ""));
+        let code = ["stdout().is_terminal", "stderr().is_terminal", "use_stderr()"]
+            .iter()
+            .fold(code.to_owned(), |code, asks| code.replace(asks, ""));
         ["print!", "println!", "dbg!", "stdout()", "stderr()"].iter().any(|what| code.contains(what))
     });
 }

@@ -57,7 +57,8 @@ fn every_dependency_is_used() {
 
 fn metadata(arguments: &[&str]) -> Value {
     let mut cargo = Command::new(env!("CARGO"));
-    let output = cargo.args(["metadata", "--locked", "--format-version", "1"]).args(arguments).current_dir(root()).output().unwrap();
+    let output =
+        cargo.args(["metadata", "--locked", "--format-version", "1"]).args(arguments).current_dir(root()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }

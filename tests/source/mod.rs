@@ -54,7 +54,8 @@ pub fn names_crate(code: &str, name: &str) -> bool {
         let after = &code[at + name.len()..];
         let starts = !before.is_some_and(|before| before.is_alphanumeric() || before == '_' || before == ':');
         let used = code[..at].ends_with("use ") || code[..at].ends_with("extern crate ");
-        let absolute = code[..at].ends_with("::") && !code[..at - 2].ends_with(|last: char| last.is_alphanumeric() || last == '_');
+        let absolute =
+            code[..at].ends_with("::") && !code[..at - 2].ends_with(|last: char| last.is_alphanumeric() || last == '_');
         (starts && (after.starts_with("::") || (used && after.starts_with([';', ' '])))) || (absolute && after.starts_with("::"))
     })
 }
