@@ -11,6 +11,7 @@ pub mod error;
 pub mod event;
 pub mod graph;
 pub mod handover;
+pub mod pipeline;
 pub mod push;
 pub mod registry;
 pub mod report;

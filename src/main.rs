@@ -1,33 +1,173 @@
-//! A stand-in: prints the settings, or why there are none.
+//! Wiring only: settings, runtime, display, signals, exit code.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use hakobi::cli::{self, Outcome};
-use hakobi::settings::Command;
+use hakobi::error::{Error, Kind, Result};
+use hakobi::event::Events;
+use hakobi::registry::{self, Registries};
+use hakobi::report::{self, Location, RunReport, Steps};
+use hakobi::settings::{Command, LoginSettings, ProgressMode, Settings};
+use hakobi::{pipeline, push};
+use tokio::io::AsyncReadExt;
+use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
-    match cli::settings() {
-        Ok(settings) => {
-            let text = match settings.command {
-                Command::Print(text) => text,
-                _ => format!("{settings:#?}\n"),
-            };
-            let _ = std::io::stdout().write_all(text.as_bytes());
-            ExitCode::SUCCESS
-        }
-        Err(Outcome::Shown { text, exit_code: 0 }) => {
-            let _ = std::io::stdout().write_all(text.as_bytes());
-            ExitCode::SUCCESS
-        }
+    let settings = match cli::settings() {
+        Ok(settings) => settings,
         Err(Outcome::Shown { text, exit_code }) => {
-            let _ = std::io::stderr().write_all(text.as_bytes());
-            ExitCode::from(exit_code)
+            if exit_code == 0 {
+                let _ = report::to_stdout(&text);
+            } else {
+                report::to_stderr(&text);
+            }
+            return ExitCode::from(exit_code);
         }
         Err(Outcome::Failed(error)) => {
-            let hint = error.hint_text().map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
-            let _ = std::io::stderr().write_all(format!("error: {error}\n{hint}").as_bytes());
-            ExitCode::from(error.kind().exit_code())
+            report::to_stderr(&report::error(&error, false));
+            return ExitCode::from(error.kind().exit_code());
+        }
+    };
+    registry::install_crypto();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            report::to_stderr(&report::error(&Error::usage("threads cannot be started").because(&error), false));
+            return ExitCode::from(Kind::Usage.exit_code());
+        }
+    };
+    let code = runtime.block_on(run(settings));
+    // A read of standard input cannot be cancelled: it must not hold up the end.
+    runtime.shutdown_background();
+    ExitCode::from(code)
+}
+
+async fn run(settings: Settings) -> u8 {
+    let (events, receiver) = Events::channel();
+    let display = report::spawn(receiver, settings.progress, settings.color);
+    for warning in &settings.warnings {
+        events.warning(warning.clone());
+    }
+    let result = tokio::select! {
+        result = command(&settings, &events) => result,
+        signal = interrupted() => Err(Error::new(Kind::Interrupted(signal), "interrupted")),
+    };
+    drop(events);
+    let steps = display.finish().await;
+    match result {
+        Ok(done) => done.tell(&settings, &steps),
+        Err(error) => {
+            if let Command::Build(build) = &settings.command
+                && let Some(path) = &build.report_file
+            {
+                let mut report = RunReport { version: env!("CARGO_PKG_VERSION").to_owned(), ..RunReport::default() };
+                report.steps = steps.reports(None);
+                report.tier = steps.tier();
+                let _ = report.write(path);
+            }
+            report::to_stderr(&report::error(&error, settings.color));
+            error.kind().exit_code()
+        }
+    }
+}
+
+/// Waits for SIGINT or SIGTERM; a second one ends the process at once.
+async fn interrupted() -> u8 {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+        return std::future::pending().await;
+    };
+    let number = tokio::select! { _ = interrupt.recv() => 2, _ = terminate.recv() => 15 };
+    tokio::spawn(async move {
+        tokio::select! { _ = interrupt.recv() => (), _ = terminate.recv() => () }
+        std::process::exit(128 + i32::from(number));
+    });
+    number
+}
+
+/// What a command leaves to be told once the display has ended.
+#[derive(Default)]
+struct Done {
+    built: pipeline::Built,
+    text: Option<String>,
+}
+
+impl Done {
+    fn tell(mut self, settings: &Settings, steps: &Steps) -> u8 {
+        let report = &mut self.built.report;
+        let file = match &settings.command {
+            Command::Build(build) => build.report_file.as_ref(),
+            Command::Push { report_file, .. } => report_file.as_ref(),
+            _ => None,
+        };
+        if matches!(settings.command, Command::Build(_)) {
+            let places = self.built.places.into_iter();
+            let locations = places
+                .map(|(digest, place)| (digest, Location { file: place.file, line: u32::try_from(place.line).unwrap_or(0) }));
+            report.steps = steps.reports(Some(&locations.collect()));
+            for image in &mut report.images {
+                image.tier = steps.tier();
+            }
+            report.tier = steps.tier();
+        }
+        if let Some(Err(error)) = file.map(|file| report.write(file)) {
+            report::to_stderr(&report::error(&error, settings.color));
+            return error.kind().exit_code();
+        }
+        if !matches!(settings.progress, ProgressMode::Quiet) && !matches!(report.outcome, report::Outcome::Failure) {
+            report::print_summary(report, settings.progress);
+        }
+        if let Some(text) = self.text.or(self.built.text)
+            && report::to_stdout(&text).is_err()
+        {
+            return Kind::Usage.exit_code();
+        }
+        self.built.exit_code
+    }
+}
+
+async fn command(settings: &Settings, events: &Events) -> Result<Done> {
+    match &settings.command {
+        Command::Build(build) => {
+            let built = Box::pin(pipeline::build(settings, build, events, tokio::io::stdin())).await?;
+            Ok(Done { built, text: None })
+        }
+        Command::Push { images, settings: push, .. } => {
+            let report = Box::pin(pipeline::push(settings, images, push, events)).await?;
+            Ok(Done { built: pipeline::Built { report, ..pipeline::Built::default() }, text: None })
+        }
+        Command::Promote { source, targets, settings: push } => {
+            let registries = Registries::new(&settings.registries, events.clone());
+            let text = Box::pin(pipeline::promote(&registries, source, targets, push, events)).await?;
+            Ok(Done { text: Some(text), ..Done::default() })
+        }
+        Command::Login(login) => {
+            let registries = Registries::new(&settings.registries, events.clone());
+            Ok(Done { text: Some(Box::pin(self::login(&registries, login, settings)).await?), ..Done::default() })
+        }
+        Command::Print(text) => Ok(Done { text: Some(text.clone()), ..Done::default() }),
+    }
+}
+
+async fn login(registries: &Registries, login: &LoginSettings, settings: &Settings) -> Result<String> {
+    match login {
+        LoginSettings::Check(host) => match push::login::check(registries, host).await? {
+            Some(found) => Ok(format!("{host} takes the credentials from {}\n", found.origin)),
+            None => Err(Error::push(format!("no credentials for {host} are known"))
+                .hint(format!("`docker login {host}` stores some; for ECR the AWS credentials of this machine are used"))),
+        },
+        LoginSettings::Write(host) => {
+            let folder =
+                settings.registries.docker_config.as_ref().ok_or_else(|| {
+                    Error::usage("there is no folder for Docker's config.json").hint("set HOME or DOCKER_CONFIG")
+                })?;
+            let path = push::login::write(registries, host, folder).await?;
+            Ok(format!("wrote the login for {host} into {}\n", path.display()))
+        }
+        LoginSettings::Helper(verb) => {
+            let mut input = String::new();
+            let read = tokio::io::stdin().take(64 << 10).read_to_string(&mut input).await;
+            read.map_err(|error| Error::usage("the host on standard input cannot be read").because(&error))?;
+            push::login::helper(registries, verb, input.trim()).await
         }
     }
 }

@@ -1,7 +1,6 @@
-//! What the frontend made of a Dockerfile, and its complaints in the user's terms.
+//! What the frontend made of a Dockerfile.
 
 use crate::engine::buildkit::{Solved, pb};
-use crate::error::Error;
 
 /// The graph and the image's configuration.
 #[derive(Debug, Clone)]
@@ -18,14 +17,5 @@ impl Compiled {
     pub fn of(solved: &Solved) -> Self {
         let config = solved.metadata.get("containerimage.config").cloned().unwrap_or_default();
         Self { definition: solved.definition().cloned().unwrap_or_default(), config }
-    }
-}
-
-/// The build's failure, in the daemon's words; our own where local files were the reason.
-#[must_use]
-pub fn compile_failure(status: &tonic::Status, local: Option<String>) -> Error {
-    match local {
-        Some(local) => Error::build(local),
-        None => Error::build(status.message().to_owned()),
     }
 }

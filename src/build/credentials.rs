@@ -3,13 +3,20 @@
 use async_trait::async_trait;
 
 use crate::engine::buildkit::{CredentialSource, Credentials};
+use crate::registry::{Credential, Registries};
 
 /// The session's credentials.
-pub struct SessionCredentials;
+pub struct SessionCredentials(pub Registries);
 
 #[async_trait]
 impl CredentialSource for SessionCredentials {
-    async fn credentials(&self, _host: &str) -> Result<Option<Credentials>, String> {
-        Ok(None)
+    async fn credentials(&self, host: &str) -> Result<Option<Credentials>, String> {
+        let found = self.0.docker_auth(host).await.map_err(|error| error.to_string())?;
+        Ok(found.and_then(|found| match found.credential {
+            Credential::Basic { username, password } => Some(Credentials { username, secret: password }),
+            Credential::IdentityToken(secret) => Some(Credentials { username: String::new(), secret }),
+            // A bearer token cannot be handed on as a user and password.
+            Credential::RegistryToken(_) => None,
+        }))
     }
 }

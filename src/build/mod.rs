@@ -2,10 +2,12 @@
 
 mod compile;
 mod credentials;
+mod failure;
 mod input;
 mod options;
 
-pub use compile::{Compiled, compile_failure};
+pub use compile::Compiled;
 pub use credentials::SessionCredentials;
+pub use failure::{failure, is_passing};
 pub use input::Input;
 pub use options::frontend_options;

@@ -20,6 +20,9 @@ pub fn frontend_options(settings: &BuildSettings, input: &Input, imports: &[Cach
         let platforms: Vec<String> = settings.platforms.iter().map(ToString::to_string).collect();
         options.insert("platform".to_owned(), platforms.join(","));
     }
+    if !settings.named_contexts.is_empty() {
+        options.insert("frontend.caps".to_owned(), "moby.buildkit.frontend.contexts+forward".to_owned());
+    }
     if !imports.is_empty() {
         // The field of the request is ignored for Dockerfiles: the frontend passes these on with each of its solves.
         options.insert("cache-imports".to_owned(), serde_json::to_string(imports).unwrap_or_default());

@@ -44,9 +44,13 @@ pub struct Known {
 impl Known {
     /// Takes in an image's layers. The first image that has a layer is the one it is taken from.
     pub fn add(&mut self, image: &KnownImage) {
-        for (layer, diff_id) in image.manifest.layers.iter().zip(&image.diff_ids) {
-            let known =
-                || (Descriptor { annotations: BTreeMap::new(), platform: None, ..layer.clone() }, image.repository.clone());
+        self.add_layers(&image.manifest.layers, &image.diff_ids, &image.repository);
+    }
+
+    /// Takes in layers that a repository has.
+    pub fn add_layers(&mut self, layers: &[Descriptor], diff_ids: &[DiffId], repository: &Repository) {
+        for (layer, diff_id) in layers.iter().zip(diff_ids) {
+            let known = || (Descriptor { annotations: BTreeMap::new(), platform: None, ..layer.clone() }, repository.clone());
             self.by_digest.entry(layer.digest.clone()).or_insert_with(known);
             self.by_diff_id.entry(diff_id.clone()).or_insert_with(known);
         }

@@ -55,7 +55,8 @@ pub fn with_carried_cache(image: &Composed, older: Option<&KnownImage>) -> Resul
     Ok(Composed { manifest, config, inline_cache: Some(encoded), ..image.clone() })
 }
 
-/// Puts an index of these images, by stage, and of those of the last index that are still of use.
+/// Puts an index of these images, by stage, and of those of the last index that are still of use; gives the number of blobs
+/// that were new.
 ///
 /// # Errors
 /// If the registry does not take it.
@@ -64,7 +65,7 @@ pub async fn put_index(
     reference: &ImageRef,
     images: Vec<(String, Composed)>,
     kept: &[KnownImage],
-) -> Result<()> {
+) -> Result<u64> {
     let mut manifests = Vec::new();
     let mut children = Vec::new();
     for (stage, image) in images {
@@ -86,11 +87,11 @@ pub async fn put_index(
         Index { schema_version: 2, media_type: media_type::OCI_INDEX.to_owned(), manifests, annotations: BTreeMap::new() };
     let index = RawManifest::from_json(media_type::OCI_INDEX, &index)
         .map_err(|error| Error::push("the cache's index cannot be written").because(&error))?;
-    pusher.finish_blobs().await?;
+    let blobs = pusher.finish_blobs().await?;
     for outcome in pusher.put(&index, &children, std::slice::from_ref(reference)).await {
         outcome.state?;
     }
-    Ok(())
+    Ok(blobs.total().pushed)
 }
 
 #[cfg(test)]

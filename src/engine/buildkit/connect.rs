@@ -4,6 +4,7 @@
 //! deprecated: gRPC is spoken right on the socket (HTTP/2 without TLS, by prior knowledge), and the reverse channel runs
 //! inside BuildKit's own `Control.Session` stream.
 
+use std::collections::HashMap;
 use std::io;
 
 use bollard_buildkit_proto::moby::buildkit::v1::BytesMessage;
@@ -77,6 +78,19 @@ impl BuildKit {
     /// The channel for BuildKit's services.
     pub(super) fn channel(&self) -> Channel {
         self.channel.clone()
+    }
+
+    /// What BuildKit says of its worker.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn worker_labels(&self) -> Result<HashMap<String, String>> {
+        let request = bollard_buildkit_proto::moby::buildkit::v1::ListWorkersRequest::default();
+        let workers = ControlClient::new(self.channel())
+            .list_workers(request)
+            .await
+            .map_err(|error| Error::no_daemon("BuildKit does not say what its worker is").because(&error))?;
+        Ok(workers.into_inner().record.into_iter().next().map(|worker| worker.labels).unwrap_or_default())
     }
 
     /// Opens the reverse channel, with these headers.

@@ -88,6 +88,21 @@ impl Gateway {
         .await
     }
 
+    /// Has the Dockerfile compiled. A frontend that the user names in BUILDKIT_SYNTAX takes the place of the daemon's own, in
+    /// the way that every engine knows (buildx `toSolveOpt`).
+    ///
+    /// # Errors
+    /// With the daemon's words.
+    pub async fn dockerfile(&mut self, mut options: HashMap<String, String>) -> Result<Solved, tonic::Status> {
+        let Some(syntax) = options.get("build-arg:BUILDKIT_SYNTAX").map(|syntax| syntax.trim().to_owned()) else {
+            return self.frontend("dockerfile.v0", options, false).await;
+        };
+        let source = syntax.split(' ').next().unwrap_or_default().to_owned();
+        options.insert("source".to_owned(), source);
+        options.insert("cmdline".to_owned(), syntax);
+        self.frontend("gateway.v0", options, false).await
+    }
+
     /// Solves a graph.
     ///
     /// # Errors

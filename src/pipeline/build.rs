@@ -1,0 +1,438 @@
+//! `hakobi build`: look before building, build, hand over, put, save for the next run.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::io::AsyncRead;
+
+use super::release::{Release, Released};
+use super::{call, outputs};
+use crate::build::{Compiled, Input, SessionCredentials, failure, frontend_options, is_passing};
+use crate::domain::{Descriptor, Digest, ImageRef, Platform};
+use crate::engine::buildkit::{
+    BuildKit, CacheOption, Export, Outputs, Session, SessionParts, SolveOutcome, SolveRequest, Solved, SshAgents,
+};
+use crate::engine::{Dialer, Docker, EngineInfo, StoreKind};
+use crate::error::{Error, Result};
+use crate::event::Events;
+use crate::graph::{Graph, Place};
+use crate::handover::{KnownImage, load};
+use crate::push::preflight;
+use crate::registry::Registries;
+use crate::report::{
+    EngineReport, ImageReport, LayerCounts, Metadata, Outcome, RunReport, Store, StrategyUsed, TagReport, Transport,
+    remove_iid_file, write_iid_file,
+};
+use crate::save::{Executed, cache_reference};
+use crate::settings::{BuildSettings, CacheFrom, ContextSource, DockerfileSource, Settings};
+
+/// How often a solve is begun again when the network or a registry had a bad moment.
+const ATTEMPTS: u32 = 3;
+
+/// What a build has to say beside its report.
+#[derive(Debug, Default)]
+pub struct Built {
+    /// Everything but the steps, which the display knows.
+    pub report: RunReport,
+    /// Where the steps stand in the Dockerfile, by their digests.
+    pub places: BTreeMap<String, Place>,
+    /// What goes to standard output.
+    pub text: Option<String>,
+    /// The exit code of a call that found something.
+    pub exit_code: u8,
+}
+
+/// Runs a build to its end.
+///
+/// # Errors
+/// If anything fails that was asked for; faults of the cache are warnings.
+pub async fn build(
+    settings: &Settings,
+    build: &BuildSettings,
+    events: &Events,
+    stdin: impl AsyncRead + Send + Unpin + 'static,
+) -> Result<Built> {
+    let began = Instant::now();
+    if let Some(path) = &build.iid_file {
+        remove_iid_file(path)?;
+    }
+    let registries = Registries::new(&settings.registries, events.clone());
+    let mut built = Built::default();
+    built.report.version = env!("CARGO_PKG_VERSION").to_owned();
+    built.report.strategy = StrategyUsed::Daemon;
+    let mut tags = build.tags.clone();
+    if build.push {
+        let step = events.step("[hakobi] looking at the registries");
+        let looked = preflight(&registries, &tags, &build.push_settings).await;
+        match &looked {
+            Ok(_) => step.done(),
+            Err(error) => step.failed(error),
+        }
+        let looked = looked?;
+        for (tag, digest) in &looked.skipped {
+            events.note(format!("{tag} is there already ({digest}) and is left alone"));
+        }
+        for repository in &looked.created {
+            events.note(format!("made the repository {repository}"));
+        }
+        tags = looked.push;
+        if tags.is_empty() {
+            built.report.outcome = Outcome::Skipped;
+            built.report.seconds.total = began.elapsed().as_secs_f64();
+            return Ok(built);
+        }
+    }
+    let docker = Docker::connect(Dialer::new(&settings.daemon)?).await?;
+    let info = docker.info().await?;
+    let buildkit = BuildKit::connect(docker.dialer(), info.api).await?;
+    built.report.engine = EngineReport {
+        version: info.version.clone(),
+        store: if info.store == StoreKind::Containerd { Store::Containerd } else { Store::Graphdriver },
+        transport: if build.push { Transport::Registry } else { Transport::None },
+    };
+    let run = Run { settings, build, events, registries, docker, buildkit, info, tags };
+    run.run(&mut built, stdin).await?;
+    built.report.outcome = Outcome::Success;
+    built.report.seconds.total = began.elapsed().as_secs_f64();
+    Ok(built)
+}
+
+pub(super) struct Run<'a> {
+    settings: &'a Settings,
+    pub(super) build: &'a BuildSettings,
+    pub(super) events: &'a Events,
+    registries: Registries,
+    pub(super) docker: Docker,
+    pub(super) buildkit: BuildKit,
+    pub(super) info: EngineInfo,
+    /// What is pushed, or what the image is called in the daemon.
+    tags: Vec<ImageRef>,
+}
+
+/// The cache that a build starts from.
+#[derive(Default)]
+struct Cache {
+    imports: Vec<CacheOption>,
+    /// The pulled-latest images.
+    latest: Vec<KnownImage>,
+    /// The stages saved beside them.
+    stages: Vec<KnownImage>,
+    /// Where stages are saved to.
+    save_to: Option<ImageRef>,
+}
+
+impl Run<'_> {
+    async fn run(&self, built: &mut Built, stdin: impl AsyncRead + Send + Unpin + 'static) -> Result<()> {
+        let build = self.build;
+        let cache = self.cache().await;
+        let mut input = Input::open(build, stdin).await?;
+        let mut options = frontend_options(build, &input, &cache.imports);
+        self.resolve_host_gateway(&mut options).await?;
+        let sinks = Outputs::default();
+        let parts = SessionParts {
+            shared_key: input.shared_key.clone(),
+            directories: input.directories.clone(),
+            credentials: Some(Arc::new(SessionCredentials(self.registries.clone()))),
+            secrets: build.secrets.clone(),
+            ssh: SshAgents::open(&build.ssh).await?,
+            uploads: std::mem::take(&mut input.uploads),
+            outputs: sinks.clone(),
+        };
+        let session = Session::start(&self.buildkit, parts, self.events).await?;
+        if build.call != "build" {
+            let answer = call::call(&self.buildkit, &session, build, options, self.events).await?;
+            built.text = Some(answer.text);
+            built.exit_code = answer.exit_code;
+            return Ok(());
+        }
+        let release = match self.build.push {
+            true => Some(Release::open(&self.registries, &self.tags, &build.push_settings, &cache.latest, self.events).await?),
+            false => None,
+        };
+        let (exports, files) = self.exports(release.as_ref(), &sinks)?;
+        let inline = build.push && self.exports_inline();
+        let request =
+            SolveRequest { exports, cache_exports: self.cache_exports(inline), entitlements: build.entitlements.clone() };
+        let at = Instant::now();
+        let (solved, compiled, executed) = self.solve(&session, &request, &options, release.as_ref()).await?;
+        built.report.seconds.build = at.elapsed().as_secs_f64();
+        files.finish().await?;
+        built.report.bytes.context = session.bytes_sent();
+        let graph = Graph::new(compiled.definition.clone()).ok();
+        built.places = graph.as_ref().map(Graph::places).unwrap_or_default();
+        let id = solved.exporter.get("containerimage.digest").cloned().unwrap_or_default();
+        let mut released = None;
+        if let Some(release) = release {
+            let at = Instant::now();
+            // The image came out of the daemon under a name of our own, which goes whatever comes of the push.
+            let done = release.push(&self.docker, self.annotations(), &cache.latest, inline).await?;
+            built.report.seconds.push = at.elapsed().as_secs_f64();
+            if let Some(save_to) = cache.save_to.filter(|_| inline)
+                && let Some(graph) = &graph
+            {
+                let at = Instant::now();
+                let saving = super::saving::Saving {
+                    run: self,
+                    session: &session,
+                    graph,
+                    executed: &executed,
+                    stages: &cache.stages,
+                    to: &save_to,
+                };
+                match saving.save(&done).await {
+                    Ok(saved) => built.report.layers.saved = saved,
+                    Err(error) => self.events.warning(format!("the stages' cache was not saved: {error}")),
+                }
+                built.report.seconds.save = at.elapsed().as_secs_f64();
+            }
+            released = Some(done);
+        }
+        drop(input);
+        self.tell(built, &id, &solved, released.as_ref(), &compiled)?;
+        match released {
+            Some(released) => released.failure(),
+            None => Ok(()),
+        }
+    }
+
+    /// The images that the cache references stand for, and what BuildKit is told of them.
+    async fn cache(&self) -> Cache {
+        let mut cache = Cache::default();
+        for from in &self.build.cache_from {
+            match from {
+                CacheFrom::Entry(entry) => {
+                    cache.imports.push(CacheOption { kind: entry.kind.clone(), attributes: entry.attributes.clone() });
+                }
+                CacheFrom::Latest(latest) => {
+                    let beside = self.build.cache_repository.clone().unwrap_or_else(|| cache_reference(latest));
+                    let (image, stages) =
+                        tokio::join!(load(&self.registries, latest, None), load(&self.registries, &beside, None));
+                    for (reference, found, into) in [(latest, image, &mut cache.latest), (&beside, stages, &mut cache.stages)] {
+                        match found {
+                            Ok(found) if found.is_empty() && reference == latest => {
+                                self.events.note(format!("no image at {latest} yet: there is no cache to start from"));
+                            }
+                            Ok(found) => {
+                                if !found.is_empty() {
+                                    cache.imports.push(self.import(reference));
+                                }
+                                into.extend(found);
+                            }
+                            Err(error) => self.events.warning(format!("the cache at {reference} is not used: {error}")),
+                        }
+                    }
+                    // Only a run that moves `latest` moves the cache beside it: a branch must not overwrite main's.
+                    let owned = self.build.cache_repository.is_some() || self.tags.contains(latest);
+                    if owned && cache.save_to.is_none() {
+                        cache.save_to = Some(beside);
+                    }
+                }
+            }
+        }
+        cache
+    }
+
+    fn import(&self, reference: &ImageRef) -> CacheOption {
+        let mut attributes = BTreeMap::from([("ref".to_owned(), reference.to_string())]);
+        if self.settings.registries.insecure.contains(&reference.repository.host) {
+            attributes.insert("registry.insecure".to_owned(), "true".to_owned());
+        }
+        CacheOption { kind: "registry".to_owned(), attributes }
+    }
+
+    /// Whether the image carries its cache with it: the pulled-latest way.
+    fn exports_inline(&self) -> bool {
+        let asked = self.build.cache_to.iter().any(|to| to.kind == "inline");
+        let latest = self.build.cache_from.iter().any(|from| matches!(from, CacheFrom::Latest(_)));
+        asked || latest
+    }
+
+    fn cache_exports(&self, inline: bool) -> Vec<CacheOption> {
+        let mut exports: Vec<CacheOption> = self
+            .build
+            .cache_to
+            .iter()
+            .map(|to| CacheOption { kind: to.kind.clone(), attributes: to.attributes.clone() })
+            .collect();
+        if inline && !exports.iter().any(|export| export.kind == "inline") {
+            exports.push(CacheOption { kind: "inline".to_owned(), attributes: BTreeMap::new() });
+        }
+        exports
+    }
+
+    fn exports(&self, release: Option<&Release>, sinks: &Outputs) -> Result<(Vec<Export>, outputs::Files)> {
+        let mut exports = Vec::new();
+        if self.build.load || release.is_some() {
+            let mut names: Vec<String> = Vec::new();
+            if self.build.load {
+                names.extend(self.tags.iter().map(ToString::to_string));
+            }
+            names.extend(release.map(|release| release.reference().to_string()));
+            let mut attributes = BTreeMap::new();
+            if !names.is_empty() {
+                attributes.insert("name".to_owned(), names.join(","));
+            }
+            if !self.build.load && self.info.store == StoreKind::Containerd {
+                // The image only passes through: it need not be unpacked to be run here.
+                attributes.insert("unpack".to_owned(), "false".to_owned());
+            }
+            exports.push(Export { kind: "moby".to_owned(), attributes });
+        }
+        let mut files = outputs::Files::default();
+        for output in &self.build.outputs {
+            let (kind, sink) = files.open(output)?;
+            sinks.add(exports.len(), sink);
+            let mut attributes = output.attributes.clone();
+            if matches!(&*kind, "docker" | "oci") && !attributes.contains_key("name") && !self.tags.is_empty() {
+                attributes.insert("name".to_owned(), self.tags.iter().map(ToString::to_string).collect::<Vec<_>>().join(","));
+            }
+            exports.push(Export { kind, attributes });
+        }
+        // Several exporters in one build came with BuildKit 0.13, in Docker 26.
+        if exports.len() > 1 && self.info.api < (1, 45) {
+            return Err(Error::usage(format!("Docker {} takes one output at a time", self.info.version))
+                .hint("run hakobi once for each, the second finds everything built"));
+        }
+        Ok((exports, files))
+    }
+
+    async fn solve(
+        &self,
+        session: &Session,
+        request: &SolveRequest,
+        options: &std::collections::HashMap<String, String>,
+        release: Option<&Release>,
+    ) -> Result<(SolveOutcome, Compiled, Executed)> {
+        let mut attempt = 1;
+        loop {
+            let (events, mut receiver) = Events::channel();
+            let all = self.events.clone();
+            let listening = tokio::spawn(async move {
+                let mut executed = Executed::default();
+                while let Some(event) = receiver.recv().await {
+                    executed.listen(&event);
+                    all.emit(event);
+                }
+                executed
+            });
+            let mut compiled = None;
+            let slot = &mut compiled;
+            let solved = self
+                .buildkit
+                .build(session, request.clone(), &events, |mut gateway| async move {
+                    let solved: Solved = gateway.dockerfile(options.clone()).await?;
+                    let compiled = slot.insert(Compiled::of(&solved));
+                    if let Some(release) = release
+                        && let Ok(graph) = Graph::new(compiled.definition.clone())
+                    {
+                        release.learn_bases(&graph, &self.info.platform);
+                    }
+                    Ok(solved)
+                })
+                .await;
+            drop(events);
+            let executed = listening.await.unwrap_or_default();
+            match solved {
+                Ok(solved) => {
+                    let compiled = compiled.ok_or_else(|| Error::build("the frontend gave no graph"))?;
+                    return Ok((solved, compiled, executed));
+                }
+                // A stream that was read cannot be sent again.
+                Err(status) if attempt < ATTEMPTS && is_passing(&status) && self.is_repeatable() => {
+                    self.events.warning(format!("trying again ({attempt} of {}): {}", ATTEMPTS - 1, status.message()));
+                    tokio::time::sleep(std::time::Duration::from_secs(u64::from(attempt * 2))).await;
+                    attempt += 1;
+                }
+                Err(status) => return Err(failure(&status, session.local_failure())),
+            }
+        }
+    }
+
+    fn is_repeatable(&self) -> bool {
+        self.build.context != ContextSource::Stdin || self.build.dockerfile == DockerfileSource::Stdin
+    }
+
+    /// `host-gateway` stands for an address that only the daemon knows (buildx `toBuildkitExtraHosts`).
+    async fn resolve_host_gateway(&self, options: &mut std::collections::HashMap<String, String>) -> Result<()> {
+        const WORD: &str = "host-gateway";
+        let Some(hosts) = options.get_mut("add-hosts").filter(|hosts| hosts.contains(WORD)) else { return Ok(()) };
+        let labels = self.buildkit.worker_labels().await?;
+        let address = labels
+            .get("org.mobyproject.buildkit.worker.moby.host-gateway-ip")
+            .ok_or_else(|| Error::usage(format!("--add-host …={WORD}: this Docker daemon does not say what its address is")))?;
+        *hosts = hosts.replace(WORD, address);
+        Ok(())
+    }
+
+    /// `--annotation`, for the manifest.
+    fn annotations(&self) -> BTreeMap<String, String> {
+        let pairs = self.build.annotations.iter().filter_map(|annotation| {
+            let (name, value) = annotation.split_once('=')?;
+            // `manifest:` and the like; on a single manifest the others mean nothing.
+            let name = name.strip_prefix("manifest:").or_else(|| (!name.contains(':')).then_some(name))?;
+            Some((name.to_owned(), value.to_owned()))
+        });
+        pairs.collect()
+    }
+
+    /// Writes the report, the image's ID and the metadata.
+    fn tell(
+        &self,
+        built: &mut Built,
+        id: &str,
+        solved: &SolveOutcome,
+        released: Option<&Released>,
+        compiled: &Compiled,
+    ) -> Result<()> {
+        let platform =
+            serde_json::from_slice::<Platform>(&compiled.config).map(|platform| platform.to_string()).unwrap_or_default();
+        let config = solved.exporter.get("containerimage.config.digest").cloned();
+        // On overlay2 engines the two are one.
+        let config =
+            config.unwrap_or_else(|| if self.info.store == StoreKind::GraphDriver { id.to_owned() } else { String::new() });
+        let report = &mut built.report;
+        let mut descriptor: Option<Descriptor> = None;
+        let tags = self.tags.iter().map(|tag| TagReport { reference: tag.to_string(), pushed: false });
+        let mut image = ImageReport { id: id.to_owned(), config, platform, tags: tags.collect(), ..ImageReport::default() };
+        if let Some(released) = released {
+            for tag in &mut image.tags {
+                tag.pushed =
+                    released.tags.iter().any(|outcome| outcome.is_pushed() && outcome.reference.to_string() == tag.reference);
+            }
+            report.layers = LayerCounts { saved: report.layers.saved, ..released.layers.clone() };
+            report.bytes.pushed = released.bytes;
+            descriptor = Some(released.manifest.descriptor());
+            image.digest = released.manifest.digest().to_string();
+            for one in &released.images {
+                let config = one.manifest.manifest().map(|manifest| manifest.config.digest.to_string()).unwrap_or_default();
+                report.images.push(ImageReport {
+                    config,
+                    platform: one.platform.to_string(),
+                    digest: one.manifest.digest().to_string(),
+                    ..image.clone()
+                });
+            }
+        } else if !id.is_empty() {
+            report.images.push(image);
+        }
+        if let Some(path) = &self.build.iid_file
+            && !id.is_empty()
+        {
+            write_iid_file(path, id)?;
+        }
+        if let Some(path) = &self.build.metadata_file {
+            let config_digest: Option<Digest> = report.images.first().and_then(|image| image.config.parse().ok());
+            let metadata = Metadata {
+                config_digest,
+                descriptor,
+                names: self.tags.clone(),
+                exporter_response: solved.exporter.clone().into_iter().collect(),
+            };
+            metadata.write(path)?;
+        }
+        built.text =
+            (self.settings.progress == crate::settings::ProgressMode::Quiet && !id.is_empty()).then(|| format!("{id}\n"));
+        Ok(())
+    }
+}

@@ -1,0 +1,50 @@
+//! `hakobi promote SRC TAG…`: a release or a roll-back by putting the same manifest under other tags.
+
+use std::fmt::Write;
+
+use crate::domain::ImageRef;
+use crate::error::{Error, Result};
+use crate::event::Events;
+use crate::push;
+use crate::registry::Registries;
+use crate::settings::PushSettings;
+
+/// Promotes, and says what each tag stood for and stands for now.
+///
+/// # Errors
+/// If the source is not there or any tag failed; all are tried.
+pub async fn promote(
+    registries: &Registries,
+    source: &ImageRef,
+    targets: &[ImageRef],
+    settings: &PushSettings,
+    events: &Events,
+) -> Result<String> {
+    let promotions = push::promote(registries, events, source, targets, settings).await?;
+    let mut text = String::new();
+    let mut failures = Vec::new();
+    for promotion in &promotions {
+        let before = promotion.previous.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string);
+        let line = match &promotion.state {
+            Ok(None) => writeln!(text, "{}: left alone, it stands for {before}", promotion.target),
+            Ok(Some(_)) => writeln!(text, "{}: {before} -> {}", promotion.target, promotion.digest),
+            Err(error) => {
+                failures.push(format!("{}: {error}", promotion.target));
+                Ok(())
+            }
+        };
+        // Writing into a String does not fail.
+        let _ = line;
+        if let Some(kept) = &promotion.kept_as {
+            let _ = writeln!(text, "  kept as {kept}; to roll back: hakobi promote {kept} {}", promotion.target);
+        }
+    }
+    if !failures.is_empty() {
+        return Err(Error::push(failures.join("\n")));
+    }
+    text.push_str(
+        "No running ECS service changed: a service takes up a moved tag when it is deployed anew:\n  \
+         aws ecs update-service --cluster CLUSTER --service SERVICE --force-new-deployment\n",
+    );
+    Ok(text)
+}

@@ -1,0 +1,80 @@
+//! `hakobi push IMAGE…`: images of the daemon, pushed by hakobi.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use super::release::Release;
+use crate::domain::ImageRef;
+use crate::engine::{Dialer, Docker, StoreKind};
+use crate::error::{Error, Result};
+use crate::event::Events;
+use crate::handover::load;
+use crate::push::preflight;
+use crate::registry::Registries;
+use crate::report::{EngineReport, ImageReport, Outcome, RunReport, Store, TagReport, Transport};
+use crate::settings::{PushSettings, Settings};
+
+/// Pushes images that the daemon has.
+///
+/// # Errors
+/// If one is not there, or a push fails; the others are tried.
+pub async fn push(settings: &Settings, images: &[ImageRef], push: &PushSettings, events: &Events) -> Result<RunReport> {
+    let began = Instant::now();
+    let registries = Registries::new(&settings.registries, events.clone());
+    let docker = Docker::connect(Dialer::new(&settings.daemon)?).await?;
+    let info = docker.info().await?;
+    for image in images {
+        if docker.image_id(&image.to_string()).await?.is_none() {
+            return Err(Error::push(format!("the daemon has no image {image}")).hint("`docker images` lists what it has"));
+        }
+    }
+    let looked = preflight(&registries, images, push).await?;
+    for (tag, digest) in &looked.skipped {
+        events.note(format!("{tag} is there already ({digest}) and is left alone"));
+    }
+    let mut report = RunReport {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        outcome: Outcome::Skipped,
+        engine: EngineReport {
+            version: info.version.clone(),
+            store: if info.store == StoreKind::Containerd { Store::Containerd } else { Store::Graphdriver },
+            transport: Transport::Registry,
+        },
+        ..RunReport::default()
+    };
+    let mut failures = Vec::new();
+    for image in &looked.push {
+        let id = docker.image_id(&image.to_string()).await?.unwrap_or_default();
+        // What the tag stands for now, and what `latest` does, is most likely what this image is made of.
+        let mut known = load(&registries, image, None).await.unwrap_or_default();
+        if image.tag.as_deref() != Some("latest") {
+            known.extend(load(&registries, &image.repository.tag("latest"), None).await.unwrap_or_default());
+        }
+        let release = Release::open(&registries, std::slice::from_ref(image), push, &known, events).await?;
+        docker.tag(&image.to_string(), &release.reference()).await?;
+        let released = release.push(&docker, BTreeMap::new(), &known, false).await?;
+        report.seconds.push = began.elapsed().as_secs_f64();
+        report.layers.pushed += released.layers.pushed;
+        report.layers.already_in_registry += released.layers.already_in_registry;
+        report.bytes.pushed += released.bytes;
+        for one in &released.images {
+            report.images.push(ImageReport {
+                id: id.clone(),
+                config: one.manifest.manifest().map(|manifest| manifest.config.digest.to_string()).unwrap_or_default(),
+                digest: one.manifest.digest().to_string(),
+                platform: one.platform.to_string(),
+                tags: vec![TagReport { reference: image.to_string(), pushed: released.failure().is_ok() }],
+                ..ImageReport::default()
+            });
+        }
+        match released.failure() {
+            Ok(()) => report.outcome = Outcome::Success,
+            Err(error) => failures.push(error),
+        }
+    }
+    report.seconds.total = began.elapsed().as_secs_f64();
+    match failures.into_iter().next() {
+        Some(error) => Err(error),
+        None => Ok(report),
+    }
+}

@@ -1,0 +1,254 @@
+//! The release: an image out of the daemon and into all target repositories.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::task::JoinSet;
+
+use crate::domain::{Descriptor, ImageRef, Index, InlineCache, Platform, RawManifest, Repository, comparable, media_type};
+use crate::endpoint::Endpoint;
+use crate::engine::Docker;
+use crate::error::{Error, Result};
+use crate::event::Events;
+use crate::graph::Graph;
+use crate::handover::{Composed, Intake, Known, KnownImage, load};
+use crate::push::{Pusher, TagOutcome};
+use crate::registry::Registries;
+use crate::report::LayerCounts;
+use crate::save::with_carried_cache;
+use crate::settings::PushSettings;
+use crate::transfer::BytesSource;
+
+/// The name of the released image at the endpoint.
+const NAME: &str = "image";
+
+/// The endpoint with what takes images from it.
+pub(super) struct Way {
+    pub(super) endpoint: Endpoint,
+    pub(super) intake: Intake,
+    pub(super) pusher: Pusher,
+}
+
+/// An open release: the daemon can push to it.
+pub(super) struct Release {
+    registries: Registries,
+    tags: Vec<ImageRef>,
+    settings: PushSettings,
+    events: Events,
+    way: Way,
+    directory: tempfile::TempDir,
+    learning: Mutex<JoinSet<Vec<KnownImage>>>,
+}
+
+/// A release that is done, or whose tags failed.
+pub(super) struct Released {
+    pub(super) release: Release,
+    /// What the tags stand for: a manifest or an index.
+    pub(super) manifest: RawManifest,
+    /// The images, one for each platform, as they are in the registries.
+    pub(super) images: Vec<Composed>,
+    pub(super) tags: Vec<TagOutcome>,
+    pub(super) layers: LayerCounts,
+    /// Bytes sent.
+    pub(super) bytes: u64,
+}
+
+impl Release {
+    pub(super) async fn open(
+        registries: &Registries,
+        tags: &[ImageRef],
+        settings: &PushSettings,
+        known: &[KnownImage],
+        events: &Events,
+    ) -> Result<Self> {
+        let directory = tempfile::Builder::new().prefix("hakobi-push-").tempdir().map_err(|error| {
+            Error::push("there is no room for layers on their way").because(&error).hint("TMPDIR names another place")
+        })?;
+        let repositories = repositories(tags);
+        let way = way(registries, repositories, settings, known, events, directory.path()).await?;
+        Ok(Self {
+            registries: registries.clone(),
+            tags: tags.to_vec(),
+            settings: settings.clone(),
+            events: events.clone(),
+            way,
+            directory,
+            learning: Mutex::default(),
+        })
+    }
+
+    /// What the daemon must call the image for it to come here.
+    pub(super) fn reference(&self) -> ImageRef {
+        self.way.endpoint.reference(NAME)
+    }
+
+    /// Looks up, meanwhile, what the base images' layers are in the target registries: they need not be sent then. Those of
+    /// other registries are not asked for, since every question counts there (Docker Hub's limits).
+    pub(super) fn learn_bases(&self, graph: &Graph, platform: &str) {
+        let platform: Option<Platform> = platform.parse().ok();
+        let mut learning = self.learning.lock().unwrap_or_else(PoisonError::into_inner);
+        for base in graph.base_images() {
+            let Ok(reference) = base.parse::<ImageRef>() else { continue };
+            if self.tags.iter().any(|tag| tag.repository.host == reference.repository.host) {
+                let (registries, platform) = (self.registries.clone(), platform.clone());
+                // A base that cannot be looked up is pushed like any other layer.
+                learning.spawn(async move { load(&registries, &reference, platform.as_ref()).await.unwrap_or_default() });
+            }
+        }
+    }
+
+    /// Has the daemon hand the image over, and puts it under all tags.
+    pub(super) async fn push(
+        self,
+        docker: &Docker,
+        annotations: BTreeMap<String, String>,
+        latest: &[KnownImage],
+        inline: bool,
+    ) -> Result<Released> {
+        let reference = self.reference();
+        let mut learning = std::mem::take(&mut *self.learning.lock().unwrap_or_else(PoisonError::into_inner));
+        while let Some(learned) = learning.join_next().await {
+            self.way.intake.learn(|known| learned.unwrap_or_default().iter().for_each(|image| known.add(image)));
+        }
+        let step = self.events.step("[hakobi] taking the image from the daemon");
+        let handed = docker.push(&reference).await;
+        let untagged = docker.untag(&reference).await;
+        match handed.as_ref().err().or(untagged.as_ref().err()) {
+            None => step.done(),
+            Some(error) => step.failed(error),
+        }
+        handed?;
+        untagged?;
+        let composed = self.way.intake.compose(NAME, &annotations).await?;
+        let layers: u64 = composed.iter().map(|image| image.layers.len() as u64).sum();
+        let repositories = repositories(&self.tags).len() as u64;
+        let before = self.way.pusher.finish_blobs().await?.total();
+        let mut images = Vec::new();
+        for image in composed {
+            let image = match same_as_before(&image, latest, &self.tags, inline, &annotations) {
+                Some(before) => Composed {
+                    manifest: before.raw.clone(),
+                    config: before.config.clone(),
+                    inline_cache: before.inline_cache.clone(),
+                    ..image
+                },
+                None if inline => {
+                    let older = latest.iter().find(|older| older.diff_ids.first() == image.diff_ids.first());
+                    with_carried_cache(&image, older)?
+                }
+                None => image,
+            };
+            self.way.pusher.upload(Arc::new(BytesSource::new(image.config.clone())), None);
+            images.push(image);
+        }
+        let after = self.way.pusher.finish_blobs().await?.total();
+        let (manifest, children) = top(&images)?;
+        let tags = self.way.pusher.put(&manifest, &children, &self.tags).await;
+        let pushed = before.pushed;
+        let layers =
+            LayerCounts { pushed, already_in_registry: (layers * repositories).saturating_sub(pushed), ..LayerCounts::default() };
+        Ok(Released { manifest, images, tags, layers, bytes: after.bytes, release: self })
+    }
+
+    /// A way for further images into the repository of this reference; what the release holds is known there.
+    pub(super) async fn intake_for(&self, to: &ImageRef, stages: &[KnownImage], images: &[Composed]) -> Result<Way> {
+        let way = way(&self.registries, vec![to.repository.clone()], &self.settings, stages, &self.events, self.directory.path())
+            .await?;
+        if let Some(first) = self.tags.first() {
+            way.intake.learn(|known| {
+                for image in images {
+                    known.add_layers(&image.layers, &image.diff_ids, &first.repository);
+                }
+            });
+        }
+        Ok(way)
+    }
+}
+
+impl Released {
+    /// The failures of tags, if any: all were tried.
+    pub(super) fn failure(&self) -> Result<()> {
+        let failed: Vec<String> =
+            self.tags.iter().filter_map(|tag| Some(format!("{}: {}", tag.reference, tag.state.as_ref().err()?))).collect();
+        let hint = self.tags.iter().find_map(|tag| tag.state.as_ref().err()?.hint());
+        match (failed.len(), hint) {
+            (0, _) => Ok(()),
+            (_, Some(hint)) => Err(Error::push(failed.join("\n")).hint(hint)),
+            (_, None) => Err(Error::push(failed.join("\n"))),
+        }
+    }
+}
+
+async fn way(
+    registries: &Registries,
+    repositories: Vec<Repository>,
+    settings: &PushSettings,
+    images: &[KnownImage],
+    events: &Events,
+    directory: &std::path::Path,
+) -> Result<Way> {
+    let pusher = Pusher::new(registries.clone(), repositories.clone(), events.clone());
+    let mut known = Known::default();
+    // Those of the targets first: from there nothing has to be copied.
+    let (own, others): (Vec<_>, Vec<_>) = images.iter().partition(|image| repositories.contains(&image.repository));
+    own.into_iter().chain(others).for_each(|image| known.add(image));
+    let intake = Intake::new(pusher.clone(), known, settings.compression, directory.to_owned());
+    let endpoint = Endpoint::start(Arc::new(intake.clone()), directory.to_owned())
+        .await
+        .map_err(|error| Error::push("hakobi cannot listen on 127.0.0.1").because(&error))?;
+    Ok(Way { endpoint, intake, pusher })
+}
+
+fn repositories(tags: &[ImageRef]) -> Vec<Repository> {
+    let mut out: Vec<Repository> = Vec::new();
+    for tag in tags {
+        if !out.contains(&tag.repository) {
+            out.push(tag.repository.clone());
+        }
+    }
+    out
+}
+
+/// The image that is there already, if this one is the same but for times and cache records: its digest then stays, and
+/// whoever follows digests sees that nothing changed.
+fn same_as_before<'a>(
+    image: &Composed,
+    latest: &'a [KnownImage],
+    tags: &[ImageRef],
+    inline: bool,
+    annotations: &BTreeMap<String, String>,
+) -> Option<&'a KnownImage> {
+    let config = comparable(&image.config).ok()?;
+    latest.iter().find(|before| {
+        let results = |cache: &Option<String>| cache.as_deref().and_then(InlineCache::decode).map_or(0, |cache| cache.results());
+        tags.iter().all(|tag| tag.repository == before.repository)
+            && before.diff_ids == image.diff_ids
+            && before.manifest.layers.iter().zip(&image.layers).all(|(a, b)| a.digest == b.digest)
+            && before.manifest.annotations == *annotations
+            && comparable(&before.config).is_ok_and(|before| before == config)
+            && (!inline || results(&before.inline_cache) >= results(&image.inline_cache))
+    })
+}
+
+/// What the tags stand for: the image, or an index of several.
+fn top(images: &[Composed]) -> Result<(RawManifest, Vec<RawManifest>)> {
+    match images {
+        [] => Err(Error::push("there is no image to push")),
+        [image] => Ok((image.manifest.clone(), Vec::new())),
+        images => {
+            let manifests = images
+                .iter()
+                .map(|image| Descriptor { platform: Some(image.platform.clone().into()), ..image.manifest.descriptor() })
+                .collect();
+            let index = Index {
+                schema_version: 2,
+                media_type: media_type::OCI_INDEX.to_owned(),
+                manifests,
+                annotations: BTreeMap::new(),
+            };
+            let index = RawManifest::from_json(media_type::OCI_INDEX, &index)
+                .map_err(|error| Error::push("the index cannot be written").because(&error))?;
+            Ok((index, images.iter().map(|image| image.manifest.clone()).collect()))
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! After the push: the stages that ran are kept for the next run.
+
+use std::collections::BTreeMap;
+
+use super::build::Run;
+use super::release::Released;
+use crate::domain::ImageRef;
+use crate::engine::StoreKind;
+use crate::engine::buildkit::Session;
+use crate::error::Result;
+use crate::graph::Graph;
+use crate::handover::KnownImage;
+use crate::save::{Executed, STAGE_ANNOTATION, StageSaver, put_index, stages_to_save, with_carried_cache};
+
+/// Saving the stages after a push.
+pub(super) struct Saving<'a> {
+    pub(super) run: &'a Run<'a>,
+    pub(super) session: &'a Session,
+    pub(super) graph: &'a Graph,
+    pub(super) executed: &'a Executed,
+    pub(super) stages: &'a [KnownImage],
+    pub(super) to: &'a ImageRef,
+}
+
+impl Saving<'_> {
+    /// Hands over the stages that ran and puts the index anew; gives the number of layers that were new.
+    pub(super) async fn save(&self, released: &Released) -> Result<u64> {
+        let all = self.graph.side_stages();
+        let new = stages_to_save(&all, self.executed);
+        let of = |image: &KnownImage| image.annotations.get(STAGE_ANNOTATION).cloned().unwrap_or_default();
+        let last = |stage: &str| self.stages.iter().find(|image| of(image) == stage);
+        if all.is_empty() || released.images.len() != 1 {
+            return Ok(0);
+        }
+        if new.is_empty() && last("").is_some_and(|image| image.raw == released.images[0].manifest) {
+            return Ok(0);
+        }
+        let run = self.run;
+        let step = run.events.step("[hakobi] saving the stages' cache");
+        let saved = async {
+            let intake = released.release.intake_for(self.to, self.stages, &released.images);
+            let intake = intake.await?;
+            let saver = StageSaver {
+                docker: &run.docker,
+                buildkit: &run.buildkit,
+                session: self.session,
+                endpoint: &intake.endpoint,
+                intake: &intake.intake,
+                entitlements: run.build.entitlements.clone(),
+                platform: released.images[0].platform.clone(),
+                export: match run.info.store {
+                    StoreKind::Containerd => [("unpack".to_owned(), "false".to_owned())].into(),
+                    StoreKind::GraphDriver => BTreeMap::new(),
+                },
+                events: run.events,
+            };
+            let mut images = vec![(String::new(), with_carried_cache(&released.images[0], last(""))?)];
+            for (place, stage) in new.iter().enumerate() {
+                let image = saver.save(self.graph, stage, place).await?;
+                images.push((stage.name.0.clone(), with_carried_cache(&image, last(&stage.name.0))?));
+            }
+            let kept: Vec<KnownImage> = self
+                .stages
+                .iter()
+                .filter(|image| {
+                    all.iter().any(|stage| stage.name.0 == of(image)) && !images.iter().any(|(stage, _)| *stage == of(image))
+                })
+                .cloned()
+                .collect();
+            put_index(&intake.pusher, self.to, images, &kept).await
+        }
+        .await;
+        match saved {
+            Ok(layers) => {
+                step.done();
+                Ok(layers)
+            }
+            Err(error) => {
+                step.failed(&error);
+                Err(error)
+            }
+        }
+    }
+}
