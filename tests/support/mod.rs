@@ -2,5 +2,7 @@
 #![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 pub mod ecr_fake;
+pub mod engine;
 pub mod http_fake;
+pub mod machine;
 pub mod parts;

@@ -1,0 +1,32 @@
+# What each does is in tests/check, demo/run and CONTRIBUTING.md.
+.PHONY: help setup fmt lint test test-long bench demo
+
+help:
+	@echo 'make demo       bring up a Docker engine and a registry, and run the main job three times'
+	@echo 'make test       everything CI runs: lint, the real engines and registries, all tests'
+	@echo 'make test-long  the same with the long tests'
+	@echo 'make bench      hakobi beside the ways it replaces, as a table'
+	@echo 'make lint       format, clippy, rustdoc, licences and advisories'
+	@echo 'make fmt        format the code'
+	@echo 'make setup      install what the above need and lack'
+
+setup:
+	@tests/check setup
+
+fmt:
+	@cargo fmt
+
+lint:
+	@tests/check lint
+
+test:
+	@tests/check test
+
+test-long:
+	@tests/check test-long
+
+bench:
+	@cargo build --locked --release && HAKOBI="$${HAKOBI:-$${CARGO_TARGET_DIR:-target}/release/hakobi}" benches/peers/run $(BENCH_ARGS)
+
+demo:
+	@demo/run

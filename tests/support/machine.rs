@@ -1,0 +1,125 @@
+//! A machine as a CI job finds it: a home of its own, nothing in the environment, and hakobi on its path.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use base64::Engine as _;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::parts::part;
+
+/// Ends with its home and all in it.
+pub struct Machine {
+    home: TempDir,
+    variables: Vec<(String, String)>,
+}
+
+impl Machine {
+    /// With the daemon at this address, as DOCKER_HOST has it.
+    pub fn with(daemon: &str) -> Self {
+        let machine = Self::without_daemon();
+        machine.set("DOCKER_HOST", daemon)
+    }
+
+    pub fn without_daemon() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        fs::create_dir(home.path().join("work")).unwrap();
+        fs::create_dir(home.path().join("docker")).unwrap();
+        Self { home, variables: Vec::new() }
+    }
+
+    /// A variable of its environment.
+    pub fn set(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// With Docker's own record of a login at the tests' registry that asks for one.
+    pub fn logged_in(self) -> Self {
+        let (user, password) = (part("HAKOBI_TEST_REGISTRY_USER"), part("HAKOBI_TEST_REGISTRY_PASSWORD"));
+        let auth = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
+        let config = json!({ "auths": { part("HAKOBI_TEST_REGISTRY"): { "auth": auth } } });
+        fs::write(self.docker_config().join("config.json"), config.to_string()).unwrap();
+        self
+    }
+
+    /// Its DOCKER_CONFIG.
+    pub fn docker_config(&self) -> PathBuf {
+        self.home.path().join("docker")
+    }
+
+    /// Where its commands run: the checkout of the project that is built.
+    pub fn folder(&self) -> PathBuf {
+        self.home.path().join("work")
+    }
+
+    /// A file of that project; its folders are made.
+    pub fn write(&self, path: &str, text: &str) -> &Self {
+        let path = self.folder().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+        self
+    }
+
+    pub fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.folder().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+
+    /// A report that a run wrote there.
+    pub fn report(&self, path: &str) -> Value {
+        serde_json::from_str(&self.read(path)).unwrap()
+    }
+
+    /// Any program, with this machine's environment and nothing else's.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let own = Path::new(env!("CARGO_BIN_EXE_hakobi")).parent().unwrap();
+        let mut paths = vec![own.to_owned()];
+        paths.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .env("PATH", std::env::join_paths(paths).unwrap())
+            .env("HOME", self.home.path())
+            .env("DOCKER_CONFIG", self.docker_config())
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
+            .current_dir(self.folder())
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// hakobi with these arguments, whatever comes of it.
+    pub fn hakobi(&self, arguments: &[&str]) -> Run {
+        Run::of(self.command(env!("CARGO_BIN_EXE_hakobi")).args(arguments))
+    }
+}
+
+/// What came of a program.
+#[derive(Debug)]
+pub struct Run {
+    command: String,
+    /// 128 and the signal's number after a signal, as a shell has it.
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Run {
+    pub fn of(command: &mut Command) -> Self {
+        let Output { status, stdout, stderr } = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let signal = std::os::unix::process::ExitStatusExt::signal(&status).unwrap_or_default();
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        let arguments: Vec<_> = command.get_args().map(OsStr::to_string_lossy).collect();
+        let command = format!("{} {}", command.get_program().to_string_lossy(), arguments.join(" "));
+        Self { command, code: status.code().unwrap_or(128 + signal), stdout: text(stdout), stderr: text(stderr) }
+    }
+
+    /// Fails the test, with all that was printed, if it ended otherwise.
+    #[track_caller]
+    pub fn exits(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "{}\n--- stdout\n{}\n--- stderr\n{}", self.command, self.stdout, self.stderr);
+        self
+    }
+}
