@@ -18,19 +18,61 @@ struct Source {
 /// Lines shown around those that an error is about.
 const AROUND: usize = 2;
 
+/// Where a build was when it failed: its graph and the step that ended with an error.
+#[derive(Debug, Clone, Copy)]
+pub struct Failed<'a> {
+    /// The graph, with the user's file in it.
+    pub definition: &'a pb::Definition,
+    /// The step's digest.
+    pub step: &'a str,
+}
+
 /// The build's failure. `local` is what we could not read ourselves: where the daemon would only say that we failed.
 #[must_use]
-pub fn failure(status: &tonic::Status, local: Option<String>) -> Error {
+pub fn failure(status: &tonic::Status, local: Option<String>, failed: Option<Failed<'_>>) -> Error {
     if let Some(local) = local {
         let error = Error::build(local);
         return error.hint("make it readable, or list it in .dockerignore");
     }
-    let message = status.message();
-    let text = match excerpt(status) {
+    let message = plain(status.message());
+    // Docker 20.10 names no lines; the graph knows them.
+    let text = match excerpt(status).or_else(|| lines(&failed?.source()?)) {
         Some(excerpt) => format!("{excerpt}{message}"),
         None => message.to_owned(),
     };
-    Error::build(text)
+    let old_frontend =
+        ["unsupported frontend capability", "unsupported request frontend."].iter().any(|words| message.contains(words));
+    let error = Error::build(text);
+    if old_frontend {
+        return error.hint("this daemon's own Dockerfile frontend is too old for that; a first line `# syntax=docker/dockerfile:1` brings a newer one");
+    }
+    error
+}
+
+/// The message without what gRPC and the daemon put before it on its way.
+fn plain(mut message: &str) -> &str {
+    loop {
+        let rest = message
+            .strip_prefix("rpc error: code = ")
+            .and_then(|rest| rest.split_once(" desc = "))
+            .map(|(_, rest)| rest)
+            .or_else(|| message.strip_prefix("failed to solve with frontend dockerfile.v0: "))
+            .or_else(|| message.strip_prefix("failed to create LLB definition: "))
+            .or_else(|| message.strip_prefix("failed to solve: "));
+        match rest {
+            Some(rest) => message = rest,
+            None => return message,
+        }
+    }
+}
+
+impl Failed<'_> {
+    fn source(self) -> Option<Source> {
+        let source = self.definition.source.as_ref()?;
+        let location = source.locations.get(self.step)?.locations.first()?;
+        let info = source.infos.get(usize::try_from(location.source_index).ok()?)?.clone();
+        Some(Source { info: Some(info), ranges: location.ranges.clone() })
+    }
 }
 
 /// Whether trying again may help: the network, or a registry's bad moment, and nothing that a step did.
@@ -140,8 +182,8 @@ mod tests {
             ranges: vec![pb::Range { start: position(2), end: position(2) }],
         };
         let json = br#"{"info":{"filename":"Dockerfile","data":"RlJPTSBhClJVTiBiClJVTiBjClJVTiBkClJVTiBlCg=="},"ranges":[{"start":{"line":2},"end":{"line":2}}]}"#;
-        let binary = failure(&status("github.com/moby/buildkit/errdefs.Source", source.encode_to_vec()), None);
-        let written = failure(&status("github.com/moby/buildkit/errdefs.Source+json", json.to_vec()), None);
+        let binary = failure(&status("github.com/moby/buildkit/errdefs.Source", source.encode_to_vec()), None, None);
+        let written = failure(&status("github.com/moby/buildkit/errdefs.Source+json", json.to_vec()), None, None);
         assert_eq!(binary.message(), written.message());
         assert!(
             binary.message().contains("Dockerfile:2") && binary.message().contains("   2 | >>> RUN b"),

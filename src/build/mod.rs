@@ -8,6 +8,6 @@ mod options;
 
 pub use compile::Compiled;
 pub use credentials::SessionCredentials;
-pub use failure::{failure, is_passing};
+pub use failure::{Failed, failure, is_passing};
 pub use input::Input;
 pub use options::frontend_options;

@@ -8,7 +8,7 @@ use tokio::io::AsyncRead;
 
 use super::release::{Release, Released};
 use super::{call, outputs};
-use crate::build::{Compiled, Input, SessionCredentials, failure, frontend_options, is_passing};
+use crate::build::{Compiled, Failed, Input, SessionCredentials, failure, frontend_options, is_passing};
 use crate::domain::{Descriptor, Digest, ImageRef, Platform};
 use crate::engine::buildkit::{
     BuildKit, CacheOption, Export, Outputs, Session, SessionParts, SolveOutcome, SolveRequest, Solved, SshAgents,
@@ -374,7 +374,12 @@ impl Run<'_> {
                     tokio::time::sleep(std::time::Duration::from_secs(u64::from(attempt * 2))).await;
                     attempt += 1;
                 }
-                Err(status) => return Err(failure(&status, session.local_failure())),
+                Err(status) => {
+                    let failed = compiled
+                        .as_ref()
+                        .and_then(|compiled| Some(Failed { definition: &compiled.definition, step: executed.failed()? }));
+                    return Err(failure(&status, session.local_failure(), failed));
+                }
             }
         }
     }

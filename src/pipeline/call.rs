@@ -38,7 +38,7 @@ pub(super) async fn call(
             Ok(solved)
         })
         .await
-        .map_err(|status| failure(&status, session.local_failure()))?;
+        .map_err(|status| failure(&status, session.local_failure(), None))?;
     let metadata = metadata.unwrap_or_default();
     let text = |key: &str| metadata.get(key).map(|value| String::from_utf8_lossy(value).into_owned());
     let json = build.call_format.as_deref() == Some("json");

@@ -17,6 +17,7 @@ use crate::handover::{Composed, Intake};
 pub struct Executed {
     ended: HashSet<String>,
     found: HashSet<String>,
+    failed: Option<String>,
 }
 
 impl Executed {
@@ -24,6 +25,9 @@ impl Executed {
     pub fn listen(&mut self, event: &Event) {
         let Event::Status(status) = event else { return };
         for vertex in &status.vertexes {
+            if !vertex.error.is_empty() && !vertex.error.contains("context canceled") {
+                self.failed.get_or_insert_with(|| vertex.digest.clone());
+            }
             if vertex.cached {
                 self.found.insert(vertex.digest.clone());
             } else if vertex.completed.is_some() && vertex.error.is_empty() {
@@ -31,6 +35,12 @@ impl Executed {
             }
         }
         self.found.extend(status.statuses.iter().filter(|part| part.is_pull()).map(|part| part.vertex.clone()));
+    }
+
+    /// The first step that ended with an error.
+    #[must_use]
+    pub fn failed(&self) -> Option<&str> {
+        self.failed.as_deref()
     }
 
     /// Whether any of the stage's steps ran.
