@@ -1,6 +1,7 @@
 //! Wiring only: settings, runtime, display, signals, exit code.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use hakobi::cli::{self, Outcome};
 use hakobi::error::{Error, Kind, Result};
@@ -11,6 +12,9 @@ use hakobi::settings::{Command, LoginSettings, ProgressMode, Settings};
 use hakobi::{pipeline, push};
 use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
+
+/// How long an interrupted run takes to tidy up.
+const CLEAN_UP: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let settings = match cli::settings() {
@@ -52,6 +56,10 @@ async fn run(settings: Settings) -> u8 {
         result = command(&settings, &events) => result,
         signal = interrupted() => Err(Error::new(Kind::Interrupted(signal), "interrupted")),
     };
+    if result.as_ref().is_err_and(|error| matches!(error.kind(), Kind::Interrupted(_))) {
+        // What was borrowed in the daemon is given back meanwhile.
+        tokio::time::sleep(CLEAN_UP).await;
+    }
     drop(events);
     let steps = display.finish().await;
     match result {

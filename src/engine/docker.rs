@@ -154,6 +154,17 @@ impl Docker {
             .map_err(|error| Error::build(format!("the daemon cannot remove the name {name}")).because(&error))
     }
 
+    /// Has the daemon push an image under a name of our own, and takes that name away whatever comes of it.
+    ///
+    /// # Errors
+    /// With the daemon's words if the push fails, or the name cannot be taken away.
+    pub async fn push_and_untag(&self, name: &ImageRef) -> Result<()> {
+        let borrowed = BorrowedName { docker: Some(self.clone()), name: name.clone() };
+        let pushed = self.push(name).await;
+        let untagged = borrowed.give_back().await;
+        pushed.and(untagged)
+    }
+
     /// Has the daemon push an image to the registry in its name, without credentials.
     ///
     /// # Errors
@@ -168,6 +179,30 @@ impl Docker {
             }
         }
         Ok(())
+    }
+}
+
+/// A name in the daemon that is ours. When a run is interrupted it is taken away in the background.
+struct BorrowedName {
+    docker: Option<Docker>,
+    name: ImageRef,
+}
+
+impl BorrowedName {
+    async fn give_back(mut self) -> Result<()> {
+        match self.docker.take() {
+            Some(docker) => docker.untag(&self.name).await,
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for BorrowedName {
+    fn drop(&mut self) {
+        if let (Some(docker), Ok(runtime)) = (self.docker.take(), tokio::runtime::Handle::try_current()) {
+            let name = self.name.clone();
+            runtime.spawn(async move { docker.untag(&name).await });
+        }
     }
 }
 

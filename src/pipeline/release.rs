@@ -112,14 +112,12 @@ impl Release {
             self.way.intake.learn(|known| learned.unwrap_or_default().iter().for_each(|image| known.add(image)));
         }
         let step = self.events.step("[hakobi] taking the image from the daemon");
-        let handed = docker.push(&reference).await;
-        let untagged = docker.untag(&reference).await;
-        match handed.as_ref().err().or(untagged.as_ref().err()) {
-            None => step.done(),
-            Some(error) => step.failed(error),
+        let handed = docker.push_and_untag(&reference).await;
+        match &handed {
+            Ok(()) => step.done(),
+            Err(error) => step.failed(error),
         }
         handed?;
-        untagged?;
         let composed = self.way.intake.compose(NAME, &annotations).await?;
         let layers: u64 = composed.iter().map(|image| image.layers.len() as u64).sum();
         let repositories = repositories(&self.tags).len() as u64;

@@ -117,11 +117,7 @@ impl StageSaver<'_> {
             })
             .await;
         result.map_err(|status| Error::push(format!("stage {} cannot be exported: {}", stage.name.0, status.message())))?;
-        let pushed = self.docker.push(&reference).await;
-        // The name was only for this; it is taken away whatever came of the push.
-        let untagged = self.docker.untag(&reference).await;
-        pushed?;
-        untagged?;
+        self.docker.push_and_untag(&reference).await?;
         self.intake
             .compose(&format!("stage-{place}"), &BTreeMap::new())
             .await?
