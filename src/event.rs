@@ -107,6 +107,15 @@ pub struct Progress {
     pub completed: Option<Time>,
 }
 
+impl Progress {
+    /// Whether a layer is being brought here. On a step that is no base image it tells that the step's result was found in a
+    /// cache: BuildKit shows such a step as run once its layers are needed.
+    #[must_use]
+    pub fn is_pull(&self) -> bool {
+        self.id.starts_with("sha256:") || self.id.starts_with("extracting sha256:")
+    }
+}
+
 /// What a command of a step printed.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Log {

@@ -1,6 +1,8 @@
 //! Every file of `buildspec-examples` is parsed, and its commands are run as that CI runs them: under its variables, in a
 //! shell, with an empty daemon before each run.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::fs;

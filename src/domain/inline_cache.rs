@@ -40,6 +40,15 @@ struct LayerResult {
     other: BTreeMap<String, Value>,
 }
 
+/// A layer of a cache configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CacheLayer {
+    /// The blob.
+    pub blob: Digest,
+    /// The place of the layer below; -1 for none.
+    pub parent: i64,
+}
+
 /// A step's result: these of the image's layers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct ChainResult {
@@ -87,16 +96,77 @@ impl InlineCache {
         self.records.iter().map(|record| record.results.len() + record.chains.len()).sum()
     }
 
+    /// Gives each step on the image's own chain of layers its result, where the daemon left it out: it exports the records of
+    /// all steps, but of some it forgets which layer they made.
+    ///
+    /// `base_inputs` are the steps from the first to the last, each with the input that its layer lies on; the image's last
+    /// layers are theirs, one each. The records of the last step are those that no other needs; from there the chain goes
+    /// down by each step's base input alone, so that no record of another stage is met. Nothing is changed unless everything
+    /// adds up: every step has records, none of them stands at two places, and whatever result the daemon did give is the
+    /// same.
+    #[must_use]
+    pub fn completed(&self, base_inputs: &[usize], layers: usize) -> Self {
+        self.chain_results(base_inputs, layers).unwrap_or_else(|| self.clone())
+    }
+
+    fn chain_results(&self, base_inputs: &[usize], layers: usize) -> Option<Self> {
+        let first = layers.checked_sub(base_inputs.len())?;
+        let needed: BTreeSet<usize> =
+            self.records.iter().flat_map(|record| record.inputs.iter().flatten().map(|link| link.link)).collect();
+        let mut step: BTreeSet<usize> = (0..self.records.len()).filter(|index| !needed.contains(index)).collect();
+        let mut layer_of: BTreeMap<usize, usize> = BTreeMap::new();
+        for (place, base_input) in base_inputs.iter().enumerate().rev() {
+            if step.is_empty() {
+                return None;
+            }
+            let mut below = BTreeSet::new();
+            for index in step {
+                if layer_of.insert(index, first + place).is_some() {
+                    return None;
+                }
+                if place > 0 {
+                    below.extend(self.records[index].inputs.get(*base_input)?.iter().map(|link| link.link));
+                }
+            }
+            step = below;
+        }
+        let mut out = self.clone();
+        for (index, layer) in layer_of {
+            let record = &mut out.records[index];
+            if record.results.iter().any(|result| result.layer != layer) || !record.chains.is_empty() {
+                return None;
+            }
+            if record.results.is_empty() {
+                record.results.push(LayerResult { layer, other: BTreeMap::new() });
+            }
+        }
+        Some(out)
+    }
+
     /// Adds what `older` knows of the first `shared` layers, which both images have.
     #[must_use]
     pub fn merge(&self, older: &Self, shared: usize) -> Self {
         let mut merged = Merged::default();
-        merged.add(self, usize::MAX);
-        merged.add(older, shared);
+        merged.add(self, Some);
+        merged.add(older, |layer| (layer < shared).then_some(layer));
         let records = useful(merged.records);
-        // The merged records were put in order, and stay so.
-        let order = (0..records.len()).collect();
-        Self { records, order }
+        match in_order(&records) {
+            Some(order) => Self { records, order },
+            None => self.clone(),
+        }
+    }
+
+    /// The records of several images as one list, with results as places in `layers` (BuildKit's cache configuration,
+    /// `application/vnd.buildkit.cacheconfig.v0`). `place_of` gives the place of an image's layer.
+    #[must_use]
+    pub fn joined(images: &[(&Self, Box<dyn Fn(usize) -> Option<usize> + '_>)], layers: &[CacheLayer]) -> Option<Vec<u8>> {
+        let mut merged = Merged::default();
+        for (cache, place_of) in images {
+            merged.add(cache, place_of);
+        }
+        let records = useful(merged.records);
+        in_order(&records)?;
+        serde_json::to_vec(&serde_json::json!({ "layers": layers, "records": records })).ok()
     }
 }
 
@@ -150,13 +220,13 @@ fn useful(mut records: Vec<Record>) -> Vec<Record> {
 #[derive(Default)]
 struct Merged {
     records: Vec<Record>,
-    /// By what a record says of its step, whatever its place.
-    by_identity: HashMap<String, usize>,
+    /// The places of the records of one operation.
+    by_operation: HashMap<String, Vec<usize>>,
 }
 
 impl Merged {
-    /// Puts in a cache's records; results beyond `layers` are left out.
-    fn add(&mut self, cache: &InlineCache, layers: usize) {
+    /// Puts in a cache's records, with their results where `place_of` says that the layers are.
+    fn add(&mut self, cache: &InlineCache, place_of: impl Fn(usize) -> Option<usize>) {
         let mut places = vec![0; cache.records.len()];
         for &index in &cache.order {
             let record = &cache.records[index];
@@ -168,18 +238,32 @@ impl Merged {
                         .iter()
                         .map(|link| Link { selector: link.selector.clone(), link: places[link.link] })
                         .collect();
-                    links.sort_by(|a, b| (a.link, &a.selector).cmp(&(b.link, &b.selector)));
-                    links.dedup();
+                    in_order_of_places(&mut links);
                     links
                 })
                 .collect();
-            let results: Vec<LayerResult> = record.results.iter().filter(|result| result.layer < layers).cloned().collect();
-            let chains: Vec<ChainResult> =
-                record.chains.iter().filter(|chain| chain.layers.iter().all(|layer| *layer < layers)).cloned().collect();
-            let identity = format!("{} {inputs:?} {:?}", record.digest, record.other);
-            places[index] = match self.by_identity.get(&identity) {
-                Some(&place) => {
+            let results: Vec<LayerResult> = record
+                .results
+                .iter()
+                .filter_map(|result| Some(LayerResult { layer: place_of(result.layer)?, other: result.other.clone() }))
+                .collect();
+            let chains: Vec<ChainResult> = record
+                .chains
+                .iter()
+                .filter_map(|chain| {
+                    let layers = chain.layers.iter().map(|layer| place_of(*layer)).collect::<Option<Vec<_>>>()?;
+                    Some(ChainResult { layers, other: chain.other.clone() })
+                })
+                .collect();
+            let operation = format!("{} {:?}", record.digest, record.other);
+            let places_of = self.by_operation.entry(operation).or_default();
+            places[index] = match places_of.iter().copied().find(|place| same_step(&self.records[*place].inputs, &inputs)) {
+                Some(place) => {
                     let there = &mut self.records[place];
+                    for (ours, theirs) in there.inputs.iter_mut().zip(inputs) {
+                        ours.extend(theirs);
+                        in_order_of_places(ours);
+                    }
                     // The newer image's word on a step comes first and is kept.
                     if there.results.is_empty() && there.chains.is_empty() {
                         there.results = results;
@@ -196,12 +280,23 @@ impl Merged {
                         inputs,
                         other: record.other.clone(),
                     });
-                    self.by_identity.insert(identity, place);
+                    places_of.push(place);
                     place
                 }
             };
         }
     }
+}
+
+/// Whether two records of the same operation are of one step: at each input they have a key in common, and all the keys that
+/// a record lists for an input are keys of the same thing.
+fn same_step(a: &[Vec<Link>], b: &[Vec<Link>]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a.is_empty() && b.is_empty()) || a.iter().any(|link| b.contains(link)))
+}
+
+fn in_order_of_places(links: &mut Vec<Link>) {
+    links.sort_by(|a, b| (a.link, &a.selector).cmp(&(b.link, &b.selector)));
+    links.dedup();
 }
 
 /// An image's configuration less what differs between two builds of the same thing: times and cache records.
@@ -264,6 +359,26 @@ mod tests {
         let merged = newer.merge(&older, 2);
         let digests: Vec<&str> = merged.records.iter().map(|record| &*record.digest).collect();
         assert_eq!(digests, ["base", "new copy", "run"]);
+    }
+
+    #[test]
+    fn forgotten_results_of_the_chain_are_filled_in() {
+        // FROM base; RUN a; COPY --from=other x; RUN b, where `other` is FROM the same base with a step of its own.
+        let records = serde_json::json!([
+            {"digest": "base"},
+            {"digest": "a", "inputs": [[{"link": 0}]], "layers": [{"layer": 1}]},
+            {"digest": "other", "inputs": [[{"link": 0}]]},
+            {"digest": "copy", "inputs": [[{"link": 1}], [{"link": 2, "selector": "s"}, {"link": 5}]]},
+            {"digest": "b", "inputs": [[{"link": 3}]]},
+            {"digest": "content"},
+        ]);
+        let done = cache(records.clone()).completed(&[0, 0, 0], 4);
+        let layers: Vec<Option<usize>> =
+            done.records.iter().map(|record| record.results.first().map(|result| result.layer)).collect();
+        assert_eq!(layers, [None, Some(1), None, Some(2), Some(3), None]);
+        // A result that contradicts, or steps that do not add up, leave everything as it was.
+        assert_eq!(cache(records.clone()).completed(&[0, 0, 0], 5), cache(records.clone()));
+        assert_eq!(cache(records.clone()).completed(&[0, 0, 0, 0, 0], 6), cache(records));
     }
 
     #[test]

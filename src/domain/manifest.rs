@@ -34,6 +34,9 @@ pub mod media_type {
     /// Docker layer, gzip.
     pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
 
+    /// BuildKit's cache configuration: the records of a cache and the layers they speak of.
+    pub const CACHE_CONFIG: &str = "application/vnd.buildkit.cacheconfig.v0";
+
     /// Whether this is an index or manifest list.
     #[must_use]
     pub fn is_index(media_type: &str) -> bool {

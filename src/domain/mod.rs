@@ -7,7 +7,7 @@ mod platform;
 mod reference;
 
 pub use digest::{DiffId, Digest, Hasher, InvalidDigest};
-pub use inline_cache::{INLINE_CACHE_KEY, InlineCache, comparable};
+pub use inline_cache::{CacheLayer, INLINE_CACHE_KEY, InlineCache, comparable};
 pub use manifest::{Descriptor, DescriptorPlatform, ImageConfig, Index, Manifest, RawManifest, RootFs, media_type};
 pub use platform::{InvalidPlatform, Platform};
 pub use reference::{ImageRef, InvalidReference, RegistryHost, Repository};

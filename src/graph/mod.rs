@@ -4,4 +4,4 @@ mod decode;
 mod stages;
 
 pub use decode::{Graph, Input, InvalidGraph, Op, Place};
-pub use stages::{Stage, StageName, stage_of};
+pub use stages::{Stage, StageName, Step, stage_of};

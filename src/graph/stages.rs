@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use bollard_buildkit_proto::pb;
 
 use super::decode::{Graph, Input, Op};
+use crate::domain::Digest;
 
 /// `build`, `stage-1`; the frontend's own word for a stage.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,7 +19,16 @@ pub struct Stage {
     /// Its last state that is taken from.
     pub state: Input,
     /// The steps on its own chain of layers, from the first to the last.
-    pub steps: Vec<crate::domain::Digest>,
+    pub steps: Vec<Step>,
+}
+
+/// A step that makes one layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// Which one.
+    pub digest: Digest,
+    /// Which of its inputs its layer lies on.
+    pub base_input: usize,
 }
 
 impl Graph {
@@ -35,7 +45,7 @@ impl Graph {
                     continue;
                 }
                 let steps = self.chain(&input);
-                let name = steps.iter().rev().find_map(|step| stage_of(&self.op(step)?.name));
+                let name = steps.iter().rev().find_map(|step| stage_of(&self.op(&step.digest)?.name));
                 let Some(name) = name else { continue };
                 out.push(Stage { name, state: input, steps });
             }
@@ -52,29 +62,29 @@ impl Graph {
     }
 
     /// The steps with layers on a state's own chain, from the base up.
-    fn chain(&self, state: &Input) -> Vec<crate::domain::Digest> {
+    #[must_use]
+    pub fn chain(&self, state: &Input) -> Vec<Step> {
         let mut steps = Vec::new();
-        let mut next = Some(state.clone());
-        while let Some(op) = next.as_ref().and_then(|input| self.op(&input.step)) {
-            if !matches!(op.op.op, Some(pb::op::Op::Exec(_) | pb::op::Op::File(_))) {
-                break;
-            }
-            steps.push(op.digest.clone());
-            next = base_input(op);
+        let mut next = self.op(&state.step);
+        while let Some(op) = next.filter(|op| matches!(op.op.op, Some(pb::op::Op::Exec(_) | pb::op::Op::File(_)))) {
+            // A step on nothing (`FROM scratch`) is the first of its chain.
+            let base_input = base_input(op);
+            steps.push(Step { digest: op.digest.clone(), base_input: base_input.unwrap_or(usize::MAX) });
+            next = base_input.and_then(|index| self.op(&op.inputs.get(index)?.step));
         }
         steps.reverse();
         steps
     }
 }
 
-/// The state that a step's layer lies on.
-fn base_input(op: &Op) -> Option<Input> {
+/// Which input a step's layer lies on.
+fn base_input(op: &Op) -> Option<usize> {
     let index = match &op.op.op {
         Some(pb::op::Op::Exec(exec)) => exec.mounts.iter().find(|mount| mount.dest == "/")?.input,
         Some(pb::op::Op::File(file)) => base_of_actions(file, op.inputs.len())?,
         _ => return None,
     };
-    op.inputs.get(usize::try_from(index).ok()?).cloned()
+    usize::try_from(index).ok().filter(|index| *index < op.inputs.len())
 }
 
 /// A file operation's actions build on each other: numbers from the count of inputs on are actions.

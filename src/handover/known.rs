@@ -15,6 +15,21 @@ const CONFIG_LIMIT: u64 = 16 << 20;
 /// Most images taken from one index.
 const IMAGES_LIMIT: usize = 200;
 
+/// In an index of cached stages: which stage an image is of; empty for the released image itself.
+pub const STAGE_ANNOTATION: &str = "dev.hakobi.stage";
+
+/// In the same index: all its caches joined to one; the value is the digest of the released image that it goes with.
+pub const JOINED_ANNOTATION: &str = "dev.hakobi.joined";
+
+/// The cached stages beside an image.
+#[derive(Debug, Clone, Default)]
+pub struct CachedStages {
+    /// Their images.
+    pub images: Vec<KnownImage>,
+    /// All their caches joined to one, with the digest of the released image that it goes with.
+    pub joined: Option<(ImageRef, String)>,
+}
+
 /// An image in a registry.
 #[derive(Debug, Clone)]
 pub struct KnownImage {
@@ -39,6 +54,20 @@ pub struct KnownImage {
 pub struct Known {
     by_digest: HashMap<Digest, (Descriptor, Repository)>,
     by_diff_id: HashMap<DiffId, (Descriptor, Repository)>,
+}
+
+impl KnownImage {
+    /// The stage that this is a cached image of, if the index says so; empty for the released image.
+    #[must_use]
+    pub fn stage(&self) -> Option<&str> {
+        self.annotations.get(STAGE_ANNOTATION).map(String::as_str)
+    }
+
+    /// The image by its digest.
+    #[must_use]
+    pub fn reference(&self) -> ImageRef {
+        self.repository.digest(&self.raw.digest())
+    }
 }
 
 impl Known {
@@ -85,12 +114,25 @@ pub async fn load(
         return Ok(image(registries, reference, raw, BTreeMap::new()).await?.into_iter().collect());
     }
     let Ok(index) = raw.index() else { return Ok(Vec::new()) };
+    children_of(registries, reference, index.manifests, platform).await
+}
+
+async fn children_of(
+    registries: &Registries,
+    reference: &ImageRef,
+    children: Vec<Descriptor>,
+    platform: Option<&Platform>,
+) -> registry::Result<Vec<KnownImage>> {
     let wanted = |child: &Descriptor| match (&child.platform, platform) {
         (Some(found), Some(wanted)) => found.platform.os == wanted.os && found.platform.architecture == wanted.architecture,
         _ => true,
     };
-    let children =
-        index.manifests.into_iter().filter(|child| !media_type::is_index(&child.media_type) && wanted(child)).take(IMAGES_LIMIT);
+    let children = children
+        .into_iter()
+        .filter(|child| {
+            !media_type::is_index(&child.media_type) && !child.annotations.contains_key(JOINED_ANNOTATION) && wanted(child)
+        })
+        .take(IMAGES_LIMIT);
     let images = try_join_all(children.map(|child| async move {
         match registries.repository(&reference.repository).manifest(&child.digest.to_string()).await? {
             Some(raw) => image(registries, reference, raw, child.annotations).await,
@@ -99,6 +141,22 @@ pub async fn load(
     }))
     .await?;
     Ok(images.into_iter().flatten().collect())
+}
+
+/// The cached stages under a reference; none where there is nothing.
+///
+/// # Errors
+/// If the registry does not answer.
+pub async fn load_stages(registries: &Registries, reference: &ImageRef) -> registry::Result<CachedStages> {
+    let Some(raw) = registries.repository(&reference.repository).manifest(&reference.reference()).await? else {
+        return Ok(CachedStages::default());
+    };
+    let children = raw.index().map(|index| index.manifests).unwrap_or_default();
+    let joined = children.iter().find_map(|child| {
+        let released = child.annotations.get(JOINED_ANNOTATION)?;
+        Some((reference.repository.digest(&child.digest), released.clone()))
+    });
+    Ok(CachedStages { images: children_of(registries, reference, children, None).await?, joined })
 }
 
 async fn image(

@@ -11,4 +11,4 @@ mod transcode;
 
 pub use compose::Composed;
 pub use intake::Intake;
-pub use known::{Known, KnownImage, load};
+pub use known::{CachedStages, JOINED_ANNOTATION, Known, KnownImage, STAGE_ANNOTATION, load, load_stages};

@@ -17,7 +17,7 @@ use crate::engine::{Dialer, Docker, EngineInfo, StoreKind};
 use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::graph::{Graph, Place};
-use crate::handover::{KnownImage, load};
+use crate::handover::{CachedStages, KnownImage, load, load_stages};
 use crate::push::preflight;
 use crate::registry::Registries;
 use crate::report::{
@@ -29,6 +29,9 @@ use crate::settings::{BuildSettings, CacheFrom, ContextSource, DockerfileSource,
 
 /// How often a solve is begun again when the network or a registry had a bad moment.
 const ATTEMPTS: u32 = 3;
+
+/// From this API version on (Docker 25, BuildKit 0.12), a cache may be an image manifest in registries.
+const JOINED_CACHE_API: (u32, u32) = (1, 44);
 
 /// What a build has to say beside its report.
 #[derive(Debug, Default)]
@@ -166,7 +169,8 @@ impl Run<'_> {
         if let Some(release) = release {
             let at = Instant::now();
             // The image came out of the daemon under a name of our own, which goes whatever comes of the push.
-            let done = release.push(&self.docker, self.annotations(), &cache.latest, inline).await?;
+            let steps = graph.as_ref().map(|graph| graph.chain(graph.result())).unwrap_or_default();
+            let done = release.push(&self.docker, self.annotations(), &cache.latest, inline, &steps).await?;
             built.report.seconds.push = at.elapsed().as_secs_f64();
             if let Some(save_to) = cache.save_to.filter(|_| inline)
                 && let Some(graph) = &graph
@@ -207,21 +211,15 @@ impl Run<'_> {
                 CacheFrom::Latest(latest) => {
                     let beside = self.build.cache_repository.clone().unwrap_or_else(|| cache_reference(latest));
                     let (image, stages) =
-                        tokio::join!(load(&self.registries, latest, None), load(&self.registries, &beside, None));
-                    for (reference, found, into) in [(latest, image, &mut cache.latest), (&beside, stages, &mut cache.stages)] {
-                        match found {
-                            Ok(found) if found.is_empty() && reference == latest => {
-                                self.events.note(format!("no image at {latest} yet: there is no cache to start from"));
-                            }
-                            Ok(found) => {
-                                if !found.is_empty() {
-                                    cache.imports.push(self.import(reference));
-                                }
-                                into.extend(found);
-                            }
-                            Err(error) => self.events.warning(format!("the cache at {reference} is not used: {error}")),
-                        }
+                        tokio::join!(load(&self.registries, latest, None), load_stages(&self.registries, &beside));
+                    let image = self.looked_up(latest, image);
+                    let stages = self.looked_up(&beside, stages);
+                    if image.is_empty() {
+                        self.events.note(format!("no image at {latest} to start from: the first build, or another name"));
                     }
+                    self.import_latest(&mut cache.imports, latest, &image, &stages);
+                    cache.latest.extend(image);
+                    cache.stages.extend(stages.images);
                     // Only a run that moves `latest` moves the cache beside it: a branch must not overwrite main's.
                     let owned = self.build.cache_repository.is_some() || self.tags.contains(latest);
                     if owned && cache.save_to.is_none() {
@@ -231,6 +229,38 @@ impl Run<'_> {
             }
         }
         cache
+    }
+
+    /// What was found at a cache reference; a fault is a warning and a colder build.
+    fn looked_up<T: Default>(&self, reference: &ImageRef, found: crate::registry::Result<T>) -> T {
+        found.unwrap_or_else(|error| {
+            self.events.warning(format!("the cache at {reference} is not used: {error}"));
+            T::default()
+        })
+    }
+
+    /// What BuildKit is told to look at: as little as holds everything, since of two imports that know a step it may take the
+    /// one that has no result for it.
+    fn import_latest(&self, imports: &mut Vec<CacheOption>, latest: &ImageRef, image: &[KnownImage], stages: &CachedStages) {
+        let goes_with = |released: &str| image.iter().any(|image| image.raw.digest().to_string() == released);
+        match &stages.joined {
+            Some((joined, released)) if self.info.api >= JOINED_CACHE_API => {
+                imports.push(self.import(joined));
+                if !image.is_empty() && !goes_with(released) {
+                    imports.push(self.import(latest));
+                }
+            }
+            _ => {
+                if !image.is_empty() {
+                    imports.push(self.import(latest));
+                }
+                // The released image stands in the index too, for when `latest` is gone. One import for each: BuildKit
+                // gives all images of an index one name, and then loses some.
+                let of_use =
+                    stages.images.iter().filter(|stage| image.is_empty() || stage.stage().is_some_and(|stage| !stage.is_empty()));
+                imports.extend(of_use.map(|stage| self.import(&stage.reference())));
+            }
+        }
     }
 
     fn import(&self, reference: &ImageRef) -> CacheOption {

@@ -10,12 +10,12 @@ use crate::endpoint::Endpoint;
 use crate::engine::Docker;
 use crate::error::{Error, Result};
 use crate::event::Events;
-use crate::graph::Graph;
+use crate::graph::{Graph, Step};
 use crate::handover::{Composed, Intake, Known, KnownImage, load};
 use crate::push::{Pusher, TagOutcome};
 use crate::registry::Registries;
 use crate::report::LayerCounts;
-use crate::save::with_carried_cache;
+use crate::save::with_whole_cache;
 use crate::settings::PushSettings;
 use crate::transfer::BytesSource;
 
@@ -104,6 +104,7 @@ impl Release {
         annotations: BTreeMap<String, String>,
         latest: &[KnownImage],
         inline: bool,
+        steps: &[Step],
     ) -> Result<Released> {
         let reference = self.reference();
         let mut learning = std::mem::take(&mut *self.learning.lock().unwrap_or_else(PoisonError::into_inner));
@@ -134,7 +135,7 @@ impl Release {
                 },
                 None if inline => {
                     let older = latest.iter().find(|older| older.diff_ids.first() == image.diff_ids.first());
-                    with_carried_cache(&image, older)?
+                    with_whole_cache(&image, steps, older)?
                 }
                 None => image,
             };

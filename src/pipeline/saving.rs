@@ -10,7 +10,7 @@ use crate::engine::buildkit::Session;
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::handover::KnownImage;
-use crate::save::{Executed, STAGE_ANNOTATION, StageSaver, put_index, stages_to_save, with_carried_cache};
+use crate::save::{Executed, StageSaver, put_index, stages_to_save, with_whole_cache};
 
 /// Saving the stages after a push.
 pub(super) struct Saving<'a> {
@@ -27,7 +27,7 @@ impl Saving<'_> {
     pub(super) async fn save(&self, released: &Released) -> Result<u64> {
         let all = self.graph.side_stages();
         let new = stages_to_save(&all, self.executed);
-        let of = |image: &KnownImage| image.annotations.get(STAGE_ANNOTATION).cloned().unwrap_or_default();
+        let of = |image: &KnownImage| image.stage().unwrap_or_default().to_owned();
         let last = |stage: &str| self.stages.iter().find(|image| of(image) == stage);
         if all.is_empty() || released.images.len() != 1 {
             return Ok(0);
@@ -54,10 +54,11 @@ impl Saving<'_> {
                 },
                 events: run.events,
             };
-            let mut images = vec![(String::new(), with_carried_cache(&released.images[0], last(""))?)];
+            let mut images =
+                vec![(String::new(), with_whole_cache(&released.images[0], &self.graph.chain(self.graph.result()), last(""))?)];
             for (place, stage) in new.iter().enumerate() {
                 let image = saver.save(self.graph, stage, place).await?;
-                images.push((stage.name.0.clone(), with_carried_cache(&image, last(&stage.name.0))?));
+                images.push((stage.name.0.clone(), with_whole_cache(&image, &stage.steps, last(&stage.name.0))?));
             }
             let kept: Vec<KnownImage> = self
                 .stages
@@ -67,7 +68,7 @@ impl Saving<'_> {
                 })
                 .cloned()
                 .collect();
-            put_index(&intake.pusher, self.to, images, &kept).await
+            put_index(&intake.pusher, self.to, &images, &kept).await
         }
         .await;
         match saved {

@@ -35,6 +35,9 @@ struct Auth {
     tokens: HashMap<Scope, Token>,
 }
 
+/// How often a registry that does not answer is asked for the first time.
+const MOST_KNOCKS: u32 = 5;
+
 /// The login that a request carried, so that a refusal can name it.
 #[derive(Clone)]
 pub(super) struct Used(Option<HeaderValue>);
@@ -46,7 +49,21 @@ impl Host {
 
     /// Where the registry is.
     pub(super) async fn start(&self) -> Result<&Start> {
-        self.start.get_or_try_init(|| find(&self.shared, &self.name)).await
+        self.start
+            .get_or_try_init(|| async {
+                let mut attempts = Attempts::new(&self.shared.patience);
+                loop {
+                    let error = match find(&self.shared, &self.name).await {
+                        Ok(start) => return Ok(start),
+                        Err(error) => error,
+                    };
+                    // A wrong name should not take minutes to be told.
+                    if !error.is_transient() || attempts.made() >= MOST_KNOCKS || !attempts.again(None).await {
+                        return Err(error.tried(attempts.made(), attempts.elapsed()));
+                    }
+                }
+            })
+            .await
     }
 
     /// A URL of the registry: `/v2/` and this path.

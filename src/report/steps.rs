@@ -65,6 +65,11 @@ impl Steps {
         for vertex in &status.vertexes {
             self.vertex(vertex);
         }
+        for part in status.statuses.iter().filter(|part| part.is_pull()) {
+            if let Some(seen) = self.seen.get_mut(&part.vertex) {
+                seen.cached = true;
+            }
+        }
         for part in
             status.statuses.iter().filter(|part| part.id.starts_with("transferring ") && part.id != "transferring dockerfile:")
         {
@@ -91,7 +96,8 @@ impl Steps {
             Some(run) => run.1 = vertex.completed,
             None => seen.runs.push((started, vertex.completed)),
         }
-        seen.cached = vertex.cached;
+        // Once found, always found: when its layers are brought here it shows as run.
+        seen.cached |= vertex.cached;
         seen.error = (!vertex.error.is_empty()).then(|| vertex.error.clone());
     }
 

@@ -6,17 +6,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::Value;
 
+use super::joined::{Part, join};
 use crate::domain::{Descriptor, INLINE_CACHE_KEY, ImageRef, Index, InlineCache, RawManifest, media_type};
 use crate::error::{Error, Result};
-use crate::handover::{Composed, KnownImage};
+use crate::graph::Step;
+use crate::handover::{Composed, JOINED_ANNOTATION, KnownImage, STAGE_ANNOTATION};
 use crate::push::Pusher;
 use crate::transfer::BytesSource;
 
 /// What is put behind a tag for the index beside it.
 pub const CACHE_SUFFIX: &str = "-cache";
-
-/// Which stage an image of the index is of; empty for the released image itself.
-pub const STAGE_ANNOTATION: &str = "dev.hakobi.stage";
 
 /// Where the index of an image stands, if nothing else is said.
 #[must_use]
@@ -28,22 +27,27 @@ pub fn cache_reference(latest: &ImageRef) -> ImageRef {
     latest.repository.tag(&format!("{tag}{CACHE_SUFFIX}"))
 }
 
-/// The image with the cache records of `older` that its own lack, for the layers that both have from the base up.
+/// The image with all the cache records that can be had: its own, completed along its chain of steps, and those of `older`
+/// that its own lack, for the layers that both have from the base up.
 ///
 /// # Errors
 /// If its configuration or manifest cannot be written anew.
-pub fn with_carried_cache(image: &Composed, older: Option<&KnownImage>) -> Result<Composed> {
-    let own = image.inline_cache.as_deref().and_then(InlineCache::decode).unwrap_or_default();
-    let Some(older) = older else { return Ok(image.clone()) };
-    let Some(carried) = older.inline_cache.as_deref().and_then(InlineCache::decode) else { return Ok(image.clone()) };
-    let shared = image.diff_ids.iter().zip(&older.diff_ids).take_while(|(a, b)| a == b).count();
-    let merged = own.merge(&carried, shared);
-    if merged.results() <= own.results() {
+pub fn with_whole_cache(image: &Composed, steps: &[Step], older: Option<&KnownImage>) -> Result<Composed> {
+    let Some(own) = image.inline_cache.as_deref().and_then(InlineCache::decode) else { return Ok(image.clone()) };
+    let base_inputs: Vec<usize> = steps.iter().map(|step| step.base_input).collect();
+    let mut whole = own.completed(&base_inputs, image.diff_ids.len());
+    if let Some(older) = older
+        && let Some(carried) = older.inline_cache.as_deref().and_then(InlineCache::decode)
+    {
+        let shared = image.diff_ids.iter().zip(&older.diff_ids).take_while(|(a, b)| a == b).count();
+        whole = whole.merge(&carried, shared);
+    }
+    if whole.results() <= own.results() {
         return Ok(image.clone());
     }
     let broken = |error: serde_json::Error| Error::push("the image's configuration cannot be written anew").because(&error);
     let mut config: serde_json::Map<String, Value> = serde_json::from_slice(&image.config).map_err(broken)?;
-    let encoded = merged.encode();
+    let encoded = whole.encode();
     config.insert(INLINE_CACHE_KEY.to_owned(), Value::String(encoded.clone()));
     let config = Bytes::from(serde_json::to_vec(&config).map_err(broken)?);
     let mut manifest: serde_json::Map<String, Value> = serde_json::from_slice(&image.manifest.bytes).map_err(broken)?;
@@ -55,19 +59,29 @@ pub fn with_carried_cache(image: &Composed, older: Option<&KnownImage>) -> Resul
     Ok(Composed { manifest, config, inline_cache: Some(encoded), ..image.clone() })
 }
 
-/// Puts an index of these images, by stage, and of those of the last index that are still of use; gives the number of blobs
-/// that were new.
+/// Puts an index of these images, by stage (the released one first), and of those of the last index that are still of use;
+/// gives the number of blobs that were new.
 ///
 /// # Errors
 /// If the registry does not take it.
-pub async fn put_index(
-    pusher: &Pusher,
-    reference: &ImageRef,
-    images: Vec<(String, Composed)>,
-    kept: &[KnownImage],
-) -> Result<u64> {
+pub async fn put_index(pusher: &Pusher, reference: &ImageRef, images: &[(String, Composed)], kept: &[KnownImage]) -> Result<u64> {
     let mut manifests = Vec::new();
     let mut children = Vec::new();
+    let parts = images
+        .iter()
+        .map(|(_, image)| Part { layers: &image.layers, diff_ids: &image.diff_ids, inline_cache: image.inline_cache.as_deref() })
+        .chain(kept.iter().map(|image| Part {
+            layers: &image.manifest.layers,
+            diff_ids: &image.diff_ids,
+            inline_cache: image.inline_cache.as_deref(),
+        }));
+    if let Some((joined, config)) = join(&parts.collect::<Vec<_>>()) {
+        pusher.upload(Arc::new(BytesSource::new(config)), None);
+        let released = images.first().map(|(_, image)| image.manifest.digest().to_string()).unwrap_or_default();
+        manifests
+            .push(Descriptor { annotations: BTreeMap::from([(JOINED_ANNOTATION.to_owned(), released)]), ..joined.descriptor() });
+        children.push(joined);
+    }
     for (stage, image) in images {
         pusher.upload(Arc::new(BytesSource::new(image.config.clone())), None);
         for layer in &image.layers {
@@ -75,10 +89,10 @@ pub async fn put_index(
         }
         manifests.push(Descriptor {
             platform: Some(image.platform.clone().into()),
-            annotations: BTreeMap::from([(STAGE_ANNOTATION.to_owned(), stage)]),
+            annotations: BTreeMap::from([(STAGE_ANNOTATION.to_owned(), stage.clone())]),
             ..image.manifest.descriptor()
         });
-        children.push(image.manifest);
+        children.push(image.manifest.clone());
     }
     for image in kept {
         manifests.push(Descriptor { annotations: image.annotations.clone(), ..image.raw.descriptor() });

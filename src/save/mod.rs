@@ -2,11 +2,12 @@
 //!
 //! An image's inline cache covers its own layers, so a Dockerfile of several stages loses the others. Beside `latest`
 //! therefore stands one index, `latest-cache`: an image of each stage that other stages take files from, each with its own
-//! inline cache. BuildKit takes an index of images as one cache import on every engine (`importInlineCache`), and a registry
-//! as one tag.
+//! inline cache, which Docker 20.10 to 24 import one by one; and all of them joined to one cache, for those that came later.
+//! For a registry that is one tag, of plain manifests.
 
 mod index;
+mod joined;
 mod stages;
 
-pub use index::{CACHE_SUFFIX, STAGE_ANNOTATION, cache_reference, put_index, with_carried_cache};
+pub use index::{CACHE_SUFFIX, cache_reference, put_index, with_whole_cache};
 pub use stages::{Executed, StageSaver, stages_to_save};

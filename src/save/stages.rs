@@ -14,20 +14,33 @@ use crate::handover::{Composed, Intake};
 
 /// The steps that ran in this build, by their digests.
 #[derive(Debug, Clone, Default)]
-pub struct Executed(HashSet<String>);
+pub struct Executed {
+    ended: HashSet<String>,
+    found: HashSet<String>,
+}
 
 impl Executed {
     /// Takes note of an event.
     pub fn listen(&mut self, event: &Event) {
         let Event::Status(status) = event else { return };
-        let ran = status.vertexes.iter().filter(|vertex| vertex.completed.is_some() && !vertex.cached && vertex.error.is_empty());
-        self.0.extend(ran.map(|vertex| vertex.digest.clone()));
+        for vertex in &status.vertexes {
+            if vertex.cached {
+                self.found.insert(vertex.digest.clone());
+            } else if vertex.completed.is_some() && vertex.error.is_empty() {
+                self.ended.insert(vertex.digest.clone());
+            }
+        }
+        self.found.extend(status.statuses.iter().filter(|part| part.is_pull()).map(|part| part.vertex.clone()));
     }
 
     /// Whether any of the stage's steps ran.
     #[must_use]
     pub fn ran(&self, stage: &Stage) -> bool {
-        stage.steps.iter().any(|step| self.0.contains(&step.to_string()))
+        stage
+            .steps
+            .iter()
+            .map(|step| step.digest.to_string())
+            .any(|step| self.ended.contains(&step) && !self.found.contains(&step))
     }
 }
 
