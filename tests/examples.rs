@@ -1,6 +1,8 @@
 //! Every file of `buildspec-examples` is parsed, and its commands are run as that CI runs them: under its variables, in a
 //! shell, with an empty daemon before each run.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::fs;
@@ -8,6 +10,7 @@ use std::path::Path;
 
 use saphyr::{LoadableYamlNode, Yaml};
 
+use support::ecr_fake::{EcrFake, HOST};
 use support::engine::{D28, Engine, skopeo};
 use support::machine::{Machine, Run};
 use support::parts::{part, unique};
@@ -107,6 +110,29 @@ fn every_example_pushes_and_the_next_run_uses_it() {
                 assert_eq!(report["layers"]["pushed"], 0, "{}: {report}", ci.file);
             }
         }
+    }
+}
+
+/// With the ECR name that stands in the example. The daemon cannot reach that name here, so this is about the push.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_example_pushes_to_ecr() {
+    let engine = Engine::lock(D28);
+    for ci in ALL {
+        let ecr = EcrFake::start().await;
+        let (_, uri) = job(ci).variables.into_iter().find(|(name, _)| name == "REPOSITORY_URI").unwrap();
+        let path = uri.strip_prefix(&format!("{HOST}/")).unwrap_or_else(|| panic!("{}: {uri} is not in {HOST}", ci.file));
+        ecr.add(path, false);
+        engine.wipe();
+        let machine = ecr.environment().iter().fold(machine(&engine), |machine, (name, value)| machine.set(name, value));
+        run(&machine, ci, &uri, ci.branch);
+        let tags = &machine.report("report.json")["images"][0]["tags"];
+        for tag in ["latest", COMMIT] {
+            let pushed =
+                tags.as_array().unwrap().iter().any(|entry| entry["ref"] == format!("{uri}:{tag}") && entry["pushed"] == true);
+            assert!(pushed, "{}: {tag} in {tags}", ci.file);
+        }
+        let calls = ecr.calls();
+        assert!(calls.iter().any(|call| call.contains("BatchCheckLayerAvailability")), "{}: {calls:?}", ci.file);
     }
 }
 

@@ -1,5 +1,5 @@
 //! The project's own Rust files as text, for the tests that hold its rules.
-#![allow(dead_code, missing_docs)]
+#![allow(dead_code, missing_docs, clippy::unwrap_used)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -27,7 +27,7 @@ impl Engine {
     pub fn lock(name: &'static str) -> Self {
         let host = part(&format!("HAKOBI_TEST_{}", name.to_uppercase()));
         let socket = PathBuf::from(host.strip_prefix("unix://").unwrap());
-        let lock = File::create(socket.with_extension("test-lock")).unwrap();
+        let lock = File::create(format!("{}.test-lock", socket.display())).unwrap();
         lock.lock().unwrap();
         Self { name, socket, _lock: lock }
     }
