@@ -131,8 +131,7 @@ async fn every_example_pushes_to_ecr() {
                 tags.as_array().unwrap().iter().any(|entry| entry["ref"] == format!("{uri}:{tag}") && entry["pushed"] == true);
             assert!(pushed, "{}: {tag} in {tags}", ci.file);
         }
-        let calls = ecr.calls();
-        assert!(calls.iter().any(|call| call.contains("BatchCheckLayerAvailability")), "{}: {calls:?}", ci.file);
+        assert!(ecr.logins() > 0, "{}: signed in by ECR's own API", ci.file);
     }
 }
 

@@ -157,12 +157,12 @@ impl InlineCache {
     }
 
     /// The records of several images as one list, with results as places in `layers` (BuildKit's cache configuration,
-    /// `application/vnd.buildkit.cacheconfig.v0`). `place_of` gives the place of an image's layer.
+    /// `application/vnd.buildkit.cacheconfig.v0`). With each image the places of its layers.
     #[must_use]
-    pub fn joined(images: &[(&Self, Box<dyn Fn(usize) -> Option<usize> + '_>)], layers: &[CacheLayer]) -> Option<Vec<u8>> {
+    pub fn joined(images: &[(Self, Vec<usize>)], layers: &[CacheLayer]) -> Option<Vec<u8>> {
         let mut merged = Merged::default();
-        for (cache, place_of) in images {
-            merged.add(cache, place_of);
+        for (cache, places) in images {
+            merged.add(cache, |layer| places.get(layer).copied());
         }
         let records = useful(merged.records);
         in_order(&records)?;

@@ -435,7 +435,7 @@ impl Run<'_> {
                 tag.pushed =
                     released.tags.iter().any(|outcome| outcome.is_pushed() && outcome.reference.to_string() == tag.reference);
             }
-            report.layers = LayerCounts { saved: report.layers.saved, ..released.layers.clone() };
+            report.layers = LayerCounts { saved: report.layers.saved, ..released.layers };
             report.bytes.pushed = released.bytes;
             descriptor = Some(released.manifest.descriptor());
             image.digest = released.manifest.digest().to_string();

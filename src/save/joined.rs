@@ -43,14 +43,7 @@ pub(super) fn join(parts: &[Part<'_>]) -> Option<(RawManifest, Bytes)> {
     if caches.is_empty() {
         return None;
     }
-    let images: Vec<(&InlineCache, Box<dyn Fn(usize) -> Option<usize> + '_>)> = caches
-        .iter()
-        .map(|(cache, places)| {
-            let place_of: Box<dyn Fn(usize) -> Option<usize> + '_> = Box::new(|layer| places.get(layer).copied());
-            (cache, place_of)
-        })
-        .collect();
-    let config = Bytes::from(InlineCache::joined(&images, &layers)?);
+    let config = Bytes::from(InlineCache::joined(&caches, &layers)?);
     let manifest = Manifest {
         schema_version: 2,
         media_type: media_type::OCI_MANIFEST.to_owned(),

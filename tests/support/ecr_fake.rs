@@ -50,6 +50,8 @@ pub struct EcrFake {
 impl EcrFake {
     /// An ECR without repositories, whose blobs lie in the open test registry under a prefix of its own.
     pub async fn start() -> Self {
+        // What forwards to the real registry needs one, though it speaks plain HTTP.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let hours = Duration::from_secs(12 * 3600);
         let state = Arc::new(State {
             upstream: part("HAKOBI_TEST_REGISTRY_OPEN"),
