@@ -1,5 +1,7 @@
 //! The main job on every generation of engine, by the real binary: cold, wiped and unchanged, wiped and changed.
 
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
 mod support;
 
 use serde_json::Value;
@@ -112,9 +114,9 @@ fn unchanged_runs_hit_and_changes_rebuild_what_is_behind_them(name: &'static str
         let printed = Engine::lock(other).docker(&["run", "--rm", "--network", "host", &image]);
         assert_eq!(printed.lines().last(), Some("four"), "{other}");
     }
-    let inspected: Value = serde_json::from_str(&skopeo(&["inspect", &format!("docker://{image}")])).unwrap();
+    let inspected: Value = serde_json::from_str(&skopeo(&["inspect", &format!("docker://{image}")])).expect("JSON");
     assert_eq!(inspected["Architecture"], "amd64");
-    let manifest: Value = serde_json::from_str(&crane(&["manifest", &image])).unwrap();
+    let manifest: Value = serde_json::from_str(&crane(&["manifest", &image])).expect("JSON");
     assert_eq!(manifest["layers"].as_array().map(Vec::len), Some(3));
 }
 
