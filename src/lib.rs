@@ -1,4 +1,12 @@
 //! hakobi: a docker build and push for machines that start empty.
+//!
+//! The flow of a build, which [`pipeline`] owns: [`cli`] makes settings of flags and environment; [`push`] looks at the
+//! registries; [`build`] has BuildKit compile and build, through [`engine`], with the files of [`context`]; the daemon hands
+//! the image to [`endpoint`], where [`handover`] takes what is new and passes it on to [`push`] and its registries; [`save`]
+//! keeps every stage's cache for the next run; [`report`] shows it all, from [`event`]s.
+//!
+//! [`domain`] has the nouns, [`graph`] BuildKit's graph as a value, [`transfer`] streams of blobs, [`registry`] the
+//! distribution protocol and ECR. Imports point one way; `tests/architecture.rs` holds it.
 
 pub mod build;
 pub mod ci;
