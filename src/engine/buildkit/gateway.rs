@@ -276,7 +276,14 @@ impl Container {
         let mut out = Process::default();
         let mut stdin = Some(stdin);
         while let Some(received) = messages.next().await {
-            match received?.input {
+            let received = match received {
+                Ok(received) => received,
+                Err(status) => match exit_code_in(status.message()) {
+                    Some(code) => return Ok(Process { code, ..out }),
+                    None => return Err(status),
+                },
+            };
+            match received.input {
                 Some(Input::Started(_)) => {
                     if let Some(data) = stdin.take() {
                         for part in data.chunks(32 << 10) {
@@ -297,8 +304,8 @@ impl Container {
                 },
                 Some(Input::Exit(exit)) => {
                     out.code = exit.code;
-                    if let Some(error) = exit.error.filter(|_| exit.code == u32::MAX) {
-                        return Err(tonic::Status::unknown(error.message));
+                    if let Some(error) = exit.error.filter(|_| exit.code == 0 || exit.code == u32::MAX) {
+                        out.code = exit_code_in(&error.message).ok_or_else(|| tonic::Status::unknown(error.message))?;
                     }
                 }
                 Some(Input::Done(_)) => break,
@@ -313,6 +320,15 @@ impl Container {
     /// # Errors
     /// With the daemon's words.
     pub async fn release(mut self) -> Result<(), tonic::Status> {
-        self.client.release_container(api::ReleaseContainerRequest { container_id: self.id }).await.map(|_| ())
+        match self.client.release_container(api::ReleaseContainerRequest { container_id: self.id }).await {
+            // Docker 20.10 tells here once more how the last process ended.
+            Err(status) if exit_code_in(status.message()).is_none() => Err(status),
+            _ => Ok(()),
+        }
     }
+}
+
+/// Docker 20.10 tells another exit code than 0 only in the words of an error.
+fn exit_code_in(message: &str) -> Option<u32> {
+    message.rsplit_once("exit code: ").and_then(|(_, code)| code.trim().parse().ok())
 }

@@ -4,6 +4,8 @@
 //! secrets, agents), [`Gateway`] the bridge of one running build: compile a Dockerfile, solve a graph, look into results.
 
 mod connect;
+#[cfg(test)]
+mod direct_tests;
 mod gateway;
 mod session;
 mod solve;
