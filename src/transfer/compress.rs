@@ -117,7 +117,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_goes_in_comes_out() {
-        let text: Vec<u8> = (0..600_000u32).flat_map(|number| (number.wrapping_mul(number)).to_le_bytes()).collect();
+        let text: Vec<u8> = (0..600_000u32).flat_map(|number| number.wrapping_mul(number).to_le_bytes()).collect();
         for bytes in [&b""[..], b"x", &text[..BLOCK], &text] {
             for compression in [Compression::Gzip(6), Compression::Zstd(3)] {
                 let compressed = read(compress(stream_of(bytes), compression)).await;
