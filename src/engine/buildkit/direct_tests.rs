@@ -23,9 +23,12 @@ use crate::engine::Dialer;
 use crate::event::Events;
 use crate::settings::{DaemonEndpoint, Secret, SecretSource};
 
+/// What a session offered, and what came of asking it for a secret.
+type Told = (Vec<String>, Result<Vec<u8>, Status>);
+
 /// Takes the session that is opened, asks it for a secret as a build step would, and tells what came.
 struct FakeBuildKit {
-    told: mpsc::Sender<(Vec<String>, Result<Vec<u8>, Status>)>,
+    told: mpsc::Sender<Told>,
 }
 
 #[tonic::async_trait]
