@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bollard::query_parameters::{ListImagesOptions, PushImageOptions, RemoveImageOptions, TagImageOptions};
+use bollard::query_parameters::{PushImageOptions, RemoveImageOptions, TagImageOptions};
 use bollard::{API_DEFAULT_VERSION, BollardRequest};
 use futures::StreamExt;
 use http::Uri;
@@ -114,19 +114,6 @@ impl Docker {
             Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
             Err(error) => Err(Error::build(format!("the daemon cannot show the image {name}")).because(&error)),
         }
-    }
-
-    /// The IDs of all images, untagged ones too.
-    ///
-    /// # Errors
-    /// If the daemon does not answer.
-    pub async fn image_ids(&self) -> Result<Vec<String>> {
-        let images = self
-            .api
-            .list_images(Some(ListImagesOptions { all: true, ..ListImagesOptions::default() }))
-            .await
-            .map_err(|error| Error::build("the daemon cannot list its images").because(&error))?;
-        Ok(images.into_iter().map(|image| image.id).collect())
     }
 
     /// Gives an image one more name.

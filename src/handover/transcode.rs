@@ -54,7 +54,7 @@ pub(super) fn transcode(
     let (mut writer, out) = Spool::create(directory)?;
     tokio::spawn(async move {
         let result = async {
-            let raw = compress::decompress(blob.open(0).await?, format == Format::Gzip, format == Format::Zstd)?;
+            let raw = compress::decompress(blob.open(0).await?, format == Format::Gzip, format == Format::Zstd);
             let mut compressed = compress::compress(raw, wanted);
             let mut buffer = vec![0; 256 << 10];
             loop {

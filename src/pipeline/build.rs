@@ -21,8 +21,7 @@ use crate::handover::{CachedStages, KnownImage, load, load_stages};
 use crate::push::preflight;
 use crate::registry::Registries;
 use crate::report::{
-    EngineReport, ImageReport, LayerCounts, Metadata, Outcome, RunReport, Store, StrategyUsed, TagReport, Transport,
-    remove_iid_file, write_iid_file,
+    ImageReport, LayerCounts, Metadata, Outcome, RunReport, StrategyUsed, TagReport, remove_iid_file, write_iid_file,
 };
 use crate::save::{Executed, cache_reference};
 use crate::settings::{BuildSettings, CacheFrom, ContextSource, DockerfileSource, Settings};
@@ -89,11 +88,7 @@ pub async fn build(
     let docker = Docker::connect(Dialer::new(&settings.daemon)?).await?;
     let info = docker.info().await?;
     let buildkit = BuildKit::connect(docker.dialer(), info.api).await?;
-    built.report.engine = EngineReport {
-        version: info.version.clone(),
-        store: if info.store == StoreKind::Containerd { Store::Containerd } else { Store::Graphdriver },
-        transport: if build.push { Transport::Registry } else { Transport::None },
-    };
+    built.report.engine = super::engine_report(&info, build.push);
     let run = Run { settings, build, events, registries, docker, buildkit, info, tags };
     run.run(&mut built, stdin).await?;
     built.report.outcome = Outcome::Success;

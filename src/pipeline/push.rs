@@ -5,13 +5,13 @@ use std::time::Instant;
 
 use super::release::Release;
 use crate::domain::ImageRef;
-use crate::engine::{Dialer, Docker, StoreKind};
+use crate::engine::{Dialer, Docker};
 use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::handover::load;
 use crate::push::preflight;
 use crate::registry::Registries;
-use crate::report::{EngineReport, ImageReport, Outcome, RunReport, Store, TagReport, Transport};
+use crate::report::{ImageReport, Outcome, RunReport, TagReport};
 use crate::settings::{PushSettings, Settings};
 
 /// Pushes images that the daemon has.
@@ -35,11 +35,7 @@ pub async fn push(settings: &Settings, images: &[ImageRef], push: &PushSettings,
     let mut report = RunReport {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         outcome: Outcome::Skipped,
-        engine: EngineReport {
-            version: info.version.clone(),
-            store: if info.store == StoreKind::Containerd { Store::Containerd } else { Store::Graphdriver },
-            transport: Transport::Registry,
-        },
+        engine: super::engine_report(&info, true),
         ..RunReport::default()
     };
     let mut failures = Vec::new();

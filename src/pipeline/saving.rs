@@ -52,7 +52,6 @@ impl Saving<'_> {
                     StoreKind::Containerd => [("unpack".to_owned(), "false".to_owned())].into(),
                     StoreKind::GraphDriver => BTreeMap::new(),
                 },
-                events: run.events,
             };
             let mut images =
                 vec![(String::new(), with_whole_cache(&released.images[0], &self.graph.chain(self.graph.result()), last(""))?)];

@@ -79,8 +79,6 @@ pub struct StageSaver<'a> {
     pub platform: Platform,
     /// What an exporter is told beside the name.
     pub export: BTreeMap<String, String>,
-    /// Where progress goes.
-    pub events: &'a Events,
 }
 
 impl StageSaver<'_> {
