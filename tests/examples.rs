@@ -132,6 +132,8 @@ async fn every_example_pushes_to_ecr() {
             assert!(pushed, "{}: {tag} in {tags}", ci.file);
         }
         assert!(ecr.logins() > 0, "{}: signed in by ECR's own API", ci.file);
+        let asked = ecr.calls().iter().any(|call| call == "BatchCheckLayerAvailability");
+        assert!(asked, "{}: layers looked for by ECR's own API: {:?}", ci.file, ecr.calls());
     }
 }
 

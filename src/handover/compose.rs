@@ -75,6 +75,8 @@ async fn image(inner: &Inner, raw: &RawManifest, annotations: &BTreeMap<String, 
             diff_ids.len()
         )));
     }
+    // All at once: each upload below then knows its answer. A fault shows again, and is told, where an upload asks itself.
+    let _ = Box::pin(inner.pusher.missing(&manifest.layers)).await;
     let mut layers = Vec::with_capacity(diff_ids.len());
     for (layer, diff_id) in manifest.layers.iter().zip(&diff_ids) {
         layers.push(settle(inner, layer, diff_id).await?);

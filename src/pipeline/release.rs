@@ -191,6 +191,11 @@ async fn way(
     // Those of the targets first: from there nothing has to be copied.
     let (own, others): (Vec<_>, Vec<_>) = images.iter().partition(|image| repositories.contains(&image.repository));
     own.into_iter().chain(others).for_each(|image| known.add(image));
+    let layers: Vec<Descriptor> = images.iter().flat_map(|image| image.manifest.layers.clone()).collect();
+    if !layers.is_empty() {
+        // All at once, before the daemon asks for one after the other. A fault shows again, and is told, when one is asked for.
+        let _ = pusher.missing(&layers).await;
+    }
     let intake = Intake::new(pusher.clone(), known, settings.compression, directory.to_owned());
     let endpoint = Endpoint::start(Arc::new(intake.clone()), directory.to_owned())
         .await
