@@ -135,6 +135,41 @@ fn the_main_job_on_the_containerd_store() {
     unchanged_runs_hit_and_changes_rebuild_what_is_behind_them(C28);
 }
 
+/// The stages' cache in a repository of its own: nothing but the release's own tags stands beside the release.
+#[test]
+fn the_stages_cache_can_stand_elsewhere() {
+    for name in [D20, D28] {
+        let engine = Engine::lock(name);
+        let machine = Machine::with(&engine.host());
+        two_stages(&machine);
+        let registry = part("HAKOBI_TEST_REGISTRY_OPEN");
+        let (release, cache) = (format!("{registry}/{}:latest", unique("release")), format!("{registry}/{}:c", unique("cache")));
+        for (source, missed) in [("one\n", 6), ("two\n", 3), ("two\n", 0)] {
+            engine.wipe();
+            machine.write("src.txt", source);
+            let run = machine.hakobi(&[
+                "build",
+                "--network",
+                "host",
+                "-t",
+                &release,
+                "--cache-from",
+                &release,
+                "--cache-repository",
+                &cache,
+                "--push",
+                "--report",
+                "report.json",
+                ".",
+            ]);
+            let run = run.exits(0);
+            assert!(!run.stderr.contains("warning"), "{}", run.stderr);
+            assert_eq!(steps(&machine.report("report.json"), "miss").len(), missed, "{name}, {source}");
+        }
+        assert_eq!(crane(&["ls", release.trim_end_matches(":latest")]), "latest");
+    }
+}
+
 /// On each engine, with a project of its own.
 fn on_each(test: impl Fn(&Engine, &Machine)) {
     for name in ENGINES {

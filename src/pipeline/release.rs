@@ -77,6 +77,11 @@ impl Release {
         })
     }
 
+    /// A repository that has the released image.
+    pub(super) fn repository(&self) -> Result<&Repository> {
+        self.tags.first().map(|tag| &tag.repository).ok_or_else(|| Error::push("there is no tag to push"))
+    }
+
     /// What the daemon must call the image for it to come here.
     pub(super) fn reference(&self) -> ImageRef {
         self.way.endpoint.reference(NAME)
@@ -153,13 +158,8 @@ impl Release {
     pub(super) async fn intake_for(&self, to: &ImageRef, stages: &[KnownImage], images: &[Composed]) -> Result<Way> {
         let way = way(&self.registries, vec![to.repository.clone()], &self.settings, stages, &self.events, self.directory.path())
             .await?;
-        if let Some(first) = self.tags.first() {
-            way.intake.learn(|known| {
-                for image in images {
-                    known.add_layers(&image.layers, &image.diff_ids, &first.repository);
-                }
-            });
-        }
+        let repository = self.repository()?;
+        way.intake.learn(|known| images.iter().for_each(|image| known.add_layers(&image.layers, &image.diff_ids, repository)));
         Ok(way)
     }
 }

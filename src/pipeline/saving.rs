@@ -67,7 +67,7 @@ impl Saving<'_> {
                 })
                 .cloned()
                 .collect();
-            put_index(&intake.pusher, self.to, &images, &kept).await
+            put_index(&intake.pusher, self.to, released.release.repository()?, &images, &kept).await
         }
         .await;
         match saved {

@@ -99,11 +99,15 @@ impl Pusher {
     /// uploads follow it. `origin` is a repository that may have the blob, to mount it from. Failures are told by
     /// [`Pusher::finish_blobs`].
     pub fn upload(&self, source: Arc<dyn BlobSource>, origin: Option<Repository>) {
-        for target in &self.0.targets {
+        self.upload_where(source, origin, |_| true);
+    }
+
+    fn upload_where(&self, source: Arc<dyn BlobSource>, origin: Option<Repository>, wanted: impl Fn(&Repository) -> bool) {
+        for target in self.0.targets.iter().filter(|target| wanted(target.client.repository())) {
             let target = Arc::clone(target);
             let (source, origin, events) = (Arc::clone(&source), origin.clone(), self.0.events.clone());
             self.spawn(async move {
-                if let Err(error) = upload_to(&target, &*source, origin.as_ref(), &events).await {
+                if let Err(error) = Box::pin(upload_to(&target, &*source, origin.as_ref(), &events)).await {
                     target.failed(error);
                 }
             });
@@ -111,13 +115,14 @@ impl Pusher {
     }
 
     /// Begins to bring a blob that another repository has to every target that lacks it: mounted within a registry, else
-    /// streamed from there. A foreign layer, which no registry keeps, is left where it is.
+    /// streamed from there. A target is never its own source: what it lacks is on its way by another call, which a copy would
+    /// keep out. A foreign layer, which no registry keeps, is left where it is.
     pub fn copy(&self, blob: &Descriptor, from: &Repository) {
         if blob.media_type.contains("foreign") || blob.media_type.contains("nondistributable") {
             return;
         }
         let source = RemoteBlob::new(self.0.registries.repository(from), blob);
-        self.upload(Arc::new(source), Some(from.clone()));
+        self.upload_where(Arc::new(source), Some(from.clone()), |target| target != from);
     }
 
     /// Waits for all uploads so far.

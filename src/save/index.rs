@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::joined::{Part, join};
-use crate::domain::{Descriptor, INLINE_CACHE_KEY, ImageRef, Index, InlineCache, RawManifest, media_type};
+use crate::domain::{Descriptor, INLINE_CACHE_KEY, ImageRef, Index, InlineCache, RawManifest, Repository, media_type};
 use crate::error::{Error, Result};
 use crate::graph::Step;
 use crate::handover::{Composed, JOINED_ANNOTATION, KnownImage, STAGE_ANNOTATION};
@@ -59,12 +59,18 @@ pub fn with_whole_cache(image: &Composed, steps: &[Step], older: Option<&KnownIm
     Ok(Composed { manifest, config, inline_cache: Some(encoded), ..image.clone() })
 }
 
-/// Puts an index of these images, by stage (the released one first), and of those of the last index that are still of use;
-/// gives the number of blobs that were new.
+/// Puts an index of these images, by stage (the released one first, whose layers are in `released_in`), and of those of the last
+/// index that are still of use; gives the number of blobs that were new. The stages' own layers are on their way already.
 ///
 /// # Errors
 /// If the registry does not take it.
-pub async fn put_index(pusher: &Pusher, reference: &ImageRef, images: &[(String, Composed)], kept: &[KnownImage]) -> Result<u64> {
+pub async fn put_index(
+    pusher: &Pusher,
+    reference: &ImageRef,
+    released_in: &Repository,
+    images: &[(String, Composed)],
+    kept: &[KnownImage],
+) -> Result<u64> {
     let mut manifests = Vec::new();
     let mut children = Vec::new();
     let parts = images
@@ -82,11 +88,11 @@ pub async fn put_index(pusher: &Pusher, reference: &ImageRef, images: &[(String,
             .push(Descriptor { annotations: BTreeMap::from([(JOINED_ANNOTATION.to_owned(), released)]), ..joined.descriptor() });
         children.push(joined);
     }
+    for layer in images.first().iter().flat_map(|(_, image)| &image.layers) {
+        pusher.copy(layer, released_in);
+    }
     for (stage, image) in images {
         pusher.upload(Arc::new(BytesSource::new(image.config.clone())), None);
-        for layer in &image.layers {
-            pusher.copy(layer, &reference.repository);
-        }
         manifests.push(Descriptor {
             platform: Some(image.platform.clone().into()),
             annotations: BTreeMap::from([(STAGE_ANNOTATION.to_owned(), stage.clone())]),

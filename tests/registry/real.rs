@@ -88,6 +88,21 @@ async fn blobs_of_the_same_registry_are_mounted_and_known_ones_left() {
     }
 }
 
+/// A copy from the target itself would take the blob on and so keep out the upload that brings it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_on_its_way_is_not_copied_from_where_it_goes() {
+    let (registries, _config, host) = logged_in();
+    let target = repository(&host, &unique("itself"));
+    let image = image(100_000);
+    let pusher = Pusher::new(registries.clone(), vec![target.clone()], Events::none());
+    for (blob, bytes) in &image.blobs {
+        pusher.copy(blob, &target);
+        pusher.upload(Arc::new(BytesSource::new(bytes.clone())), None);
+    }
+    let total = pusher.finish_blobs().await.unwrap().total();
+    assert_eq!(total.pushed, image.blobs.len() as u64);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_login_the_error_says_how_to_log_in() {
     let host = part("HAKOBI_TEST_REGISTRY");
