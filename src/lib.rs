@@ -25,4 +25,5 @@ pub mod registry;
 pub mod report;
 pub mod save;
 pub mod settings;
+pub mod store;
 pub mod transfer;

@@ -26,6 +26,7 @@ const ROOMS: &[(&str, Imports)] = &[
     ("context", Bottom(&["transfer"])),
     ("engine", Bottom(&["context", "transfer"])),
     ("registry", Bottom(&["transfer"])),
+    ("store", Bottom(&["transfer"])),
     ("endpoint", Bottom(&["transfer"])),
     // Stages.
     ("build", Bottom(&["graph", "transfer", "context", "engine", "registry"])),

@@ -1,0 +1,89 @@
+//! What every store has to do: one suite, run over each.
+
+use async_trait::async_trait;
+use tokio::io::AsyncReadExt;
+
+use super::{Name, Store};
+use crate::domain::Digest;
+use crate::transfer::{BlobSource, ByteStream, BytesSource, Identity};
+
+/// A source that breaks off after a few bytes.
+pub(super) struct Broken;
+
+#[async_trait]
+impl BlobSource for Broken {
+    fn known(&self) -> Option<Identity> {
+        None
+    }
+
+    async fn open(&self, _: u64) -> std::io::Result<ByteStream> {
+        let broken = tokio_util::io::StreamReader::new(futures::stream::iter([
+            Ok(bytes::Bytes::from_static(b"some")),
+            Err(std::io::Error::other("broken off")),
+        ]));
+        Ok(Box::pin(broken))
+    }
+
+    async fn identity(&self) -> std::io::Result<Identity> {
+        Err(std::io::Error::other("broken off"))
+    }
+}
+
+async fn bytes(store: &dyn Store, name: &Name, range: std::ops::Range<u64>) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    store.read(name, range).await.expect("an answer")?.read_to_end(&mut out).await.expect("the bytes");
+    Some(out)
+}
+
+/// Runs the suite over an empty store.
+pub(super) async fn holds(store: &dyn Store) {
+    let blob = Name::blob(&Digest::of(b"0123456789"));
+    // Nothing is a miss, not a fault; neither is taking away what is not there.
+    assert_eq!(store.size(&blob).await.expect("an answer"), None);
+    assert!(store.read(&blob, 0..10).await.expect("an answer").is_none());
+    assert_eq!(store.list("").await.expect("a listing"), []);
+    store.delete(&blob).await.expect("an answer");
+
+    store.write(&blob, &BytesSource::new("0123456789".into())).await.expect("written");
+    assert_eq!(store.size(&blob).await.expect("an answer"), Some(10));
+    assert_eq!(bytes(store, &blob, 0..10).await.as_deref(), Some(&b"0123456789"[..]));
+    assert_eq!(bytes(store, &blob, 3..5).await.as_deref(), Some(&b"34"[..]));
+    assert_eq!(bytes(store, &blob, 8..u64::MAX).await.as_deref(), Some(&b"89"[..]));
+    assert_eq!(bytes(store, &blob, 10..20).await.as_deref(), Some(&b""[..]));
+
+    // A pointer moves in one moment; a failed write leaves the old one.
+    let pointer = Name::reference("main", "app");
+    store.write(&pointer, &BytesSource::new("first, and longer".into())).await.expect("written");
+    store.write(&pointer, &BytesSource::new("second".into())).await.expect("written");
+    assert!(store.write(&pointer, &Broken).await.is_err());
+    assert_eq!(bytes(store, &pointer, 0..100).await.as_deref(), Some(&b"second"[..]));
+
+    // An empty object is an object.
+    let empty = Name::reference("main", "empty");
+    store.write(&empty, &BytesSource::new(bytes::Bytes::new())).await.expect("written");
+    assert_eq!(store.size(&empty).await.expect("an answer"), Some(0));
+
+    // A scope's listing is its own, also where one scope's name begins with another's.
+    store.write(&Name::reference("main-2", "app"), &BytesSource::new("x".into())).await.expect("written");
+    let mut listed: Vec<_> = store
+        .list(&Name::references("main"))
+        .await
+        .expect("a listing")
+        .into_iter()
+        .map(|entry| (entry.name, entry.size))
+        .collect();
+    listed.sort();
+    assert_eq!(listed, [(pointer.clone(), 6), (empty, 0)]);
+    assert_eq!(store.list("").await.expect("a listing").len(), 4);
+    assert!(store.list("").await.expect("a listing").iter().all(|entry| entry.written > 1_600_000_000));
+
+    // Two writers at once: one of the two, whole.
+    let (one, other) = (BytesSource::new(vec![b'1'; 100_000].into()), BytesSource::new(vec![b'2'; 100_000].into()));
+    let (first, second) = tokio::join!(store.write(&pointer, &one), store.write(&pointer, &other));
+    assert!(first.is_ok() && second.is_ok());
+    let whole = bytes(store, &pointer, 0..u64::MAX).await.expect("there");
+    assert!(whole.len() == 100_000 && whole.iter().all(|byte| *byte == whole[0]));
+
+    store.delete(&pointer).await.expect("deleted");
+    assert_eq!(store.size(&pointer).await.expect("an answer"), None);
+}

@@ -1,0 +1,159 @@
+//! A store in a directory: on this machine, on a mounted volume, or one that the CI keeps itself (CodeBuild's and Travis's
+//! file caches).
+
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use async_trait::async_trait;
+use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
+
+use super::{Entry, Error, Name, Result, Store};
+use crate::transfer::{BlobSource, ByteStream};
+
+/// Files on their way begin so; no [`Name`] does.
+const PARTIAL: &str = ".hakobi-";
+
+/// How much is read and written at once, in bytes.
+const BUFFER: usize = 256 << 10;
+
+/// Objects as files below a directory. A file appears whole, by renaming: readers and other writers never see a part of one.
+#[derive(Debug, Clone)]
+pub struct DirectoryStore {
+    root: PathBuf,
+}
+
+impl DirectoryStore {
+    /// The store in this directory, which is made with the first object.
+    #[must_use]
+    pub fn new(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    fn path(&self, name: &Name) -> PathBuf {
+        self.root.join(name.as_str())
+    }
+}
+
+#[async_trait]
+impl Store for DirectoryStore {
+    async fn size(&self, name: &Name) -> Result<Option<u64>> {
+        let path = self.path(name);
+        match absent_is_none(tokio::fs::metadata(&path).await) {
+            Ok(metadata) => Ok(metadata.filter(std::fs::Metadata::is_file).map(|metadata| metadata.len())),
+            Err(error) => Err(Error::io("look at", &path, &error)),
+        }
+    }
+
+    async fn read(&self, name: &Name, range: Range<u64>) -> Result<Option<ByteStream>> {
+        let path = self.path(name);
+        let fault = |error: io::Error| Error::io("read", &path, &error);
+        let Some(mut file) = absent_is_none(tokio::fs::File::open(&path).await).map_err(fault)? else { return Ok(None) };
+        file.set_max_buf_size(BUFFER);
+        if range.start > 0 {
+            file.seek(io::SeekFrom::Start(range.start)).await.map_err(fault)?;
+        }
+        Ok(Some(Box::pin(file.take(range.end.saturating_sub(range.start)))))
+    }
+
+    async fn write(&self, name: &Name, source: &dyn BlobSource) -> Result<()> {
+        let path = self.path(name);
+        let fault = |error: io::Error| Error::io("write", &path, &error);
+        let parent = path.parent().unwrap_or(&self.root).to_owned();
+        tokio::fs::create_dir_all(&parent).await.map_err(fault)?;
+        let partial = tokio::task::spawn_blocking(move || partial(&parent)).await.map_err(io::Error::other);
+        let (file, partial) = partial.and_then(|made| made).map_err(fault)?.into_parts();
+        let mut file = tokio::fs::File::from_std(file);
+        file.set_max_buf_size(BUFFER);
+        let mut bytes = source.open(0).await.map_err(fault)?;
+        tokio::io::copy(&mut bytes, &mut file).await.map_err(fault)?;
+        file.flush().await.map_err(fault)?;
+        // Dropped on any way out before this, the partial file goes.
+        partial.persist(&path).map_err(|error| fault(error.error))
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<Entry>> {
+        let (root, prefix) = (self.root.clone(), prefix.to_owned());
+        let listed = tokio::task::spawn_blocking(move || {
+            let mut entries = Vec::new();
+            let start = root.join(prefix.trim_end_matches('/'));
+            walk(&root, &start, &mut entries).map(|()| entries)
+        });
+        listed.await.map_err(io::Error::other).and_then(|listed| listed).map_err(|error| Error::io("list", &self.root, &error))
+    }
+
+    async fn delete(&self, name: &Name) -> Result<()> {
+        let path = self.path(name);
+        match absent_is_none(tokio::fs::remove_file(&path).await) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Error::io("delete", &path, &error)),
+        }
+    }
+}
+
+/// A file beside its place to be, readable as the umask has it: the next run may be another user's.
+fn partial(parent: &Path) -> io::Result<tempfile::NamedTempFile> {
+    use std::os::unix::fs::PermissionsExt;
+    tempfile::Builder::new().prefix(PARTIAL).permissions(std::fs::Permissions::from_mode(0o666)).tempfile_in(parent)
+}
+
+fn absent_is_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn walk(root: &Path, directory: &Path, entries: &mut Vec<Entry>) -> io::Result<()> {
+    let Some(read) = absent_is_none(std::fs::read_dir(directory))? else { return Ok(()) };
+    for entry in read {
+        let entry = entry?;
+        // Another run may take a file away, or finish one, while we look.
+        let Some(metadata) = absent_is_none(entry.metadata())? else { continue };
+        let path = entry.path();
+        if metadata.is_dir() {
+            walk(root, &path, entries)?;
+        } else if let Some(name) = path.strip_prefix(root).ok().and_then(Path::to_str).and_then(|text| text.parse::<Name>().ok())
+        {
+            let written = metadata.modified()?.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+            entries.push(Entry { name, size: metadata.len(), written });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Fault;
+    use crate::store::conformance;
+    use crate::transfer::BytesSource;
+
+    #[tokio::test]
+    async fn conforms() {
+        let directory = tempfile::tempdir().expect("a directory");
+        conformance::holds(&DirectoryStore::new(directory.path().join("made/with/the/first"))).await;
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_is_a_file_is_a_fault() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let store = DirectoryStore::new(file.path().to_owned());
+        let written = store.write(&Name::format(), &BytesSource::new("{}".into())).await;
+        assert!(written.expect_err("a fault").to_string().contains("cannot write"));
+    }
+
+    #[tokio::test]
+    async fn a_source_that_breaks_off_leaves_nothing() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = DirectoryStore::new(directory.path().to_owned());
+        let name = Name::reference("main", "app");
+        let error = store.write(&name, &conformance::Broken).await.expect_err("a fault");
+        assert_eq!(error.fault(), Fault::Other);
+        assert_eq!(store.list("").await.expect("a listing"), []);
+        let left = std::fs::read_dir(directory.path().join("refs/main")).expect("its directory").count();
+        assert_eq!(left, 0);
+    }
+}

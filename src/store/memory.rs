@@ -1,0 +1,68 @@
+//! A store in memory: for tests, and for a run that keeps nothing.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::io::AsyncReadExt;
+
+use super::{Entry, Error, Fault, Name, Result, Store};
+use crate::transfer::{BlobSource, ByteStream};
+
+/// Objects in memory.
+#[derive(Debug, Default)]
+pub struct MemoryStore(Mutex<BTreeMap<Name, (Bytes, u64)>>);
+
+impl MemoryStore {
+    fn objects(&self) -> MutexGuard<'_, BTreeMap<Name, (Bytes, u64)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn size(&self, name: &Name) -> Result<Option<u64>> {
+        Ok(self.objects().get(name).map(|(bytes, _)| bytes.len() as u64))
+    }
+
+    async fn read(&self, name: &Name, range: Range<u64>) -> Result<Option<ByteStream>> {
+        Ok(self.objects().get(name).map(|(bytes, _)| {
+            let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+            let (start, end) = (at(range.start), at(range.end));
+            Box::pin(std::io::Cursor::new(bytes.slice(start.min(end)..end))) as ByteStream
+        }))
+    }
+
+    async fn write(&self, name: &Name, source: &dyn BlobSource) -> Result<()> {
+        let broken = |error: std::io::Error| Error::new(Fault::Other, format!("cannot read what {name} is made of: {error}"));
+        let mut bytes = Vec::new();
+        source.open(0).await.map_err(broken)?.read_to_end(&mut bytes).await.map_err(broken)?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        self.objects().insert(name.clone(), (bytes.into(), now));
+        Ok(())
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<Entry>> {
+        let objects = self.objects();
+        let below = objects.iter().filter(|(name, _)| name.as_str().starts_with(prefix));
+        Ok(below
+            .map(|(name, (bytes, written))| Entry { name: name.clone(), size: bytes.len() as u64, written: *written })
+            .collect())
+    }
+
+    async fn delete(&self, name: &Name) -> Result<()> {
+        self.objects().remove(name);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[tokio::test]
+    async fn conforms() {
+        super::super::conformance::holds(&super::MemoryStore::default()).await;
+    }
+}

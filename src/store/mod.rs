@@ -1,0 +1,54 @@
+//! Where layers and records are kept between runs: a directory, memory; S3 to come.
+//!
+//! A store keeps whole objects under [`Name`]s and knows nothing of what is in them. What is kept by content is immutable, so
+//! that two runs may write at once without a lock. [`Blobs`] verifies what it reads, whatever the store below.
+
+mod blobs;
+#[cfg(test)]
+mod conformance;
+mod directory;
+mod error;
+mod memory;
+mod name;
+
+use std::ops::Range;
+
+use async_trait::async_trait;
+
+pub use blobs::Blobs;
+pub use directory::DirectoryStore;
+pub use error::{Error, Fault, Result};
+pub use memory::MemoryStore;
+pub use name::{InvalidName, Name};
+
+use crate::transfer::{BlobSource, ByteStream};
+
+/// An object, as a listing has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// What it is kept under.
+    pub name: Name,
+    /// In bytes.
+    pub size: u64,
+    /// When it was last written, in seconds of the Unix epoch.
+    pub written: u64,
+}
+
+/// Keeps objects. A miss is `Ok(None)`; an error is a fault, and never says that something is not there.
+#[async_trait]
+pub trait Store: Send + Sync + std::fmt::Debug {
+    /// The size of an object, in bytes.
+    async fn size(&self, name: &Name) -> Result<Option<u64>>;
+
+    /// These bytes of an object, fewer where it ends before.
+    async fn read(&self, name: &Name, range: Range<u64>) -> Result<Option<ByteStream>>;
+
+    /// Keeps an object, whole or not at all; one that is there is replaced in one moment.
+    async fn write(&self, name: &Name, source: &dyn BlobSource) -> Result<()>;
+
+    /// All objects below a prefix that ends with `/`, or all, in no order.
+    async fn list(&self, prefix: &str) -> Result<Vec<Entry>>;
+
+    /// Removes an object; one that is not there is no fault.
+    async fn delete(&self, name: &Name) -> Result<()>;
+}
