@@ -1,4 +1,4 @@
-//! What the CI says of this run: which service it is, and the commit it works on.
+//! What the CI says of this run: which service it is, the commit it works on, and whose cache it may use.
 //!
 //! Variables come in through a function, so that nothing here reads the process's environment.
 
@@ -29,7 +29,48 @@ pub struct Ci {
     pub provider: Provider,
     /// The commit that is built, in full, where the service names one.
     pub commit: Option<String>,
+    /// Whose cache is written and read.
+    pub scope: Scope,
 }
+
+/// Whose cache a run uses. Scopes are the boundary of trust: a run writes its own only, and reads its own and those that are
+/// trusted at least as much.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scope {
+    /// What is written, and read first.
+    pub name: String,
+    /// What else is read, in this order.
+    pub fallbacks: Vec<String>,
+}
+
+impl Scope {
+    fn new(name: String, fallbacks: &[Option<String>]) -> Self {
+        let mut out = Self { name, fallbacks: Vec::new() };
+        let mains = MAIN_BRANCHES.iter().map(|main| Some((*main).to_owned()));
+        for fallback in fallbacks.iter().cloned().chain(mains).flatten() {
+            if fallback != out.name && !out.fallbacks.contains(&fallback) {
+                out.fallbacks.push(fallback);
+            }
+        }
+        out
+    }
+
+    /// A branch's or tag's own. One that is called as pull requests' scopes are gets another name: a pull request must not
+    /// write what a branch reads.
+    fn of_branch(branch: &str) -> Self {
+        let like_a_request = branch.strip_prefix("pr-").is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()));
+        Self::new(if like_a_request { format!("branch-{branch}") } else { branch.to_owned() }, &[])
+    }
+
+    /// A pull request's own, which reads its target's.
+    fn of_request(number: &str, target: Option<String>) -> Self {
+        let target = target.map(|target| target.strip_prefix("refs/heads/").unwrap_or(&target).to_owned());
+        Self::new(format!("pr-{number}"), &[target.map(|target| Self::of_branch(&target).name)])
+    }
+}
+
+/// Branches whose cache everyone may read.
+const MAIN_BRANCHES: [&str; 2] = ["main", "master"];
 
 impl Ci {
     /// Reads what the service says from its variables. An empty variable is one that is not set.
@@ -62,13 +103,57 @@ impl Ci {
         };
         // CodeBuild gives the version of an S3 object under the same name: only what is a commit counts.
         let commit = names.iter().filter_map(|name| get(name)).find(|value| is_commit(value));
-        Self { provider, commit }
+        let scope = scope(provider, &get);
+        Self { provider, commit, scope }
     }
 
     /// The commit: the service's word, else what is checked out in `directory`.
     #[must_use]
     pub fn commit_or_head(&self, directory: &Path) -> Option<String> {
         self.commit.clone().or_else(|| head(directory))
+    }
+}
+
+/// Whose cache this run uses, by the services' own variables.
+fn scope(provider: Provider, get: &impl Fn(&str) -> Option<String>) -> Scope {
+    let branch = |name: &str| get(name).map(|branch| Scope::of_branch(&branch));
+    let found = match provider {
+        Provider::GitHubActions => {
+            let number = get("GITHUB_REF").and_then(|text| Some(text.strip_prefix("refs/pull/")?.split('/').next()?.to_owned()));
+            match number {
+                Some(number) => Some(Scope::of_request(&number, get("GITHUB_BASE_REF"))),
+                None => branch("GITHUB_REF_NAME"),
+            }
+        }
+        Provider::GitLab => match get("CI_MERGE_REQUEST_IID") {
+            Some(number) => Some(Scope::of_request(&number, get("CI_MERGE_REQUEST_TARGET_BRANCH_NAME"))),
+            None => branch("CI_COMMIT_REF_NAME"),
+        },
+        // TRAVIS_BRANCH of a pull request is its target.
+        Provider::Travis => match get("TRAVIS_PULL_REQUEST").filter(|number| number != "false") {
+            Some(number) => Some(Scope::of_request(&number, get("TRAVIS_BRANCH"))),
+            None => branch("TRAVIS_BRANCH"),
+        },
+        Provider::CodeBuild => code_build(get),
+        Provider::Jenkins => match get("CHANGE_ID") {
+            Some(number) => Some(Scope::of_request(&number, get("CHANGE_TARGET"))),
+            None => branch("BRANCH_NAME")
+                .or_else(|| get("GIT_BRANCH").map(|text| Scope::of_branch(text.strip_prefix("origin/").unwrap_or(&text)))),
+        },
+        Provider::Local => None,
+    };
+    found.unwrap_or_else(|| Scope::new(if provider == Provider::Local { "local" } else { "default" }.to_owned(), &[]))
+}
+
+/// Under CodePipeline there is no webhook, and nothing tells which branch it is.
+fn code_build(get: &impl Fn(&str) -> Option<String>) -> Option<Scope> {
+    if let Some(pipeline) = get("CODEBUILD_INITIATOR").and_then(|by| Some(by.strip_prefix("codepipeline/")?.to_owned())) {
+        return Some(Scope::new(format!("codepipeline-{pipeline}"), &[]));
+    }
+    let trigger = get("CODEBUILD_WEBHOOK_TRIGGER")?;
+    match trigger.split_once('/')? {
+        ("pr", number) => Some(Scope::of_request(number, get("CODEBUILD_WEBHOOK_BASE_REF"))),
+        (_, name) => Some(Scope::of_branch(name)),
     }
 }
 
@@ -121,6 +206,41 @@ mod tests {
         ] {
             let ci = detect(variables);
             assert_eq!((ci.provider, ci.commit.as_deref()), (provider, commit), "{variables:?}");
+        }
+    }
+
+    #[test]
+    fn each_run_has_a_scope_and_a_pull_request_never_a_branchs() {
+        let github = ("GITHUB_ACTIONS", "true");
+        for (variables, scope, first) in [
+            (&[("CODEBUILD_BUILD_ID", "x:1"), ("CODEBUILD_WEBHOOK_TRIGGER", "branch/feature/a")][..], "feature/a", "main"),
+            (
+                &[
+                    ("CODEBUILD_BUILD_ID", "x:1"),
+                    ("CODEBUILD_WEBHOOK_TRIGGER", "pr/7"),
+                    ("CODEBUILD_WEBHOOK_BASE_REF", "refs/heads/dev"),
+                ],
+                "pr-7",
+                "dev",
+            ),
+            (&[("CODEBUILD_BUILD_ID", "x:1"), ("CODEBUILD_INITIATOR", "codepipeline/deploy")], "codepipeline-deploy", "main"),
+            (&[("CODEBUILD_BUILD_ID", "x:1"), ("CODEBUILD_INITIATOR", "someone")], "default", "main"),
+            (&[("TRAVIS", "true"), ("TRAVIS_PULL_REQUEST", "12"), ("TRAVIS_BRANCH", "main")], "pr-12", "main"),
+            (&[("TRAVIS", "true"), ("TRAVIS_PULL_REQUEST", "false"), ("TRAVIS_BRANCH", "main")], "main", "master"),
+            (
+                &[github, ("GITHUB_REF", "refs/pull/3/merge"), ("GITHUB_REF_NAME", "3/merge"), ("GITHUB_BASE_REF", "dev")],
+                "pr-3",
+                "dev",
+            ),
+            (&[github, ("GITHUB_REF", "refs/heads/main"), ("GITHUB_REF_NAME", "main")], "main", "master"),
+            (&[github, ("GITHUB_REF", "refs/heads/pr-3"), ("GITHUB_REF_NAME", "pr-3")], "branch-pr-3", "main"),
+            (&[("JENKINS_URL", "http://j/"), ("CHANGE_ID", "5"), ("CHANGE_TARGET", "dev")], "pr-5", "dev"),
+            (&[("JENKINS_URL", "http://j/"), ("GIT_BRANCH", "origin/dev")], "dev", "main"),
+            (&[("GITLAB_CI", "true"), ("CI_COMMIT_REF_NAME", "dev")], "dev", "main"),
+            (&[], "local", "main"),
+        ] {
+            let found = detect(variables).scope;
+            assert_eq!((&*found.name, &*found.fallbacks[0]), (scope, first), "{variables:?}");
         }
     }
 

@@ -8,6 +8,7 @@
 //! [`domain`] has the nouns, [`graph`] BuildKit's graph as a value, [`transfer`] streams of blobs, [`registry`] the
 //! distribution protocol and ECR. Imports point one way; `tests/architecture.rs` holds it.
 
+pub mod aws;
 pub mod build;
 pub mod ci;
 pub mod cli;

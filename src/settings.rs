@@ -71,6 +71,59 @@ pub enum IfTagExists {
     Skip,
 }
 
+/// Where layers are kept between runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreLocation {
+    /// A directory.
+    Directory(PathBuf),
+    /// A bucket.
+    S3(S3Settings),
+}
+
+/// A store in S3 (`s3://BUCKET/PREFIX?…`). Credentials and endpoint are the AWS SDK's own configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct S3Settings {
+    /// The bucket.
+    pub bucket: String,
+    /// Before all names; without slashes at its ends, empty for none.
+    pub prefix: String,
+    /// `region=`; the SDK's where absent.
+    pub region: Option<String>,
+    /// `path-style=`; for servers of one's own the default is true.
+    pub path_style: Option<bool>,
+    /// `kms-key=`: encryption with this key of KMS; empty for the account's own S3 key.
+    pub kms_key: Option<String>,
+    /// `storage-class=`.
+    pub storage_class: Option<String>,
+}
+
+/// What may be done with the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CacheMode {
+    /// Reading, and writing the run's own scope.
+    #[default]
+    ReadWrite,
+    /// Reading only.
+    ReadOnly,
+}
+
+/// The store of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheSettings {
+    /// Where it is.
+    pub location: StoreLocation,
+    /// As the user gave it, for messages and the report.
+    pub shown: String,
+    /// What is written, and read first.
+    pub scope: String,
+    /// What else is read, in this order.
+    pub fallbacks: Vec<String>,
+    /// What may be done with it.
+    pub mode: CacheMode,
+    /// Whether a fault of it fails the run (exit 4).
+    pub required: bool,
+}
+
 /// How new layers are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
@@ -260,6 +313,8 @@ pub struct BuildSettings {
     pub cache_from: Vec<CacheFrom>,
     /// `--cache-to`.
     pub cache_to: Vec<CacheEntry>,
+    /// Where layers are kept between runs, if they are.
+    pub store: Option<CacheSettings>,
     /// Where `--strategy daemon` keeps cached stages.
     pub cache_repository: Option<ImageRef>,
     /// Who decides what is cached.

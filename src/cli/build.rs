@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::docker_config::DockerConfig;
 use super::environment::Environment;
 use super::given::Given;
-use super::{caches, context, daemon, frontend, mounts, outputs, registries, words};
+use super::{caches, context, daemon, frontend, mounts, outputs, registries, store, words};
 use crate::ci::Ci;
 use crate::domain::{ImageRef, Platform};
 use crate::error::{Error, Result};
@@ -81,6 +81,7 @@ pub fn settings(given: Given<'_>, around: &Around<'_>, warnings: &mut Vec<String
         cache_from: caches::cache_from(&given.list("cache-from"), environment)?,
         cache_to: caches::cache_to(&given.list("cache-to"), &build_args, environment)?,
         build_args,
+        store: store::store(given, environment)?,
         cache_repository: given.text("cache-repository").map(|text| reference("cache-repository", &text)).transpose()?,
         strategy: Strategy::default(),
         push_settings,

@@ -3,7 +3,7 @@
 use clap::{Arg, Command};
 
 use super::command::{progress, pushes, registries};
-use super::given::{list, switch, text};
+use super::given::{choice, list, switch, text};
 
 const SOURCE: &str = "What is built";
 const RESULT: &str = "Where the result goes";
@@ -74,6 +74,24 @@ fn cache() -> Vec<Arg> {
     vec![
         list("cache-from", "REF|CSV", "A cache to read: an image, or BuildKit's type=registry,ref=… (several)"),
         list("cache-to", "REF|CSV", "A cache to write: type=inline, or BuildKit's type=registry,ref=… (several)"),
+        text(
+            "cache",
+            "URL|DIR",
+            "Where layers are kept: s3://BUCKET/PREFIX or a directory [default: hakobi in the user's cache directory]",
+        ),
+        text("cache-scope", "NAME", "Whose cache is written, and read first [default: the branch or pull request]"),
+        list(
+            "cache-fallback",
+            "NAME",
+            "Whose cache is read too, in this order [default: a pull request's target, main] (several)",
+        ),
+        choice(
+            "cache-mode",
+            "MODE",
+            &["read-write", "read-only", "off"],
+            "What may be done with the cache [default: read-write]",
+        ),
+        switch("cache-required", "A fault of the cache fails the run, with exit code 4"),
         text("cache-repository", "REF", "Where cached stages are kept in a registry [default: beside the image]"),
         switch("no-cache", "Build every step"),
         list("no-cache-filter", "STAGE", "Build every step of these stages (several)"),

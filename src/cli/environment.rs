@@ -69,6 +69,15 @@ impl Environment {
         }
     }
 
+    /// The user's cache directory (XDG base directory specification), if there is a home.
+    #[must_use]
+    pub fn user_cache(&self) -> Option<PathBuf> {
+        match self.get("XDG_CACHE_HOME").map(Path::new).filter(|path| path.is_absolute()) {
+            Some(path) => Some(path.to_owned()),
+            None => self.get("HOME").map(|home| Path::new(home).join(".cache")),
+        }
+    }
+
     /// All of standard input, as far as a credential helper's question reaches.
     pub(super) fn read_stdin(&self) -> io::Result<String> {
         if let Some(text) = &self.stdin {

@@ -17,6 +17,7 @@ mod mounts;
 mod others;
 mod outputs;
 mod registries;
+mod store;
 mod words;
 
 #[cfg(test)]

@@ -164,6 +164,26 @@ impl RawManifest {
         Ok(Self { media_type: media_type.to_owned(), bytes: serde_json::to_vec(value)?.into() })
     }
 
+    /// What these bytes say they are, or by what they hold where they do not say (OCI image spec: `mediaType` should be there).
+    /// `None` where they are no manifest.
+    #[must_use]
+    pub fn media_type_of(bytes: &[u8]) -> Option<String> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Head {
+            media_type: Option<String>,
+            manifests: Option<serde::de::IgnoredAny>,
+            layers: Option<serde::de::IgnoredAny>,
+        }
+        let head: Head = serde_json::from_slice(bytes).ok()?;
+        let held = match (head.manifests, head.layers) {
+            (Some(_), _) => Some(media_type::OCI_INDEX),
+            (None, Some(_)) => Some(media_type::OCI_MANIFEST),
+            (None, None) => None,
+        };
+        head.media_type.filter(|told| !told.is_empty()).or_else(|| held.map(str::to_owned))
+    }
+
     /// Of the bytes.
     #[must_use]
     pub fn digest(&self) -> Digest {

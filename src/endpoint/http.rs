@@ -1,4 +1,4 @@
-//! The OCI distribution protocol, the push half (distribution-spec, "Push"): requests to calls of the receiver.
+//! The OCI distribution protocol: what is pushed goes to the receiver, what is pulled comes from the shelves.
 
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 
+use super::pull::Shelves;
 use super::server::Receiver;
 use super::uploads::{Upload, Uploads};
 use crate::domain::{Digest, RawManifest};
@@ -17,21 +18,28 @@ use crate::transfer::{BlobSource, Spool, SpoolWriter};
 /// Largest manifest taken, in bytes: what registries themselves take.
 const MANIFEST_LIMIT: usize = 4 << 20;
 
-type Answer = Response<Full<Bytes>>;
+pub(super) type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, std::io::Error>;
+pub(super) type Answer = Response<Body>;
 
 pub(super) struct Handler {
     word: String,
-    receiver: Arc<dyn Receiver>,
+    shelves: Shelves,
+    receiver: Option<Arc<dyn Receiver>>,
     directory: PathBuf,
     uploads: Uploads,
 }
 
 /// An error in the protocol's words.
-struct Refusal(StatusCode, &'static str, String);
+pub(super) struct Refusal(pub(super) StatusCode, pub(super) &'static str, pub(super) String);
 
 impl Handler {
-    pub(super) fn new(word: String, receiver: Arc<dyn Receiver>, directory: PathBuf) -> Self {
-        Self { word, receiver, directory, uploads: Uploads::default() }
+    pub(super) fn new(word: String, shelves: Shelves, receiver: Option<Arc<dyn Receiver>>, directory: PathBuf) -> Self {
+        Self { word, shelves, receiver, directory, uploads: Uploads::default() }
+    }
+
+    fn receiver(&self) -> Result<&dyn Receiver, Refusal> {
+        let refused = || Refusal(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", "nothing is taken here".to_owned());
+        self.receiver.as_deref().ok_or_else(refused)
     }
 
     pub(super) async fn handle(&self, request: Request<Incoming>) -> Result<Answer, Infallible> {
@@ -39,7 +47,7 @@ impl Handler {
             Ok(answer) => answer,
             Err(Refusal(status, code, message)) => {
                 let body = serde_json::json!({ "errors": [{ "code": code, "message": message }] }).to_string();
-                let mut answer = Response::new(Full::new(body.into()));
+                let mut answer = Response::new(full(body.into()));
                 *answer.status_mut() = status;
                 answer.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
                 answer
@@ -57,7 +65,14 @@ impl Handler {
         let rest =
             path.strip_prefix("/v2/").and_then(|rest| rest.strip_prefix(&*self.word)).and_then(|rest| rest.strip_prefix('/'));
         let parts: Vec<&str> = rest.ok_or_else(not_found)?.split('/').collect();
+        let reads = matches!(*request.method(), Method::GET | Method::HEAD);
         match (request.method().clone(), &parts[..]) {
+            (_, [name @ .., "blobs", digest]) if reads && self.shelves.has(&name.join("/")) => {
+                self.shelves.blob(&name.join("/"), digest, &request).await
+            }
+            (_, [name @ .., "manifests", reference]) if reads && self.shelves.has(&name.join("/")) => {
+                self.shelves.manifest(&name.join("/"), reference, &request).await
+            }
             (Method::HEAD, [.., "blobs", digest]) => self.blob(digest).await,
             (Method::POST, [name @ .., "blobs", "uploads", ""] | [name @ .., "blobs", "uploads"]) => {
                 let location = |id: &str| format!("/v2/{}/{}/blobs/uploads/{id}", self.word, name.join("/"));
@@ -90,23 +105,24 @@ impl Handler {
     async fn blob(&self, digest: &str) -> Result<Answer, Refusal> {
         let unknown = || Refusal(StatusCode::NOT_FOUND, "BLOB_UNKNOWN", "the blob is not known".to_owned());
         let digest: Digest = digest.parse().map_err(|_| unknown())?;
-        let size = self.receiver.has(&digest).await.ok_or_else(unknown)?;
+        let size = self.receiver()?.has(&digest).await.ok_or_else(unknown)?;
         Ok(answer(StatusCode::OK, &[("Content-Length", size.to_string()), ("Docker-Content-Digest", digest.to_string())]))
     }
 
     async fn begin(&self, request: &Request<Incoming>, location: impl Fn(&str) -> String) -> Result<Answer, Refusal> {
         // A mount from one of our own names: nothing has to move for a blob that is known anyway.
         if let Some(digest) = query(request, "mount").and_then(|digest| digest.parse::<Digest>().ok())
-            && self.receiver.has(&digest).await.is_some()
+            && self.receiver()?.has(&digest).await.is_some()
         {
             return Ok(answer(
                 StatusCode::CREATED,
                 &[("Docker-Content-Digest", digest.to_string()), ("Location", location("mounted"))],
             ));
         }
+        let receiver = self.receiver()?;
         let (writer, spool) = Spool::create(&self.directory).map_err(|error| disk(&error))?;
         let id = format!("{:032x}", rand::random::<u128>());
-        self.receiver.arriving(spool.clone()).await;
+        receiver.arriving(spool.clone()).await;
         self.uploads.put(id.clone(), Upload { writer, spool });
         Ok(answer(StatusCode::ACCEPTED, &[("Location", location(&id)), ("Range", "0-0".to_owned()), ("Docker-Upload-Uuid", id)]))
     }
@@ -141,7 +157,7 @@ impl Handler {
         }
         let identity = upload.writer.finish();
         debug_assert!(upload.spool.known().is_some());
-        self.receiver.arrived(identity, upload.spool).await;
+        self.receiver()?.arrived(identity, upload.spool).await;
         let location = request_location(&self.word, &digest);
         Ok(answer(StatusCode::CREATED, &[("Location", location), ("Docker-Content-Digest", digest.to_string())]))
     }
@@ -160,7 +176,7 @@ impl Handler {
         if reference.parse::<Digest>().is_ok_and(|asked| asked != digest) {
             return Err(Refusal(StatusCode::BAD_REQUEST, "DIGEST_INVALID", "the manifest has another digest".to_owned()));
         }
-        self.receiver.manifest(name, reference, manifest).await.map_err(invalid)?;
+        self.receiver()?.manifest(name, reference, manifest).await.map_err(invalid)?;
         let location = format!("/v2/{}/{name}/manifests/{digest}", self.word);
         Ok(answer(StatusCode::CREATED, &[("Location", location), ("Docker-Content-Digest", digest.to_string())]))
     }
@@ -201,8 +217,12 @@ fn query<B>(request: &Request<B>, name: &str) -> Option<String> {
     })
 }
 
-fn answer(status: StatusCode, headers: &[(&'static str, String)]) -> Answer {
-    let mut answer = Response::new(Full::default());
+pub(super) fn full(bytes: Bytes) -> Body {
+    http_body_util::Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+}
+
+pub(super) fn answer(status: StatusCode, headers: &[(&'static str, String)]) -> Answer {
+    let mut answer = Response::new(full(Bytes::new()));
     *answer.status_mut() = status;
     for (name, value) in headers {
         if let Ok(value) = header::HeaderValue::from_str(value) {

@@ -1,11 +1,15 @@
-//! The loopback endpoint: hakobi as a registry on 127.0.0.1, to which the daemon pushes what it built.
+//! The loopback endpoint: hakobi as a registry on 127.0.0.1, from which the daemon pulls what is kept in a store and to which
+//! it pushes what it built.
 //!
-//! The daemon already speaks one layer-wise protocol in which it asks before it sends. What it asks and sends is handed to
-//! a [`Receiver`]; nothing is kept here. Only this host can connect, and every repository's name begins with a word that
-//! cannot be guessed.
+//! The daemon already speaks one layer-wise protocol in which it asks before it sends. What it pushes is handed to a
+//! [`Receiver`], what it pulls lies on a [`Shelf`]. Only this host can connect, and every repository's name begins with a word
+//! that cannot be guessed.
 
 mod http;
+mod pull;
 mod server;
+mod shelf;
 mod uploads;
 
-pub use server::{Endpoint, Receiver};
+pub use server::{Address, Endpoint, Receiver};
+pub use shelf::Shelf;

@@ -1,5 +1,6 @@
-//! The listener, and what the daemon hands over.
+//! The listener, what is behind it, and what the daemon hands over.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -12,6 +13,8 @@ use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::http::Handler;
+use super::pull::{Served, Shelves};
+use super::shelf::Shelf;
 use crate::domain::{Digest, ImageRef, RawManifest, RegistryHost, Repository};
 use crate::transfer::{Identity, Spool};
 
@@ -31,23 +34,46 @@ pub trait Receiver: Send + Sync + 'static {
     async fn manifest(&self, name: &str, reference: &str, manifest: RawManifest) -> Result<(), String>;
 }
 
+/// An address at which nothing answers yet: what is served there has to be called by it.
+pub struct Address {
+    listener: TcpListener,
+    address: SocketAddr,
+    word: String,
+}
+
 /// The endpoint while it listens.
 pub struct Endpoint {
     address: SocketAddr,
     word: String,
+    served: Served,
     task: JoinHandle<()>,
 }
 
-impl Endpoint {
-    /// Listens on a free port. Blobs on their way lie in `directory`.
+impl Address {
+    /// A free port of 127.0.0.1, and a word that cannot be guessed.
     ///
     /// # Errors
     /// If there is no port to be had.
-    pub async fn start(receiver: Arc<dyn Receiver>, directory: PathBuf) -> io::Result<Self> {
+    pub async fn bind() -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
-        let word = format!("{:032x}", rand::random::<u128>());
-        let handler = Arc::new(Handler::new(word.clone(), receiver, directory));
+        Ok(Self { listener, address, word: format!("{:032x}", rand::random::<u128>()) })
+    }
+
+    /// What a repository of this name is called by the daemon.
+    #[must_use]
+    pub fn repository(&self, name: &str) -> Repository {
+        repository(self.address, &self.word, name)
+    }
+
+    /// Serves what is on the shelves, and hands what is pushed to the receiver, if there is one. Blobs on their way lie in
+    /// `directory`.
+    #[must_use]
+    pub fn serve(self, shelves: Vec<Shelf>, receiver: Option<Arc<dyn Receiver>>, directory: PathBuf) -> Endpoint {
+        let Self { listener, address, word } = self;
+        let served = Served::default();
+        let shelves = Shelves::new(&word, shelves, served.clone());
+        let handler = Arc::new(Handler::new(word.clone(), shelves, receiver, directory));
         let task = tokio::spawn(async move {
             // Connections end with the set, and the set with this task.
             let mut connections = JoinSet::new();
@@ -64,14 +90,33 @@ impl Endpoint {
                 while connections.try_join_next().is_some() {}
             }
         });
-        Ok(Self { address, word, task })
+        Endpoint { address, word, served, task }
+    }
+}
+
+fn repository(address: SocketAddr, word: &str, name: &str) -> Repository {
+    Repository { host: RegistryHost::new(address.to_string()), path: format!("{word}/{name}") }
+}
+
+impl Endpoint {
+    /// An endpoint that only takes. Blobs on their way lie in `directory`.
+    ///
+    /// # Errors
+    /// If there is no port to be had.
+    pub async fn start(receiver: Arc<dyn Receiver>, directory: PathBuf) -> io::Result<Self> {
+        Ok(Address::bind().await?.serve(Vec::new(), Some(receiver), directory))
+    }
+
+    /// The blobs that were pulled from here, with the bytes that went out.
+    #[must_use]
+    pub fn served(&self) -> BTreeMap<Digest, u64> {
+        self.served.blobs()
     }
 
     /// What the daemon must push to for the receiver to get it under this name.
     #[must_use]
     pub fn reference(&self, name: &str) -> ImageRef {
-        let host = RegistryHost::new(self.address.to_string());
-        Repository { host, path: format!("{}/{name}", self.word) }.tag("image")
+        repository(self.address, &self.word, name).tag("image")
     }
 }
 

@@ -75,8 +75,7 @@ async fn image(inner: &Inner, raw: &RawManifest, annotations: &BTreeMap<String, 
             diff_ids.len()
         )));
     }
-    // All at once: each upload below then knows its answer. A fault shows again, and is told, where an upload asks itself.
-    let _ = Box::pin(inner.pusher.missing(&manifest.layers)).await;
+    Box::pin(inner.ask(&manifest.layers)).await;
     let mut layers = Vec::with_capacity(diff_ids.len());
     for (layer, diff_id) in manifest.layers.iter().zip(&diff_ids) {
         layers.push(settle(inner, layer, diff_id).await?);
@@ -97,7 +96,7 @@ async fn image(inner: &Inner, raw: &RawManifest, annotations: &BTreeMap<String, 
 async fn settle(inner: &Inner, layer: &Descriptor, diff_id: &DiffId) -> Result<Descriptor> {
     let known = inner.state().known.layer(diff_id).cloned();
     if let Some((descriptor, from)) = known {
-        inner.pusher.copy(&descriptor, &from);
+        inner.copy(&descriptor, &from);
         return Ok(descriptor);
     }
     let arrived = inner.state().blobs.get(&layer.digest).cloned();
@@ -120,7 +119,7 @@ async fn settle(inner: &Inner, layer: &Descriptor, diff_id: &DiffId) -> Result<D
 
 async fn config(inner: &Inner, digest: &Digest) -> Result<Bytes> {
     let blob = inner.state().blobs.get(digest).cloned();
-    let Some(blob) = blob else { return Box::pin(inner.pusher.read(digest, CONFIG_LIMIT)).await };
+    let Some(blob) = blob else { return Box::pin(inner.read(digest, CONFIG_LIMIT)).await };
     if blob.identity.size > CONFIG_LIMIT {
         return Err(Error::push(format!(
             "the image's configuration has {} bytes; {CONFIG_LIMIT} at most are taken",

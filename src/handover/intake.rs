@@ -1,15 +1,18 @@
-//! The endpoint's receiver: answers what need not be sent, and passes on what comes.
+//! The endpoint's receiver: answers what need not be sent, and passes on what comes, to registries and store in one pass.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use futures::future::join_all;
 
 use super::known::Known;
 use super::transcode::{self, Format};
-use crate::domain::{Digest, RawManifest};
+use crate::domain::{Descriptor, Digest, RawManifest, Repository, media_type};
 use crate::endpoint::Receiver;
+use crate::error::{Error, Result};
 use crate::push::Pusher;
 use crate::settings::Compression;
 use crate::transfer::{BlobSource, Identity, Spool};
@@ -19,12 +22,12 @@ use crate::transfer::{BlobSource, Identity, Spool};
 /// (moby `getMaxMountAndExistenceCheckAttempts`), and those are thrown away.
 const STREAM_FROM: u64 = 11 << 20;
 
-/// Takes images from the daemon for one set of target repositories.
+/// Takes images from the daemon for registries, for a store, or for both.
 #[derive(Clone)]
 pub struct Intake(Arc<Inner>);
 
 pub(super) struct Inner {
-    pub(super) pusher: Pusher,
+    pushers: Vec<Pusher>,
     pub(super) compression: Compression,
     directory: PathBuf,
     state: Mutex<State>,
@@ -48,11 +51,11 @@ pub(super) struct Blob {
 }
 
 impl Intake {
-    /// An intake whose blobs on their way lie in `directory`.
+    /// An intake for all these, each of which fails by itself. Blobs on their way lie in `directory`.
     #[must_use]
-    pub fn new(pusher: Pusher, known: Known, compression: Compression, directory: PathBuf) -> Self {
+    pub fn new(pushers: Vec<Pusher>, known: Known, compression: Compression, directory: PathBuf) -> Self {
         let state = Mutex::new(State { known, ..State::default() });
-        Self(Arc::new(Inner { pusher, compression, directory, state }))
+        Self(Arc::new(Inner { pushers, compression, directory, state }))
     }
 
     pub(super) fn inner(&self) -> &Inner {
@@ -86,8 +89,45 @@ impl Inner {
             state.forwarded.insert(spool.id(), Arc::clone(&source));
             source
         };
-        self.pusher.upload(Arc::clone(&source), None);
+        for pusher in &self.pushers {
+            pusher.upload(Arc::clone(&source), None);
+        }
         Ok(source)
+    }
+
+    /// Has a blob brought wherever it is lacking from where it is: the daemon has no part in that.
+    pub(super) fn copy(&self, blob: &Descriptor, from: &Repository) {
+        for pusher in &self.pushers {
+            pusher.copy(blob, from);
+        }
+    }
+
+    /// Asks for all blobs at once, so that the answers are at hand. A fault shows again, and is told, where one is used.
+    pub(super) async fn ask(&self, blobs: &[Descriptor]) {
+        join_all(self.pushers.iter().map(|pusher| pusher.missing(blobs))).await;
+    }
+
+    /// The size of a blob that one of them has; the others get it from there.
+    async fn found(&self, digest: &Digest) -> Option<u64> {
+        for pusher in &self.pushers {
+            // A fault is no answer; the daemon then sends the blob.
+            let Some((size, from)) = pusher.size(digest).await.ok().flatten().zip(pusher.first()) else { continue };
+            self.copy(&Descriptor::new(media_type::OCI_LAYER_GZIP, digest.clone(), size), from);
+            return Some(size);
+        }
+        None
+    }
+
+    /// A small blob that one of them has.
+    pub(super) async fn read(&self, digest: &Digest, limit: u64) -> Result<Bytes> {
+        let mut result = Err(Error::push("there is nothing to read from"));
+        for pusher in &self.pushers {
+            result = pusher.read(digest, limit).await;
+            if result.is_ok() {
+                break;
+            }
+        }
+        result
     }
 }
 
@@ -103,12 +143,10 @@ impl Receiver for Intake {
         };
         match known {
             Some((descriptor, from)) => {
-                // Wherever it is lacking it is taken from where it is: the daemon has no part in that.
-                self.0.pusher.copy(&descriptor, &from);
+                self.0.copy(&descriptor, &from);
                 Some(descriptor.size)
             }
-            // A fault is no answer; the daemon then sends the blob.
-            None => self.0.pusher.size(digest).await.ok().flatten(),
+            None => self.0.found(digest).await,
         }
     }
 

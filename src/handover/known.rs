@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::future::try_join_all;
 
 use crate::domain::{Descriptor, DiffId, Digest, ImageConfig, ImageRef, Manifest, Platform, RawManifest, Repository, media_type};
-use crate::registry::{self, Registries};
+use crate::registry::{self, Registries, read_blob};
 
 /// Largest image configuration taken, in bytes. Inline cache makes them large.
 const CONFIG_LIMIT: u64 = 16 << 20;
@@ -108,8 +108,8 @@ pub async fn load(
     reference: &ImageRef,
     platform: Option<&Platform>,
 ) -> registry::Result<Vec<KnownImage>> {
-    let client = registries.repository(&reference.repository);
-    let Some(raw) = client.manifest(&reference.reference()).await? else { return Ok(Vec::new()) };
+    let home = registries.home(&reference.repository);
+    let Some(raw) = home.manifest(&reference.reference()).await? else { return Ok(Vec::new()) };
     if !raw.is_index() {
         return Ok(image(registries, reference, raw, BTreeMap::new()).await?.into_iter().collect());
     }
@@ -134,7 +134,7 @@ async fn children_of(
         })
         .take(IMAGES_LIMIT);
     let images = try_join_all(children.map(|child| async move {
-        match registries.repository(&reference.repository).manifest(&child.digest.to_string()).await? {
+        match registries.home(&reference.repository).manifest(&child.digest.to_string()).await? {
             Some(raw) => image(registries, reference, raw, child.annotations).await,
             None => Ok(None),
         }
@@ -148,7 +148,7 @@ async fn children_of(
 /// # Errors
 /// If the registry does not answer.
 pub async fn load_stages(registries: &Registries, reference: &ImageRef) -> registry::Result<CachedStages> {
-    let Some(raw) = registries.repository(&reference.repository).manifest(&reference.reference()).await? else {
+    let Some(raw) = registries.home(&reference.repository).manifest(&reference.reference()).await? else {
         return Ok(CachedStages::default());
     };
     let children = raw.index().map(|index| index.manifests).unwrap_or_default();
@@ -166,7 +166,7 @@ async fn image(
     annotations: BTreeMap<String, String>,
 ) -> registry::Result<Option<KnownImage>> {
     let Ok(manifest) = raw.manifest() else { return Ok(None) };
-    let config = registries.repository(&reference.repository).read_blob(&manifest.config.digest, CONFIG_LIMIT).await?;
+    let config = read_blob(&*registries.home(&reference.repository), &manifest.config.digest, CONFIG_LIMIT).await?;
     // Other artifacts have manifests too: what has no root file system is no image.
     let Ok(parsed) = serde_json::from_slice::<ImageConfig>(&config) else { return Ok(None) };
     if parsed.rootfs.diff_ids.len() != manifest.layers.len() {

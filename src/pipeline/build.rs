@@ -6,6 +6,8 @@ use std::time::Instant;
 
 use tokio::io::AsyncRead;
 
+use super::cache::open_store;
+use super::kept::Kept;
 use super::release::{Release, Released};
 use super::{call, outputs};
 use crate::build::{Compiled, Failed, Input, SessionCredentials, failure, frontend_options, is_passing};
@@ -17,20 +19,22 @@ use crate::engine::{Dialer, Docker, EngineInfo, StoreKind};
 use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::graph::{Graph, Place};
-use crate::handover::{CachedStages, KnownImage, load, load_stages};
 use crate::push::preflight;
 use crate::registry::Registries;
 use crate::report::{
     ImageReport, LayerCounts, Metadata, Outcome, RunReport, StrategyUsed, TagReport, remove_iid_file, write_iid_file,
 };
-use crate::save::{Executed, cache_reference};
+use crate::save::Executed;
 use crate::settings::{BuildSettings, CacheFrom, ContextSource, DockerfileSource, Settings};
+
+/// The frontend's option that names caches.
+const IMPORTS: &str = "cache-imports";
 
 /// How often a solve is begun again when the network or a registry had a bad moment.
 const ATTEMPTS: u32 = 3;
 
-/// From this API version on (Docker 25, BuildKit 0.12), a cache may be an image manifest in registries.
-const JOINED_CACHE_API: (u32, u32) = (1, 44);
+/// From this API version on (Docker 26, BuildKit 0.13), a build may have several outputs.
+pub(super) const SEVERAL_EXPORTS_API: (u32, u32) = (1, 45);
 
 /// What a build has to say beside its report.
 #[derive(Debug, Default)]
@@ -88,8 +92,15 @@ pub async fn build(
     let docker = Docker::connect(Dialer::new(&settings.daemon)?).await?;
     let info = docker.info().await?;
     let buildkit = BuildKit::connect(docker.dialer(), info.api).await?;
+    let kept = match &build.store {
+        Some(store) if build.call == "build" => {
+            built.report.cache = super::cache_report(store);
+            open_store(store, build, &registries, events).await?
+        }
+        _ => None,
+    };
     built.report.engine = super::engine_report(&info, build.push);
-    let run = Run { settings, build, events, registries, docker, buildkit, info, tags };
+    let run = Run { settings, build, events, registries, docker, buildkit, info, tags, kept };
     run.run(&mut built, stdin).await?;
     built.report.outcome = Outcome::Success;
     built.report.seconds.total = began.elapsed().as_secs_f64();
@@ -97,36 +108,27 @@ pub async fn build(
 }
 
 pub(super) struct Run<'a> {
-    settings: &'a Settings,
+    pub(super) settings: &'a Settings,
     pub(super) build: &'a BuildSettings,
     pub(super) events: &'a Events,
-    registries: Registries,
+    pub(super) registries: Registries,
     pub(super) docker: Docker,
     pub(super) buildkit: BuildKit,
     pub(super) info: EngineInfo,
     /// What is pushed, or what the image is called in the daemon.
-    tags: Vec<ImageRef>,
-}
-
-/// The cache that a build starts from.
-#[derive(Default)]
-struct Cache {
-    imports: Vec<CacheOption>,
-    /// The pulled-latest images.
-    latest: Vec<KnownImage>,
-    /// The stages saved beside them.
-    stages: Vec<KnownImage>,
-    /// Where stages are saved to.
-    save_to: Option<ImageRef>,
+    pub(super) tags: Vec<ImageRef>,
+    /// The store.
+    pub(super) kept: Option<Kept>,
 }
 
 impl Run<'_> {
     async fn run(&self, built: &mut Built, stdin: impl AsyncRead + Send + Unpin + 'static) -> Result<()> {
         let build = self.build;
-        let cache = self.cache().await;
+        let cache = self.cache().await?;
         let mut input = Input::open(build, stdin).await?;
-        let mut options = frontend_options(build, &input, &cache.imports);
+        let mut options = frontend_options(build, &input, &cache.all_imports());
         self.resolve_host_gateway(&mut options).await?;
+        let colder = frontend_options(build, &input, &cache.imports);
         let sinks = Outputs::default();
         let parts = SessionParts {
             shared_key: input.shared_key.clone(),
@@ -144,16 +146,22 @@ impl Run<'_> {
             built.exit_code = answer.exit_code;
             return Ok(());
         }
-        let release = match self.build.push {
-            true => Some(Release::open(&self.registries, &self.tags, &build.push_settings, &cache.latest, self.events).await?),
+        let keep = self.keeps().map(|target| target.repository);
+        let tags = if build.push { &*self.tags } else { &[] };
+        let release = match build.push || keep.is_some() {
+            true => {
+                let known = cache.known();
+                let open = Release::open(&self.registries, tags, keep.as_ref(), &build.push_settings, &known, self.events);
+                Some(open.await?)
+            }
             false => None,
         };
         let (exports, files) = self.exports(release.as_ref(), &sinks)?;
-        let inline = build.push && self.exports_inline();
+        let inline = release.is_some() && self.exports_inline();
         let request =
             SolveRequest { exports, cache_exports: self.cache_exports(inline), entitlements: build.entitlements.clone() };
         let at = Instant::now();
-        let (solved, compiled, executed) = self.solve(&session, &request, &options, release.as_ref()).await?;
+        let (solved, compiled, executed) = self.solve(&session, &request, &mut options, &colder, release.as_ref()).await?;
         built.report.seconds.build = at.elapsed().as_secs_f64();
         files.finish().await?;
         built.report.bytes.context = session.bytes_sent();
@@ -165,29 +173,20 @@ impl Run<'_> {
             let at = Instant::now();
             // The image came out of the daemon under a name of our own, which goes whatever comes of the push.
             let steps = graph.as_ref().map(|graph| graph.chain(graph.result())).unwrap_or_default();
-            let done = release.push(&self.docker, self.annotations(), &cache.latest, inline, &steps).await?;
+            let by = Some(&self.docker).filter(|_| !self.goes_straight());
+            let done = release.push(by, self.annotations(), &cache.before(), inline, &steps).await?;
             built.report.seconds.push = at.elapsed().as_secs_f64();
-            if let Some(save_to) = cache.save_to.filter(|_| inline)
-                && let Some(graph) = &graph
-            {
+            if let Some(graph) = graph.as_ref().filter(|_| inline) {
                 let at = Instant::now();
-                let saving = super::saving::Saving {
-                    run: self,
-                    session: &session,
-                    graph,
-                    executed: &executed,
-                    stages: &cache.stages,
-                    to: &save_to,
-                };
-                match saving.save(&done).await {
-                    Ok(saved) => built.report.layers.saved = saved,
-                    Err(error) => self.events.warning(format!("the stages' cache was not saved: {error}")),
-                }
+                self.save(built, &session, graph, &executed, &cache, &done).await?;
                 built.report.seconds.save = at.elapsed().as_secs_f64();
             }
             released = Some(done);
         }
         drop(input);
+        if let Some(kept) = &self.kept {
+            (built.report.layers.restored, built.report.bytes.restored) = kept.restored(&cache.kept_layers());
+        }
         self.tell(built, &id, &solved, released.as_ref(), &compiled)?;
         match released {
             Some(released) => released.failure(),
@@ -195,82 +194,11 @@ impl Run<'_> {
         }
     }
 
-    /// The images that the cache references stand for, and what BuildKit is told of them.
-    async fn cache(&self) -> Cache {
-        let mut cache = Cache::default();
-        for from in &self.build.cache_from {
-            match from {
-                CacheFrom::Entry(entry) => {
-                    cache.imports.push(CacheOption { kind: entry.kind.clone(), attributes: entry.attributes.clone() });
-                }
-                CacheFrom::Latest(latest) => {
-                    let beside = self.build.cache_repository.clone().unwrap_or_else(|| cache_reference(latest));
-                    let (image, stages) =
-                        tokio::join!(load(&self.registries, latest, None), load_stages(&self.registries, &beside));
-                    let image = self.looked_up(latest, image);
-                    let stages = self.looked_up(&beside, stages);
-                    if image.is_empty() {
-                        self.events.note(format!("no image at {latest} to start from: the first build, or another name"));
-                    }
-                    self.import_latest(&mut cache.imports, latest, &image, &stages);
-                    cache.latest.extend(image);
-                    cache.stages.extend(stages.images);
-                    // Only a run that moves `latest` moves the cache beside it: a branch must not overwrite main's.
-                    let owned = self.build.cache_repository.is_some() || self.tags.contains(latest);
-                    if owned && cache.save_to.is_none() {
-                        cache.save_to = Some(beside);
-                    }
-                }
-            }
-        }
-        cache
-    }
-
-    /// What was found at a cache reference; a fault is a warning and a colder build.
-    fn looked_up<T: Default>(&self, reference: &ImageRef, found: crate::registry::Result<T>) -> T {
-        found.unwrap_or_else(|error| {
-            self.events.warning(format!("the cache at {reference} is not used: {error}"));
-            T::default()
-        })
-    }
-
-    /// What BuildKit is told to look at: as little as holds everything, since of two imports that know a step it may take the
-    /// one that has no result for it.
-    fn import_latest(&self, imports: &mut Vec<CacheOption>, latest: &ImageRef, image: &[KnownImage], stages: &CachedStages) {
-        let goes_with = |released: &str| image.iter().any(|image| image.raw.digest().to_string() == released);
-        match &stages.joined {
-            Some((joined, released)) if self.info.api >= JOINED_CACHE_API => {
-                imports.push(self.import(joined));
-                if !image.is_empty() && !goes_with(released) {
-                    imports.push(self.import(latest));
-                }
-            }
-            _ => {
-                if !image.is_empty() {
-                    imports.push(self.import(latest));
-                }
-                // The released image stands in the index too, for when `latest` is gone. One import for each: BuildKit
-                // gives all images of an index one name, and then loses some.
-                let of_use =
-                    stages.images.iter().filter(|stage| image.is_empty() || stage.stage().is_some_and(|stage| !stage.is_empty()));
-                imports.extend(of_use.map(|stage| self.import(&stage.reference())));
-            }
-        }
-    }
-
-    fn import(&self, reference: &ImageRef) -> CacheOption {
-        let mut attributes = BTreeMap::from([("ref".to_owned(), reference.to_string())]);
-        if self.settings.registries.insecure.contains(&reference.repository.host) {
-            attributes.insert("registry.insecure".to_owned(), "true".to_owned());
-        }
-        CacheOption { kind: "registry".to_owned(), attributes }
-    }
-
     /// Whether the image carries its cache with it: the pulled-latest way.
     fn exports_inline(&self) -> bool {
         let asked = self.build.cache_to.iter().any(|to| to.kind == "inline");
         let latest = self.build.cache_from.iter().any(|from| matches!(from, CacheFrom::Latest(_)));
-        asked || latest
+        asked || latest || self.keeps().is_some()
     }
 
     fn cache_exports(&self, inline: bool) -> Vec<CacheOption> {
@@ -288,21 +216,18 @@ impl Run<'_> {
 
     fn exports(&self, release: Option<&Release>, sinks: &Outputs) -> Result<(Vec<Export>, outputs::Files)> {
         let mut exports = Vec::new();
-        if self.build.load || release.is_some() {
-            let mut names: Vec<String> = Vec::new();
-            if self.build.load {
-                names.extend(self.tags.iter().map(ToString::to_string));
+        let mut names: Vec<String> = Vec::new();
+        if self.build.load {
+            names.extend(self.tags.iter().map(ToString::to_string));
+        }
+        match release.map(Release::reference) {
+            Some(reference) if self.goes_straight() => exports.push(Export::to_registry(&reference)),
+            Some(reference) => {
+                names.push(reference.to_string());
+                exports.push(Export::into_daemon(&names));
             }
-            names.extend(release.map(|release| release.reference().to_string()));
-            let mut attributes = BTreeMap::new();
-            if !names.is_empty() {
-                attributes.insert("name".to_owned(), names.join(","));
-            }
-            if !self.build.load && self.info.store == StoreKind::Containerd {
-                // The image only passes through: it need not be unpacked to be run here.
-                attributes.insert("unpack".to_owned(), "false".to_owned());
-            }
-            exports.push(Export { kind: "moby".to_owned(), attributes });
+            None if self.build.load => exports.push(Export::into_daemon(&names)),
+            None => {}
         }
         let mut files = outputs::Files::default();
         for output in &self.build.outputs {
@@ -314,19 +239,24 @@ impl Run<'_> {
             }
             exports.push(Export { kind, attributes });
         }
-        // Several exporters in one build came with BuildKit 0.13, in Docker 26.
-        if exports.len() > 1 && self.info.api < (1, 45) {
+        if exports.len() > 1 && self.info.api < SEVERAL_EXPORTS_API {
             return Err(Error::usage(format!("Docker {} takes one output at a time", self.info.version))
                 .hint("run hakobi once for each, the second finds everything built"));
         }
         Ok((exports, files))
     }
 
+    /// Whether BuildKit pushes the image itself. An image that is wanted in the daemon too goes by there.
+    fn goes_straight(&self) -> bool {
+        self.info.store == StoreKind::Containerd && !self.build.load
+    }
+
     async fn solve(
         &self,
         session: &Session,
         request: &SolveRequest,
-        options: &std::collections::HashMap<String, String>,
+        options: &mut std::collections::HashMap<String, String>,
+        colder: &std::collections::HashMap<String, String>,
         release: Option<&Release>,
     ) -> Result<(SolveOutcome, Compiled, Executed)> {
         let mut attempt = 1;
@@ -342,11 +272,12 @@ impl Run<'_> {
                 executed
             });
             let mut compiled = None;
+            let given = options.clone();
             let slot = &mut compiled;
             let solved = self
                 .buildkit
                 .build(session, request.clone(), &events, |mut gateway| async move {
-                    let solved: Solved = gateway.dockerfile(options.clone()).await?;
+                    let solved: Solved = gateway.dockerfile(given).await?;
                     let compiled = slot.insert(Compiled::of(&solved));
                     if let Some(release) = release
                         && let Ok(graph) = Graph::new(compiled.definition.clone())
@@ -362,6 +293,18 @@ impl Run<'_> {
                 Ok(solved) => {
                     let compiled = compiled.ok_or_else(|| Error::build("the frontend gave no graph"))?;
                     return Ok((solved, compiled, executed));
+                }
+                // What was to come from the store did not come: the build goes on without it.
+                Err(status)
+                    if self.blames_store(status.message())
+                        && options.get(IMPORTS) != colder.get(IMPORTS)
+                        && self.is_repeatable() =>
+                {
+                    match colder.get(IMPORTS) {
+                        Some(imports) => options.insert(IMPORTS.to_owned(), imports.clone()),
+                        None => options.remove(IMPORTS),
+                    };
+                    self.store_failed(status.message())?;
                 }
                 // A stream that was read cannot be sent again.
                 Err(status) if attempt < ATTEMPTS && is_passing(&status) && self.is_repeatable() => {
@@ -430,7 +373,8 @@ impl Run<'_> {
                 tag.pushed =
                     released.tags.iter().any(|outcome| outcome.is_pushed() && outcome.reference.to_string() == tag.reference);
             }
-            report.layers = LayerCounts { saved: report.layers.saved, ..released.layers };
+            let LayerCounts { saved, restored, .. } = report.layers;
+            report.layers = LayerCounts { saved, restored, ..released.layers };
             report.bytes.pushed = released.bytes;
             descriptor = Some(released.manifest.descriptor());
             image.digest = released.manifest.digest().to_string();

@@ -46,9 +46,9 @@ pub async fn push(settings: &Settings, images: &[ImageRef], push: &PushSettings,
         if image.tag.as_deref() != Some("latest") {
             known.extend(load(&registries, &image.repository.tag("latest"), None).await.unwrap_or_default());
         }
-        let release = Release::open(&registries, std::slice::from_ref(image), push, &known, events).await?;
+        let release = Release::open(&registries, std::slice::from_ref(image), None, push, &known, events).await?;
         docker.tag(&image.to_string(), &release.reference()).await?;
-        let released = release.push(&docker, BTreeMap::new(), &known, false, &[]).await?;
+        let released = release.push(Some(&docker), BTreeMap::new(), &known, false, &[]).await?;
         report.seconds.push = began.elapsed().as_secs_f64();
         report.layers.pushed += released.layers.pushed;
         report.layers.already_in_registry += released.layers.already_in_registry;

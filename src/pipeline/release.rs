@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::graph::{Graph, Step};
 use crate::handover::{Composed, Intake, Known, KnownImage, load};
-use crate::push::{Pusher, TagOutcome};
+use crate::push::{Pusher, RepositoryBlobs, TagOutcome};
 use crate::registry::Registries;
 use crate::report::LayerCounts;
 use crate::save::with_whole_cache;
@@ -26,7 +26,10 @@ const NAME: &str = "image";
 pub(super) struct Way {
     pub(super) endpoint: Endpoint,
     pub(super) intake: Intake,
+    /// To the registries.
     pub(super) pusher: Pusher,
+    /// To the store, whose faults are none of the push.
+    pub(super) keeper: Option<Pusher>,
 }
 
 /// An open release: the daemon can push to it.
@@ -35,6 +38,7 @@ pub(super) struct Release {
     tags: Vec<ImageRef>,
     settings: PushSettings,
     events: Events,
+    keep: Option<Repository>,
     way: Way,
     directory: tempfile::TempDir,
     learning: Mutex<JoinSet<Vec<KnownImage>>>,
@@ -54,9 +58,11 @@ pub(super) struct Released {
 }
 
 impl Release {
+    /// Opens the way out of the daemon: to the repositories of these tags, and to where images are kept, if that is named.
     pub(super) async fn open(
         registries: &Registries,
         tags: &[ImageRef],
+        keep: Option<&Repository>,
         settings: &PushSettings,
         known: &[KnownImage],
         events: &Events,
@@ -65,12 +71,13 @@ impl Release {
             Error::push("there is no room for layers on their way").because(&error).hint("TMPDIR names another place")
         })?;
         let repositories = repositories(tags);
-        let way = way(registries, repositories, settings, known, events, directory.path()).await?;
+        let way = way(registries, repositories, keep, settings, known, events, directory.path()).await?;
         Ok(Self {
             registries: registries.clone(),
             tags: tags.to_vec(),
             settings: settings.clone(),
             events: events.clone(),
+            keep: keep.cloned(),
             way,
             directory,
             learning: Mutex::default(),
@@ -79,7 +86,8 @@ impl Release {
 
     /// A repository that has the released image.
     pub(super) fn repository(&self) -> Result<&Repository> {
-        self.tags.first().map(|tag| &tag.repository).ok_or_else(|| Error::push("there is no tag to push"))
+        let tagged = self.tags.first().map(|tag| &tag.repository);
+        tagged.or(self.keep.as_ref()).ok_or_else(|| Error::push("there is nowhere to push to"))
     }
 
     /// What the daemon must call the image for it to come here.
@@ -102,10 +110,10 @@ impl Release {
         }
     }
 
-    /// Has the daemon hand the image over, and puts it under all tags.
+    /// Has the daemon hand the image over, unless BuildKit did already, and puts it under all tags.
     pub(super) async fn push(
         self,
-        docker: &Docker,
+        docker: Option<&Docker>,
         annotations: BTreeMap<String, String>,
         latest: &[KnownImage],
         inline: bool,
@@ -116,20 +124,22 @@ impl Release {
         while let Some(learned) = learning.join_next().await {
             self.way.intake.learn(|known| learned.unwrap_or_default().iter().for_each(|image| known.add(image)));
         }
-        let step = self.events.step("[hakobi] taking the image from the daemon");
-        let handed = docker.push_and_untag(&reference).await;
-        match &handed {
-            Ok(()) => step.done(),
-            Err(error) => step.failed(error),
+        if let Some(docker) = docker {
+            let step = self.events.step("[hakobi] taking the image from the daemon");
+            let handed = docker.push_and_untag(&reference).await;
+            match &handed {
+                Ok(()) => step.done(),
+                Err(error) => step.failed(error),
+            }
+            handed?;
         }
-        handed?;
         let composed = self.way.intake.compose(NAME, &annotations).await?;
         let layers: u64 = composed.iter().map(|image| image.layers.len() as u64).sum();
         let repositories = repositories(&self.tags).len() as u64;
         let before = self.way.pusher.finish_blobs().await?.total();
         let mut images = Vec::new();
         for image in composed {
-            let image = match same_as_before(&image, latest, &self.tags, inline, &annotations) {
+            let image = match same_as_before(&image, latest, inline, &annotations) {
                 Some(before) => Composed {
                     manifest: before.raw.clone(),
                     config: before.config.clone(),
@@ -142,7 +152,9 @@ impl Release {
                 }
                 None => image,
             };
-            self.way.pusher.upload(Arc::new(BytesSource::new(image.config.clone())), None);
+            for pusher in std::iter::once(&self.way.pusher).chain(&self.way.keeper) {
+                pusher.upload(Arc::new(BytesSource::new(image.config.clone())), None);
+            }
             images.push(image);
         }
         let after = self.way.pusher.finish_blobs().await?.total();
@@ -156,8 +168,9 @@ impl Release {
 
     /// A way for further images into the repository of this reference; what the release holds is known there.
     pub(super) async fn intake_for(&self, to: &ImageRef, stages: &[KnownImage], images: &[Composed]) -> Result<Way> {
-        let way = way(&self.registries, vec![to.repository.clone()], &self.settings, stages, &self.events, self.directory.path())
-            .await?;
+        let repositories = vec![to.repository.clone()];
+        let directory = self.directory.path();
+        let way = way(&self.registries, repositories, None, &self.settings, stages, &self.events, directory).await?;
         let repository = self.repository()?;
         way.intake.learn(|known| images.iter().for_each(|image| known.add_layers(&image.layers, &image.diff_ids, repository)));
         Ok(way)
@@ -165,6 +178,17 @@ impl Release {
 }
 
 impl Released {
+    /// Waits until what is kept of the image is in the store; gives what was new there.
+    ///
+    /// # Errors
+    /// If the store did not take it.
+    pub(super) async fn kept(&self) -> Result<RepositoryBlobs> {
+        match &self.release.way.keeper {
+            Some(keeper) => Ok(keeper.finish_blobs().await?.total()),
+            None => Ok(RepositoryBlobs::default()),
+        }
+    }
+
     /// The failures of tags, if any: all were tried.
     pub(super) fn failure(&self) -> Result<()> {
         let failed: Vec<String> =
@@ -181,6 +205,7 @@ impl Released {
 async fn way(
     registries: &Registries,
     repositories: Vec<Repository>,
+    keep: Option<&Repository>,
     settings: &PushSettings,
     images: &[KnownImage],
     events: &Events,
@@ -196,11 +221,13 @@ async fn way(
         // All at once, before the daemon asks for one after the other. A fault shows again, and is told, when one is asked for.
         let _ = pusher.missing(&layers).await;
     }
-    let intake = Intake::new(pusher.clone(), known, settings.compression, directory.to_owned());
+    let keeper = keep.map(|keep| Pusher::new(registries.clone(), vec![keep.clone()], events.clone()));
+    let pushers = std::iter::once(&pusher).filter(|_| !repositories.is_empty()).chain(&keeper).cloned().collect();
+    let intake = Intake::new(pushers, known, settings.compression, directory.to_owned());
     let endpoint = Endpoint::start(Arc::new(intake.clone()), directory.to_owned())
         .await
         .map_err(|error| Error::push("hakobi cannot listen on 127.0.0.1").because(&error))?;
-    Ok(Way { endpoint, intake, pusher })
+    Ok(Way { endpoint, intake, pusher, keeper })
 }
 
 fn repositories(tags: &[ImageRef]) -> Vec<Repository> {
@@ -218,15 +245,13 @@ fn repositories(tags: &[ImageRef]) -> Vec<Repository> {
 fn same_as_before<'a>(
     image: &Composed,
     latest: &'a [KnownImage],
-    tags: &[ImageRef],
     inline: bool,
     annotations: &BTreeMap<String, String>,
 ) -> Option<&'a KnownImage> {
     let config = comparable(&image.config).ok()?;
     latest.iter().find(|before| {
         let results = |cache: &Option<String>| cache.as_deref().and_then(InlineCache::decode).map_or(0, |cache| cache.results());
-        tags.iter().all(|tag| tag.repository == before.repository)
-            && before.diff_ids == image.diff_ids
+        before.diff_ids == image.diff_ids
             && before.manifest.layers.iter().zip(&image.layers).all(|(a, b)| a.digest == b.digest)
             && before.manifest.annotations == *annotations
             && comparable(&before.config).is_ok_and(|before| before == config)

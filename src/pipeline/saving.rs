@@ -1,7 +1,5 @@
 //! After the push: the stages that ran are kept for the next run.
 
-use std::collections::BTreeMap;
-
 use super::build::Run;
 use super::release::Released;
 use crate::domain::ImageRef;
@@ -10,6 +8,7 @@ use crate::engine::buildkit::Session;
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::handover::KnownImage;
+use crate::push::RepositoryBlobs;
 use crate::save::{Executed, StageSaver, put_index, stages_to_save, with_whole_cache};
 
 /// Saving the stages after a push.
@@ -18,25 +17,31 @@ pub(super) struct Saving<'a> {
     pub(super) session: &'a Session,
     pub(super) graph: &'a Graph,
     pub(super) executed: &'a Executed,
+    /// What the last index held.
     pub(super) stages: &'a [KnownImage],
     pub(super) to: &'a ImageRef,
+    /// Whether the index is all that is kept, so that it has to hold the released image whatever else there is, and whether
+    /// what was read last came from it.
+    pub(super) alone: Option<bool>,
 }
 
 impl Saving<'_> {
-    /// Hands over the stages that ran and puts the index anew; gives the number of layers that were new.
-    pub(super) async fn save(&self, released: &Released) -> Result<u64> {
+    /// Hands over the stages that ran and puts the index anew; gives what was new.
+    pub(super) async fn save(&self, released: &Released) -> Result<RepositoryBlobs> {
         let all = self.graph.side_stages();
         let new = stages_to_save(&all, self.executed);
         let of = |image: &KnownImage| image.stage().unwrap_or_default().to_owned();
         let last = |stage: &str| self.stages.iter().find(|image| of(image) == stage);
-        if all.is_empty() || released.images.len() != 1 {
-            return Ok(0);
+        let nothing = Ok(RepositoryBlobs::default());
+        if released.images.len() != 1 || (all.is_empty() && self.alone.is_none()) {
+            return nothing;
         }
-        if new.is_empty() && last("").is_some_and(|image| image.raw == released.images[0].manifest) {
-            return Ok(0);
+        let as_it_was = new.is_empty() && last("").is_some_and(|image| image.raw == released.images[0].manifest);
+        if as_it_was && self.alone != Some(false) {
+            return nothing;
         }
         let run = self.run;
-        let step = run.events.step("[hakobi] saving the stages' cache");
+        let step = run.events.step("[hakobi] saving the cache");
         let saved = async {
             let intake = released.release.intake_for(self.to, self.stages, &released.images);
             let intake = intake.await?;
@@ -48,10 +53,7 @@ impl Saving<'_> {
                 intake: &intake.intake,
                 entitlements: run.build.entitlements.clone(),
                 platform: released.images[0].platform.clone(),
-                export: match run.info.store {
-                    StoreKind::Containerd => [("unpack".to_owned(), "false".to_owned())].into(),
-                    StoreKind::GraphDriver => BTreeMap::new(),
-                },
+                straight: run.info.store == StoreKind::Containerd,
             };
             let mut images =
                 vec![(String::new(), with_whole_cache(&released.images[0], &self.graph.chain(self.graph.result()), last(""))?)];

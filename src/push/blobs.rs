@@ -7,7 +7,8 @@ use tokio::sync::{OnceCell, Semaphore};
 
 use crate::domain::{Digest, Repository};
 use crate::event::Step;
-use crate::registry::{Client, Error};
+use crate::registry::{Error, Home};
+use crate::transfer::Identity;
 
 /// What was pushed to all repositories.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,7 +45,7 @@ pub struct RepositoryBlobs {
 
 /// One repository that is pushed to.
 pub(super) struct Target {
-    pub(super) client: Client,
+    pub(super) home: Arc<dyn Home>,
     /// How many of its uploads run at once.
     pub(super) slots: Semaphore,
     state: Mutex<State>,
@@ -52,8 +53,8 @@ pub(super) struct Target {
 
 #[derive(Default)]
 struct State {
-    /// Whether a blob is there, asked once.
-    there: HashMap<Digest, Arc<OnceCell<bool>>>,
+    /// The size of a blob that is there, asked once.
+    there: HashMap<Digest, Arc<OnceCell<Option<u64>>>>,
     /// Blobs that were counted or are on their way, so that none is sent twice.
     begun: std::collections::HashSet<Digest>,
     counts: RepositoryBlobs,
@@ -65,18 +66,24 @@ struct State {
 const UPLOADS_AT_ONCE: usize = 8;
 
 impl Target {
-    pub(super) fn new(client: Client) -> Self {
-        Self { client, slots: Semaphore::new(UPLOADS_AT_ONCE), state: Mutex::default() }
+    pub(super) fn new(home: Arc<dyn Home>) -> Self {
+        Self { home, slots: Semaphore::new(UPLOADS_AT_ONCE), state: Mutex::default() }
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whether the repository has a blob. The answer is kept.
-    pub(super) async fn has(&self, digest: &Digest) -> Result<bool, Error> {
+    /// The size of a blob that the repository has, in bytes. The answer is kept.
+    pub(super) async fn size(&self, digest: &Digest) -> Result<Option<u64>, Error> {
         let cell = self.with(|state| Arc::clone(state.there.entry(digest.clone()).or_default()));
-        cell.get_or_try_init(|| self.client.has(digest)).await.copied()
+        let ask = || async { Ok(self.home.sizes(std::slice::from_ref(digest)).await?.remove(digest)) };
+        cell.get_or_try_init(ask).await.copied()
+    }
+
+    /// Whether the repository has a blob.
+    pub(super) async fn has(&self, digest: &Digest) -> Result<bool, Error> {
+        Ok(self.size(digest).await?.is_some())
     }
 
     /// Keeps answers for many blobs at once.
@@ -87,19 +94,19 @@ impl Target {
         if open.is_empty() {
             return Ok(());
         }
-        let present = self.client.present(&open).await?;
+        let mut sizes = self.home.sizes(&open).await?;
         for digest in open {
-            let there = present.contains(&digest);
+            let size = sizes.remove(&digest);
             let cell = self.with(|state| Arc::clone(state.there.entry(digest).or_default()));
-            let _ = cell.set(there);
+            let _ = cell.set(size);
         }
         Ok(())
     }
 
     /// The blob is there now.
-    pub(super) fn arrived(&self, digest: &Digest) {
-        let cell = OnceCell::from(true);
-        self.with(|state| state.there.insert(digest.clone(), Arc::new(cell)));
+    pub(super) fn arrived(&self, identity: &Identity) {
+        let cell = OnceCell::from(Some(identity.size));
+        self.with(|state| state.there.insert(identity.digest.clone(), Arc::new(cell)));
     }
 
     /// Takes on a blob. `false` where it was taken on before.

@@ -12,7 +12,7 @@ use super::tags::{self, TagOutcome};
 use crate::domain::{Descriptor, Digest, ImageRef, RawManifest, Repository};
 use crate::error::Result;
 use crate::event::Events;
-use crate::registry::{Error, Progress, Registries, RemoteBlob};
+use crate::registry::{Error, Progress, Registries, RemoteBlob, read_blob};
 use crate::transfer::BlobSource;
 
 /// Pushes to a set of repositories. Cheap to clone; uploads that still run end with the last handle.
@@ -28,7 +28,7 @@ struct Inner {
 
 impl std::fmt::Debug for Pusher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.0.targets.iter().map(|target| target.client.repository().to_string())).finish()
+        f.debug_list().entries(self.0.targets.iter().map(|target| target.home.repository().to_string())).finish()
     }
 }
 
@@ -38,8 +38,8 @@ impl Pusher {
     pub fn new(registries: Registries, repositories: Vec<Repository>, events: Events) -> Self {
         let mut targets: Vec<Arc<Target>> = Vec::new();
         for repository in repositories {
-            if !targets.iter().any(|target| *target.client.repository() == repository) {
-                targets.push(Arc::new(Target::new(registries.repository(&repository))));
+            if !targets.iter().any(|target| *target.home.repository() == repository) {
+                targets.push(Arc::new(Target::new(registries.home(&repository))));
             }
         }
         Self(Arc::new(Inner { registries, targets, events, tasks: Mutex::default() }))
@@ -51,7 +51,7 @@ impl Pusher {
     /// If a registry refuses or cannot be reached.
     pub async fn has(&self, digest: &Digest) -> Result<bool> {
         let answers = try_join_all(self.0.targets.iter().map(|target| target.has(digest))).await?;
-        Ok(answers.into_iter().all(|there| there))
+        Ok(!answers.is_empty() && answers.into_iter().all(|there| there))
     }
 
     /// The size of a blob that every repository has, in bytes.
@@ -59,13 +59,14 @@ impl Pusher {
     /// # Errors
     /// If a registry refuses or cannot be reached.
     pub async fn size(&self, digest: &Digest) -> Result<Option<u64>> {
-        if !self.has(digest).await? {
-            return Ok(None);
-        }
-        match self.0.targets.first() {
-            Some(target) => Ok(target.client.blob_size(digest).await?),
-            None => Ok(None),
-        }
+        let sizes = try_join_all(self.0.targets.iter().map(|target| target.size(digest))).await?;
+        Ok(sizes.into_iter().collect::<Option<Vec<u64>>>().and_then(|sizes| sizes.first().copied()))
+    }
+
+    /// The first of its repositories.
+    #[must_use]
+    pub fn first(&self) -> Option<&Repository> {
+        self.0.targets.first().map(|target| target.home.repository())
     }
 
     /// A small blob that every repository has.
@@ -74,7 +75,7 @@ impl Pusher {
     /// If it has more than `limit` bytes, or the registry does not give it.
     pub async fn read(&self, digest: &Digest, limit: u64) -> Result<Bytes> {
         match self.0.targets.first() {
-            Some(target) => Ok(target.client.read_blob(digest, limit).await?),
+            Some(target) => Ok(read_blob(&*target.home, digest, limit).await?),
             None => Err(crate::error::Error::push("there is nothing to read from")),
         }
     }
@@ -103,7 +104,7 @@ impl Pusher {
     }
 
     fn upload_where(&self, source: Arc<dyn BlobSource>, origin: Option<Repository>, wanted: impl Fn(&Repository) -> bool) {
-        for target in self.0.targets.iter().filter(|target| wanted(target.client.repository())) {
+        for target in self.0.targets.iter().filter(|target| wanted(target.home.repository())) {
             let target = Arc::clone(target);
             let (source, origin, events) = (Arc::clone(&source), origin.clone(), self.0.events.clone());
             self.spawn(async move {
@@ -121,7 +122,7 @@ impl Pusher {
         if blob.media_type.contains("foreign") || blob.media_type.contains("nondistributable") {
             return;
         }
-        let source = RemoteBlob::new(self.0.registries.repository(from), blob);
+        let source = RemoteBlob::new(self.0.registries.home(from), blob);
         self.upload_where(Arc::new(source), Some(from.clone()), |target| target != from);
     }
 
@@ -149,7 +150,7 @@ impl Pusher {
                 }
             }
             failures.extend(own);
-            pushed.repositories.push((target.client.repository().clone(), target.counts()));
+            pushed.repositories.push((target.home.repository().clone(), target.counts()));
         }
         match several(failures) {
             Some(error) => Err(error),
@@ -163,8 +164,8 @@ impl Pusher {
     pub async fn put(&self, manifest: &RawManifest, children: &[RawManifest], references: &[ImageRef]) -> Vec<TagOutcome> {
         let puts = self.0.targets.iter().map(|target| {
             let own: Vec<ImageRef> =
-                references.iter().filter(|reference| reference.repository == *target.client.repository()).cloned().collect();
-            async move { tags::put(&target.client, manifest, children, own, &self.0.events).await }
+                references.iter().filter(|reference| reference.repository == *target.home.repository()).cloned().collect();
+            async move { tags::put(&*target.home, manifest, children, own, &self.0.events).await }
         });
         let mut outcomes: Vec<TagOutcome> = join_all(puts).await.into_iter().flatten().collect();
         outcomes.sort_by_key(|outcome| references.iter().position(|reference| *reference == outcome.reference));
@@ -188,7 +189,7 @@ async fn upload_to(target: &Target, source: &dyn BlobSource, origin: Option<&Rep
         }
     }
     let _slot = target.slots.acquire().await.map_err(|_| Error::internal("uploads were closed"))?;
-    let repository = target.client.repository();
+    let repository = target.home.repository();
     let step = target.step(|| events.step(format!("pushing layers to {repository}")));
     let name = match &known {
         Some(identity) => format!("layer {}", identity.digest),
@@ -207,9 +208,9 @@ async fn upload_to(target: &Target, source: &dyn BlobSource, origin: Option<&Rep
             }
         })
     };
-    let uploaded = target.client.upload(source, origin, progress).await?;
+    let uploaded = target.home.upload(source, origin, progress).await?;
     step.progress(&name, uploaded.identity.size, uploaded.identity.size, true);
-    target.arrived(&uploaded.identity.digest);
+    target.arrived(&uploaded.identity);
     target.begin(&uploaded.identity.digest);
     target.count(|counts| {
         if uploaded.mounted {

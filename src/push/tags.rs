@@ -2,7 +2,7 @@
 
 use crate::domain::{Digest, ImageRef, RawManifest};
 use crate::event::Events;
-use crate::registry::{Client, Error, Put};
+use crate::registry::{Error, Home, Put};
 
 /// What became of a tag.
 #[derive(Debug, Clone)]
@@ -34,7 +34,7 @@ impl TagOutcome {
 
 /// Puts a manifest under the references, which are all of this repository.
 pub(super) async fn put(
-    client: &Client,
+    home: &dyn Home,
     manifest: &RawManifest,
     children: &[RawManifest],
     references: Vec<ImageRef>,
@@ -45,14 +45,14 @@ pub(super) async fn put(
     }
     let digest = manifest.digest();
     let outcome = |reference: ImageRef, state| TagOutcome { reference, digest: digest.clone(), state };
-    if let Err(error) = put_children(client, children, events).await {
+    if let Err(error) = put_children(home, children, events).await {
         return references.into_iter().map(|reference| outcome(reference, Err(error.clone()))).collect();
     }
     let mut outcomes = Vec::new();
     for reference in references {
         let name = reference.tag.clone().unwrap_or_else(|| digest.to_string());
-        let step = events.step(format!("pushing manifest {digest} to {}:{name}", client.repository()));
-        let state = match client.put_manifest(manifest, &name).await {
+        let step = events.step(format!("pushing manifest {digest} to {}:{name}", home.repository()));
+        let state = match home.put_manifest(manifest, &name).await {
             Ok(Put::Pushed) => {
                 step.done();
                 Ok(TagState::Pushed)
@@ -71,11 +71,11 @@ pub(super) async fn put(
     outcomes
 }
 
-async fn put_children(client: &Client, children: &[RawManifest], events: &Events) -> Result<(), Error> {
+async fn put_children(home: &dyn Home, children: &[RawManifest], events: &Events) -> Result<(), Error> {
     for child in children {
         let digest = child.digest();
-        let step = events.step(format!("pushing manifest {digest} to {}", client.repository()));
-        match client.put_manifest(child, &digest.to_string()).await {
+        let step = events.step(format!("pushing manifest {digest} to {}", home.repository()));
+        match home.put_manifest(child, &digest.to_string()).await {
             Ok(_) => step.done(),
             Err(error) => {
                 step.failed(&error);

@@ -1,7 +1,8 @@
 //! Blobs: which are there, and reading them, verified while they stream and resumed where the connection breaks.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -9,12 +10,12 @@ use futures::StreamExt as _;
 use futures::stream;
 use reqwest::header::{CONTENT_RANGE, RANGE};
 use reqwest::{Response, Url};
-use tokio::io::AsyncReadExt as _;
 use tokio_util::io::StreamReader;
 
 use super::auth::Scope;
 use super::client::Client;
 use super::error::{Error, Kind, Result};
+use super::home::{self, Source};
 use super::http::describe;
 use super::manifest::header;
 use super::reply::Reply;
@@ -61,17 +62,20 @@ impl Client {
     pub async fn missing(&self, blobs: &[Descriptor]) -> Result<Vec<Descriptor>> {
         let digests: Vec<Digest> = blobs.iter().map(|blob| blob.digest.clone()).collect();
         let there = self.present(&digests).await?;
-        Ok(blobs.iter().filter(|blob| !there.contains(&blob.digest)).cloned().collect())
+        Ok(blobs.iter().filter(|blob| !there.contains_key(&blob.digest)).cloned().collect())
     }
 
-    /// Which of these blobs the repository has.
+    /// Which of these blobs the repository has, with their sizes in bytes.
     ///
     /// # Errors
     /// If the registry refuses or cannot be reached.
-    pub async fn present(&self, digests: &[Digest]) -> Result<HashSet<Digest>> {
+    pub async fn present(&self, digests: &[Digest]) -> Result<HashMap<Digest, u64>> {
         let unique: HashSet<&Digest> = digests.iter().collect();
         let unique: Vec<Digest> = unique.into_iter().cloned().collect();
-        if let Some(ecr) = &self.host.ecr {
+        // One is asked for by the protocol: it costs no call of AWS's API.
+        if unique.len() > 1
+            && let Some(ecr) = &self.host.ecr
+        {
             let available = self.host.shared.ecr.available(&self.host.name, ecr, &self.repository.path, &unique).await;
             // A login from config.json comes without AWS credentials; then each is asked for by itself.
             if let Ok(there) = available {
@@ -79,7 +83,7 @@ impl Client {
             }
         }
         let answers = stream::iter(unique)
-            .map(|digest| async move { self.has(&digest).await.map(|there| there.then_some(digest)) })
+            .map(|digest| async move { self.blob_size(&digest).await.map(|size| size.map(|size| (digest, size))) })
             .buffer_unordered(ASKED_AT_ONCE)
             .collect::<Vec<_>>()
             .await;
@@ -91,25 +95,7 @@ impl Client {
     /// # Errors
     /// If it is not there, is larger than `cap` bytes, or is not what its digest says.
     pub async fn read_blob(&self, digest: &Digest, cap: u64) -> Result<Bytes> {
-        let what = format!("reading the blob {digest}");
-        let mut damaged = None;
-        // Wrong bytes are asked for once more: a cache on the way may have been at fault.
-        for _ in 0..2 {
-            let mut bytes = Vec::new();
-            let stream = self.open_blob(digest, None, 0).await?;
-            match stream.take(cap + 1).read_to_end(&mut bytes).await {
-                Ok(_) if bytes.len() as u64 > cap => {
-                    return Err(Error::at(Kind::TooLarge, what, &self.repository).because(&format!("more than {cap} bytes")));
-                }
-                Ok(_) => return Ok(bytes.into()),
-                Err(error) => match error.downcast::<Error>() {
-                    Ok(error) if error.kind == Kind::Damaged => damaged = Some(error),
-                    Ok(error) => return Err(error),
-                    Err(error) => return Err(Error::at(Kind::Network, what, &self.repository).because(&error.to_string())),
-                },
-            }
-        }
-        Err(damaged.unwrap_or_else(|| Error::at(Kind::Damaged, what, &self.repository)))
+        home::read_blob(self, digest, cap).await
     }
 
     /// A blob's bytes from this offset. Read from 0 it is verified: the end of wrong bytes is an error. A connection that
@@ -271,18 +257,18 @@ fn range_start(text: &str) -> Option<u64> {
     text.strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()
 }
 
-/// A blob in a registry as the source of an upload to another one.
-#[derive(Debug, Clone)]
+/// A blob that is somewhere else as the source of an upload.
+#[derive(Clone)]
 pub struct RemoteBlob {
-    client: Client,
+    from: Arc<dyn Source>,
     identity: Identity,
 }
 
 impl RemoteBlob {
-    /// This blob of that repository.
+    /// This blob from there.
     #[must_use]
-    pub fn new(client: Client, blob: &Descriptor) -> Self {
-        Self { client, identity: Identity { digest: blob.digest.clone(), size: blob.size } }
+    pub fn new(from: Arc<dyn Source>, blob: &Descriptor) -> Self {
+        Self { from, identity: Identity { digest: blob.digest.clone(), size: blob.size } }
     }
 }
 
@@ -293,7 +279,7 @@ impl BlobSource for RemoteBlob {
     }
 
     async fn open(&self, offset: u64) -> io::Result<ByteStream> {
-        let opened = self.client.open_blob(&self.identity.digest, Some(self.identity.size), offset).await;
+        let opened = self.from.open_blob(&self.identity.digest, Some(self.identity.size), offset).await;
         opened.map_err(io::Error::other)
     }
 

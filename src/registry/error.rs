@@ -92,6 +92,11 @@ impl Error {
         error
     }
 
+    /// Something failed at what stands in for a registry.
+    pub(crate) fn elsewhere(kind: Kind, what: impl Into<String>, place: &str, cause: &str) -> Self {
+        Self::new(kind, what, place).because(cause)
+    }
+
     /// A fault of hakobi's own.
     pub(crate) fn internal(cause: &str) -> Self {
         Self::new(Kind::Local, "pushing", "this machine").because(cause)

@@ -7,11 +7,13 @@ use tokio::sync::OnceCell;
 
 use super::client::Client;
 use super::credentials::{DockerConfig, Found};
-use super::ecr::{AwsSource, Ecr, EcrHost};
+use super::ecr::{Ecr, EcrHost};
 use super::error::Result;
+use super::home::Home;
 use super::host::Host;
 use super::http::{Http, Trust, install_crypto};
 use super::retry::Patience;
+use crate::aws::AwsSource;
 use crate::domain::{RegistryHost, Repository};
 use crate::event::Events;
 use crate::settings::RegistrySettings;
@@ -30,6 +32,7 @@ pub struct Options {
 pub struct Registries {
     shared: Arc<Shared>,
     hosts: Arc<Mutex<HashMap<RegistryHost, Arc<Host>>>>,
+    own: Arc<Mutex<HashMap<Repository, Arc<dyn Home>>>>,
 }
 
 impl std::fmt::Debug for Registries {
@@ -67,7 +70,7 @@ impl Registries {
             http: Http::default(),
             config: OnceCell::new(),
         };
-        Self { shared: Arc::new(shared), hosts: Arc::default() }
+        Self { shared: Arc::new(shared), hosts: Arc::default(), own: Arc::default() }
     }
 
     /// The client of a repository.
@@ -75,6 +78,19 @@ impl Registries {
     pub fn repository(&self, repository: &Repository) -> Client {
         let mirror = self.mirror_of(repository).map(|mirror| (self.host(&mirror.host), mirror));
         Client::new(self.host(&repository.host), repository.clone(), mirror)
+    }
+
+    /// Has this stand for the repository of its name, in place of a registry.
+    pub fn stand_in(&self, home: Arc<dyn Home>) {
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        own.insert(home.repository().clone(), home);
+    }
+
+    /// Where the images of this name are: what stands in for a registry, or the client of one.
+    #[must_use]
+    pub fn home(&self, repository: &Repository) -> Arc<dyn Home> {
+        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner).get(repository).cloned();
+        own.unwrap_or_else(|| Arc::new(self.repository(repository)))
     }
 
     /// The repository behind a pull-through cache that stands in for this one.

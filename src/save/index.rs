@@ -11,7 +11,7 @@ use crate::domain::{Descriptor, INLINE_CACHE_KEY, ImageRef, Index, InlineCache, 
 use crate::error::{Error, Result};
 use crate::graph::Step;
 use crate::handover::{Composed, JOINED_ANNOTATION, KnownImage, STAGE_ANNOTATION};
-use crate::push::Pusher;
+use crate::push::{Pusher, RepositoryBlobs};
 use crate::transfer::BytesSource;
 
 /// What is put behind a tag for the index beside it.
@@ -60,7 +60,7 @@ pub fn with_whole_cache(image: &Composed, steps: &[Step], older: Option<&KnownIm
 }
 
 /// Puts an index of these images, by stage (the released one first, whose layers are in `released_in`), and of those of the last
-/// index that are still of use; gives the number of blobs that were new. The stages' own layers are on their way already.
+/// index that are still of use; gives what was new. The stages' own layers are on their way already.
 ///
 /// # Errors
 /// If the registry does not take it.
@@ -70,7 +70,7 @@ pub async fn put_index(
     released_in: &Repository,
     images: &[(String, Composed)],
     kept: &[KnownImage],
-) -> Result<u64> {
+) -> Result<RepositoryBlobs> {
     let mut manifests = Vec::new();
     let mut children = Vec::new();
     let parts = images
@@ -111,7 +111,7 @@ pub async fn put_index(
     for outcome in pusher.put(&index, &children, std::slice::from_ref(reference)).await {
         outcome.state?;
     }
-    Ok(blobs.total().pushed)
+    Ok(blobs.total())
 }
 
 #[cfg(test)]

@@ -77,8 +77,8 @@ pub struct StageSaver<'a> {
     pub entitlements: Vec<String>,
     /// What the stages are for.
     pub platform: Platform,
-    /// What an exporter is told beside the name.
-    pub export: BTreeMap<String, String>,
+    /// Whether BuildKit pushes them itself.
+    pub straight: bool,
 }
 
 impl StageSaver<'_> {
@@ -94,10 +94,12 @@ impl StageSaver<'_> {
     /// If the daemon or a registry refuses.
     pub async fn save(&self, graph: &Graph, stage: &Stage, place: usize) -> Result<Composed> {
         let reference = self.reference(place);
-        let mut attributes = self.export.clone();
-        attributes.insert("name".to_owned(), reference.to_string());
+        let export = match self.straight {
+            true => Export::to_registry(&reference),
+            false => Export::into_daemon(&[reference.to_string()]),
+        };
         let request = SolveRequest {
-            exports: vec![Export { kind: "moby".to_owned(), attributes }],
+            exports: vec![export],
             cache_exports: vec![CacheOption { kind: "inline".to_owned(), attributes: BTreeMap::new() }],
             entitlements: self.entitlements.clone(),
         };
@@ -115,7 +117,9 @@ impl StageSaver<'_> {
             })
             .await;
         result.map_err(|status| Error::push(format!("stage {} cannot be exported: {}", stage.name.0, status.message())))?;
-        self.docker.push_and_untag(&reference).await?;
+        if !self.straight {
+            self.docker.push_and_untag(&reference).await?;
+        }
         self.intake
             .compose(&format!("stage-{place}"), &BTreeMap::new())
             .await?

@@ -1,8 +1,10 @@
-//! Blobs of a store, by their digests: what is read is verified while it streams.
+//! Blobs of a store, by their digests: what is read is verified while it streams, and what was found damaged counts as not
+//! there from then on.
 
+use std::collections::HashSet;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -12,15 +14,34 @@ use super::{Error, Fault, Name, Result, Store};
 use crate::domain::{Digest, Hasher};
 use crate::transfer::{BlobSource, ByteStream};
 
-/// The blobs of a store. Cheap to clone.
+/// The blobs of a store. Cheap to clone; clones know of each other's damaged blobs.
 #[derive(Debug, Clone)]
-pub struct Blobs(Arc<dyn Store>);
+pub struct Blobs {
+    store: Arc<dyn Store>,
+    damaged: Arc<Mutex<HashSet<Digest>>>,
+}
 
 impl Blobs {
     /// Those of this store.
     #[must_use]
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self(store)
+        Self { store, damaged: Arc::default() }
+    }
+
+    /// The store itself.
+    #[must_use]
+    pub fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    /// Blobs whose bytes were found to be others.
+    #[must_use]
+    pub fn damaged(&self) -> HashSet<Digest> {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn is_damaged(&self, digest: &Digest) -> bool {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner).contains(digest)
     }
 
     /// The size of a blob that is kept, in bytes.
@@ -28,16 +49,21 @@ impl Blobs {
     /// # Errors
     /// If the store cannot tell.
     pub async fn size(&self, digest: &Digest) -> Result<Option<u64>> {
-        self.0.size(&Name::blob(digest)).await
+        if self.is_damaged(digest) { Ok(None) } else { self.store.size(&Name::blob(digest)).await }
     }
 
-    /// The bytes of a blob. The stream ends with an error where they are not those of the digest, before its end was told.
+    /// The bytes of a blob from this offset. Read from 0, the stream ends with an error where they are not those of the
+    /// digest.
     ///
     /// # Errors
     /// If the store cannot be read.
-    pub async fn open(&self, digest: &Digest) -> Result<Option<ByteStream>> {
-        let stream = self.0.read(&Name::blob(digest), 0..u64::MAX).await?;
-        Ok(stream.map(|stream| Box::pin(Verified::new(stream, digest.clone())) as ByteStream))
+    pub async fn open(&self, digest: &Digest, offset: u64) -> Result<Option<ByteStream>> {
+        let Some(stream) = self.store.read(&Name::blob(digest), offset..u64::MAX).await? else { return Ok(None) };
+        if offset > 0 {
+            return Ok(Some(stream));
+        }
+        let hasher = Some(Hasher::default());
+        Ok(Some(Box::pin(Verified { inner: stream, expected: digest.clone(), hasher, damaged: Arc::clone(&self.damaged) })))
     }
 
     /// A small blob, verified.
@@ -45,17 +71,12 @@ impl Blobs {
     /// # Errors
     /// If it has more than `limit` bytes, is damaged, or the store cannot be read.
     pub async fn read(&self, digest: &Digest, limit: u64) -> Result<Option<Bytes>> {
-        let Some(mut stream) = self.0.read(&Name::blob(digest), 0..limit.saturating_add(1)).await? else { return Ok(None) };
-        let mut bytes = Vec::new();
-        let broken = |error: io::Error| Error::new(Fault::Unreachable, format!("cannot read blob {digest}: {error}"));
-        stream.read_to_end(&mut bytes).await.map_err(broken)?;
-        if bytes.len() as u64 > limit {
-            return Err(Error::new(Fault::Damaged, format!("blob {digest} has more than {limit} bytes")));
-        }
+        let Some(bytes) = read_small(&*self.store, &Name::blob(digest), limit).await? else { return Ok(None) };
         if Digest::of(&bytes) != *digest {
+            self.damaged.lock().unwrap_or_else(PoisonError::into_inner).insert(digest.clone());
             return Err(damaged(digest));
         }
-        Ok(Some(bytes.into()))
+        Ok(Some(bytes))
     }
 
     /// Keeps a blob that is not there yet; says whether it was new.
@@ -63,51 +84,60 @@ impl Blobs {
     /// # Errors
     /// If its bytes break off, or the store does not take them.
     pub async fn keep(&self, source: &dyn BlobSource) -> Result<bool> {
-        let broken = |error: io::Error| Error::new(Fault::Other, format!("the layer to be kept broke off: {error}"));
-        let identity = match source.known() {
-            Some(identity) => identity,
-            None => source.identity().await.map_err(broken)?,
-        };
-        let name = Name::blob(&identity.digest);
+        let broken = |error: io::Error| Error::new(Fault::Other, format!("what is to be kept broke off: {error}"));
+        let identity = source.identity().await.map_err(broken)?;
         // One of another size is a damaged one, which this mends.
-        if self.0.size(&name).await? == Some(identity.size) {
+        if self.size(&identity.digest).await? == Some(identity.size) {
             return Ok(false);
         }
-        self.0.write(&name, source).await?;
+        self.store.write(&Name::blob(&identity.digest), source).await?;
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner).remove(&identity.digest);
         Ok(true)
     }
 }
 
+/// A small object as a whole.
+///
+/// # Errors
+/// If it has more than `limit` bytes, or the store cannot be read.
+pub async fn read_small(store: &dyn Store, name: &Name, limit: u64) -> Result<Option<Bytes>> {
+    let Some(mut stream) = store.read(name, 0..limit.saturating_add(1)).await? else { return Ok(None) };
+    let mut bytes = Vec::new();
+    let broken = |error: io::Error| Error::new(Fault::Unreachable, format!("cannot read {name}: {error}"));
+    stream.read_to_end(&mut bytes).await.map_err(broken)?;
+    if bytes.len() as u64 > limit {
+        return Err(Error::new(Fault::Damaged, format!("{name} has more than {limit} bytes")));
+    }
+    Ok(Some(bytes.into()))
+}
+
 fn damaged(digest: &Digest) -> Error {
-    Error::new(Fault::Damaged, format!("blob {digest} is damaged"))
+    Error::new(Fault::Damaged, format!("blob {digest} is damaged")).hint("`hakobi cache verify --repair` removes it")
 }
 
 /// Passes bytes on and fails at the end where they were others.
 struct Verified {
     inner: ByteStream,
     expected: Digest,
+    /// `None` once the end was told.
     hasher: Option<Hasher>,
-}
-
-impl Verified {
-    fn new(inner: ByteStream, expected: Digest) -> Self {
-        Self { inner, expected, hasher: Some(Hasher::default()) }
-    }
+    damaged: Arc<Mutex<HashSet<Digest>>>,
 }
 
 impl AsyncRead for Verified {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let read = std::task::ready!(self.inner.as_mut().poll_read(context, buffer));
+        std::task::ready!(self.inner.as_mut().poll_read(context, buffer))?;
         let new = &buffer.filled()[before..];
-        if read.is_ok() && new.is_empty() && buffer.remaining() > 0 {
-            let ended = self.hasher.take().is_none_or(|hasher| hasher.digest() == self.expected);
-            return Poll::Ready(if ended { Ok(()) } else { Err(io::Error::other(damaged(&self.expected))) });
+        if !new.is_empty() {
+            if let Some(hasher) = &mut self.hasher {
+                hasher.update(new);
+            }
+        } else if buffer.remaining() > 0 && self.hasher.take().is_some_and(|hasher| hasher.digest() != self.expected) {
+            self.damaged.lock().unwrap_or_else(PoisonError::into_inner).insert(self.expected.clone());
+            return Poll::Ready(Err(io::Error::other(damaged(&self.expected))));
         }
-        if let Some(hasher) = &mut self.hasher {
-            hasher.update(new);
-        }
-        Poll::Ready(read)
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -122,15 +152,21 @@ mod tests {
         let store = Arc::new(MemoryStore::default());
         let blobs = Blobs::new(store.clone());
         let digest = Digest::of(b"layer");
-        assert!(blobs.keep(&BytesSource::new("layer".into())).await.expect("kept"));
-        assert!(!blobs.keep(&BytesSource::new("layer".into())).await.expect("kept"));
+        let layer = BytesSource::new("layer".into());
+        assert!(blobs.keep(&layer).await.expect("kept"));
+        assert!(!blobs.keep(&layer).await.expect("kept"));
         assert_eq!(blobs.read(&digest, 5).await.expect("read").as_deref(), Some(&b"layer"[..]));
         assert!(blobs.read(&digest, 4).await.is_err());
         store.write(&Name::blob(&digest), &BytesSource::new("lazer".into())).await.expect("written");
-        assert_eq!(blobs.read(&digest, 5).await.expect_err("damaged").fault(), Fault::Damaged);
         let mut out = Vec::new();
-        let error = blobs.open(&digest).await.expect("opened").expect("there").read_to_end(&mut out).await;
+        let error = blobs.open(&digest, 0).await.expect("opened").expect("there").read_to_end(&mut out).await;
         assert!(error.expect_err("damaged").to_string().contains("is damaged"));
+        assert_eq!(blobs.read(&digest, 5).await.expect_err("damaged").fault(), Fault::Damaged);
+        // From then on it is not there, and keeping it again mends it.
+        assert_eq!(blobs.size(&digest).await.expect("an answer"), None);
+        assert!(blobs.keep(&layer).await.expect("kept"));
+        assert_eq!(blobs.size(&digest).await.expect("an answer"), Some(5));
+        assert!(blobs.read(&digest, 5).await.is_ok());
     }
 
     #[tokio::test]

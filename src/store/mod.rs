@@ -1,4 +1,4 @@
-//! Where layers and records are kept between runs: a directory, memory; S3 to come.
+//! Where layers and records are kept between runs: S3, a directory, memory.
 //!
 //! A store keeps whole objects under [`Name`]s and knows nothing of what is in them. What is kept by content is immutable, so
 //! that two runs may write at once without a lock. [`Blobs`] verifies what it reads, whatever the store below.
@@ -10,16 +10,18 @@ mod directory;
 mod error;
 mod memory;
 mod name;
+mod s3;
 
 use std::ops::Range;
 
 use async_trait::async_trait;
 
-pub use blobs::Blobs;
+pub use blobs::{Blobs, read_small};
 pub use directory::DirectoryStore;
 pub use error::{Error, Fault, Result};
 pub use memory::MemoryStore;
 pub use name::{InvalidName, Name};
+pub use s3::S3Store;
 
 use crate::transfer::{BlobSource, ByteStream};
 

@@ -233,9 +233,10 @@ impl State {
         let mut layers = Vec::new();
         let mut failures = Vec::new();
         for digest in digests {
-            let there = self.upstream("HEAD", name, &format!("blobs/{digest}"), None).await.status().is_success();
-            if there {
-                layers.push(json!({ "layerDigest": digest, "layerAvailability": "AVAILABLE" }));
+            let answer = self.upstream("HEAD", name, &format!("blobs/{digest}"), None).await;
+            if answer.status().is_success() {
+                let size: u64 = answer.headers()["content-length"].to_str().unwrap().parse().unwrap();
+                layers.push(json!({ "layerDigest": digest, "layerAvailability": "AVAILABLE", "layerSize": size }));
             } else {
                 failures.push(json!({ "layerDigest": digest, "failureCode": "MissingLayerDigest", "failureReason": "absent" }));
             }

@@ -11,6 +11,7 @@ use super::connect::BuildKit;
 use super::gateway::{Gateway, Solved};
 use super::session::Session;
 use super::status;
+use crate::domain::ImageRef;
 use crate::error::Result;
 use crate::event::{Event, Events};
 
@@ -38,6 +39,27 @@ pub struct Export {
     pub kind: String,
     /// `name`, `compression`, …
     pub attributes: BTreeMap<String, String>,
+}
+
+impl Export {
+    /// The image into the daemon, under these names.
+    #[must_use]
+    pub fn into_daemon(names: &[String]) -> Self {
+        let mut attributes = BTreeMap::new();
+        if !names.is_empty() {
+            attributes.insert("name".to_owned(), names.join(","));
+        }
+        Self { kind: "moby".to_owned(), attributes }
+    }
+
+    /// The image from BuildKit straight to a registry: the daemon keeps and unpacks nothing of it, and layers that the
+    /// registry has do not even come down to be there. Only the containerd store has this exporter, while its `moby` always
+    /// unpacks (moby `exporter/wrapper.go`).
+    #[must_use]
+    pub fn to_registry(name: &ImageRef) -> Self {
+        let attributes = [("name", name.to_string()), ("push", "true".to_owned()), ("store", "false".to_owned())];
+        Self { kind: "image".to_owned(), attributes: attributes.map(|(key, value)| (key.to_owned(), value)).into() }
+    }
 }
 
 /// What a build is asked for beside what the gateway does.

@@ -8,7 +8,6 @@ mod host;
 mod login;
 mod repository;
 
-pub use config::AwsSource;
 pub use host::EcrHost;
 pub(super) use login::Login;
 
@@ -16,6 +15,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use tokio::sync::Mutex;
 
+use crate::aws::AwsSource;
 use crate::domain::RegistryHost;
 
 /// The AWS side of all ECR registries of a run.

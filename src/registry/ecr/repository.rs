@@ -1,6 +1,6 @@
 //! Repositories of ECR, and which layers they have.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use aws_sdk_ecr::error::ProvideErrorMetadata as _;
 use aws_sdk_ecr::types::{
@@ -23,16 +23,16 @@ pub(in crate::registry) struct Described {
 const MOST_LAYERS: usize = 100;
 
 impl Ecr {
-    /// Which of these layers the repository has.
+    /// Which of these layers the repository has, with their sizes in bytes.
     pub(in crate::registry) async fn available(
         &self,
         name: &RegistryHost,
         host: &EcrHost,
         path: &str,
         digests: &[Digest],
-    ) -> Result<HashSet<Digest>> {
+    ) -> Result<HashMap<Digest, u64>> {
         let client = self.client(name, host).await;
-        let mut there = HashSet::new();
+        let mut there = HashMap::new();
         for part in digests.chunks(MOST_LAYERS) {
             let answer = client
                 .batch_check_layer_availability()
@@ -44,7 +44,10 @@ impl Ecr {
                 .map_err(|error| api::failed("asking which layers are there", name, "ecr:BatchCheckLayerAvailability", &error))?;
             let available =
                 answer.layers().iter().filter(|layer| layer.layer_availability() == Some(&LayerAvailability::Available));
-            there.extend(available.filter_map(|layer| layer.layer_digest()?.parse::<Digest>().ok()));
+            there.extend(available.filter_map(|layer| {
+                let size = layer.layer_size().and_then(|size| u64::try_from(size).ok())?;
+                Some((layer.layer_digest()?.parse::<Digest>().ok()?, size))
+            }));
         }
         Ok(there)
     }

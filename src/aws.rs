@@ -1,0 +1,110 @@
+//! The AWS SDK's configuration: every source of credentials that the SDK knows, the system's proxy, a role to take on.
+
+use std::time::Duration;
+
+use aws_config::retry::RetryConfig;
+use aws_config::sts::AssumeRoleProvider;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::Credentials;
+use aws_smithy_http_client::proxy::ProxyConfig;
+use aws_smithy_http_client::tls::Provider;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::{Builder, Connector};
+use hyper_util::client::proxy::matcher::Matcher;
+
+/// Where AWS is and who the user is to it.
+#[derive(Debug, Clone, Default)]
+pub enum AwsSource {
+    /// As the AWS SDK finds it: the environment (`AWS_ENDPOINT_URL_*` included), profiles, SSO, web identity, ECS, EC2.
+    #[default]
+    Environment,
+    /// Fixed: for tests.
+    Fixed {
+        /// The endpoint of all services.
+        endpoint: String,
+        /// Access key ID.
+        access_key: String,
+        /// Secret access key.
+        secret_key: String,
+    },
+}
+
+/// What one service's client is made for.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// The region; as the SDK finds it where absent.
+    pub region: Option<String>,
+    /// A role to take on, by its ARN.
+    pub role: Option<String>,
+    /// An address of the service, for which the system may name a proxy: `https://api.ecr.eu-west-1.amazonaws.com/`.
+    pub proxied: String,
+    /// FIPS endpoints.
+    pub fips: bool,
+    /// Dual-stack endpoints.
+    pub dual_stack: bool,
+    /// How long one attempt may take altogether; no limit where absent, for streams.
+    pub attempt: Option<Duration>,
+    /// How long all attempts may take; as above.
+    pub total: Option<Duration>,
+}
+
+/// The configuration for a client.
+pub async fn config(source: &AwsSource, wanted: &Wanted) -> SdkConfig {
+    let mut timeouts = TimeoutConfig::builder().connect_timeout(Duration::from_secs(10));
+    timeouts.set_operation_attempt_timeout(wanted.attempt);
+    timeouts.set_operation_timeout(wanted.total);
+    let mut loader = aws_config::defaults(BehaviorVersion::latest())
+        .http_client(http_client(&wanted.proxied))
+        .retry_config(RetryConfig::standard().with_max_attempts(4))
+        .timeout_config(timeouts.build());
+    if let Some(region) = &wanted.region {
+        loader = loader.region(Region::new(region.clone()));
+    }
+    if wanted.fips {
+        loader = loader.use_fips(true);
+    }
+    if wanted.dual_stack {
+        loader = loader.use_dual_stack(true);
+    }
+    if let AwsSource::Fixed { endpoint, access_key, secret_key } = source {
+        loader =
+            loader.endpoint_url(endpoint).credentials_provider(Credentials::new(access_key, secret_key, None, None, "hakobi"));
+    }
+    let shared = loader.load().await;
+    let Some(role) = &wanted.role else { return shared };
+    let mut provider = AssumeRoleProvider::builder(role).session_name("hakobi").configure(&shared);
+    if let Some(region) = shared.region() {
+        provider = provider.region(region.clone());
+    }
+    let provider = aws_credential_types::provider::SharedCredentialsProvider::new(provider.build().await);
+    shared.into_builder().credentials_provider(provider).build()
+}
+
+/// TLS by ring, and the proxy that the system names for this address. Plain HTTP, which is what credential endpoints on
+/// link-local addresses speak, never goes through it.
+fn http_client(address: &str) -> aws_smithy_runtime_api::client::http::SharedHttpClient {
+    let proxy = proxy(address);
+    Builder::new().build_with_connector_fn(move |settings, components| {
+        let mut connector = Connector::builder();
+        if let Some(settings) = settings {
+            connector = connector.connector_settings(settings.clone());
+        }
+        if let Some(sleep) = components.and_then(|components| components.sleep_impl()) {
+            connector = connector.sleep_impl(sleep);
+        }
+        if let Some(proxy) = &proxy {
+            connector = connector.proxy_config(proxy.clone());
+        }
+        connector.tls_provider(Provider::Rustls(CryptoMode::Ring)).build()
+    })
+}
+
+fn proxy(address: &str) -> Option<ProxyConfig> {
+    let intercept = Matcher::from_env().intercept(&address.parse().ok()?)?;
+    let mut proxy = ProxyConfig::https(intercept.uri().clone()).ok()?;
+    if let Some((user, password)) = intercept.raw_auth() {
+        proxy = proxy.with_basic_auth(user, password);
+    }
+    Some(proxy)
+}

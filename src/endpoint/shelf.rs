@@ -1,0 +1,191 @@
+//! The images of one scope of a store: manifests and blobs by content, tags as the scope's pointers.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use futures::StreamExt as _;
+use futures::stream;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{Digest, RawManifest, Repository};
+use crate::registry::{self, Home, Kind, Progress, Put, Source, Uploaded};
+use crate::store::{self, Blobs, Fault, Name, read_small};
+use crate::transfer::{BlobSource, ByteStream, BytesSource};
+
+/// Largest manifest, in bytes: what registries themselves take.
+const MANIFEST_LIMIT: u64 = 4 << 20;
+
+/// Largest pointer, in bytes.
+const POINTER_LIMIT: u64 = 64 << 10;
+
+/// The version of pointers; one of another version is a miss.
+const VERSION: u32 = 1;
+
+/// Blobs that are looked for at once.
+const ASKED_AT_ONCE: usize = 32;
+
+/// What a tag stands for.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Pointer {
+    version: u32,
+    media_type: String,
+    digest: Digest,
+}
+
+/// An image's place in a scope of a store: what a repository is in a registry.
+#[derive(Clone)]
+pub struct Shelf(Arc<Inner>);
+
+struct Inner {
+    blobs: Blobs,
+    scope: String,
+    image: String,
+    repository: Repository,
+    writable: bool,
+    /// Manifests that were put or read in this run, by digest: the daemon asks for them again and again.
+    manifests: Mutex<HashMap<Digest, RawManifest>>,
+}
+
+impl Shelf {
+    /// The shelf of an image in a scope. `repository` is what it is called at the endpoint.
+    #[must_use]
+    pub fn new(blobs: Blobs, scope: &str, image: &str, repository: Repository, writable: bool) -> Self {
+        Self(Arc::new(Inner {
+            blobs,
+            scope: scope.to_owned(),
+            image: image.to_owned(),
+            repository,
+            writable,
+            manifests: Mutex::default(),
+        }))
+    }
+
+    /// The scope.
+    #[must_use]
+    pub fn scope(&self) -> &str {
+        &self.0.scope
+    }
+
+    fn pointer(&self, tag: &str) -> Name {
+        Name::reference(&self.0.scope, &format!("{}:{tag}", self.0.image))
+    }
+
+    async fn pointed(&self, tag: &str) -> store::Result<Option<Pointer>> {
+        let bytes = read_small(self.0.blobs.store(), &self.pointer(tag), POINTER_LIMIT).await?;
+        // What cannot be read was written by another version: a miss.
+        Ok(bytes.and_then(|bytes| serde_json::from_slice::<Pointer>(&bytes).ok()).filter(|pointer| pointer.version == VERSION))
+    }
+
+    fn remembered(&self, digest: &Digest) -> Option<RawManifest> {
+        self.0.manifests.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned()
+    }
+
+    fn remember(&self, manifest: &RawManifest) {
+        self.0.manifests.lock().unwrap_or_else(PoisonError::into_inner).insert(manifest.digest(), manifest.clone());
+    }
+
+    /// The manifest of a tag or digest.
+    async fn get(&self, reference: &str) -> store::Result<Option<RawManifest>> {
+        let (digest, told) = match reference.parse::<Digest>() {
+            Ok(digest) => (digest, None),
+            Err(_) => match self.pointed(reference).await? {
+                Some(pointer) => (pointer.digest, Some(pointer.media_type)),
+                None => return Ok(None),
+            },
+        };
+        if let Some(manifest) = self.remembered(&digest) {
+            return Ok(Some(manifest));
+        }
+        let Some(bytes) = self.0.blobs.read(&digest, MANIFEST_LIMIT).await? else { return Ok(None) };
+        let Some(media_type) = told.or_else(|| RawManifest::media_type_of(&bytes)) else { return Ok(None) };
+        let manifest = RawManifest { media_type, bytes };
+        self.remember(&manifest);
+        Ok(Some(manifest))
+    }
+
+    fn error(&self, what: &str, error: &store::Error) -> registry::Error {
+        let kind = match error.fault() {
+            Fault::Denied => Kind::Denied,
+            Fault::Missing => Kind::NotFound,
+            Fault::Damaged => Kind::Damaged,
+            Fault::Unreachable => Kind::Network,
+            Fault::Full | Fault::Other => Kind::Local,
+        };
+        let cause = match error.hint_text() {
+            Some(hint) => format!("{error} ({hint})"),
+            None => error.to_string(),
+        };
+        registry::Error::elsewhere(kind, what, "the cache", &cause)
+    }
+
+    fn read_only(&self) -> registry::Error {
+        registry::Error::elsewhere(Kind::Denied, "writing", "the cache", &format!("the scope `{}` is only read", self.0.scope))
+    }
+}
+
+#[async_trait]
+impl Source for Shelf {
+    fn repository(&self) -> &Repository {
+        &self.0.repository
+    }
+
+    async fn manifest(&self, reference: &str) -> registry::Result<Option<RawManifest>> {
+        self.get(reference).await.map_err(|error| self.error(&format!("reading the manifest {reference}"), &error))
+    }
+
+    async fn open_blob(&self, digest: &Digest, _: Option<u64>, offset: u64) -> registry::Result<ByteStream> {
+        let what = || format!("reading the blob {digest}");
+        let opened = self.0.blobs.open(digest, offset).await.map_err(|error| self.error(&what(), &error))?;
+        opened.ok_or_else(|| registry::Error::elsewhere(Kind::NotFound, what(), "the cache", "it is not there"))
+    }
+}
+
+#[async_trait]
+impl Home for Shelf {
+    async fn sizes(&self, digests: &[Digest]) -> registry::Result<HashMap<Digest, u64>> {
+        let asked = stream::iter(digests.to_vec())
+            .map(|digest| async move { Ok((self.0.blobs.size(&digest).await?, digest)) })
+            .buffer_unordered(ASKED_AT_ONCE)
+            .collect::<Vec<store::Result<_>>>()
+            .await;
+        let sizes = asked.into_iter().collect::<store::Result<Vec<_>>>();
+        let sizes = sizes.map_err(|error| self.error("looking for blobs", &error))?;
+        Ok(sizes.into_iter().filter_map(|(size, digest)| Some((digest, size?))).collect())
+    }
+
+    async fn upload(&self, source: &dyn BlobSource, _: Option<&Repository>, progress: Progress) -> registry::Result<Uploaded> {
+        if !self.0.writable {
+            return Err(self.read_only());
+        }
+        let identity = source
+            .identity()
+            .await
+            .map_err(|error| registry::Error::elsewhere(Kind::Local, "keeping a blob", "the cache", &error.to_string()))?;
+        let kept = self.0.blobs.keep(source).await;
+        let new = kept.map_err(|error| self.error(&format!("keeping the blob {}", identity.digest), &error))?;
+        progress(identity.size);
+        let sent = if new { identity.size } else { 0 };
+        Ok(Uploaded { identity, mounted: false, sent })
+    }
+
+    async fn put_manifest(&self, manifest: &RawManifest, reference: &str) -> registry::Result<Put> {
+        if !self.0.writable {
+            return Err(self.read_only());
+        }
+        let what = format!("keeping the manifest {reference}");
+        let digest = manifest.digest();
+        let kept = self.0.blobs.keep(&BytesSource::new(manifest.bytes.clone())).await;
+        kept.map_err(|error| self.error(&what, &error))?;
+        self.remember(manifest);
+        if reference.parse::<Digest>().is_err() {
+            let pointer = Pointer { version: VERSION, media_type: manifest.media_type.clone(), digest };
+            let bytes = serde_json::to_vec(&pointer)
+                .map_err(|error| registry::Error::elsewhere(Kind::Local, &*what, "the cache", &error.to_string()))?;
+            let written = self.0.blobs.store().write(&self.pointer(reference), &BytesSource::new(bytes.into())).await;
+            written.map_err(|error| self.error(&what, &error))?;
+        }
+        Ok(Put::Pushed)
+    }
+}

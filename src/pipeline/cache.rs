@@ -1,0 +1,228 @@
+//! What a build starts from and what it leaves for the next one: the pulled-latest image with its stages, and the store.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::build::{Built, Run, SEVERAL_EXPORTS_API};
+use super::kept::Kept;
+use super::release::Released;
+use crate::domain::{Digest, ImageRef};
+use crate::engine::buildkit::{CacheOption, Session};
+use crate::error::{Error, Kind, Result};
+use crate::event::Events;
+use crate::graph::Graph;
+use crate::handover::{CachedStages, KnownImage, load, load_stages};
+use crate::registry::Registries;
+use crate::save::{Executed, cache_reference};
+use crate::settings::{BuildSettings, CacheFrom, CacheSettings};
+
+/// From this API version on (Docker 25, BuildKit 0.12), a cache may be an image manifest in registries.
+const JOINED_CACHE_API: (u32, u32) = (1, 44);
+
+/// The cache that a build starts from.
+#[derive(Default)]
+pub(super) struct Cache {
+    pub(super) imports: Vec<CacheOption>,
+    /// The pulled-latest images.
+    latest: Vec<KnownImage>,
+    /// The stages saved beside them.
+    stages: Vec<KnownImage>,
+    /// Where stages are saved to.
+    save_to: Option<ImageRef>,
+    /// What the store holds.
+    kept: Vec<KnownImage>,
+    /// Whether that is the own scope's.
+    own: bool,
+    /// Imports that come from the store.
+    from_store: Vec<CacheOption>,
+}
+
+impl Cache {
+    /// Images that are known to be somewhere.
+    pub(super) fn known(&self) -> Vec<KnownImage> {
+        self.latest.iter().chain(&self.kept).cloned().collect()
+    }
+
+    /// Those that the new image may turn out to be the same as.
+    pub(super) fn before(&self) -> Vec<KnownImage> {
+        let released = self.kept.iter().filter(|image| image.stage() == Some(""));
+        self.latest.iter().chain(released).cloned().collect()
+    }
+
+    /// The layers that the store can give.
+    pub(super) fn kept_layers(&self) -> HashSet<Digest> {
+        self.kept.iter().flat_map(|image| &image.manifest.layers).map(|layer| layer.digest.clone()).collect()
+    }
+
+    /// Everything that BuildKit may look at.
+    pub(super) fn all_imports(&self) -> Vec<CacheOption> {
+        self.imports.iter().chain(&self.from_store).cloned().collect()
+    }
+}
+
+/// The store, if it can be used: a fault is a warning and a colder build, unless it is required.
+pub(super) async fn open_store(
+    settings: &CacheSettings,
+    build: &BuildSettings,
+    registries: &Registries,
+    events: &Events,
+) -> Result<Option<Kept>> {
+    match Kept::open(settings, build, registries).await {
+        Ok(kept) => Ok(Some(kept)),
+        Err(error) => {
+            super::cache_fault(settings, events, "is not used", &error, error.hint_text())?;
+            Ok(None)
+        }
+    }
+}
+
+impl Run<'_> {
+    /// Keeps the cache for the next run: beside `latest`, in the store, or both.
+    pub(super) async fn save(
+        &self,
+        built: &mut Built,
+        session: &Session,
+        graph: &Graph,
+        executed: &Executed,
+        cache: &Cache,
+        released: &Released,
+    ) -> Result<()> {
+        let saving = |stages, to, alone| super::saving::Saving { run: self, session, graph, executed, stages, to, alone };
+        if let Some(to) = cache.save_to.as_ref().filter(|_| self.build.push) {
+            match saving(&cache.stages, to, None).save(released).await {
+                Ok(saved) => built.report.layers.saved += saved.pushed,
+                Err(error) => self.events.warning(format!("the stages' cache was not saved: {error}")),
+            }
+        }
+        let (Some(kept), Some(to), Some(settings)) = (&self.kept, self.keeps(), &self.build.store) else { return Ok(()) };
+        let kept = async {
+            kept.begin().await.map_err(|error| Error::new(Kind::Cache, error.to_string()))?;
+            let image = released.kept().await?;
+            let index = saving(&cache.kept, &to, Some(cache.own)).save(released).await?;
+            Ok::<_, Error>((image.pushed + index.pushed, image.bytes + index.bytes))
+        };
+        match kept.await {
+            Ok((layers, bytes)) => {
+                built.report.layers.saved += layers;
+                built.report.bytes.saved += bytes;
+                Ok(())
+            }
+            Err(error) => super::cache_fault(settings, self.events, "did not take this build", &error, error.hint_text()),
+        }
+    }
+
+    /// Where the store keeps this build. Before Docker 26 an output besides the image is one too many.
+    pub(super) fn keeps(&self) -> Option<ImageRef> {
+        let several = self.info.api >= SEVERAL_EXPORTS_API || self.build.outputs.is_empty();
+        self.kept.as_ref().and_then(Kept::target).filter(|_| several)
+    }
+
+    /// What the store holds of this image: the own scope's, or the first fallback's that has any.
+    async fn stored(&self, cache: &mut Cache, kept: &Kept, settings: &CacheSettings) -> Result<()> {
+        for (place, (scope, reference)) in kept.references().enumerate() {
+            match load_stages(&self.registries, &reference).await {
+                Ok(stages) if stages.images.is_empty() => {}
+                Ok(stages) => {
+                    self.import_latest(&mut cache.from_store, &reference, &[], &stages);
+                    cache.kept = stages.images;
+                    cache.own = place == 0;
+                    return Ok(());
+                }
+                Err(error) => {
+                    let what = format!("is not used for the scope {scope}");
+                    super::cache_fault(settings, self.events, &what, &error, None)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The images that the cache references stand for, and what BuildKit is told of them.
+    pub(super) async fn cache(&self) -> Result<Cache> {
+        let mut cache = Cache::default();
+        if let (Some(kept), Some(settings)) = (&self.kept, &self.build.store) {
+            self.stored(&mut cache, kept, settings).await?;
+        }
+        for from in &self.build.cache_from {
+            match from {
+                CacheFrom::Entry(entry) => {
+                    cache.imports.push(CacheOption { kind: entry.kind.clone(), attributes: entry.attributes.clone() });
+                }
+                CacheFrom::Latest(latest) => {
+                    let beside = self.build.cache_repository.clone().unwrap_or_else(|| cache_reference(latest));
+                    let (image, stages) =
+                        tokio::join!(load(&self.registries, latest, None), load_stages(&self.registries, &beside));
+                    let image = self.looked_up(latest, image);
+                    let stages = self.looked_up(&beside, stages);
+                    if image.is_empty() {
+                        self.events.note(format!("no image at {latest} to start from: the first build, or another name"));
+                    }
+                    self.import_latest(&mut cache.imports, latest, &image, &stages);
+                    cache.latest.extend(image);
+                    cache.stages.extend(stages.images);
+                    // Only a run that moves `latest` moves the cache beside it: a branch must not overwrite main's.
+                    let owned = self.build.cache_repository.is_some() || self.tags.contains(latest);
+                    if owned && cache.save_to.is_none() {
+                        cache.save_to = Some(beside);
+                    }
+                }
+            }
+        }
+        Ok(cache)
+    }
+
+    /// What was found at a cache reference; a fault is a warning and a colder build.
+    fn looked_up<T: Default>(&self, reference: &ImageRef, found: crate::registry::Result<T>) -> T {
+        found.unwrap_or_else(|error| {
+            self.events.warning(format!("the cache at {reference} is not used: {error}"));
+            T::default()
+        })
+    }
+
+    /// What BuildKit is told to look at: as little as holds everything, since of two imports that know a step it may take the
+    /// one that has no result for it.
+    fn import_latest(&self, imports: &mut Vec<CacheOption>, latest: &ImageRef, image: &[KnownImage], stages: &CachedStages) {
+        let goes_with = |released: &str| image.iter().any(|image| image.raw.digest().to_string() == released);
+        match &stages.joined {
+            Some((joined, released)) if self.info.api >= JOINED_CACHE_API => {
+                imports.push(self.import(joined));
+                if !image.is_empty() && !goes_with(released) {
+                    imports.push(self.import(latest));
+                }
+            }
+            _ => {
+                if !image.is_empty() {
+                    imports.push(self.import(latest));
+                }
+                // The released image stands in the index too, for when `latest` is gone. One import for each: BuildKit
+                // gives all images of an index one name, and then loses some.
+                let of_use =
+                    stages.images.iter().filter(|stage| image.is_empty() || stage.stage().is_some_and(|stage| !stage.is_empty()));
+                imports.extend(of_use.map(|stage| self.import(&stage.reference())));
+            }
+        }
+    }
+
+    fn import(&self, reference: &ImageRef) -> CacheOption {
+        let mut attributes = BTreeMap::from([("ref".to_owned(), reference.to_string())]);
+        if self.settings.registries.insecure.contains(&reference.repository.host) {
+            attributes.insert("registry.insecure".to_owned(), "true".to_owned());
+        }
+        CacheOption { kind: "registry".to_owned(), attributes }
+    }
+
+    /// Whether it is the store that a solve failed by.
+    pub(super) fn blames_store(&self, message: &str) -> bool {
+        let Some(kept) = &self.kept else { return false };
+        !kept.damaged().is_empty() || kept.references().any(|(_, reference)| message.contains(&*reference.repository.path))
+    }
+
+    pub(super) fn store_failed(&self, message: &str) -> Result<()> {
+        let (Some(kept), Some(settings)) = (&self.kept, &self.build.store) else { return Ok(()) };
+        let damaged: Vec<String> = kept.damaged().iter().map(ToString::to_string).collect();
+        let (why, hint) = match damaged.is_empty() {
+            true => (message.to_owned(), None),
+            false => (format!("damaged: {}", damaged.join(", ")), Some("`hakobi cache verify --repair` removes what is damaged")),
+        };
+        super::cache_fault(settings, self.events, "is not used, and the build begins again without it", &why, hint)
+    }
+}

@@ -1,0 +1,123 @@
+//! The store of a run: opened, and served to the daemon.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::aws::AwsSource;
+use crate::domain::{Digest, ImageRef};
+use crate::endpoint::{Address, Endpoint, Shelf};
+use crate::registry::{Registries, Source as _};
+use crate::settings::{BuildSettings, CacheMode, CacheSettings, StoreLocation};
+use crate::store::{Blobs, DirectoryStore, Error, Fault, Name, Result, S3Store, Store, read_small};
+use crate::transfer::BytesSource;
+
+/// The version of the store's layout that this program reads and writes.
+const FORMAT: u32 = 1;
+
+/// What `hakobi.json` says.
+#[derive(Serialize, Deserialize)]
+struct Format {
+    version: u32,
+}
+
+/// The store of a run, with its scopes as repositories of a loopback registry.
+pub(super) struct Kept {
+    endpoint: Endpoint,
+    blobs: Blobs,
+    /// The own scope first, then its fallbacks.
+    shelves: Vec<Shelf>,
+    /// The tag of an image's index on each of them.
+    tag: String,
+    writes: bool,
+    new: bool,
+}
+
+/// The store at this place.
+pub(super) async fn open(location: &StoreLocation) -> Arc<dyn Store> {
+    match location {
+        StoreLocation::Directory(directory) => Arc::new(DirectoryStore::new(directory.clone())),
+        StoreLocation::S3(settings) => Arc::new(S3Store::open(settings.clone(), &AwsSource::Environment).await),
+    }
+}
+
+/// Whether there is a store yet, of a layout that this program knows.
+pub(super) async fn is_there(store: &dyn Store) -> Result<bool> {
+    let Some(bytes) = read_small(store, &Name::format(), 64 << 10).await? else { return Ok(false) };
+    match serde_json::from_slice::<Format>(&bytes) {
+        Ok(Format { version: FORMAT }) => Ok(true),
+        Ok(Format { version }) => {
+            Err(Error::new(Fault::Other, format!("it has layout {version}, and this hakobi knows {FORMAT}"))
+                .hint("use a newer hakobi, or another prefix"))
+        }
+        Err(_) => {
+            Err(Error::new(Fault::Damaged, "its hakobi.json cannot be read").hint("use another prefix, or remove that file"))
+        }
+    }
+}
+
+impl Kept {
+    /// Opens the store for the image of this build and serves it.
+    pub(super) async fn open(settings: &CacheSettings, build: &BuildSettings, registries: &Registries) -> Result<Self> {
+        let store = open(&settings.location).await;
+        let new = !is_there(&*store).await?;
+        let blobs = Blobs::new(store);
+        let address = Address::bind()
+            .await
+            .map_err(|error| Error::new(Fault::Other, format!("hakobi cannot listen on 127.0.0.1: {error}")))?;
+        // One image of one Dockerfile: a repository's images share layers, a scope's are many.
+        let image = build.tags.first().map_or("image", |tag| &tag.repository.path);
+        let tag = match &build.target {
+            Some(target) => format!("target-{}", target.to_lowercase()),
+            None => "latest".to_owned(),
+        };
+        let writes = settings.mode == CacheMode::ReadWrite;
+        let scopes = std::iter::once(&settings.scope).chain(&settings.fallbacks);
+        let shelves: Vec<Shelf> = scopes
+            .enumerate()
+            .map(|(place, scope)| {
+                let repository = address.repository(&format!("{place}/{image}"));
+                Shelf::new(blobs.clone(), scope, image, repository, writes && place == 0)
+            })
+            .collect();
+        for shelf in &shelves {
+            registries.stand_in(Arc::new(shelf.clone()));
+        }
+        let endpoint = address.serve(shelves.clone(), None, PathBuf::new());
+        Ok(Self { endpoint, blobs, shelves, tag, writes, new })
+    }
+
+    /// The index of the image, by scope: the own one first.
+    pub(super) fn references(&self) -> impl Iterator<Item = (&str, ImageRef)> {
+        self.shelves.iter().map(|shelf| (shelf.scope(), shelf.repository().tag(&self.tag)))
+    }
+
+    /// Where the image is kept, if this run may write.
+    pub(super) fn target(&self) -> Option<ImageRef> {
+        let own = self.shelves.first().filter(|_| self.writes)?;
+        Some(own.repository().tag(&self.tag))
+    }
+
+    /// Says of a new store what its layout is, before anything is put there.
+    pub(super) async fn begin(&self) -> Result<()> {
+        if !self.new {
+            return Ok(());
+        }
+        let format = serde_json::to_vec(&Format { version: FORMAT }).unwrap_or_default();
+        self.blobs.store().write(&Name::format(), &BytesSource::new(format.into())).await
+    }
+
+    /// Blobs that turned out to be damaged.
+    pub(super) fn damaged(&self) -> HashSet<Digest> {
+        self.blobs.damaged()
+    }
+
+    /// What the daemon took of these blobs: how many, and their bytes.
+    pub(super) fn restored(&self, layers: &HashSet<Digest>) -> (u64, u64) {
+        let served = self.endpoint.served();
+        let taken = served.iter().filter(|(digest, _)| layers.contains(*digest));
+        taken.fold((0, 0), |(count, sum), (_, bytes)| (count + 1, sum + bytes))
+    }
+}

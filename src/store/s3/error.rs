@@ -1,0 +1,72 @@
+//! What S3 said, in words that name the cause and what the role lacks.
+
+use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+
+use crate::store::{Error, Fault};
+
+/// A failed call, or nothing where it says that the object is not there.
+pub(super) fn absent_or<E>(doing: &str, needs: &str, bucket: &str, error: &SdkError<E, HttpResponse>) -> Option<Error>
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    let status = error.raw_response().map(|response| response.status().as_u16());
+    match (status, error.code()) {
+        (_, Some("NoSuchBucket")) => Some(failed(doing, needs, bucket, error)),
+        (Some(404), _) => None,
+        _ => Some(failed(doing, needs, bucket, error)),
+    }
+}
+
+/// A failed call.
+pub(super) fn failed<E>(doing: &str, needs: &str, bucket: &str, error: &SdkError<E, HttpResponse>) -> Error
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    let status = error.raw_response().map(|response| response.status().as_u16());
+    let region = error.raw_response().and_then(|response| response.headers().get("x-amz-bucket-region")).map(str::to_owned);
+    let code = error.code().unwrap_or_default().to_owned();
+    let said = match (error.message(), &*code) {
+        (Some(message), "") => message.to_owned(),
+        (Some(message), code) => format!("{code}: {message}"),
+        (None, "") => match error {
+            SdkError::ServiceError(_) | SdkError::ResponseError(_) => format!("status {}", status.unwrap_or_default()),
+            other => DisplayErrorContext(other).to_string(),
+        },
+        (None, code) => code.to_owned(),
+    };
+    let at = |fault| Error::new(fault, format!("cannot {doing} in the bucket {bucket}: {said}"));
+    match (&*code, status) {
+        ("NoSuchBucket", _) => at(Fault::Missing).hint("look at the bucket's name and at the region and account of this role"),
+        ("RequestTimeTooSkewed", _) => at(Fault::Denied).hint(format!("this machine's clock is off{}", skew(error))),
+        ("ExpiredToken" | "ExpiredTokenException", _) => at(Fault::Denied).hint("the credentials have expired"),
+        ("InvalidAccessKeyId" | "SignatureDoesNotMatch", _) => at(Fault::Denied).hint("the credentials are wrong"),
+        ("PermanentRedirect" | "AuthorizationHeaderMalformed", _) | (_, Some(301)) => {
+            let region = region.unwrap_or_else(|| "another region".to_owned());
+            at(Fault::Missing).hint(format!("the bucket is in {region}: set AWS_REGION, or add ?region= to the cache's URL"))
+        }
+        (_, Some(401)) => at(Fault::Denied).hint("the credentials are not taken"),
+        (_, Some(403)) => at(Fault::Denied).hint(format!(
+            "the role needs {needs}, and s3:ListBucket on the bucket: without it S3 answers so for what is not there; \
+             for a bucket with a KMS key also kms:Decrypt and kms:GenerateDataKey"
+        )),
+        (_, Some(_)) => at(Fault::Other),
+        (_, None) => at(match error {
+            SdkError::TimeoutError(_) | SdkError::DispatchFailure(_) | SdkError::ResponseError(_) => Fault::Unreachable,
+            _ => Fault::Other,
+        }),
+    }
+}
+
+/// By how many minutes, as the answer's own date tells.
+fn skew<E>(error: &SdkError<E, HttpResponse>) -> String {
+    let told = error
+        .raw_response()
+        .and_then(|response| response.headers().get("date"))
+        .and_then(|date| aws_smithy_types::DateTime::from_str(date, aws_smithy_types::date_time::Format::HttpDate).ok());
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    match told {
+        Some(told) => format!(" by {} minutes", (told.secs().unsigned_abs().abs_diff(now) + 30) / 60),
+        None => String::new(),
+    }
+}

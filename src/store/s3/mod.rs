@@ -1,0 +1,154 @@
+//! A store in S3, or in what speaks its protocol. Region, credentials and endpoint are the SDK's own configuration.
+
+mod error;
+mod read;
+mod write;
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::types::{ServerSideEncryption, StorageClass};
+use aws_types::service_config::ServiceConfigKey;
+use tokio::sync::Semaphore;
+
+use super::{Entry, Name, Result, Store};
+use crate::aws::{self, AwsSource, Wanted};
+use crate::settings::S3Settings;
+use crate::transfer::{BlobSource, ByteStream};
+
+/// Parts that are read ahead at once, over all streams of the store.
+const READ_AHEAD: usize = 16;
+
+/// Parts that are sent at once, over all objects.
+const SENT_AT_ONCE: usize = 8;
+
+/// Objects in a bucket, under a prefix.
+#[derive(Clone)]
+pub struct S3Store(Arc<Inner>);
+
+struct Inner {
+    client: Client,
+    settings: S3Settings,
+    ahead: Arc<Semaphore>,
+    parts: Semaphore,
+}
+
+impl fmt::Debug for S3Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "S3Store(s3://{}/{})", self.0.settings.bucket, self.0.settings.prefix)
+    }
+}
+
+impl S3Store {
+    /// The store in a bucket. Nothing is asked of it yet.
+    pub async fn open(settings: S3Settings, source: &AwsSource) -> Self {
+        let wanted = Wanted {
+            region: settings.region.clone(),
+            proxied: format!("https://{}.s3.amazonaws.com/", settings.bucket),
+            ..Wanted::default()
+        };
+        let shared = aws::config(source, &wanted).await;
+        let mut config = aws_sdk_s3::config::Builder::from(&shared);
+        // Servers of one's own have names for themselves, seldom for each bucket.
+        let own = shared.endpoint_url().is_some() || service_endpoint(&shared).is_some();
+        config = config.force_path_style(settings.path_style.unwrap_or(own));
+        if shared.region().is_none() && own {
+            config = config.region(aws_config::Region::new("us-east-1"));
+        }
+        let inner = Inner {
+            client: Client::from_conf(config.build()),
+            settings,
+            ahead: Arc::new(Semaphore::new(READ_AHEAD)),
+            parts: Semaphore::new(SENT_AT_ONCE),
+        };
+        Self(Arc::new(inner))
+    }
+
+    fn key(&self, name: &Name) -> String {
+        self.0.key(name.as_str())
+    }
+}
+
+impl Inner {
+    fn key(&self, name: &str) -> String {
+        match &*self.settings.prefix {
+            "" => name.to_owned(),
+            prefix => format!("{prefix}/{name}"),
+        }
+    }
+
+    fn encryption(&self) -> Option<ServerSideEncryption> {
+        self.settings.kms_key.as_ref().map(|_| ServerSideEncryption::AwsKms)
+    }
+
+    fn storage_class(&self) -> Option<StorageClass> {
+        self.settings.storage_class.as_deref().map(StorageClass::from)
+    }
+}
+
+/// `AWS_ENDPOINT_URL_S3`, or `endpoint_url` of the profile's services section.
+fn service_endpoint(shared: &aws_config::SdkConfig) -> Option<String> {
+    let key = ServiceConfigKey::builder().service_id("S3").env("AWS_ENDPOINT_URL").profile("endpoint_url").build().ok()?;
+    shared.service_config()?.load_config(key)
+}
+
+#[async_trait]
+impl Store for S3Store {
+    async fn size(&self, name: &Name) -> Result<Option<u64>> {
+        let Inner { client, settings, .. } = &*self.0;
+        match client.head_object().bucket(&settings.bucket).key(self.key(name)).send().await {
+            Ok(head) => Ok(head.content_length().and_then(|length| u64::try_from(length).ok())),
+            Err(error) => match error::absent_or(&format!("look at {name}"), "s3:GetObject", &settings.bucket, &error) {
+                None => Ok(None),
+                Some(error) => Err(error),
+            },
+        }
+    }
+
+    async fn read(&self, name: &Name, range: Range<u64>) -> Result<Option<ByteStream>> {
+        read::open(Arc::clone(&self.0), self.key(name), range).await
+    }
+
+    async fn write(&self, name: &Name, source: &dyn BlobSource) -> Result<()> {
+        write::write(&self.0, &self.key(name), source).await
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<Entry>> {
+        let Inner { client, settings, .. } = &*self.0;
+        let root = self.0.key("");
+        let request = client.list_objects_v2().bucket(&settings.bucket).prefix(self.0.key(prefix));
+        let mut pages = request.into_paginator().send();
+        let mut entries = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| error::failed("list objects", "s3:ListBucket", &settings.bucket, &error))?;
+            for object in page.contents() {
+                // Whatever else lies in the bucket is not ours.
+                let name = object.key().and_then(|key| key.strip_prefix(&root)).and_then(|key| key.parse::<Name>().ok());
+                let size = object.size().and_then(|size| u64::try_from(size).ok());
+                if let (Some(name), Some(size)) = (name, size) {
+                    let written = object.last_modified().map_or(0, |at| at.secs().unsigned_abs());
+                    entries.push(Entry { name, size, written });
+                }
+            }
+        }
+        Ok(entries)
+    }
+
+    async fn delete(&self, name: &Name) -> Result<()> {
+        let Inner { client, settings, .. } = &*self.0;
+        match client.delete_object().bucket(&settings.bucket).key(self.key(name)).send().await {
+            Ok(_) => Ok(()),
+            Err(error) => match error::absent_or(&format!("delete {name}"), "s3:DeleteObject", &settings.bucket, &error) {
+                None => Ok(()),
+                Some(error) => Err(error),
+            },
+        }
+    }
+}
+
+/// How long a connection may stand still.
+const STALL: Duration = Duration::from_secs(20);
