@@ -8,6 +8,7 @@ use serde_json::Value;
 use support::engine::{C28, D20, D28, Engine};
 use support::machine::Machine;
 use support::parts::{part, unique};
+use support::s3::{BUCKET, S3Server};
 
 fn steps(report: &Value, status: &str) -> Vec<String> {
     let steps = report["steps"].as_array().into_iter().flatten().filter(|step| step["status"] == status);
@@ -99,4 +100,103 @@ fn a_store_on_docker_28() {
 #[test]
 fn a_store_on_the_containerd_store() {
     the_store_alone_is_enough(C28);
+}
+
+/// S3 and a registry at once, and a push from the store where the registry has lost everything.
+fn s3_and_a_registry(name: &'static str) {
+    let server = S3Server::start();
+    let engine = Engine::lock(name);
+    let machine = server.variables().iter().fold(Machine::with(&engine.host()), |machine, (key, value)| machine.set(key, value));
+    two_stages(&machine);
+    let open = part("HAKOBI_TEST_REGISTRY_OPEN");
+    let (image, other) = (format!("{open}/{}:1", unique("s3")), format!("{open}/{}:1", unique("s3-other")));
+    let cache = format!("s3://{BUCKET}/team?storage-class=standard");
+    let arguments = ["-t", &image, "--push", "--cache", &cache, "--cache-scope", "main"];
+
+    let cold = run(&engine, &machine, &arguments);
+    assert_eq!(cold["cache"]["url"], *cache);
+    assert_eq!(cold["layers"]["pushed"], 2, "{cold:#}");
+    let digest = cold["images"][0]["digest"].clone();
+    let unchanged = run(&engine, &machine, &arguments);
+    assert_eq!(steps(&unchanged, "miss"), [""; 0]);
+    assert_eq!((&unchanged["layers"]["pushed"], &unchanged["layers"]["saved"]), (&Value::from(0), &Value::from(0)));
+    assert_eq!(unchanged["images"][0]["digest"], digest, "nothing changed, so the digest stays");
+
+    // Another repository gets every layer from the store.
+    let elsewhere = run(&engine, &machine, &["-t", &other, "-t", &image, "--push", "--cache", &cache, "--cache-scope", "main"]);
+    assert_eq!(elsewhere["cache"]["warnings"], serde_json::json!([]));
+    machine.write("src.txt", "two\n");
+    let changed = run(&engine, &machine, &arguments);
+    assert_eq!(steps(&changed, "miss"), BEHIND);
+    assert_eq!(changed["layers"]["pushed"], 1);
+    assert_eq!(engine.docker(&["run", "--rm", "--network", "host", &image]).lines().last(), Some("two"));
+}
+
+#[test]
+fn s3_and_a_registry_on_docker_20() {
+    s3_and_a_registry(D20);
+}
+
+#[test]
+fn s3_and_a_registry_on_docker_28() {
+    s3_and_a_registry(D28);
+}
+
+#[test]
+fn s3_and_a_registry_on_the_containerd_store() {
+    s3_and_a_registry(C28);
+}
+
+/// Every fault of the store is a warning and a colder build; what is built is right, and the next run mends it.
+#[test]
+fn faults_of_the_store_cost_only_time() {
+    for name in [D20, D28, C28] {
+        let engine = Engine::lock(name);
+        let machine = Machine::with(&engine.host());
+        two_stages(&machine);
+        let image = unique("store-faults");
+        let arguments = ["-t", &image, "--cache", "../cache", "--cache-scope", "main"];
+        run(&engine, &machine, &arguments);
+        // A byte of every blob that is a layer is flipped.
+        let blobs = machine.folder().join("../cache/blobs/sha256");
+        for entry in std::fs::read_dir(&blobs).unwrap() {
+            let path = entry.unwrap().path();
+            let mut bytes = std::fs::read(&path).unwrap();
+            if bytes.starts_with(&[0x1f, 0x8b]) {
+                let at = bytes.len() / 2;
+                bytes[at] ^= 1;
+                std::fs::write(&path, bytes).unwrap();
+            }
+        }
+        machine.write("src.txt", "two\n");
+        let damaged = run(&engine, &machine, &arguments);
+        assert!(damaged["cache"]["warnings"].to_string().contains("damaged"), "{name}: {damaged:#}");
+        assert_eq!(engine.docker(&["run", "--rm", &image]).trim(), "two");
+        machine.write("src.txt", "three\n");
+        let mended = run(&engine, &machine, &arguments);
+        assert_eq!(mended["cache"]["warnings"], serde_json::json!([]), "{name}");
+        assert_eq!(steps(&mended, "miss"), BEHIND, "{name}");
+    }
+}
+
+/// The store that cannot be used: warned of, or exit 4 where it is required.
+#[test]
+fn a_store_that_cannot_be_used() {
+    let engine = Engine::lock(D28);
+    let machine = Machine::with(&engine.host()).set("AWS_EC2_METADATA_DISABLED", "true");
+    machine.write("Dockerfile", "FROM scratch\nCOPY Dockerfile /\n");
+    machine.write("../newer/hakobi.json", "{\"version\":2}");
+    for (cache, words) in
+        [("../newer", "layout 2"), ("s3://nowhere/x", "AWS_REGION"), ("s3://nowhere/x?region=eu-west-1", "no AWS credentials")]
+    {
+        let arguments = ["build", "--cache", cache, "--report", "report.json", "."];
+        let run = machine.hakobi(&arguments).exits(0);
+        assert!(run.stderr.contains(words), "{}", run.stderr);
+        assert!(machine.report("report.json")["cache"]["warnings"].to_string().contains(words));
+        let mut required = arguments.to_vec();
+        required.push("--cache-required");
+        let run = machine.hakobi(&required).exits(4);
+        assert!(run.stderr.contains(words), "{}", run.stderr);
+    }
+    assert_eq!(std::fs::read_to_string(machine.folder().join("../newer/hakobi.json")).unwrap(), "{\"version\":2}");
 }

@@ -76,7 +76,11 @@ impl Shelves {
         let digest: Digest = digest.parse().map_err(|_| unknown())?;
         let shelf = self.shelf(name)?;
         let sizes = shelf.sizes(std::slice::from_ref(&digest)).await.map_err(|error| fault(&error))?;
-        let size = sizes.get(&digest).copied().ok_or_else(unknown)?;
+        let damaged = || Refusal(StatusCode::FORBIDDEN, "DENIED", format!("the blob {digest} is damaged"));
+        let size = match sizes.get(&digest) {
+            Some(size) => *size,
+            None => return Err(if shelf.is_damaged(&digest) { damaged() } else { unknown() }),
+        };
         let range = request.headers().get(header::RANGE).and_then(|range| range.to_str().ok());
         let (status, start, end) = match range.map_or(Some(None), |range| parse_range(range, size)) {
             Some(None) => (StatusCode::OK, 0, size),
@@ -127,11 +131,11 @@ fn parse_range(text: &str, size: u64) -> Option<Option<(u64, u64)>> {
 
 fn fault(error: &registry::Error) -> Refusal {
     let status = match error.kind {
-        Kind::NotFound | Kind::Damaged => StatusCode::NOT_FOUND,
-        Kind::Denied => StatusCode::FORBIDDEN,
-        _ => StatusCode::BAD_GATEWAY,
+        Kind::NotFound => StatusCode::NOT_FOUND,
+        // An overlay2 daemon tries again for a minute, but not what is denied (moby `retryOnError`).
+        _ => StatusCode::FORBIDDEN,
     };
-    Refusal(status, "UNAVAILABLE", error.to_string())
+    Refusal(status, "DENIED", error.to_string())
 }
 
 #[cfg(test)]

@@ -68,6 +68,11 @@ impl Shelf {
         &self.0.scope
     }
 
+    /// Whether a blob was found to be another than it should be.
+    pub(super) fn is_damaged(&self, digest: &Digest) -> bool {
+        self.0.blobs.damaged().contains(digest)
+    }
+
     fn pointer(&self, tag: &str) -> Name {
         Name::reference(&self.0.scope, &format!("{}:{tag}", self.0.image))
     }
@@ -135,9 +140,9 @@ impl Source for Shelf {
         self.get(reference).await.map_err(|error| self.error(&format!("reading the manifest {reference}"), &error))
     }
 
-    async fn open_blob(&self, digest: &Digest, _: Option<u64>, offset: u64) -> registry::Result<ByteStream> {
+    async fn open_blob(&self, digest: &Digest, size: Option<u64>, offset: u64) -> registry::Result<ByteStream> {
         let what = || format!("reading the blob {digest}");
-        let opened = self.0.blobs.open(digest, offset).await.map_err(|error| self.error(&what(), &error))?;
+        let opened = self.0.blobs.open(digest, size, offset).await.map_err(|error| self.error(&what(), &error))?;
         opened.ok_or_else(|| registry::Error::elsewhere(Kind::NotFound, what(), "the cache", "it is not there"))
     }
 }

@@ -85,6 +85,12 @@ impl Known {
         }
     }
 
+    /// Forgets what only these repositories are known to have.
+    pub fn forget(&mut self, repositories: &[Repository]) {
+        self.by_digest.retain(|_, (_, repository)| !repositories.contains(repository));
+        self.by_diff_id.retain(|_, (_, repository)| !repositories.contains(repository));
+    }
+
     /// The layer that is this blob.
     #[must_use]
     pub fn blob(&self, digest: &Digest) -> Option<&(Descriptor, Repository)> {

@@ -6,8 +6,7 @@ use std::time::Instant;
 
 use tokio::io::AsyncRead;
 
-use super::cache::open_store;
-use super::kept::Kept;
+use super::cache::Store;
 use super::release::{Release, Released};
 use super::{call, outputs};
 use crate::build::{Compiled, Failed, Input, SessionCredentials, failure, frontend_options, is_passing};
@@ -92,15 +91,15 @@ pub async fn build(
     let docker = Docker::connect(Dialer::new(&settings.daemon)?).await?;
     let info = docker.info().await?;
     let buildkit = BuildKit::connect(docker.dialer(), info.api).await?;
-    let kept = match &build.store {
+    let store = match &build.store {
         Some(store) if build.call == "build" => {
             built.report.cache = super::cache_report(store);
-            open_store(store, build, &registries, events).await?
+            Some(Store::open(store, build, &registries, events).await?)
         }
         _ => None,
     };
     built.report.engine = super::engine_report(&info, build.push);
-    let run = Run { settings, build, events, registries, docker, buildkit, info, tags, kept };
+    let run = Run { settings, build, events, registries, docker, buildkit, info, tags, store };
     run.run(&mut built, stdin).await?;
     built.report.outcome = Outcome::Success;
     built.report.seconds.total = began.elapsed().as_secs_f64();
@@ -118,7 +117,7 @@ pub(super) struct Run<'a> {
     /// What is pushed, or what the image is called in the daemon.
     pub(super) tags: Vec<ImageRef>,
     /// The store.
-    pub(super) kept: Option<Kept>,
+    pub(super) store: Option<Store<'a>>,
 }
 
 impl Run<'_> {
@@ -184,7 +183,10 @@ impl Run<'_> {
             released = Some(done);
         }
         drop(input);
-        if let Some(kept) = &self.kept {
+        if let Some(store) = &self.store {
+            built.report.cache.warnings = store.faults.told();
+        }
+        if let Some(kept) = self.store.as_ref().and_then(|store| store.kept.as_ref()) {
             (built.report.layers.restored, built.report.bytes.restored) = kept.restored(&cache.kept_layers());
         }
         self.tell(built, &id, &solved, released.as_ref(), &compiled)?;
@@ -274,37 +276,47 @@ impl Run<'_> {
             let mut compiled = None;
             let given = options.clone();
             let slot = &mut compiled;
-            let solved = self
-                .buildkit
-                .build(session, request.clone(), &events, |mut gateway| async move {
-                    let solved: Solved = gateway.dockerfile(given).await?;
-                    let compiled = slot.insert(Compiled::of(&solved));
-                    if let Some(release) = release
-                        && let Ok(graph) = Graph::new(compiled.definition.clone())
-                    {
-                        release.learn_bases(&graph, &self.info.platform);
-                    }
-                    Ok(solved)
-                })
-                .await;
+            let building = self.buildkit.build(session, request.clone(), &events, |mut gateway| async move {
+                let solved: Solved = gateway.dockerfile(given).await?;
+                let compiled = slot.insert(Compiled::of(&solved));
+                if let Some(release) = release
+                    && let Ok(graph) = Graph::new(compiled.definition.clone())
+                {
+                    release.learn_bases(&graph, &self.info.platform);
+                }
+                Ok(solved)
+            });
+            let from_store = options.get(IMPORTS) != colder.get(IMPORTS) && self.is_repeatable();
+            let solved = tokio::select! {
+                solved = building => Some(solved),
+                // An overlay2 daemon would ask for a damaged layer again and again, for more than a minute.
+                () = self.store_damaged(), if from_store => None,
+            };
             drop(events);
             let executed = listening.await.unwrap_or_default();
-            match solved {
-                Ok(solved) => {
-                    let compiled = compiled.ok_or_else(|| Error::build("the frontend gave no graph"))?;
-                    return Ok((solved, compiled, executed));
-                }
-                // What was to come from the store did not come: the build goes on without it.
-                Err(status)
-                    if self.blames_store(status.message())
-                        && options.get(IMPORTS) != colder.get(IMPORTS)
-                        && self.is_repeatable() =>
-                {
+            let solved = match solved {
+                Some(Err(status)) if from_store && self.blames_store(status.message()) => Err(status.message().to_owned()),
+                Some(solved) => Ok(solved),
+                None => Err("a layer is damaged".to_owned()),
+            };
+            let solved = match solved {
+                Ok(solved) => solved,
+                // What was to come from the store did not come: the build begins again without it. BuildKit has taken over what
+                // it found there as its own cache, so that all of that has to be left out.
+                Err(why) => {
                     match colder.get(IMPORTS) {
                         Some(imports) => options.insert(IMPORTS.to_owned(), imports.clone()),
                         None => options.remove(IMPORTS),
                     };
-                    self.store_failed(status.message())?;
+                    options.insert("no-cache".to_owned(), String::new());
+                    self.store_failed(&why, release)?;
+                    continue;
+                }
+            };
+            match solved {
+                Ok(solved) => {
+                    let compiled = compiled.ok_or_else(|| Error::build("the frontend gave no graph"))?;
+                    return Ok((solved, compiled, executed));
                 }
                 // A stream that was read cannot be sent again.
                 Err(status) if attempt < ATTEMPTS && is_passing(&status) && self.is_repeatable() => {

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use super::CacheFaults;
 use super::build::{Built, Run, SEVERAL_EXPORTS_API};
 use super::kept::Kept;
-use super::release::Released;
+use super::release::{Release, Released};
 use crate::domain::{Digest, ImageRef};
 use crate::engine::buildkit::{CacheOption, Session};
 use crate::error::{Error, Kind, Result};
@@ -59,19 +60,30 @@ impl Cache {
     }
 }
 
-/// The store, if it can be used: a fault is a warning and a colder build, unless it is required.
-pub(super) async fn open_store(
-    settings: &CacheSettings,
-    build: &BuildSettings,
-    registries: &Registries,
-    events: &Events,
-) -> Result<Option<Kept>> {
-    match Kept::open(settings, build, registries).await {
-        Ok(kept) => Ok(Some(kept)),
-        Err(error) => {
-            super::cache_fault(settings, events, "is not used", &error, error.hint_text())?;
-            Ok(None)
-        }
+/// The store of a run, with what went wrong with it.
+pub(super) struct Store<'a> {
+    /// As long as it can be used.
+    pub(super) kept: Option<Kept>,
+    pub(super) faults: CacheFaults<'a>,
+}
+
+impl<'a> Store<'a> {
+    /// Opens it: a fault is a warning and a colder build, unless it is required.
+    pub(super) async fn open(
+        settings: &'a CacheSettings,
+        build: &BuildSettings,
+        registries: &Registries,
+        events: &'a Events,
+    ) -> Result<Self> {
+        let faults = CacheFaults::new(settings, events);
+        let kept = match Kept::open(settings, build, registries).await {
+            Ok(kept) => Some(kept),
+            Err(error) => {
+                faults.tell("is not used", &error, error.hint_text())?;
+                None
+            }
+        };
+        Ok(Self { kept, faults })
     }
 }
 
@@ -93,11 +105,13 @@ impl Run<'_> {
                 Err(error) => self.events.warning(format!("the stages' cache was not saved: {error}")),
             }
         }
-        let (Some(kept), Some(to), Some(settings)) = (&self.kept, self.keeps(), &self.build.store) else { return Ok(()) };
+        let (Some((kept, faults)), Some(to)) = (self.kept(), self.keeps()) else { return Ok(()) };
+        // What may be damaged is not carried on.
+        let (before, own) = if kept.damaged().is_empty() { (&*cache.kept, cache.own) } else { (&[][..], false) };
         let kept = async {
             kept.begin().await.map_err(|error| Error::new(Kind::Cache, error.to_string()))?;
             let image = released.kept().await?;
-            let index = saving(&cache.kept, &to, Some(cache.own)).save(released).await?;
+            let index = saving(before, &to, Some(own)).save(released).await?;
             Ok::<_, Error>((image.pushed + index.pushed, image.bytes + index.bytes))
         };
         match kept.await {
@@ -106,18 +120,24 @@ impl Run<'_> {
                 built.report.bytes.saved += bytes;
                 Ok(())
             }
-            Err(error) => super::cache_fault(settings, self.events, "did not take this build", &error, error.hint_text()),
+            Err(error) => faults.tell("did not take this build", &error, error.hint_text()),
         }
+    }
+
+    /// The store, as long as it can be used.
+    fn kept(&self) -> Option<(&Kept, &CacheFaults<'_>)> {
+        let store = self.store.as_ref()?;
+        Some((store.kept.as_ref()?, &store.faults))
     }
 
     /// Where the store keeps this build. Before Docker 26 an output besides the image is one too many.
     pub(super) fn keeps(&self) -> Option<ImageRef> {
         let several = self.info.api >= SEVERAL_EXPORTS_API || self.build.outputs.is_empty();
-        self.kept.as_ref().and_then(Kept::target).filter(|_| several)
+        self.kept().and_then(|(kept, _)| kept.target()).filter(|_| several)
     }
 
     /// What the store holds of this image: the own scope's, or the first fallback's that has any.
-    async fn stored(&self, cache: &mut Cache, kept: &Kept, settings: &CacheSettings) -> Result<()> {
+    async fn stored(&self, cache: &mut Cache, kept: &Kept, faults: &CacheFaults<'_>) -> Result<()> {
         for (place, (scope, reference)) in kept.references().enumerate() {
             match load_stages(&self.registries, &reference).await {
                 Ok(stages) if stages.images.is_empty() => {}
@@ -129,7 +149,7 @@ impl Run<'_> {
                 }
                 Err(error) => {
                     let what = format!("is not used for the scope {scope}");
-                    super::cache_fault(settings, self.events, &what, &error, None)?;
+                    faults.tell(&what, &error, None)?;
                 }
             }
         }
@@ -139,8 +159,8 @@ impl Run<'_> {
     /// The images that the cache references stand for, and what BuildKit is told of them.
     pub(super) async fn cache(&self) -> Result<Cache> {
         let mut cache = Cache::default();
-        if let (Some(kept), Some(settings)) = (&self.kept, &self.build.store) {
-            self.stored(&mut cache, kept, settings).await?;
+        if let Some((kept, faults)) = self.kept() {
+            self.stored(&mut cache, kept, faults).await?;
         }
         for from in &self.build.cache_from {
             match from {
@@ -210,19 +230,30 @@ impl Run<'_> {
         CacheOption { kind: "registry".to_owned(), attributes }
     }
 
+    /// Waits until a layer of the store turns out to be damaged: for ever, where there is no store.
+    pub(super) async fn store_damaged(&self) {
+        match self.kept() {
+            Some((kept, _)) => kept.found_damaged().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Whether it is the store that a solve failed by.
     pub(super) fn blames_store(&self, message: &str) -> bool {
-        let Some(kept) = &self.kept else { return false };
+        let Some((kept, _)) = self.kept() else { return false };
         !kept.damaged().is_empty() || kept.references().any(|(_, reference)| message.contains(&*reference.repository.path))
     }
 
-    pub(super) fn store_failed(&self, message: &str) -> Result<()> {
-        let (Some(kept), Some(settings)) = (&self.kept, &self.build.store) else { return Ok(()) };
+    pub(super) fn store_failed(&self, message: &str, release: Option<&Release>) -> Result<()> {
+        let Some((kept, faults)) = self.kept() else { return Ok(()) };
+        if let Some(release) = release {
+            release.forget(&kept.repositories());
+        }
         let damaged: Vec<String> = kept.damaged().iter().map(ToString::to_string).collect();
         let (why, hint) = match damaged.is_empty() {
             true => (message.to_owned(), None),
             false => (format!("damaged: {}", damaged.join(", ")), Some("`hakobi cache verify --repair` removes what is damaged")),
         };
-        super::cache_fault(settings, self.events, "is not used, and the build begins again without it", &why, hint)
+        faults.tell("is not used, and the build begins again without it", &why, hint)
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::aws::AwsSource;
-use crate::domain::{Digest, ImageRef};
+use crate::domain::{Digest, ImageRef, Repository};
 use crate::endpoint::{Address, Endpoint, Shelf};
 use crate::registry::{Registries, Source as _};
 use crate::settings::{BuildSettings, CacheMode, CacheSettings, StoreLocation};
@@ -94,6 +94,11 @@ impl Kept {
         self.shelves.iter().map(|shelf| (shelf.scope(), shelf.repository().tag(&self.tag)))
     }
 
+    /// What its shelves are called.
+    pub(super) fn repositories(&self) -> Vec<Repository> {
+        self.shelves.iter().map(|shelf| shelf.repository().clone()).collect()
+    }
+
     /// Where the image is kept, if this run may write.
     pub(super) fn target(&self) -> Option<ImageRef> {
         let own = self.shelves.first().filter(|_| self.writes)?;
@@ -107,6 +112,11 @@ impl Kept {
         }
         let format = serde_json::to_vec(&Format { version: FORMAT }).unwrap_or_default();
         self.blobs.store().write(&Name::format(), &BytesSource::new(format.into())).await
+    }
+
+    /// Waits until a blob turns out to be damaged.
+    pub(super) async fn found_damaged(&self) {
+        self.blobs.found_damaged().await;
     }
 
     /// Blobs that turned out to be damaged.

@@ -14,6 +14,8 @@ pub use build::{Built, build};
 pub use promote::promote;
 pub use push::push;
 
+use std::sync::{Mutex, PoisonError};
+
 use crate::engine::{EngineInfo, StoreKind};
 use crate::error::{Error, Kind, Result};
 use crate::event::Events;
@@ -43,25 +45,34 @@ fn cache_report(settings: &CacheSettings) -> CacheReport {
     }
 }
 
-/// A fault of the store: a warning, or the end of a run that requires it.
-fn cache_fault(
-    settings: &CacheSettings,
-    events: &Events,
-    what: &str,
-    why: &impl std::fmt::Display,
-    hint: Option<&str>,
-) -> Result<()> {
-    let text = format!("the cache {} {what}: {why}", settings.shown);
-    match (settings.required, hint) {
-        (true, Some(hint)) => Err(Error::new(Kind::Cache, text).hint(hint)),
-        (true, None) => Err(Error::new(Kind::Cache, text)),
-        (false, Some(hint)) => {
-            events.warning(format!("{text} ({hint})"));
-            Ok(())
+/// The faults of a run's store: warnings, or the end of a run that requires it.
+struct CacheFaults<'a> {
+    settings: &'a CacheSettings,
+    events: &'a Events,
+    told: Mutex<Vec<String>>,
+}
+
+impl<'a> CacheFaults<'a> {
+    fn new(settings: &'a CacheSettings, events: &'a Events) -> Self {
+        Self { settings, events, told: Mutex::default() }
+    }
+
+    fn tell(&self, what: &str, why: &impl std::fmt::Display, hint: Option<&str>) -> Result<()> {
+        let text = format!("the cache {} {what}: {why}", self.settings.shown);
+        if self.settings.required {
+            let error = Error::new(Kind::Cache, text);
+            return Err(match hint {
+                Some(hint) => error.hint(hint),
+                None => error,
+            });
         }
-        (false, None) => {
-            events.warning(text);
-            Ok(())
-        }
+        let text = hint.map_or(text.clone(), |hint| format!("{text} ({hint})"));
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).push(text.clone());
+        self.events.warning(text);
+        Ok(())
+    }
+
+    fn told(&self) -> Vec<String> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

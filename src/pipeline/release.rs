@@ -84,6 +84,11 @@ impl Release {
         })
     }
 
+    /// Forgets what these repositories were known to have.
+    pub(super) fn forget(&self, repositories: &[Repository]) {
+        self.way.intake.learn(|known| known.forget(repositories));
+    }
+
     /// A repository that has the released image.
     pub(super) fn repository(&self) -> Result<&Repository> {
         let tagged = self.tags.first().map(|tag| &tag.repository);

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
+use tokio::sync::watch;
 
 use super::{Error, Fault, Name, Result, Store};
 use crate::domain::{Digest, Hasher};
@@ -18,14 +19,16 @@ use crate::transfer::{BlobSource, ByteStream};
 #[derive(Debug, Clone)]
 pub struct Blobs {
     store: Arc<dyn Store>,
-    damaged: Arc<Mutex<HashSet<Digest>>>,
+    damaged: watch::Sender<HashSet<Digest>>,
+    /// Kept by this run.
+    written: Arc<Mutex<HashSet<Digest>>>,
 }
 
 impl Blobs {
     /// Those of this store.
     #[must_use]
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, damaged: Arc::default() }
+        Self { store, damaged: watch::Sender::default(), written: Arc::default() }
     }
 
     /// The store itself.
@@ -37,33 +40,46 @@ impl Blobs {
     /// Blobs whose bytes were found to be others.
     #[must_use]
     pub fn damaged(&self) -> HashSet<Digest> {
-        self.damaged.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.damaged.borrow().clone()
     }
 
-    fn is_damaged(&self, digest: &Digest) -> bool {
-        self.damaged.lock().unwrap_or_else(PoisonError::into_inner).contains(digest)
+    /// Waits until one is found.
+    pub async fn found_damaged(&self) {
+        // The sender is this object's own, so there is one as long as it is waited for.
+        let _ = self.damaged.subscribe().wait_for(|damaged| !damaged.is_empty()).await;
     }
 
-    /// The size of a blob that is kept, in bytes.
+    fn was_written(&self, digest: &Digest) -> bool {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).contains(digest)
+    }
+
+    /// The size of a blob that is kept, in bytes. Once one was found damaged, no other is believed in this run but what the run
+    /// itself wrote: whatever harmed the one may have harmed more.
     ///
     /// # Errors
     /// If the store cannot tell.
     pub async fn size(&self, digest: &Digest) -> Result<Option<u64>> {
-        if self.is_damaged(digest) { Ok(None) } else { self.store.size(&Name::blob(digest)).await }
+        let believed = self.damaged.borrow().is_empty() || self.was_written(digest);
+        if believed { self.store.size(&Name::blob(digest)).await } else { Ok(None) }
     }
 
     /// The bytes of a blob from this offset. Read from 0, the stream ends with an error where they are not those of the
-    /// digest.
+    /// digest: where the size is given, before its last bytes were passed on, so that no one can take them for the whole.
     ///
     /// # Errors
     /// If the store cannot be read.
-    pub async fn open(&self, digest: &Digest, offset: u64) -> Result<Option<ByteStream>> {
+    pub async fn open(&self, digest: &Digest, size: Option<u64>, offset: u64) -> Result<Option<ByteStream>> {
         let Some(stream) = self.store.read(&Name::blob(digest), offset..u64::MAX).await? else { return Ok(None) };
         if offset > 0 {
             return Ok(Some(stream));
         }
-        let hasher = Some(Hasher::default());
-        Ok(Some(Box::pin(Verified { inner: stream, expected: digest.clone(), hasher, damaged: Arc::clone(&self.damaged) })))
+        Ok(Some(Box::pin(Verified {
+            inner: stream,
+            expected: digest.clone(),
+            hasher: Some(Hasher::default()),
+            left: size.unwrap_or(u64::MAX),
+            damaged: self.damaged.clone(),
+        })))
     }
 
     /// A small blob, verified.
@@ -73,7 +89,7 @@ impl Blobs {
     pub async fn read(&self, digest: &Digest, limit: u64) -> Result<Option<Bytes>> {
         let Some(bytes) = read_small(&*self.store, &Name::blob(digest), limit).await? else { return Ok(None) };
         if Digest::of(&bytes) != *digest {
-            self.damaged.lock().unwrap_or_else(PoisonError::into_inner).insert(digest.clone());
+            self.damaged.send_modify(|all| _ = all.insert(digest.clone()));
             return Err(damaged(digest));
         }
         Ok(Some(bytes))
@@ -91,7 +107,7 @@ impl Blobs {
             return Ok(false);
         }
         self.store.write(&Name::blob(&identity.digest), source).await?;
-        self.damaged.lock().unwrap_or_else(PoisonError::into_inner).remove(&identity.digest);
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).insert(identity.digest);
         Ok(true)
     }
 }
@@ -119,9 +135,11 @@ fn damaged(digest: &Digest) -> Error {
 struct Verified {
     inner: ByteStream,
     expected: Digest,
-    /// `None` once the end was told.
+    /// `None` once it was looked at.
     hasher: Option<Hasher>,
-    damaged: Arc<Mutex<HashSet<Digest>>>,
+    /// Bytes that are still to come.
+    left: u64,
+    damaged: watch::Sender<HashSet<Digest>>,
 }
 
 impl AsyncRead for Verified {
@@ -129,12 +147,15 @@ impl AsyncRead for Verified {
         let before = buffer.filled().len();
         std::task::ready!(self.inner.as_mut().poll_read(context, buffer))?;
         let new = &buffer.filled()[before..];
-        if !new.is_empty() {
-            if let Some(hasher) = &mut self.hasher {
-                hasher.update(new);
-            }
-        } else if buffer.remaining() > 0 && self.hasher.take().is_some_and(|hasher| hasher.digest() != self.expected) {
-            self.damaged.lock().unwrap_or_else(PoisonError::into_inner).insert(self.expected.clone());
+        let (passed, at_end) = (new.len() as u64, new.is_empty() && buffer.remaining() > 0);
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(new);
+        }
+        self.left = self.left.saturating_sub(passed);
+        let ended = self.left == 0 || at_end;
+        if ended && self.hasher.take().is_some_and(|hasher| hasher.digest() != self.expected) {
+            buffer.set_filled(before);
+            self.damaged.send_modify(|all| _ = all.insert(self.expected.clone()));
             return Poll::Ready(Err(io::Error::other(damaged(&self.expected))));
         }
         Poll::Ready(Ok(()))
@@ -158,9 +179,13 @@ mod tests {
         assert_eq!(blobs.read(&digest, 5).await.expect("read").as_deref(), Some(&b"layer"[..]));
         assert!(blobs.read(&digest, 4).await.is_err());
         store.write(&Name::blob(&digest), &BytesSource::new("lazer".into())).await.expect("written");
-        let mut out = Vec::new();
-        let error = blobs.open(&digest, 0).await.expect("opened").expect("there").read_to_end(&mut out).await;
-        assert!(error.expect_err("damaged").to_string().contains("is damaged"));
+        for (size, passed_on) in [(None, 5), (Some(5), 0)] {
+            let mut out = Vec::new();
+            let error = blobs.open(&digest, size, 0).await.expect("opened").expect("there").read_to_end(&mut out).await;
+            assert!(error.expect_err("damaged").to_string().contains("is damaged"));
+            assert_eq!(out.len(), passed_on);
+        }
+        blobs.found_damaged().await;
         assert_eq!(blobs.read(&digest, 5).await.expect_err("damaged").fault(), Fault::Damaged);
         // From then on it is not there, and keeping it again mends it.
         assert_eq!(blobs.size(&digest).await.expect("an answer"), None);

@@ -123,37 +123,3 @@ fn walk(root: &Path, directory: &Path, entries: &mut Vec<Entry>) -> io::Result<(
     }
     Ok(())
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::Fault;
-    use crate::store::conformance;
-    use crate::transfer::BytesSource;
-
-    #[tokio::test]
-    async fn conforms() {
-        let directory = tempfile::tempdir().expect("a directory");
-        conformance::holds(&DirectoryStore::new(directory.path().join("made/with/the/first"))).await;
-    }
-
-    #[tokio::test]
-    async fn a_directory_that_is_a_file_is_a_fault() {
-        let file = tempfile::NamedTempFile::new().expect("a file");
-        let store = DirectoryStore::new(file.path().to_owned());
-        let written = store.write(&Name::format(), &BytesSource::new("{}".into())).await;
-        assert!(written.expect_err("a fault").to_string().contains("cannot write"));
-    }
-
-    #[tokio::test]
-    async fn a_source_that_breaks_off_leaves_nothing() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let store = DirectoryStore::new(directory.path().to_owned());
-        let name = Name::reference("main", "app");
-        let error = store.write(&name, &conformance::Broken).await.expect_err("a fault");
-        assert_eq!(error.fault(), Fault::Other);
-        assert_eq!(store.list("").await.expect("a listing"), []);
-        let left = std::fs::read_dir(directory.path().join("refs/main")).expect("its directory").count();
-        assert_eq!(left, 0);
-    }
-}

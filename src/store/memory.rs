@@ -58,11 +58,3 @@ impl Store for MemoryStore {
         Ok(())
     }
 }
-
-#[cfg(test)]
-mod tests {
-    #[tokio::test]
-    async fn conforms() {
-        super::super::conformance::holds(&super::MemoryStore::default()).await;
-    }
-}

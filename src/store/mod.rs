@@ -4,8 +4,6 @@
 //! that two runs may write at once without a lock. [`Blobs`] verifies what it reads, whatever the store below.
 
 mod blobs;
-#[cfg(test)]
-mod conformance;
 mod directory;
 mod error;
 mod memory;

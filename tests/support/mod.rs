@@ -6,3 +6,4 @@ pub mod engine;
 pub mod http_fake;
 pub mod machine;
 pub mod parts;
+pub mod s3;

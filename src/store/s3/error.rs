@@ -1,6 +1,6 @@
 //! What S3 said, in words that name the cause and what the role lacks.
 
-use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use crate::store::{Error, Fault};
@@ -31,7 +31,7 @@ where
         (Some(message), code) => format!("{code}: {message}"),
         (None, "") => match error {
             SdkError::ServiceError(_) | SdkError::ResponseError(_) => format!("status {}", status.unwrap_or_default()),
-            other => DisplayErrorContext(other).to_string(),
+            other => innermost(other),
         },
         (None, code) => code.to_owned(),
     };
@@ -51,11 +51,27 @@ where
              for a bucket with a KMS key also kms:Decrypt and kms:GenerateDataKey"
         )),
         (_, Some(_)) => at(Fault::Other),
+        (_, None) if said.contains("region must be set") => {
+            at(Fault::Other).hint("set AWS_REGION, or add ?region= to the cache's URL")
+        }
+        (_, None) if said.contains("no providers in chain") || said.contains("credentials") => {
+            Error::new(Fault::Denied, format!("cannot {doing} in the bucket {bucket}: there are no AWS credentials"))
+                .hint("give the job a role, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+        }
         (_, None) => at(match error {
             SdkError::TimeoutError(_) | SdkError::DispatchFailure(_) | SdkError::ResponseError(_) => Fault::Unreachable,
             _ => Fault::Other,
         }),
     }
+}
+
+/// The last of an error's causes: what the SDK puts around it says nothing to a user.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    last.to_string()
 }
 
 /// By how many minutes, as the answer's own date tells.

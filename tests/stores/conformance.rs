@@ -1,14 +1,13 @@
 //! What every store has to do: one suite, run over each.
 
 use async_trait::async_trait;
+use hakobi::domain::Digest;
+use hakobi::store::{Name, Store};
+use hakobi::transfer::{BlobSource, ByteStream, BytesSource, Identity};
 use tokio::io::AsyncReadExt;
 
-use super::{Name, Store};
-use crate::domain::Digest;
-use crate::transfer::{BlobSource, ByteStream, BytesSource, Identity};
-
 /// A source that breaks off after a few bytes.
-pub(super) struct Broken;
+pub struct Broken;
 
 #[async_trait]
 impl BlobSource for Broken {
@@ -36,7 +35,7 @@ async fn bytes(store: &dyn Store, name: &Name, range: std::ops::Range<u64>) -> O
 }
 
 /// Runs the suite over an empty store.
-pub(super) async fn holds(store: &dyn Store) {
+pub async fn holds(store: &dyn Store) {
     let blob = Name::blob(&Digest::of(b"0123456789"));
     // Nothing is a miss, not a fault; neither is taking away what is not there.
     assert_eq!(store.size(&blob).await.expect("an answer"), None);

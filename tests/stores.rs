@@ -1,0 +1,121 @@
+//! Every store does the same: one suite over memory, a directory and S3, and what each has of its own.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "stores/conformance.rs"]
+mod conformance;
+mod support;
+
+use std::sync::Arc;
+
+use hakobi::aws::AwsSource;
+use hakobi::domain::Digest;
+use hakobi::settings::S3Settings;
+use hakobi::store::{Blobs, DirectoryStore, Fault, MemoryStore, Name, S3Store, Store};
+use hakobi::transfer::BytesSource;
+use support::s3::{ACCESS_KEY, BUCKET, S3Server, SECRET_KEY};
+use tokio::io::AsyncReadExt as _;
+
+fn settings(bucket: &str, prefix: &str) -> S3Settings {
+    S3Settings {
+        bucket: bucket.to_owned(),
+        prefix: prefix.to_owned(),
+        region: Some("eu-west-1".to_owned()),
+        ..S3Settings::default()
+    }
+}
+
+fn source(server: &S3Server, secret_key: &str) -> AwsSource {
+    AwsSource::Fixed { endpoint: server.endpoint(), access_key: ACCESS_KEY.to_owned(), secret_key: secret_key.to_owned() }
+}
+
+/// Bytes that no two parts of have in common.
+fn varied(size: usize) -> Vec<u8> {
+    (0..size as u64 / 8).flat_map(|number| number.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes()).collect()
+}
+
+#[tokio::test]
+async fn memory() {
+    conformance::holds(&MemoryStore::default()).await;
+}
+
+#[tokio::test]
+async fn a_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    conformance::holds(&DirectoryStore::new(directory.path().join("made/with/the/first"))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_with_and_without_a_prefix() {
+    let server = S3Server::start();
+    conformance::holds(&S3Store::open(settings(BUCKET, "team/app"), &source(&server, SECRET_KEY)).await).await;
+    let server = S3Server::start();
+    conformance::holds(&S3Store::open(settings(BUCKET, ""), &source(&server, SECRET_KEY)).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_blob_goes_in_parts_and_comes_in_ranges() {
+    let server = S3Server::start();
+    let store: Arc<dyn Store> = Arc::new(S3Store::open(settings(BUCKET, "p"), &source(&server, SECRET_KEY)).await);
+    let blobs = Blobs::new(store);
+    let bytes = varied(37 << 20);
+    let blob = BytesSource::new(bytes.clone().into());
+    assert!(blobs.keep(&blob).await.unwrap());
+    assert!(!blobs.keep(&blob).await.unwrap());
+    let digest = Digest::of(&bytes);
+    for offset in [0, 1, 5 << 20, (37 << 20) - 1] {
+        let mut out = Vec::new();
+        blobs.open(&digest, None, offset).await.unwrap().unwrap().read_to_end(&mut out).await.unwrap();
+        assert!(out == bytes[usize::try_from(offset).unwrap()..], "from {offset}");
+    }
+    assert!(server.connections() > 3, "ranges come side by side");
+    // Several streams share what may be read ahead, and none waits for another that nobody reads.
+    let mut streams = Vec::new();
+    for _ in 0..6 {
+        streams.push(blobs.open(&digest, Some(37 << 20), 0).await.unwrap().unwrap());
+    }
+    for mut stream in streams.into_iter().rev() {
+        let mut out = Vec::new();
+        stream.read_to_end(&mut out).await.unwrap();
+        assert!(out == bytes);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn faults_of_s3_name_their_cause() {
+    let server = S3Server::start();
+    let name = Name::format();
+    let wrong = S3Store::open(settings(BUCKET, ""), &source(&server, "another")).await;
+    let error = wrong.size(&name).await.unwrap_err();
+    assert_eq!(error.fault(), Fault::Denied, "{error}");
+    let error = wrong.write(&name, &BytesSource::new("{}".into())).await.unwrap_err();
+    assert!(error.hint_text().is_some_and(|hint| hint.contains("credentials are wrong")), "{error} {:?}", error.hint_text());
+    let missing = S3Store::open(settings("nothing-here", ""), &source(&server, SECRET_KEY)).await;
+    let error = missing.list("").await.unwrap_err();
+    assert_eq!(error.fault(), Fault::Missing, "{error}");
+    assert!(error.to_string().contains("nothing-here"), "{error}");
+    let nobody = AwsSource::Fixed { endpoint: "http://127.0.0.1:9".into(), access_key: "x".into(), secret_key: "x".into() };
+    let nobody = S3Store::open(settings(BUCKET, ""), &nobody).await;
+    let error = nobody.size(&name).await.unwrap_err();
+    assert_eq!(error.fault(), Fault::Unreachable, "{error}");
+}
+
+#[tokio::test]
+async fn a_directory_that_is_a_file_is_a_fault() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let store = DirectoryStore::new(file.path().to_owned());
+    let written = store.write(&Name::format(), &BytesSource::new("{}".into())).await;
+    assert!(written.unwrap_err().to_string().contains("cannot write"));
+}
+
+#[tokio::test]
+async fn a_source_that_breaks_off_leaves_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = DirectoryStore::new(directory.path().to_owned());
+    let name = Name::reference("main", "app");
+    let error = store.write(&name, &conformance::Broken).await.unwrap_err();
+    assert_eq!(error.fault(), Fault::Other);
+    assert_eq!(store.list("").await.unwrap(), []);
+    let left = std::fs::read_dir(directory.path().join("refs/main")).unwrap().count();
+    assert_eq!(left, 0);
+}

@@ -1,0 +1,151 @@
+//! An S3 server in this process, as far as S3 goes: real signatures, multipart uploads, ranges and checksums.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use s3s::auth::SimpleAuth;
+use s3s::service::S3ServiceBuilder;
+use s3s_fs::FileSystem;
+use tempfile::TempDir;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+
+/// What the server lets in.
+pub const ACCESS_KEY: &str = "AKIAHAKOBITEST";
+pub const SECRET_KEY: &str = "not-a-secret";
+
+/// The bucket that is there.
+pub const BUCKET: &str = "cache";
+
+/// Ends with its objects.
+pub struct S3Server {
+    address: SocketAddr,
+    directory: TempDir,
+    connections: Arc<AtomicU64>,
+    _stop: tokio::sync::oneshot::Sender<()>,
+}
+
+impl S3Server {
+    pub fn start() -> Self {
+        Self::limited(None)
+    }
+
+    /// One whose connections each carry no more than this, in bytes a second: what S3's own do.
+    pub fn limited(rate: Option<u64>) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join(BUCKET)).unwrap();
+        let connections = Arc::new(AtomicU64::new(0));
+        let (root, counted) = (directory.path().to_owned(), Arc::clone(&connections));
+        let (address, told) = std::sync::mpsc::channel();
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                address.send(listener.local_addr().unwrap()).unwrap();
+                tokio::select! {
+                    () = serve(listener, &root, rate, counted) => {}
+                    _ = stopped => {}
+                }
+            });
+            runtime.shutdown_timeout(Duration::from_secs(1));
+        });
+        Self { address: told.recv().unwrap(), directory, connections, _stop: stop }
+    }
+
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// What a job's environment has to have for the SDK to find it.
+    pub fn variables(&self) -> [(&'static str, String); 5] {
+        [
+            ("AWS_ENDPOINT_URL_S3", self.endpoint()),
+            ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
+            ("AWS_REGION", "eu-west-1".to_owned()),
+            ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
+        ]
+    }
+
+    /// The objects of the bucket, as files.
+    pub fn objects(&self) -> PathBuf {
+        self.directory.path().join(BUCKET)
+    }
+
+    /// How many connections were made so far.
+    pub fn connections(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
+    }
+}
+
+/// Serves the buckets below a directory, for ever.
+pub async fn serve(listener: TcpListener, root: &Path, rate: Option<u64>, connections: Arc<AtomicU64>) {
+    let mut service = S3ServiceBuilder::new(FileSystem::new(root).unwrap());
+    service.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+    let service = service.build();
+    loop {
+        let Ok((stream, _)) = listener.accept().await else { continue };
+        let _ = stream.set_nodelay(true);
+        connections.fetch_add(1, Ordering::Relaxed);
+        let service = service.clone();
+        tokio::spawn(async move {
+            let stream = Limited { stream, rate, sent: 0, began: tokio::time::Instant::now(), pause: None };
+            let _ = Builder::new(TokioExecutor::new()).http1_only().serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
+
+/// A connection that sends no faster than it may.
+struct Limited {
+    stream: TcpStream,
+    rate: Option<u64>,
+    sent: u64,
+    began: tokio::time::Instant,
+    pause: Option<Pin<Box<tokio::time::Sleep>>>,
+}
+
+impl AsyncRead for Limited {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Limited {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        let Some(rate) = self.rate else { return Pin::new(&mut self.stream).poll_write(cx, bytes) };
+        if let Some(pause) = &mut self.pause {
+            std::task::ready!(pause.as_mut().poll(cx));
+            self.pause = None;
+        }
+        let part = bytes.len().min(64 << 10);
+        let written = std::task::ready!(Pin::new(&mut self.stream).poll_write(cx, &bytes[..part]))?;
+        self.sent += written as u64;
+        #[allow(clippy::cast_precision_loss)]
+        let due = self.began + Duration::from_secs_f64(self.sent as f64 / rate as f64);
+        let now = tokio::time::Instant::now();
+        // An idle connection saves nothing up.
+        if due + Duration::from_millis(50) < now {
+            self.began = now;
+            self.sent = 0;
+        } else if due > now {
+            self.pause = Some(Box::pin(tokio::time::sleep_until(due)));
+        }
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
