@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -19,16 +19,29 @@ use crate::transfer::{BlobSource, ByteStream};
 #[derive(Debug, Clone)]
 pub struct Blobs {
     store: Arc<dyn Store>,
-    damaged: watch::Sender<HashSet<Digest>>,
-    /// Kept by this run.
-    written: Arc<Mutex<HashSet<Digest>>>,
+    seen: watch::Sender<Seen>,
+}
+
+/// What a run has seen of a store's blobs.
+#[derive(Debug, Default)]
+struct Seen {
+    damaged: HashSet<Digest>,
+    /// Written by this run, and not found damaged since.
+    written: HashSet<Digest>,
+}
+
+impl Seen {
+    fn damaged(&mut self, digest: &Digest) {
+        self.written.remove(digest);
+        self.damaged.insert(digest.clone());
+    }
 }
 
 impl Blobs {
     /// Those of this store.
     #[must_use]
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, damaged: watch::Sender::default(), written: Arc::default() }
+        Self { store, seen: watch::Sender::default() }
     }
 
     /// The store itself.
@@ -40,17 +53,13 @@ impl Blobs {
     /// Blobs whose bytes were found to be others.
     #[must_use]
     pub fn damaged(&self) -> HashSet<Digest> {
-        self.damaged.borrow().clone()
+        self.seen.borrow().damaged.clone()
     }
 
     /// Waits until one is found.
     pub async fn found_damaged(&self) {
         // The sender is this object's own, so there is one as long as it is waited for.
-        let _ = self.damaged.subscribe().wait_for(|damaged| !damaged.is_empty()).await;
-    }
-
-    fn was_written(&self, digest: &Digest) -> bool {
-        self.written.lock().unwrap_or_else(PoisonError::into_inner).contains(digest)
+        let _ = self.seen.subscribe().wait_for(|seen| !seen.damaged.is_empty()).await;
     }
 
     /// The size of a blob that is kept, in bytes. Once one was found damaged, no other is believed in this run but what the run
@@ -59,7 +68,10 @@ impl Blobs {
     /// # Errors
     /// If the store cannot tell.
     pub async fn size(&self, digest: &Digest) -> Result<Option<u64>> {
-        let believed = self.damaged.borrow().is_empty() || self.was_written(digest);
+        let believed = {
+            let seen = self.seen.borrow();
+            seen.damaged.is_empty() || seen.written.contains(digest)
+        };
         if believed { self.store.size(&Name::blob(digest)).await } else { Ok(None) }
     }
 
@@ -78,7 +90,7 @@ impl Blobs {
             expected: digest.clone(),
             hasher: Some(Hasher::default()),
             left: size.unwrap_or(u64::MAX),
-            damaged: self.damaged.clone(),
+            seen: self.seen.clone(),
         })))
     }
 
@@ -89,7 +101,7 @@ impl Blobs {
     pub async fn read(&self, digest: &Digest, limit: u64) -> Result<Option<Bytes>> {
         let Some(bytes) = read_small(&*self.store, &Name::blob(digest), limit).await? else { return Ok(None) };
         if Digest::of(&bytes) != *digest {
-            self.damaged.send_modify(|all| _ = all.insert(digest.clone()));
+            self.seen.send_modify(|seen| seen.damaged(digest));
             return Err(damaged(digest));
         }
         Ok(Some(bytes))
@@ -107,7 +119,10 @@ impl Blobs {
             return Ok(false);
         }
         self.store.write(&Name::blob(&identity.digest), source).await?;
-        self.written.lock().unwrap_or_else(PoisonError::into_inner).insert(identity.digest);
+        self.seen.send_if_modified(|seen| {
+            seen.written.insert(identity.digest);
+            false
+        });
         Ok(true)
     }
 }
@@ -139,7 +154,7 @@ struct Verified {
     hasher: Option<Hasher>,
     /// Bytes that are still to come.
     left: u64,
-    damaged: watch::Sender<HashSet<Digest>>,
+    seen: watch::Sender<Seen>,
 }
 
 impl AsyncRead for Verified {
@@ -155,7 +170,7 @@ impl AsyncRead for Verified {
         let ended = self.left == 0 || at_end;
         if ended && self.hasher.take().is_some_and(|hasher| hasher.digest() != self.expected) {
             buffer.set_filled(before);
-            self.damaged.send_modify(|all| _ = all.insert(self.expected.clone()));
+            self.seen.send_modify(|seen| seen.damaged(&self.expected));
             return Poll::Ready(Err(io::Error::other(damaged(&self.expected))));
         }
         Poll::Ready(Ok(()))
