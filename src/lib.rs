@@ -5,9 +5,10 @@
 //! the image to [`endpoint`], where [`handover`] takes what is new and passes it on to [`push`] and its registries; [`save`]
 //! keeps every stage's cache for the next run; [`report`] shows it all, from [`event`]s.
 //!
-//! [`domain`] has the nouns, [`graph`] BuildKit's graph as a value, [`transfer`] streams of blobs, [`registry`] the
-//! distribution protocol and ECR. Imports point one way; `tests/architecture.rs` holds it.
+//! [`domain`] has the nouns, [`graph`] BuildKit's graph as a value, [`transfer`] streams of blobs, [`archive`] `docker save`'s
+//! tarballs, [`registry`] the distribution protocol and ECR. Imports point one way; `tests/architecture.rs` holds it.
 
+pub mod archive;
 pub mod aws;
 pub mod build;
 pub mod ci;

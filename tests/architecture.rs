@@ -28,6 +28,7 @@ const ROOMS: &[(&str, Imports)] = &[
     ("engine", Bottom(&["context", "transfer"])),
     ("registry", Bottom(&["transfer", "aws"])),
     ("store", Bottom(&["transfer", "aws"])),
+    ("archive", Bottom(&["transfer"])),
     ("endpoint", Bottom(&["transfer", "store", "registry"])),
     // Stages.
     ("build", Bottom(&["graph", "transfer", "context", "engine", "registry"])),

@@ -1,0 +1,122 @@
+//! Reading: one pass over the archive, layers handed on as they come, then the images that its records tell of.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use tokio::io::AsyncReadExt;
+
+use super::body::Body;
+use super::contents::{Contents, Item};
+use super::error::{Error, Result};
+use super::format::{self, Format};
+use super::images::{self, ArchivedImage};
+use super::tape::{Kind, Tape};
+use crate::domain::{Descriptor, DiffId, Digest};
+use crate::transfer::ByteStream;
+
+/// Largest JSON held, in bytes: configurations with inline cache are the large ones.
+const JSON_LIMIT: u64 = 16 << 20;
+
+/// A layer of an archive, as it comes: often before anything tells which image it is of, or whether it is of any.
+pub struct Layer {
+    /// The digest in the entry's name, where it has one: of `bytes`, and so in archives of Docker 25 and later with the
+    /// overlay2 store also the diff ID.
+    pub hint: Option<Digest>,
+    /// Of `bytes`.
+    pub size: u64,
+    /// What `bytes` are.
+    pub format: Format,
+    /// As they are in the archive. They end with an error where the archive breaks off or they are not those of `hint`. What
+    /// is left of them is passed over, and still verified, once [`Layers::layer`] has returned.
+    pub bytes: ByteStream,
+}
+
+/// What became of a layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// Of its uncompressed bytes, which must have been hashed if this is not known by the hint.
+    pub diff_id: DiffId,
+    /// The blob that is kept, or was there.
+    pub descriptor: Descriptor,
+}
+
+/// Where an archive's layers go.
+#[async_trait]
+pub trait Layers: Send {
+    /// Takes the next layer. One that the hint tells to be known need not be read. The same content may come more than once,
+    /// if under names that do not tell; and what comes may be of no image, which the images tell in the end.
+    async fn layer(&mut self, layer: Layer) -> std::io::Result<Kept>;
+}
+
+/// Reads an archive: a tar, or one in gzip or zstd, in any form that Docker, skopeo and buildx write.
+///
+/// # Errors
+/// If it breaks off, is damaged, is not an archive of images or has what none has; if an image's layers are not all there or
+/// not those of its configuration; if `layers` cannot keep one. What `layers` has kept until then is kept.
+pub async fn read(mut from: ByteStream, layers: &mut dyn Layers) -> Result<Vec<ArchivedImage>> {
+    let head = format::head(&mut from).await.map_err(Error::Read)?;
+    let Some(outer) = Format::of(&head) else {
+        return Err(Error::malformed(format!("this is no archive of images: it is {}", format::other(&head))));
+    };
+    let mut tape = Tape::new(outer.decompress(format::with_head(head, from)));
+    let mut contents = Contents::default();
+    while let Some(entry) = tape.next().await? {
+        let item = match entry.kind {
+            Kind::Link(to) => Item::Link(to),
+            Kind::File(body) => {
+                // The same blob again: it is passed over.
+                if body.digest.is_some() && matches!(contents.at(&entry.path), Some(Item::Layer(_) | Item::Json(_))) {
+                    continue;
+                }
+                let read = file(&entry.path, body, layers).await;
+                // Whatever came of it: bytes that were not right are told as such.
+                if let Some(fault) = tape.fault() {
+                    return Err(fault);
+                }
+                read?
+            }
+        };
+        contents.add(entry.path, item)?;
+    }
+    tape.finish().await?;
+    images::assemble(&contents, layers).await
+}
+
+/// What a file of the archive is.
+async fn file(path: &str, mut body: Body, layers: &mut dyn Layers) -> Result<Item> {
+    if body.size == 0 {
+        return Ok(Item::Empty);
+    }
+    let (size, hint) = (body.size, body.digest.clone());
+    let head = format::head(&mut body).await.map_err(Error::Read)?;
+    if let Some(format) = Format::of(&head) {
+        let layer = Layer { hint, size, format, bytes: format::with_head(head, body) };
+        let kept = layers.layer(layer).await.map_err(|error| Error::Keep { path: path.to_owned(), error })?;
+        return Ok(Item::Layer(Box::new(kept)));
+    }
+    if !matches!(head.trim_ascii_start(), [b'{' | b'[', ..]) {
+        return Ok(Item::Other(format::other(&head).to_owned()));
+    }
+    if size > JSON_LIMIT {
+        return Ok(Item::Other(format!("{size} bytes of JSON; {JSON_LIMIT} at most are taken")));
+    }
+    let mut bytes = head;
+    body.read_to_end(&mut bytes).await.map_err(Error::Read)?;
+    Ok(if is_record(path, &bytes) { Item::Json(Bytes::from(bytes)) } else { Item::Other("other JSON".to_owned()) })
+}
+
+/// Whether this is a manifest, an index or a configuration. Attestations are not, and may be many.
+fn is_record(path: &str, json: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Head {
+        rootfs: Option<IgnoredAny>,
+        layers: Option<IgnoredAny>,
+        manifests: Option<IgnoredAny>,
+    }
+    if path == images::MANIFEST || path == images::INDEX {
+        return true;
+    }
+    let head: Option<Head> = serde_json::from_slice(json).ok();
+    head.is_some_and(|head| head.rootfs.is_some() || head.layers.is_some() || head.manifests.is_some())
+}
