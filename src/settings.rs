@@ -46,6 +46,18 @@ pub struct DaemonTls {
     pub skip_verify: bool,
 }
 
+/// How layers go to the daemon and come from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Transport {
+    /// Through the loopback registry where the daemon can reach it, which is tried.
+    #[default]
+    Auto,
+    /// Through the loopback registry.
+    Registry,
+    /// Into the daemon through the build session and `docker load`, out of it through `docker save`.
+    Archive,
+}
+
 /// How registries are reached.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RegistrySettings {
@@ -338,6 +350,8 @@ pub struct Settings {
     pub color: bool,
     /// The daemon.
     pub daemon: DaemonEndpoint,
+    /// How layers go to the daemon and come from it.
+    pub transport: Transport,
     /// Registries.
     pub registries: RegistrySettings,
     /// Things worth telling before work starts: `DOCKER_BUILDKIT=0` was given, a flag does nothing.

@@ -33,7 +33,7 @@ const ROOMS: &[(&str, Imports)] = &[
     // Stages.
     ("build", Bottom(&["graph", "transfer", "context", "engine", "registry"])),
     ("push", Bottom(&["transfer", "registry", "endpoint"])),
-    ("handover", Bottom(&["transfer", "registry", "endpoint", "push"])),
+    ("handover", Bottom(&["transfer", "registry", "archive", "endpoint", "push"])),
     ("save", Bottom(&["graph", "transfer", "engine", "registry", "endpoint", "push", "handover"])),
     // Their order.
     ("pipeline", All),

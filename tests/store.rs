@@ -43,14 +43,15 @@ fn run(engine: &Engine, machine: &Machine, more: &[&str]) -> Value {
     machine.report("report.json")
 }
 
-fn the_store_alone_is_enough(name: &'static str) {
+fn the_store_alone_is_enough(name: &'static str, transport: &str) {
     let engine = Engine::lock(name);
     let machine = Machine::with(&engine.host());
     two_stages(&machine);
     let image = unique("store");
-    let arguments = ["-t", &image, "--cache", "../cache", "--cache-scope", "main"];
+    let arguments = ["-t", &image, "--cache", "../cache", "--cache-scope", "main", "--transport", transport];
 
     let cold = run(&engine, &machine, &arguments);
+    assert_eq!(cold["engine"]["transport"], transport);
     assert_eq!(cold["tier"], "cold");
     assert_eq!(cold["cache"]["scope"], "main");
     assert_eq!(cold["layers"]["restored"], 0);
@@ -74,7 +75,7 @@ fn the_store_alone_is_enough(name: &'static str) {
         assert_eq!(engine.docker(&["run", "--rm", &image]).trim(), changed.trim());
     }
     // Another branch reads main's and writes its own; nothing of main's moves.
-    let branch = ["-t", &image, "--cache", "../cache", "--cache-scope", "feature/x", "--cache-fallback", "main"];
+    let branch = [&arguments[..5], &["feature/x", "--cache-fallback", "main", "--transport", transport]].concat();
     let report = run(&engine, &machine, &branch);
     assert_eq!(steps(&report, "miss"), [""; 0]);
     // One that may only read leaves everything as it is.
@@ -89,21 +90,36 @@ fn the_store_alone_is_enough(name: &'static str) {
 
 #[test]
 fn a_store_on_docker_20() {
-    the_store_alone_is_enough(D20);
+    the_store_alone_is_enough(D20, "registry");
+}
+
+#[test]
+fn a_store_on_docker_20_by_archives() {
+    the_store_alone_is_enough(D20, "archive");
 }
 
 #[test]
 fn a_store_on_docker_28() {
-    the_store_alone_is_enough(D28);
+    the_store_alone_is_enough(D28, "registry");
+}
+
+#[test]
+fn a_store_on_docker_28_by_archives() {
+    the_store_alone_is_enough(D28, "archive");
 }
 
 #[test]
 fn a_store_on_the_containerd_store() {
-    the_store_alone_is_enough(C28);
+    the_store_alone_is_enough(C28, "registry");
+}
+
+#[test]
+fn a_store_on_the_containerd_store_by_archives() {
+    the_store_alone_is_enough(C28, "archive");
 }
 
 /// S3 and a registry at once, and a push from the store where the registry has lost everything.
-fn s3_and_a_registry(name: &'static str) {
+fn s3_and_a_registry(name: &'static str, transport: &str) {
     let server = S3Server::start();
     let engine = Engine::lock(name);
     let machine = server.variables().iter().fold(Machine::with(&engine.host()), |machine, (key, value)| machine.set(key, value));
@@ -111,7 +127,7 @@ fn s3_and_a_registry(name: &'static str) {
     let open = part("HAKOBI_TEST_REGISTRY_OPEN");
     let (image, other) = (format!("{open}/{}:1", unique("s3")), format!("{open}/{}:1", unique("s3-other")));
     let cache = format!("s3://{BUCKET}/team?storage-class=standard");
-    let arguments = ["-t", &image, "--push", "--cache", &cache, "--cache-scope", "main"];
+    let arguments = ["-t", &image, "--push", "--cache", &cache, "--cache-scope", "main", "--transport", transport];
 
     let cold = run(&engine, &machine, &arguments);
     assert_eq!(cold["cache"]["url"], *cache);
@@ -123,7 +139,7 @@ fn s3_and_a_registry(name: &'static str) {
     assert_eq!(unchanged["images"][0]["digest"], digest, "nothing changed, so the digest stays");
 
     // Another repository gets every layer from the store.
-    let elsewhere = run(&engine, &machine, &["-t", &other, "-t", &image, "--push", "--cache", &cache, "--cache-scope", "main"]);
+    let elsewhere = run(&engine, &machine, &[&["-t", &other], &arguments[..]].concat());
     assert_eq!(elsewhere["cache"]["warnings"], serde_json::json!([]));
     machine.write("src.txt", "two\n");
     let changed = run(&engine, &machine, &arguments);
@@ -134,17 +150,32 @@ fn s3_and_a_registry(name: &'static str) {
 
 #[test]
 fn s3_and_a_registry_on_docker_20() {
-    s3_and_a_registry(D20);
+    s3_and_a_registry(D20, "registry");
+}
+
+#[test]
+fn s3_and_a_registry_on_docker_20_by_archives() {
+    s3_and_a_registry(D20, "archive");
 }
 
 #[test]
 fn s3_and_a_registry_on_docker_28() {
-    s3_and_a_registry(D28);
+    s3_and_a_registry(D28, "registry");
+}
+
+#[test]
+fn s3_and_a_registry_on_docker_28_by_archives() {
+    s3_and_a_registry(D28, "archive");
 }
 
 #[test]
 fn s3_and_a_registry_on_the_containerd_store() {
-    s3_and_a_registry(C28);
+    s3_and_a_registry(C28, "registry");
+}
+
+#[test]
+fn s3_and_a_registry_on_the_containerd_store_by_archives() {
+    s3_and_a_registry(C28, "archive");
 }
 
 /// Every fault of the store is a warning and a colder build; what is built is right, and the next run mends it.

@@ -2,7 +2,7 @@
 
 use clap::{Arg, Command};
 
-use super::command::{progress, pushes, registries};
+use super::command::{progress, pushes, registries, transport};
 use super::given::{choice, list, switch, text};
 
 const SOURCE: &str = "What is built";
@@ -92,6 +92,8 @@ fn cache() -> Vec<Arg> {
             "What may be done with the cache [default: read-write]",
         ),
         switch("cache-required", "A fault of the cache fails the run, with exit code 4"),
+        transport(),
+        choice("strategy", "WHO", &["daemon"], "Who decides which steps are cached: `daemon` is BuildKit [default: daemon]"),
         text("cache-repository", "REF", "Where cached stages are kept in a registry [default: beside the image]"),
         switch("no-cache", "Build every step"),
         list("no-cache-filter", "STAGE", "Build every step of these stages (several)"),

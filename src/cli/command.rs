@@ -49,6 +49,7 @@ fn push() -> Command {
                 .action(ArgAction::Append),
         )
         .arg(text("report", "FILE", "Write a report in JSON"))
+        .arg(transport())
         .args(progress())
         .args(pushes())
         .args(registries())
@@ -123,6 +124,17 @@ pub fn pushes() -> Vec<Arg> {
         text("compression", "KIND[:LEVEL]", "Of layers that hakobi compresses: gzip[:1-9] or zstd[:1-22] [default: gzip:6]")
             .help_heading(REGISTRIES),
     ]
+}
+
+/// How layers go to the daemon and come from it.
+pub fn transport() -> Arg {
+    choice(
+        "transport",
+        "WAY",
+        &["auto", "registry", "archive"],
+        "Of layers to and from the daemon: through a registry on 127.0.0.1, or as archives where it cannot reach this host \
+         [default: auto, which tries]",
+    )
 }
 
 /// How registries are reached.

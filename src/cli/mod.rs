@@ -34,7 +34,7 @@ use self::docker_config::DockerConfig;
 pub use self::environment::Environment;
 use self::given::Given;
 use crate::error::{Error, Result};
-use crate::settings::{Command, DaemonEndpoint, ProgressMode, RegistrySettings, Settings};
+use crate::settings::{Command, DaemonEndpoint, ProgressMode, RegistrySettings, Settings, Transport};
 
 /// Why there are no settings to run with.
 #[derive(Debug)]
@@ -113,7 +113,16 @@ fn resolve(name: &str, matches: &ArgMatches, environment: &Environment) -> Resul
         "promote" => others::promote(given, environment)?,
         _ => others::login(given)?,
     };
-    Ok(Settings { progress, color: environment.color(environment.stderr_is_terminal), daemon, registries, warnings, command })
+    let color = environment.color(environment.stderr_is_terminal);
+    Ok(Settings { progress, color, daemon, transport: transport(given), registries, warnings, command })
+}
+
+fn transport(given: Given<'_>) -> Transport {
+    match given.text("transport").as_deref() {
+        Some("registry") => Transport::Registry,
+        Some("archive") => Transport::Archive,
+        _ => Transport::Auto,
+    }
 }
 
 fn default_daemon() -> DaemonEndpoint {
@@ -125,6 +134,7 @@ fn without_daemon(command: Command, environment: &Environment) -> Settings {
         progress: ProgressMode::Quiet,
         color: false,
         daemon: default_daemon(),
+        transport: Transport::Auto,
         registries: RegistrySettings { docker_config: environment.docker_config(), ..RegistrySettings::default() },
         warnings: Vec::new(),
         command,

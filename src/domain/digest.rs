@@ -85,6 +85,14 @@ sha256_newtype! {
     DiffId
 }
 
+impl Digest {
+    /// The same hash as a diff ID: of a blob that is not compressed.
+    #[must_use]
+    pub fn of_uncompressed(&self) -> DiffId {
+        DiffId(self.0)
+    }
+}
+
 /// Hashes bytes as they pass.
 #[derive(Clone, Default)]
 pub struct Hasher(Sha256);

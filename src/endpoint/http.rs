@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
@@ -27,14 +28,22 @@ pub(super) struct Handler {
     receiver: Option<Arc<dyn Receiver>>,
     directory: PathBuf,
     uploads: Uploads,
+    /// Whether someone who knows the word has asked anything.
+    reached: Arc<AtomicBool>,
 }
 
 /// An error in the protocol's words.
 pub(super) struct Refusal(pub(super) StatusCode, pub(super) &'static str, pub(super) String);
 
 impl Handler {
-    pub(super) fn new(word: String, shelves: Shelves, receiver: Option<Arc<dyn Receiver>>, directory: PathBuf) -> Self {
-        Self { word, shelves, receiver, directory, uploads: Uploads::default() }
+    pub(super) fn new(
+        word: String,
+        shelves: Shelves,
+        receiver: Option<Arc<dyn Receiver>>,
+        directory: PathBuf,
+        reached: Arc<AtomicBool>,
+    ) -> Self {
+        Self { word, shelves, receiver, directory, uploads: Uploads::default(), reached }
     }
 
     fn receiver(&self) -> Result<&dyn Receiver, Refusal> {
@@ -65,6 +74,7 @@ impl Handler {
         let rest =
             path.strip_prefix("/v2/").and_then(|rest| rest.strip_prefix(&*self.word)).and_then(|rest| rest.strip_prefix('/'));
         let parts: Vec<&str> = rest.ok_or_else(not_found)?.split('/').collect();
+        self.reached.store(true, Ordering::Relaxed);
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
         match (request.method().clone(), &parts[..]) {
             (_, [name @ .., "blobs", digest]) if reads && self.shelves.has(&name.join("/")) => {

@@ -11,5 +11,6 @@ mod server;
 mod shelf;
 mod uploads;
 
+pub use pull::Served;
 pub use server::{Address, Endpoint, Receiver};
 pub use shelf::Shelf;

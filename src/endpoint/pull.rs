@@ -22,10 +22,11 @@ const PART: usize = 128 << 10;
 
 /// What went out, by blob.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Served(Arc<Mutex<BTreeMap<Digest, u64>>>);
+pub struct Served(Arc<Mutex<BTreeMap<Digest, u64>>>);
 
 impl Served {
-    fn add(&self, digest: &Digest, bytes: u64) {
+    /// So many bytes of a blob went out.
+    pub fn add(&self, digest: &Digest, bytes: u64) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(digest.clone()).or_default() += bytes;
     }
 

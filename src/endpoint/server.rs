@@ -5,6 +5,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use hyper::service::service_fn;
@@ -46,6 +47,7 @@ pub struct Endpoint {
     address: SocketAddr,
     word: String,
     served: Served,
+    reached: Arc<AtomicBool>,
     task: JoinHandle<()>,
 }
 
@@ -72,8 +74,9 @@ impl Address {
     pub fn serve(self, shelves: Vec<Shelf>, receiver: Option<Arc<dyn Receiver>>, directory: PathBuf) -> Endpoint {
         let Self { listener, address, word } = self;
         let served = Served::default();
+        let reached = Arc::new(AtomicBool::new(false));
         let shelves = Shelves::new(&word, shelves, served.clone());
-        let handler = Arc::new(Handler::new(word.clone(), shelves, receiver, directory));
+        let handler = Arc::new(Handler::new(word.clone(), shelves, receiver, directory, Arc::clone(&reached)));
         let task = tokio::spawn(async move {
             // Connections end with the set, and the set with this task.
             let mut connections = JoinSet::new();
@@ -90,7 +93,7 @@ impl Address {
                 while connections.try_join_next().is_some() {}
             }
         });
-        Endpoint { address, word, served, task }
+        Endpoint { address, word, served, reached, task }
     }
 }
 
@@ -105,6 +108,18 @@ impl Endpoint {
     /// If there is no port to be had.
     pub async fn start(receiver: Arc<dyn Receiver>, directory: PathBuf) -> io::Result<Self> {
         Ok(Address::bind().await?.serve(Vec::new(), Some(receiver), directory))
+    }
+
+    /// Whether someone who knows its word has asked anything.
+    #[must_use]
+    pub fn was_reached(&self) -> bool {
+        self.reached.load(Ordering::Relaxed)
+    }
+
+    /// Counts what goes out another way.
+    #[must_use]
+    pub fn tally(&self) -> Served {
+        self.served.clone()
     }
 
     /// The blobs that were pulled from here, with the bytes that went out.

@@ -1,20 +1,24 @@
 //! The daemon's REST API, over our own dialling.
 
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
-use bollard::query_parameters::{PushImageOptions, RemoveImageOptions, TagImageOptions};
+use bollard::query_parameters::{ImportImageOptions, PushImageOptions, RemoveImageOptions, TagImageOptions};
 use bollard::{API_DEFAULT_VERSION, BollardRequest};
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use http::Uri;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::io::{ReaderStream, StreamReader};
 
 use super::dial::{Dialer, Stream};
 use crate::domain::ImageRef;
 use crate::error::{Error, Result};
+use crate::transfer::ByteStream;
 
 /// Seconds until the daemon's first answer to a request. Generous: a busy overlay2 daemon answers an inspection late.
 const ANSWER_SECONDS: u64 = 300;
@@ -150,6 +154,64 @@ impl Docker {
         let pushed = self.push(name).await;
         let untagged = borrowed.give_back().await;
         pushed.and(untagged)
+    }
+
+    /// Has the daemon save an image under a name of our own, and takes that name away whatever comes of it. `take` gets the
+    /// archive while it is written.
+    ///
+    /// # Errors
+    /// Those of `take`, or if the name cannot be taken away.
+    pub async fn save_and_untag<T>(&self, name: &ImageRef, take: impl AsyncFnOnce(ByteStream) -> Result<T>) -> Result<T> {
+        let borrowed = BorrowedName { docker: Some(self.clone()), name: name.clone() };
+        let taken = take(self.saved(vec![name.to_string()])).await;
+        let untagged = borrowed.give_back().await;
+        taken.and_then(|taken| untagged.map(|()| taken))
+    }
+
+    /// An archive of images of the daemon, while it is written (`docker save`).
+    fn saved(&self, names: Vec<String>) -> ByteStream {
+        let api = self.api.clone();
+        let (sender, receiver) = tokio::sync::mpsc::channel(4);
+        tokio::spawn(async move {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            let mut parts = std::pin::pin!(api.export_images(&names));
+            while let Some(part) = parts.next().await {
+                if sender.send(part.map_err(std::io::Error::other)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Box::pin(StreamReader::new(ReceiverStream::new(receiver)))
+    }
+
+    /// Whether the daemon can ask the registry in this name: what it answers does not matter, but that it got through.
+    pub async fn ask_registry(&self, name: &ImageRef) {
+        let _ = self.api.inspect_registry_image(&name.to_string(), None).await;
+    }
+
+    /// Loads an archive of images (`docker load`).
+    ///
+    /// # Errors
+    /// With the daemon's words, or with those of the archive where it breaks off.
+    pub async fn load(&self, archive: ByteStream) -> Result<()> {
+        let fault = Arc::new(Mutex::new(None));
+        let told = Arc::clone(&fault);
+        let parts = ReaderStream::with_capacity(archive, 256 << 10).inspect_err(move |error| {
+            *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+        });
+        let options = ImportImageOptions { quiet: true, ..ImportImageOptions::default() };
+        let mut messages = std::pin::pin!(self.api.import_image_stream(options, parts, None));
+        while let Some(message) = messages.next().await {
+            let failed = match message {
+                Ok(message) => message.error_detail.map(|detail| detail.message.unwrap_or_default()),
+                Err(error) => Some(error.to_string()),
+            };
+            if let Some(failed) = failed {
+                let ours = fault.lock().unwrap_or_else(PoisonError::into_inner).take();
+                return Err(Error::build(format!("the daemon cannot load the image: {}", ours.unwrap_or(failed))));
+            }
+        }
+        Ok(())
     }
 
     /// Has the daemon push an image to the registry in its name, without credentials.

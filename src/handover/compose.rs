@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use tokio::io::AsyncReadExt;
 
+use super::archived::TAG;
 use super::intake::{Inner, Intake};
 use super::transcode::{self, Format};
 use crate::domain::{Descriptor, DiffId, Digest, ImageConfig, Platform, RawManifest, media_type};
@@ -41,7 +42,7 @@ impl Intake {
     pub async fn compose(&self, name: &str, annotations: &BTreeMap<String, String>) -> Result<Vec<Composed>> {
         let inner = self.inner();
         let manifests = inner.state().manifests.get(name).cloned().unwrap_or_default();
-        let top = manifests.get("image").ok_or_else(|| Error::push("the daemon handed over no manifest"))?;
+        let top = manifests.get(TAG).ok_or_else(|| Error::push("the daemon handed over no manifest"))?;
         if !top.is_index() {
             return Ok(vec![Box::pin(image(inner, top, annotations)).await?]);
         }
@@ -118,7 +119,13 @@ async fn settle(inner: &Inner, layer: &Descriptor, diff_id: &DiffId) -> Result<D
 }
 
 async fn config(inner: &Inner, digest: &Digest) -> Result<Bytes> {
-    let blob = inner.state().blobs.get(digest).cloned();
+    let (archived, blob) = {
+        let state = inner.state();
+        (state.configs.get(digest).cloned(), state.blobs.get(digest).cloned())
+    };
+    if let Some(config) = archived {
+        return Ok(config);
+    }
     let Some(blob) = blob else { return Box::pin(inner.read(digest, CONFIG_LIMIT)).await };
     if blob.identity.size > CONFIG_LIMIT {
         return Err(Error::push(format!(

@@ -1,7 +1,7 @@
 //! The endpoint's receiver: answers what need not be sent, and passes on what comes, to registries and store in one pass.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -38,6 +38,8 @@ pub(super) struct State {
     pub(super) known: Known,
     /// Blobs that arrived.
     pub(super) blobs: HashMap<Digest, Blob>,
+    /// Configurations that came in an archive.
+    pub(super) configs: HashMap<Digest, Bytes>,
     /// What a blob goes on as, by its spool, from before its digest is known.
     forwarded: HashMap<u64, Arc<dyn BlobSource>>,
     /// By the image's name, then by tag or digest.
@@ -69,6 +71,11 @@ impl Intake {
 }
 
 impl Inner {
+    /// Where blobs on their way lie.
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -54,6 +54,7 @@ pub struct KnownImage {
 pub struct Known {
     by_digest: HashMap<Digest, (Descriptor, Repository)>,
     by_diff_id: HashMap<DiffId, (Descriptor, Repository)>,
+    diff_ids: HashMap<Digest, DiffId>,
 }
 
 impl KnownImage {
@@ -82,6 +83,7 @@ impl Known {
             let known = || (Descriptor { annotations: BTreeMap::new(), platform: None, ..layer.clone() }, repository.clone());
             self.by_digest.entry(layer.digest.clone()).or_insert_with(known);
             self.by_diff_id.entry(diff_id.clone()).or_insert_with(known);
+            self.diff_ids.entry(layer.digest.clone()).or_insert_with(|| diff_id.clone());
         }
     }
 
@@ -95,6 +97,12 @@ impl Known {
     #[must_use]
     pub fn blob(&self, digest: &Digest) -> Option<&(Descriptor, Repository)> {
         self.by_digest.get(digest)
+    }
+
+    /// What the layer that is this blob is uncompressed.
+    #[must_use]
+    pub fn diff_id(&self, digest: &Digest) -> Option<&DiffId> {
+        self.diff_ids.get(digest)
     }
 
     /// The layer that has this content.

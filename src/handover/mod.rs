@@ -4,6 +4,7 @@
 //! [`Known`] is what registries are known to hold already, [`Intake`] the endpoint's receiver, [`Composed`] the image that
 //! will be put: the daemon's, with the layers that a registry had kept as they are there.
 
+mod archived;
 mod compose;
 mod intake;
 mod known;

@@ -8,6 +8,7 @@ use tokio::io::AsyncRead;
 
 use super::cache::Store;
 use super::release::{Release, Released};
+use super::transport::Way;
 use super::{call, outputs};
 use crate::build::{Compiled, Failed, Input, SessionCredentials, failure, frontend_options, is_passing};
 use crate::domain::{Descriptor, Digest, ImageRef, Platform};
@@ -23,7 +24,7 @@ use crate::registry::Registries;
 use crate::report::{
     ImageReport, LayerCounts, Metadata, Outcome, RunReport, StrategyUsed, TagReport, remove_iid_file, write_iid_file,
 };
-use crate::save::Executed;
+use crate::save::{Executed, Exit};
 use crate::settings::{BuildSettings, CacheFrom, ContextSource, DockerfileSource, Settings};
 
 /// The frontend's option that names caches.
@@ -98,8 +99,11 @@ pub async fn build(
         }
         _ => None,
     };
-    built.report.engine = super::engine_report(&info, build.push);
-    let run = Run { settings, build, events, registries, docker, buildkit, info, tags, store };
+    let moves = build.call == "build" && (build.push || store.is_some());
+    let way = if moves { Some(Way::choose(settings.transport, &docker).await?) } else { None };
+    built.report.engine = super::engine_report(&info, way);
+    let way = way.unwrap_or(Way::Registry);
+    let run = Run { settings, build, events, registries, docker, buildkit, info, way, tags, store };
     run.run(&mut built, stdin).await?;
     built.report.outcome = Outcome::Success;
     built.report.seconds.total = began.elapsed().as_secs_f64();
@@ -114,6 +118,8 @@ pub(super) struct Run<'a> {
     pub(super) docker: Docker,
     pub(super) buildkit: BuildKit,
     pub(super) info: EngineInfo,
+    /// How layers go to the daemon and come from it.
+    pub(super) way: Way,
     /// What is pushed, or what the image is called in the daemon.
     pub(super) tags: Vec<ImageRef>,
     /// The store.
@@ -137,6 +143,7 @@ impl Run<'_> {
             ssh: SshAgents::open(&build.ssh).await?,
             uploads: std::mem::take(&mut input.uploads),
             outputs: sinks.clone(),
+            contents: self.contents(),
         };
         let session = Session::start(&self.buildkit, parts, self.events).await?;
         if build.call != "build" {
@@ -172,8 +179,7 @@ impl Run<'_> {
             let at = Instant::now();
             // The image came out of the daemon under a name of our own, which goes whatever comes of the push.
             let steps = graph.as_ref().map(|graph| graph.chain(graph.result())).unwrap_or_default();
-            let by = Some(&self.docker).filter(|_| !self.goes_straight());
-            let done = release.push(by, self.annotations(), &cache.before(), inline, &steps).await?;
+            let done = release.push(&self.docker, self.exit(), self.annotations(), &cache.before(), inline, &steps).await?;
             built.report.seconds.push = at.elapsed().as_secs_f64();
             if let Some(graph) = graph.as_ref().filter(|_| inline) {
                 let at = Instant::now();
@@ -223,7 +229,7 @@ impl Run<'_> {
             names.extend(self.tags.iter().map(ToString::to_string));
         }
         match release.map(Release::reference) {
-            Some(reference) if self.goes_straight() => exports.push(Export::to_registry(&reference)),
+            Some(reference) if self.exit() == Exit::Straight => exports.push(Export::to_registry(&reference)),
             Some(reference) => {
                 names.push(reference.to_string());
                 exports.push(Export::into_daemon(&names));
@@ -248,9 +254,9 @@ impl Run<'_> {
         Ok((exports, files))
     }
 
-    /// Whether BuildKit pushes the image itself. An image that is wanted in the daemon too goes by there.
-    fn goes_straight(&self) -> bool {
-        self.info.store == StoreKind::Containerd && !self.build.load
+    /// How the image comes out of the daemon.
+    fn exit(&self) -> Exit {
+        self.way.exit(&self.info, self.build.load)
     }
 
     async fn solve(

@@ -6,8 +6,9 @@ use super::CacheFaults;
 use super::build::{Built, Run, SEVERAL_EXPORTS_API};
 use super::kept::Kept;
 use super::release::{Release, Released};
+use super::transport::Way;
 use crate::domain::{Digest, ImageRef};
-use crate::engine::buildkit::{CacheOption, Session};
+use crate::engine::buildkit::{CacheOption, ContentSources, Session};
 use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::graph::Graph;
@@ -143,6 +144,9 @@ impl Run<'_> {
                 Ok(stages) if stages.images.is_empty() => {}
                 Ok(stages) => {
                     self.import_latest(&mut cache.from_store, &reference, &[], &stages);
+                    if self.way == Way::Archive {
+                        cache.from_store.iter_mut().for_each(through_session);
+                    }
                     cache.kept = stages.images;
                     cache.own = place == 0;
                     return Ok(());
@@ -230,6 +234,14 @@ impl Run<'_> {
         CacheOption { kind: "registry".to_owned(), attributes }
     }
 
+    /// What the daemon reads of the store through the session.
+    pub(super) fn contents(&self) -> ContentSources {
+        match self.kept() {
+            Some((kept, _)) if self.way == Way::Archive => kept.contents(),
+            _ => ContentSources::default(),
+        }
+    }
+
     /// Waits until a layer of the store turns out to be damaged: for ever, where there is no store.
     pub(super) async fn store_damaged(&self) {
         match self.kept() {
@@ -256,4 +268,11 @@ impl Run<'_> {
         };
         faults.tell("is not used, and the build begins again without it", &why, hint)
     }
+}
+
+/// Has an image of the store imported through the session. The name of the content store is the repository.
+fn through_session(import: &mut CacheOption) {
+    let Some((repository, digest)) = import.attributes.get("ref").and_then(|reference| reference.split_once('@')) else { return };
+    let attributes = [("src", repository), ("digest", digest)].map(|(key, value)| (key.to_owned(), value.to_owned()));
+    *import = CacheOption { kind: "local".to_owned(), attributes: attributes.into() };
 }

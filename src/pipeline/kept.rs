@@ -4,15 +4,17 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::aws::AwsSource;
 use crate::domain::{Digest, ImageRef, Repository};
-use crate::endpoint::{Address, Endpoint, Shelf};
-use crate::registry::{Registries, Source as _};
+use crate::endpoint::{Address, Endpoint, Served, Shelf};
+use crate::engine::buildkit::{ContentSource, ContentSources};
+use crate::registry::{Home as _, Registries, Source as _};
 use crate::settings::{BuildSettings, CacheMode, CacheSettings, StoreLocation};
 use crate::store::{Blobs, DirectoryStore, Error, Fault, Name, Result, S3Store, Store, read_small};
-use crate::transfer::BytesSource;
+use crate::transfer::{ByteStream, BytesSource};
 
 /// The version of the store's layout that this program reads and writes.
 const FORMAT: u32 = 1;
@@ -99,6 +101,12 @@ impl Kept {
         self.shelves.iter().map(|shelf| shelf.repository().clone()).collect()
     }
 
+    /// The shelves as the session's content stores, called like their repositories.
+    pub(super) fn contents(&self) -> ContentSources {
+        let source = |shelf: &Shelf| Arc::new(ShelfContent { shelf: shelf.clone(), tally: self.endpoint.tally() }) as _;
+        self.shelves.iter().map(|shelf| (shelf.repository().to_string(), source(shelf))).collect()
+    }
+
     /// Where the image is kept, if this run may write.
     pub(super) fn target(&self) -> Option<ImageRef> {
         let own = self.shelves.first().filter(|_| self.writes)?;
@@ -129,5 +137,27 @@ impl Kept {
         let served = self.endpoint.served();
         let taken = served.iter().filter(|(digest, _)| layers.contains(*digest));
         taken.fold((0, 0), |(count, sum), (_, bytes)| (count + 1, sum + bytes))
+    }
+}
+
+/// A shelf that the daemon reads through the session.
+struct ShelfContent {
+    shelf: Shelf,
+    tally: Served,
+}
+
+#[async_trait]
+impl ContentSource for ShelfContent {
+    async fn size(&self, digest: &Digest) -> Result<Option<u64>, String> {
+        let sizes = self.shelf.sizes(std::slice::from_ref(digest)).await.map_err(|error| error.to_string())?;
+        Ok(sizes.get(digest).copied())
+    }
+
+    async fn open(&self, digest: &Digest, size: u64, offset: u64) -> Result<ByteStream, String> {
+        self.shelf.open_blob(digest, Some(size), offset).await.map_err(|error| error.to_string())
+    }
+
+    fn sent(&self, digest: &Digest, bytes: u64) {
+        self.tally.add(digest, bytes);
     }
 }

@@ -9,6 +9,7 @@ mod promote;
 mod push;
 mod release;
 mod saving;
+mod transport;
 
 pub use build::{Built, build};
 pub use promote::promote;
@@ -16,18 +17,23 @@ pub use push::push;
 
 use std::sync::{Mutex, PoisonError};
 
+use self::transport::Way;
 use crate::engine::{EngineInfo, StoreKind};
 use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::report::{self, CacheReport, EngineReport, Store, Transport};
 use crate::settings::{CacheMode, CacheSettings};
 
-/// What the report says of the daemon. Images go out of it through the loopback registry.
-fn engine_report(info: &EngineInfo, pushes: bool) -> EngineReport {
+/// What the report says of the daemon.
+fn engine_report(info: &EngineInfo, way: Option<Way>) -> EngineReport {
     EngineReport {
         version: info.version.clone(),
         store: if info.store == StoreKind::Containerd { Store::Containerd } else { Store::Graphdriver },
-        transport: if pushes { Transport::Registry } else { Transport::None },
+        transport: match way {
+            Some(Way::Registry) => Transport::Registry,
+            Some(Way::Archive) => Transport::Archive,
+            None => Transport::None,
+        },
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::release::Release;
+use super::transport::Way;
 use crate::domain::ImageRef;
 use crate::engine::{Dialer, Docker};
 use crate::error::{Error, Result};
@@ -28,6 +29,7 @@ pub async fn push(settings: &Settings, images: &[ImageRef], push: &PushSettings,
             return Err(Error::push(format!("the daemon has no image {image}")).hint("`docker images` lists what it has"));
         }
     }
+    let way = Way::choose(settings.transport, &docker).await?;
     let looked = preflight(&registries, images, push).await?;
     for (tag, digest) in &looked.skipped {
         events.note(format!("{tag} is there already ({digest}) and is left alone"));
@@ -35,7 +37,7 @@ pub async fn push(settings: &Settings, images: &[ImageRef], push: &PushSettings,
     let mut report = RunReport {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         outcome: Outcome::Skipped,
-        engine: super::engine_report(&info, true),
+        engine: super::engine_report(&info, Some(way)),
         ..RunReport::default()
     };
     let mut failures = Vec::new();
@@ -48,7 +50,7 @@ pub async fn push(settings: &Settings, images: &[ImageRef], push: &PushSettings,
         }
         let release = Release::open(&registries, std::slice::from_ref(image), None, push, &known, events).await?;
         docker.tag(&image.to_string(), &release.reference()).await?;
-        let released = release.push(Some(&docker), BTreeMap::new(), &known, false, &[]).await?;
+        let released = release.push(&docker, way.exit(&info, true), BTreeMap::new(), &known, false, &[]).await?;
         report.seconds.push = began.elapsed().as_secs_f64();
         report.layers.pushed += released.layers.pushed;
         report.layers.already_in_registry += released.layers.already_in_registry;

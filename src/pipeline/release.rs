@@ -15,7 +15,7 @@ use crate::handover::{Composed, Intake, Known, KnownImage, load};
 use crate::push::{Pusher, RepositoryBlobs, TagOutcome};
 use crate::registry::Registries;
 use crate::report::LayerCounts;
-use crate::save::with_whole_cache;
+use crate::save::{Exit, with_whole_cache};
 use crate::settings::PushSettings;
 use crate::transfer::BytesSource;
 
@@ -118,7 +118,8 @@ impl Release {
     /// Has the daemon hand the image over, unless BuildKit did already, and puts it under all tags.
     pub(super) async fn push(
         self,
-        docker: Option<&Docker>,
+        docker: &Docker,
+        exit: Exit,
         annotations: BTreeMap<String, String>,
         latest: &[KnownImage],
         inline: bool,
@@ -129,9 +130,9 @@ impl Release {
         while let Some(learned) = learning.join_next().await {
             self.way.intake.learn(|known| learned.unwrap_or_default().iter().for_each(|image| known.add(image)));
         }
-        if let Some(docker) = docker {
+        if exit != Exit::Straight {
             let step = self.events.step("[hakobi] taking the image from the daemon");
-            let handed = docker.push_and_untag(&reference).await;
+            let handed = exit.hand_over(docker, &reference, &self.way.intake, NAME).await;
             match &handed {
                 Ok(()) => step.done(),
                 Err(error) => step.failed(error),

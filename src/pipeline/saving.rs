@@ -3,7 +3,6 @@
 use super::build::Run;
 use super::release::Released;
 use crate::domain::ImageRef;
-use crate::engine::StoreKind;
 use crate::engine::buildkit::Session;
 use crate::error::Result;
 use crate::graph::Graph;
@@ -53,7 +52,7 @@ impl Saving<'_> {
                 intake: &intake.intake,
                 entitlements: run.build.entitlements.clone(),
                 platform: released.images[0].platform.clone(),
-                straight: run.info.store == StoreKind::Containerd,
+                exit: run.way.exit(&run.info, false),
             };
             let mut images =
                 vec![(String::new(), with_whole_cache(&released.images[0], &self.graph.chain(self.graph.result()), last(""))?)];

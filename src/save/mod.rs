@@ -5,9 +5,11 @@
 //! inline cache, which Docker 20.10 to 24 import one by one; and all of them joined to one cache, for those that came later.
 //! For a registry that is one tag, of plain manifests.
 
+mod exit;
 mod index;
 mod joined;
 mod stages;
 
+pub use exit::Exit;
 pub use index::{CACHE_SUFFIX, cache_reference, put_index, with_whole_cache};
 pub use stages::{Executed, StageSaver, stages_to_save};

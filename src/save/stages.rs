@@ -12,6 +12,8 @@ use crate::event::{Event, Events};
 use crate::graph::{Graph, Stage};
 use crate::handover::{Composed, Intake};
 
+use super::exit::Exit;
+
 /// The steps that ran in this build, by their digests.
 #[derive(Debug, Clone, Default)]
 pub struct Executed {
@@ -77,8 +79,8 @@ pub struct StageSaver<'a> {
     pub entitlements: Vec<String>,
     /// What the stages are for.
     pub platform: Platform,
-    /// Whether BuildKit pushes them itself.
-    pub straight: bool,
+    /// The way out.
+    pub exit: Exit,
 }
 
 impl StageSaver<'_> {
@@ -94,9 +96,10 @@ impl StageSaver<'_> {
     /// If the daemon or a registry refuses.
     pub async fn save(&self, graph: &Graph, stage: &Stage, place: usize) -> Result<Composed> {
         let reference = self.reference(place);
-        let export = match self.straight {
-            true => Export::to_registry(&reference),
-            false => Export::into_daemon(&[reference.to_string()]),
+        let name = format!("stage-{place}");
+        let export = match self.exit {
+            Exit::Straight => Export::to_registry(&reference),
+            Exit::Pushed | Exit::Saved => Export::into_daemon(&[reference.to_string()]),
         };
         let request = SolveRequest {
             exports: vec![export],
@@ -117,11 +120,9 @@ impl StageSaver<'_> {
             })
             .await;
         result.map_err(|status| Error::push(format!("stage {} cannot be exported: {}", stage.name.0, status.message())))?;
-        if !self.straight {
-            self.docker.push_and_untag(&reference).await?;
-        }
+        self.exit.hand_over(self.docker, &reference, self.intake, &name).await?;
         self.intake
-            .compose(&format!("stage-{place}"), &BTreeMap::new())
+            .compose(&name, &BTreeMap::new())
             .await?
             .pop()
             .ok_or_else(|| Error::push("the daemon handed over nothing"))

@@ -1,6 +1,7 @@
 //! The session: what the daemon may ask of us while it builds. It calls us over the reverse channel, and we are the server.
 
 mod auth;
+mod content;
 mod files;
 mod outputs;
 mod secrets;
@@ -26,6 +27,7 @@ use tokio::task::JoinHandle;
 use tonic::service::Routes;
 
 pub use auth::{CredentialSource, Credentials};
+pub use content::{ContentSource, ContentSources};
 pub use files::LocalDirs;
 pub use outputs::{OutputSink, Outputs};
 pub use ssh::SshAgents;
@@ -53,6 +55,8 @@ pub struct SessionParts {
     pub uploads: Uploads,
     /// Where exporters write to.
     pub outputs: Outputs,
+    /// Content stores that caches are imported from, by their names.
+    pub contents: ContentSources,
 }
 
 /// A session, as long as it is held.
@@ -98,6 +102,10 @@ impl Session {
         methods.push("/moby.filesync.v1.FileSend/DiffCopy");
         routes = routes
             .add_service(FileSendServer::new(outputs::FileSendService::new(parts.outputs)).max_decoding_message_size(64 << 20));
+        if !parts.contents.is_empty() {
+            methods.extend(content::ContentServer::METHODS);
+            routes = routes.add_service(content::ContentServer::new(parts.contents));
+        }
         headers.extend(methods.into_iter().map(|method| ("X-Docker-Expose-Session-Grpc-Method", method.to_owned())));
         let stream = buildkit
             .session_stream(&headers)

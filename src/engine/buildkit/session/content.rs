@@ -1,0 +1,249 @@
+//! Content that the daemon reads through the session: cache images for a daemon that cannot reach this host (`type=local` in
+//! BuildKit's words, `client/solve.go` and `session/content`).
+//!
+//! The protocol is containerd's content store over gRPC (`api/services/content/v1`), of which reading is all that is needed. The
+//! daemon asks for a blob in pieces of a MiB, one after the other, each by a call of its own: streams are kept from one piece to the
+//! next, so that each blob is read once, and verified.
+
+use std::collections::HashMap;
+use std::future::Ready;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use async_trait::async_trait;
+use futures::future::BoxFuture;
+use futures::stream::{self, BoxStream, StreamExt};
+use tokio::io::AsyncReadExt;
+use tonic::body::Body;
+use tonic::server::{Grpc, NamedService, ServerStreamingService, UnaryService};
+use tonic::{Request, Response, Status};
+
+use crate::domain::Digest;
+use crate::transfer::ByteStream;
+
+/// How much a message carries, in bytes: below what gRPC takes by default.
+const PART: usize = 256 << 10;
+
+/// Blobs whose streams are kept between two pieces.
+const STREAMS_KEPT: usize = 16;
+
+/// Says which store a call is for (BuildKit `session/content`, `GRPCHeaderID`).
+const STORE_HEADER: &str = "buildkit-attachable-store-id";
+
+/// What stands before the store's name there.
+const STORE_PREFIX: &str = "local:";
+
+/// Blobs that can be read.
+#[async_trait]
+pub trait ContentSource: Send + Sync + 'static {
+    /// The size of a blob, in bytes; nothing where it is not there.
+    async fn size(&self, digest: &Digest) -> Result<Option<u64>, String>;
+
+    /// A blob's bytes from this offset.
+    async fn open(&self, digest: &Digest, size: u64, offset: u64) -> Result<ByteStream, String>;
+
+    /// So many bytes of it went out.
+    fn sent(&self, digest: &Digest, bytes: u64);
+}
+
+/// Stores by their names.
+pub type ContentSources = HashMap<String, Arc<dyn ContentSource>>;
+
+/// A blob that is being read.
+struct Reading {
+    store: String,
+    digest: Digest,
+    offset: u64,
+    stream: ByteStream,
+}
+
+struct Inner {
+    sources: ContentSources,
+    kept: Mutex<Vec<Reading>>,
+}
+
+/// The service.
+#[derive(Clone)]
+pub(super) struct ContentServer(Arc<Inner>);
+
+impl ContentServer {
+    pub(super) const METHODS: [&str; 2] =
+        ["/containerd.services.content.v1.Content/Info", "/containerd.services.content.v1.Content/Read"];
+
+    pub(super) fn new(sources: ContentSources) -> Self {
+        Self(Arc::new(Inner { sources, kept: Mutex::default() }))
+    }
+}
+
+impl Inner {
+    fn source<T>(&self, request: &Request<T>) -> Result<(String, Arc<dyn ContentSource>), Status> {
+        let name = request.metadata().get(STORE_HEADER).and_then(|name| name.to_str().ok()).unwrap_or_default();
+        let name = name.strip_prefix(STORE_PREFIX).unwrap_or(name);
+        let source = self.sources.get(name).ok_or_else(|| Status::not_found("there is no such content store"))?;
+        Ok((name.to_owned(), Arc::clone(source)))
+    }
+
+    async fn info(&self, request: Request<messages::InfoRequest>) -> Result<Response<messages::InfoResponse>, Status> {
+        let (_, source) = self.source(&request)?;
+        let digest = digest(&request.get_ref().digest)?;
+        let size = size(&*source, &digest).await?;
+        let info = messages::Info { digest: digest.to_string(), size: size.cast_signed() };
+        Ok(Response::new(messages::InfoResponse { info: Some(info) }))
+    }
+
+    async fn read(self: Arc<Self>, request: Request<messages::ReadContentRequest>) -> Result<Response<Parts>, Status> {
+        let (store, source) = self.source(&request)?;
+        let asked = request.into_inner();
+        let digest = digest(&asked.digest)?;
+        let whole = size(&*source, &digest).await?;
+        let offset = u64::try_from(asked.offset).ok().filter(|offset| *offset <= whole);
+        let offset = offset.ok_or_else(|| Status::out_of_range("the blob ends before that offset"))?;
+        // 0 stands for all there is.
+        let wanted = u64::try_from(asked.size).map_err(|_| Status::invalid_argument("a size below 0"))?;
+        let left = if wanted == 0 { whole - offset } else { wanted.min(whole - offset) };
+        let stream = match self.continued(&store, &digest, offset) {
+            Some(stream) => stream,
+            None => source.open(&digest, whole, offset).await.map_err(Status::unavailable)?,
+        };
+        let reading = Reading { store, digest, offset, stream };
+        let parts = stream::try_unfold((reading, left), move |(mut reading, left)| {
+            let (inner, source) = (Arc::clone(&self), Arc::clone(&source));
+            async move {
+                if left == 0 {
+                    inner.keep(reading, whole);
+                    return Ok(None);
+                }
+                let room = usize::try_from(left).unwrap_or(usize::MAX).min(PART);
+                let mut data = vec![0; room];
+                let read = reading.stream.read_exact(&mut data).await;
+                read.map_err(|error| Status::data_loss(format!("the blob {} cannot be read: {error}", reading.digest)))?;
+                source.sent(&reading.digest, room as u64);
+                let part = messages::ReadContentResponse { offset: reading.offset.cast_signed(), data };
+                reading.offset += room as u64;
+                Ok::<_, Status>(Some((part, (reading, left - room as u64))))
+            }
+        });
+        Ok(Response::new(parts.boxed()))
+    }
+
+    /// The stream that stands at this offset.
+    fn continued(&self, store: &str, digest: &Digest, offset: u64) -> Option<ByteStream> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = kept
+            .iter()
+            .position(|reading| reading.offset == offset && offset > 0 && reading.digest == *digest && reading.store == store)?;
+        Some(kept.remove(place).stream)
+    }
+
+    fn keep(&self, reading: Reading, whole: u64) {
+        if reading.offset < whole {
+            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            if kept.len() == STREAMS_KEPT {
+                kept.remove(0);
+            }
+            kept.push(reading);
+        }
+    }
+}
+
+async fn size(source: &dyn ContentSource, digest: &Digest) -> Result<u64, Status> {
+    let size = source.size(digest).await.map_err(Status::unavailable)?;
+    size.ok_or_else(|| Status::not_found(format!("the blob {digest} is not there")))
+}
+
+fn digest(text: &str) -> Result<Digest, Status> {
+    text.parse().map_err(|_| Status::invalid_argument("this is no digest"))
+}
+
+type Parts = BoxStream<'static, Result<messages::ReadContentResponse, Status>>;
+
+impl UnaryService<messages::InfoRequest> for ContentServer {
+    type Response = messages::InfoResponse;
+    type Future = BoxFuture<'static, Result<Response<Self::Response>, Status>>;
+
+    fn call(&mut self, request: Request<messages::InfoRequest>) -> Self::Future {
+        let inner = Arc::clone(&self.0);
+        Box::pin(async move { inner.info(request).await })
+    }
+}
+
+impl ServerStreamingService<messages::ReadContentRequest> for ContentServer {
+    type Response = messages::ReadContentResponse;
+    type ResponseStream = Parts;
+    type Future = BoxFuture<'static, Result<Response<Parts>, Status>>;
+
+    fn call(&mut self, request: Request<messages::ReadContentRequest>) -> Self::Future {
+        Box::pin(Arc::clone(&self.0).read(request))
+    }
+}
+
+impl NamedService for ContentServer {
+    const NAME: &'static str = "containerd.services.content.v1.Content";
+}
+
+/// What tonic would generate, if there were a crate that has this protocol and nothing else.
+impl tower::Service<http::Request<Body>> for ContentServer {
+    type Response = http::Response<Body>;
+    type Error = std::convert::Infallible;
+    type Future = futures::future::Either<BoxFuture<'static, Result<Self::Response, Self::Error>>, Ready<Result<Self::Response, Self::Error>>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let service = self.clone();
+        match request.uri().path().rsplit('/').next() {
+            Some("Info") => futures::future::Either::Left(Box::pin(async move {
+                Ok(Grpc::new(tonic_prost::ProstCodec::default()).unary(service, request).await)
+            })),
+            Some("Read") => futures::future::Either::Left(Box::pin(async move {
+                Ok(Grpc::new(tonic_prost::ProstCodec::default()).server_streaming(service, request).await)
+            })),
+            _ => futures::future::Either::Right(std::future::ready(Ok(
+                Status::unimplemented("this content store is only read").into_http()
+            ))),
+        }
+    }
+}
+
+/// The messages of containerd's `content.proto` that are spoken here.
+mod messages {
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct InfoRequest {
+        #[prost(string, tag = "1")]
+        pub digest: String,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct InfoResponse {
+        #[prost(message, optional, tag = "1")]
+        pub info: Option<Info>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Info {
+        #[prost(string, tag = "1")]
+        pub digest: String,
+        #[prost(int64, tag = "2")]
+        pub size: i64,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct ReadContentRequest {
+        #[prost(string, tag = "1")]
+        pub digest: String,
+        #[prost(int64, tag = "2")]
+        pub offset: i64,
+        #[prost(int64, tag = "3")]
+        pub size: i64,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct ReadContentResponse {
+        #[prost(int64, tag = "1")]
+        pub offset: i64,
+        #[prost(bytes = "vec", tag = "2")]
+        pub data: Vec<u8>,
+    }
+}

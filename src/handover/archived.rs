@@ -1,0 +1,105 @@
+//! An image as `docker save` writes it, for a daemon that cannot push to this host: only layers that are new are kept.
+
+use std::io;
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+
+use super::intake::{Blob, Intake};
+use crate::archive::{self, ArchivedImage, Format, Kept, Layer, Layers, Spooled, spooled};
+use crate::domain::{Descriptor, Digest, ImageRef, Manifest, RawManifest, media_type};
+use crate::error::{Error, Result};
+use crate::transfer::{ByteStream, Identity};
+
+/// What the endpoint calls the one image that comes under a name.
+pub(super) const TAG: &str = "image";
+
+impl Intake {
+    /// Takes the image that the archive has under `reference`, as if the daemon had pushed it under `name`.
+    ///
+    /// # Errors
+    /// If the archive breaks off, cannot be read, or has no such image.
+    pub async fn take_archive(&self, archive: ByteStream, reference: &ImageRef, name: &str) -> Result<()> {
+        let mut layers = NewLayers { intake: self.clone(), directory: self.inner().directory().to_owned() };
+        let images = archive::read(archive, &mut layers)
+            .await
+            .map_err(|error| Error::push("what the daemon saved cannot be taken").because(&error))?;
+        let image = images
+            .into_iter()
+            .find(|image| image.tags.contains(reference))
+            .ok_or_else(|| Error::push(format!("the daemon saved no image {reference}")))?;
+        self.took(image, name)
+    }
+
+    fn took(&self, image: ArchivedImage, name: &str) -> Result<()> {
+        let raw = manifest(&image).map_err(|error| Error::push("the image's manifest cannot be written").because(&error))?;
+        let mut state = self.inner().state();
+        state.configs.insert(Digest::of(&image.config), image.config);
+        let own = state.manifests.entry(name.to_owned()).or_default();
+        own.insert(raw.digest().to_string(), raw.clone());
+        own.insert(TAG.to_owned(), raw);
+        Ok(())
+    }
+}
+
+/// The manifest that the daemon would have pushed: the containerd store has one, an overlay2 daemon writes Docker's.
+fn manifest(image: &ArchivedImage) -> serde_json::Result<RawManifest> {
+    let compressed = |manifest: &Manifest| manifest.layers.iter().any(|layer| layer.media_type.contains('+') || layer.media_type.ends_with("gzip"));
+    let own = image.manifest.as_ref().filter(|raw| raw.manifest().is_ok_and(|manifest| compressed(&manifest)));
+    let family = own.map_or(media_type::DOCKER_MANIFEST, |raw| &*raw.media_type);
+    let config = if family == media_type::OCI_MANIFEST { media_type::OCI_CONFIG } else { media_type::DOCKER_CONFIG };
+    let manifest = Manifest {
+        schema_version: 2,
+        media_type: family.to_owned(),
+        config: Descriptor::new(config, Digest::of(&image.config), image.config.len() as u64),
+        layers: image.layers.clone(),
+        annotations: own.and_then(|raw| raw.manifest().ok()).map(|manifest| manifest.annotations).unwrap_or_default(),
+    };
+    RawManifest::from_json(family, &manifest)
+}
+
+/// Keeps the layers that nothing is known of.
+struct NewLayers {
+    intake: Intake,
+    directory: PathBuf,
+}
+
+impl NewLayers {
+    /// The layer, if the entry's name alone tells that it is known.
+    fn known(&self, hint: &Digest, format: Format) -> Option<Kept> {
+        let state = self.intake.inner().state();
+        if format == Format::Tar {
+            let diff_id = hint.of_uncompressed();
+            let (descriptor, _) = state.known.layer(&diff_id)?;
+            return Some(Kept { diff_id, descriptor: descriptor.clone() });
+        }
+        let (descriptor, _) = state.known.blob(hint)?;
+        let diff_id = state.known.diff_id(hint)?.clone();
+        Some(Kept { diff_id, descriptor: descriptor.clone() })
+    }
+}
+
+#[async_trait]
+impl Layers for NewLayers {
+    async fn layer(&mut self, layer: Layer) -> io::Result<Kept> {
+        if let Some(known) = layer.hint.as_ref().and_then(|hint| self.known(hint, layer.format)) {
+            return Ok(known);
+        }
+        // Before Docker 25 nothing but its bytes tells what a layer is: it is compressed once it is known to be new.
+        let Spooled { blob, kept } = spooled(layer, None, &self.directory).await?;
+        let inner = self.intake.inner();
+        let known = inner.state().known.layer(&kept.diff_id).map(|(descriptor, _)| descriptor.clone());
+        if let Some(descriptor) = known {
+            return Ok(Kept { descriptor, ..kept });
+        }
+        let Descriptor { digest, size, .. } = kept.descriptor.clone();
+        inner.state().blobs.insert(digest.clone(), Blob { spool: blob.clone(), identity: Identity { digest, size } });
+        // While the next one comes.
+        let intake = self.intake.clone();
+        tokio::spawn(async move {
+            // A fault shows again, and is told, when the image is composed.
+            let _ = intake.inner().forward(&blob).await;
+        });
+        Ok(kept)
+    }
+}

@@ -1,0 +1,34 @@
+//! How images come out of the daemon.
+
+use crate::domain::ImageRef;
+use crate::engine::Docker;
+use crate::error::Result;
+use crate::handover::Intake;
+
+/// The way out of the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// BuildKit pushes to the loopback endpoint itself.
+    Straight,
+    /// The daemon has the image and pushes it to the loopback endpoint.
+    Pushed,
+    /// The daemon has the image and cannot reach this host: it is saved as an archive.
+    Saved,
+}
+
+impl Exit {
+    /// Hands the image of this name, which is ours and goes with it, to the intake.
+    ///
+    /// # Errors
+    /// If the daemon refuses, or the image cannot be taken.
+    pub async fn hand_over(self, docker: &Docker, reference: &ImageRef, intake: &Intake, name: &str) -> Result<()> {
+        match self {
+            Self::Straight => Ok(()),
+            Self::Pushed => docker.push_and_untag(reference).await,
+            Self::Saved => {
+                let take = async |archive| intake.take_archive(archive, reference, name).await;
+                docker.save_and_untag(reference, take).await
+            }
+        }
+    }
+}
