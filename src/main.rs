@@ -100,11 +100,17 @@ struct Done {
 }
 
 impl Done {
+    fn of(report: RunReport) -> Self {
+        Self { built: pipeline::Built { report, ..pipeline::Built::default() }, text: None }
+    }
+
     fn tell(mut self, settings: &Settings, steps: &Steps) -> u8 {
         let report = &mut self.built.report;
         let file = match &settings.command {
             Command::Build(build) => build.report_file.as_ref(),
-            Command::Push { report_file, .. } => report_file.as_ref(),
+            Command::Push { report_file, .. } | Command::Save { report_file, .. } | Command::Restore { report_file, .. } => {
+                report_file.as_ref()
+            }
             _ => None,
         };
         if matches!(settings.command, Command::Build(_)) {
@@ -141,12 +147,31 @@ async fn command(settings: &Settings, events: &Events) -> Result<Done> {
         }
         Command::Push { images, settings: push, .. } => {
             let report = Box::pin(pipeline::push(settings, images, push, events)).await?;
-            Ok(Done { built: pipeline::Built { report, ..pipeline::Built::default() }, text: None })
+            Ok(Done::of(report))
         }
         Command::Promote { source, targets, settings: push } => {
             let registries = Registries::new(&settings.registries, events.clone());
             let text = Box::pin(pipeline::promote(&registries, source, targets, push, events)).await?;
             Ok(Done { text: Some(text), ..Done::default() })
+        }
+        Command::Save { images, cache, compression, .. } => {
+            let report = Box::pin(pipeline::save(settings, images, cache, *compression, events)).await?;
+            Ok(Done::of(report))
+        }
+        Command::Restore { images, cache, .. } => {
+            Ok(Done::of(Box::pin(pipeline::restore(settings, images, cache, events)).await?))
+        }
+        Command::Import { from, name, cache, compression } => {
+            let report = pipeline::import(settings, from, name.as_ref(), cache, *compression, events);
+            Ok(Done::of(Box::pin(report).await?))
+        }
+        Command::Export { image, file, cache } => {
+            Ok(Done::of(Box::pin(pipeline::export(settings, image, file.as_deref(), cache, events)).await?))
+        }
+        Command::Cache { command, cache } => {
+            let pipeline::Answer { text, exit_code } = Box::pin(pipeline::cache(*command, cache, events)).await?;
+            let built = pipeline::Built { exit_code, ..pipeline::Built::default() };
+            Ok(Done { built, text: Some(text) })
         }
         Command::Login(login) => {
             let registries = Registries::new(&settings.registries, events.clone());

@@ -3,6 +3,7 @@
 //! Values only. `cli` makes them, once; nothing below reads a flag or a variable of the environment again.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
 use crate::domain::{ImageRef, Platform, RegistryHost};
@@ -360,9 +361,103 @@ pub struct Settings {
     pub command: Command,
 }
 
+/// Where an archive of images is read from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ArchiveFrom {
+    /// `-`.
+    Stdin,
+    /// A file.
+    File(PathBuf),
+    /// `s3://BUCKET/KEY`.
+    S3 {
+        /// The bucket, and what of the key comes before its last part.
+        bucket: S3Settings,
+        /// The last part of the key.
+        name: String,
+    },
+}
+
+impl fmt::Display for ArchiveFrom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stdin => f.write_str("standard input"),
+            Self::File(path) => path.display().fmt(f),
+            Self::S3 { bucket, name } if bucket.prefix.is_empty() => write!(f, "s3://{}/{name}", bucket.bucket),
+            Self::S3 { bucket, name } => write!(f, "s3://{}/{}/{name}", bucket.bucket, bucket.prefix),
+        }
+    }
+}
+
+/// `hakobi cache`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheCommand {
+    /// `ls`: the images, by scope.
+    List {
+        /// As JSON.
+        json: bool,
+    },
+    /// `stat`: how much it is.
+    Stat {
+        /// As JSON.
+        json: bool,
+    },
+    /// `verify`: reads everything.
+    Verify {
+        /// Removes what is wrong.
+        repair: bool,
+    },
+}
+
 /// The command.
 #[derive(Debug, Clone)]
 pub enum Command {
+    /// `save IMAGE…`.
+    Save {
+        /// Images of the daemon.
+        images: Vec<ImageRef>,
+        /// Where they are kept.
+        cache: CacheSettings,
+        /// Of new layers.
+        compression: Compression,
+        /// `--report`.
+        report_file: Option<PathBuf>,
+    },
+    /// `restore IMAGE…`.
+    Restore {
+        /// What they will be called.
+        images: Vec<ImageRef>,
+        /// Where they are kept.
+        cache: CacheSettings,
+        /// `--report`.
+        report_file: Option<PathBuf>,
+    },
+    /// `import FILE|URL [IMAGE]`.
+    Import {
+        /// The archive.
+        from: ArchiveFrom,
+        /// The name of an image that has none.
+        name: Option<ImageRef>,
+        /// Where it is kept.
+        cache: CacheSettings,
+        /// Of layers that are not compressed.
+        compression: Compression,
+    },
+    /// `export IMAGE -o FILE`.
+    Export {
+        /// What is in the store.
+        image: ImageRef,
+        /// The archive; standard output where absent.
+        file: Option<PathBuf>,
+        /// Where it is kept.
+        cache: CacheSettings,
+    },
+    /// `cache …`.
+    Cache {
+        /// What is asked.
+        command: CacheCommand,
+        /// Which store.
+        cache: CacheSettings,
+    },
     /// `build`.
     Build(Box<BuildSettings>),
     /// `push IMAGE…`: images of the daemon.

@@ -6,7 +6,7 @@ mod support;
 
 use serde_json::Value;
 use support::engine::{C28, D20, D28, Engine};
-use support::machine::Machine;
+use support::machine::{Machine, Run};
 use support::parts::{part, unique};
 use support::s3::{BUCKET, S3Server};
 
@@ -230,4 +230,25 @@ fn a_store_that_cannot_be_used() {
         assert!(run.stderr.contains(words), "{}", run.stderr);
     }
     assert_eq!(std::fs::read_to_string(machine.folder().join("../newer/hakobi.json")).unwrap(), "{\"version\":2}");
+}
+
+/// A daemon that cannot reach this host is found out, and the other way is taken.
+#[test]
+fn a_daemon_that_is_not_on_this_host() {
+    let engine = Engine::lock(D28);
+    let machine = Machine::with(&engine.host());
+    two_stages(&machine);
+    let image = unique("far");
+    for misses in [6, 0] {
+        engine.wipe();
+        // The socket is all that the two networks share.
+        let mut far = machine.command("unshare");
+        far.args(["--net", "sh", "-c", "ip link set lo up && exec \"$@\"", "hakobi", env!("CARGO_BIN_EXE_hakobi")]);
+        far.args(["build", "--network", "host", "-t", &image, "--cache", "../cache", "--report", "report.json", "."]);
+        Run::of(&mut far).exits(0);
+        let report = machine.report("report.json");
+        assert_eq!(report["engine"]["transport"], "archive");
+        assert_eq!(steps(&report, "miss").len(), misses, "{report:#}");
+        assert_eq!(engine.docker(&["run", "--rm", &image]).trim(), "one");
+    }
 }

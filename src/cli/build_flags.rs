@@ -71,14 +71,33 @@ fn result() -> Vec<Arg> {
 }
 
 fn cache() -> Vec<Arg> {
-    vec![
+    let mut all = vec![
         list("cache-from", "REF|CSV", "A cache to read: an image, or BuildKit's type=registry,ref=… (several)"),
         list("cache-to", "REF|CSV", "A cache to write: type=inline, or BuildKit's type=registry,ref=… (several)"),
-        text(
-            "cache",
-            "URL|DIR",
-            "Where layers are kept: s3://BUCKET/PREFIX or a directory [default: hakobi in the user's cache directory]",
-        ),
+        transport(),
+        choice("strategy", "WHO", &["daemon"], "Who decides which steps are cached: `daemon` is BuildKit [default: daemon]"),
+        text("cache-repository", "REF", "Where cached stages are kept in a registry [default: beside the image]"),
+        switch("no-cache", "Build every step"),
+        list("no-cache-filter", "STAGE", "Build every step of these stages (several)"),
+        switch("pull", "Ask the registry for base images, also where the daemon has them"),
+    ];
+    all.splice(2..2, store());
+    all
+}
+
+/// Where the store is.
+pub fn cache_location() -> Arg {
+    text(
+        "cache",
+        "URL|DIR",
+        "Where layers are kept: s3://BUCKET/PREFIX or a directory [default: hakobi in the user's cache directory]",
+    )
+}
+
+/// The store, and whose part of it is used.
+pub fn store() -> Vec<Arg> {
+    vec![
+        cache_location(),
         text("cache-scope", "NAME", "Whose cache is written, and read first [default: the branch or pull request]"),
         list(
             "cache-fallback",
@@ -92,12 +111,6 @@ fn cache() -> Vec<Arg> {
             "What may be done with the cache [default: read-write]",
         ),
         switch("cache-required", "A fault of the cache fails the run, with exit code 4"),
-        transport(),
-        choice("strategy", "WHO", &["daemon"], "Who decides which steps are cached: `daemon` is BuildKit [default: daemon]"),
-        text("cache-repository", "REF", "Where cached stages are kept in a registry [default: beside the image]"),
-        switch("no-cache", "Build every step"),
-        list("no-cache-filter", "STAGE", "Build every step of these stages (several)"),
-        switch("pull", "Ask the registry for base images, also where the daemon has them"),
     ]
 }
 

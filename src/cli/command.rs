@@ -4,7 +4,7 @@ use clap::builder::{EnumValueParser, PossibleValuesParser};
 use clap::{Arg, ArgAction, Command};
 use clap_complete::Shell;
 
-use super::build_flags;
+use super::{build_flags, carry};
 use super::given::{choice, list, switch, text};
 
 /// Values of `--progress`.
@@ -19,7 +19,8 @@ pub fn hakobi() -> Command {
         .about("Carries image layers between CI runs: a fast docker build and push for machines that start empty")
         .after_help(
             "Every option can also be given as a variable: --if-tag-exists is HAKOBI_IF_TAG_EXISTS (lists by newline).\n\
-             Exit codes: 0 done, 1 the build failed, 2 usage, 3 push or registry, 5 no usable Docker daemon, 130/143 interrupted.",
+             Exit codes: 0 done, 1 the build failed, 2 usage, 3 push or registry, 4 cache,\n\
+             5 no usable Docker daemon, 130/143 interrupted.",
         )
         .subcommand_required(true)
         .arg_required_else_help(true)
@@ -32,6 +33,11 @@ pub fn hakobi() -> Command {
         )
         .subcommand(build_flags::build())
         .subcommand(push())
+        .subcommand(carry::save_command())
+        .subcommand(carry::restore_command())
+        .subcommand(carry::import_command())
+        .subcommand(carry::export_command())
+        .subcommand(carry::cache_command())
         .subcommand(promote())
         .subcommand(login())
         .subcommand(completions())

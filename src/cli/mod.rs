@@ -6,6 +6,7 @@
 mod build;
 mod build_flags;
 mod caches;
+mod carry;
 mod command;
 mod context;
 mod daemon;
@@ -99,8 +100,8 @@ fn resolve(name: &str, matches: &ArgMatches, environment: &Environment) -> Resul
     let registries = registries::registries(given, environment)?;
     let config = DockerConfig::read(environment.docker_config(), &mut warnings);
     let daemon = match name {
-        // Neither asks a daemon: a context that is gone must not stop them.
-        "login" | "promote" => default_daemon(),
+        // None of these asks a daemon: a context that is gone must not stop them.
+        "login" | "promote" | "import" | "export" | "cache" => default_daemon(),
         _ => daemon::endpoint(given.text("host").as_deref(), environment, &config)?,
     };
     let progress = progress(given, environment)?;
@@ -110,6 +111,11 @@ fn resolve(name: &str, matches: &ArgMatches, environment: &Environment) -> Resul
             Command::Build(Box::new(build::settings(given, &around, &mut warnings)?))
         }
         "push" => others::push(given, environment)?,
+        "save" => carry::save(given, environment)?,
+        "restore" => carry::restore(given, environment)?,
+        "import" => carry::import(given, environment)?,
+        "export" => carry::export(given, environment)?,
+        "cache" => carry::cache_of(matches, environment)?,
         "promote" => others::promote(given, environment)?,
         _ => others::login(given)?,
     };

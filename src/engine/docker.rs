@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
-use bollard::query_parameters::{ImportImageOptions, PushImageOptions, RemoveImageOptions, TagImageOptions};
+use bollard::query_parameters::{CreateImageOptions, ImportImageOptions, ListImagesOptions, PushImageOptions, RemoveImageOptions, TagImageOptions};
 use bollard::{API_DEFAULT_VERSION, BollardRequest};
 use futures::{StreamExt, TryStreamExt};
 use http::Uri;
@@ -16,7 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::io::{ReaderStream, StreamReader};
 
 use super::dial::{Dialer, Stream};
-use crate::domain::ImageRef;
+use crate::domain::{DiffId, ImageRef};
 use crate::error::{Error, Result};
 use crate::transfer::ByteStream;
 
@@ -182,6 +182,44 @@ impl Docker {
             }
         });
         Box::pin(StreamReader::new(ReceiverStream::new(receiver)))
+    }
+
+    /// Has the daemon pull an image of ours, gives it this name, and takes our own away.
+    ///
+    /// # Errors
+    /// With the daemon's words if the pull fails, or names cannot be given.
+    pub async fn pull_as(&self, ours: &ImageRef, name: &ImageRef) -> Result<()> {
+        let borrowed = BorrowedName { docker: Some(self.clone()), name: ours.clone() };
+        let options = CreateImageOptions { from_image: Some(ours.to_string()), ..CreateImageOptions::default() };
+        let mut messages = std::pin::pin!(self.api.create_image(Some(options), None, None));
+        while let Some(message) = messages.next().await {
+            let failed = match message {
+                Ok(message) => message.error_detail.map(|detail| detail.message.unwrap_or_default()),
+                Err(error) => Some(error.to_string()),
+            };
+            if let Some(failed) = failed {
+                return Err(Error::build(format!("the daemon cannot take over {name}: {failed}")));
+            }
+        }
+        let tagged = self.tag(&ours.to_string(), name).await;
+        tagged.and(borrowed.give_back().await)
+    }
+
+    /// The layers of every image that the daemon has, each from the base up.
+    ///
+    /// # Errors
+    /// If the daemon does not answer.
+    pub async fn layers(&self) -> Result<Vec<Vec<DiffId>>> {
+        let failed = |error| Error::no_daemon("the Docker daemon does not list its images").because(&error);
+        let images = self.api.list_images(None::<ListImagesOptions>).await.map_err(failed)?;
+        let mut out = Vec::new();
+        for image in images {
+            // One may go away meanwhile.
+            let Ok(image) = self.api.inspect_image(&image.id).await else { continue };
+            let layers = image.root_fs.and_then(|root| root.layers).unwrap_or_default();
+            out.push(layers.iter().filter_map(|layer| layer.parse().ok()).collect());
+        }
+        Ok(out)
     }
 
     /// Whether the daemon can ask the registry in this name: what it answers does not matter, but that it got through.

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 
+use super::compose::Composed;
 use super::intake::{Blob, Intake};
 use crate::archive::{self, ArchivedImage, Format, Kept, Layer, Layers, Spooled, spooled};
-use crate::domain::{Descriptor, Digest, ImageRef, Manifest, RawManifest, media_type};
+use crate::domain::{Descriptor, Digest, ImageConfig, ImageRef, Manifest, RawManifest, media_type};
 use crate::error::{Error, Result};
 use crate::transfer::{ByteStream, Identity};
 
@@ -56,6 +57,24 @@ fn manifest(image: &ArchivedImage) -> serde_json::Result<RawManifest> {
         annotations: own.and_then(|raw| raw.manifest().ok()).map(|manifest| manifest.annotations).unwrap_or_default(),
     };
     RawManifest::from_json(family, &manifest)
+}
+
+/// The image as it will be put, of an archive whose layers are where they belong.
+///
+/// # Errors
+/// If its configuration cannot be read.
+pub fn composed(image: &ArchivedImage) -> Result<Composed> {
+    let parsed: ImageConfig = serde_json::from_slice(&image.config)
+        .map_err(|error| Error::usage("the image's configuration cannot be read").because(&error))?;
+    let raw = manifest(image).map_err(|error| Error::push("the image's manifest cannot be written").because(&error))?;
+    Ok(Composed {
+        manifest: raw,
+        config: image.config.clone(),
+        diff_ids: image.diff_ids.clone(),
+        layers: image.layers.clone(),
+        platform: parsed.platform,
+        inline_cache: parsed.inline_cache,
+    })
 }
 
 /// Keeps the layers that nothing is known of.

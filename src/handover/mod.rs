@@ -10,6 +10,7 @@ mod intake;
 mod known;
 mod transcode;
 
+pub use archived::composed;
 pub use compose::Composed;
 pub use intake::Intake;
 pub use known::{CachedStages, JOINED_ANNOTATION, Known, KnownImage, STAGE_ANNOTATION, load, load_stages};

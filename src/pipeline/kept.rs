@@ -11,6 +11,8 @@ use crate::aws::AwsSource;
 use crate::domain::{Digest, ImageRef, Repository};
 use crate::endpoint::{Address, Endpoint, Served, Shelf};
 use crate::engine::buildkit::{ContentSource, ContentSources};
+use crate::error::Kind;
+use crate::handover::{KnownImage, load_stages};
 use crate::registry::{Home as _, Registries, Source as _};
 use crate::settings::{BuildSettings, CacheMode, CacheSettings, StoreLocation};
 use crate::store::{Blobs, DirectoryStore, Error, Fault, Name, Result, S3Store, Store, read_small};
@@ -60,21 +62,36 @@ pub(super) async fn is_there(store: &dyn Store) -> Result<bool> {
     }
 }
 
+/// Says of a new store what its layout is.
+pub(super) async fn begin(blobs: &Blobs) -> Result<()> {
+    if is_there(blobs.store()).await? { Ok(()) } else { write_format(blobs).await }
+}
+
+async fn write_format(blobs: &Blobs) -> Result<()> {
+    let format = serde_json::to_vec(&Format { version: FORMAT }).unwrap_or_default();
+    blobs.store().write(&Name::format(), &BytesSource::new(format.into())).await
+}
+
 impl Kept {
     /// Opens the store for the image of this build and serves it.
-    pub(super) async fn open(settings: &CacheSettings, build: &BuildSettings, registries: &Registries) -> Result<Self> {
-        let store = open(&settings.location).await;
-        let new = !is_there(&*store).await?;
-        let blobs = Blobs::new(store);
-        let address = Address::bind()
-            .await
-            .map_err(|error| Error::new(Fault::Other, format!("hakobi cannot listen on 127.0.0.1: {error}")))?;
+    pub(super) async fn of_build(settings: &CacheSettings, build: &BuildSettings, registries: &Registries) -> Result<Self> {
         // One image of one Dockerfile: a repository's images share layers, a scope's are many.
         let image = build.tags.first().map_or("image", |tag| &tag.repository.path);
         let tag = match &build.target {
             Some(target) => format!("target-{}", target.to_lowercase()),
             None => "latest".to_owned(),
         };
+        Self::open(settings, image, &tag, registries).await
+    }
+
+    /// Opens the store for an image of this name and serves it.
+    pub(super) async fn open(settings: &CacheSettings, image: &str, tag: &str, registries: &Registries) -> Result<Self> {
+        let store = open(&settings.location).await;
+        let new = !is_there(&*store).await?;
+        let blobs = Blobs::new(store);
+        let address = Address::bind()
+            .await
+            .map_err(|error| Error::new(Fault::Other, format!("hakobi cannot listen on 127.0.0.1: {error}")))?;
         let writes = settings.mode == CacheMode::ReadWrite;
         let scopes = std::iter::once(&settings.scope).chain(&settings.fallbacks);
         let shelves: Vec<Shelf> = scopes
@@ -88,7 +105,7 @@ impl Kept {
             registries.stand_in(Arc::new(shelf.clone()));
         }
         let endpoint = address.serve(shelves.clone(), None, PathBuf::new());
-        Ok(Self { endpoint, blobs, shelves, tag, writes, new })
+        Ok(Self { endpoint, blobs, shelves, tag: tag.to_owned(), writes, new })
     }
 
     /// The index of the image, by scope: the own one first.
@@ -115,11 +132,19 @@ impl Kept {
 
     /// Says of a new store what its layout is, before anything is put there.
     pub(super) async fn begin(&self) -> Result<()> {
-        if !self.new {
-            return Ok(());
+        if self.new { write_format(&self.blobs).await } else { Ok(()) }
+    }
+
+    /// The image itself, of the own scope or the first fallback that has it.
+    pub(super) async fn released(&self, registries: &Registries) -> crate::error::Result<Option<KnownImage>> {
+        for (_, reference) in self.references() {
+            let stages = load_stages(registries, &reference).await;
+            let stages = stages.map_err(|error| crate::error::Error::new(Kind::Cache, error.to_string()))?;
+            if let Some(image) = stages.images.into_iter().find(|image| image.stage() == Some("")) {
+                return Ok(Some(image));
+            }
         }
-        let format = serde_json::to_vec(&Format { version: FORMAT }).unwrap_or_default();
-        self.blobs.store().write(&Name::format(), &BytesSource::new(format.into())).await
+        Ok(None)
     }
 
     /// Waits until a blob turns out to be damaged.

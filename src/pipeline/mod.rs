@@ -3,17 +3,23 @@
 mod build;
 mod cache;
 mod call;
+mod images;
 mod kept;
 mod outputs;
 mod promote;
 mod push;
 mod release;
 mod saving;
+mod tarballs;
 mod transport;
+mod upkeep;
 
 pub use build::{Built, build};
+pub use images::{restore, save};
 pub use promote::promote;
 pub use push::push;
+pub use tarballs::{export, import};
+pub use upkeep::{Answer, cache};
 
 use std::sync::{Mutex, PoisonError};
 
@@ -48,6 +54,15 @@ fn cache_report(settings: &CacheSettings) -> CacheReport {
             CacheMode::ReadOnly => report::CacheMode::ReadOnly,
         },
         warnings: Vec::new(),
+    }
+}
+
+/// A fault of the store that ends a run, with its hint.
+fn cache_error(what: &str, why: &crate::store::Error) -> Error {
+    let error = Error::new(Kind::Cache, format!("{what}: {why}"));
+    match why.hint_text() {
+        Some(hint) => error.hint(hint),
+        None => error,
     }
 }
 

@@ -11,7 +11,7 @@ pub fn summary(report: &RunReport) -> Option<String> {
     let seconds = format!("{:.1}s", report.seconds.total);
     match report.outcome {
         Outcome::Failure => return None,
-        Outcome::Skipped => return Some(format!("skipped in {seconds}: nothing was built")),
+        Outcome::Skipped => return Some(format!("skipped in {seconds}: nothing was to be done")),
         Outcome::Success => {}
     }
     let mut clauses = Vec::new();
@@ -20,9 +20,8 @@ pub fn summary(report: &RunReport) -> Option<String> {
     if !report.steps.is_empty() {
         clauses.push(steps(report));
     }
-    if let Some(clause) = pushed(report) {
-        clauses.push(clause);
-    }
+    clauses.extend(pushed(report));
+    clauses.extend(carried(report));
     match report.images.as_slice() {
         [] => {}
         [image] if !image.digest.is_empty() => clauses.push(format!("digest {}", image.digest)),
@@ -69,6 +68,20 @@ fn pushed(report: &RunReport) -> Option<String> {
         clause.push_str(&format!(", {} already in the registry", layers.already_in_registry));
     }
     Some(clause)
+}
+
+/// What went to and from the cache.
+fn carried(report: &RunReport) -> Option<String> {
+    let of = |verb: &str, layers: u64, bytes: u64| {
+        let plural = if layers == 1 { "" } else { "s" };
+        (layers > 0).then(|| format!("{verb} {layers} layer{plural} ({})", bytes_in_words(bytes)))
+    };
+    let both = [
+        of("restored", report.layers.restored, report.bytes.restored),
+        of("saved", report.layers.saved, report.bytes.saved),
+    ];
+    let clauses: Vec<String> = both.into_iter().flatten().collect();
+    (!clauses.is_empty()).then(|| clauses.join(", "))
 }
 
 #[cfg(test)]

@@ -37,6 +37,17 @@ impl Name {
         format!("refs/{}/", encode(scope))
     }
 
+    /// The scope and the name, where this is a pointer. A text too long for a path is shown as what stands for it.
+    #[must_use]
+    pub fn pointed(&self) -> Option<(String, String)> {
+        let (scope, name) = self.0.strip_prefix("refs/")?.split_once('/')?;
+        let decode = |text: &str| match text.strip_prefix('%') {
+            Some(hex) if hex.len() == 64 => format!("(long) {hex}"),
+            _ => percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned(),
+        };
+        Some((decode(scope), decode(name)))
+    }
+
     /// What the store says of its format.
     #[must_use]
     pub fn format() -> Self {

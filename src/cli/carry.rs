@@ -1,0 +1,206 @@
+//! The commands about the store alone: `save`, `restore`, `import`, `export`, `cache`.
+
+use clap::{Arg, ArgAction, ArgMatches, Command as Clap};
+
+use super::command::{progress, transport};
+use super::environment::Environment;
+use super::given::{Given, switch, text};
+use super::{build_flags, registries, store};
+use crate::domain::ImageRef;
+use crate::error::{Error, Result};
+use crate::settings::{ArchiveFrom, CacheCommand, CacheSettings, Command, Compression, StoreLocation};
+
+fn images(help: &'static str) -> Arg {
+    Arg::new("image").value_name("IMAGE").help(help).required(true).action(ArgAction::Append)
+}
+
+fn compression() -> Arg {
+    text("compression", "KIND[:LEVEL]", "Of layers that are not compressed: gzip[:1-9] or zstd[:1-22] [default: gzip:6]")
+}
+
+/// How the store is named everywhere.
+fn cache_flags() -> impl Iterator<Item = Arg> {
+    build_flags::store().into_iter().map(|arg| arg.help_heading("Cache"))
+}
+
+pub fn save_command() -> Clap {
+    Clap::new("save")
+        .about("Keep images of the daemon in the cache, for jobs with their own docker build line")
+        .after_help("Only layers that the cache lacks are kept. `hakobi build` does this by itself.")
+        .args_override_self(true)
+        .arg(images("An image of the daemon; use a name that stays, as `app:latest`"))
+        .arg(compression())
+        .arg(text("report", "FILE", "Write a report in JSON"))
+        .arg(transport())
+        .args(cache_flags())
+        .args(progress())
+}
+
+pub fn restore_command() -> Clap {
+    Clap::new("restore")
+        .about("Bring images from the cache into the daemon, for jobs with their own docker build line")
+        .after_help(
+            "Only layers that the daemon lacks are moved. An image that the cache does not have is a note: the first run.\n\
+             Then `docker build --cache-from IMAGE --build-arg BUILDKIT_INLINE_CACHE=1 -t IMAGE .` and `hakobi save IMAGE`.",
+        )
+        .args_override_self(true)
+        .arg(images("What was saved, and what it will be called"))
+        .arg(text("report", "FILE", "Write a report in JSON"))
+        .arg(transport())
+        .args(cache_flags())
+        .args(progress())
+}
+
+pub fn import_command() -> Clap {
+    Clap::new("import")
+        .about("Take a tarball of docker save into the cache")
+        .after_help("A tarball may be plain, gzip or zstd, of Docker's own layout or OCI's, and have several images.")
+        .args_override_self(true)
+        .arg(Arg::new("file").value_name("FILE|URL").help("A file, s3://BUCKET/KEY, or `-` for standard input").required(true))
+        .arg(Arg::new("image").value_name("IMAGE").help("The name of an image that the tarball has no name for"))
+        .arg(compression())
+        .args(cache_flags())
+        .args(progress())
+}
+
+pub fn export_command() -> Clap {
+    Clap::new("export")
+        .about("Write an image of the cache as a tarball that docker load takes")
+        .args_override_self(true)
+        .arg(Arg::new("image").value_name("IMAGE").help("The image, as `hakobi cache ls` has it").required(true))
+        .arg(text("output", "FILE", "The tarball; `-` is standard output").short('o').required(true))
+        .args(cache_flags())
+        .args(progress())
+}
+
+pub fn cache_command() -> Clap {
+    let json = || switch("json", "Print JSON");
+    Clap::new("cache")
+        .about("Look at the cache, and check it")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .disable_help_subcommand(true)
+        .subcommand(Clap::new("ls").about("List the images, by scope").arg(json()).arg(where_it_is()).args(progress()))
+        .subcommand(Clap::new("stat").about("Tell how much there is").arg(json()).arg(where_it_is()).args(progress()))
+        .subcommand(
+            Clap::new("verify")
+                .about("Read every blob and compare it with its digest; exit code 4 if anything is wrong")
+                .arg(switch("repair", "Remove what is wrong, so that the next build makes it anew"))
+                .arg(where_it_is())
+                .args(progress()),
+        )
+}
+
+fn where_it_is() -> Arg {
+    build_flags::cache_location().help_heading("Cache")
+}
+
+/// `save IMAGE…`
+pub fn save(given: Given<'_>, environment: &Environment) -> Result<Command> {
+    let report_file = given.text("report").map(|file| environment.resolve(file));
+    let compression = compression_of(given)?;
+    Ok(Command::Save { images: named(given)?, cache: cache(given, environment)?, compression, report_file })
+}
+
+/// `restore IMAGE…`
+pub fn restore(given: Given<'_>, environment: &Environment) -> Result<Command> {
+    let report_file = given.text("report").map(|file| environment.resolve(file));
+    Ok(Command::Restore { images: named(given)?, cache: cache(given, environment)?, report_file })
+}
+
+/// `import FILE|URL [IMAGE]`
+pub fn import(given: Given<'_>, environment: &Environment) -> Result<Command> {
+    let from = match given.text("file").unwrap_or_default() {
+        stdin if stdin == "-" => ArchiveFrom::Stdin,
+        url if url.starts_with("s3://") => object(&url, environment)?,
+        url if url.contains("://") => {
+            return Err(Error::usage(format!("{url}: archives are not read from there")).hint("a file, s3://BUCKET/KEY, or `-`"));
+        }
+        path => ArchiveFrom::File(environment.resolve(path)),
+    };
+    let name = given.text("image").map(|text| name(&text)).transpose()?;
+    let compression = compression_of(given)?;
+    Ok(Command::Import { from, name, cache: cache(given, environment)?, compression })
+}
+
+fn object(url: &str, environment: &Environment) -> Result<ArchiveFrom> {
+    let wrong = || Error::usage(format!("{url} names no object")).hint("s3://BUCKET/KEY");
+    let (path, query) = url.split_once('?').map_or((url, String::new()), |(path, query)| (path, format!("?{query}")));
+    let (folder, name) = path.rsplit_once('/').filter(|(folder, name)| folder.len() > "s3://".len() && !name.is_empty()).ok_or_else(wrong)?;
+    match store::location(&format!("{folder}{query}"), environment)? {
+        StoreLocation::S3(bucket) => Ok(ArchiveFrom::S3 { bucket, name: name.to_owned() }),
+        StoreLocation::Directory(_) => Err(wrong()),
+    }
+}
+
+/// `export IMAGE -o FILE`
+pub fn export(given: Given<'_>, environment: &Environment) -> Result<Command> {
+    let image = name(&given.text("image").unwrap_or_default())?;
+    let file = given.text("output").filter(|file| file != "-").map(|file| environment.resolve(file));
+    Ok(Command::Export { image, file, cache: cache(given, environment)? })
+}
+
+/// `cache ls|stat|verify`
+pub fn cache_of(matches: &ArgMatches, environment: &Environment) -> Result<Command> {
+    let Some((name, matches)) = matches.subcommand() else {
+        return Err(Error::usage("`hakobi cache` needs to know what").hint("hakobi cache ls|stat|verify"));
+    };
+    let given = Given(matches);
+    let json = given.switch("json");
+    let command = match name {
+        "stat" => CacheCommand::Stat { json },
+        "verify" => CacheCommand::Verify { repair: given.switch("repair") },
+        _ => CacheCommand::List { json },
+    };
+    Ok(Command::Cache { command, cache: cache(given, environment)? })
+}
+
+fn cache(given: Given<'_>, environment: &Environment) -> Result<CacheSettings> {
+    store::store(given, environment)?.ok_or_else(|| {
+        Error::usage("there is no cache to work with").hint("--cache s3://BUCKET/PREFIX or a directory; not --cache-mode off")
+    })
+}
+
+fn compression_of(given: Given<'_>) -> Result<Compression> {
+    Ok(given.text("compression").map(|text| registries::compression(&text)).transpose()?.unwrap_or_default())
+}
+
+fn named(given: Given<'_>) -> Result<Vec<ImageRef>> {
+    let mut out: Vec<ImageRef> = Vec::new();
+    for text in given.list("image") {
+        let image = name(&text)?;
+        if !out.contains(&image) {
+            out.push(image);
+        }
+    }
+    if out.is_empty() { Err(Error::usage("this needs the name of an image")) } else { Ok(out) }
+}
+
+fn name(text: &str) -> Result<ImageRef> {
+    let image: ImageRef = text.parse().map_err(|error: crate::domain::InvalidReference| Error::usage(error.to_string()))?;
+    match image.digest {
+        Some(_) => Err(Error::usage(format!("`{text}` names a digest; a name with a tag is needed")).hint("app:latest")),
+        None => Ok(image.with_default_tag()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::S3Settings;
+
+    #[test]
+    fn objects_are_named_by_buckets_and_keys() {
+        let environment = Environment::default();
+        let bucket = S3Settings { bucket: "b".into(), ..S3Settings::default() };
+        let from = |text: &str| object(text, &environment).ok();
+        let s3 = |bucket: S3Settings, name: &str| Some(ArchiveFrom::S3 { bucket, name: name.into() });
+        assert_eq!(from("s3://b/app.tar.gz"), s3(bucket.clone(), "app.tar.gz"));
+        let deep = S3Settings { prefix: "a/c".into(), region: Some("x-1".into()), ..bucket };
+        assert_eq!(from("s3://b/a/c/app.tar?region=x-1"), s3(deep.clone(), "app.tar"));
+        assert_eq!(from("s3://b/a/c/app.tar?region=x-1").map(|from| from.to_string()).as_deref(), Some("s3://b/a/c/app.tar"));
+        for text in ["s3://b", "s3://b/", "s3://b/a/"] {
+            assert_eq!(from(text), None, "{text}");
+        }
+    }
+}
