@@ -126,7 +126,8 @@ pub fn import(given: Given<'_>, environment: &Environment) -> Result<Command> {
 fn object(url: &str, environment: &Environment) -> Result<ArchiveFrom> {
     let wrong = || Error::usage(format!("{url} names no object")).hint("s3://BUCKET/KEY");
     let (path, query) = url.split_once('?').map_or((url, String::new()), |(path, query)| (path, format!("?{query}")));
-    let (folder, name) = path.rsplit_once('/').filter(|(folder, name)| folder.len() > "s3://".len() && !name.is_empty()).ok_or_else(wrong)?;
+    let (folder, name) =
+        path.rsplit_once('/').filter(|(folder, name)| folder.len() > "s3://".len() && !name.is_empty()).ok_or_else(wrong)?;
     match store::location(&format!("{folder}{query}"), environment)? {
         StoreLocation::S3(bucket) => Ok(ArchiveFrom::S3 { bucket, name: name.to_owned() }),
         StoreLocation::Directory(_) => Err(wrong()),

@@ -4,8 +4,8 @@ use clap::builder::{EnumValueParser, PossibleValuesParser};
 use clap::{Arg, ArgAction, Command};
 use clap_complete::Shell;
 
-use super::{build_flags, carry};
 use super::given::{choice, list, switch, text};
+use super::{build_flags, carry};
 
 /// Values of `--progress`.
 pub const PROGRESS: &[&str] = &["auto", "plain", "tty", "quiet", "rawjson"];

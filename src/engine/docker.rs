@@ -4,7 +4,9 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
-use bollard::query_parameters::{CreateImageOptions, ImportImageOptions, ListImagesOptions, PushImageOptions, RemoveImageOptions, TagImageOptions};
+use bollard::query_parameters::{
+    CreateImageOptions, ImportImageOptions, ListImagesOptions, PushImageOptions, RemoveImageOptions, TagImageOptions,
+};
 use bollard::{API_DEFAULT_VERSION, BollardRequest};
 use futures::{StreamExt, TryStreamExt};
 use http::Uri;

@@ -45,8 +45,16 @@ impl Intake {
 
 /// The manifest that the daemon would have pushed: the containerd store has one, an overlay2 daemon writes Docker's.
 fn manifest(image: &ArchivedImage) -> serde_json::Result<RawManifest> {
-    let compressed = |manifest: &Manifest| manifest.layers.iter().any(|layer| layer.media_type.contains('+') || layer.media_type.ends_with("gzip"));
+    let compressed = |manifest: &Manifest| {
+        manifest.layers.iter().any(|layer| layer.media_type.contains('+') || layer.media_type.ends_with("gzip"))
+    };
     let own = image.manifest.as_ref().filter(|raw| raw.manifest().is_ok_and(|manifest| compressed(&manifest)));
+    let same = |manifest: &Manifest| {
+        manifest.layers.iter().map(|layer| &layer.digest).eq(image.layers.iter().map(|layer| &layer.digest))
+    };
+    if let Some(raw) = own.filter(|raw| raw.manifest().is_ok_and(|manifest| same(&manifest))) {
+        return Ok(raw.clone());
+    }
     let family = own.map_or(media_type::DOCKER_MANIFEST, |raw| &*raw.media_type);
     let config = if family == media_type::OCI_MANIFEST { media_type::OCI_CONFIG } else { media_type::DOCKER_CONFIG };
     let manifest = Manifest {

@@ -85,7 +85,10 @@ async fn image(inner: &Inner, raw: &RawManifest, annotations: &BTreeMap<String, 
     // Docker's own manifests know neither zstd nor annotations.
     let oci = zstd || !annotations.is_empty() || raw.media_type == media_type::OCI_MANIFEST;
     let layers: Vec<Descriptor> = layers.into_iter().map(|layer| retyped(layer, oci)).collect();
-    let manifest = if layers == manifest.layers && annotations.is_empty() {
+    // The classic builder mixes both families' types; what is the same blob stays as the daemon calls it.
+    let same = |(ours, theirs): (&Descriptor, &Descriptor)| *ours == retyped(theirs.clone(), oci);
+    let unchanged = layers.len() == manifest.layers.len() && layers.iter().zip(&manifest.layers).all(same);
+    let manifest = if unchanged && annotations.is_empty() {
         raw.clone()
     } else {
         rewritten(raw, &layers, annotations, oci).map_err(|error| unreadable("a manifest").because(&error))?

@@ -64,7 +64,10 @@ pub async fn restore(settings: &Settings, images: &[ImageRef], cache: &CacheSett
             Ok(true) => run.report.outcome = Outcome::Success,
             Ok(false) => {}
             Err(error) if error.kind() == Kind::Cache => {
-                let why = error.causes().first().map_or_else(|| error.message().to_owned(), |cause| format!("{}: {cause}", error.message()));
+                let why = error
+                    .causes()
+                    .first()
+                    .map_or_else(|| error.message().to_owned(), |cause| format!("{}: {cause}", error.message()));
                 faults.tell(&format!("does not give {image}"), &why, error.hint_text())?;
             }
             Err(error) => return Err(error),

@@ -46,8 +46,8 @@ pub async fn import(
         Error::new(Kind::Cache, "there is no room for layers on their way").because(&error).hint("TMPDIR names another place")
     })?;
     let blobs = Blobs::new(kept::open(&cache.location).await);
-    kept::begin(&blobs).await.map_err(|error| super::cache_error(&format!("the cache {} cannot be used", cache.shown), &error))?;
-    let mut layers = IntoStore { blobs, compression, directory: directory.path().to_owned(), new: RepositoryBlobs::default() };
+    let mut layers =
+        IntoStore { blobs, begun: false, compression, directory: directory.path().to_owned(), new: RepositoryBlobs::default() };
     let step = events.step(&format!("[hakobi] reading {shown}"));
     let images = archive::read(stream, &mut layers).await;
     match &images {
@@ -125,6 +125,8 @@ async fn open(from: &ArchiveFrom) -> Result<ByteStream> {
 /// Keeps the layers of an archive.
 struct IntoStore {
     blobs: Blobs,
+    /// Whether the store is one: what is no archive makes none.
+    begun: bool,
     compression: Compression,
     directory: PathBuf,
     new: RepositoryBlobs,
@@ -134,6 +136,10 @@ struct IntoStore {
 impl Layers for IntoStore {
     async fn layer(&mut self, layer: Layer) -> io::Result<KeptLayer> {
         let Spooled { blob, kept } = spooled(layer, Some(self.compression), &self.directory).await?;
+        if !self.begun {
+            kept::begin(&self.blobs).await.map_err(io::Error::other)?;
+            self.begun = true;
+        }
         if self.blobs.keep(&blob).await.map_err(io::Error::other)? {
             self.new.pushed += 1;
             self.new.bytes += kept.descriptor.size;
@@ -169,9 +175,14 @@ pub async fn export(
         descriptor: descriptor.clone(),
         blob: Some(Arc::new(RemoteBlob::new(Arc::clone(&home), descriptor))),
     });
-    let saved =
-        SavedImage { tags: vec![image.clone()], config: found.config.clone(), layers: layers.collect(), manifest: Some(found.raw.clone()) };
-    let failed = |error: &(dyn std::error::Error + 'static)| Error::new(Kind::Cache, format!("{image} was not exported")).because(error);
+    let saved = SavedImage {
+        tags: vec![image.clone()],
+        config: found.config.clone(),
+        layers: layers.collect(),
+        manifest: Some(found.raw.clone()),
+    };
+    let failed =
+        |error: &(dyn std::error::Error + 'static)| Error::new(Kind::Cache, format!("{image} was not exported")).because(error);
     let mut stream = archive::write(vec![saved], Encoding::WithoutZstd, &std::env::temp_dir()).map_err(|error| failed(&error))?;
     let step = events.step(&format!("[hakobi] exporting {image}"));
     let written = match file {

@@ -241,7 +241,14 @@ async fn verify(
             text.push_str("removed; the next build runs what is lacking, and keeps it anew\n");
         }
     }
-    let _ = writeln!(text, "{} blobs read, {} damaged; {} of {} images whole", sizes.len(), damaged.len(), kept.len() - lacking.len(), kept.len());
+    let _ = writeln!(
+        text,
+        "{} blobs read, {} damaged; {} of {} images whole",
+        sizes.len(),
+        damaged.len(),
+        kept.len() - lacking.len(),
+        kept.len()
+    );
     Ok(Answer { text, exit_code: if wrong && !repair { Kind::Cache.exit_code() } else { 0 } })
 }
 
@@ -256,7 +263,9 @@ async fn is_right(blobs: &Blobs, digest: &Digest, size: u64) -> store::Result<bo
             Ok(0) => return Ok(true),
             Ok(_) => {}
             Err(_) if blobs.damaged().contains(digest) => return Ok(false),
-            Err(error) => return Err(store::Error::new(store::Fault::Unreachable, format!("the blob {digest} cannot be read: {error}"))),
+            Err(error) => {
+                return Err(store::Error::new(store::Fault::Unreachable, format!("the blob {digest} cannot be read: {error}")));
+            }
         }
     }
 }

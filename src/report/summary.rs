@@ -76,10 +76,8 @@ fn carried(report: &RunReport) -> Option<String> {
         let plural = if layers == 1 { "" } else { "s" };
         (layers > 0).then(|| format!("{verb} {layers} layer{plural} ({})", bytes_in_words(bytes)))
     };
-    let both = [
-        of("restored", report.layers.restored, report.bytes.restored),
-        of("saved", report.layers.saved, report.bytes.saved),
-    ];
+    let both =
+        [of("restored", report.layers.restored, report.bytes.restored), of("saved", report.layers.saved, report.bytes.saved)];
     let clauses: Vec<String> = both.into_iter().flatten().collect();
     (!clauses.is_empty()).then(|| clauses.join(", "))
 }

@@ -121,10 +121,6 @@ impl StageSaver<'_> {
             .await;
         result.map_err(|status| Error::push(format!("stage {} cannot be exported: {}", stage.name.0, status.message())))?;
         self.exit.hand_over(self.docker, &reference, self.intake, &name).await?;
-        self.intake
-            .compose(&name, &BTreeMap::new())
-            .await?
-            .pop()
-            .ok_or_else(|| Error::push("the daemon handed over nothing"))
+        self.intake.compose(&name, &BTreeMap::new()).await?.pop().ok_or_else(|| Error::push("the daemon handed over nothing"))
     }
 }

@@ -185,7 +185,10 @@ impl NamedService for ContentServer {
 impl tower::Service<http::Request<Body>> for ContentServer {
     type Response = http::Response<Body>;
     type Error = std::convert::Infallible;
-    type Future = futures::future::Either<BoxFuture<'static, Result<Self::Response, Self::Error>>, Ready<Result<Self::Response, Self::Error>>>;
+    type Future = futures::future::Either<
+        BoxFuture<'static, Result<Self::Response, Self::Error>>,
+        Ready<Result<Self::Response, Self::Error>>,
+    >;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         Poll::Ready(Ok(()))
