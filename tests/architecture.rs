@@ -95,6 +95,7 @@ const PRINTING: &[&str] = &[
     "src/main.rs",
     // `-o -`: a result that is itself standard output.
     "src/pipeline/outputs.rs",
+    "src/pipeline/tarballs.rs",
 ];
 
 const LONGEST: usize = 600;

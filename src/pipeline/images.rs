@@ -135,7 +135,7 @@ impl<'a> Run<'a> {
         let known: Vec<KnownImage> = last.into_iter().cloned().collect();
         let exit = self.way.exit(&self.info, true);
         let released = Box::pin(release.push(&self.docker, exit, BTreeMap::new(), &known, false, &[])).await?;
-        let step = self.events.step(&format!("[hakobi] saving {image}"));
+        let step = self.events.step(format!("[hakobi] saving {image}"));
         let saved = async {
             kept.begin().await.map_err(|error| super::cache_error("the cache cannot be begun", &error))?;
             let blobs = released.kept().await?;
@@ -186,7 +186,7 @@ impl<'a> Run<'a> {
             self.events.note(format!("{image} is in the daemon already"));
             return Ok(true);
         }
-        let step = self.events.step(&format!("[hakobi] restoring {image}"));
+        let step = self.events.step(format!("[hakobi] restoring {image}"));
         let restored = match self.way {
             Way::Registry => self.pull(&found, image).await,
             Way::Archive => self.load(&found, image).await,
@@ -238,7 +238,8 @@ impl<'a> Run<'a> {
             layers: saved.collect(),
             manifest: Some(found.raw.clone()),
         };
-        let stream = archive::write(vec![saved], encoding(&self.info), &std::env::temp_dir())
+        let directory = super::room(Kind::Cache)?;
+        let stream = archive::write(vec![saved], encoding(&self.info), directory.path())
             .map_err(|error| Error::new(Kind::Cache, "the image cannot be written").because(&error))?;
         self.docker.load(stream).await?;
         Ok(Some((layers, bytes)))

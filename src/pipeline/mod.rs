@@ -57,6 +57,13 @@ fn cache_report(settings: &CacheSettings) -> CacheReport {
     }
 }
 
+/// A place for layers on their way; it goes with what it gives.
+fn room(kind: Kind) -> Result<tempfile::TempDir> {
+    tempfile::Builder::new().prefix("hakobi-").tempdir().map_err(|error| {
+        Error::new(kind, "there is no room for layers on their way").because(&error).hint("TMPDIR names another place")
+    })
+}
+
 /// A fault of the store that ends a run, with its hint.
 fn cache_error(what: &str, why: &crate::store::Error) -> Error {
     let error = Error::new(Kind::Cache, format!("{what}: {why}"));

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use crate::domain::{Descriptor, ImageRef, Index, InlineCache, Platform, RawManifest, Repository, comparable, media_type};
 use crate::endpoint::Endpoint;
 use crate::engine::Docker;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::graph::{Graph, Step};
 use crate::handover::{Composed, Intake, Known, KnownImage, load};
@@ -67,9 +67,7 @@ impl Release {
         known: &[KnownImage],
         events: &Events,
     ) -> Result<Self> {
-        let directory = tempfile::Builder::new().prefix("hakobi-push-").tempdir().map_err(|error| {
-            Error::push("there is no room for layers on their way").because(&error).hint("TMPDIR names another place")
-        })?;
+        let directory = super::room(Kind::Push)?;
         let repositories = repositories(tags);
         let way = way(registries, repositories, keep, settings, known, events, directory.path()).await?;
         Ok(Self {

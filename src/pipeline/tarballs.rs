@@ -41,14 +41,11 @@ pub async fn import(
     }
     let shown = from.to_string();
     let stream = open(from).await?;
-    let directory = tempfile::Builder::new().prefix("hakobi-import-").tempdir();
-    let directory = directory.map_err(|error| {
-        Error::new(Kind::Cache, "there is no room for layers on their way").because(&error).hint("TMPDIR names another place")
-    })?;
+    let directory = super::room(Kind::Cache)?;
     let blobs = Blobs::new(kept::open(&cache.location).await);
     let mut layers =
         IntoStore { blobs, begun: false, compression, directory: directory.path().to_owned(), new: RepositoryBlobs::default() };
-    let step = events.step(&format!("[hakobi] reading {shown}"));
+    let step = events.step(format!("[hakobi] reading {shown}"));
     let images = archive::read(stream, &mut layers).await;
     match &images {
         Ok(_) => step.done(),
@@ -183,8 +180,9 @@ pub async fn export(
     };
     let failed =
         |error: &(dyn std::error::Error + 'static)| Error::new(Kind::Cache, format!("{image} was not exported")).because(error);
-    let mut stream = archive::write(vec![saved], Encoding::WithoutZstd, &std::env::temp_dir()).map_err(|error| failed(&error))?;
-    let step = events.step(&format!("[hakobi] exporting {image}"));
+    let directory = super::room(Kind::Cache)?;
+    let mut stream = archive::write(vec![saved], Encoding::WithoutZstd, directory.path()).map_err(|error| failed(&error))?;
+    let step = events.step(format!("[hakobi] exporting {image}"));
     let written = match file {
         None => tokio::io::copy_buf(&mut tokio::io::BufReader::with_capacity(256 << 10, stream), &mut tokio::io::stdout()).await,
         Some(path) => into_file(&mut stream, path).await,

@@ -117,7 +117,7 @@ mod tests {
             "built in 12.3s: nothing changed; pushed no layer, 6 already in the registry; digest sha256:d1"
         );
         report.outcome = Outcome::Skipped;
-        assert_eq!(summary(&report).unwrap(), "skipped in 12.3s: nothing was built");
+        assert_eq!(summary(&report).unwrap(), "skipped in 12.3s: nothing was to be done");
         report.outcome = Outcome::Failure;
         assert_eq!(summary(&report), None);
     }
