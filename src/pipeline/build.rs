@@ -169,6 +169,7 @@ impl Run<'_> {
         let at = Instant::now();
         let (solved, compiled, executed) = self.solve(&session, &request, &mut options, &colder, release.as_ref()).await?;
         built.report.seconds.build = at.elapsed().as_secs_f64();
+        self.store_was_read()?;
         files.finish().await?;
         built.report.bytes.context = session.bytes_sent();
         let graph = Graph::new(compiled.definition.clone()).ok();

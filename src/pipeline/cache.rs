@@ -242,6 +242,16 @@ impl Run<'_> {
         }
     }
 
+    /// Says so if something of the store could not be read that BuildKit went on without.
+    pub(super) fn store_was_read(&self) -> Result<()> {
+        let Some((kept, faults)) = self.kept() else { return Ok(()) };
+        // What is damaged was told when it was found.
+        match kept.unread().filter(|_| kept.damaged().is_empty()) {
+            Some(why) => faults.tell("could not be read in part, which costs time", &why, None),
+            None => Ok(()),
+        }
+    }
+
     /// Waits until a layer of the store turns out to be damaged: for ever, where there is no store.
     pub(super) async fn store_damaged(&self) {
         match self.kept() {

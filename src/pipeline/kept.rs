@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,9 @@ use crate::transfer::{ByteStream, BytesSource};
 
 /// The version of the store's layout that this program reads and writes.
 const FORMAT: u32 = 1;
+
+/// How long a store may take for its first answer. A job should not wait for one that is out of reach.
+const FIRST_LOOK: Duration = Duration::from_secs(30);
 
 /// What `hakobi.json` says.
 #[derive(Serialize, Deserialize)]
@@ -87,7 +91,9 @@ impl Kept {
     /// Opens the store for an image of this name and serves it.
     pub(super) async fn open(settings: &CacheSettings, image: &str, tag: &str, registries: &Registries) -> Result<Self> {
         let store = open(&settings.location).await;
-        let new = !is_there(&*store).await?;
+        let looked = tokio::time::timeout(FIRST_LOOK, is_there(&*store)).await;
+        let silent = || Error::new(Fault::Unreachable, format!("it has not answered for {} seconds", FIRST_LOOK.as_secs()));
+        let new = !looked.map_err(|_| silent())??;
         let blobs = Blobs::new(store);
         let address = Address::bind()
             .await
@@ -145,6 +151,11 @@ impl Kept {
             }
         }
         Ok(None)
+    }
+
+    /// Why something could not be read since this was asked last: the daemon may have gone on without it, and said nothing.
+    pub(super) fn unread(&self) -> Option<String> {
+        self.blobs.unread()
     }
 
     /// Waits until a blob turns out to be damaged.

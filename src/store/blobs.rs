@@ -28,6 +28,8 @@ struct Seen {
     damaged: HashSet<Digest>,
     /// Written by this run, and not found damaged since.
     written: HashSet<Digest>,
+    /// Why something could not be read: the first fault.
+    unread: Option<String>,
 }
 
 impl Seen {
@@ -56,6 +58,25 @@ impl Blobs {
         self.seen.borrow().damaged.clone()
     }
 
+    /// Why something could not be read since this was asked last: who asked for it may not have said.
+    #[must_use]
+    pub fn unread(&self) -> Option<String> {
+        let mut fault = None;
+        self.seen.send_if_modified(|seen| {
+            fault = seen.unread.take();
+            false
+        });
+        fault
+    }
+
+    fn noted<T>(&self, result: Result<T>) -> Result<T> {
+        if let Err(error) = &result {
+            let text = error.hint_text().map_or_else(|| error.to_string(), |hint| format!("{error} ({hint})"));
+            unread(&self.seen, text);
+        }
+        result
+    }
+
     /// Waits until one is found.
     pub async fn found_damaged(&self) {
         // The sender is this object's own, so there is one as long as it is waited for.
@@ -72,7 +93,7 @@ impl Blobs {
             let seen = self.seen.borrow();
             seen.damaged.is_empty() || seen.written.contains(digest)
         };
-        if believed { self.store.size(&Name::blob(digest)).await } else { Ok(None) }
+        if believed { self.noted(self.store.size(&Name::blob(digest)).await) } else { Ok(None) }
     }
 
     /// The bytes of a blob from this offset. Read from 0, the stream ends with an error where they are not those of the
@@ -81,7 +102,8 @@ impl Blobs {
     /// # Errors
     /// If the store cannot be read.
     pub async fn open(&self, digest: &Digest, size: Option<u64>, offset: u64) -> Result<Option<ByteStream>> {
-        let Some(stream) = self.store.read(&Name::blob(digest), offset..u64::MAX).await? else { return Ok(None) };
+        let stream = self.noted(self.store.read(&Name::blob(digest), offset..u64::MAX).await)?;
+        let Some(stream) = stream else { return Ok(None) };
         if offset > 0 {
             return Ok(Some(stream));
         }
@@ -146,6 +168,13 @@ fn damaged(digest: &Digest) -> Error {
     Error::new(Fault::Damaged, format!("blob {digest} is damaged")).hint("`hakobi cache verify --repair` removes it")
 }
 
+fn unread(seen: &watch::Sender<Seen>, why: String) {
+    seen.send_if_modified(|seen| {
+        seen.unread.get_or_insert(why);
+        false
+    });
+}
+
 /// Passes bytes on and fails at the end where they were others.
 struct Verified {
     inner: ByteStream,
@@ -160,7 +189,10 @@ struct Verified {
 impl AsyncRead for Verified {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        std::task::ready!(self.inner.as_mut().poll_read(context, buffer))?;
+        if let Err(error) = std::task::ready!(self.inner.as_mut().poll_read(context, buffer)) {
+            unread(&self.seen, error.to_string());
+            return Poll::Ready(Err(error));
+        }
         let new = &buffer.filled()[before..];
         let (passed, at_end) = (new.len() as u64, new.is_empty() && buffer.remaining() > 0);
         if let Some(hasher) = &mut self.hasher {

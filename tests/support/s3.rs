@@ -3,11 +3,14 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http::{Method, Request, Response};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use s3s::auth::SimpleAuth;
@@ -24,11 +27,28 @@ pub const SECRET_KEY: &str = "not-a-secret";
 /// The bucket that is there.
 pub const BUCKET: &str = "cache";
 
+/// What a server may do to requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The credentials are no longer good.
+    Expired,
+    /// Too many requests, it says.
+    SlowDown,
+    /// The connection ends.
+    Reset,
+    /// No answer.
+    Stall,
+}
+
+/// A fault that begins after so many requests of a method; until it is mended.
+type Faults = Arc<Mutex<Option<(Method, u32, Fault)>>>;
+
 /// Ends with its objects.
 pub struct S3Server {
     address: SocketAddr,
     directory: TempDir,
     connections: Arc<AtomicU64>,
+    faults: Faults,
     _stop: tokio::sync::oneshot::Sender<()>,
 }
 
@@ -43,6 +63,8 @@ impl S3Server {
         std::fs::create_dir(directory.path().join(BUCKET)).unwrap();
         let connections = Arc::new(AtomicU64::new(0));
         let (root, counted) = (directory.path().to_owned(), Arc::clone(&connections));
+        let faults = Faults::default();
+        let made = Arc::clone(&faults);
         let (address, told) = std::sync::mpsc::channel();
         let (stop, stopped) = tokio::sync::oneshot::channel();
         std::thread::spawn(move || {
@@ -51,13 +73,13 @@ impl S3Server {
                 let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
                 address.send(listener.local_addr().unwrap()).unwrap();
                 tokio::select! {
-                    () = serve(listener, &root, rate, counted) => {}
+                    () = serve_with(listener, &root, rate, counted, made) => {}
                     _ = stopped => {}
                 }
             });
             runtime.shutdown_timeout(Duration::from_secs(1));
         });
-        Self { address: told.recv().unwrap(), directory, connections, _stop: stop }
+        Self { address: told.recv().unwrap(), directory, connections, faults, _stop: stop }
     }
 
     pub fn endpoint(&self) -> String {
@@ -80,6 +102,15 @@ impl S3Server {
         self.directory.path().join(BUCKET)
     }
 
+    /// From the request after this many of a method on, every one of that method meets this.
+    pub fn break_after(&self, method: Method, count: u32, fault: Fault) {
+        *self.faults.lock().unwrap() = Some((method, count, fault));
+    }
+
+    pub fn mend(&self) {
+        *self.faults.lock().unwrap() = None;
+    }
+
     /// How many connections were made so far.
     pub fn connections(&self) -> u64 {
         self.connections.load(Ordering::Relaxed)
@@ -88,6 +119,10 @@ impl S3Server {
 
 /// Serves the buckets below a directory, for ever.
 pub async fn serve(listener: TcpListener, root: &Path, rate: Option<u64>, connections: Arc<AtomicU64>) {
+    serve_with(listener, root, rate, connections, Faults::default()).await;
+}
+
+async fn serve_with(listener: TcpListener, root: &Path, rate: Option<u64>, connections: Arc<AtomicU64>, faults: Faults) {
     let mut service = S3ServiceBuilder::new(FileSystem::new(root).unwrap());
     service.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
     let service = service.build();
@@ -95,12 +130,41 @@ pub async fn serve(listener: TcpListener, root: &Path, rate: Option<u64>, connec
         let Ok((stream, _)) = listener.accept().await else { continue };
         let _ = stream.set_nodelay(true);
         connections.fetch_add(1, Ordering::Relaxed);
-        let service = service.clone();
+        let (service, faults) = (service.clone(), Arc::clone(&faults));
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (service, fault) = (service.clone(), due(&faults, request.method()));
+            async move {
+                let refused = |status: u16, code: &str| {
+                    let body = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>it is so</Message></Error>");
+                    Ok(Response::builder().status(status).body(s3s::Body::from(body)).unwrap())
+                };
+                match fault {
+                    None => hyper::service::Service::call(&service, request)
+                        .await
+                        .map_err(|error| std::io::Error::other(format!("{error:?}"))),
+                    Some(Fault::Expired) => refused(403, "ExpiredToken"),
+                    Some(Fault::SlowDown) => refused(503, "SlowDown"),
+                    Some(Fault::Reset) => Err(std::io::Error::other("reset")),
+                    Some(Fault::Stall) => std::future::pending().await,
+                }
+            }
+        });
         tokio::spawn(async move {
             let stream = Limited { stream, rate, sent: 0, began: tokio::time::Instant::now(), pause: None };
             let _ = Builder::new(TokioExecutor::new()).http1_only().serve_connection(TokioIo::new(stream), service).await;
         });
     }
+}
+
+/// What this request meets.
+fn due(faults: &Faults, method: &Method) -> Option<Fault> {
+    let mut faults = faults.lock().unwrap();
+    let (_, left, fault) = faults.as_mut().filter(|(broken, ..)| broken == method)?;
+    if *left == 0 {
+        return Some(*fault);
+    }
+    *left -= 1;
+    None
 }
 
 /// A connection that sends no faster than it may.

@@ -26,6 +26,9 @@ const READ_AHEAD: usize = 16;
 /// Parts that are sent at once, over all objects.
 const SENT_AT_ONCE: usize = 8;
 
+/// How long one request may take, its body of one part included.
+const ATTEMPT: Duration = Duration::from_secs(60);
+
 /// Objects in a bucket, under a prefix.
 #[derive(Clone)]
 pub struct S3Store(Arc<Inner>);
@@ -48,6 +51,8 @@ impl S3Store {
     pub async fn open(settings: S3Settings, source: &AwsSource) -> Self {
         let wanted = Wanted {
             region: settings.region.clone(),
+            // Of a part up or down; one that takes longer is asked for anew.
+            attempt: Some(ATTEMPT),
             proxied: format!("https://{}.s3.amazonaws.com/", settings.bucket),
             ..Wanted::default()
         };
