@@ -152,6 +152,11 @@ fn tarballs_in_and_out() {
             assert_eq!(engine.docker(&["run", "--rm", image]), said, "{name}: {image}");
             engine.wipe();
         }
+        // A named pipe stays one.
+        let fifo = "mkfifo pipe && { cat pipe > piped.tar & } && hakobi export \"$1\" -o pipe --cache ../cache --cache-scope main && wait";
+        Run::of(machine.command("sh").args(["-c", fifo, "sh", &one])).exits(0);
+        assert!(!machine.folder().join("pipe").is_file());
+        machine.hakobi(&["import", "piped.tar", "--cache", "../piped"]).exits(0);
         // Through pipes.
         let piped = "hakobi export \"$1\" -o - --cache ../cache --cache-scope main -q | hakobi import - --cache ../other -q";
         Run::of(machine.command("sh").args(["-c", piped, "sh", &one])).exits(0);

@@ -205,8 +205,13 @@ pub async fn export(
     Ok(report)
 }
 
-/// Whole or not at all.
+/// Whole or not at all, where that is a file.
 async fn into_file(stream: &mut ByteStream, path: &Path) -> io::Result<u64> {
+    // A pipe or a device is written to, never replaced.
+    if tokio::fs::metadata(path).await.is_ok_and(|there| !there.is_file()) {
+        let mut file = tokio::fs::OpenOptions::new().write(true).open(path).await?;
+        return tokio::io::copy_buf(&mut tokio::io::BufReader::with_capacity(256 << 10, stream), &mut file).await;
+    }
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // As any file that is made here, by the umask; a temporary file alone would be for its owner's eyes only.
     let as_others = std::fs::Permissions::from_mode(0o666);
