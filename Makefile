@@ -2,7 +2,7 @@
 .PHONY: help setup fmt lint test test-long bench demo
 
 help:
-	@echo 'make demo       bring up a Docker engine and a registry, and run the main job three times'
+	@echo 'make demo       bring up a Docker engine, and run the main job three times with a cache in a directory'
 	@echo 'make test       everything CI runs: lint, the real engines and registries, all tests'
 	@echo 'make test-long  the same with the long tests'
 	@echo 'make bench      hakobi beside the ways it replaces, as a table'
@@ -26,7 +26,9 @@ test-long:
 	@tests/check test-long
 
 bench:
-	@cargo build --locked --release && HAKOBI="$${HAKOBI:-$${CARGO_TARGET_DIR:-target}/release/hakobi}" benches/peers/run $(BENCH_ARGS)
+	@cargo build --locked --release --bin hakobi --example s3-server && \
+		HAKOBI="$${HAKOBI:-$${CARGO_TARGET_DIR:-target}/release/hakobi}" \
+		S3_SERVER="$${S3_SERVER:-$${CARGO_TARGET_DIR:-target}/release/examples/s3-server}" benches/peers/run $(BENCH_ARGS)
 
 demo:
 	@demo/run

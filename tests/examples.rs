@@ -14,6 +14,7 @@ use support::ecr_fake::{EcrFake, HOST};
 use support::engine::{D28, Engine, skopeo};
 use support::machine::{Machine, Run};
 use support::parts::{part, unique};
+use support::s3::{BUCKET, S3Server};
 
 const COMMIT: &str = "2f1c0a5e8d7b4936a1f0c2e4d6b8a09172635445";
 
@@ -22,6 +23,8 @@ struct Ci {
     file: &'static str,
     read: fn(&Yaml) -> Job,
     shell: &'static str,
+    /// Whether it is one line of hakobi's.
+    one_line: bool,
     /// What it sets for a build of a branch, and of a pull request.
     branch: &'static [(&'static str, &'static str)],
     pull_request: Option<&'static [(&'static str, &'static str)]>,
@@ -31,13 +34,16 @@ struct Ci {
 struct Job {
     variables: Vec<(String, String)>,
     commands: Vec<String>,
+    /// Whether the CI carries hakobi's directory.
+    carries: bool,
 }
 
-const ALL: &[Ci] = &[
+const fn buildspec(file: &'static str, one_line: bool) -> Ci {
     Ci {
-        file: "buildspec.yml",
+        file,
         read: codebuild,
         shell: "sh",
+        one_line,
         branch: &[
             ("CODEBUILD_BUILD_ID", "app:5d9f6d1c-6a52-4b0e-9b7f-0f6f1b6f7a11"),
             ("CODEBUILD_RESOLVED_SOURCE_VERSION", COMMIT),
@@ -49,11 +55,19 @@ const ALL: &[Ci] = &[
             ("AWS_REGION", "eu-west-1"),
         ],
         pull_request: None,
-    },
+    }
+}
+
+const ALL: &[Ci] = &[
+    buildspec("buildspec.yml", true),
+    buildspec("buildspec-latest.yml", true),
+    buildspec("buildspec-local-cache.yml", true),
+    buildspec("buildspec-separate-steps.yml", false),
     Ci {
         file: ".travis.yml",
         read: travis,
         shell: "bash",
+        one_line: true,
         branch: &[
             ("CI", "true"),
             ("TRAVIS", "true"),
@@ -84,8 +98,8 @@ fn every_example_is_tried() {
 }
 
 #[test]
-fn every_example_is_one_command() {
-    for ci in ALL {
+fn an_example_is_one_command() {
+    for ci in ALL.iter().filter(|ci| ci.one_line) {
         let job = job(ci);
         assert_eq!(job.commands.len(), 1, "{}", ci.file);
         assert!(job.commands[0].starts_with("hakobi build "), "{}: {}", ci.file, job.commands[0]);
@@ -97,13 +111,26 @@ fn every_example_pushes_and_the_next_run_uses_it() {
     let engine = Engine::lock(D28);
     for ci in ALL {
         let repository = format!("{}/{}", part("HAKOBI_TEST_REGISTRY"), unique("example"));
+        let (server, kept) = (S3Server::start(), tempfile::tempdir().unwrap());
         for again in [false, true] {
             engine.wipe();
             let machine = machine(&engine).logged_in();
+            let machine = server.variables().iter().fold(machine, |machine, (name, value)| machine.set(name, value));
+            // What the CI carries from run to run.
+            let (carried, cache) = (kept.path().join("hakobi"), machine.home().join(".cache/hakobi"));
+            fs::create_dir_all(cache.parent().unwrap()).unwrap();
+            if again && job(ci).carries {
+                fs::rename(&carried, &cache).unwrap();
+            }
             run(&machine, ci, &repository, ci.branch);
+            assert_eq!(cache.exists(), job(ci).carries, "{}", ci.file);
+            if job(ci).carries {
+                fs::rename(&cache, &carried).unwrap();
+            }
             let report = machine.report("report.json");
             assert_eq!(report["outcome"], "success", "{}", ci.file);
-            for tag in ["latest", COMMIT] {
+            let tags = if ci.one_line { &["latest", COMMIT][..] } else { &["latest"] };
+            for tag in tags {
                 skopeo(&["inspect", "--raw", &format!("docker://{repository}:{tag}")]);
             }
             if again {
@@ -117,7 +144,8 @@ fn every_example_pushes_and_the_next_run_uses_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_example_pushes_to_ecr() {
     let engine = Engine::lock(D28);
-    for ci in ALL {
+    // `docker build` by itself cannot look at a registry that is not there.
+    for ci in ALL.iter().filter(|ci| ci.one_line) {
         let ecr = EcrFake::start().await;
         let (_, uri) = job(ci).variables.into_iter().find(|(name, _)| name == "REPOSITORY_URI").unwrap();
         let path = uri.strip_prefix(&format!("{HOST}/")).unwrap_or_else(|| panic!("{}: {uri} is not in {HOST}", ci.file));
@@ -169,19 +197,23 @@ fn machine(engine: &Engine) -> Machine {
 
 fn run(machine: &Machine, ci: &Ci, repository: &str, variables: &[(&str, &str)]) {
     let job = job(ci);
+    // The tests' own docker; its engines have no bridge.
+    let docker = part("HAKOBI_TEST_DOCKER_CLI");
     for command in &job.commands {
+        let command = command.replace("docker build ", &format!("{docker} build --network host "));
         // A project's own variable goes before the file's.
         let given = job
             .variables
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()))
-            .filter(|(name, _)| *name != "REPOSITORY_URI");
+            .filter(|(name, _)| !matches!(*name, "REPOSITORY_URI" | "CACHE_BUCKET"));
         Run::of(
             machine
                 .command(ci.shell)
-                .args(["-c", command])
+                .args(["-c", &command])
                 .envs(variables.iter().copied())
                 .envs(given)
+                .env("CACHE_BUCKET", BUCKET)
                 .env("REPOSITORY_URI", repository),
         )
         .exits(0);
@@ -203,20 +235,26 @@ fn folder() -> std::path::PathBuf {
 
 /// <https://docs.aws.amazon.com/codebuild/latest/userguide/build-spec-ref.html>
 fn codebuild(file: &Yaml) -> Job {
-    keys(file, &["version", "env", "phases"]);
+    keys(file, &["version", "env", "phases", "cache"]);
     assert_eq!(file["version"].as_floating_point(), Some(0.2));
     let variables = file["env"]["variables"].as_mapping().unwrap();
     let variables = variables.iter().map(|(name, value)| (text(name), text(value))).collect();
     keys(&file["phases"], &["install", "pre_build", "build", "post_build"]);
     let phases = file["phases"].as_mapping().unwrap();
-    Job { variables, commands: phases.values().flat_map(|phase| list(&phase["commands"])).collect() }
+    let carries = file.as_mapping().unwrap().keys().any(|key| text(key) == "cache");
+    if carries {
+        assert_eq!(list(&file["cache"]["paths"]), ["/root/.cache/hakobi/**/*"]);
+    }
+    Job { variables, commands: phases.values().flat_map(|phase| list(&phase["commands"])).collect(), carries }
 }
 
 /// <https://config.travis-ci.com>
 fn travis(file: &Yaml) -> Job {
-    keys(file, &["os", "dist", "language", "services", "env", "branches", "script"]);
+    keys(file, &["os", "dist", "language", "services", "env", "branches", "cache", "script"]);
+    assert_eq!(list(&file["cache"]["directories"]), ["$HOME/.cache/hakobi"]);
     let pair = |text: String| text.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned())).unwrap();
-    Job { variables: list(&file["env"]["global"]).into_iter().map(pair).collect(), commands: list(&file["script"]) }
+    let variables = list(&file["env"]["global"]).into_iter().map(pair).collect();
+    Job { variables, commands: list(&file["script"]), carries: true }
 }
 
 /// A mistyped key would be silently without effect.

@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# The network that the registry is behind; sourced by run, inside a network namespace of its own (unshare -n).
+# The network that the registry and S3 are behind; sourced by run, inside a network namespace of its own (unshare -n).
 #
-# The registry gets a second namespace, and everything between the two goes over a veth pair with a rate limit each way:
-# what passes there is the job's traffic and no one else's. To engines and clients the registry stays 127.0.0.1:PORT, so
-# they need no settings: a rule sends that one port over the link.
+# They get a second namespace, and everything between the two goes over a veth pair with a rate limit each way:
+# what passes there is the job's traffic and no one else's. To engines and clients they stay 127.0.0.1:PORT, so that
+# these need no settings: a rule sends those ports over the link.
 
 NEAR=10.0.0.1 FAR=10.0.0.2
 FAR_PID='' # holds the far namespace
@@ -32,10 +32,11 @@ one_end() { # INTERFACE ADDRESS MBIT
     tc qdisc add dev "$1" root tbf rate "$3mbit" burst 256k latency 100ms
 }
 
-# network_to PORT: 127.0.0.1:PORT is now the far one.
+# network_to PORT…: 127.0.0.1:PORT is now the far one.
 network_to() {
+    local port
     ip route add 127.0.0.1 via "$FAR" dev link0 src "$NEAR" table 100
-    ip rule add pref 5 ipproto tcp dport "$1" lookup 100
+    for port; do ip rule add pref 5 ipproto tcp dport "$port" lookup 100; done
     # The table of local addresses comes before all rules; put it behind.
     ip rule add pref 10 lookup local
     ip rule del pref 0

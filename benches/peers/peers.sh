@@ -2,7 +2,33 @@
 # What is compared; sourced by run. Each is one CI job: from a wiped daemon to pushed tags.
 #
 # Called in the job's context directory, with REPO, BASE and TAG set and DOCKER_HOST in the environment; must leave
-# REPO:TAG and REPO:latest in the registry.
+# REPO:TAG and REPO:latest in the registry. One that goes on after that calls `pushed` first. AWS is the AWS command line with
+# S3's variables set, KEY a name there that is the job's own.
+
+pushed() { echo "${EPOCHREALTIME/./}" >"$HOME/pushed"; }
+
+# The other recipe: tarballs of `docker save` in S3. The classic builder is the one that takes cache from loaded images on
+# every engine, and loses none of it from run to run.
+peer_archive() {
+    local tarball=s3://cache/$KEY.tar.gz
+    if "$AWS" s3 ls "$tarball"; then
+        "$AWS" s3 cp --no-progress "$tarball" - | gunzip | "$DOCKER" load || return
+    fi
+    DOCKER_BUILDKIT=0 "$DOCKER" build --network host --build-arg "BASE=$BASE" --cache-from "$REPO:latest" \
+        -t "$REPO:$TAG" -t "$REPO:latest" . &&
+        "$DOCKER" push "$REPO:$TAG" &&
+        "$DOCKER" push "$REPO:latest" || return
+    pushed
+    "$DOCKER" save "$REPO:latest" | gzip | "$AWS" s3 cp --no-progress - "$tarball"
+}
+
+peer_store() {
+    "$HAKOBI" build --network host --build-arg "BASE=$BASE" --cache "s3://cache/$KEY" --cache-scope main \
+        -t "$REPO:$TAG" -t "$REPO:latest" --push --report "$HOME/report.json" . || return
+    # It pushes first, then it keeps what the next run needs.
+    awk -v now="${EPOCHREALTIME/./}" 'match($0, /"save": *[0-9.]+/) {
+        split(substr($0, RSTART, RLENGTH), part, ":"); printf "%.0f\n", now - part[2] * 1000000 }' "$HOME/report.json" >"$HOME/pushed"
+}
 
 # The recipe of the documentation of build services, by hand.
 peer_recipe() {

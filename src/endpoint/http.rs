@@ -1,9 +1,10 @@
 //! The OCI distribution protocol: what is pushed goes to the receiver, what is pulled comes from the shelves.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
@@ -28,6 +29,8 @@ pub(super) struct Handler {
     receiver: Option<Arc<dyn Receiver>>,
     directory: PathBuf,
     uploads: Uploads,
+    /// Manifests that were pushed, by name, then by tag or digest.
+    taken: Mutex<HashMap<String, HashMap<String, RawManifest>>>,
     /// Whether someone who knows the word has asked anything.
     reached: Arc<AtomicBool>,
 }
@@ -43,7 +46,7 @@ impl Handler {
         directory: PathBuf,
         reached: Arc<AtomicBool>,
     ) -> Self {
-        Self { word, shelves, receiver, directory, uploads: Uploads::default(), reached }
+        Self { word, shelves, receiver, directory, uploads: Uploads::default(), taken: Mutex::default(), reached }
     }
 
     fn receiver(&self) -> Result<&dyn Receiver, Refusal> {
@@ -105,11 +108,17 @@ impl Handler {
                 let (name, reference) = (name.join("/"), (*reference).to_owned());
                 self.manifest(&name, &reference, request).await
             }
-            (Method::HEAD | Method::GET, [.., "manifests", _]) => {
-                Err(Refusal(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", "manifests are only taken here".to_owned()))
-            }
+            (_, [name @ .., "manifests", reference]) if reads => self.taken(&name.join("/"), reference, &request),
             _ => Err(not_found()),
         }
+    }
+
+    /// A manifest that was pushed: some clients look whether it is there.
+    fn taken(&self, name: &str, reference: &str, request: &Request<Incoming>) -> Result<Answer, Refusal> {
+        let unknown = || Refusal(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", "the manifest is not known".to_owned());
+        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let manifest = taken.get(name).and_then(|own| own.get(reference)).ok_or_else(unknown)?;
+        Ok(manifest_answer(manifest.clone(), request))
     }
 
     async fn blob(&self, digest: &str) -> Result<Answer, Refusal> {
@@ -146,11 +155,15 @@ impl Handler {
 
     async fn append(&self, path: &str, id: &str, request: Request<Incoming>) -> Result<Answer, Refusal> {
         let mut upload = self.uploads.take(id).ok_or_else(unknown_upload)?;
-        write(&mut upload.writer, request.into_body()).await?;
+        // A part that does not go on where the last one ended changes nothing (distribution-spec, "Pushing a blob in chunks").
+        let fits = begins(&request).is_none_or(|begins| begins == upload.writer.written());
+        if fits {
+            write(&mut upload.writer, request.into_body()).await?;
+        }
         let range = range(&upload.writer);
         self.uploads.put(id.to_owned(), upload);
         Ok(answer(
-            StatusCode::ACCEPTED,
+            if fits { StatusCode::ACCEPTED } else { StatusCode::RANGE_NOT_SATISFIABLE },
             &[("Location", path.to_owned()), ("Range", range), ("Docker-Upload-Uuid", id.to_owned())],
         ))
     }
@@ -186,14 +199,40 @@ impl Handler {
         if reference.parse::<Digest>().is_ok_and(|asked| asked != digest) {
             return Err(Refusal(StatusCode::BAD_REQUEST, "DIGEST_INVALID", "the manifest has another digest".to_owned()));
         }
-        self.receiver()?.manifest(name, reference, manifest).await.map_err(invalid)?;
+        self.receiver()?.manifest(name, reference, manifest.clone()).await.map_err(invalid)?;
+        {
+            let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+            let own = taken.entry(name.to_owned()).or_default();
+            own.insert(digest.to_string(), manifest.clone());
+            own.insert(reference.to_owned(), manifest);
+        }
         let location = format!("/v2/{}/{name}/manifests/{digest}", self.word);
         Ok(answer(StatusCode::CREATED, &[("Location", location), ("Docker-Content-Digest", digest.to_string())]))
     }
 }
 
+/// A manifest, or what it is.
+pub(super) fn manifest_answer(manifest: RawManifest, request: &Request<Incoming>) -> Answer {
+    let headers = [
+        ("Content-Type", manifest.media_type.clone()),
+        ("Content-Length", manifest.bytes.len().to_string()),
+        ("Docker-Content-Digest", manifest.digest().to_string()),
+    ];
+    let mut answer = answer(StatusCode::OK, &headers);
+    if request.method() == Method::GET {
+        *answer.body_mut() = full(manifest.bytes);
+    }
+    answer
+}
+
 fn request_location(word: &str, digest: &Digest) -> String {
     format!("/v2/{word}/image/blobs/{digest}")
+}
+
+/// Where a part begins, if it says so.
+fn begins(request: &Request<Incoming>) -> Option<u64> {
+    let range = request.headers().get(header::CONTENT_RANGE)?.to_str().ok()?;
+    range.trim_start_matches("bytes ").split_once('-')?.0.trim().parse().ok()
 }
 
 /// The bytes that are there, as registries write it: both ends count.

@@ -11,7 +11,7 @@ use hyper::body::{Frame, Incoming};
 use tokio::io::AsyncReadExt as _;
 use tokio_util::io::ReaderStream;
 
-use super::http::{Answer, Refusal, answer, full};
+use super::http::{Answer, Refusal, answer, manifest_answer};
 use super::shelf::Shelf;
 use crate::domain::Digest;
 use crate::registry::{self, Home as _, Kind, Source as _};
@@ -60,16 +60,7 @@ impl Shelves {
     pub(super) async fn manifest(&self, name: &str, reference: &str, request: &Request<Incoming>) -> Result<Answer, Refusal> {
         let unknown = || Refusal(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", "the manifest is not known".to_owned());
         let manifest = self.shelf(name)?.manifest(reference).await.map_err(|error| fault(&error))?.ok_or_else(unknown)?;
-        let headers = [
-            ("Content-Type", manifest.media_type.clone()),
-            ("Content-Length", manifest.bytes.len().to_string()),
-            ("Docker-Content-Digest", manifest.digest().to_string()),
-        ];
-        let mut answer = answer(StatusCode::OK, &headers);
-        if request.method() == Method::GET {
-            *answer.body_mut() = full(manifest.bytes);
-        }
-        Ok(answer)
+        Ok(manifest_answer(manifest, request))
     }
 
     pub(super) async fn blob(&self, name: &str, digest: &str, request: &Request<Incoming>) -> Result<Answer, Refusal> {

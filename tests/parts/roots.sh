@@ -11,7 +11,7 @@ suite_of() {
 # shellcheck disable=SC2054 # debootstrap wants commas
 declare -A PACKAGES=(
     [bookworm]=docker.io,docker-registry,busybox-static,ca-certificates,iptables,procps
-    [sid]=docker.io,docker-cli,docker-buildx,skopeo,netavark,crane,ca-certificates,iptables,procps
+    [sid]=docker.io,docker-cli,docker-buildx,skopeo,netavark,crane,oras,buildah,ca-certificates,iptables,procps
 )
 
 # The mirror this machine's apt takes Debian from; Debian's own if it takes none (Ubuntu).
@@ -51,10 +51,13 @@ get_debootstrap() {
     touch "$tools/done"
 }
 
+# Whether a root is there that was made of today's list.
+has_root() { [[ $(cat "$ROOTS/$1/.packages" 2>/dev/null) = "${PACKAGES[$1]}" ]]; } # SUITE
+
 # A root is whole once it has its name: it is built under another.
 build_root() { # SUITE
     local suite=$1 tools=$ROOTS/tools building=$ROOTS/$1.building keys log=$RUN/debootstrap-$1.log
-    [[ ! -e $ROOTS/$suite ]] || return 0
+    ! has_root "$suite" || return 0
     get_debootstrap
     use_apt_proxy
     # Bookworm's keyring knows the later keys too, and an older host's may not.
@@ -73,5 +76,16 @@ build_root() { # SUITE
         die "debootstrap of $suite failed; see $log"
     }
     rm -rf "$building"/var/cache/apt/archives/*.deb "$building"/var/lib/apt/lists/*
+    echo "${PACKAGES[$suite]}" >"$building/.packages"
+    [[ ! -e $ROOTS/$suite ]] || leave_root "$suite"
     mv "$building" "$ROOTS/$suite"
+}
+
+# An older list's root goes, once nothing runs from it.
+leave_root() { # SUITE
+    local part
+    for part in "${ALL_PARTS[@]}"; do
+        [[ $(suite_of "$part") != "$1" ]] || "$HERE/down" "$part"
+    done
+    rm -rf "$ROOTS/$1"
 }

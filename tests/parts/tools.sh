@@ -38,4 +38,22 @@ fi"
     wrapper skopeo /usr/bin/skopeo "export HOME='$RUN/home' REGISTRY_AUTH_FILE='$RUN/home/config.json'" \
         "--insecure-policy --registries-conf '$RUN/home/registries.conf'"
     wrapper crane /usr/bin/crane "export HOME='$RUN/home' DOCKER_CONFIG='$RUN/home'; unset REGISTRY_AUTH_FILE"
+    wrapper oras /usr/bin/oras "export HOME='$RUN/home' DOCKER_CONFIG='$RUN/home'"
+    write_buildah
+}
+
+# It starts itself again to unpack layers, so it runs in its tree, with the host's network and /tmp and without a sandbox of
+# its own.
+write_buildah() {
+    local root=$ROOTS/sid
+    mkdir -p "$root/etc/containers"
+    echo '{"default":[{"type":"insecureAcceptAnything"}]}' >"$root/etc/containers/policy.json"
+    cat >"$RUN/bin/buildah.new" <<END
+#!/bin/sh
+export HOME=/root BUILDAH_ISOLATION=chroot
+exec unshare -m sh -c 'mount --rbind /tmp "\$0/tmp" && mount --rbind /dev "\$0/dev" && mount -t proc proc "\$0/proc" &&
+    exec chroot "\$0" /usr/bin/buildah --storage-driver vfs "\$@"' '$root' "\$@"
+END
+    chmod +x "$RUN/bin/buildah.new"
+    mv "$RUN/bin/buildah.new" "$RUN/bin/buildah"
 }

@@ -51,6 +51,11 @@ impl Machine {
         self.home.path().join("docker")
     }
 
+    /// Its HOME.
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
     /// Where its commands run: the checkout of the project that is built.
     pub fn folder(&self) -> PathBuf {
         self.home.path().join("work")
