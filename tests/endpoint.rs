@@ -314,7 +314,8 @@ async fn other_clients_pull_and_push() {
             buildah(folder.path(), &["push", "-q", source, &format!("oci:{out}:x")]);
             compared_config(&served, Path::new(&out));
         }
-        let pushes: [(&str, &dyn Fn(&str)); 4] = [
+        type Push<'a> = &'a dyn Fn(&str);
+        let pushes: [(&str, Push<'_>); 4] = [
             ("skopeo", &|to| {
                 let from = format!("oci:{}:x", at("skopeo-0"));
                 skopeo(&["copy", "-q", "--dest-tls-verify=false", &from, &format!("docker://{to}")]);

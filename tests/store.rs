@@ -43,6 +43,13 @@ fn run(engine: &Engine, machine: &Machine, more: &[&str]) -> Value {
     machine.report("report.json")
 }
 
+/// The bytes of all layers that a directory store has.
+fn of_layers(machine: &Machine) -> u64 {
+    let blobs = std::fs::read_dir(machine.folder().join("../cache/blobs/sha256")).unwrap().map(|entry| entry.unwrap());
+    let layers = blobs.filter(|blob| std::fs::read(blob.path()).unwrap().starts_with(&[0x1f, 0x8b]));
+    layers.map(|blob| blob.metadata().unwrap().len()).sum()
+}
+
 fn the_store_alone_is_enough(name: &'static str, transport: &str) {
     let engine = Engine::lock(name);
     let machine = Machine::with(&engine.host());
@@ -65,6 +72,8 @@ fn the_store_alone_is_enough(name: &'static str, transport: &str) {
         assert_eq!(report["layers"]["saved"], 0, "run {again}: {report:#}");
         assert_eq!(report["bytes"]["saved"], 0, "run {again}");
         assert!(report["layers"]["restored"].as_u64().unwrap() > 0, "run {again}: the image is wanted in the daemon");
+        // Each layer comes once, whoever asks for it: the daemon's own downloads are single flights.
+        assert!(report["bytes"]["restored"].as_u64() <= Some(of_layers(&machine)), "run {again}: {report:#}");
         assert_eq!(engine.docker(&["run", "--rm", &image]).trim(), "one");
     }
     for (changed, again) in [("two\n", false), ("three\n", false), ("three\n", true), ("four\n", false)] {
@@ -73,6 +82,14 @@ fn the_store_alone_is_enough(name: &'static str, transport: &str) {
         let behind: &[&str] = if again { &[] } else { &BEHIND };
         assert_eq!(steps(&report, "miss"), behind, "{changed}");
         assert_eq!(engine.docker(&["run", "--rm", &image]).trim(), changed.trim());
+    }
+    // A daemon that has everything gets nothing, and nothing of it is kept again.
+    let warm = machine.hakobi(&[&["build", "--network", "host", "--report", "report.json"], &arguments[..], &["."]].concat());
+    warm.exits(0);
+    let warm = machine.report("report.json");
+    assert_eq!(steps(&warm, "miss"), [""; 0]);
+    for (what, where_to) in [("layers", "restored"), ("layers", "saved"), ("bytes", "restored"), ("bytes", "saved")] {
+        assert_eq!(warm[what][where_to], 0, "{what} {where_to}: {warm:#}");
     }
     // Another branch reads main's and writes its own; nothing of main's moves.
     let branch = [&arguments[..5], &["feature/x", "--cache-fallback", "main", "--transport", transport]].concat();
