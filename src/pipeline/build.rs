@@ -326,6 +326,11 @@ impl Run<'_> {
                     return Ok((solved, compiled, executed));
                 }
                 // A stream that was read cannot be sent again.
+                // A solve that was cut off shares its steps with the next one for as long as BuildKit has not let go of it.
+                Err(status) if attempt < ATTEMPTS && self.is_left_over(status.message()) && self.is_repeatable() => {
+                    tokio::time::sleep(std::time::Duration::from_secs(u64::from(attempt))).await;
+                    attempt += 1;
+                }
                 Err(status) if attempt < ATTEMPTS && is_passing(&status) && self.is_repeatable() => {
                     self.events.warning(format!("trying again ({attempt} of {}): {}", ATTEMPTS - 1, status.message()));
                     tokio::time::sleep(std::time::Duration::from_secs(u64::from(attempt * 2))).await;

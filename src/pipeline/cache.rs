@@ -266,6 +266,14 @@ impl Run<'_> {
         !kept.damaged().is_empty() || kept.references().any(|(_, reference)| message.contains(&*reference.repository.path))
     }
 
+    /// Whether it is a layer of the store that a solve still waited for after the store was left out.
+    pub(super) fn is_left_over(&self, message: &str) -> bool {
+        // containerd's words, Docker's, and those of a store that is read through the session.
+        const FETCHING: [&str; 4] = ["could not fetch content descriptor", "failed to copy", "is damaged", "blob"];
+        let damaged = self.kept().is_some_and(|(kept, _)| !kept.damaged().is_empty());
+        damaged && FETCHING.iter().any(|words| message.contains(words))
+    }
+
     pub(super) fn store_failed(&self, message: &str, release: Option<&Release>) -> Result<()> {
         let Some((kept, faults)) = self.kept() else { return Ok(()) };
         if let Some(release) = release {
