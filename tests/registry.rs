@@ -15,6 +15,8 @@ mod helpers;
 mod reads;
 #[path = "registry/real.rs"]
 mod real;
+#[path = "registry/silence.rs"]
+mod silence;
 #[path = "registry/tls.rs"]
 mod tls;
 #[path = "registry/tokens.rs"]

@@ -7,7 +7,7 @@ use tokio::sync::{OnceCell, Semaphore};
 
 use crate::domain::{Digest, Repository};
 use crate::event::Step;
-use crate::registry::{Error, Home};
+use crate::registry::{Error, Home, Kind};
 use crate::transfer::Identity;
 
 /// What was pushed to all repositories.
@@ -120,6 +120,11 @@ impl Target {
 
     pub(super) fn failed(&self, error: Error) {
         self.with(|state| state.failures.push(error));
+    }
+
+    /// Whether the registry was given up: what has not begun to go there is not begun.
+    pub(super) fn is_lost(&self) -> bool {
+        self.with(|state| state.failures.iter().any(|error| error.kind == Kind::Network))
     }
 
     pub(super) fn counts(&self) -> RepositoryBlobs {

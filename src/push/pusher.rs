@@ -189,6 +189,10 @@ async fn upload_to(target: &Target, source: &dyn BlobSource, origin: Option<&Rep
         }
     }
     let _slot = target.slots.acquire().await.map_err(|_| Error::internal("uploads were closed"))?;
+    // Each would wait in its turn for what does not answer; the push has failed.
+    if target.is_lost() {
+        return Ok(());
+    }
     let repository = target.home.repository();
     let step = target.step(|| events.step(format!("pushing layers to {repository}")));
     let name = match &known {

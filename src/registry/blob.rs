@@ -19,7 +19,7 @@ use super::home::{self, Source};
 use super::http::describe;
 use super::manifest::header;
 use super::reply::Reply;
-use super::retry::Attempts;
+use super::retry::{Attempts, Pulse};
 use crate::domain::{Descriptor, Digest, Hasher};
 use crate::transfer::{BlobSource, ByteStream, Identity};
 
@@ -132,7 +132,7 @@ struct Reader {
 
 impl Reader {
     async fn open(client: Client, digest: Digest, size: Option<u64>, offset: u64) -> Result<Self> {
-        let attempts = Attempts::new(&client.host.shared.patience);
+        let attempts = Attempts::new(&client.host.shared.patience, &Pulse::default());
         let mut reader = Self {
             what: format!("reading the blob {digest}"),
             client,
@@ -207,7 +207,7 @@ impl Reader {
             self.response = None;
             if !self.attempts.again(None).await {
                 let error = Error::at(Kind::Network, &*self.what, &self.client.repository).because(&cause);
-                return Err(error.tried(self.attempts.made(), self.attempts.elapsed()));
+                return Err(self.attempts.ended(error));
             }
         }
     }

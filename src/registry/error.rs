@@ -56,6 +56,8 @@ struct Details {
     action: Option<&'static str>,
     attempts: u32,
     seconds: u64,
+    /// Requests that got nothing through before it was given up, and over how many seconds.
+    silent: Option<(u32, u64)>,
 }
 
 /// What this room's functions return.
@@ -73,6 +75,7 @@ impl Error {
             action: None,
             attempts: 1,
             seconds: 0,
+            silent: None,
         };
         Self { kind, details: Box::new(details) }
     }
@@ -118,6 +121,12 @@ impl Error {
     pub(super) fn tried(mut self, attempts: u32, over: std::time::Duration) -> Self {
         self.details.attempts = attempts;
         self.details.seconds = over.as_secs();
+        self
+    }
+
+    /// It was given up because nothing at all got through: so many requests, over how long.
+    pub(super) fn silent(mut self, requests: u32, over: std::time::Duration) -> Self {
+        self.details.silent = Some((requests, over.as_secs()));
         self
     }
 
@@ -169,7 +178,14 @@ impl Error {
     }
 
     fn why(&self) -> String {
-        if self.details.cause.is_empty() { String::new() } else { format!(": {}", self.details.cause) }
+        let cause = if self.details.cause.is_empty() { String::new() } else { format!(": {}", self.details.cause) };
+        match (self.details.silent, &self.details.host) {
+            (Some((requests, seconds)), Some(host)) if requests > self.details.attempts => {
+                format!("{cause} ({host} gave no usable answer to {requests} requests in {seconds} s)")
+            }
+            (Some((requests, seconds)), None) => format!("{cause} (no usable answer to {requests} requests in {seconds} s)"),
+            _ => cause,
+        }
     }
 
     /// What the user can do about it.

@@ -14,7 +14,7 @@ use super::ecr::EcrHost;
 use super::error::{Error, Kind, Result};
 use super::registries::Shared;
 use super::reply::{Refusal, Reply};
-use super::retry::Attempts;
+use super::retry::{Attempts, Pulse};
 use super::start::{Start, find, network};
 use crate::domain::{RegistryHost, Repository};
 
@@ -22,6 +22,12 @@ pub(super) struct Host {
     pub(super) name: RegistryHost,
     pub(super) ecr: Option<EcrHost>,
     pub(super) shared: Arc<Shared>,
+    /// Whether it answers.
+    pub(super) answers: Pulse,
+    /// Whether bytes get there. A registry may answer everything else and cut each upload.
+    pub(super) uploads: Pulse,
+    /// Whether its token service answers.
+    tokens: Pulse,
     start: OnceCell<Start>,
     auth: Mutex<Auth>,
 }
@@ -44,14 +50,23 @@ pub(super) struct Used(Option<HeaderValue>);
 
 impl Host {
     pub(super) fn new(name: RegistryHost, shared: Arc<Shared>) -> Self {
-        Self { ecr: EcrHost::parse(&name), name, shared, start: OnceCell::new(), auth: Mutex::default() }
+        Self {
+            ecr: EcrHost::parse(&name),
+            name,
+            shared,
+            answers: Pulse::default(),
+            uploads: Pulse::default(),
+            tokens: Pulse::default(),
+            start: OnceCell::new(),
+            auth: Mutex::default(),
+        }
     }
 
     /// Where the registry is.
     pub(super) async fn start(&self) -> Result<&Start> {
         self.start
             .get_or_try_init(|| async {
-                let mut attempts = Attempts::new(&self.shared.patience);
+                let mut attempts = Attempts::new(&self.shared.patience, &self.answers);
                 loop {
                     let error = match find(&self.shared, &self.name).await {
                         Ok(start) => return Ok(start),
@@ -59,7 +74,7 @@ impl Host {
                     };
                     // A wrong name should not take minutes to be told.
                     if !error.is_transient() || attempts.made() >= MOST_KNOCKS || !attempts.again(None).await {
-                        return Err(error.tried(attempts.made(), attempts.elapsed()));
+                        return Err(attempts.ended(error));
                     }
                 }
             })
@@ -159,16 +174,19 @@ impl Host {
             return Err(bad("the token service is not reached by TLS, so no password is sent to it"));
         }
         let client = self.shared.http.client(trust)?;
-        let mut attempts = Attempts::new(&self.shared.patience);
+        let mut attempts = Attempts::new(&self.shared.patience, &self.tokens);
         loop {
             let ask = Ask { realm: url.clone(), service, scopes, client_id, credential };
             let (transient, error) = match fetch(client, &ask).await {
-                Ok(token) => return Ok(token),
+                Ok(token) => {
+                    self.tokens.beat();
+                    return Ok(token);
+                }
                 Err(NoToken::Broken(cause)) => (true, Error::on(Kind::Network, what, &self.name).because(&cause)),
                 Err(NoToken::Refused(status, cause)) => (status == 429 || status >= 500, bad(&cause)),
             };
             if !transient || attempts.made() >= 5 || !attempts.again(None).await {
-                return Err(error.tried(attempts.made(), attempts.elapsed()));
+                return Err(attempts.ended(error));
             }
         }
     }
@@ -207,7 +225,7 @@ impl Host {
     ) -> Result<Reply> {
         let client = self.client().await.map_err(|error| error.doing(what).within(repository))?;
         let own = self.is_own(url).await?;
-        let mut attempts = Attempts::new(&self.shared.patience);
+        let mut attempts = Attempts::new(&self.shared.patience, &self.answers);
         let mut logged_in_anew = false;
         loop {
             let request = make(client, url.clone());
@@ -226,12 +244,15 @@ impl Host {
                     return Ok(Reply::Refused(refusal));
                 }
                 Ok(Reply::Refused(refusal)) if refusal.is_transient() => (refusal.error(what, repository), refusal.retry_after),
-                Ok(reply) => return Ok(reply),
+                Ok(reply) => {
+                    self.answers.beat();
+                    return Ok(reply);
+                }
                 Err(error) if error.is_transient() => (error, None),
                 Err(error) => return Err(error),
             };
             if !attempts.again(asked).await {
-                return Err(error.tried(attempts.made(), attempts.elapsed()));
+                return Err(attempts.ended(error));
             }
         }
     }

@@ -9,7 +9,7 @@ use super::auth::Scope;
 use super::client::Client;
 use super::error::{Error, Kind, Result};
 use super::reply::Reply;
-use super::retry::Attempts;
+use super::retry::{Attempts, Pulse};
 use crate::domain::{Descriptor, Digest, RawManifest, Repository, media_type};
 
 /// No manifest is larger (distribution, "maximum manifest size").
@@ -54,7 +54,7 @@ impl Client {
         let url = host.url(&format!("{}/manifests/{reference}", repository.path)).await?;
         let scope = Scope::pull(&repository.path);
         let limit = host.shared.patience.stall;
-        let mut attempts = Attempts::new(&host.shared.patience);
+        let mut attempts = Attempts::new(&host.shared.patience, &Pulse::default());
         loop {
             let reply = host.send(&what, repository, &scope, &url, limit, get).await?;
             let response = match reply {
@@ -70,7 +70,7 @@ impl Client {
             };
             let error = failure.error(&what, repository);
             if !error.is_transient() || !attempts.again(None).await {
-                return Err(error.tried(attempts.made(), attempts.elapsed()));
+                return Err(attempts.ended(error));
             }
         }
     }

@@ -1,13 +1,19 @@
 //! How long is waited and how often is tried again: full jitter under one deadline.
+//!
+//! A deadline is one operation's and also, as a [`Pulse`], one registry's: where nothing at all got through for that long, each
+//! further operation is tried once. Else a push of many layers to a registry that is gone would wait for each of them.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rand::Rng as _;
 
+use super::error::Error;
+
 /// How patient the client is.
 #[derive(Debug, Clone)]
 pub struct Patience {
-    /// How long one operation may fail without getting on, all attempts together.
+    /// How long one operation, or all that is asked of one registry, may fail without getting on, all attempts together.
     pub total: Duration,
     /// The first pause is at most this long; each further one may be twice as long.
     pub first_pause: Duration,
@@ -32,10 +38,44 @@ impl Default for Patience {
     }
 }
 
+/// Whether anything gets through to a registry. Shared by all that is asked of it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Pulse(Arc<Mutex<Option<Silence>>>);
+
+/// Failures of which none was followed by anything that got through.
+#[derive(Debug, Clone, Copy)]
+struct Silence {
+    began: Instant,
+    last: Instant,
+    failures: u32,
+}
+
+impl Pulse {
+    fn with<T>(&self, change: impl FnOnce(&mut Option<Silence>) -> T) -> T {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Something got through.
+    pub(super) fn beat(&self) {
+        self.with(|silence| *silence = None);
+    }
+
+    /// Something did not. Where nobody asked for longer than an attempt and a pause may take, nothing is known of that time.
+    fn missed(&self, now: Instant, patience: &Patience) -> Silence {
+        self.with(|silence| {
+            let before = silence.filter(|before| now - before.last <= patience.stall + patience.longest_pause);
+            let began = before.map_or(now, |before| before.began);
+            *silence.insert(Silence { began, last: now, failures: before.map_or(1, |before| before.failures + 1) })
+        })
+    }
+}
+
 /// The attempts of one operation.
 #[derive(Debug)]
 pub(super) struct Attempts {
     patience: Patience,
+    pulse: Pulse,
+    ended_by: Option<Silence>,
     began: Instant,
     since_progress: Instant,
     made: u32,
@@ -43,10 +83,18 @@ pub(super) struct Attempts {
 }
 
 impl Attempts {
-    /// None made yet.
-    pub(super) fn new(patience: &Patience) -> Self {
+    /// None made yet; of a registry with this pulse.
+    pub(super) fn new(patience: &Patience, pulse: &Pulse) -> Self {
         let now = Instant::now();
-        Self { patience: patience.clone(), began: now, since_progress: now, made: 1, in_a_row: 0 }
+        Self {
+            patience: patience.clone(),
+            pulse: pulse.clone(),
+            ended_by: None,
+            began: now,
+            since_progress: now,
+            made: 1,
+            in_a_row: 0,
+        }
     }
 
     /// How many were made.
@@ -54,22 +102,32 @@ impl Attempts {
         self.made
     }
 
-    /// For how long.
-    pub(super) fn elapsed(&self) -> Duration {
-        self.began.elapsed()
+    /// The error of the last one, with how often and for how long it was tried, here or with others.
+    pub(super) fn ended(&self, error: Error) -> Error {
+        let error = error.tried(self.made, self.began.elapsed());
+        match self.ended_by {
+            Some(silence) => error.silent(silence.failures, silence.began.elapsed()),
+            None => error,
+        }
     }
 
-    /// The operation got on: the deadline begins anew.
+    /// The operation got on: the deadlines begin anew.
     pub(super) fn progressed(&mut self) {
+        self.pulse.beat();
         self.since_progress = Instant::now();
         self.in_a_row = 0;
     }
 
     /// Pauses before another attempt; `false` where the deadline leaves none. `asked` is what the registry asked for.
     pub(super) async fn again(&mut self, asked: Option<Duration>) -> bool {
-        let left = self.patience.total.saturating_sub(self.since_progress.elapsed());
+        let silence = self.pulse.missed(Instant::now(), &self.patience);
+        let left = |since: Duration| self.patience.total.saturating_sub(since);
         let pause = self.pause(asked);
-        if pause >= left {
+        if pause >= left(self.since_progress.elapsed()) {
+            return false;
+        }
+        if pause >= left(silence.began.elapsed()) {
+            self.ended_by = Some(silence);
             return false;
         }
         tokio::time::sleep(pause).await;
@@ -104,7 +162,7 @@ mod tests {
     #[tokio::test]
     async fn pauses_grow_to_a_ceiling_and_end_at_the_deadline() {
         let patience = Patience { total: Duration::from_secs(5), first_pause: Duration::from_millis(1), ..Patience::default() };
-        let mut attempts = Attempts::new(&patience);
+        let mut attempts = Attempts::new(&patience, &Pulse::default());
         attempts.in_a_row = 40;
         assert!((0..100).all(|_| attempts.pause(None) <= patience.longest_pause));
         attempts.in_a_row = 0;
@@ -112,6 +170,31 @@ mod tests {
         assert!(!attempts.again(Some(Duration::from_secs(6))).await, "longer than the deadline");
         assert!(attempts.again(Some(Duration::from_millis(5))).await);
         assert_eq!(attempts.made(), 2);
+    }
+
+    #[test]
+    fn silence_lasts_until_something_gets_through_or_nobody_asked() {
+        let (patience, pulse, began) = (Patience::default(), Pulse::default(), Instant::now());
+        let missed = |seconds| pulse.missed(began + Duration::from_secs(seconds), &patience);
+        let silence = |seconds| (missed(seconds).failures, missed(seconds).began);
+        assert_eq!(silence(0), (1, began));
+        assert_eq!(silence(60), (3, began));
+        pulse.beat();
+        assert_eq!(silence(61), (1, began + Duration::from_secs(61)), "something got through");
+        assert_eq!(silence(300), (1, began + Duration::from_secs(300)), "it may have been well meanwhile");
+    }
+
+    #[tokio::test]
+    async fn silence_ends_what_others_began() {
+        let patience = Patience { first_pause: Duration::from_millis(1), ..Patience::default() };
+        let (pulse, now) = (Pulse::default(), Instant::now());
+        pulse.missed(now, &patience);
+        // As if the one before had failed for that long, until just now.
+        pulse.with(|silence| silence.iter_mut().for_each(|silence| silence.began = now - patience.total));
+        let mut attempts = Attempts::new(&patience, &pulse);
+        assert!(!attempts.again(None).await);
+        let error = attempts.ended(Error::new(crate::registry::Kind::Network, "x", "y")).to_string();
+        assert!(error.contains("no usable answer to 2 requests"), "{error}");
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! A PATCH that breaks off is followed by asking the registry how much it has, and goes on there; a registry that forgot the
 //! upload gets the blob anew. The source can be read again from any offset, so nothing is kept in memory for it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use reqwest::Url;
@@ -77,7 +79,7 @@ impl Client {
         let known = source.known();
         let mountable = from.filter(|from| from.host == self.repository.host && from.path != self.repository.path);
         let mut mount = known.as_ref().map(|identity| &identity.digest).zip(mountable);
-        let attempts = Attempts::new(&self.host.shared.patience);
+        let attempts = Attempts::new(&self.host.shared.patience, &self.host.uploads);
         let mut upload =
             Upload { client: self, source, what, progress, attempts, sent: 0, confirmed: 0, in_vain: 0, restarts: 0 };
         loop {
@@ -108,7 +110,7 @@ impl Upload<'_> {
                 Patched::Forgotten(error) => return self.restart(error).await,
                 Patched::Cut(error, asked) => {
                     if !self.attempts.again(asked).await {
-                        return Err(error.tried(self.attempts.made(), self.attempts.elapsed()));
+                        return Err(self.attempts.ended(error));
                     }
                     match self.status(&location).await? {
                         Some((there, next)) => {
@@ -130,7 +132,7 @@ impl Upload<'_> {
     async fn restart(&mut self, error: Error) -> Result<Option<Identity>> {
         self.restarts += 1;
         if self.restarts > MOST_RESTARTS && self.in_vain == 0 || self.in_vain > MOST_IN_VAIN || !self.attempts.again(None).await {
-            return Err(error.tried(self.attempts.made(), self.attempts.elapsed()));
+            return Err(self.attempts.ended(error));
         }
         Ok(None)
     }
@@ -139,12 +141,25 @@ impl Upload<'_> {
         Error::at(Kind::Local, self.what.clone(), &self.client.repository).because(cause)
     }
 
+    /// The progress, which also shows the other uploads that bytes get there.
+    fn beating(&self, offset: u64) -> Progress {
+        let (progress, uploads) = (self.progress.clone(), self.client.host.uploads.clone());
+        let parts = AtomicU64::new(0);
+        Arc::new(move |sent: u64| {
+            let whole = sent.saturating_sub(offset) / WORTH_IT;
+            if parts.swap(whole, Ordering::Relaxed) < whole {
+                uploads.beat();
+            }
+            progress(sent);
+        })
+    }
+
     /// Sends the bytes from this offset to the end.
     async fn patch(&mut self, location: &Url, offset: u64) -> Result<Patched> {
         let host = &*self.client.host;
         let repository = &self.client.repository;
         let source = self.source.open(offset).await.map_err(|error| self.local(&error.to_string()))?;
-        let begun = Body::begin(source, offset, self.progress.clone()).await.map_err(|error| self.local(&error.to_string()))?;
+        let begun = Body::begin(source, offset, self.beating(offset)).await.map_err(|error| self.local(&error.to_string()))?;
         let Some((body, watch)) = begun else { return Ok(Patched::Whole(location.clone())) };
         let mut request = host.client().await?.patch(location.clone()).header(CONTENT_TYPE, "application/octet-stream");
         if let Some(identity) = self.source.known() {
@@ -179,6 +194,7 @@ impl Upload<'_> {
         let refusal = match outcome {
             Ok(response) => match Reply::of(response).await {
                 Reply::Ok(response) => {
+                    host.uploads.beat();
                     let next = self.client.location(&response).await?;
                     return Ok(Patched::Whole(next.unwrap_or_else(|| location.clone())));
                 }

@@ -1,0 +1,95 @@
+//! A registry that never gets on: one limit for all that is asked of it, and whatever gets through begins it anew.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use hakobi::event::Events;
+use hakobi::registry::{Options, Patience, Registries};
+use hakobi::settings::{PushSettings, RegistrySettings};
+use hakobi::transfer::BytesSource;
+
+use super::fixtures::*;
+use crate::support::http_fake::{Say, Server, answer, body, refusal, serve};
+
+const TOTAL: Duration = Duration::from_secs(3);
+
+/// Registries with this limit.
+fn limited() -> Registries {
+    let patience = Patience { total: TOTAL, ..hasty() };
+    Registries::with(&RegistrySettings::default(), Events::none(), Options { patience, aws: no_aws() })
+}
+
+/// Answers what `open` says of method and path, cuts the rest.
+async fn half_dead(open: fn(&str, &str) -> bool) -> (Server, Arc<AtomicUsize>) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    let server = serve(move |request| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        Box::pin(async move {
+            let (method, path) = (request.method().to_string(), request.uri().path().to_owned());
+            if !open(&method, &path) {
+                return Say::Cut;
+            }
+            body(request).await;
+            Say::This(match &*method {
+                "POST" => answer(202, &[("location", "/v2/app/blobs/uploads/u")], ""),
+                "HEAD" => answer(404, &[], ""),
+                "GET" if path.contains("/uploads/") => answer(204, &[("range", "0-0")], ""),
+                _ if path == "/v2/" => answer(200, &[], ""),
+                _ => refusal(404, "NAME_UNKNOWN", "unknown"),
+            })
+        })
+    })
+    .await;
+    (server, asked)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_drops_every_connection_is_given_up_once() {
+    let (server, asked) = half_dead(|_, path| path == "/v2/").await;
+    let (registries, host) = (limited(), server.address.to_string());
+    let repository = repository(&host, "app");
+    let began = Instant::now();
+    // As a build goes: what the tag stands for, whether it may be pushed, then the push with its many layers.
+    registries.repository(&repository).manifest("latest").await.unwrap_err();
+    let preflight = hakobi::push::preflight(&registries, &[repository.tag("1")], &PushSettings::default()).await;
+    let error = preflight.unwrap_err().to_string();
+    for _ in 0..3 {
+        push(&registries, &image(100), &repository, &["1", "2"]).await.unwrap_err();
+    }
+    assert!(began.elapsed() < TOTAL * 2, "{:?}", began.elapsed());
+    assert!(error.contains(&host) && error.contains("connection"), "{error}");
+    assert!(error.contains("no usable answer"), "{error}");
+    assert!(asked.load(Ordering::SeqCst) > 5, "it was tried again before");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_that_are_all_cut_are_given_up_together() {
+    let (server, _) = half_dead(|method, _| method != "PATCH").await;
+    let registries = limited();
+    let repository = repository(&server.address.to_string(), "app");
+    let pusher = hakobi::push::Pusher::new(registries, vec![repository.clone()], Events::none());
+    let began = Instant::now();
+    // More than go at once.
+    for _ in 0..40 {
+        pusher.upload(Arc::new(BytesSource::new(noise(1000))), None);
+    }
+    let error = pusher.finish_blobs().await.unwrap_err().to_string();
+    assert!(began.elapsed() < TOTAL * 2, "{:?}", began.elapsed());
+    assert!(error.contains(&repository.to_string()), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_gets_through_begins_the_limit_anew() {
+    let (server, _) = half_dead(|_, path| !path.ends_with("/broken")).await;
+    let registries = limited();
+    let client = registries.repository(&repository(&server.address.to_string(), "app"));
+    for _ in 0..2 {
+        // One manifest is never had; that others are looked for and not found shows that the registry is there.
+        assert_eq!(client.manifest("absent").await.unwrap(), None);
+        let began = Instant::now();
+        client.manifest("broken").await.unwrap_err();
+        assert!(began.elapsed() > TOTAL / 2, "{:?}", began.elapsed());
+    }
+}
