@@ -205,9 +205,104 @@ async fn what_is_not_there_and_what_is_someone_elses() {
         assert_eq!(response.status(), StatusCode::NOT_FOUND, "{url}");
         assert_eq!(code(response).await, expected, "{url}");
     }
+    // What lies in the same store, and only another repository names.
+    let foreign = get(&Served::url(&served.other, "manifests/latest")).await;
+    let digest = header(&foreign, "docker-content-digest");
+    let manifest: Value = serde_json::from_slice(&foreign.bytes().await.unwrap()).unwrap();
+    let blob = |manifest: &Value| format!("blobs/{}", manifest["layers"][0]["digest"].as_str().unwrap());
+    let config = format!("blobs/{}", manifest["config"]["digest"].as_str().unwrap());
+    for rest in [format!("manifests/{digest}"), format!("blobs/{digest}"), blob(&manifest), config] {
+        for method in [Method::GET, Method::HEAD] {
+            let there = ask(method.clone(), &Served::url(&served.other, &rest), &[], "").await;
+            assert_eq!(there.status(), StatusCode::OK, "{method} {rest}");
+            let here = ask(method.clone(), &Served::url(&served.image, &rest), &[], "").await;
+            assert_eq!(here.status(), StatusCode::NOT_FOUND, "{method} {rest}");
+        }
+    }
     // Scopes are repositories: each has its own tag.
     let [own, other] = [&served.image, &served.other].map(|image| Served::url(image, "manifests/latest"));
     assert_ne!(get(&own).await.bytes().await.unwrap(), get(&other).await.bytes().await.unwrap());
+}
+
+/// An endpoint that was started anew on the same store, as the next run does: nothing was asked of it yet.
+async fn again(served: &Served, image: &str) -> (Endpoint, Shelf, ImageRef) {
+    let blobs = Blobs::new(Arc::new(DirectoryStore::new(served.directory.path().join("store"))));
+    let address = Address::bind().await.unwrap();
+    let shelf = Shelf::new(blobs, "main", image, address.repository("0/app"), true);
+    let name = address.repository("0/app").tag("latest");
+    (address.serve(vec![shelf.clone()], None, served.directory.path().join("spool")), shelf, name)
+}
+
+#[tokio::test]
+async fn what_an_index_names_is_offered_with_it() {
+    let served = serve().await;
+    let (_first, shelf, _) = again(&served, "app").await;
+    let image = hakobi::registry::Source::manifest(&shelf, "latest").await.unwrap().unwrap();
+    let index = |manifests: Vec<Descriptor>| {
+        let index = json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": manifests });
+        RawManifest::from_json(media_type::OCI_INDEX, &index).unwrap()
+    };
+    let inner = index(vec![image.descriptor()]);
+    // As BuildKit writes its cache: an index whose entries are layers.
+    let cache = Bytes::from_static(b"a cache's layer");
+    shelf.upload(&BytesSource::new(cache.clone()), None, Arc::new(|_| ())).await.unwrap();
+    let cache = Descriptor::new(media_type::OCI_LAYER_GZIP, Digest::of(&cache), cache.len() as u64);
+    let outer = index(vec![inner.descriptor(), cache.clone()]);
+    for (manifest, name) in [(&inner, inner.digest().to_string()), (&outer, "both".to_owned())] {
+        shelf.put_manifest(manifest, &name).await.unwrap();
+    }
+    let (_second, _, name) = again(&served, "app").await;
+    let layer = format!("blobs/{}", Digest::of(&served.layer));
+    assert_eq!(get(&Served::url(&name, &layer)).await.status(), StatusCode::NOT_FOUND, "no one asked for an image");
+    assert_eq!(ask(Method::HEAD, &Served::url(&name, "manifests/both"), &[], "").await.status(), StatusCode::OK);
+    // A daemon that has the manifests of an earlier run asks for layers at once.
+    for rest in [layer, format!("manifests/{}", image.digest()), format!("blobs/{}", cache.digest)] {
+        assert_eq!(get(&Served::url(&name, &rest)).await.status(), StatusCode::OK, "{rest}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_offered_is_refused_as_the_protocol_has_it() {
+    let served = serve().await;
+    let (reads_only, _, pull) = again(&served, "app").await;
+    let digest = Digest::of(&served.layer);
+    assert_eq!(get(&Served::url(&pull, "manifests/latest")).await.status(), StatusCode::OK);
+    for (method, image, rest, expected) in [
+        // Nothing is deleted, listed or written on a shelf.
+        (Method::DELETE, &pull, "manifests/latest".to_owned(), 405),
+        (Method::DELETE, &pull, format!("blobs/{digest}"), 405),
+        (Method::PUT, &pull, "manifests/latest".to_owned(), 405),
+        (Method::POST, &pull, "blobs/uploads/".to_owned(), 405),
+        (Method::POST, &pull, format!("blobs/uploads/?mount={digest}&from=x"), 405),
+        (Method::PATCH, &pull, "blobs/uploads/1".to_owned(), 404),
+        (Method::PUT, &pull, format!("blobs/uploads/1?digest={digest}"), 404),
+        (Method::GET, &pull, "tags/list".to_owned(), 404),
+        (Method::GET, &pull, format!("referrers/{digest}"), 404),
+        (Method::GET, &pull, "nothing".to_owned(), 404),
+        // What is taken is not given back, but for manifests.
+        (Method::GET, &served.to(), format!("blobs/{digest}"), 404),
+        (Method::GET, &served.to(), "manifests/latest".to_owned(), 404),
+        (Method::DELETE, &served.to(), "manifests/latest".to_owned(), 405),
+        (Method::PUT, &served.to(), "blobs/uploads/1".to_owned(), 400),
+        (Method::PUT, &served.to(), format!("blobs/uploads/1?digest={digest}"), 404),
+        (Method::PUT, &served.to(), format!("manifests/{digest}"), 400),
+    ] {
+        let response = ask(method.clone(), &Served::url(image, &rest), &[], "{}").await;
+        let status = response.status().as_u16();
+        let body = code(response).await;
+        assert_eq!(status, expected, "{method} {rest}: {body}");
+    }
+    assert!(reads_only.was_reached());
+    assert!(served.pushed.blobs.lock().unwrap().is_empty() && served.pushed.manifests.lock().unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_ask_at_once_each_get_the_whole() {
+    let served = serve().await;
+    assert_eq!(get(&Served::url(&served.image, "manifests/latest")).await.status(), StatusCode::OK);
+    let url = Served::url(&served.image, &format!("blobs/{}", Digest::of(&served.layer)));
+    let answers = futures::future::join_all((0..16).map(|_| async { get(&url).await.bytes().await.unwrap() })).await;
+    assert!(answers.iter().all(|bytes| *bytes == served.layer));
 }
 
 #[tokio::test]

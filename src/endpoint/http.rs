@@ -50,8 +50,7 @@ impl Handler {
     }
 
     fn receiver(&self) -> Result<&dyn Receiver, Refusal> {
-        let refused = || Refusal(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", "nothing is taken here".to_owned());
-        self.receiver.as_deref().ok_or_else(refused)
+        self.receiver.as_deref().ok_or_else(|| refused("nothing is taken here"))
     }
 
     pub(super) async fn handle(&self, request: Request<Incoming>) -> Result<Answer, Infallible> {
@@ -104,6 +103,8 @@ impl Handler {
                 drop(self.uploads.take(id));
                 Ok(answer(StatusCode::NO_CONTENT, &[]))
             }
+            // Neither shelves nor what was taken can be deleted (distribution-spec, "Content Management").
+            (Method::DELETE, [.., "blobs" | "manifests", _]) => Err(refused("nothing is deleted here")),
             (Method::PUT, [name @ .., "manifests", reference]) => {
                 let (name, reference) = (name.join("/"), (*reference).to_owned());
                 self.manifest(&name, &reference, request).await
@@ -248,6 +249,10 @@ async fn write(writer: &mut SpoolWriter, mut body: Incoming) -> Result<(), Refus
         }
     }
     Ok(())
+}
+
+fn refused(why: &str) -> Refusal {
+    Refusal(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", why.to_owned())
 }
 
 fn disk(error: &std::io::Error) -> Refusal {

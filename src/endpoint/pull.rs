@@ -59,7 +59,13 @@ impl Shelves {
 
     pub(super) async fn manifest(&self, name: &str, reference: &str, request: &Request<Incoming>) -> Result<Answer, Refusal> {
         let unknown = || Refusal(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", "the manifest is not known".to_owned());
-        let manifest = self.shelf(name)?.manifest(reference).await.map_err(|error| fault(&error))?.ok_or_else(unknown)?;
+        let shelf = self.shelf(name)?;
+        if let Ok(digest) = reference.parse()
+            && !shelf.offers(&digest).await.map_err(|error| fault(&error))?
+        {
+            return Err(unknown());
+        }
+        let manifest = shelf.manifest(reference).await.map_err(|error| fault(&error))?.ok_or_else(unknown)?;
         Ok(manifest_answer(manifest, request))
     }
 
@@ -67,6 +73,9 @@ impl Shelves {
         let unknown = || Refusal(StatusCode::NOT_FOUND, "BLOB_UNKNOWN", "the blob is not known".to_owned());
         let digest: Digest = digest.parse().map_err(|_| unknown())?;
         let shelf = self.shelf(name)?;
+        if !shelf.offers(&digest).await.map_err(|error| fault(&error))? {
+            return Err(unknown());
+        }
         let sizes = shelf.sizes(std::slice::from_ref(&digest)).await.map_err(|error| fault(&error))?;
         let damaged = || Refusal(StatusCode::FORBIDDEN, "DENIED", format!("the blob {digest} is damaged"));
         let size = match sizes.get(&digest) {

@@ -1,13 +1,15 @@
 //! The images of one scope of a store: manifests and blobs by content, tags as the scope's pointers.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
 
+use super::offered::Offered;
 use crate::domain::{Digest, RawManifest, Repository};
 use crate::registry::{self, Home, Kind, Progress, Put, Source, Uploaded};
 use crate::store::{self, Blobs, Fault, Name, read_small};
@@ -44,8 +46,9 @@ struct Inner {
     image: String,
     repository: Repository,
     writable: bool,
-    /// Manifests that were put or read in this run, by digest: the daemon asks for them again and again.
-    manifests: Mutex<HashMap<Digest, RawManifest>>,
+    offered: Offered,
+    /// Held while manifests are looked into for what else is offered.
+    looking: Mutex<()>,
 }
 
 impl Shelf {
@@ -58,7 +61,8 @@ impl Shelf {
             image: image.to_owned(),
             repository,
             writable,
-            manifests: Mutex::default(),
+            offered: Offered::default(),
+            looking: Mutex::default(),
         }))
     }
 
@@ -83,12 +87,22 @@ impl Shelf {
         Ok(bytes.and_then(|bytes| serde_json::from_slice::<Pointer>(&bytes).ok()).filter(|pointer| pointer.version == VERSION))
     }
 
-    fn remembered(&self, digest: &Digest) -> Option<RawManifest> {
-        self.0.manifests.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned()
-    }
-
-    fn remember(&self, manifest: &RawManifest) {
-        self.0.manifests.lock().unwrap_or_else(PoisonError::into_inner).insert(manifest.digest(), manifest.clone());
+    /// Whether a manifest or blob belongs to what is read by this shelf's name: what the store has besides is another's.
+    pub(super) async fn offers(&self, digest: &Digest) -> registry::Result<bool> {
+        let offered = &self.0.offered;
+        if offered.has(digest) {
+            return Ok(true);
+        }
+        // A daemon that has the manifests below an index from an earlier run asks for their layers at once.
+        let _one_at_a_time = self.0.looking.lock().await;
+        while !offered.has(digest) {
+            let Some(child) = offered.unread() else { return Ok(false) };
+            if let Err(error) = self.get(&child.to_string()).await {
+                offered.put_back(child);
+                return Err(self.error(&format!("reading a manifest to look for {digest}"), &error));
+            }
+        }
+        Ok(true)
     }
 
     /// The manifest of a tag or digest.
@@ -100,13 +114,13 @@ impl Shelf {
                 None => return Ok(None),
             },
         };
-        if let Some(manifest) = self.remembered(&digest) {
+        if let Some(manifest) = self.0.offered.manifest(&digest) {
             return Ok(Some(manifest));
         }
         let Some(bytes) = self.0.blobs.read(&digest, MANIFEST_LIMIT).await? else { return Ok(None) };
         let Some(media_type) = told.or_else(|| RawManifest::media_type_of(&bytes)) else { return Ok(None) };
         let manifest = RawManifest { media_type, bytes };
-        self.remember(&manifest);
+        self.0.offered.add(&manifest);
         Ok(Some(manifest))
     }
 
@@ -183,7 +197,7 @@ impl Home for Shelf {
         let digest = manifest.digest();
         let kept = self.0.blobs.keep(&BytesSource::new(manifest.bytes.clone())).await;
         kept.map_err(|error| self.error(&what, &error))?;
-        self.remember(manifest);
+        self.0.offered.add(manifest);
         if reference.parse::<Digest>().is_err() {
             let pointer = Pointer { version: VERSION, media_type: manifest.media_type.clone(), digest };
             let bytes = serde_json::to_vec(&pointer)
