@@ -43,6 +43,7 @@ network_to() {
 }
 
 far() { nsenter --net="/proc/$FAR_PID/ns/net" "$@"; }
+exec_far() { exec nsenter --net="/proc/$FAR_PID/ns/net" "$@"; }
 
 network_down() { [[ -z $FAR_PID ]] || kill "$FAR_PID" 2>/dev/null || true; }
 
