@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 
 use super::glob;
+use super::tree::has_wildcards;
 
 /// The paths, and what they lead to within the root. Nothing means that everything is needed.
 pub(super) fn follow(root: &Path, paths: &[String]) -> io::Result<Option<Vec<String>>> {
@@ -79,20 +80,6 @@ fn read_links(root: &Path, path: &str, wildcards: bool) -> io::Result<Option<Vec
 
 fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-}
-
-fn has_wildcards(name: &str) -> bool {
-    let mut chars = name.chars();
-    while let Some(c) = chars.next() {
-        match c {
-            '\\' => {
-                chars.next();
-            }
-            '*' | '?' | '[' => return true,
-            _ => {}
-        }
-    }
-    false
 }
 
 /// Leaves out what lies below another path of the list; nothing where the root itself is in it.

@@ -5,10 +5,14 @@
 //! tonistiigi/fsutil for the walk.
 
 mod glob;
+mod hash;
 mod links;
 mod pattern;
+mod tree;
 mod walk;
 
 pub use glob::{clean, matches};
+pub use hash::{counts, hash};
 pub use pattern::{InvalidPattern, PatternMatcher};
+pub use tree::{Node, NodeKind, NotSelected, Tree, has_wildcards};
 pub use walk::{Entry, EntryKind, Selection, WalkError, walk};

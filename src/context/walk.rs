@@ -76,6 +76,9 @@ pub enum WalkError {
         #[source]
         error: io::Error,
     },
+    /// A file was another one each time it was looked at.
+    #[error("{0} changes while it is read: something writes into the build context")]
+    Changed(String),
     /// A name that BuildKit's messages cannot carry.
     #[error("the name of {0} in the build context is not UTF-8: rename it, or list it in .dockerignore")]
     Name(String),

@@ -84,6 +84,23 @@ sha256_newtype! {
     /// The digest of a layer's uncompressed tar (OCI image spec, "Layer DiffID").
     DiffId
 }
+sha256_newtype! {
+    /// The digest of a chain of layers (OCI image spec, "Layer ChainID").
+    ChainId
+}
+sha256_newtype! {
+    /// What a step's result depends on, all of it: two steps of the same key make the same files.
+    StepKey
+}
+
+impl ChainId {
+    /// Of these layers, from the base up; nothing of none.
+    #[must_use]
+    pub fn of_layers(diff_ids: &[DiffId]) -> Option<Self> {
+        let (first, rest) = diff_ids.split_first()?;
+        Some(rest.iter().fold(Self(first.0), |chain, diff_id| Self::of(format!("{chain} {diff_id}").as_bytes())))
+    }
+}
 
 impl Digest {
     /// The same hash as a diff ID: of a blob that is not compressed.

@@ -5,9 +5,11 @@ mod inline_cache;
 mod manifest;
 mod platform;
 mod reference;
+mod selector;
 
-pub use digest::{DiffId, Digest, Hasher, InvalidDigest};
+pub use digest::{ChainId, DiffId, Digest, Hasher, InvalidDigest, StepKey};
 pub use inline_cache::{CacheLayer, INLINE_CACHE_KEY, InlineCache, comparable};
 pub use manifest::{Descriptor, DescriptorPlatform, ImageConfig, Index, Manifest, RawManifest, RootFs, media_type};
 pub use platform::{InvalidPlatform, Platform};
 pub use reference::{ImageRef, InvalidReference, RegistryHost, Repository};
+pub use selector::Selector;
