@@ -126,6 +126,12 @@ impl Hasher {
         Digest(self.0.finalize().into())
     }
 
+    /// What went through, as what a step depends on.
+    #[must_use]
+    pub fn step_key(self) -> StepKey {
+        StepKey(self.0.finalize().into())
+    }
+
     /// What went through, as the diff ID of an uncompressed layer.
     #[must_use]
     pub fn diff_id(self) -> DiffId {

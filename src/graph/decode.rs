@@ -22,6 +22,9 @@ pub enum InvalidGraph {
     /// Not a digest.
     #[error(transparent)]
     Digest(#[from] crate::domain::InvalidDigest),
+    /// A step is cut off.
+    #[error(transparent)]
+    Malformed(#[from] super::wire::Malformed),
     /// There is nothing in it.
     #[error("the build graph is empty")]
     Empty,
@@ -59,6 +62,8 @@ pub struct Op {
     pub inputs: Vec<Input>,
     /// `[build 2/5] RUN make`; empty where the frontend named none.
     pub name: String,
+    /// Whether it is to run in any case (`--no-cache`).
+    pub ignores_cache: bool,
 }
 
 /// The graph. The last step, which has no operation of its own, names the result.
@@ -66,6 +71,8 @@ pub struct Op {
 pub struct Graph {
     definition: pb::Definition,
     ops: HashMap<Digest, Op>,
+    /// Where each step stands in the definition.
+    places: HashMap<Digest, usize>,
     result: Input,
 }
 
@@ -79,8 +86,9 @@ impl Graph {
             return Err(InvalidGraph::TooLarge);
         }
         let mut ops = HashMap::with_capacity(definition.def.len());
+        let mut places = HashMap::with_capacity(definition.def.len());
         let mut last = None;
-        for bytes in &definition.def {
+        for (place, bytes) in definition.def.iter().enumerate() {
             let digest = Digest::of(bytes);
             let op = pb::Op::decode(&bytes[..])?;
             let inputs = op
@@ -93,12 +101,14 @@ impl Graph {
             }
             let metadata = definition.metadata.get(&digest.to_string());
             let name = metadata.and_then(|metadata| metadata.description.get("llb.customname")).cloned().unwrap_or_default();
+            let ignores_cache = metadata.is_some_and(|metadata| metadata.ignore_cache);
             last = Some(digest.clone());
-            ops.insert(digest.clone(), Op { digest, op, inputs, name });
+            places.insert(digest.clone(), place);
+            ops.insert(digest.clone(), Op { digest, op, inputs, name, ignores_cache });
         }
         let last = last.and_then(|digest| ops.get(&digest)).ok_or(InvalidGraph::Empty)?;
         let result = last.inputs.first().cloned().ok_or(InvalidGraph::Empty)?;
-        Ok(Self { definition, ops, result })
+        Ok(Self { definition, ops, places, result })
     }
 
     /// The state that the whole graph is for.
@@ -111,6 +121,17 @@ impl Graph {
     #[must_use]
     pub fn op(&self, digest: &Digest) -> Option<&Op> {
         self.ops.get(digest)
+    }
+
+    /// As the frontend gave it.
+    pub(super) fn definition(&self) -> &pb::Definition {
+        &self.definition
+    }
+
+    /// A step's bytes.
+    #[must_use]
+    pub fn bytes(&self, digest: &Digest) -> Option<&[u8]> {
+        self.definition.def.get(*self.places.get(digest)?).map(Vec::as_slice)
     }
 
     /// All steps that a state needs, itself included; each after those it needs.
@@ -126,12 +147,9 @@ impl Graph {
             }
         }
         // The definition's own order has every step after its inputs.
-        self.definition
-            .def
-            .iter()
-            .filter_map(|bytes| self.ops.get(&Digest::of(bytes)))
-            .filter(|op| wanted.contains(&op.digest))
-            .collect()
+        let mut below: Vec<&Op> = wanted.into_iter().filter_map(|step| self.ops.get(step)).collect();
+        below.sort_by_key(|op| self.places.get(&op.digest));
+        below
     }
 
     /// The graph up to one state, with the metadata and source lines of what it holds.

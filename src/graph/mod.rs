@@ -1,7 +1,15 @@
 //! BuildKit's graph (LLB) as a value: its steps, what they need, and the part of it up to one step. Pure, no I/O.
 
+mod canonical;
 mod decode;
+mod graft;
+mod key;
 mod stages;
+mod wire;
 
+pub use canonical::Use;
 pub use decode::{Graph, Input, InvalidGraph, Op, Place};
+pub use graft::Graft;
+pub use key::{Facts, Key, Keys, Taken};
 pub use stages::{Stage, StageName, Step, stage_of};
+pub use wire::Malformed;

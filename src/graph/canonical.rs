@@ -1,0 +1,207 @@
+//! A step's operation in the form that its key is made of: all its bytes, less what BuildKit leaves out of its own key and less
+//! its inputs, which count by what they are (`solver/llbsolver/ops/exec.go` and `file.go`: `CacheMap`).
+
+use std::collections::BTreeMap;
+
+use bollard_buildkit_proto::pb;
+
+use super::decode::Op;
+use super::wire::{Change, Field, Malformed, rewritten};
+use crate::domain::Selector;
+
+/// How an input counts. Selections stand in the order of the arguments: of two files of one name the last one stays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Use {
+    /// By all that led to it.
+    State,
+    /// By the content of what is taken out of it.
+    Content(Vec<Selector>),
+}
+
+/// Field numbers (`solver/pb/ops.proto`).
+mod number {
+    pub(super) const OP_INPUTS: u64 = 1;
+    pub(super) const OP_EXEC: u64 = 2;
+    pub(super) const OP_FILE: u64 = 4;
+    pub(super) const EXEC_META: u64 = 1;
+    pub(super) const EXEC_MOUNTS: u64 = 2;
+    pub(super) const META_PROXY: u64 = 5;
+    pub(super) const META_HOSTS: u64 = 6;
+    pub(super) const HOST_IP: u64 = 2;
+    pub(super) const MOUNT_SELECTOR: u64 = 2;
+    pub(super) const FILE_ACTIONS: u64 = 2;
+    pub(super) const ACTION_COPY: u64 = 4;
+    pub(super) const COPY_SRC: u64 = 1;
+}
+
+/// The operation's bytes for the key.
+///
+/// # Errors
+/// If they cannot be read.
+pub(super) fn canonical(op: &Op, bytes: &[u8]) -> Result<Vec<u8>, Malformed> {
+    rewritten(bytes, |field| match field.number {
+        number::OP_INPUTS => Ok(Change::Drop),
+        number::OP_EXEC => nested(field, exec),
+        number::OP_FILE => nested(field, |inside| file(inside, op)),
+        _ => Ok(Change::Keep),
+    })
+}
+
+fn nested(field: &Field<'_>, change: impl FnOnce(&[u8]) -> Result<Vec<u8>, Malformed>) -> Result<Change, Malformed> {
+    Ok(Change::To(change(field.inside.ok_or(Malformed)?)?))
+}
+
+fn exec(bytes: &[u8]) -> Result<Vec<u8>, Malformed> {
+    rewritten(bytes, |field| match field.number {
+        number::EXEC_META => nested(field, |meta| {
+            rewritten(meta, |field| match field.number {
+                number::META_PROXY => Ok(Change::Drop),
+                number::META_HOSTS => nested(field, |host| without(host, number::HOST_IP)),
+                _ => Ok(Change::Keep),
+            })
+        }),
+        number::EXEC_MOUNTS => nested(field, |mount| without(mount, number::MOUNT_SELECTOR)),
+        _ => Ok(Change::Keep),
+    })
+}
+
+fn without(message: &[u8], number: u64) -> Result<Vec<u8>, Malformed> {
+    rewritten(message, |field| Ok(if field.number == number { Change::Drop } else { Change::Keep }))
+}
+
+/// A copy's source counts by what it selects, and by the name that this has at its end.
+fn file(bytes: &[u8], op: &Op) -> Result<Vec<u8>, Malformed> {
+    let Some(pb::op::Op::File(decoded)) = &op.op.op else { return Err(Malformed) };
+    let mut actions = decoded.actions.iter();
+    rewritten(bytes, |field| match field.number {
+        number::FILE_ACTIONS => {
+            let from_input = actions.next().is_some_and(|action| is_input(op, action.secondary_input));
+            nested(field, |action| {
+                rewritten(action, |field| match field.number {
+                    number::ACTION_COPY if from_input => nested(field, |copy| {
+                        rewritten(copy, |field| match (field.number, field.inside) {
+                            (number::COPY_SRC, Some(src)) => Ok(Change::To(base_name(src).to_vec())),
+                            _ => Ok(Change::Keep),
+                        })
+                    }),
+                    _ => Ok(Change::Keep),
+                })
+            })
+        }
+        _ => Ok(Change::Keep),
+    })
+}
+
+/// Go's `path.Base`.
+fn base_name(path: &[u8]) -> &[u8] {
+    let end = path.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
+    let path = &path[..end];
+    let start = path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+    if path.is_empty() { b"/" } else { &path[start..] }
+}
+
+fn is_input(op: &Op, index: i64) -> bool {
+    usize::try_from(index).is_ok_and(|index| index < op.inputs.len())
+}
+
+/// How each input of a step counts.
+pub(super) fn uses(op: &Op) -> Vec<Use> {
+    let mut all: Vec<Use> = match &op.op.op {
+        Some(pb::op::Op::Exec(exec)) => of_exec(op, exec),
+        Some(pb::op::Op::File(file)) => of_file(op, file),
+        _ => Vec::new(),
+    };
+    all.resize(op.inputs.len(), Use::State);
+    all
+}
+
+/// The content of a mount's source may stand for it only where nothing else of the source can come out of the step.
+fn of_exec(op: &Op, exec: &pb::ExecOp) -> Vec<Use> {
+    let mut taken: BTreeMap<usize, Option<Vec<Selector>>> = BTreeMap::new();
+    for mount in &exec.mounts {
+        let Some(index) = usize::try_from(mount.input).ok().filter(|index| *index < op.inputs.len()) else { continue };
+        let kind = mount.mount_type();
+        if matches!(kind, pb::MountType::Secret | pb::MountType::Ssh | pb::MountType::Tmpfs) {
+            continue;
+        }
+        let selector = if mount.selector.starts_with('/') { mount.selector.clone() } else { format!("/{}", mount.selector) };
+        let off = mount.content_cache() == pb::MountContentCache::Off;
+        let default_root = mount.dest == "/" && mount.content_cache() == pb::MountContentCache::Default;
+        let safe = mount.output == SKIPPED || mount.readonly || selector == "/";
+        let content = safe && !off && !default_root;
+        let entry = taken.entry(index).or_insert_with(|| Some(Vec::new()));
+        match entry {
+            Some(selectors) if content => selectors.push(Selector::of(&selector, true)),
+            _ => *entry = None,
+        }
+    }
+    (0..op.inputs.len())
+        .map(|index| match taken.remove(&index).flatten() {
+            Some(selectors) if !selectors.is_empty() => Use::Content(selectors),
+            _ => Use::State,
+        })
+        .collect()
+}
+
+/// `pb.SkipOutput`: nothing that happens to the mount outlives the step.
+const SKIPPED: i64 = -1;
+
+fn of_file(op: &Op, file: &pb::FileOp) -> Vec<Use> {
+    let mut based = vec![false; op.inputs.len()];
+    let mut taken: Vec<Vec<Selector>> = vec![Vec::new(); op.inputs.len()];
+    let owner = |owner: &Option<pb::ChownOpt>, taken: &mut Vec<Vec<Selector>>| {
+        let Some(owner) = owner else { return };
+        for (who, path) in [(&owner.user, "/etc/passwd"), (&owner.group, "/etc/group")] {
+            if let Some(pb::UserOpt { user: Some(pb::user_opt::User::ByName(named)) }) = who
+                && let Some(selectors) = usize::try_from(named.input).ok().and_then(|index| taken.get_mut(index))
+            {
+                selectors.push(Selector::of(path, true));
+            }
+        }
+    };
+    for action in &file.actions {
+        if let Some(based) = usize::try_from(action.input).ok().and_then(|index| based.get_mut(index)) {
+            *based = true;
+        }
+        match &action.action {
+            Some(pb::file_action::Action::Copy(copy)) => {
+                owner(&copy.owner, &mut taken);
+                if let Some(selectors) = usize::try_from(action.secondary_input).ok().and_then(|index| taken.get_mut(index)) {
+                    selectors.push(of_copy(copy));
+                }
+            }
+            Some(pb::file_action::Action::Mkdir(mkdir)) => owner(&mkdir.owner, &mut taken),
+            Some(pb::file_action::Action::Mkfile(mkfile)) => owner(&mkfile.owner, &mut taken),
+            _ => {}
+        }
+    }
+    based
+        .into_iter()
+        .zip(taken)
+        .map(|(based, selectors)| if based || selectors.is_empty() { Use::State } else { Use::Content(selectors) })
+        .collect()
+}
+
+fn of_copy(copy: &pb::FileActionCopy) -> Selector {
+    let path = if copy.src.starts_with('/') { copy.src.clone() } else { format!("/{}", copy.src) };
+    Selector {
+        wildcard: copy.allow_wildcard && has_wildcards(&path),
+        path,
+        follow: copy.follow_symlink,
+        include: copy.include_patterns.clone(),
+        exclude: copy.exclude_patterns.clone(),
+        required: copy.required_paths.clone(),
+    }
+}
+
+fn has_wildcards(path: &str) -> bool {
+    let mut bytes = path.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'\\' => drop(bytes.next()),
+            b'*' | b'?' | b'[' => return true,
+            _ => {}
+        }
+    }
+    false
+}

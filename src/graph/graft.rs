@@ -1,0 +1,129 @@
+//! A graph in which states that are at hand stand in for the steps that lead to them.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use bollard_buildkit_proto::pb;
+use prost::Message;
+
+use super::decode::{Graph, Input, InvalidGraph};
+use super::wire::{Change, rewritten};
+use crate::domain::Digest;
+
+/// What stands in for a state: an image that the daemon can pull.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Graft {
+    /// `docker-image://127.0.0.1:5000/x/app@sha256:…`.
+    pub identifier: String,
+    /// Of the source; `image.resolvemode` and the like.
+    pub attributes: BTreeMap<String, String>,
+    /// What the display calls it.
+    pub name: String,
+}
+
+impl Graph {
+    /// The graph up to a state, with the grafts in place of what leads to them. Names, flags and source lines go along, so that
+    /// progress and errors are those of the whole graph.
+    ///
+    /// # Errors
+    /// If the graph cannot be taken apart.
+    pub fn grafted(&self, state: &Input, grafts: &HashMap<Input, Graft>) -> Result<pb::Definition, InvalidGraph> {
+        let sources = grafts.iter().map(|(state, graft)| {
+            let bytes = source(self, state, graft).encode_to_vec();
+            (state, Source { name: &graft.name, digest: Digest::of(&bytes).to_string(), bytes })
+        });
+        let sources = sources.collect();
+        let mut new = Grafting { graph: self, sources, out: pb::Definition::default(), names: HashMap::new() };
+        let needed = new.needed(state);
+        for op in self.below(state).into_iter().filter(|op| needed.contains(&op.digest)) {
+            new.op(&op.digest)?;
+        }
+        let end = new.input(state);
+        let end = pb::Op { inputs: vec![end], ..pb::Op::default() };
+        new.out.def.push(end.encode_to_vec());
+        Ok(new.out)
+    }
+}
+
+fn source(graph: &Graph, state: &Input, graft: &Graft) -> pb::Op {
+    let source = pb::SourceOp { identifier: graft.identifier.clone(), attrs: graft.attributes.clone() };
+    let platform = graph.op(&state.step).and_then(|op| op.op.platform.clone());
+    pb::Op { op: Some(pb::op::Op::Source(source)), platform, ..pb::Op::default() }
+}
+
+/// A graft as a step.
+struct Source<'a> {
+    name: &'a str,
+    digest: String,
+    bytes: Vec<u8>,
+}
+
+struct Grafting<'a> {
+    graph: &'a Graph,
+    sources: HashMap<&'a Input, Source<'a>>,
+    out: pb::Definition,
+    /// What steps that were rewritten are called now.
+    names: HashMap<Digest, Digest>,
+}
+
+impl Grafting<'_> {
+    /// The steps that are still needed; puts the grafts that they need.
+    fn needed(&mut self, state: &Input) -> HashSet<Digest> {
+        let (mut needed, mut open) = (HashSet::new(), vec![state.clone()]);
+        while let Some(state) = open.pop() {
+            if let Some(source) = self.sources.get(&state) {
+                if !self.out.metadata.contains_key(&source.digest) {
+                    let description = BTreeMap::from([("llb.customname".to_owned(), source.name.to_owned())]);
+                    let metadata = pb::OpMetadata { description, ..pb::OpMetadata::default() };
+                    self.out.metadata.insert(source.digest.clone(), metadata);
+                    self.out.def.push(source.bytes.clone());
+                }
+            } else if needed.insert(state.step.clone())
+                && let Some(op) = self.graph.op(&state.step)
+            {
+                open.extend(op.inputs.iter().cloned());
+            }
+        }
+        needed
+    }
+
+    /// What an input is called now.
+    fn input(&self, input: &Input) -> pb::Input {
+        match self.sources.get(input) {
+            Some(source) => pb::Input { digest: source.digest.clone(), index: 0 },
+            None => {
+                let step = self.names.get(&input.step).unwrap_or(&input.step);
+                pb::Input { digest: step.to_string(), index: input.output }
+            }
+        }
+    }
+
+    fn op(&mut self, digest: &Digest) -> Result<(), InvalidGraph> {
+        /// Of `Op.inputs`.
+        const INPUTS: u64 = 1;
+        let absent = || InvalidGraph::Absent(digest.to_string());
+        let (op, bytes) = self.graph.op(digest).zip(self.graph.bytes(digest)).ok_or_else(absent)?;
+        let mut inputs = op.inputs.iter();
+        // Other fields stay to the byte, known or not.
+        let bytes = rewritten(bytes, |field| {
+            Ok(match (field.number, inputs.len()) {
+                (INPUTS, 1..) => Change::To(inputs.next().map(|input| self.input(input)).unwrap_or_default().encode_to_vec()),
+                _ => Change::Keep,
+            })
+        })?;
+        let new = Digest::of(&bytes);
+        let (old_name, new_name) = (digest.to_string(), new.to_string());
+        let whole = self.graph.definition();
+        if let Some(metadata) = whole.metadata.get(&old_name) {
+            self.out.metadata.insert(new_name.clone(), metadata.clone());
+        }
+        if let Some(source) = &whole.source {
+            let own = self.out.source.get_or_insert_with(|| pb::Source { infos: source.infos.clone(), ..pb::Source::default() });
+            if let Some(location) = source.locations.get(&old_name) {
+                own.locations.insert(new_name, location.clone());
+            }
+        }
+        self.out.def.push(bytes);
+        self.names.insert(digest.clone(), new);
+        Ok(())
+    }
+}

@@ -1,0 +1,235 @@
+//! The key of each step: its operation and all that this rests on. What cannot be keyed exactly has no key.
+
+use std::collections::HashMap;
+
+use bollard_buildkit_proto::pb;
+
+use super::canonical::{Use, canonical, uses};
+use super::decode::{Graph, Input, Op};
+use crate::domain::{ChainId, Digest, Hasher, Selector, StepKey};
+
+/// What is known of where the graph begins, and of what its steps made before.
+pub trait Facts {
+    /// The layers of a base image; nothing where it has none.
+    ///
+    /// # Errors
+    /// Why that is not known.
+    fn image(&self, source: &Op) -> Result<Option<ChainId>, String>;
+
+    /// The content of what is selected of a local source.
+    ///
+    /// # Errors
+    /// Why there is none.
+    fn local(&self, source: &Op, selectors: &[Selector]) -> Result<Digest, String>;
+
+    /// The content of what is selected of a state that a step made, if that was ever seen.
+    fn taken(&self, key: &StepKey) -> Option<Digest>;
+}
+
+/// A step's key, or why it has none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Key {
+    /// All that it depends on.
+    Known(StepKey),
+    /// It takes files out of what another step makes, and what these are is not known before that one has run.
+    Waits(Taken),
+    /// It cannot be told without running.
+    Unknown(String),
+}
+
+/// What a step takes out of another's result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    /// The result.
+    pub state: Input,
+    /// What of it.
+    pub selectors: Vec<Selector>,
+    /// What its content is remembered by; nothing where the result has no key itself.
+    pub key: Option<StepKey>,
+}
+
+/// The keys of all steps of a graph.
+#[derive(Debug, Clone, Default)]
+pub struct Keys {
+    by_step: HashMap<Digest, Key>,
+    taken: Vec<Taken>,
+}
+
+impl Keys {
+    /// Works out the keys of all that the graph's result needs.
+    #[must_use]
+    pub fn of(graph: &Graph, facts: &dyn Facts) -> Self {
+        let mut keys = Self::default();
+        for op in graph.below(graph.result()) {
+            let key = keys.step(graph, op, facts);
+            keys.by_step.insert(op.digest.clone(), key);
+        }
+        keys
+    }
+
+    /// The key of a state: of a step and which of its outputs.
+    #[must_use]
+    pub fn state(&self, state: &Input) -> Key {
+        match self.by_step.get(&state.step) {
+            Some(Key::Known(step)) => Key::Known(output_of(step, state.output)),
+            Some(other) => other.clone(),
+            None => Key::Unknown("it is not in the graph".to_owned()),
+        }
+    }
+
+    /// All that steps take out of other steps' results.
+    #[must_use]
+    pub fn taken(&self) -> &[Taken] {
+        &self.taken
+    }
+
+    fn step(&mut self, graph: &Graph, op: &Op, facts: &dyn Facts) -> Key {
+        if let Some(pb::op::Op::Source(source)) = &op.op.op {
+            return of_source(op, source, graph.bytes(&op.digest), facts);
+        }
+        let Some(bytes) = graph.bytes(&op.digest) else { return Key::Unknown("it is not in the graph".to_owned()) };
+        match &op.op.op {
+            Some(pb::op::Op::Exec(_) | pb::op::Op::File(_) | pb::op::Op::Merge(_) | pb::op::Op::Diff(_)) => {}
+            _ => return Key::Unknown("hakobi does not know this kind of step".to_owned()),
+        }
+        let Ok(own) = canonical(op, bytes) else { return Key::Unknown("the step cannot be read".to_owned()) };
+        let mut hasher = Keyed::of("step");
+        hasher.bytes(&own);
+        // Every input is looked at, so that all that is taken is known, even where one of them has no key.
+        let mut missing = None;
+        for (input, used) in op.inputs.iter().zip(uses(op)) {
+            match self.input(graph, input, used, facts) {
+                Ok((kind, digest)) => {
+                    hasher.bytes(kind.as_bytes());
+                    hasher.bytes(digest.as_bytes());
+                }
+                // What cannot be known at all weighs more than what has to be waited for.
+                Err(key @ Key::Unknown(_)) => missing = Some(key),
+                Err(key) => missing = missing.or(Some(key)),
+            }
+        }
+        missing.unwrap_or_else(|| Key::Known(hasher.key()))
+    }
+
+    fn input(&mut self, graph: &Graph, input: &Input, used: Use, facts: &dyn Facts) -> Result<(&'static str, String), Key> {
+        let source = graph.op(&input.step);
+        let selectors = match used {
+            Use::Content(selectors) => selectors,
+            Use::State => match source.filter(|op| is_local(op)) {
+                Some(_) => vec![Selector::everything()],
+                None => {
+                    return match self.state(input) {
+                        Key::Known(key) => Ok(("state", key.to_string())),
+                        other => Err(other),
+                    };
+                }
+            },
+        };
+        if let Some(op) = source.filter(|op| is_local(op)) {
+            return match facts.local(op, &selectors) {
+                Ok(digest) => Ok(("content", digest.to_string())),
+                Err(why) => Err(Key::Unknown(why)),
+            };
+        }
+        let key = match self.state(input) {
+            Key::Known(state) => Some(taken_of(&state, &selectors)),
+            _ => None,
+        };
+        let known = key.as_ref().and_then(|key| facts.taken(key));
+        let taken = Taken { state: input.clone(), selectors, key };
+        if !self.taken.contains(&taken) {
+            self.taken.push(taken.clone());
+        }
+        match known {
+            Some(digest) => Ok(("content", digest.to_string())),
+            None => Err(Key::Waits(taken)),
+        }
+    }
+}
+
+fn of_source(op: &Op, source: &pb::SourceOp, bytes: Option<&[u8]>, facts: &dyn Facts) -> Key {
+    let scheme = source.identifier.split("://").next().unwrap_or_default();
+    let mut hasher = Keyed::of(scheme);
+    match scheme {
+        "docker-image" => match facts.image(op) {
+            // As BuildKit has it: by the layers, whatever the image is called (`source/containerimage/pull.go`: `CacheKey`).
+            Ok(chain) => {
+                hasher.bytes(chain.map(|chain| chain.to_string()).unwrap_or_default().as_bytes());
+                Key::Known(hasher.key())
+            }
+            Err(why) => Key::Unknown(why),
+        },
+        // A file by its digest, a repository by its commit: the same for ever.
+        "http" | "https" if source.attrs.contains_key("http.checksum") => exact(hasher, bytes),
+        "git" if names_a_commit(source) => exact(hasher, bytes),
+        "http" | "https" => Key::Unknown(format!("{} may be another one each time", source.identifier)),
+        "git" => Key::Unknown(format!("{} may have moved on", source.identifier)),
+        // What steps take of it counts, never the directory itself.
+        "local" => Key::Unknown("a directory has no key of its own".to_owned()),
+        other => Key::Unknown(format!("hakobi does not know sources of the kind {other}")),
+    }
+}
+
+fn exact(mut hasher: Keyed, bytes: Option<&[u8]>) -> Key {
+    hasher.bytes(bytes.unwrap_or_default());
+    Key::Known(hasher.key())
+}
+
+/// Whether the fragment is a whole commit: `git://host/path#COMMIT` and, behind it, `:subdirectory`.
+fn names_a_commit(source: &pb::SourceOp) -> bool {
+    let fragment = source.identifier.split_once('#').map(|(_, fragment)| fragment).unwrap_or_default();
+    let commit = fragment.split(':').next().unwrap_or_default();
+    matches!(commit.len(), 40 | 64) && commit.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+pub(super) fn is_local(op: &Op) -> bool {
+    matches!(&op.op.op, Some(pb::op::Op::Source(source)) if source.identifier.starts_with("local://"))
+}
+
+fn output_of(step: &StepKey, output: i64) -> StepKey {
+    let mut hasher = Keyed::of("state");
+    hasher.bytes(step.to_string().as_bytes());
+    hasher.bytes(&output.to_be_bytes());
+    hasher.key()
+}
+
+fn taken_of(state: &StepKey, selectors: &[Selector]) -> StepKey {
+    let mut hasher = Keyed::of("taken");
+    hasher.bytes(state.to_string().as_bytes());
+    for selector in selectors {
+        let (flags, lists) = ([selector.wildcard, selector.follow], [&selector.include, &selector.exclude, &selector.required]);
+        hasher.bytes(selector.path.as_bytes());
+        hasher.bytes(&flags.map(u8::from));
+        for list in lists {
+            hasher.bytes(&(list.len() as u64).to_be_bytes());
+            list.iter().for_each(|pattern| hasher.bytes(pattern.as_bytes()));
+        }
+    }
+    hasher.key()
+}
+
+/// Parts that cannot run into each other.
+struct Keyed(Hasher);
+
+impl Keyed {
+    /// The version of the rules goes with every key: keys of other rules are other keys.
+    fn of(kind: &str) -> Self {
+        let mut keyed = Self(Hasher::default());
+        keyed.bytes(b"hakobi key 1");
+        keyed.bytes(kind.as_bytes());
+        keyed
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.0.update(&(bytes.len() as u64).to_be_bytes());
+        self.0.update(bytes);
+    }
+
+    fn key(self) -> StepKey {
+        self.0.step_key()
+    }
+}
+
+#[cfg(test)]
+#[path = "key_tests.rs"]
+mod tests;

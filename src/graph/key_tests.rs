@@ -1,0 +1,320 @@
+use prost::Message;
+
+use super::*;
+use crate::domain::DiffId;
+
+/// A graph made by hand.
+#[derive(Default)]
+struct Made(pb::Definition);
+
+impl Made {
+    fn op(&mut self, op: &pb::Op) -> Input {
+        let bytes = op.encode_to_vec();
+        let step = Digest::of(&bytes);
+        if !self.0.def.contains(&bytes) {
+            self.0.def.push(bytes);
+        }
+        Input { step, output: 0 }
+    }
+
+    fn source(&mut self, identifier: &str) -> Input {
+        let source = pb::SourceOp { identifier: identifier.to_owned(), attrs: std::collections::BTreeMap::new() };
+        self.op(&pb::Op { op: Some(pb::op::Op::Source(source)), ..pb::Op::default() })
+    }
+
+    fn on(&mut self, inputs: &[&Input], op: pb::op::Op) -> Input {
+        let inputs = inputs.iter().map(|input| pb::Input { digest: input.step.to_string(), index: input.output }).collect();
+        let platform = pb::Platform { architecture: "amd64".to_owned(), os: "linux".to_owned(), ..pb::Platform::default() };
+        self.op(&pb::Op { inputs, op: Some(op), platform: Some(platform), ..pb::Op::default() })
+    }
+
+    fn graph(mut self, result: &Input) -> Graph {
+        let end = pb::Input { digest: result.step.to_string(), index: result.output };
+        self.0.def.push(pb::Op { inputs: vec![end], ..pb::Op::default() }.encode_to_vec());
+        Graph::new(self.0).expect("a graph")
+    }
+}
+
+fn mount(input: i64, dest: &str) -> pb::Mount {
+    pb::Mount { input, dest: dest.to_owned(), output: if dest == "/" { 0 } else { -1 }, ..pb::Mount::default() }
+}
+
+fn run(args: &[&str]) -> pb::ExecOp {
+    let args = args.iter().map(|arg| (*arg).to_owned()).collect();
+    let meta = pb::Meta { args, env: vec!["A=1".to_owned(), "B=2".to_owned()], cwd: "/".to_owned(), ..pb::Meta::default() };
+    pb::ExecOp { meta: Some(meta), mounts: vec![mount(0, "/")], ..pb::ExecOp::default() }
+}
+
+fn copy(from: i64, src: &str) -> pb::FileAction {
+    let copy = pb::FileActionCopy { src: src.to_owned(), dest: "/d/".to_owned(), follow_symlink: true, ..Default::default() };
+    pb::FileAction { input: 0, secondary_input: from, output: 0, action: Some(pb::file_action::Action::Copy(copy)) }
+}
+
+/// The content of a selection is what its paths are called, unless told otherwise.
+#[derive(Default)]
+struct Known {
+    content: HashMap<String, &'static str>,
+    taken: HashMap<StepKey, Digest>,
+    base: &'static str,
+}
+
+impl Facts for Known {
+    fn image(&self, source: &Op) -> Result<Option<ChainId>, String> {
+        let Some(pb::op::Op::Source(source)) = &source.op.op else { return Err("no source".to_owned()) };
+        if source.identifier.ends_with("absent") {
+            return Err("no answer".to_owned());
+        }
+        Ok(ChainId::of_layers(&[DiffId::of(self.base.as_bytes())]))
+    }
+
+    fn local(&self, _: &Op, selectors: &[Selector]) -> Result<Digest, String> {
+        let content = |selector: &Selector| self.content.get(&selector.path).copied().unwrap_or("as it was");
+        Ok(Digest::of(selectors.iter().map(content).collect::<Vec<_>>().join("\0").as_bytes()))
+    }
+
+    fn taken(&self, key: &StepKey) -> Option<Digest> {
+        self.taken.get(key).cloned()
+    }
+}
+
+/// The key of the one step that this puts on a base image and a directory.
+fn key_with(facts: &Known, op: pb::op::Op) -> Key {
+    let mut made = Made::default();
+    let (base, local) = (made.source("docker-image://base"), made.source("local://context"));
+    let result = made.on(&[&base, &local], op);
+    let graph = made.graph(&result);
+    Keys::of(&graph, facts).state(&result)
+}
+
+fn key(op: pb::op::Op) -> StepKey {
+    match key_with(&Known::default(), op) {
+        Key::Known(key) => key,
+        other => panic!("no key: {other:?}"),
+    }
+}
+
+fn exec(change: impl FnOnce(&mut pb::ExecOp)) -> pb::op::Op {
+    let mut op = run(&["sh", "-c", "make"]);
+    change(&mut op);
+    pb::op::Op::Exec(op)
+}
+
+fn meta(change: impl FnOnce(&mut pb::Meta)) -> pb::op::Op {
+    exec(|op| change(op.meta.as_mut().expect("a meta")))
+}
+
+fn mounted(mount: pb::Mount) -> pb::op::Op {
+    exec(|op| op.mounts.push(mount))
+}
+
+#[test]
+fn everything_that_a_command_sees_is_in_its_key() {
+    let other = [
+        ("arguments", meta(|meta| meta.args.push("x".to_owned()))),
+        ("environment", meta(|meta| meta.env.push("C=3".to_owned()))),
+        ("its order", meta(|meta| meta.env.reverse())),
+        ("directory", meta(|meta| meta.cwd = "/x".to_owned())),
+        ("user", meta(|meta| meta.user = "x".to_owned())),
+        ("hostname", meta(|meta| meta.hostname = "x".to_owned())),
+        ("hosts", meta(|meta| meta.extra_hosts.push(pb::HostIp { host: "x".to_owned(), ip: String::new() }))),
+        ("ulimits", meta(|meta| meta.ulimit.push(pb::Ulimit { name: "nofile".to_owned(), soft: 1, hard: 2 }))),
+        ("cgroup", meta(|meta| meta.cgroup_parent = "x".to_owned())),
+        ("network", exec(|op| op.network = pb::NetMode::None.into())),
+        ("security", exec(|op| op.security = pb::SecurityMode::Insecure.into())),
+        ("secret variables", exec(|op| op.secretenv.push(pb::SecretEnv { name: "X".to_owned(), ..Default::default() }))),
+        ("a mount", mounted(mount(1, "/m"))),
+        ("where it is", mounted(mount(1, "/n"))),
+        ("whether it can be written", mounted(pb::Mount { readonly: true, ..mount(1, "/m") })),
+        ("its kind", mounted(pb::Mount { mount_type: pb::MountType::Tmpfs.into(), ..mount(-1, "/m") })),
+        ("a cache", mounted(cache("id", 0))),
+        ("its id", mounted(cache("other", 0))),
+        ("its sharing", mounted(cache("id", 2))),
+        ("a secret", mounted(secret("id", 0, false))),
+        ("its id", mounted(secret("other", 0, false))),
+        ("its mode", mounted(secret("id", 0o400, false))),
+        ("whether it must be there", mounted(secret("id", 0, true))),
+    ];
+    let mut seen = HashMap::from([(key(exec(|_| ())), "nothing")]);
+    for (what, op) in other {
+        if let Some(same) = seen.insert(key(op), what) {
+            panic!("{what} and {same} have one key");
+        }
+    }
+}
+
+fn cache(id: &str, sharing: i32) -> pb::Mount {
+    let cache = pb::CacheOpt { id: id.to_owned(), sharing };
+    pb::Mount { mount_type: pb::MountType::Cache.into(), cache_opt: Some(cache), ..mount(-1, "/m") }
+}
+
+fn secret(id: &str, mode: u32, optional: bool) -> pb::Mount {
+    let secret = pb::SecretOpt { id: id.to_owned(), mode, optional, ..pb::SecretOpt::default() };
+    pb::Mount { mount_type: pb::MountType::Secret.into(), secret_opt: Some(secret), ..mount(-1, "/m") }
+}
+
+#[test]
+fn what_buildkit_leaves_out_is_left_out() {
+    let plain = key(exec(|_| ()));
+    let proxy = pb::ProxyEnv { http_proxy: "http://proxy".to_owned(), ..pb::ProxyEnv::default() };
+    assert_eq!(key(meta(|meta| meta.proxy_env = Some(proxy))), plain);
+    let host = |ip: &str| meta(|meta| meta.extra_hosts.push(pb::HostIp { host: "x".to_owned(), ip: ip.to_owned() }));
+    assert_eq!(key(host("1.2.3.4")), key(host("4.3.2.1")));
+}
+
+#[test]
+fn a_field_that_nobody_knows_makes_another_key() {
+    let (mut one, mut other) = (Made::default(), Made::default());
+    let (base, same) = (one.source("docker-image://base"), other.source("docker-image://base"));
+    let known = one.on(&[&base], exec(|_| ()));
+    let mut bytes = one.0.def.last().expect("a step").clone();
+    // Field 90 of the operation itself, with one byte in it.
+    bytes.extend([0xd2, 0x05, 1, 7]);
+    let unknown = Input { step: Digest::of(&bytes), output: 0 };
+    other.0.def.push(bytes);
+    assert_eq!(base, same);
+    let keys = [(one, known), (other, unknown)].map(|(made, result)| {
+        let graph = made.graph(&result);
+        Keys::of(&graph, &Known::default()).state(&result)
+    });
+    assert_ne!(keys[0], keys[1]);
+}
+
+#[test]
+fn a_base_is_its_layers_and_a_copy_is_its_content() {
+    let file = || pb::op::Op::File(pb::FileOp { actions: vec![copy(1, "/a/x")] });
+    let plain = Known::default();
+    assert_ne!(key_with(&plain, file()), key_with(&Known { base: "moved", ..Known::default() }, file()));
+    let content = |path: &str| Known { content: HashMap::from([(path.to_owned(), "other")]), ..Known::default() };
+    assert_ne!(key_with(&plain, file()), key_with(&content("/a/x"), file()));
+    assert_eq!(key_with(&plain, file()), key_with(&content("/a/y"), file()));
+    // Where it comes from does not matter, only what it is called.
+    let moved = |src: &str| key(pb::op::Op::File(pb::FileOp { actions: vec![copy(1, src)] }));
+    assert_eq!(moved("/a/x"), moved("/b/x"));
+    assert_ne!(moved("/a/x"), moved("/a/y"));
+    assert_ne!(moved("/a/x"), key(pb::op::Op::File(pb::FileOp { actions: vec![copy(1, "/a/x"), copy(1, "/a/x")] })));
+    let changed = |change: fn(&mut pb::FileActionCopy)| {
+        let mut action = copy(1, "/a/x");
+        if let Some(pb::file_action::Action::Copy(copy)) = &mut action.action {
+            change(copy);
+        }
+        key(pb::op::Op::File(pb::FileOp { actions: vec![action] }))
+    };
+    let others = [
+        changed(|copy| copy.dest = "/e".to_owned()),
+        changed(|copy| copy.mode = 0o700),
+        changed(|copy| copy.dir_copy_contents = true),
+        changed(|copy| copy.exclude_patterns = vec!["*.md".to_owned()]),
+        changed(|copy| copy.timestamp = 1),
+        changed(|copy| copy.owner = Some(pb::ChownOpt { user: Some(user(1)), group: None })),
+        changed(|copy| copy.owner = Some(pb::ChownOpt { user: None, group: Some(user(1)) })),
+    ];
+    for (at, other) in others.iter().enumerate() {
+        assert_ne!(*other, moved("/a/x"), "{at}");
+        assert!(!others[..at].contains(other), "{at}");
+    }
+}
+
+fn user(id: u32) -> pb::UserOpt {
+    pb::UserOpt { user: Some(pb::user_opt::User::ById(id)) }
+}
+
+/// Two files of one name: the last one stays, so their order counts.
+#[test]
+fn the_order_of_a_copys_arguments_counts() {
+    let facts = Known { content: HashMap::from([("/a/x".to_owned(), "a"), ("/b/x".to_owned(), "b")]), ..Known::default() };
+    let of = |paths: [&str; 2]| {
+        let second = pb::FileAction { input: 2, ..copy(1, paths[1]) };
+        let first = pb::FileAction { output: -1, ..copy(1, paths[0]) };
+        key_with(&facts, pb::op::Op::File(pb::FileOp { actions: vec![first, second] }))
+    };
+    assert_ne!(of(["/a/x", "/b/x"]), of(["/b/x", "/a/x"]));
+}
+
+#[test]
+fn a_mount_is_its_content_only_where_nothing_else_can_come_out() {
+    let select = |selector: &str, change: fn(&mut pb::Mount)| {
+        let mut mount = pb::Mount { selector: selector.to_owned(), ..mount(1, "/m") };
+        change(&mut mount);
+        mounted(mount)
+    };
+    let content = |path: &str| Known { content: HashMap::from([(path.to_owned(), "other")]), ..Known::default() };
+    let plain = Known::default();
+    let bound = || select("/a", |_| ());
+    assert_ne!(key_with(&plain, bound()), key_with(&content("/a"), bound()));
+    assert_eq!(key_with(&plain, bound()), key_with(&content("/b"), bound()));
+    // What is written to it comes out of the step with all the rest of the source.
+    let kept = || select("/a", |mount| mount.output = 1);
+    assert_ne!(key_with(&plain, kept()), key_with(&content("/"), kept()));
+}
+
+#[test]
+fn what_comes_out_of_a_stage_is_waited_for_and_then_counts_by_content() {
+    let graph = |command: &str| {
+        let mut made = Made::default();
+        let base = made.source("docker-image://base");
+        let stage = made.on(&[&base], pb::op::Op::Exec(run(&[command])));
+        let result = made.on(&[&base, &stage], pb::op::Op::File(pb::FileOp { actions: vec![copy(1, "/made")] }));
+        (made.graph(&result), result)
+    };
+    let (built, result) = graph("make");
+    let mut facts = Known::default();
+    let keys = Keys::of(&built, &facts);
+    let Key::Waits(taken) = keys.state(&result) else { panic!("{:?}", keys.state(&result)) };
+    assert_eq!(keys.taken(), std::slice::from_ref(&taken));
+    let (again, same) = graph("make another way");
+    let other = Keys::of(&again, &facts).taken()[0].clone();
+    assert_ne!(taken.key, other.key);
+    // Both made the same file: the step after it is the same.
+    for key in [taken.key, other.key] {
+        facts.taken.insert(key.expect("a key"), Digest::of(b"the file"));
+    }
+    let key = Keys::of(&built, &facts).state(&result);
+    assert!(matches!(key, Key::Known(_)));
+    assert_eq!(key, Keys::of(&again, &facts).state(&same));
+    facts.taken.values_mut().for_each(|content| *content = Digest::of(b"another"));
+    assert_ne!(key, Keys::of(&built, &facts).state(&result));
+}
+
+#[test]
+fn what_cannot_be_told_has_no_key() {
+    for (identifier, known) in [
+        ("docker-image://absent", false),
+        ("https://host/file", false),
+        ("git://host/repository#main", false),
+        ("git://host/repository#0123456789abcdef0123456789abcdef01234567:sub", true),
+        ("oci-layout://x", false),
+    ] {
+        let mut made = Made::default();
+        let base = made.source(identifier);
+        let result = made.on(&[&base], pb::op::Op::Exec(run(&["x"])));
+        let graph = made.graph(&result);
+        let key = Keys::of(&graph, &Known::default()).state(&result);
+        assert_eq!(matches!(key, Key::Known(_)), known, "{identifier}: {key:?}");
+    }
+}
+
+#[test]
+fn a_graft_takes_the_place_of_what_led_to_a_state() {
+    let mut made = Made::default();
+    let base = made.source("docker-image://base");
+    let first = made.on(&[&base], pb::op::Op::Exec(run(&["first"])));
+    let second = made.on(&[&first], pb::op::Op::Exec(run(&["second"])));
+    for (state, name) in [(&first, "[1/2] first"), (&second, "[2/2] second")] {
+        let description = [("llb.customname".to_owned(), name.to_owned())].into();
+        made.0.metadata.insert(state.step.to_string(), pb::OpMetadata { description, ..Default::default() });
+    }
+    let graph = made.graph(&second);
+    let graft = super::super::Graft {
+        identifier: "docker-image://127.0.0.1:1/x@sha256:00".to_owned(),
+        attributes: [("image.resolvemode".to_owned(), "local".to_owned()), ("b".to_owned(), "c".to_owned())].into(),
+        name: "restored".to_owned(),
+    };
+    let grafted = graph.grafted(&second, &HashMap::from([(first, graft)])).expect("grafted");
+    let grafted = Graph::new(grafted).expect("a graph");
+    let names: Vec<&str> = grafted.below(grafted.result()).iter().map(|op| &*op.name).collect();
+    assert_eq!(names, ["restored", "[2/2] second"]);
+    assert_eq!(grafted.base_images(), ["127.0.0.1:1/x@sha256:00"]);
+    // Without grafts it is the graph itself.
+    let same = Graph::new(graph.grafted(&second, &HashMap::new()).expect("whole")).expect("a graph");
+    assert_eq!(same.result(), graph.result());
+}
