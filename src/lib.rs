@@ -22,6 +22,7 @@ pub mod event;
 pub mod graph;
 pub mod handover;
 pub mod pipeline;
+pub mod plan;
 pub mod push;
 pub mod registry;
 pub mod report;

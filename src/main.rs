@@ -118,10 +118,11 @@ impl Done {
             let locations = places
                 .map(|(digest, place)| (digest, Location { file: place.file, line: u32::try_from(place.line).unwrap_or(0) }));
             report.steps = steps.reports(Some(&locations.collect()));
+            let tier = self.built.tier.unwrap_or_else(|| steps.tier());
             for image in &mut report.images {
-                image.tier = steps.tier();
+                image.tier = tier;
             }
-            report.tier = steps.tier();
+            report.tier = tier;
         }
         if let Some(Err(error)) = file.map(|file| report.write(file)) {
             report::to_stderr(&report::error(&error, settings.color));

@@ -83,7 +83,10 @@ pub fn settings(given: Given<'_>, around: &Around<'_>, warnings: &mut Vec<String
         build_args,
         store: store::store(given, environment)?,
         cache_repository: given.text("cache-repository").map(|text| reference("cache-repository", &text)).transpose()?,
-        strategy: Strategy::default(),
+        strategy: match given.text("strategy").as_deref() {
+            Some("auto") => Strategy::Auto,
+            _ => Strategy::Daemon,
+        },
         push_settings,
         iid_file,
         metadata_file: path("metadata-file"),

@@ -75,7 +75,12 @@ fn cache() -> Vec<Arg> {
         list("cache-from", "REF|CSV", "A cache to read: an image, or BuildKit's type=registry,ref=… (several)"),
         list("cache-to", "REF|CSV", "A cache to write: type=inline, or BuildKit's type=registry,ref=… (several)"),
         transport(),
-        choice("strategy", "WHO", &["daemon"], "Who decides which steps are cached: `daemon` is BuildKit [default: daemon]"),
+        choice(
+            "strategy",
+            "WHO",
+            &["auto", "daemon"],
+            "Who decides which steps are cached: `auto` is hakobi's plan, `daemon` is BuildKit [default: daemon]",
+        ),
         text("cache-repository", "REF", "Where cached stages are kept in a registry [default: beside the image]"),
         switch("no-cache", "Build every step"),
         list("no-cache-filter", "STAGE", "Build every step of these stages (several)"),

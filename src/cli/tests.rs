@@ -83,7 +83,7 @@ fn refused_command_lines() {
         ("build . -o type=registry", "needs a name"),
         ("build . -q --progress plain", "cannot be used together"),
         ("build . --nonsense", "unexpected argument '--nonsense'"),
-        ("build . --strategy auto", "invalid value 'auto'"),
+        ("build . --strategy mine", "invalid value 'mine'"),
         ("build . extra", "unexpected argument 'extra'"),
         ("build . --progress loud", "invalid value 'loud'"),
         ("build . --push=maybe", "invalid value 'maybe'"),

@@ -8,6 +8,7 @@ mod glob;
 mod hash;
 mod links;
 mod pattern;
+mod tar;
 mod tree;
 mod walk;
 

@@ -4,6 +4,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
+
 use crate::domain::{Digest, RawManifest, media_type};
 
 /// Manifests of a shelf, and what they name.
@@ -15,6 +17,8 @@ struct State {
     /// Those that were put or read in this run: the daemon asks for them again and again.
     manifests: HashMap<Digest, RawManifest>,
     named: HashSet<Digest>,
+    /// Blobs of this run that no store has.
+    held: HashMap<Digest, Bytes>,
     /// Manifests that an index names, until someone looks into them.
     unread: Vec<Digest>,
 }
@@ -27,6 +31,16 @@ impl Offered {
     /// A manifest that was put or read.
     pub(super) fn manifest(&self, digest: &Digest) -> Option<RawManifest> {
         self.state().manifests.get(digest).cloned()
+    }
+
+    /// Offers a small blob that is made for this run only.
+    pub(super) fn hold(&self, blob: Bytes) {
+        self.state().held.insert(Digest::of(&blob), blob);
+    }
+
+    /// A blob that is made for this run only.
+    pub(super) fn held(&self, digest: &Digest) -> Option<Bytes> {
+        self.state().held.get(digest).cloned()
     }
 
     /// Offers a manifest and what it names.

@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
 use super::offered::Offered;
-use crate::domain::{Digest, RawManifest, Repository};
+use crate::domain::{Digest, ImageRef, RawManifest, Repository};
 use crate::registry::{self, Home, Kind, Progress, Put, Source, Uploaded};
 use crate::store::{self, Blobs, Fault, Name, read_small};
 use crate::transfer::{BlobSource, ByteStream, BytesSource};
@@ -87,6 +88,13 @@ impl Shelf {
         Ok(bytes.and_then(|bytes| serde_json::from_slice::<Pointer>(&bytes).ok()).filter(|pointer| pointer.version == VERSION))
     }
 
+    /// Offers an image of this store's layers for as long as the endpoint runs; gives its name.
+    pub fn offer(&self, manifest: &RawManifest, config: Bytes) -> ImageRef {
+        self.0.offered.hold(config);
+        self.0.offered.add(manifest);
+        self.0.repository.digest(&manifest.digest())
+    }
+
     /// Whether a manifest or blob belongs to what is read by this shelf's name: what the store has besides is another's.
     pub(super) async fn offers(&self, digest: &Digest) -> registry::Result<bool> {
         let offered = &self.0.offered;
@@ -156,6 +164,10 @@ impl Source for Shelf {
 
     async fn open_blob(&self, digest: &Digest, size: Option<u64>, offset: u64) -> registry::Result<ByteStream> {
         let what = || format!("reading the blob {digest}");
+        if let Some(held) = self.0.offered.held(digest) {
+            let start = usize::try_from(offset).unwrap_or(usize::MAX).min(held.len());
+            return Ok(Box::pin(std::io::Cursor::new(held.slice(start..))));
+        }
         let opened = self.0.blobs.open(digest, size, offset).await.map_err(|error| self.error(&what(), &error))?;
         opened.ok_or_else(|| registry::Error::elsewhere(Kind::NotFound, what(), "the cache", "it is not there"))
     }
@@ -165,7 +177,12 @@ impl Source for Shelf {
 impl Home for Shelf {
     async fn sizes(&self, digests: &[Digest]) -> registry::Result<HashMap<Digest, u64>> {
         let asked = stream::iter(digests.to_vec())
-            .map(|digest| async move { Ok((self.0.blobs.size(&digest).await?, digest)) })
+            .map(|digest| async move {
+                match self.0.offered.held(&digest) {
+                    Some(held) => Ok((Some(held.len() as u64), digest)),
+                    None => Ok((self.0.blobs.size(&digest).await?, digest)),
+                }
+            })
             .buffer_unordered(ASKED_AT_ONCE)
             .collect::<Vec<store::Result<_>>>()
             .await;

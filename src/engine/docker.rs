@@ -122,6 +122,21 @@ impl Docker {
         }
     }
 
+    /// The layers of an image, from the base up, or nothing where the daemon has none of this name.
+    ///
+    /// # Errors
+    /// If the daemon does not answer.
+    pub async fn image_layers(&self, name: &str) -> Result<Option<Vec<DiffId>>> {
+        match self.api.inspect_image(name).await {
+            Ok(image) => {
+                let layers = image.root_fs.and_then(|root| root.layers).unwrap_or_default();
+                Ok(layers.iter().map(|layer| layer.parse().ok()).collect())
+            }
+            Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
+            Err(error) => Err(Error::build(format!("the daemon cannot show the image {name}")).because(&error)),
+        }
+    }
+
     /// Gives an image one more name.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! A graph in which states that are at hand stand in for the steps that lead to them.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bollard_buildkit_proto::pb;
@@ -20,16 +21,38 @@ pub struct Graft {
     pub name: String,
 }
 
+/// A graph with grafts in it.
+#[derive(Debug, Clone)]
+pub struct Grafted {
+    /// As the daemon is given it.
+    pub definition: pb::Definition,
+    /// What the steps of the whole graph are called in it.
+    pub names: HashMap<Digest, Digest>,
+    /// What stands in for states.
+    grafts: HashMap<Input, Digest>,
+}
+
+impl Grafted {
+    /// What a state of the whole graph is in this one.
+    #[must_use]
+    pub fn state(&self, state: &Input) -> Input {
+        match self.grafts.get(state) {
+            Some(graft) => Input { step: graft.clone(), output: 0 },
+            None => Input { step: self.names.get(&state.step).unwrap_or(&state.step).clone(), output: state.output },
+        }
+    }
+}
+
 impl Graph {
     /// The graph up to a state, with the grafts in place of what leads to them. Names, flags and source lines go along, so that
     /// progress and errors are those of the whole graph.
     ///
     /// # Errors
     /// If the graph cannot be taken apart.
-    pub fn grafted(&self, state: &Input, grafts: &HashMap<Input, Graft>) -> Result<pb::Definition, InvalidGraph> {
+    pub fn grafted(&self, state: &Input, grafts: &HashMap<Input, Graft>) -> Result<Grafted, InvalidGraph> {
         let sources = grafts.iter().map(|(state, graft)| {
-            let bytes = source(self, state, graft).encode_to_vec();
-            (state, Source { name: &graft.name, digest: Digest::of(&bytes).to_string(), bytes })
+            let bytes = source(self, state, graft);
+            (state, Source { name: &graft.name, digest: Digest::of(&bytes), bytes })
         });
         let sources = sources.collect();
         let mut new = Grafting { graph: self, sources, out: pb::Definition::default(), names: HashMap::new() };
@@ -40,20 +63,28 @@ impl Graph {
         let end = new.input(state);
         let end = pb::Op { inputs: vec![end], ..pb::Op::default() };
         new.out.def.push(end.encode_to_vec());
-        Ok(new.out)
+        let grafts = new.sources.iter().map(|(state, source)| ((*state).clone(), source.digest.clone())).collect();
+        Ok(Grafted { definition: new.out, names: new.names, grafts })
     }
 }
 
-fn source(graph: &Graph, state: &Input, graft: &Graft) -> pb::Op {
+fn source(graph: &Graph, state: &Input, graft: &Graft) -> Vec<u8> {
     let source = pb::SourceOp { identifier: graft.identifier.clone(), attrs: graft.attributes.clone() };
     let platform = graph.op(&state.step).and_then(|op| op.op.platform.clone());
-    pb::Op { op: Some(pb::op::Op::Source(source)), platform, ..pb::Op::default() }
+    encoded(&pb::Op { op: Some(pb::op::Op::Source(source)), platform, ..pb::Op::default() })
+}
+
+/// A step's bytes as Go writes them, what is one of several kinds last: the daemon writes each anew, and names it by that.
+pub(super) fn encoded(op: &pb::Op) -> Vec<u8> {
+    let mut bytes = pb::Op { op: None, ..op.clone() }.encode_to_vec();
+    bytes.extend(pb::Op { op: op.op.clone(), ..pb::Op::default() }.encode_to_vec());
+    bytes
 }
 
 /// A graft as a step.
 struct Source<'a> {
     name: &'a str,
-    digest: String,
+    digest: Digest,
     bytes: Vec<u8>,
 }
 
@@ -71,10 +102,9 @@ impl Grafting<'_> {
         let (mut needed, mut open) = (HashSet::new(), vec![state.clone()]);
         while let Some(state) = open.pop() {
             if let Some(source) = self.sources.get(&state) {
-                if !self.out.metadata.contains_key(&source.digest) {
+                if let Entry::Vacant(metadata) = self.out.metadata.entry(source.digest.to_string()) {
                     let description = BTreeMap::from([("llb.customname".to_owned(), source.name.to_owned())]);
-                    let metadata = pb::OpMetadata { description, ..pb::OpMetadata::default() };
-                    self.out.metadata.insert(source.digest.clone(), metadata);
+                    metadata.insert(pb::OpMetadata { description, ..pb::OpMetadata::default() });
                     self.out.def.push(source.bytes.clone());
                 }
             } else if needed.insert(state.step.clone())
@@ -89,7 +119,7 @@ impl Grafting<'_> {
     /// What an input is called now.
     fn input(&self, input: &Input) -> pb::Input {
         match self.sources.get(input) {
-            Some(source) => pb::Input { digest: source.digest.clone(), index: 0 },
+            Some(source) => pb::Input { digest: source.digest.to_string(), index: 0 },
             None => {
                 let step = self.names.get(&input.step).unwrap_or(&input.step);
                 pb::Input { digest: step.to_string(), index: input.output }

@@ -310,11 +310,11 @@ fn a_graft_takes_the_place_of_what_led_to_a_state() {
         name: "restored".to_owned(),
     };
     let grafted = graph.grafted(&second, &HashMap::from([(first, graft)])).expect("grafted");
-    let grafted = Graph::new(grafted).expect("a graph");
+    let grafted = Graph::new(grafted.definition).expect("a graph");
     let names: Vec<&str> = grafted.below(grafted.result()).iter().map(|op| &*op.name).collect();
     assert_eq!(names, ["restored", "[2/2] second"]);
     assert_eq!(grafted.base_images(), ["127.0.0.1:1/x@sha256:00"]);
     // Without grafts it is the graph itself.
-    let same = Graph::new(graph.grafted(&second, &HashMap::new()).expect("whole")).expect("a graph");
+    let same = Graph::new(graph.grafted(&second, &HashMap::new()).expect("whole").definition).expect("a graph");
     assert_eq!(same.result(), graph.result());
 }

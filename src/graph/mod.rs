@@ -2,6 +2,7 @@
 
 mod canonical;
 mod decode;
+mod extract;
 mod graft;
 mod key;
 mod stages;
@@ -9,7 +10,7 @@ mod wire;
 
 pub use canonical::Use;
 pub use decode::{Graph, Input, InvalidGraph, Op, Place};
-pub use graft::Graft;
+pub use graft::{Graft, Grafted};
 pub use key::{Facts, Key, Keys, Taken};
-pub use stages::{Stage, StageName, Step, stage_of};
+pub use stages::{Chain, Stage, StageName, Step, stage_of};
 pub use wire::Malformed;

@@ -77,6 +77,34 @@ impl Graph {
     }
 }
 
+/// A state's own chain of layers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain {
+    /// The states after each of its steps, from the first to the last. Each adds one layer.
+    pub states: Vec<Input>,
+    /// What the first lies on; nothing where that is nothing.
+    pub base: Option<Input>,
+}
+
+impl Graph {
+    /// The chain that a state is the end of.
+    #[must_use]
+    pub fn chain_of(&self, state: &Input) -> Chain {
+        let (mut states, mut next) = (Vec::new(), Some(state.clone()));
+        while let Some(state) = next.take() {
+            let op = self.op(&state.step).filter(|op| matches!(op.op.op, Some(pb::op::Op::Exec(_) | pb::op::Op::File(_))));
+            let Some(op) = op else {
+                next = Some(state);
+                break;
+            };
+            next = base_input(op).and_then(|index| op.inputs.get(index).cloned());
+            states.push(state);
+        }
+        states.reverse();
+        Chain { states, base: next }
+    }
+}
+
 /// Which input a step's layer lies on.
 fn base_input(op: &Op) -> Option<usize> {
     let index = match &op.op.op {

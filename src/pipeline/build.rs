@@ -22,7 +22,7 @@ use crate::graph::{Graph, Place};
 use crate::push::preflight;
 use crate::registry::Registries;
 use crate::report::{
-    ImageReport, LayerCounts, Metadata, Outcome, RunReport, StrategyUsed, TagReport, remove_iid_file, write_iid_file,
+    ImageReport, LayerCounts, Metadata, Outcome, RunReport, StrategyUsed, TagReport, Tier, remove_iid_file, write_iid_file,
 };
 use crate::save::{Executed, Exit};
 use crate::settings::{BuildSettings, CacheFrom, ContextSource, DockerfileSource, Settings};
@@ -31,7 +31,7 @@ use crate::settings::{BuildSettings, CacheFrom, ContextSource, DockerfileSource,
 const IMPORTS: &str = "cache-imports";
 
 /// How often a solve is begun again when the network or a registry had a bad moment.
-const ATTEMPTS: u32 = 3;
+pub(super) const ATTEMPTS: u32 = 3;
 
 /// From this API version on (Docker 26, BuildKit 0.13), a build may have several outputs.
 pub(super) const SEVERAL_EXPORTS_API: (u32, u32) = (1, 45);
@@ -47,6 +47,8 @@ pub struct Built {
     pub text: Option<String>,
     /// The exit code of a call that found something.
     pub exit_code: u8,
+    /// What the plan made of the image; what the steps tell where there was none.
+    pub tier: Option<Tier>,
 }
 
 /// Runs a build to its end.
@@ -152,6 +154,12 @@ impl Run<'_> {
             built.exit_code = answer.exit_code;
             return Ok(());
         }
+        if self.plans(&input)
+            && let Some(compiled) = self.compile(&session, &colder).await?
+        {
+            let work = super::planned::Work { session: &session, sinks: &sinks, directories: &input.directories, cache: &cache };
+            return Box::pin(self.run_planned(built, compiled, work)).await;
+        }
         let keep = self.keeps().map(|target| target.repository);
         let tags = if build.push { &*self.tags } else { &[] };
         let release = match build.push || keep.is_some() {
@@ -210,7 +218,7 @@ impl Run<'_> {
         asked || latest || self.keeps().is_some()
     }
 
-    fn cache_exports(&self, inline: bool) -> Vec<CacheOption> {
+    pub(super) fn cache_exports(&self, inline: bool) -> Vec<CacheOption> {
         let mut exports: Vec<CacheOption> = self
             .build
             .cache_to
@@ -223,7 +231,7 @@ impl Run<'_> {
         exports
     }
 
-    fn exports(&self, release: Option<&Release>, sinks: &Outputs) -> Result<(Vec<Export>, outputs::Files)> {
+    pub(super) fn exports(&self, release: Option<&Release>, sinks: &Outputs) -> Result<(Vec<Export>, outputs::Files)> {
         let mut exports = Vec::new();
         let mut names: Vec<String> = Vec::new();
         if self.build.load {
@@ -256,7 +264,7 @@ impl Run<'_> {
     }
 
     /// How the image comes out of the daemon.
-    fn exit(&self) -> Exit {
+    pub(super) fn exit(&self) -> Exit {
         self.way.exit(&self.info, self.build.load)
     }
 
@@ -270,16 +278,7 @@ impl Run<'_> {
     ) -> Result<(SolveOutcome, Compiled, Executed)> {
         let mut attempt = 1;
         loop {
-            let (events, mut receiver) = Events::channel();
-            let all = self.events.clone();
-            let listening = tokio::spawn(async move {
-                let mut executed = Executed::default();
-                while let Some(event) = receiver.recv().await {
-                    executed.listen(&event);
-                    all.emit(event);
-                }
-                executed
-            });
+            let (events, listening) = self.listen();
             let mut compiled = None;
             let given = options.clone();
             let slot = &mut compiled;
@@ -346,7 +345,22 @@ impl Run<'_> {
         }
     }
 
-    fn is_repeatable(&self) -> bool {
+    /// Events that go on to the display while it is noted which steps ran.
+    pub(super) fn listen(&self) -> (Events, tokio::task::JoinHandle<Executed>) {
+        let (events, mut receiver) = Events::channel();
+        let all = self.events.clone();
+        let listening = tokio::spawn(async move {
+            let mut executed = Executed::default();
+            while let Some(event) = receiver.recv().await {
+                executed.listen(&event);
+                all.emit(event);
+            }
+            executed
+        });
+        (events, listening)
+    }
+
+    pub(super) fn is_repeatable(&self) -> bool {
         self.build.context != ContextSource::Stdin || self.build.dockerfile == DockerfileSource::Stdin
     }
 
@@ -363,7 +377,7 @@ impl Run<'_> {
     }
 
     /// `--annotation`, for the manifest.
-    fn annotations(&self) -> BTreeMap<String, String> {
+    pub(super) fn annotations(&self) -> BTreeMap<String, String> {
         let pairs = self.build.annotations.iter().filter_map(|annotation| {
             let (name, value) = annotation.split_once('=')?;
             // `manifest:` and the like; on a single manifest the others mean nothing.
@@ -374,7 +388,7 @@ impl Run<'_> {
     }
 
     /// Writes the report, the image's ID and the metadata.
-    fn tell(
+    pub(super) fn tell(
         &self,
         built: &mut Built,
         id: &str,

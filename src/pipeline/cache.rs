@@ -126,7 +126,7 @@ impl Run<'_> {
     }
 
     /// The store, as long as it can be used.
-    fn kept(&self) -> Option<(&Kept, &CacheFaults<'_>)> {
+    pub(super) fn kept(&self) -> Option<(&Kept, &CacheFaults<'_>)> {
         let store = self.store.as_ref()?;
         Some((store.kept.as_ref()?, &store.faults))
     }

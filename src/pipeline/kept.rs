@@ -14,6 +14,7 @@ use crate::endpoint::{Address, Endpoint, Served, Shelf};
 use crate::engine::buildkit::{ContentSource, ContentSources};
 use crate::error::Kind;
 use crate::handover::{KnownImage, load_stages};
+use crate::plan::Records;
 use crate::registry::{Home as _, Registries, Source as _};
 use crate::settings::{BuildSettings, CacheMode, CacheSettings, StoreLocation};
 use crate::store::{Blobs, DirectoryStore, Error, Fault, Name, Result, S3Store, Store, read_small};
@@ -117,6 +118,22 @@ impl Kept {
     /// The index of the image, by scope: the own one first.
     pub(super) fn references(&self) -> impl Iterator<Item = (&str, ImageRef)> {
         self.shelves.iter().map(|shelf| (shelf.scope(), shelf.repository().tag(&self.tag)))
+    }
+
+    /// What was recorded of steps, by scope.
+    pub(super) fn records(&self) -> Records {
+        let scopes = self.shelves.iter().map(|shelf| shelf.scope().to_owned()).collect();
+        Records::new(self.blobs.clone(), scopes)
+    }
+
+    /// The store's blobs.
+    pub(super) fn blobs(&self) -> &Blobs {
+        &self.blobs
+    }
+
+    /// The own scope as a repository.
+    pub(super) fn own(&self) -> Option<&Shelf> {
+        self.shelves.first()
     }
 
     /// What its shelves are called.

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::task::JoinSet;
 
-use crate::domain::{Descriptor, ImageRef, Index, InlineCache, Platform, RawManifest, Repository, comparable, media_type};
+use crate::domain::{
+    Descriptor, DiffId, ImageRef, Index, InlineCache, Platform, RawManifest, Repository, comparable, media_type,
+};
 use crate::endpoint::Endpoint;
 use crate::engine::Docker;
 use crate::error::{Error, Kind, Result};
@@ -85,6 +87,29 @@ impl Release {
     /// Forgets what these repositories were known to have.
     pub(super) fn forget(&self, repositories: &[Repository]) {
         self.way.intake.learn(|known| known.forget(repositories));
+    }
+
+    /// Learns of layers that a repository has.
+    pub(super) fn learn(&self, layers: &[Descriptor], diff_ids: &[DiffId], repository: &Repository) {
+        self.way.intake.learn(|known| known.add_layers(layers, diff_ids, repository));
+    }
+
+    /// Puts an image that is not in the daemon, whose layers are in a repository or in the targets already.
+    pub(super) async fn put(self, image: Composed, from: &Repository) -> Result<Released> {
+        let wanted = self.way.pusher.missing(&image.layers).await?;
+        for layer in &wanted {
+            self.way.pusher.copy(layer, from);
+        }
+        for pusher in std::iter::once(&self.way.pusher).chain(&self.way.keeper) {
+            pusher.upload(Arc::new(BytesSource::new(image.config.clone())), None);
+        }
+        let sent = self.way.pusher.finish_blobs().await?.total();
+        let tags = self.way.pusher.put(&image.manifest, &[], &self.tags).await;
+        let (pushed, repositories) = (wanted.len() as u64, repositories(&self.tags).len() as u64);
+        let already_in_registry = (image.layers.len() as u64 * repositories).saturating_sub(pushed);
+        let layers = LayerCounts { pushed, already_in_registry, ..LayerCounts::default() };
+        let manifest = image.manifest.clone();
+        Ok(Released { manifest, images: vec![image], tags, layers, bytes: sent.bytes, release: self })
     }
 
     /// A repository that has the released image.

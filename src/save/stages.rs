@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use crate::domain::{ImageRef, Platform};
+use crate::domain::{Digest, ImageRef, Platform};
 use crate::endpoint::Endpoint;
 use crate::engine::Docker;
 use crate::engine::buildkit::{BuildKit, CacheOption, Export, Session, SolveRequest, Solved};
@@ -45,14 +45,17 @@ impl Executed {
         self.failed.as_deref()
     }
 
+    /// Whether a step ran.
+    #[must_use]
+    pub fn ended(&self, step: &Digest) -> bool {
+        let step = step.to_string();
+        self.ended.contains(&step) && !self.found.contains(&step)
+    }
+
     /// Whether any of the stage's steps ran.
     #[must_use]
     pub fn ran(&self, stage: &Stage) -> bool {
-        stage
-            .steps
-            .iter()
-            .map(|step| step.digest.to_string())
-            .any(|step| self.ended.contains(&step) && !self.found.contains(&step))
+        stage.steps.iter().any(|step| self.ended(&step.digest))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::domain::Digest;
+use crate::domain::{Digest, StepKey};
 
 /// Longest name, in bytes; S3 takes 1,024 with the prefix.
 const LIMIT: usize = 512;
@@ -29,6 +29,12 @@ impl Name {
     #[must_use]
     pub fn reference(scope: &str, name: &str) -> Self {
         Self(format!("refs/{}/{}", encode(scope), encode(name)))
+    }
+
+    /// What a scope remembers under a key.
+    #[must_use]
+    pub fn step(scope: &str, key: &StepKey) -> Self {
+        Self(format!("steps/{}/{}", encode(scope), key.hex()))
     }
 
     /// All that begins so is a scope's pointers.

@@ -37,6 +37,12 @@ impl LocalDirs {
         self.0.insert(name.into(), directory.into());
     }
 
+    /// The directory of this name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Path> {
+        self.0.get(name).map(PathBuf::as_path)
+    }
+
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {

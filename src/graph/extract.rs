@@ -1,0 +1,55 @@
+//! A graph that gives just what steps take out of a state.
+
+use bollard_buildkit_proto::pb;
+use prost::Message;
+
+use super::decode::{Graph, Input};
+use super::graft::encoded;
+use crate::domain::{Digest, Selector};
+
+impl Graph {
+    /// The graph whose result is what these selections hold, copied by BuildKit's own copier with owners, modes and links: the
+    /// first to `/0`, the next to `/1`, and so on.
+    #[must_use]
+    pub fn extraction(&self, state: &Input, selectors: &[Selector]) -> pb::Definition {
+        let mut definition = self.cut(state);
+        let Some(end) = definition.def.pop().and_then(|end| pb::Op::decode(&end[..]).ok()) else { return definition };
+        let last = selectors.len().saturating_sub(1);
+        let actions = selectors.iter().enumerate().map(|(place, selector)| {
+            let copy = pb::FileActionCopy {
+                src: selector.path.clone(),
+                dest: format!("/{place}/"),
+                mode: -1,
+                follow_symlink: selector.follow,
+                create_dest_path: true,
+                allow_wildcard: selector.wildcard,
+                allow_empty_wildcard: true,
+                timestamp: -1,
+                include_patterns: selector.include.clone(),
+                exclude_patterns: selector.exclude.clone(),
+                required_paths: selector.required.clone(),
+                ..pb::FileActionCopy::default()
+            };
+            // Actions are numbered behind the inputs: the one before this is the first input's successor.
+            let place = i64::try_from(place).unwrap_or(i64::MAX);
+            let output = if usize::try_from(place).is_ok_and(|place| place == last) { 0 } else { -1 };
+            pb::FileAction {
+                input: if place == 0 { -1 } else { place },
+                secondary_input: 0,
+                output,
+                action: Some(pb::file_action::Action::Copy(copy)),
+            }
+        });
+        let copied = pb::Op {
+            inputs: end.inputs,
+            op: Some(pb::op::Op::File(pb::FileOp { actions: actions.collect() })),
+            platform: self.op(&state.step).and_then(|op| op.op.platform.clone()),
+            ..pb::Op::default()
+        };
+        let bytes = encoded(&copied);
+        let result = pb::Input { digest: Digest::of(&bytes).to_string(), index: 0 };
+        definition.def.push(bytes);
+        definition.def.push(pb::Op { inputs: vec![result], ..pb::Op::default() }.encode_to_vec());
+        definition
+    }
+}

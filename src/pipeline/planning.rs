@@ -1,0 +1,184 @@
+//! The plan of a build: compiled by the daemon's frontend, keyed by what is at hand, held against what the store remembers.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::build::{ATTEMPTS, Run};
+use super::kept::Kept;
+use crate::build::{Compiled, failure, is_passing};
+use crate::context;
+use crate::domain::{DiffId, Digest, ImageRef, Platform, StepKey};
+use crate::engine::buildkit::{LocalDirs, Session, SolveRequest, Solved, pb};
+use crate::error::{Error, Kind, Result};
+use crate::event::{Event, Status, Time, Vertex};
+use crate::graph::{Graph, Key, Keys, Op};
+use crate::handover::{KnownImage, load};
+use crate::plan::{KnownFacts, Plan, StepRecord, TakenRecord, Verdict, selection};
+
+/// A build that was planned.
+pub(super) struct Planned {
+    pub(super) compiled: Compiled,
+    pub(super) graph: Graph,
+    pub(super) facts: KnownFacts,
+    pub(super) keys: Keys,
+    pub(super) plan: Plan,
+    /// The base images, where a registry has them.
+    pub(super) bases: Vec<KnownImage>,
+}
+
+impl Planned {
+    /// The key of the result, where it has one.
+    pub(super) fn result_key(&self) -> Option<StepKey> {
+        match self.keys.state(self.graph.result()) {
+            Key::Known(key) => Some(key),
+            _ => None,
+        }
+    }
+
+    /// Plans anew with nothing from the store.
+    pub(super) fn without_records(&mut self) {
+        self.plan = Plan::of(&self.graph, &self.keys, &HashMap::new());
+    }
+}
+
+impl Run<'_> {
+    /// Has the Dockerfile compiled, without running anything. `None` where there is not one image to plan for.
+    pub(super) async fn compile(&self, session: &Session, options: &HashMap<String, String>) -> Result<Option<Compiled>> {
+        let mut attempt = 1;
+        loop {
+            let mut compiled = None;
+            let (slot, given) = (&mut compiled, options.clone());
+            let request = SolveRequest { entitlements: self.build.entitlements.clone(), ..SolveRequest::default() };
+            let work = |mut gateway: crate::engine::buildkit::Gateway| async move {
+                let solved: Solved = gateway.dockerfile(given).await?;
+                *slot = Some((solved.references.len() == 1).then(|| Compiled::of(&solved)));
+                // What is given back is built.
+                Ok(Solved::default())
+            };
+            match self.buildkit.build(session, request, self.events, work).await {
+                Ok(_) => return compiled.ok_or_else(|| Error::build("the frontend gave no graph")),
+                Err(status) if attempt < ATTEMPTS && is_passing(&status) && self.is_repeatable() => {
+                    self.events.warning(format!("trying again ({attempt} of {}): {}", ATTEMPTS - 1, status.message()));
+                    tokio::time::sleep(Duration::from_secs(u64::from(attempt * 2))).await;
+                    attempt += 1;
+                }
+                Err(status) => return Err(failure(&status, session.local_failure(), None)),
+            }
+        }
+    }
+
+    /// Plans a compiled build.
+    pub(super) async fn plan(&self, compiled: Compiled, directories: &LocalDirs, kept: &Kept) -> Result<Planned> {
+        let graph = Graph::new(compiled.definition.clone())
+            .map_err(|error| Error::build("the frontend's graph cannot be used").because(&error))?;
+        let mut facts = KnownFacts::default();
+        let sources: Vec<&Op> = graph.below(graph.result()).into_iter().filter(|op| op.inputs.is_empty()).collect();
+        let (images, locals) = tokio::join!(
+            futures::future::join_all(sources.iter().map(|op| self.base(op))),
+            futures::future::join_all(sources.iter().map(|op| local(op, directories))),
+        );
+        let mut bases = Vec::new();
+        for (digest, image) in images.into_iter().flatten() {
+            let layers = image.map(|(layers, known)| {
+                bases.extend(known);
+                layers
+            });
+            facts.images.insert(digest, layers);
+        }
+        facts.locals.extend(locals.into_iter().flatten());
+        let faulty = |error: &crate::store::Error| Error::new(Kind::Cache, error.to_string());
+        let records = kept.records();
+        let mut asked: HashSet<StepKey> = HashSet::new();
+        let keys = loop {
+            let keys = Keys::of(&graph, &facts);
+            let open: Vec<StepKey> = keys.taken().iter().filter_map(|taken| taken.key.clone()).collect();
+            let open: Vec<StepKey> =
+                open.into_iter().filter(|key| !facts.taken.contains_key(key) && asked.insert(key.clone())).collect();
+            if open.is_empty() {
+                break keys;
+            }
+            let found: HashMap<StepKey, TakenRecord> = records.read(&open).await.map_err(|error| faulty(&error))?;
+            facts.taken.extend(found.into_iter().map(|(key, record)| (key, record.content)));
+        };
+        // The result's own record first: where that is kept, nothing else is asked for.
+        let wanted = Plan::wanted(&graph, &keys);
+        let mut found: HashMap<StepKey, StepRecord> = HashMap::new();
+        let (first, rest) = wanted.split_at(usize::from(matches!(keys.state(graph.result()), Key::Known(_))).min(wanted.len()));
+        for keys in [first, rest] {
+            if !found.is_empty() {
+                break;
+            }
+            found.extend(records.read(keys).await.map_err(|error| faulty(&error))?);
+        }
+        let plan = Plan::of(&graph, &keys, &found);
+        Ok(Planned { compiled, graph, facts, keys, plan, bases })
+    }
+
+    /// The layers of a base image, as it would be built on: what the daemon has of that name, or what its registry has.
+    #[allow(clippy::type_complexity, reason = "read once")]
+    async fn base(&self, op: &Op) -> Option<(Digest, std::result::Result<(Vec<DiffId>, Option<KnownImage>), String>)> {
+        let Some(pb::op::Op::Source(source)) = &op.op.op else { return None };
+        let name = source.identifier.strip_prefix("docker-image://")?;
+        let found = async {
+            let reference: ImageRef = name.parse().map_err(|_| format!("{name} is no image's name"))?;
+            if reference.digest.is_none() {
+                // The frontend names a digest wherever it asked a registry.
+                let layers = self.docker.image_layers(name).await.map_err(|error| error.to_string())?;
+                return layers.map(|layers| (layers, None)).ok_or_else(|| format!("the daemon has no image {name}"));
+            }
+            let platform = op.op.platform.as_ref().map(|platform| Platform {
+                os: platform.os.clone(),
+                architecture: platform.architecture.clone(),
+                variant: platform.variant.clone(),
+            });
+            let mut images = load(&self.registries, &reference, platform.as_ref()).await.map_err(|error| error.to_string())?;
+            if images.len() > 1 {
+                let variant = platform.map(|platform| platform.variant).unwrap_or_default();
+                images.retain(|image| serde_json::from_slice::<Platform>(&image.config).is_ok_and(|own| own.variant == variant));
+            }
+            match (images.pop(), images.is_empty()) {
+                (Some(image), true) => Ok((image.diff_ids.clone(), Some(image))),
+                (Some(_), false) => Err(format!("{name} has several images for this platform")),
+                (None, _) => Err(format!("{name} has no image for this platform")),
+            }
+        };
+        Some((op.digest.clone(), found.await))
+    }
+
+    /// Shows what is kept, as BuildKit shows what it finds cached.
+    pub(super) fn show_hits(&self, planned: &Planned) {
+        let now = Time::now();
+        let vertex = |op: &Op, cached: bool| Vertex {
+            digest: op.digest.to_string(),
+            inputs: Vec::new(),
+            name: op.name.clone(),
+            started: cached.then_some(now),
+            completed: cached.then_some(now),
+            cached,
+            error: String::new(),
+        };
+        let mut vertexes = Vec::new();
+        for op in planned.graph.below(planned.graph.result()) {
+            match planned.plan.verdicts.get(&op.digest) {
+                Some(Verdict::Hit) => vertexes.push(vertex(op, true)),
+                Some(Verdict::Skipped) => vertexes.push(vertex(op, false)),
+                _ => {}
+            }
+        }
+        self.events.emit(Event::Status(Status { vertexes, ..Status::default() }));
+    }
+}
+
+/// The files of a local source.
+async fn local(op: &Op, directories: &LocalDirs) -> Option<(Digest, std::result::Result<Arc<context::Tree>, String>)> {
+    let (name, selection) = selection(op)?;
+    let tree = match directories.get(&name).map(ToOwned::to_owned) {
+        Some(root) => tokio::task::spawn_blocking(move || context::hash(&root, &selection))
+            .await
+            .map_err(|error| error.to_string())
+            .and_then(|hashed| hashed.map(Arc::new).map_err(|error| error.to_string())),
+        None => Err(format!("{name} is no directory of this machine")),
+    };
+    Some((op.digest.clone(), tree))
+}

@@ -1,0 +1,125 @@
+//! Which states stand in for which steps.
+
+use std::collections::{HashMap, HashSet};
+
+use bollard_buildkit_proto::pb;
+
+use super::record::StepRecord;
+use crate::domain::{Digest, StepKey};
+use crate::graph::{Graph, Input, Key, Keys, Op};
+
+/// What becomes of a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Its result is kept.
+    Hit,
+    /// It runs.
+    Miss,
+    /// Nobody needs it.
+    Skipped,
+    /// It runs each time, and why.
+    Uncacheable(String),
+}
+
+/// What has to run, and on what.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// States that are kept and that something builds on, or that are the result.
+    pub kept: HashMap<Input, StepRecord>,
+    /// Of all steps that make layers.
+    pub verdicts: HashMap<Digest, Verdict>,
+    /// Whether the result itself is kept.
+    pub unchanged: bool,
+}
+
+impl Plan {
+    /// The keys that are looked up: the result's own if that is enough, then those of all states below it.
+    #[must_use]
+    pub fn wanted(graph: &Graph, keys: &Keys) -> Vec<StepKey> {
+        let mut wanted = Vec::new();
+        for (state, _) in states(graph) {
+            if let Key::Known(key) = keys.state(&state)
+                && !wanted.contains(&key)
+            {
+                wanted.push(key);
+            }
+        }
+        wanted
+    }
+
+    /// Decides, from the result backwards: where a state is kept, nothing below it is looked at.
+    #[must_use]
+    pub fn of(graph: &Graph, keys: &Keys, records: &HashMap<StepKey, StepRecord>) -> Self {
+        let must_run = must_run(graph);
+        let record = |state: &Input| match keys.state(state) {
+            Key::Known(key) if !must_run.contains(&state.step) => records.get(&key),
+            _ => None,
+        };
+        let mut plan = Self { kept: HashMap::new(), verdicts: HashMap::new(), unchanged: false };
+        let (mut seen, mut open) = (HashSet::new(), vec![graph.result().clone()]);
+        while let Some(state) = open.pop() {
+            if !seen.insert(state.clone()) {
+                continue;
+            }
+            let Some(op) = graph.op(&state.step) else { continue };
+            if let Some(record) = record(&state) {
+                plan.kept.insert(state.clone(), record.clone());
+                continue;
+            }
+            if makes_layers(op) {
+                let verdict = match keys.state(&state) {
+                    Key::Unknown(why) => Verdict::Uncacheable(why),
+                    _ => Verdict::Miss,
+                };
+                plan.verdicts.insert(op.digest.clone(), verdict);
+            }
+            open.extend(op.inputs.iter().cloned());
+        }
+        plan.unchanged = plan.kept.contains_key(graph.result());
+        let below: HashSet<&Digest> = plan.kept.keys().flat_map(|state| chain(graph, state)).collect();
+        for op in graph.below(graph.result()).into_iter().filter(|op| makes_layers(op)) {
+            let verdict = if below.contains(&op.digest) { Verdict::Hit } else { Verdict::Skipped };
+            plan.verdicts.entry(op.digest.clone()).or_insert(verdict);
+        }
+        plan
+    }
+}
+
+fn chain<'a>(graph: &'a Graph, state: &Input) -> Vec<&'a Digest> {
+    graph.chain(state).iter().filter_map(|step| graph.op(&step.digest)).map(|op| &op.digest).collect()
+}
+
+/// All states of steps that make layers, the result first.
+fn states(graph: &Graph) -> Vec<(Input, &Op)> {
+    let mut out = Vec::new();
+    let result = graph.result();
+    if let Some(op) = graph.op(&result.step) {
+        out.push((result.clone(), op));
+    }
+    for op in graph.below(result) {
+        for input in &op.inputs {
+            if let Some(below) = graph.op(&input.step).filter(|op| makes_layers(op))
+                && !out.iter().any(|(state, _)| state == input)
+            {
+                out.push((input.clone(), below));
+            }
+        }
+    }
+    out
+}
+
+/// Whether a step's result is layers of its own.
+fn makes_layers(op: &Op) -> bool {
+    matches!(op.op.op, Some(pb::op::Op::Exec(_) | pb::op::Op::File(_) | pb::op::Op::Merge(_) | pb::op::Op::Diff(_)))
+}
+
+/// Steps that are to run whatever is kept of them, and all that builds on these: two runs of a step must not mix in one image.
+fn must_run(graph: &Graph) -> HashSet<Digest> {
+    let mut out = HashSet::new();
+    for op in graph.below(graph.result()) {
+        if op.ignores_cache || op.inputs.iter().any(|input| out.contains(&input.step)) {
+            out.insert(op.digest.clone());
+        }
+    }
+    out
+}

@@ -1,0 +1,61 @@
+//! What is known when the keys are worked out.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bollard_buildkit_proto::pb;
+
+use crate::context::{Selection, Tree};
+use crate::domain::{ChainId, DiffId, Digest, Selector, StepKey};
+use crate::graph::{Facts, Op};
+
+/// Facts at hand. Leaves are named by their steps.
+#[derive(Debug, Clone, Default)]
+pub struct KnownFacts {
+    /// The layers of base images, uncompressed, or why they are not known.
+    pub images: HashMap<Digest, Result<Vec<DiffId>, String>>,
+    /// The files of local sources, or why they cannot be read.
+    pub locals: HashMap<Digest, Result<Arc<Tree>, String>>,
+    /// The content of what was taken out of stages.
+    pub taken: HashMap<StepKey, Digest>,
+}
+
+impl Facts for KnownFacts {
+    fn image(&self, source: &Op) -> Result<Option<ChainId>, String> {
+        match self.images.get(&source.digest) {
+            Some(Ok(layers)) => Ok(ChainId::of_layers(layers)),
+            Some(Err(why)) => Err(why.clone()),
+            None => Err("the base image was not looked up".to_owned()),
+        }
+    }
+
+    fn local(&self, source: &Op, selectors: &[Selector]) -> Result<Digest, String> {
+        match self.locals.get(&source.digest) {
+            Some(Ok(tree)) => tree.digest(selectors).map_err(|error| error.to_string()),
+            Some(Err(why)) => Err(why.clone()),
+            None => Err("the directory was not read".to_owned()),
+        }
+    }
+
+    fn taken(&self, key: &StepKey) -> Option<Digest> {
+        self.taken.get(key).cloned()
+    }
+}
+
+/// The name of a local source, and what of the directory it stands for; nothing where the step is none, or says so in a way that
+/// hakobi does not know (BuildKit `solver/pb/attr.go`).
+#[must_use]
+pub fn selection(op: &Op) -> Option<(String, Selection)> {
+    let Some(pb::op::Op::Source(source)) = &op.op.op else { return None };
+    let name = source.identifier.strip_prefix("local://")?;
+    let list = |key: &str| match source.attrs.get(key) {
+        Some(json) => serde_json::from_str::<Vec<String>>(json).ok(),
+        None => Some(Vec::new()),
+    };
+    let selection = Selection {
+        include: list("local.includepattern")?,
+        exclude: list("local.excludepatterns")?,
+        follow: list("local.followpaths")?,
+    };
+    Some((name.to_owned(), selection))
+}

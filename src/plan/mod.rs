@@ -1,0 +1,17 @@
+//! The plan: what of the graph is kept, and what has to run.
+//!
+//! `facts` holds what is known of the graph's leaves and of what its stages made; the graph's keys follow from it. `records` reads
+//! and writes, by key, what became of each step. `decide` takes both and says which states stand in for which steps. `image` puts
+//! an image together from a state and the frontend's configuration.
+
+mod decide;
+mod facts;
+mod image;
+mod record;
+mod records;
+
+pub use decide::{Plan, Verdict};
+pub use facts::{KnownFacts, selection};
+pub use image::{Assembled, assemble};
+pub use record::{ImageRecord, Layer, StepRecord, TakenRecord, image_key};
+pub use records::Records;

@@ -1,0 +1,120 @@
+//! The plan, on every engine: what it says is kept moves nothing, what is open runs on just what it needs, and what comes out is
+//! what a plain build gives.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use serde_json::Value;
+use support::engine::{C28, D20, D28, Engine, crane};
+use support::machine::Machine;
+use support::parts::{part, unique};
+
+fn steps(report: &Value, status: &str) -> Vec<String> {
+    let steps = report["steps"].as_array().into_iter().flatten().filter(|step| step["status"] == status);
+    let mut steps: Vec<_> = steps.collect();
+    steps.sort_by_key(|step| step["line"].as_u64());
+    steps.into_iter().map(|step| step["instruction"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+fn base() -> String {
+    format!("{}/base/busybox:latest", part("HAKOBI_TEST_REGISTRY_OPEN"))
+}
+
+/// A project whose first stage is the slow one.
+fn two_stages(machine: &Machine) {
+    let base = base();
+    machine
+        .write(
+            "Dockerfile",
+            &format!(
+                "FROM {base} AS build\nWORKDIR /src\nRUN date +%N > /toolchain\nCOPY src.txt .\nRUN cat src.txt /toolchain > /out\n\
+                 FROM {base}\nRUN date +%N > /runtime\nCOPY --from=build /out /out\nCMD [\"head\", \"-1\", \"/out\"]\n"
+            ),
+        )
+        .write("src.txt", "one\n");
+}
+
+/// One run on a machine whose Docker is empty.
+fn run(engine: &Engine, machine: &Machine, more: &[&str]) -> Value {
+    engine.wipe();
+    let mut arguments =
+        vec!["build", "--strategy", "auto", "--network", "host", "--report", "report.json", "--cache", "../cache"];
+    arguments.extend(more);
+    arguments.push(".");
+    machine.hakobi(&arguments).exits(0);
+    machine.report("report.json")
+}
+
+fn what_changed_is_what_moves(name: &'static str) {
+    let engine = Engine::lock(name);
+    let machine = Machine::with(&engine.host());
+    two_stages(&machine);
+    let image = format!("{}/{}:1", part("HAKOBI_TEST_REGISTRY_OPEN"), unique("plan"));
+    let push = ["-t", &*image, "--push"];
+
+    let cold = run(&engine, &machine, &push);
+    assert_eq!(cold["strategy"], "auto");
+    assert_eq!(cold["tier"], "cold", "{cold:#}");
+    assert_eq!(cold["cache"]["warnings"], serde_json::json!([]), "{cold:#}");
+    assert_eq!(cold["layers"]["restored"], 0);
+    let digest = cold["images"][0]["digest"].clone();
+
+    let unchanged = run(&engine, &machine, &push);
+    assert_eq!(unchanged["tier"], "unchanged", "{unchanged:#}");
+    assert_eq!(unchanged["images"][0]["digest"], digest);
+    for (what, kind) in [("layers", "restored"), ("layers", "pushed"), ("layers", "saved"), ("bytes", "context")] {
+        assert_eq!(unchanged[what][kind], 0, "{what} {kind}: {unchanged:#}");
+    }
+    assert_eq!(steps(&unchanged, "miss"), [""; 0]);
+    assert_eq!(engine.docker(&["images", "-q"]), "", "nothing came into the daemon");
+
+    // Metadata makes no layer.
+    let labelled = run(&engine, &machine, &[&push[..], &["--label", "a=b"]].concat());
+    assert_eq!(labelled["tier"], "unchanged", "{labelled:#}");
+    assert_ne!(labelled["images"][0]["digest"], digest);
+    assert_eq!((&labelled["layers"]["restored"], &labelled["layers"]["pushed"]), (&Value::from(0), &Value::from(0)));
+    assert!(crane(&["config", &image]).contains(r#""a":"b""#));
+
+    // A source file: the build stage's state below it comes, and the runtime stage's.
+    machine.write("src.txt", "two\n");
+    let changed = run(&engine, &machine, &push);
+    assert_eq!(changed["tier"], "partial", "{changed:#}");
+    let behind = ["COPY src.txt .", "RUN cat src.txt /toolchain > /out", "COPY --from=build /out /out"];
+    assert_eq!(steps(&changed, "miss"), behind, "{changed:#}");
+    assert_eq!(changed["layers"]["pushed"], 1, "{changed:#}");
+    assert_eq!(engine.docker(&["run", "--rm", "--network", "host", &image]).lines().last(), Some("two"));
+    let again = run(&engine, &machine, &push);
+    assert_eq!(again["tier"], "unchanged", "{again:#}");
+    assert_eq!(again["images"][0]["digest"], changed["images"][0]["digest"]);
+
+    // What the Dockerfile says last runs alone.
+    let text = machine.read("Dockerfile") + "RUN echo last > /last\n";
+    machine.write("Dockerfile", &text);
+    let last = run(&engine, &machine, &push);
+    assert_eq!(steps(&last, "miss"), ["RUN echo last > /last"], "{last:#}");
+
+    // Into the daemon: by its own pull.
+    let loaded = run(&engine, &machine, &["-t", "local:1", "--load"]);
+    assert_eq!(steps(&loaded, "miss"), [""; 0], "{loaded:#}");
+    assert_eq!(engine.docker(&["run", "--rm", "--network", "host", "local:1"]), "two");
+    // And what went back to what it was is found again.
+    machine.write("src.txt", "one\n");
+    let back = run(&engine, &machine, &push);
+    assert_eq!(steps(&back, "miss"), ["RUN echo last > /last"], "{back:#}");
+}
+
+#[test]
+fn what_changed_is_what_moves_on_docker_20() {
+    what_changed_is_what_moves(D20);
+}
+
+#[test]
+fn what_changed_is_what_moves_on_docker_28() {
+    what_changed_is_what_moves(D28);
+}
+
+#[test]
+fn what_changed_is_what_moves_on_the_containerd_store() {
+    what_changed_is_what_moves(C28);
+}
