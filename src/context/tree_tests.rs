@@ -1,3 +1,5 @@
+//! Trees that differ in one thing, and what selections make of that.
+
 use super::*;
 
 /// `name=content`, `name/`, `name->target`; `name*mode=content`.

@@ -1,3 +1,5 @@
+//! Graphs that differ in one thing: every kind of key input has a test that fails when the key leaves it out.
+
 use prost::Message;
 
 use super::*;
