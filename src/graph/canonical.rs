@@ -105,7 +105,8 @@ fn is_input(op: &Op, index: i64) -> bool {
 }
 
 /// How each input of a step counts.
-pub(super) fn uses(op: &Op) -> Vec<Use> {
+#[must_use]
+pub fn uses(op: &Op) -> Vec<Use> {
     let mut all: Vec<Use> = match &op.op.op {
         Some(pb::op::Op::Exec(exec)) => of_exec(op, exec),
         Some(pb::op::Op::File(file)) => of_file(op, file),

@@ -15,7 +15,7 @@ use crate::endpoint::Receiver;
 use crate::error::{Error, Result};
 use crate::push::Pusher;
 use crate::settings::Compression;
-use crate::transfer::{BlobSource, Identity, Spool};
+use crate::transfer::{BlobSource, ByteStream, Identity, Spool};
 
 /// A blob that grows beyond this, in bytes, goes on to the registries while it arrives. A smaller one waits until the
 /// manifest says what it is: an overlay2 daemon compresses layers below 10 MB anew without asking whether they are known
@@ -62,6 +62,18 @@ impl Intake {
 
     pub(super) fn inner(&self) -> &Inner {
         &self.0
+    }
+
+    /// The bytes of a blob that arrived; nothing where it did not.
+    ///
+    /// # Errors
+    /// If they cannot be read again.
+    pub async fn arrived(&self, digest: &Digest) -> std::io::Result<Option<ByteStream>> {
+        let blob = self.0.state().blobs.get(digest).cloned();
+        match blob {
+            Some(blob) => Ok(Some(blob.spool.open(0).await?)),
+            None => Ok(None),
+        }
     }
 
     /// Learns of more images that registries hold.

@@ -6,14 +6,14 @@ use std::time::Instant;
 use super::build::{ATTEMPTS, Built, Run};
 use super::cache::Cache;
 use super::kept::Kept;
-use super::planning::Planned;
+use super::planning::{Planned, Remembered};
 use super::recording::Recording;
 use super::release::{Release, Released};
 use super::transport::Way;
 use crate::build::{Compiled, Failed, Input, failure, is_passing};
 use crate::domain::{Digest, ImageConfig, Platform, RawManifest, StepKey};
 use crate::engine::buildkit::{LocalDirs, Outputs, Session, SolveOutcome, SolveRequest, Solved, pb};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::graph::{Graft, Grafted, Graph};
 use crate::handover::Composed;
 use crate::plan::{ImageRecord, assemble, image_key};
@@ -45,20 +45,30 @@ impl Run<'_> {
         let Some((kept, faults)) = self.kept() else { return Err(Error::build("there is no store to plan with")) };
         built.report.strategy = StrategyUsed::Auto;
         let at = Instant::now();
-        let mut planned = self.plan(compiled, work.directories, kept).await?;
+        let remembered = Remembered::of(kept, faults);
+        let mut planned = self.plan(compiled, work.directories, &remembered).await?;
         built.report.seconds.plan = at.elapsed().as_secs_f64();
         built.places = planned.graph.places();
-        let unchanged = match self.unchanged(&planned, kept).await {
-            Ok(image) => image,
-            Err(error) => {
-                faults.tell("is not used for what did not change", &error, None)?;
-                planned.without_records();
-                None
+        if let Some(image) = self.unchanged(&planned, kept, &remembered).await? {
+            match self.put(built, &planned, kept, image, &work).await {
+                Ok(Some(released)) => {
+                    return self.end(built, kept, &planned, String::new(), SolveOutcome::default(), Some(released));
+                }
+                Ok(None) => {
+                    faults.tell(
+                        "lacks layers of what it remembers",
+                        &"they were removed",
+                        Some("the next run has them again"),
+                    )?;
+                    planned.without_records();
+                }
+                // Nothing was tagged yet: layers go before what names them.
+                Err(_) if !kept.damaged().is_empty() => {
+                    self.store_failed("", None)?;
+                    planned.without_records();
+                }
+                Err(error) => return Err(error),
             }
-        };
-        if let Some(image) = unchanged {
-            let released = self.put(built, &planned, kept, image, &work).await?;
-            return self.end(built, kept, &planned, String::new(), SolveOutcome::default(), released);
         }
         self.show_hits(&planned);
         let keep = self.keeps().map(|target| target.repository);
@@ -101,22 +111,22 @@ impl Run<'_> {
         self.end(built, kept, &planned, id, solved, released)
     }
 
-    /// The image, where its state is kept and all of it can be had.
-    async fn unchanged(&self, planned: &Planned, kept: &Kept) -> Result<Option<Composed>> {
+    /// The image, where its state is kept and it is only to be pushed.
+    async fn unchanged(&self, planned: &Planned, kept: &Kept, remembered: &Remembered<'_>) -> Result<Option<Composed>> {
         let only_pushed = self.build.push && !self.build.load && self.build.outputs.is_empty();
         let (Some(record), Some(key), true) = (planned.plan.kept.get(planned.graph.result()), planned.result_key(), only_pushed)
         else {
             return Ok(None);
         };
-        let faulty = |error: crate::store::Error| Error::new(Kind::Cache, error.to_string());
         let image = self.image_key(&key, planned);
-        let known = kept.records().read::<ImageRecord>(std::slice::from_ref(&image)).await.map_err(faulty)?.remove(&image);
+        let known = remembered.read::<ImageRecord>(std::slice::from_ref(&image)).await?.remove(&image);
+        // One that cannot be read is made again.
         if let Some(known) = known
-            && let Some(bytes) = kept.blobs().read(&known.manifest.digest, SMALL).await.map_err(faulty)?
+            && let Ok(Some(bytes)) = kept.blobs().read(&known.manifest.digest, SMALL).await
         {
             let raw = RawManifest { media_type: known.manifest.media_type, bytes };
             if let Ok(manifest) = raw.manifest()
-                && let Some(config) = kept.blobs().read(&manifest.config.digest, SMALL).await.map_err(faulty)?
+                && let Ok(Some(config)) = kept.blobs().read(&manifest.config.digest, SMALL).await
             {
                 return Ok(Some(composed(raw, config)?));
             }
@@ -134,7 +144,7 @@ impl Run<'_> {
         image_key(state, &planned.compiled.config, &options)
     }
 
-    /// Puts an image of which nothing has to run.
+    /// Puts an image of which nothing has to run; nothing where the store lacks a layer that a registry lacks too.
     async fn put(
         &self,
         built: &mut Built,
@@ -147,9 +157,9 @@ impl Run<'_> {
         let settings = &self.build.push_settings;
         let known = work.cache.known();
         let release = Release::open(&self.registries, &self.tags, None, settings, &known, self.events).await?;
-        self.show_hits(planned);
         let at = Instant::now();
-        let released = release.put(image, own.repository()).await?;
+        let Some(released) = release.put(image, own).await? else { return Ok(None) };
+        self.show_hits(planned);
         built.report.seconds.push = at.elapsed().as_secs_f64();
         built.tier = Some(Tier::Unchanged);
         Ok(Some(released))

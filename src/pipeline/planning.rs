@@ -2,19 +2,50 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
+
+use super::CacheFaults;
 use super::build::{ATTEMPTS, Run};
 use super::kept::Kept;
 use crate::build::{Compiled, failure, is_passing};
 use crate::context;
 use crate::domain::{DiffId, Digest, ImageRef, Platform, StepKey};
 use crate::engine::buildkit::{LocalDirs, Session, SolveRequest, Solved, pb};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::event::{Event, Status, Time, Vertex};
 use crate::graph::{Graph, Key, Keys, Op};
 use crate::handover::{KnownImage, load};
-use crate::plan::{KnownFacts, Plan, StepRecord, TakenRecord, Verdict, selection};
+use crate::plan::{KnownFacts, Plan, Records, StepRecord, TakenRecord, Verdict, selection};
+
+/// What a store remembers. A fault is told once, and is a miss from then on.
+pub(super) struct Remembered<'a> {
+    records: Records,
+    faults: &'a CacheFaults<'a>,
+    failed: AtomicBool,
+}
+
+impl<'a> Remembered<'a> {
+    pub(super) fn of(kept: &Kept, faults: &'a CacheFaults<'a>) -> Self {
+        Self { records: kept.records(), faults, failed: AtomicBool::new(false) }
+    }
+
+    pub(super) async fn read<T: DeserializeOwned + Send>(&self, keys: &[StepKey]) -> Result<HashMap<StepKey, T>> {
+        if keys.is_empty() || self.failed.load(Ordering::Relaxed) {
+            return Ok(HashMap::new());
+        }
+        match self.records.read(keys).await {
+            Ok(found) => Ok(found),
+            Err(error) => {
+                self.failed.store(true, Ordering::Relaxed);
+                self.faults.tell("is not used", &error, error.hint_text())?;
+                Ok(HashMap::new())
+            }
+        }
+    }
+}
 
 /// A build that was planned.
 pub(super) struct Planned {
@@ -23,6 +54,8 @@ pub(super) struct Planned {
     pub(super) facts: KnownFacts,
     pub(super) keys: Keys,
     pub(super) plan: Plan,
+    /// What was taken out of stages, as it was remembered.
+    pub(super) taken: HashMap<StepKey, TakenRecord>,
     /// The base images, where a registry has them.
     pub(super) bases: Vec<KnownImage>,
 }
@@ -69,7 +102,7 @@ impl Run<'_> {
     }
 
     /// Plans a compiled build.
-    pub(super) async fn plan(&self, compiled: Compiled, directories: &LocalDirs, kept: &Kept) -> Result<Planned> {
+    pub(super) async fn plan(&self, compiled: Compiled, directories: &LocalDirs, records: &Remembered<'_>) -> Result<Planned> {
         let graph = Graph::new(compiled.definition.clone())
             .map_err(|error| Error::build("the frontend's graph cannot be used").because(&error))?;
         let mut facts = KnownFacts::default();
@@ -87,32 +120,28 @@ impl Run<'_> {
             facts.images.insert(digest, layers);
         }
         facts.locals.extend(locals.into_iter().flatten());
-        let faulty = |error: &crate::store::Error| Error::new(Kind::Cache, error.to_string());
-        let records = kept.records();
-        let mut asked: HashSet<StepKey> = HashSet::new();
+        let (mut taken, mut asked): (HashMap<StepKey, TakenRecord>, HashSet<StepKey>) = Default::default();
         let keys = loop {
             let keys = Keys::of(&graph, &facts);
             let open: Vec<StepKey> = keys.taken().iter().filter_map(|taken| taken.key.clone()).collect();
-            let open: Vec<StepKey> =
-                open.into_iter().filter(|key| !facts.taken.contains_key(key) && asked.insert(key.clone())).collect();
+            let open: Vec<StepKey> = open.into_iter().filter(|key| asked.insert(key.clone())).collect();
             if open.is_empty() {
                 break keys;
             }
-            let found: HashMap<StepKey, TakenRecord> = records.read(&open).await.map_err(|error| faulty(&error))?;
-            facts.taken.extend(found.into_iter().map(|(key, record)| (key, record.content)));
+            let found: HashMap<StepKey, TakenRecord> = records.read(&open).await?;
+            facts.taken.extend(found.iter().map(|(key, record)| (key.clone(), record.content.clone())));
+            taken.extend(found);
         };
         // The result's own record first: where that is kept, nothing else is asked for.
         let wanted = Plan::wanted(&graph, &keys);
-        let mut found: HashMap<StepKey, StepRecord> = HashMap::new();
-        let (first, rest) = wanted.split_at(usize::from(matches!(keys.state(graph.result()), Key::Known(_))).min(wanted.len()));
-        for keys in [first, rest] {
-            if !found.is_empty() {
-                break;
-            }
-            found.extend(records.read(keys).await.map_err(|error| faulty(&error))?);
+        let first = usize::from(matches!(keys.state(graph.result()), Key::Known(_))).min(wanted.len());
+        let (first, rest) = wanted.split_at(first);
+        let mut found: HashMap<StepKey, StepRecord> = records.read(first).await?;
+        if found.is_empty() {
+            found = records.read(rest).await?;
         }
         let plan = Plan::of(&graph, &keys, &found);
-        Ok(Planned { compiled, graph, facts, keys, plan, bases })
+        Ok(Planned { compiled, graph, facts, keys, plan, taken, bases })
     }
 
     /// The layers of a base image, as it would be built on: what the daemon has of that name, or what its registry has.

@@ -1,6 +1,6 @@
 //! After a planned build: what ran is remembered, layers before what names them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio_util::io::SyncIoBridge;
@@ -10,16 +10,17 @@ use super::kept::Kept;
 use super::planning::Planned;
 use super::release::Released;
 use crate::context::Tree;
-use crate::domain::{DiffId, Digest, Selector, StepKey};
+use crate::domain::{Descriptor, DiffId, Digest, Selector, StepKey};
 use crate::engine::buildkit::{Export, Outputs, Session, SolveRequest};
 use crate::error::{Error, Kind, Result};
 use crate::event::Events;
-use crate::graph::{Grafted, Graph, Input, Key, Keys, Stage, Taken};
-use crate::handover::Composed;
-use crate::plan::{ImageRecord, Layer, StepRecord, TakenRecord};
+use crate::graph::{Grafted, Graph, Input, Key, Keys, Op, Stage, Taken};
+use crate::handover::{Composed, Intake};
+use crate::plan::{Allowed, ImageRecord, Layer, StepRecord, TakenRecord, Verdict, allowed, stray};
 use crate::push::RepositoryBlobs;
 use crate::registry::{Home as _, Source as _};
 use crate::save::{Executed, StageSaver, stages_to_save};
+use crate::transfer::compress::plain;
 
 /// Bytes between the daemon's stream and who reads it.
 const PIPE: usize = 1 << 20;
@@ -43,15 +44,25 @@ impl Recording<'_> {
         let [image] = &released.images[..] else { return Ok(saved) };
         let step = self.run.events.step("[hakobi] saving the cache");
         let done = async {
-            let (stages, layers) = self.stages(executed, released).await?;
+            let (stages, layers, intake) = self.stages(executed, released).await?;
             saved.pushed += layers.pushed;
             saved.bytes += layers.bytes;
-            let (keys, taken) = self.keys(executed).await?;
+            let looked = self.look(executed, &stages).await?;
+            let keys = &looked.keys;
             let mut records: HashMap<StepKey, StepRecord> = HashMap::new();
-            self.chain(self.planned.graph.result(), image, &keys, &mut records);
+            let intakes: Vec<&Intake> = std::iter::once(released.release.intake()).chain(&intake).collect();
+            self.chain(self.planned.graph.result(), image, &looked, &intakes, &mut records).await?;
             for (state, image) in &stages {
-                self.chain(state, image, &keys, &mut records);
+                self.chain(state, image, &looked, &intakes, &mut records).await?;
             }
+            let taken = looked.taken.into_iter().map(|(key, (content, state))| {
+                let chain = match keys.state(&state) {
+                    Key::Known(state) => records.get(&state).and_then(StepRecord::chain),
+                    _ => None,
+                };
+                (key, TakenRecord { content, chain })
+            });
+            let taken: Vec<_> = taken.collect();
             let store = self.kept.records();
             store.write(taken).await.map_err(faulty)?;
             store.write(records).await.map_err(faulty)?;
@@ -72,8 +83,13 @@ impl Recording<'_> {
         done
     }
 
-    /// The stages beside the final one that ran, by their states in the whole graph.
-    async fn stages(&self, executed: &Executed, released: &Released) -> Result<(Vec<(Input, Composed)>, RepositoryBlobs)> {
+    /// The stages beside the final one that ran, by their states in the whole graph; what of them was new in the store; and what
+    /// took them.
+    async fn stages(
+        &self,
+        executed: &Executed,
+        released: &Released,
+    ) -> Result<(Vec<(Input, Composed)>, RepositoryBlobs, Option<Intake>)> {
         let broken = |error: crate::graph::InvalidGraph| Error::push("the build graph cannot be read").because(&error);
         let graph = Graph::new(self.grafted.definition.clone()).map_err(broken)?;
         // Those of the whole graph: in the other one a stage may have lost the steps that name it.
@@ -116,36 +132,50 @@ impl Recording<'_> {
             out.extend(whole.map(|whole| (whole.state.clone(), image)));
         }
         let saved = intake.pusher.finish_blobs().await?.total();
-        Ok((out, saved))
+        Ok((out, saved, Some(intake.intake.clone())))
     }
 
-    /// The keys by what is known now: all that was taken out of stages that are here has been looked at.
-    async fn keys(&self, executed: &Executed) -> Result<(Keys, Vec<(StepKey, TakenRecord)>)> {
-        let (mut facts, mut records, mut asked) = (self.planned.facts.clone(), Vec::new(), Vec::new());
+    /// Looks at all that was taken out of stages in this run, and works out the keys by that.
+    async fn look(&self, executed: &Executed, stages: &[(Input, Composed)]) -> Result<Looked> {
+        let mut facts = self.planned.facts.clone();
+        let (mut trees, mut found, mut asked) = (HashMap::new(), HashMap::new(), Vec::new());
         loop {
             let keys = Keys::of(&self.planned.graph, &facts);
-            let open = keys.taken().iter().find(|taken| self.is_open(taken, executed) && !asked.contains(&taken.key)).cloned();
-            let Some(taken) = open else { return Ok((keys, records)) };
+            let open = keys.taken().iter().find(|taken| !asked.contains(&taken.key) && self.is_open(taken)).cloned();
+            let Some(taken) = open else { return Ok(Looked { keys, trees, taken: found }) };
             asked.push(taken.key.clone());
             let Some(key) = taken.key.clone() else { continue };
-            let content = self.extract(&taken).await?;
+            let tree = self.extract(&taken).await?;
+            let content = tree.digest(&[Selector::everything()]);
+            let content = content.map_err(|error| Error::push("what is copied out of a stage has no digest").because(&error))?;
             facts.taken.insert(key.clone(), content.clone());
-            records.push((key, TakenRecord { content }));
+            // Of what BuildKit had in its own cache nobody knows when it ran: it counts for this run's keys only.
+            let kept = self.planned.plan.kept.contains_key(&taken.state);
+            let ran = executed.ended(&self.grafted.state(&taken.state).step);
+            if kept || ran || stages.iter().any(|(state, _)| *state == taken.state) {
+                found.insert(key, (content, taken.state.clone()));
+            }
+            trees.insert((taken.state, taken.selectors), tree);
         }
     }
 
-    /// Whether what is taken may be another thing now: the stage ran, or nobody ever looked.
-    fn is_open(&self, taken: &Taken, executed: &Executed) -> bool {
-        let Some(key) = &taken.key else { return false };
-        let needed = self.planned.plan.verdicts.get(&taken.state.step);
-        let here = matches!(needed, Some(crate::plan::Verdict::Miss | crate::plan::Verdict::Uncacheable(_)));
-        let ran = executed.ended(&self.grafted.state(&taken.state).step);
-        (here && ran)
-            || (!self.planned.facts.taken.contains_key(key) && (here || self.planned.plan.kept.contains_key(&taken.state)))
+    /// Whether a step ran on what is taken, and nobody has looked at just that.
+    fn is_open(&self, taken: &Taken) -> bool {
+        let plan = &self.planned.plan;
+        let runs = |step: &Digest| matches!(plan.verdicts.get(step), Some(Verdict::Miss | Verdict::Uncacheable(_)));
+        let graph = &self.planned.graph;
+        let used = graph.below(graph.result()).into_iter().any(|op| runs(&op.digest) && op.inputs.contains(&taken.state));
+        let Some(key) = taken.key.as_ref().filter(|_| used) else { return false };
+        match plan.kept.get(&taken.state) {
+            Some(record) => {
+                self.planned.taken.get(key).is_none_or(|taken| taken.chain.is_none() || taken.chain != record.chain())
+            }
+            None => true,
+        }
     }
 
     /// The content of what is taken, by the daemon's own copier.
-    async fn extract(&self, taken: &Taken) -> Result<Digest> {
+    async fn extract(&self, taken: &Taken) -> Result<Tree> {
         let broken = |error: crate::graph::InvalidGraph| Error::push("the build graph cannot be read").because(&error);
         let graph = Graph::new(self.grafted.definition.clone()).map_err(broken)?;
         let definition = graph.extraction(&self.grafted.state(&taken.state), &taken.selectors);
@@ -171,23 +201,34 @@ impl Recording<'_> {
         solved
             .map_err(|status| Error::push(format!("what is copied out of a stage cannot be looked at: {}", status.message())))?;
         let tree = reading.await.map_err(std::io::Error::other).and_then(|tree| tree);
-        let tree = tree.map_err(|error| Error::push("what is copied out of a stage cannot be read").because(&error))?;
-        tree.digest(&[Selector::everything()])
-            .map_err(|error| Error::push("what is copied out of a stage has no digest").because(&error))
+        tree.map_err(|error| Error::push("what is copied out of a stage cannot be read").because(&error))
     }
 
     /// The records of the states on a chain, if it adds up: each step one layer, on those of the base.
-    fn chain(&self, state: &Input, image: &Composed, keys: &Keys, records: &mut HashMap<StepKey, StepRecord>) {
+    async fn chain(
+        &self,
+        state: &Input,
+        image: &Composed,
+        looked: &Looked,
+        intakes: &[&Intake],
+        records: &mut HashMap<StepKey, StepRecord>,
+    ) -> Result<()> {
         let chain = self.planned.graph.chain_of(state);
         let base: Vec<DiffId> = match &chain.base {
             None => Vec::new(),
             Some(base) => match self.planned.facts.images.get(&base.step) {
                 Some(Ok(layers)) => layers.clone(),
-                _ => return,
+                _ => return Ok(()),
             },
         };
         if image.diff_ids.len() != base.len() + chain.states.len() || !image.diff_ids.starts_with(&base) {
-            return;
+            self.run.events.note(format!(
+                "nothing is remembered of a stage: {} layers came of {} steps on {}",
+                image.diff_ids.len(),
+                chain.states.len(),
+                base.len()
+            ));
+            return Ok(());
         }
         let created = created(&image.config, image.diff_ids.len());
         let layers: Vec<Layer> = image
@@ -196,21 +237,70 @@ impl Recording<'_> {
             .zip(&image.diff_ids)
             .zip(created)
             .map(|((blob, diff_id), created)| {
-                let blob = crate::domain::Descriptor { annotations: Default::default(), platform: None, ..blob.clone() };
+                let blob = Descriptor { annotations: BTreeMap::new(), platform: None, ..blob.clone() };
                 Layer { blob, diff_id: diff_id.clone(), created }
             })
             .collect();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         for (place, state) in chain.states.iter().enumerate() {
             // What was kept is as it was recorded.
-            if let Key::Known(key) = keys.state(state)
-                && self.planned.plan.verdicts.get(&state.step) != Some(&crate::plan::Verdict::Hit)
+            if self.planned.plan.verdicts.get(&state.step) == Some(&Verdict::Hit) {
+                continue;
+            }
+            let layers = &layers[..=base.len() + place];
+            if let Some((op, layer)) = self.planned.graph.op(&state.step).zip(layers.last())
+                && let Some(path) = self.stray(op, layer, looked, intakes).await?
             {
-                let record = StepRecord { layers: layers[..=base.len() + place].to_vec(), ran: now };
-                records.insert(key, record);
+                self.run.events.warning(format!(
+                    "{path} has other bytes in the image than it had when `{}` was planned: it was written to meanwhile, so \
+                     nothing is remembered from there on",
+                    op.name
+                ));
+                return Ok(());
+            }
+            if let Key::Known(key) = looked.keys.state(state) {
+                records.insert(key, StepRecord { layers: layers.to_vec(), ran: now });
             }
         }
+        Ok(())
     }
+
+    /// A file of a copy's layer with bytes that the step's key was not made of.
+    async fn stray(&self, op: &Op, layer: &Layer, looked: &Looked, intakes: &[&Intake]) -> Result<Option<String>> {
+        let of = |input: &Input, selectors: &[Selector]| match self.planned.facts.locals.get(&input.step) {
+            Some(local) => local.as_ref().ok().map(|tree| &**tree),
+            None => looked.trees.get(&(input.clone(), selectors.to_vec())),
+        };
+        let allowed = allowed(&self.planned.graph, op, of);
+        if allowed == Allowed::Anything {
+            return Ok(None);
+        }
+        let unreadable = |error: std::io::Error| Error::new(Kind::Cache, "a new layer cannot be read again").because(&error);
+        let mut bytes = None;
+        for intake in intakes {
+            if bytes.is_none() {
+                bytes = intake.arrived(&layer.blob.digest).await.map_err(unreadable)?;
+            }
+        }
+        if bytes.is_none() {
+            let kept = self.kept.blobs().open(&layer.blob.digest, Some(layer.blob.size), 0).await;
+            bytes = kept.map_err(|error| Error::new(Kind::Cache, error.to_string()))?;
+        }
+        let Some(bytes) = bytes else { return Ok(None) };
+        let plain = plain(bytes).await.map_err(unreadable)?;
+        let tree = tokio::task::spawn_blocking(move || Tree::of_tar(SyncIoBridge::new(plain))).await;
+        let tree = tree.map_err(std::io::Error::other).and_then(|tree| tree).map_err(unreadable)?;
+        Ok(stray(&tree, &allowed))
+    }
+}
+
+/// What was looked at after a build.
+struct Looked {
+    keys: Keys,
+    /// What was taken out of stages.
+    trees: HashMap<(Input, Vec<Selector>), Tree>,
+    /// What of it is remembered, with the state that it is of.
+    taken: HashMap<StepKey, (Digest, Input)>,
 }
 
 /// When each layer was made, as the image's history has it.

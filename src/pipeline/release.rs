@@ -6,16 +6,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::task::JoinSet;
 
 use crate::domain::{
-    Descriptor, DiffId, ImageRef, Index, InlineCache, Platform, RawManifest, Repository, comparable, media_type,
+    Descriptor, DiffId, Digest, ImageRef, Index, InlineCache, Platform, RawManifest, Repository, comparable, media_type,
 };
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Shelf};
 use crate::engine::Docker;
 use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::graph::{Graph, Step};
 use crate::handover::{Composed, Intake, Known, KnownImage, load};
 use crate::push::{Pusher, RepositoryBlobs, TagOutcome};
-use crate::registry::Registries;
+use crate::registry::{Home as _, Registries, Source as _};
 use crate::report::LayerCounts;
 use crate::save::{Exit, with_whole_cache};
 use crate::settings::PushSettings;
@@ -94,11 +94,17 @@ impl Release {
         self.way.intake.learn(|known| known.add_layers(layers, diff_ids, repository));
     }
 
-    /// Puts an image that is not in the daemon, whose layers are in a repository or in the targets already.
-    pub(super) async fn put(self, image: Composed, from: &Repository) -> Result<Released> {
+    /// Puts an image that is not in the daemon. Layers that the targets lack come from the shelf; nothing is put where that lacks
+    /// one too.
+    pub(super) async fn put(self, image: Composed, from: &Shelf) -> Result<Option<Released>> {
         let wanted = self.way.pusher.missing(&image.layers).await?;
+        let digests: Vec<Digest> = wanted.iter().map(|layer| layer.digest.clone()).collect();
+        let there = from.sizes(&digests).await?;
+        if !digests.iter().all(|digest| there.contains_key(digest)) {
+            return Ok(None);
+        }
         for layer in &wanted {
-            self.way.pusher.copy(layer, from);
+            self.way.pusher.copy(layer, from.repository());
         }
         for pusher in std::iter::once(&self.way.pusher).chain(&self.way.keeper) {
             pusher.upload(Arc::new(BytesSource::new(image.config.clone())), None);
@@ -109,7 +115,12 @@ impl Release {
         let already_in_registry = (image.layers.len() as u64 * repositories).saturating_sub(pushed);
         let layers = LayerCounts { pushed, already_in_registry, ..LayerCounts::default() };
         let manifest = image.manifest.clone();
-        Ok(Released { manifest, images: vec![image], tags, layers, bytes: sent.bytes, release: self })
+        Ok(Some(Released { manifest, images: vec![image], tags, layers, bytes: sent.bytes, release: self }))
+    }
+
+    /// What takes the image.
+    pub(super) fn intake(&self) -> &Intake {
+        &self.way.intake
     }
 
     /// A repository that has the released image.

@@ -47,12 +47,26 @@ impl Plan {
         wanted
     }
 
-    /// Decides, from the result backwards: where a state is kept, nothing below it is looked at.
+    /// Decides, from the result backwards: where a state is kept, nothing below it is looked at. What a step made in this run and
+    /// what it made in another do not mix: a kept state is not used where something below it has to run for another's sake.
     #[must_use]
     pub fn of(graph: &Graph, keys: &Keys, records: &HashMap<StepKey, StepRecord>) -> Self {
-        let must_run = must_run(graph);
+        let mut unusable = must_run(graph);
+        loop {
+            let plan = Self::without(graph, keys, records, &unusable);
+            let runs = |op: &&Op| matches!(plan.verdicts.get(&op.digest), Some(Verdict::Miss | Verdict::Uncacheable(_)));
+            let mixed = plan.kept.keys().filter(|state| graph.below(state).iter().any(runs));
+            let mixed: Vec<Digest> = mixed.map(|state| state.step.clone()).collect();
+            if mixed.is_empty() {
+                return plan;
+            }
+            unusable.extend(mixed);
+        }
+    }
+
+    fn without(graph: &Graph, keys: &Keys, records: &HashMap<StepKey, StepRecord>, unusable: &HashSet<Digest>) -> Self {
         let record = |state: &Input| match keys.state(state) {
-            Key::Known(key) if !must_run.contains(&state.step) => records.get(&key),
+            Key::Known(key) if !unusable.contains(&state.step) => records.get(&key),
             _ => None,
         };
         let mut plan = Self { kept: HashMap::new(), verdicts: HashMap::new(), unchanged: false };
@@ -76,17 +90,13 @@ impl Plan {
             open.extend(op.inputs.iter().cloned());
         }
         plan.unchanged = plan.kept.contains_key(graph.result());
-        let below: HashSet<&Digest> = plan.kept.keys().flat_map(|state| chain(graph, state)).collect();
+        let below: HashSet<Digest> = plan.kept.keys().flat_map(|state| graph.chain(state)).map(|step| step.digest).collect();
         for op in graph.below(graph.result()).into_iter().filter(|op| makes_layers(op)) {
             let verdict = if below.contains(&op.digest) { Verdict::Hit } else { Verdict::Skipped };
             plan.verdicts.entry(op.digest.clone()).or_insert(verdict);
         }
         plan
     }
-}
-
-fn chain<'a>(graph: &'a Graph, state: &Input) -> Vec<&'a Digest> {
-    graph.chain(state).iter().filter_map(|step| graph.op(&step.digest)).map(|op| &op.digest).collect()
 }
 
 /// All states of steps that make layers, the result first.

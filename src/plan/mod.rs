@@ -7,11 +7,13 @@
 mod decide;
 mod facts;
 mod image;
+mod proof;
 mod record;
 mod records;
 
 pub use decide::{Plan, Verdict};
 pub use facts::{KnownFacts, selection};
 pub use image::{Assembled, assemble};
+pub use proof::{Allowed, allowed, stray};
 pub use record::{ImageRecord, Layer, StepRecord, TakenRecord, image_key};
 pub use records::Records;

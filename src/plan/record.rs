@@ -33,6 +33,10 @@ pub struct StepRecord {
 pub struct TakenRecord {
     /// Of what comes of copying it.
     pub content: Digest,
+    /// Of the state that it was taken out of: another run of the same step may have made other files. Nothing where that was
+    /// not kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain: Option<ChainId>,
 }
 
 /// An image that was made of a state.

@@ -35,6 +35,18 @@ pub fn compress(from: ByteStream, compression: Compression) -> ByteStream {
     Box::pin(StreamReader::new(Box::pin(blocks.buffered(cores + 1))))
 }
 
+/// What a stream is uncompressed, whichever way it is compressed.
+///
+/// # Errors
+/// If it cannot be read.
+pub async fn plain(mut from: ByteStream) -> io::Result<ByteStream> {
+    let mut head = Vec::new();
+    (&mut from).take(4).read_to_end(&mut head).await?;
+    let (gzip, zstd) = (head.starts_with(&[0x1f, 0x8b]), head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]));
+    let whole: ByteStream = Box::pin(AsyncReadExt::chain(io::Cursor::new(head), from));
+    Ok(if gzip || zstd { decompress(whole, gzip, zstd) } else { whole })
+}
+
 /// The stream, decompressed, if it is said to be gzip or zstd; several members or frames are read as one. What cannot be
 /// decompressed shows as an error of the stream.
 #[must_use]

@@ -1,0 +1,96 @@
+//! The proof of a record: what the daemon's copy put into its layer has the bytes that the step's key was made of. A selection that
+//! missed a file, or a file that changed meanwhile, shows here.
+
+use std::collections::HashSet;
+
+use bollard_buildkit_proto::pb;
+
+use crate::context::{NodeKind, Tree};
+use crate::domain::{Digest, Selector};
+use crate::graph::{Graph, Input, Op, Use, uses};
+
+/// What the files of a layer may hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Allowed {
+    /// These.
+    Only(HashSet<Digest>),
+    /// It cannot be told: a command ran, or an archive is unpacked.
+    Anything,
+}
+
+/// What the layer of a step may hold, where `tree` knows the files of what it takes from.
+#[must_use]
+pub fn allowed<'a>(graph: &Graph, op: &Op, tree: impl Fn(&Input, &[Selector]) -> Option<&'a Tree>) -> Allowed {
+    let Some(pb::op::Op::File(file)) = &op.op.op else { return Allowed::Anything };
+    let mut contents = HashSet::new();
+    let mut has_archive = false;
+    for (input, used) in op.inputs.iter().zip(uses(op)) {
+        let Use::Content(selectors) = used else { continue };
+        // Its base, or a stage that stands still.
+        let Some(tree) = graph.op(&input.step).and_then(|_| tree(input, &selectors)) else { return Allowed::Anything };
+        for (path, node) in tree.iter() {
+            if let NodeKind::File(content) = &node.kind {
+                has_archive |= is_archive(&path);
+                contents.insert(content.clone());
+            }
+        }
+    }
+    for action in &file.actions {
+        match &action.action {
+            Some(pb::file_action::Action::Mkfile(made)) => drop(contents.insert(Digest::of(&made.data))),
+            Some(pb::file_action::Action::Copy(copy)) if copy.attempt_unpack_docker_compatibility && has_archive => {
+                return Allowed::Anything;
+            }
+            // Files of a state made by an earlier action of the same step.
+            Some(pb::file_action::Action::Copy(_)) | None => {}
+            Some(pb::file_action::Action::Mkdir(_) | pb::file_action::Action::Rm(_)) => {}
+            #[allow(unreachable_patterns, reason = "kinds of action that are not known yet")]
+            Some(_) => {}
+        }
+    }
+    Allowed::Only(contents)
+}
+
+/// The first file of a layer that holds what it may not.
+#[must_use]
+pub fn stray(layer: &Tree, allowed: &Allowed) -> Option<String> {
+    let Allowed::Only(contents) = allowed else { return None };
+    layer.iter().find_map(|(path, node)| match &node.kind {
+        NodeKind::File(content) if !contents.contains(content) && !is_whiteout(&path) => Some(path),
+        _ => None,
+    })
+}
+
+/// What may be unpacked, by its name: more than is, never less that people use.
+fn is_archive(path: &str) -> bool {
+    const ENDS: [&str; 9] = [".tar", ".tgz", ".tbz", ".txz", ".gz", ".bz2", ".xz", ".zst", ".tzst"];
+    let name = path.to_lowercase();
+    ENDS.iter().any(|end| name.ends_with(end))
+}
+
+fn is_whiteout(path: &str) -> bool {
+    path.rsplit('/').next().is_some_and(|name| name.starts_with(".wh."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::context::Node;
+
+    #[test]
+    fn a_file_of_other_bytes_is_told() {
+        let file = |content: &[u8]| Node {
+            kind: NodeKind::File(Digest::of(content)),
+            mode: 0o644,
+            owner: (0, 0),
+            xattrs: Default::default(),
+        };
+        let mut layer = Tree::default();
+        layer.insert("app/a", file(b"a"));
+        layer.insert("app/.wh.gone", file(b""));
+        let only = |contents: &[&[u8]]| Allowed::Only(contents.iter().map(|content| Digest::of(content)).collect());
+        assert_eq!(stray(&layer, &only(&[b"a", b"b"])), None);
+        assert_eq!(stray(&layer, &only(&[b"b"])), Some("app/a".to_owned()));
+        assert_eq!(stray(&layer, &Allowed::Anything), None);
+    }
+}

@@ -1,0 +1,315 @@
+//! What the plan gives is what a plain build gives: a corpus of Dockerfiles, each with a series of edits, compared path by path.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use support::engine::{C28, D20, D28, Engine, crane};
+use support::machine::Machine;
+use support::parts::{part, unique};
+
+/// A Dockerfile. `BASE` is the base image; `~` in front of a name says that Docker 20.10's own frontend does not know what it uses.
+struct Case(&'static str, &'static str);
+
+const CORPUS: &[Case] = &[
+    Case("copy", "FROM BASE\nCOPY a.txt /a.txt\nCMD [\"true\"]\n"),
+    Case("copy-all", "FROM BASE\nWORKDIR /app\nCOPY . .\nRUN cat a.txt dir/b.txt > /sum\n"),
+    Case("run-then-copy", "FROM BASE\nRUN echo deps > /deps\nCOPY dir /app/dir\nENV A=1\nLABEL l=1\n"),
+    Case("wildcard", "FROM BASE\nCOPY *.txt dir/*.md /docs/\n"),
+    Case("one-wildcard", "FROM BASE\nCOPY dir/s*/deep.txt /deep\n"),
+    Case("rename", "FROM BASE\nCOPY a.txt /b\nCOPY dir/b.txt /c/\nCOPY dir /d\nCOPY dir/ /e/\n"),
+    Case("link", "FROM BASE\nCOPY link.txt /l\nCOPY dirlink /m\nCOPY dir/inner /n/\n"),
+    Case("chown", "FROM BASE\nCOPY --chown=app:app a.txt /a\nCOPY --chown=1234 dir /d\nCOPY --chown=nobody:99 a.txt /b\n"),
+    Case("~chmod", "FROM BASE\nCOPY --chmod=600 a.txt /a\nCOPY --chmod=755 dir /d\n"),
+    Case("~link-copy", "FROM BASE\nRUN echo x > /x\nCOPY --link a.txt /deep/er/a\nCOPY --link --chown=5:6 dir /d\n"),
+    Case(
+        "~heredoc",
+        "FROM BASE\nCOPY <<one <<two /h/\nfirst\none\nsecond\ntwo\nRUN <<end\ncat /h/one > /r\nend\nCOPY a.txt /a\n",
+    ),
+    Case("add", "FROM BASE\nADD a.txt dir /added/\nADD archive.tar /unpacked\n"),
+    Case("workdir", "FROM BASE\nWORKDIR /w\nWORKDIR x/y\nUSER app\nWORKDIR /owned\nCOPY a.txt .\nRUN id -u > /tmp/id\n"),
+    Case("user", "FROM BASE\nUSER app:app\nCOPY --chown=app a.txt /home/\nRUN cat /home/a.txt > /tmp/x\n"),
+    Case("env", "FROM BASE\nENV A=1 B=two\nENV C=$A-$B\nRUN echo $C > /c\nCOPY a.txt /$B\n"),
+    Case("arg", "ARG G=1\nFROM BASE\nARG G\nARG V=0\nRUN echo $V > /v\nARG UNUSED\nCOPY a.txt /a-$V\nLABEL v=$V\n"),
+    Case("late-arg", "FROM BASE\nRUN echo before > /before\nARG V=0\nRUN echo after $V > /after\nCOPY a.txt /\n"),
+    Case(
+        "metadata",
+        "FROM BASE\nEXPOSE 80 90/udp\nVOLUME /data\nSTOPSIGNAL SIGINT\nHEALTHCHECK CMD true\nSHELL [\"/bin/sh\", \"-ec\"]\nRUN echo s > /s\nENTRYPOINT [\"x\"]\nCMD [\"y\"]\nMAINTAINER me\nONBUILD COPY . /on\nCOPY a.txt /\n",
+    ),
+    Case(
+        "stages",
+        "FROM BASE AS one\nRUN mkdir /o && echo made > /o/f\nCOPY a.txt /o/\nFROM BASE\nCOPY --from=one /o /p\nCOPY --from=one /o/f /q\n",
+    ),
+    Case(
+        "three-stages",
+        "FROM BASE AS deps\nCOPY dir/b.txt /b\nRUN cat /b /b > /bb\nFROM deps AS build\nCOPY a.txt /a\nRUN cat /a /bb > /out\nFROM BASE\nCOPY --from=deps /bb /bb\nCOPY --from=build /out /out\n",
+    ),
+    Case(
+        "from-stage",
+        "FROM BASE AS one\nRUN echo 1 > /one\nFROM one AS two\nCOPY a.txt /a\nFROM two\nRUN cat /one /a > /both\n",
+    ),
+    Case("unused-stage", "FROM BASE AS unused\nCOPY dir /never\nRUN false\nFROM BASE\nCOPY a.txt /a\n"),
+    Case(
+        "scratch",
+        "FROM BASE AS b\nRUN echo built > /built\nCOPY a.txt /\nFROM scratch\nCOPY --from=b /built /a.txt /\nCOPY dir /dir\n",
+    ),
+    Case("from-image", "FROM BASE\nCOPY --from=BASE /etc/base-release /etc/passwd /copied/\nCOPY a.txt /\n"),
+    Case(
+        "stage-wildcard",
+        "FROM BASE AS s\nRUN mkdir -p /s/x /s/y && echo 1 > /s/x/f && echo 2 > /s/y/f && ln -s x /s/l && chown app /s/x/f && chmod 4755 /s/y/f\nCOPY a.txt /s/x/\nFROM BASE\nCOPY --from=s /s/*/f /t/\nCOPY --from=s /s /u\nCOPY --from=s /s/l /v\n",
+    ),
+    Case(
+        "bind",
+        "FROM BASE\nRUN --mount=type=bind,target=/ctx cat /ctx/a.txt > /a\nRUN --mount=type=bind,source=dir/b.txt,target=/b cat /b > /bb\n",
+    ),
+    Case(
+        "bind-stage",
+        "FROM BASE AS s\nCOPY a.txt /x/a\nRUN echo y > /y\nFROM BASE\nRUN --mount=type=bind,from=s,source=/x,target=/m cat /m/a > /a\n",
+    ),
+    Case("cache-mount", "FROM BASE\nCOPY a.txt /a\nRUN --mount=type=cache,target=/var/c cp /a /var/c/ && cat /var/c/a > /b\n"),
+    Case("tmpfs", "FROM BASE\nCOPY a.txt /a\nRUN --mount=type=tmpfs,target=/t cp /a /t/ && cat /t/a > /b\n"),
+    Case(
+        "whiteout",
+        "FROM BASE\nRUN mkdir -p /w/x && echo 1 > /w/x/1 && echo 2 > /w/2\nRUN rm -r /w/x /w/2 && mkdir /w/x && echo 3 > /w/x/3\nCOPY a.txt /w/x/\n",
+    ),
+    Case(
+        "modes",
+        "FROM BASE\nRUN mkdir -m 1777 /m && touch /m/f && chmod 6711 /m/f && chown 7:8 /m/f\nCOPY dir /m\nRUN chmod 700 /m\n",
+    ),
+    Case(
+        "onto",
+        "FROM BASE\nRUN mkdir -p /real && ln -s real /to && ln -s /to/x /chain\nCOPY a.txt /to/a\nCOPY dir /to/x\nCOPY a.txt /chain/z\n",
+    ),
+    Case("dockerignore", "FROM BASE\nCOPY . /all\n"),
+    Case("~exclude", "# syntax-free\nFROM BASE\nCOPY dir/*.md dir/b.txt /x/\nRUN ls /x > /list\n"),
+    Case("spaces", "FROM BASE\nCOPY [\"with space.txt\", \"ä.txt\", \"/with space/\"]\nRUN ls \"/with space\" > /ls\n"),
+    Case("empty-dir", "FROM BASE\nCOPY dir/empty /e\nCOPY dir /f/\nRUN find /e /f > /found\n"),
+    Case("default-target", "FROM BASE AS a\nCOPY a.txt /1\nFROM a AS b\nCOPY dir /2\nFROM b AS c\nRUN echo 3 > /3\n"),
+    Case(
+        "same-twice",
+        "FROM BASE AS x\nRUN echo same > /f\nFROM BASE AS y\nRUN echo same > /f\nFROM BASE\nCOPY --from=x /f /1\nCOPY --from=y /f /2\nCOPY a.txt /\n",
+    ),
+    Case(
+        "overwrite",
+        "FROM BASE\nRUN echo old > /a.txt && mkdir -p /dir && echo old > /dir/b.txt\nCOPY a.txt /\nCOPY dir /dir\n",
+    ),
+    Case(
+        "shell-form",
+        "FROM BASE\nSHELL [\"/bin/sh\", \"-uc\"]\nRUN [\"/bin/sh\", \"-c\", \"echo exec > /e\"]\nRUN echo shell > /s\nCOPY a.txt /\n",
+    ),
+    Case("security", "FROM BASE\nRUN --network=none echo none > /n\nCOPY a.txt /\nRUN --network=host echo host > /h\n"),
+];
+
+/// An edit, and whether it leaves the image as it was: for each Dockerfile (`Some(true)`), or for none that sees it.
+type Edit = (&'static str, bool, fn(&Machine));
+
+const EDITS: &[Edit] = &[
+    ("nothing", true, |_| ()),
+    ("touch", true, |m| touch(m, "a.txt")),
+    ("content", false, |m| write(m, "a.txt", "other\n")),
+    ("same size and time", false, |m| in_place(m, "a.txt", "OTHER\n")),
+    ("mode", false, |m| std::fs::set_permissions(m.folder().join("a.txt"), PermissionsExt::from_mode(0o755)).unwrap()),
+    ("deep content", false, |m| write(m, "dir/sub/deep.txt", "deeper\n")),
+    ("new file", false, |m| write(m, "dir/new.md", "new\n")),
+    ("rename", false, |m| std::fs::rename(m.folder().join("dir/new.md"), m.folder().join("dir/renamed.md")).unwrap()),
+    ("ignored file", true, |m| write(m, "ignored/x", &unique("x"))),
+    ("comment", true, |m| write(m, "Dockerfile", &format!("# comment\n{}", m.read("Dockerfile")))),
+    ("blank lines", true, |m| write(m, "Dockerfile", &m.read("Dockerfile").replace("\nCOPY", "\n\n\nCOPY"))),
+    ("label", true, |m| write(m, "Dockerfile", &format!("{}LABEL last=1\n", m.read("Dockerfile")))),
+    ("cmd", true, |m| write(m, "Dockerfile", &format!("{}CMD [\"other\"]\n", m.read("Dockerfile")))),
+    ("env", true, |m| write(m, "Dockerfile", &format!("{}ENV LAST=1\n", m.read("Dockerfile")))),
+    ("removed", false, |m| std::fs::remove_file(m.folder().join("dir/renamed.md")).unwrap()),
+    ("run", false, |m| write(m, "Dockerfile", &m.read("Dockerfile").replace("echo ", "echo x"))),
+];
+
+fn write(machine: &Machine, path: &str, text: &str) {
+    machine.write(path, text);
+}
+
+fn touch(machine: &Machine, path: &str) {
+    let file = std::fs::File::options().write(true).open(machine.folder().join(path)).unwrap();
+    file.set_modified(std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000)).unwrap();
+}
+
+/// Other bytes of the same length, with the time that the file had.
+fn in_place(machine: &Machine, path: &str, text: &str) {
+    let full = machine.folder().join(path);
+    let before = std::fs::metadata(&full).unwrap();
+    assert_eq!(before.len(), text.len() as u64);
+    std::fs::write(&full, text).unwrap();
+    std::fs::File::options().write(true).open(&full).unwrap().set_modified(before.modified().unwrap()).unwrap();
+}
+
+fn project(machine: &Machine, dockerfile: &str, base: &str) {
+    machine
+        .write("Dockerfile", &dockerfile.replace("BASE", base))
+        .write(".dockerignore", "ignored\nDockerfile\n.dockerignore\n*.json\n")
+        .write("a.txt", "first\n")
+        .write("with space.txt", "space\n")
+        .write("ä.txt", "umlaut\n")
+        .write("dir/b.txt", "bee\n")
+        .write("dir/read.md", "read\n")
+        .write("dir/sub/deep.txt", "deep\n")
+        .write("ignored/x", "x");
+    let folder = machine.folder();
+    std::fs::create_dir_all(folder.join("dir/empty")).unwrap();
+    std::os::unix::fs::symlink("a.txt", folder.join("link.txt")).unwrap();
+    std::os::unix::fs::symlink("dir", folder.join("dirlink")).unwrap();
+    std::os::unix::fs::symlink("../a.txt", folder.join("dir/inner")).unwrap();
+    std::fs::set_permissions(folder.join("dir/sub"), PermissionsExt::from_mode(0o750)).unwrap();
+    let mut archive = tar::Builder::new(std::fs::File::create(folder.join("archive.tar")).unwrap());
+    archive.append_path_with_name(folder.join("a.txt"), "packed/a.txt").unwrap();
+    archive.finish().unwrap();
+}
+
+/// Every path of the flattened root: what it is, its bits and owner, where it leads and what is in it.
+fn root(image: &str) -> BTreeMap<String, String> {
+    let output = Command::new(part("HAKOBI_TEST_CRANE")).args(["export", image, "-"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut out = BTreeMap::new();
+    for entry in tar::Archive::new(&output.stdout[..]).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let path = String::from_utf8_lossy(&entry.path_bytes()).trim_end_matches('/').to_owned();
+        let link = entry.link_name_bytes().map(|link| String::from_utf8_lossy(&link).into_owned()).unwrap_or_default();
+        let header = entry.header();
+        let what = format!(
+            "{:?} {:o} {}:{} {link}",
+            header.entry_type(),
+            header.mode().unwrap() & 0o7777,
+            header.uid().unwrap(),
+            header.gid().unwrap()
+        );
+        let mut content = Vec::new();
+        entry.read_to_end(&mut content).unwrap();
+        out.insert(path, format!("{what} {:x}", Sha256::digest(&content)));
+    }
+    out
+}
+
+/// The configuration less times, and the history less those and what the daemon's own words in it are.
+fn config(image: &str) -> Value {
+    let mut config: Value = serde_json::from_str(&crane(&["config", image])).unwrap();
+    let object = config.as_object_mut().unwrap();
+    for key in ["created", "rootfs", "moby.buildkit.buildinfo.v1", "moby.buildkit.cache.v0"] {
+        object.remove(key);
+    }
+    for entry in object["history"].as_array_mut().unwrap() {
+        entry.as_object_mut().unwrap().remove("created");
+    }
+    config
+}
+
+fn layers(image: &str) -> usize {
+    let config: Value = serde_json::from_str(&crane(&["config", image])).unwrap();
+    config["rootfs"]["diff_ids"].as_array().unwrap().len()
+}
+
+struct Bench<'a> {
+    engine: &'a Engine,
+    machine: Machine,
+    planned: String,
+    plain: String,
+}
+
+impl Bench<'_> {
+    fn series(&self, Case(case, dockerfile): &Case, base: &str, edits: &[&str], wiped: bool) {
+        project(&self.machine, dockerfile, base);
+        let cold = self.planned();
+        assert_eq!(cold["cache"]["warnings"], serde_json::json!([]), "{case}");
+        for (edit, unchanged, change) in EDITS.iter().filter(|(edit, ..)| edits.is_empty() || edits.contains(edit)) {
+            let what = format!("{}: {case} after {edit}", self.engine.name());
+            change(&self.machine);
+            if wiped {
+                self.engine.wipe();
+            }
+            let report = self.planned();
+            if *unchanged {
+                assert_eq!(report["tier"], "unchanged", "{what}: {report:#}");
+                assert_eq!(report["layers"]["pushed"], 0, "{what}: {report:#}");
+            }
+            self.plain();
+            self.same(&what);
+        }
+    }
+
+    fn planned(&self) -> Value {
+        let arguments = ["build", "--strategy", "auto", "--network", "host", "--report", "report.json", "--cache", "../cache"];
+        self.machine.hakobi(&[&arguments[..], &["-t", &self.planned, "--push", "."]].concat()).exits(0);
+        self.machine.report("report.json")
+    }
+
+    fn plain(&self) {
+        let arguments = ["build", "--strategy", "daemon", "--no-cache", "--network", "host", "--cache-mode", "off"];
+        self.machine.hakobi(&[&arguments[..], &["-t", &self.plain, "--push", "."]].concat()).exits(0);
+    }
+
+    #[track_caller]
+    fn same(&self, what: &str) {
+        let (planned, plain) = (root(&self.planned), root(&self.plain));
+        let other: Vec<_> = planned.iter().filter(|(path, node)| plain.get(*path) != Some(node)).collect();
+        let missing: Vec<_> = plain.keys().filter(|path| !planned.contains_key(*path)).collect();
+        assert!(other.is_empty() && missing.is_empty(), "{what}: other {other:#?}, missing {missing:#?}");
+        assert_eq!(config(&self.planned), config(&self.plain), "{what}");
+        assert_eq!(layers(&self.planned), layers(&self.plain), "{what}");
+    }
+}
+
+/// `wiped`: before each run the daemon forgets everything, so that nothing but the store can give a result.
+fn compare(name: &'static str, cases: impl Iterator<Item = &'static Case>, edits: &[&str], wiped: bool) {
+    let engine = Engine::lock(name);
+    engine.wipe();
+    let open = part("HAKOBI_TEST_REGISTRY_OPEN");
+    let base = format!("{open}/base/busybox:latest");
+    let known = |case: &&Case| !(case.0.starts_with('~') && name == D20);
+    let failed: Vec<&str> = cases
+        .filter(known)
+        .filter(|case| {
+            let [planned, plain] = ["planned", "plain"].map(|what| format!("{open}/{}:1", unique(what)));
+            let bench = Bench { engine: &engine, machine: Machine::with(&engine.host()), planned, plain };
+            // Each case is tried, so that one run tells all.
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| bench.series(case, &base, edits, wiped))).is_err()
+        })
+        .map(|case| case.0)
+        .collect();
+    assert!(failed.is_empty(), "{name}: {failed:?}");
+}
+
+#[test]
+fn a_part_on_docker_20() {
+    compare(D20, CORPUS.iter().step_by(9), &["content", "label"], false);
+}
+
+#[test]
+fn a_part_on_docker_28() {
+    compare(D28, CORPUS.iter().skip(1).step_by(7), &["same size and time", "cmd", "run"], false);
+}
+
+#[test]
+fn a_part_on_the_containerd_store() {
+    compare(C28, CORPUS.iter().skip(2).step_by(6), &["nothing", "content"], true);
+}
+
+#[test]
+#[ignore = "long"]
+fn long_the_whole_corpus_on_docker_20() {
+    compare(D20, CORPUS.iter(), &["content", "same size and time", "label", "run"], false);
+}
+
+#[test]
+#[ignore = "long"]
+fn long_the_whole_corpus_on_docker_28() {
+    compare(D28, CORPUS.iter(), &[], false);
+}
+
+#[test]
+#[ignore = "long"]
+fn long_the_whole_corpus_on_the_containerd_store() {
+    compare(C28, CORPUS.iter(), &[], false);
+}
