@@ -1,5 +1,6 @@
 //! Wiring only: settings, runtime, display, signals, exit code.
 
+use std::collections::HashMap;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -69,7 +70,7 @@ async fn run(settings: Settings) -> u8 {
                 && let Some(path) = &build.report_file
             {
                 let mut report = RunReport { version: env!("CARGO_PKG_VERSION").to_owned(), ..RunReport::default() };
-                report.steps = steps.reports(None);
+                report.steps = steps.reports(None, &HashMap::new());
                 report.tier = steps.tier();
                 let _ = report.write(path);
             }
@@ -117,7 +118,7 @@ impl Done {
             let places = self.built.places.into_iter();
             let locations = places
                 .map(|(digest, place)| (digest, Location { file: place.file, line: u32::try_from(place.line).unwrap_or(0) }));
-            report.steps = steps.reports(Some(&locations.collect()));
+            report.steps = steps.reports(Some(&locations.collect()), &self.built.notes);
             let tier = self.built.tier.unwrap_or_else(|| steps.tier());
             for image in &mut report.images {
                 image.tier = tier;

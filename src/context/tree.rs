@@ -125,6 +125,24 @@ impl Tree {
         Ok(hasher.digest())
     }
 
+    /// The paths that these select, without a leading `/`, each with the digest of its header and bytes: for an explanation.
+    #[must_use]
+    pub fn selected_paths(&self, selectors: &[Selector]) -> BTreeMap<String, Digest> {
+        let mut out = BTreeMap::new();
+        for selector in selectors {
+            let path = glob::clean(&format!("/{}", selector.path));
+            if !selector.is_plain() {
+                let included = self.included(&path, selector).map(|(_, included)| included).unwrap_or_default();
+                out.extend(included.iter().map(|entry| (entry.path[1..].to_owned(), header(entry.node))));
+            } else if let Ok(Some((top, _))) = self.resolve(&path, selector.follow) {
+                let below = self.nodes.range(top.to_vec()..).take_while(|(key, _)| is_at_or_below(key, top));
+                let named = below.filter(|(key, _)| !key.is_empty());
+                out.extend(named.map(|(key, node)| (path_of(key)[1..].to_owned(), header(node))));
+            }
+        }
+        out
+    }
+
     fn selected(&self, selector: &Selector) -> Result<Digest, NotSelected> {
         let path = glob::clean(&format!("/{}", selector.path));
         if selector.is_plain() {

@@ -67,6 +67,12 @@ impl Shelf {
         }))
     }
 
+    /// The image.
+    #[must_use]
+    pub fn image(&self) -> &str {
+        &self.0.image
+    }
+
     /// The scope.
     #[must_use]
     pub fn scope(&self) -> &str {

@@ -78,30 +78,64 @@ impl Graph {
 }
 
 /// A state's own chain of layers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Chain {
-    /// The states after each of its steps, from the first to the last. Each adds one layer.
-    pub states: Vec<Input>,
+    /// The states on it, from the first to the last.
+    pub links: Vec<Link>,
     /// What the first lies on; nothing where that is nothing.
     pub base: Option<Input>,
 }
 
+/// A state on a chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// The state.
+    pub state: Input,
+    /// The step that made its last layer: another than the state's own where that is merged (`COPY --link`).
+    pub made_by: Digest,
+    /// The layers above the base that it has.
+    pub layers: usize,
+}
+
+impl Chain {
+    /// The layers above the base.
+    #[must_use]
+    pub fn layers(&self) -> usize {
+        self.links.last().map_or(0, |link| link.layers)
+    }
+}
+
 impl Graph {
-    /// The chain that a state is the end of.
+    /// The chain that a state is the end of: each command and each file operation adds a layer, and a merge those of what is merged
+    /// into the first.
     #[must_use]
     pub fn chain_of(&self, state: &Input) -> Chain {
-        let (mut states, mut next) = (Vec::new(), Some(state.clone()));
-        while let Some(state) = next.take() {
-            let op = self.op(&state.step).filter(|op| matches!(op.op.op, Some(pb::op::Op::Exec(_) | pb::op::Op::File(_))));
-            let Some(op) = op else {
-                next = Some(state);
-                break;
-            };
-            next = base_input(op).and_then(|index| op.inputs.get(index).cloned());
-            states.push(state);
+        let Some(op) = self.op(&state.step) else { return Chain { links: Vec::new(), base: Some(state.clone()) } };
+        match &op.op.op {
+            Some(pb::op::Op::Exec(_) | pb::op::Op::File(_)) => {
+                let mut chain = base_input(op).and_then(|index| op.inputs.get(index)).map(|base| self.chain_of(base));
+                let chain = chain.get_or_insert_default();
+                let layers = chain.layers() + 1;
+                chain.links.push(Link { state: state.clone(), made_by: op.digest.clone(), layers });
+                std::mem::take(chain)
+            }
+            Some(pb::op::Op::Merge(_)) => {
+                let mut parts = op.inputs.iter().map(|input| self.chain_of(input));
+                let mut chain = parts.next().unwrap_or_default();
+                let (mut layers, mut made_by) = (chain.layers(), op.digest.clone());
+                for part in parts {
+                    // What is merged and lies on a base of its own would bring that base's layers too.
+                    if part.base.is_some() {
+                        return Chain { links: Vec::new(), base: Some(state.clone()) };
+                    }
+                    layers += part.layers();
+                    made_by = part.links.last().map_or(made_by, |link| link.made_by.clone());
+                }
+                chain.links.push(Link { state: state.clone(), made_by, layers });
+                chain
+            }
+            _ => Chain { links: Vec::new(), base: Some(state.clone()) },
         }
-        states.reverse();
-        Chain { states, base: next }
     }
 }
 

@@ -22,7 +22,7 @@ use crate::graph::{Graph, Place};
 use crate::push::preflight;
 use crate::registry::Registries;
 use crate::report::{
-    ImageReport, LayerCounts, Metadata, Outcome, RunReport, StrategyUsed, TagReport, Tier, remove_iid_file, write_iid_file,
+    ImageReport, LayerCounts, Metadata, Note, Outcome, RunReport, StrategyUsed, TagReport, Tier, remove_iid_file, write_iid_file,
 };
 use crate::save::{Executed, Exit};
 use crate::settings::{BuildSettings, CacheFrom, ContextSource, DockerfileSource, Settings};
@@ -47,6 +47,8 @@ pub struct Built {
     pub text: Option<String>,
     /// The exit code of a call that found something.
     pub exit_code: u8,
+    /// What the plan says of the steps, by their digests.
+    pub notes: std::collections::HashMap<String, Note>,
     /// What the plan made of the image; what the steps tell where there was none.
     pub tier: Option<Tier>,
 }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::aws::AwsSource;
-use crate::domain::{Digest, ImageRef, Repository};
+use crate::domain::{Digest, ImageRef, Repository, StepKey};
 use crate::endpoint::{Address, Endpoint, Served, Shelf};
 use crate::engine::buildkit::{ContentSource, ContentSources};
 use crate::error::Kind;
@@ -124,6 +124,12 @@ impl Kept {
     pub(super) fn records(&self) -> Records {
         let scopes = self.shelves.iter().map(|shelf| shelf.scope().to_owned()).collect();
         Records::new(self.blobs.clone(), scopes)
+    }
+
+    /// What the inputs of this image's last build are remembered by.
+    pub(super) fn inputs_key(&self) -> StepKey {
+        let image = self.shelves.first().map(Shelf::image).unwrap_or_default();
+        StepKey::of(format!("hakobi inputs 1\n{image}\n{}", self.tag).as_bytes())
     }
 
     /// The store's blobs.

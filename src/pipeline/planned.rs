@@ -10,15 +10,15 @@ use super::planning::{Planned, Remembered};
 use super::recording::Recording;
 use super::release::{Release, Released};
 use super::transport::Way;
-use crate::build::{Compiled, Failed, Input, failure, is_passing};
+use crate::build::{self, Compiled, Failed, failure, is_passing};
 use crate::domain::{Digest, ImageConfig, Platform, RawManifest, StepKey};
 use crate::engine::buildkit::{LocalDirs, Outputs, Session, SolveOutcome, SolveRequest, Solved, pb};
 use crate::error::{Error, Result};
-use crate::graph::{Graft, Grafted, Graph};
+use crate::graph::{Graft, Grafted, Graph, Input, Key};
 use crate::handover::Composed;
-use crate::plan::{ImageRecord, assemble, image_key};
+use crate::plan::{ImageRecord, Inputs, Verdict, assemble, explain, image_key};
 use crate::registry::Source as _;
-use crate::report::{StrategyUsed, Tier};
+use crate::report::{Note, StrategyUsed, Tier};
 use crate::save::Executed;
 use crate::settings::Strategy;
 
@@ -35,7 +35,7 @@ pub(super) struct Work<'a> {
 
 impl Run<'_> {
     /// Whether hakobi plans this build: where there is a store that can be used, and the daemon can pull from this host.
-    pub(super) fn plans(&self, input: &Input) -> bool {
+    pub(super) fn plans(&self, input: &build::Input) -> bool {
         let usable = self.store.as_ref().is_some_and(|store| store.kept.is_some());
         self.build.strategy == Strategy::Auto && usable && self.way == Way::Registry && !input.directories.is_empty()
     }
@@ -49,6 +49,7 @@ impl Run<'_> {
         let mut planned = self.plan(compiled, work.directories, &remembered).await?;
         built.report.seconds.plan = at.elapsed().as_secs_f64();
         built.places = planned.graph.places();
+        let inputs = Inputs::of(&planned.graph, &planned.keys, &planned.facts);
         if let Some(image) = self.unchanged(&planned, kept, &remembered).await? {
             match self.put(built, &planned, kept, image, &work).await {
                 Ok(Some(released)) => {
@@ -70,6 +71,9 @@ impl Run<'_> {
                 Err(error) => return Err(error),
             }
         }
+        let key = kept.inputs_key();
+        let before = remembered.read::<Inputs>(std::slice::from_ref(&key)).await?.remove(&key);
+        self.explain(built, &planned, before.as_ref(), &inputs);
         self.show_hits(&planned);
         let keep = self.keeps().map(|target| target.repository);
         let tags = if self.build.push { &*self.tags } else { &[] };
@@ -86,6 +90,11 @@ impl Run<'_> {
         built.report.bytes.context = work.session.bytes_sent();
         let graph = Graph::new(grafted.definition.clone()).ok();
         built.places.extend(graph.as_ref().map(Graph::places).unwrap_or_default());
+        for (digest, name) in &grafted.names {
+            if let Some(note) = built.notes.get(&digest.to_string()).cloned() {
+                built.notes.insert(name.to_string(), note);
+            }
+        }
         let id = solved.exporter.get("containerimage.digest").cloned().unwrap_or_default();
         let mut released = None;
         if let Some(release) = release {
@@ -97,7 +106,7 @@ impl Run<'_> {
                 let at = Instant::now();
                 let recording =
                     Recording { run: self, session: work.session, sinks: work.sinks, planned: &planned, grafted: &grafted, kept };
-                match Box::pin(recording.record(&executed, &done)).await {
+                match Box::pin(recording.record(&executed, &done, &inputs)).await {
                     Ok(saved) => {
                         built.report.layers.saved += saved.pushed;
                         built.report.bytes.saved += saved.bytes;
@@ -109,6 +118,25 @@ impl Run<'_> {
             released = Some(done);
         }
         self.end(built, kept, &planned, id, solved, released)
+    }
+
+    /// Says of each step that is not kept why, and of the first one aloud.
+    fn explain(&self, built: &mut Built, planned: &Planned, before: Option<&Inputs>, now: &Inputs) {
+        let mut reasons = explain(&planned.graph, &planned.plan, before, now);
+        let mut first = before.is_some();
+        for op in planned.graph.below(planned.graph.result()) {
+            let Some(verdict) = planned.plan.verdicts.get(&op.digest) else { continue };
+            let reason = reasons.remove(&op.digest).unwrap_or_default();
+            if !reason.is_empty() && std::mem::take(&mut first) {
+                self.events.note(format!("first changed step: {}: {reason}", op.name));
+            }
+            let key = match planned.keys.state(&Input { step: op.digest.clone(), output: 0 }) {
+                Key::Known(key) => key.to_string(),
+                _ => String::new(),
+            };
+            let note = Note { key, reason, uncacheable: matches!(verdict, Verdict::Uncacheable(_)) };
+            built.notes.insert(op.digest.to_string(), note);
+        }
     }
 
     /// The image, where its state is kept and it is only to be pushed.
@@ -255,7 +283,7 @@ impl Run<'_> {
             let hint = attributes.entry("local.sharedkeyhint".to_owned()).or_default();
             *hint = format!("{hint} {content}");
             let graft = Graft { identifier: source.identifier.clone(), attributes, name: op.name.clone() };
-            grafts.insert(crate::graph::Input { step: digest.clone(), output: 0 }, graft);
+            grafts.insert(Input { step: digest.clone(), output: 0 }, graft);
         }
         planned.graph.grafted(planned.graph.result(), &grafts).map_err(|error| broken(&error))
     }

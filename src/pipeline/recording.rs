@@ -16,7 +16,7 @@ use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::graph::{Grafted, Graph, Input, Key, Keys, Op, Stage, Taken};
 use crate::handover::{Composed, Intake};
-use crate::plan::{Allowed, ImageRecord, Layer, StepRecord, TakenRecord, Verdict, allowed, stray};
+use crate::plan::{Allowed, ImageRecord, Inputs, Layer, StepRecord, TakenRecord, Verdict, allowed, stray};
 use crate::push::RepositoryBlobs;
 use crate::registry::{Home as _, Source as _};
 use crate::save::{Executed, StageSaver, stages_to_save};
@@ -37,7 +37,7 @@ pub(super) struct Recording<'a> {
 
 impl Recording<'_> {
     /// Brings the layers of what ran into the store, and records what they are.
-    pub(super) async fn record(&self, executed: &Executed, released: &Released) -> Result<RepositoryBlobs> {
+    pub(super) async fn record(&self, executed: &Executed, released: &Released, inputs: &Inputs) -> Result<RepositoryBlobs> {
         let faulty = |error: crate::store::Error| Error::new(Kind::Cache, error.to_string());
         self.kept.begin().await.map_err(faulty)?;
         let mut saved = released.kept().await?;
@@ -66,6 +66,7 @@ impl Recording<'_> {
             let store = self.kept.records();
             store.write(taken).await.map_err(faulty)?;
             store.write(records).await.map_err(faulty)?;
+            store.write([(self.kept.inputs_key(), inputs)]).await.map_err(faulty)?;
             if let (Key::Known(key), Some(own)) = (keys.state(self.planned.graph.result()), self.kept.own()) {
                 let digest = image.manifest.digest().to_string();
                 own.put_manifest(&image.manifest, &digest).await.map_err(|error| Error::new(Kind::Cache, error.to_string()))?;
@@ -150,13 +151,18 @@ impl Recording<'_> {
             let content = content.map_err(|error| Error::push("what is copied out of a stage has no digest").because(&error))?;
             facts.taken.insert(key.clone(), content.clone());
             // Of what BuildKit had in its own cache nobody knows when it ran: it counts for this run's keys only.
-            let kept = self.planned.plan.kept.contains_key(&taken.state);
+            let kept = self.planned.plan.kept.contains_key(&taken.state) || self.is_source(&taken.state);
             let ran = executed.ended(&self.grafted.state(&taken.state).step);
             if kept || ran || stages.iter().any(|(state, _)| *state == taken.state) {
                 found.insert(key, (content, taken.state.clone()));
             }
             trees.insert((taken.state, taken.selectors), tree);
         }
+    }
+
+    /// Whether a state is an image, a file or a repository as it was found: the same each time for its key.
+    fn is_source(&self, state: &Input) -> bool {
+        self.planned.graph.op(&state.step).is_some_and(|op| op.inputs.is_empty())
     }
 
     /// Whether a step ran on what is taken, and nobody has looked at just that.
@@ -170,6 +176,7 @@ impl Recording<'_> {
             Some(record) => {
                 self.planned.taken.get(key).is_none_or(|taken| taken.chain.is_none() || taken.chain != record.chain())
             }
+            None if self.is_source(&taken.state) => !self.planned.taken.contains_key(key),
             None => true,
         }
     }
@@ -221,11 +228,11 @@ impl Recording<'_> {
                 _ => return Ok(()),
             },
         };
-        if image.diff_ids.len() != base.len() + chain.states.len() || !image.diff_ids.starts_with(&base) {
+        if image.diff_ids.len() != base.len() + chain.layers() || !image.diff_ids.starts_with(&base) {
             self.run.events.note(format!(
                 "nothing is remembered of a stage: {} layers came of {} steps on {}",
                 image.diff_ids.len(),
-                chain.states.len(),
+                chain.layers(),
                 base.len()
             ));
             return Ok(());
@@ -242,13 +249,13 @@ impl Recording<'_> {
             })
             .collect();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        for (place, state) in chain.states.iter().enumerate() {
+        for link in &chain.links {
             // What was kept is as it was recorded.
-            if self.planned.plan.verdicts.get(&state.step) == Some(&Verdict::Hit) {
+            if self.planned.plan.verdicts.get(&link.state.step) == Some(&Verdict::Hit) {
                 continue;
             }
-            let layers = &layers[..=base.len() + place];
-            if let Some((op, layer)) = self.planned.graph.op(&state.step).zip(layers.last())
+            let layers = &layers[..base.len() + link.layers];
+            if let Some((op, layer)) = self.planned.graph.op(&link.made_by).zip(layers.last())
                 && let Some(path) = self.stray(op, layer, looked, intakes).await?
             {
                 self.run.events.warning(format!(
@@ -258,7 +265,7 @@ impl Recording<'_> {
                 ));
                 return Ok(());
             }
-            if let Key::Known(key) = looked.keys.state(state) {
+            if let Key::Known(key) = looked.keys.state(&link.state) {
                 records.insert(key, StepRecord { layers: layers.to_vec(), ran: now });
             }
         }

@@ -90,7 +90,8 @@ impl Plan {
             open.extend(op.inputs.iter().cloned());
         }
         plan.unchanged = plan.kept.contains_key(graph.result());
-        let below: HashSet<Digest> = plan.kept.keys().flat_map(|state| graph.chain(state)).map(|step| step.digest).collect();
+        let links = plan.kept.keys().flat_map(|state| graph.chain_of(state).links);
+        let below: HashSet<Digest> = links.flat_map(|link| [link.state.step, link.made_by]).collect();
         for op in graph.below(graph.result()).into_iter().filter(|op| makes_layers(op)) {
             let verdict = if below.contains(&op.digest) { Verdict::Hit } else { Verdict::Skipped };
             plan.verdicts.entry(op.digest.clone()).or_insert(verdict);

@@ -5,6 +5,7 @@
 //! an image together from a state and the frontend's configuration.
 
 mod decide;
+mod explain;
 mod facts;
 mod image;
 mod proof;
@@ -12,6 +13,7 @@ mod record;
 mod records;
 
 pub use decide::{Plan, Verdict};
+pub use explain::{Inputs, StepInputs, explain};
 pub use facts::{KnownFacts, selection};
 pub use image::{Assembled, assemble};
 pub use proof::{Allowed, allowed, stray};

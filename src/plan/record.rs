@@ -75,7 +75,6 @@ pub fn image_key(state: &StepKey, config: &[u8], options: &[String]) -> StepKey 
 #[derive(Serialize, Deserialize)]
 struct Versioned<T> {
     version: u32,
-    #[serde(flatten)]
     record: T,
 }
 

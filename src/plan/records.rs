@@ -15,7 +15,7 @@ use crate::store::{Blobs, Error, Fault, Name, Result, read_small};
 use crate::transfer::BytesSource;
 
 /// Largest record read, in bytes, as it is kept and as it is meant.
-const LIMIT: u64 = 4 << 20;
+const LIMIT: u64 = 64 << 20;
 
 /// Records asked for at once.
 const AT_ONCE: usize = 32;

@@ -31,7 +31,7 @@ pub use run::{
     ByteCounts, CacheMode, CacheReport, EngineReport, ImageReport, LayerCounts, Outcome, RunReport, Seconds, StepReport,
     StepStatus, Store, StrategyUsed, TagReport, Tier, Transport,
 };
-pub use steps::{Location, StepResult, Steps};
+pub use steps::{Location, Note, StepResult, Steps};
 pub use summary::{print_summary, summary};
 pub use task::{Handle, spawn, spawn_on};
 pub use terminal::{Terminal, to_stderr, to_stdout};

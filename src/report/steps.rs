@@ -15,6 +15,17 @@ pub struct Location {
     pub line: u32,
 }
 
+/// What the plan says of a step.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Note {
+    /// Its key; empty where it has none.
+    pub key: String,
+    /// Why it is no hit; empty where it is one.
+    pub reason: String,
+    /// Whether it can be none.
+    pub uncacheable: bool,
+}
+
 /// A step of the Dockerfile as it went.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepResult {
@@ -139,9 +150,9 @@ impl Steps {
     }
 
     /// The same as the run report lists them. `locations` are by vertex, from the graph's source map; without one the
-    /// line is 0. Reasons and keys are the plan's and stay empty.
+    /// line is 0. Reasons and keys are the plan's, by vertex too.
     #[must_use]
-    pub fn reports(&self, locations: Option<&HashMap<String, Location>>) -> Vec<StepReport> {
+    pub fn reports(&self, locations: Option<&HashMap<String, Location>>, notes: &HashMap<String, Note>) -> Vec<StepReport> {
         let line = |step: &StepResult| {
             let location = step.digests.iter().find_map(|digest| locations?.get(digest));
             location.map_or(0, |location| location.line)
@@ -149,13 +160,18 @@ impl Steps {
         let results = self.results();
         results
             .into_iter()
-            .map(|step| StepReport {
-                line: line(&step),
-                stage: step.stage,
-                instruction: step.instruction,
-                status: step.status,
-                reason: String::new(),
-                key: String::new(),
+            .map(|step| {
+                let note = step.digests.iter().find_map(|digest| notes.get(digest)).cloned().unwrap_or_default();
+                let uncacheable = note.uncacheable && step.status == StepStatus::Miss;
+                StepReport {
+                    line: line(&step),
+                    stage: step.stage,
+                    instruction: step.instruction,
+                    status: if uncacheable { StepStatus::Uncacheable } else { step.status },
+                    // What BuildKit found in its own cache needs no reason.
+                    reason: if step.status == StepStatus::Miss { note.reason } else { String::new() },
+                    key: note.key,
+                }
             })
             .collect()
     }
@@ -249,7 +265,7 @@ mod tests {
         assert_eq!(steps.context_bytes(), 700);
         assert_eq!(steps.tier(), Tier::Partial);
         let map = HashMap::from([("c".to_owned(), Location { file: "Dockerfile".into(), line: 7 })]);
-        let lines: Vec<u32> = steps.reports(Some(&map)).iter().map(|step| step.line).collect();
+        let lines: Vec<u32> = steps.reports(Some(&map), &HashMap::new()).iter().map(|step| step.line).collect();
         assert_eq!(lines, [0, 7, 0]);
     }
 

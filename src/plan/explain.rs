@@ -1,0 +1,257 @@
+//! Why a step is not kept, in the user's words: what it depended on in the last build beside what it depends on now.
+//!
+//! An explanation may be incomplete; a key may not. Where nothing is known of the last build, it says so.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bollard_buildkit_proto::pb;
+use serde::{Deserialize, Serialize};
+
+use super::decide::{Plan, Verdict};
+use super::facts::KnownFacts;
+use crate::domain::Digest;
+use crate::graph::{Graph, Key, Keys, Op, Use, stage_of, uses};
+
+/// Most changed files that are named.
+const NAMED: usize = 3;
+
+/// What the steps of a build depended on.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Inputs {
+    /// In the order of the graph.
+    pub steps: Vec<StepInputs>,
+}
+
+/// What one step depended on.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct StepInputs {
+    /// Its stage; empty where there is but one.
+    pub stage: String,
+    /// As the Dockerfile has it.
+    pub instruction: String,
+    /// Its key, where it had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Variables that it saw.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// What else of the operation counts, as one.
+    pub operation: String,
+    /// Files of the context that it took, with what they were.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<String, String>,
+    /// Base images that it was made on or took from, with their digests.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub images: BTreeMap<String, String>,
+    /// The steps that it was made on or took from, by their places.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub on: Vec<usize>,
+}
+
+impl Inputs {
+    /// What the steps of this graph depend on.
+    #[must_use]
+    pub fn of(graph: &Graph, keys: &Keys, facts: &KnownFacts) -> Self {
+        let mut places: HashMap<&Digest, usize> = HashMap::new();
+        let mut steps = Vec::new();
+        for op in graph.below(graph.result()) {
+            if let Some(step) = step(graph, op, keys, facts, &places) {
+                places.insert(&op.digest, steps.len());
+                steps.push(step);
+            }
+        }
+        Self { steps }
+    }
+}
+
+/// The steps of a graph that `Inputs` has, in its order.
+fn explained(graph: &Graph) -> Vec<&Op> {
+    graph.below(graph.result()).into_iter().filter(|op| has_inputs(op)).collect()
+}
+
+fn has_inputs(op: &Op) -> bool {
+    matches!(op.op.op, Some(pb::op::Op::Exec(_) | pb::op::Op::File(_)))
+}
+
+fn step(graph: &Graph, op: &Op, keys: &Keys, facts: &KnownFacts, places: &HashMap<&Digest, usize>) -> Option<StepInputs> {
+    if !has_inputs(op) {
+        return None;
+    }
+    let mut out = StepInputs {
+        stage: stage_of(&op.name).map(|stage| stage.0).unwrap_or_default(),
+        instruction: op.name.split_once("] ").map_or(&*op.name, |(_, instruction)| instruction).to_owned(),
+        key: match keys.state(&crate::graph::Input { step: op.digest.clone(), output: 0 }) {
+            Key::Known(key) => Some(key.hex()),
+            _ => None,
+        },
+        ..StepInputs::default()
+    };
+    // The variables apart from the rest: they can be named.
+    let mut rest = op.op.clone();
+    rest.inputs.clear();
+    if let Some(pb::op::Op::Exec(exec)) = &mut rest.op
+        && let Some(meta) = &mut exec.meta
+    {
+        let variables = std::mem::take(&mut meta.env);
+        out.env = variables.iter().filter_map(|variable| variable.split_once('=')).map(own).collect();
+        meta.proxy_env = None;
+    }
+    out.operation = Digest::of(&prost::Message::encode_to_vec(&rest)).hex()[..16].to_owned();
+    for (input, used) in op.inputs.iter().zip(uses(op)) {
+        let Some(source) = graph.op(&input.step) else { continue };
+        if let Some(place) = places.get(&input.step) {
+            out.on.push(*place);
+        }
+        if let Some(pb::op::Op::Source(found)) = &source.op.op
+            && let Some(name) = found.identifier.strip_prefix("docker-image://")
+        {
+            let (name, _) = name.split_once('@').unwrap_or((name, ""));
+            let digest = found.identifier.rsplit_once('@').map(|(_, digest)| digest.to_owned()).unwrap_or_default();
+            out.images.insert(name.to_owned(), digest);
+        }
+        if let (Use::Content(selectors), Some(Ok(tree))) = (used, facts.locals.get(&input.step)) {
+            for (path, digest) in tree.selected_paths(&selectors) {
+                out.files.insert(path, digest.hex()[..16].to_owned());
+            }
+        }
+    }
+    Some(out)
+}
+
+fn own((name, value): (&str, &str)) -> (String, String) {
+    (name.to_owned(), value.to_owned())
+}
+
+/// The reason of each step that is not kept.
+#[must_use]
+pub fn explain(graph: &Graph, plan: &Plan, before: Option<&Inputs>, now: &Inputs) -> HashMap<Digest, String> {
+    let mut reasons: HashMap<Digest, String> = HashMap::new();
+    for (place, op) in explained(graph).into_iter().enumerate() {
+        let Some(step) = now.steps.get(place) else { break };
+        let reason = match plan.verdicts.get(&op.digest) {
+            Some(Verdict::Uncacheable(why)) => why.clone(),
+            Some(Verdict::Miss) if op.ignores_cache => "it is to run in any case (--no-cache)".to_owned(),
+            Some(Verdict::Miss) => missed(step, before, now),
+            _ => continue,
+        };
+        reasons.insert(op.digest.clone(), reason);
+    }
+    reasons
+}
+
+fn missed(step: &StepInputs, before: Option<&Inputs>, now: &Inputs) -> String {
+    let Some(before) = before else { return "no record of an earlier build".to_owned() };
+    let same = |other: &&StepInputs| other.stage == step.stage && other.instruction == step.instruction;
+    let Some(last) = before.steps.iter().find(same) else {
+        return "a new or changed line".to_owned();
+    };
+    let mut changed = files(&last.files, &step.files);
+    changed.extend(variables(&last.env, &step.env));
+    for (image, digest) in &step.images {
+        match last.images.get(image) {
+            Some(other) if other == digest => {}
+            Some(_) => changed.push(format!("new base {image}@{}", digest.get(..19).unwrap_or(digest))),
+            None => changed.push(format!("another base: {image}")),
+        }
+    }
+    if changed.is_empty() && last.operation != step.operation {
+        changed.push("its options changed".to_owned());
+    }
+    if !changed.is_empty() {
+        return changed.join(", ");
+    }
+    let behind = step.on.iter().rev().filter_map(|place| now.steps.get(*place)).find(|on| {
+        let last = before.steps.iter().find(|other| other.stage == on.stage && other.instruction == on.instruction);
+        last.is_none_or(|last| last.key != on.key || on.key.is_none())
+    });
+    match (behind, last.key == step.key && step.key.is_some()) {
+        (Some(on), _) => format!("it builds on `{}`, which changed", shortened(&on.instruction)),
+        (None, true) => "its result is not kept any more".to_owned(),
+        (None, false) => "what it is built on changed".to_owned(),
+    }
+}
+
+fn files(last: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> Vec<String> {
+    let changed = now.iter().filter_map(|(path, content)| match last.get(path) {
+        Some(other) if other == content => None,
+        Some(_) => Some(format!("{path} changed")),
+        None => Some(format!("{path} is new")),
+    });
+    let gone = last.keys().filter(|path| !now.contains_key(*path)).map(|path| format!("{path} is gone"));
+    let all: Vec<String> = changed.chain(gone).collect();
+    let more = all.len().saturating_sub(NAMED);
+    let mut out: Vec<String> = all.into_iter().take(NAMED).collect();
+    if more > 0 {
+        out.push(format!("and {more} more files"));
+    }
+    out
+}
+
+fn variables(last: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> Vec<String> {
+    let changed = now.iter().filter_map(|(name, value)| match last.get(name) {
+        Some(other) if other == value => None,
+        Some(other) => Some(format!("{name} was {}, now {}", shortened(other), shortened(value))),
+        None => Some(format!("{name} is set to {}", shortened(value))),
+    });
+    let gone = last.keys().filter(|name| !now.contains_key(*name)).map(|name| format!("{name} is not set any more"));
+    changed.chain(gone).collect()
+}
+
+/// A text that fits in a line.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(60) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(instruction: &str, change: impl FnOnce(&mut StepInputs)) -> StepInputs {
+        let mut step = StepInputs { instruction: instruction.to_owned(), key: Some("k".to_owned()), ..StepInputs::default() };
+        change(&mut step);
+        step
+    }
+
+    fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn reasons_name_what_changed() {
+        let before = Inputs {
+            steps: vec![
+                step("COPY . /app", |step| step.files = map(&[("a", "1"), ("b", "1"), ("c", "1")])),
+                step("RUN make", |step| step.env = map(&[("V", "1.2"), ("W", "x")])),
+                step("RUN base", |step| step.images = map(&[("python:3", "sha256:0123456789abcdef0")])),
+            ],
+        };
+        let now = |step: StepInputs| {
+            let all = Inputs { steps: vec![step.clone()] };
+            missed(&step, Some(&before), &all)
+        };
+        let files = |pairs: &[(&str, &str)]| now(step("COPY . /app", |step| step.files = map(pairs)));
+        assert_eq!(files(&[("a", "1"), ("b", "2"), ("d", "1")]), "b changed, d is new, c is gone");
+        assert_eq!(files(&[("e", "1"), ("f", "2"), ("g", "1")]), "e is new, f is new, g is new, and 3 more files");
+        assert_eq!(now(step("RUN make", |step| step.env = map(&[("V", "1.3")]))), "V was 1.2, now 1.3, W is not set any more");
+        let moved = now(step("RUN base", |step| step.images = map(&[("python:3", "sha256:fedcba9876543210")])));
+        assert_eq!(moved, "new base python:3@sha256:fedcba987654");
+        assert_eq!(now(step("RUN other", |_| ())), "a new or changed line");
+        assert_eq!(now(step("RUN make", |step| step.env = map(&[("V", "1.2"), ("W", "x")]))), "its result is not kept any more");
+        assert_eq!(missed(&before.steps[0], None, &before), "no record of an earlier build");
+    }
+
+    #[test]
+    fn what_lies_behind_a_change_says_behind_which() {
+        let chain = |key: &str| Inputs {
+            steps: vec![
+                step("COPY a /", |step| step.key = Some(key.to_owned())),
+                step("RUN make", |step| (step.key, step.on) = (Some(format!("{key}2")), vec![0])),
+            ],
+        };
+        let now = chain("new");
+        assert_eq!(missed(&now.steps[1], Some(&chain("old")), &now), "it builds on `COPY a /`, which changed");
+    }
+}
