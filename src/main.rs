@@ -147,6 +147,12 @@ async fn command(settings: &Settings, events: &Events) -> Result<Done> {
             let built = Box::pin(pipeline::build(settings, build, events, tokio::io::stdin())).await?;
             Ok(Done { built, text: None })
         }
+        Command::Plan { build, json } => {
+            let plan = pipeline::plan(settings, build, *json, events, tokio::io::stdin());
+            let pipeline::Answer { text, exit_code } = Box::pin(plan).await?;
+            let built = pipeline::Built { exit_code, ..pipeline::Built::default() };
+            Ok(Done { built, text: Some(text) })
+        }
         Command::Push { images, settings: push, .. } => {
             let report = Box::pin(pipeline::push(settings, images, push, events)).await?;
             Ok(Done::of(report))

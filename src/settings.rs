@@ -460,6 +460,13 @@ pub enum Command {
     },
     /// `build`.
     Build(Box<BuildSettings>),
+    /// `plan`: what a build would do.
+    Plan {
+        /// The build.
+        build: Box<BuildSettings>,
+        /// As JSON.
+        json: bool,
+    },
     /// `push IMAGE…`: images of the daemon.
     Push {
         /// What is pushed.

@@ -76,8 +76,19 @@ fn what_changed_is_what_moves(name: &'static str) {
     assert_eq!((&labelled["layers"]["restored"], &labelled["layers"]["pushed"]), (&Value::from(0), &Value::from(0)));
     assert!(crane(&["config", &image]).contains(r#""a":"b""#));
 
-    // A source file: the build stage's state below it comes, and the runtime stage's.
+    // A source file: the build stage's state below it comes, and the runtime stage's. The plan alone says so and does nothing.
     machine.write("src.txt", "two\n");
+    let before = objects(&machine, "").len();
+    let arguments = ["plan", "--network", "host", "--cache", "../cache", "-t", &image];
+    let told = machine.hakobi(&[&arguments[..], &["--format", "json", "."]].concat()).exits(0);
+    let told: Value = serde_json::from_str(&told.stdout).unwrap();
+    assert_eq!(told["tier"], "partial", "{told:#}");
+    assert_eq!(steps(&told, "miss"), ["COPY src.txt .", "RUN cat src.txt /toolchain > /out", "COPY --from=build /out /out"]);
+    let told = machine.hakobi(&[&arguments[..], &["."]].concat()).exits(0);
+    assert!(told.stdout.contains("COPY src.txt .\n            src.txt changed\n"), "{}", told.stdout);
+    assert!(told.stdout.ends_with("3 of 6 steps run\n"), "{}", told.stdout);
+    assert_eq!(objects(&machine, "").len(), before);
+    machine.hakobi(&["plan", "--cache-mode", "off", "."]).exits(2);
     let changed = run(&engine, &machine, &push);
     assert_eq!(changed["tier"], "partial", "{changed:#}");
     let behind = ["COPY src.txt .", "RUN cat src.txt /toolchain > /out", "COPY --from=build /out /out"];

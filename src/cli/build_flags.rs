@@ -35,6 +35,16 @@ pub fn build() -> Command {
         .args(accepted().into_iter().map(|arg| arg.hide(true)))
 }
 
+/// `plan`: the flags of `build`.
+pub fn plan() -> Command {
+    build()
+        .name("plan")
+        .about("Say which steps of a build would run, and why; nothing is run")
+        .override_usage("hakobi plan [OPTIONS] CONTEXT")
+        .after_help("Takes the options of `hakobi build`, and tells what that would do with the cache as it is.")
+        .arg(choice("format", "KIND", &["text", "json"], "Of what is printed [default: text]").help_heading("Display"))
+}
+
 fn source() -> Vec<Arg> {
     vec![
         text("file", "FILE", "The Dockerfile: a path, `-` for standard input, or a URL [default: CONTEXT/Dockerfile]").short('f'),

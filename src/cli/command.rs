@@ -32,6 +32,7 @@ pub fn hakobi() -> Command {
                 .global(true),
         )
         .subcommand(build_flags::build())
+        .subcommand(build_flags::plan())
         .subcommand(push())
         .subcommand(carry::save_command())
         .subcommand(carry::restore_command())

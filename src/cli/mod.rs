@@ -35,7 +35,7 @@ use self::docker_config::DockerConfig;
 pub use self::environment::Environment;
 use self::given::Given;
 use crate::error::{Error, Result};
-use crate::settings::{Command, DaemonEndpoint, ProgressMode, RegistrySettings, Settings, Transport};
+use crate::settings::{Command, DaemonEndpoint, ProgressMode, RegistrySettings, Settings, Strategy, Transport};
 
 /// Why there are no settings to run with.
 #[derive(Debug)]
@@ -109,6 +109,12 @@ fn resolve(name: &str, matches: &ArgMatches, environment: &Environment) -> Resul
         "build" => {
             let around = build::Around { environment, config: &config, daemon: &daemon };
             Command::Build(Box::new(build::settings(given, &around, &mut warnings)?))
+        }
+        "plan" => {
+            let around = build::Around { environment, config: &config, daemon: &daemon };
+            let mut build = build::settings(given, &around, &mut warnings)?;
+            build.strategy = Strategy::Auto;
+            Command::Plan { build: Box::new(build), json: given.text("format").as_deref() == Some("json") }
         }
         "push" => others::push(given, environment)?,
         "save" => carry::save(given, environment)?,

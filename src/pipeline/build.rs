@@ -139,17 +139,7 @@ impl Run<'_> {
         self.resolve_host_gateway(&mut options).await?;
         let colder = frontend_options(build, &input, &cache.imports);
         let sinks = Outputs::default();
-        let parts = SessionParts {
-            shared_key: input.shared_key.clone(),
-            directories: input.directories.clone(),
-            credentials: Some(Arc::new(SessionCredentials(self.registries.clone()))),
-            secrets: build.secrets.clone(),
-            ssh: SshAgents::open(&build.ssh).await?,
-            uploads: std::mem::take(&mut input.uploads),
-            outputs: sinks.clone(),
-            contents: self.contents(),
-        };
-        let session = Session::start(&self.buildkit, parts, self.events).await?;
+        let session = self.session(&mut input, &sinks).await?;
         if build.call != "build" {
             let answer = call::call(&self.buildkit, &session, build, options, self.events).await?;
             built.text = Some(answer.text);
@@ -211,6 +201,21 @@ impl Run<'_> {
             Some(released) => released.failure(),
             None => Ok(()),
         }
+    }
+
+    /// A session that serves what the build is made of.
+    pub(super) async fn session(&self, input: &mut Input, sinks: &Outputs) -> Result<Session> {
+        let parts = SessionParts {
+            shared_key: input.shared_key.clone(),
+            directories: input.directories.clone(),
+            credentials: Some(Arc::new(SessionCredentials(self.registries.clone()))),
+            secrets: self.build.secrets.clone(),
+            ssh: SshAgents::open(&self.build.ssh).await?,
+            uploads: std::mem::take(&mut input.uploads),
+            outputs: sinks.clone(),
+            contents: self.contents(),
+        };
+        Session::start(&self.buildkit, parts, self.events).await
     }
 
     /// Whether the image carries its cache with it: the pulled-latest way.
@@ -367,7 +372,7 @@ impl Run<'_> {
     }
 
     /// `host-gateway` stands for an address that only the daemon knows (buildx `toBuildkitExtraHosts`).
-    async fn resolve_host_gateway(&self, options: &mut std::collections::HashMap<String, String>) -> Result<()> {
+    pub(super) async fn resolve_host_gateway(&self, options: &mut std::collections::HashMap<String, String>) -> Result<()> {
         const WORD: &str = "host-gateway";
         let Some(hosts) = options.get_mut("add-hosts").filter(|hosts| hosts.contains(WORD)) else { return Ok(()) };
         let labels = self.buildkit.worker_labels().await?;

@@ -6,6 +6,7 @@ mod call;
 mod images;
 mod kept;
 mod outputs;
+mod plan;
 mod planned;
 mod planning;
 mod promote;
@@ -19,6 +20,7 @@ mod upkeep;
 
 pub use build::{Built, build};
 pub use images::{restore, save};
+pub use plan::plan;
 pub use promote::promote;
 pub use push::push;
 pub use tarballs::{export, import};

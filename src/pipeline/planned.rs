@@ -37,7 +37,8 @@ impl Run<'_> {
     /// Whether hakobi plans this build: where there is a store that can be used, and the daemon can pull from this host.
     pub(super) fn plans(&self, input: &build::Input) -> bool {
         let usable = self.store.as_ref().is_some_and(|store| store.kept.is_some());
-        self.build.strategy == Strategy::Auto && usable && self.way == Way::Registry && !input.directories.is_empty()
+        let asked = self.build.strategy == Strategy::Auto;
+        asked && usable && self.way == Way::Registry && !input.directories.is_empty()
     }
 
     /// Builds by plan.

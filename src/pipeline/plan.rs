@@ -1,0 +1,110 @@
+//! `hakobi plan`: what a build would do, and why. Nothing runs, and nothing is written.
+
+use serde::Serialize;
+use tokio::io::AsyncRead;
+
+use super::build::Run;
+use super::cache::Store;
+use super::planning::Remembered;
+use super::transport::Way;
+use super::upkeep::Answer;
+use crate::build::{Input, frontend_options};
+use crate::engine::buildkit::{BuildKit, Outputs};
+use crate::engine::{Dialer, Docker};
+use crate::error::{Error, Result};
+use crate::event::Events;
+use crate::graph::{self, Key};
+use crate::plan::{Inputs, Verdict, explain};
+use crate::registry::Registries;
+use crate::report::{StepReport, StepStatus, Tier};
+use crate::settings::{BuildSettings, Settings};
+
+/// What is told.
+#[derive(Serialize)]
+struct Told {
+    tier: Tier,
+    steps: Vec<StepReport>,
+}
+
+/// Says what a build would do.
+///
+/// # Errors
+/// If the Dockerfile cannot be compiled, or there is no cache to hold it against.
+pub async fn plan(
+    settings: &Settings,
+    build: &BuildSettings,
+    json: bool,
+    events: &Events,
+    stdin: impl AsyncRead + Send + Unpin + 'static,
+) -> Result<Answer> {
+    let Some(cache) = &build.store else {
+        return Err(Error::usage("a plan is made against a cache").hint("--cache s3://BUCKET/PREFIX or --cache DIR"));
+    };
+    let registries = Registries::new(&settings.registries, events.clone());
+    let docker = Docker::connect(Dialer::new(&settings.daemon)?).await?;
+    let info = docker.info().await?;
+    let buildkit = BuildKit::connect(docker.dialer(), info.api).await?;
+    let store = Some(Store::open(cache, build, &registries, events).await?);
+    let (way, tags) = (Way::Registry, build.tags.clone());
+    let run = Run { settings, build, events, registries, docker, buildkit, info, way, tags, store };
+    let mut input = Input::open(build, stdin).await?;
+    let mut options = frontend_options(build, &input, &[]);
+    run.resolve_host_gateway(&mut options).await?;
+    if !run.plans(&input) {
+        return Err(Error::usage("there is nothing to plan with: the cache cannot be used, or the context is no directory"));
+    }
+    let session = run.session(&mut input, &Outputs::default()).await?;
+    let several = || Error::usage("a plan is made for one platform").hint("--platform names one");
+    let compiled = run.compile(&session, &options).await?.ok_or_else(several)?;
+    let Some((kept, faults)) = run.kept() else { return Err(several()) };
+    let remembered = Remembered::of(kept, faults);
+    let planned = run.plan(compiled, &input.directories, &remembered).await?;
+    let inputs = Inputs::of(&planned.graph, &planned.keys, &planned.facts);
+    let key = kept.inputs_key();
+    let before = remembered.read::<Inputs>(std::slice::from_ref(&key)).await?.remove(&key);
+    let reasons = explain(&planned.graph, &planned.plan, before.as_ref(), &inputs);
+    let places = planned.graph.places();
+    let mut steps = Vec::new();
+    let mut lines = Vec::new();
+    for op in planned.graph.below(planned.graph.result()) {
+        let Some(verdict) = planned.plan.verdicts.get(&op.digest) else { continue };
+        let (status, word) = match verdict {
+            Verdict::Hit => (StepStatus::Hit, "kept"),
+            Verdict::Miss => (StepStatus::Miss, "runs"),
+            Verdict::Skipped => (StepStatus::Skipped, "not needed"),
+            Verdict::Uncacheable(_) => (StepStatus::Uncacheable, "runs"),
+        };
+        let reason = reasons.get(&op.digest).cloned().unwrap_or_default();
+        let line = places.get(&op.digest.to_string()).and_then(|place| u32::try_from(place.line).ok()).unwrap_or(0);
+        let behind = if reason.is_empty() { String::new() } else { format!("\n            {reason}") };
+        lines.push(format!("{word:<10}  {}{behind}\n", op.name));
+        steps.push(StepReport {
+            stage: graph::stage_of(&op.name).map(|stage| stage.0).unwrap_or_default(),
+            line,
+            instruction: op.name.split_once("] ").map_or(&*op.name, |(_, instruction)| instruction).to_owned(),
+            status,
+            reason,
+            key: match planned.keys.state(&graph::Input { step: op.digest.clone(), output: 0 }) {
+                Key::Known(key) => key.to_string(),
+                _ => String::new(),
+            },
+        });
+    }
+    let kept = steps.iter().any(|step| step.status == StepStatus::Hit);
+    let tier = match (planned.plan.unchanged, kept) {
+        (true, _) => Tier::Unchanged,
+        (false, true) => Tier::Partial,
+        (false, false) => Tier::Cold,
+    };
+    let text = if json {
+        serde_json::to_string_pretty(&Told { tier, steps }).unwrap_or_default() + "\n"
+    } else {
+        let runs = steps.iter().filter(|step| matches!(step.status, StepStatus::Miss | StepStatus::Uncacheable)).count();
+        lines.push(match tier {
+            Tier::Unchanged => "nothing changed: no step runs\n".to_owned(),
+            _ => format!("{runs} of {} steps run\n", steps.len()),
+        });
+        lines.concat()
+    };
+    Ok(Answer { text, exit_code: 0 })
+}
