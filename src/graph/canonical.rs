@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 
 use bollard_buildkit_proto::pb;
+use prost::Message;
 
 use super::decode::Op;
 use super::wire::{Change, Field, Malformed, rewritten};
-use crate::domain::Selector;
+use crate::domain::{Digest, Selector};
 
 /// How an input counts. Selections stand in the order of the arguments: of two files of one name the last one stays.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +103,22 @@ fn base_name(path: &[u8]) -> &[u8] {
 
 fn is_input(op: &Op, index: i64) -> bool {
     usize::try_from(index).is_ok_and(|index| index < op.inputs.len())
+}
+
+/// The variables that a step sees, and the digest of the rest of its operation: for an explanation, never for a key.
+#[must_use]
+pub fn apart(op: &Op) -> (BTreeMap<String, String>, Digest) {
+    let mut rest = pb::Op { inputs: Vec::new(), ..op.op.clone() };
+    let mut variables = BTreeMap::new();
+    if let Some(pb::op::Op::Exec(exec)) = &mut rest.op
+        && let Some(meta) = &mut exec.meta
+    {
+        let own = std::mem::take(&mut meta.env);
+        let pairs = own.iter().filter_map(|variable| variable.split_once('='));
+        variables = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        meta.proxy_env = None;
+    }
+    (variables, Digest::of(&rest.encode_to_vec()))
 }
 
 /// How each input of a step counts.

@@ -8,7 +8,7 @@ mod key;
 mod stages;
 mod wire;
 
-pub use canonical::{Use, uses};
+pub use canonical::{Use, apart, uses};
 pub use decode::{Graph, Input, InvalidGraph, Op, Place};
 pub use graft::{Graft, Grafted};
 pub use key::{Facts, Key, Keys, Taken};

@@ -259,7 +259,7 @@ impl Recording<'_> {
                 && let Some(path) = self.stray(op, layer, looked, intakes).await?
             {
                 self.run.events.warning(format!(
-                    "{path} has other bytes in the image than it had when `{}` was planned: it was written to meanwhile, so \
+                    "{path} in the image has other bytes than were hashed for `{}`: something may have written to it meanwhile, and \
                      nothing is remembered from there on",
                     op.name
                 ));

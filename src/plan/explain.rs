@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::decide::{Plan, Verdict};
 use super::facts::KnownFacts;
 use crate::domain::Digest;
-use crate::graph::{Graph, Key, Keys, Op, Use, stage_of, uses};
+use crate::graph::{Graph, Key, Keys, Op, Use, apart, stage_of, uses};
 
 /// Most changed files that are named.
 const NAMED: usize = 3;
@@ -87,16 +87,9 @@ fn step(graph: &Graph, op: &Op, keys: &Keys, facts: &KnownFacts, places: &HashMa
         ..StepInputs::default()
     };
     // The variables apart from the rest: they can be named.
-    let mut rest = op.op.clone();
-    rest.inputs.clear();
-    if let Some(pb::op::Op::Exec(exec)) = &mut rest.op
-        && let Some(meta) = &mut exec.meta
-    {
-        let variables = std::mem::take(&mut meta.env);
-        out.env = variables.iter().filter_map(|variable| variable.split_once('=')).map(own).collect();
-        meta.proxy_env = None;
-    }
-    out.operation = Digest::of(&prost::Message::encode_to_vec(&rest)).hex()[..16].to_owned();
+    let (env, rest) = apart(op);
+    out.env = env;
+    out.operation = rest.hex()[..16].to_owned();
     for (input, used) in op.inputs.iter().zip(uses(op)) {
         let Some(source) = graph.op(&input.step) else { continue };
         if let Some(place) = places.get(&input.step) {
@@ -116,10 +109,6 @@ fn step(graph: &Graph, op: &Op, keys: &Keys, facts: &KnownFacts, places: &HashMa
         }
     }
     Some(out)
-}
-
-fn own((name, value): (&str, &str)) -> (String, String) {
-    (name.to_owned(), value.to_owned())
 }
 
 /// The reason of each step that is not kept.

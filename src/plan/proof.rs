@@ -24,9 +24,12 @@ pub fn allowed<'a>(graph: &Graph, op: &Op, tree: impl Fn(&Input, &[Selector]) ->
     let Some(pb::op::Op::File(file)) = &op.op.op else { return Allowed::Anything };
     let mut contents = HashSet::new();
     let mut has_archive = false;
-    for (input, used) in op.inputs.iter().zip(uses(op)) {
+    let all = uses(op);
+    let by_content =
+        |index: i64| usize::try_from(index).ok().and_then(|index| all.get(index)).is_some_and(|used| *used != Use::State);
+    for (input, used) in op.inputs.iter().zip(all.clone()) {
         let Use::Content(selectors) = used else { continue };
-        // Its base, or a stage that stands still.
+        // A stage that stands still, which nobody had to look at.
         let Some(tree) = graph.op(&input.step).and_then(|_| tree(input, &selectors)) else { return Allowed::Anything };
         for (path, node) in tree.iter() {
             if let NodeKind::File(content) = &node.kind {
@@ -41,7 +44,8 @@ pub fn allowed<'a>(graph: &Graph, op: &Op, tree: impl Fn(&Input, &[Selector]) ->
             Some(pb::file_action::Action::Copy(copy)) if copy.attempt_unpack_docker_compatibility && has_archive => {
                 return Allowed::Anything;
             }
-            // Files of a state made by an earlier action of the same step.
+            // Out of what the step is built on, or of what it made itself.
+            Some(pb::file_action::Action::Copy(_)) if !by_content(action.secondary_input) => return Allowed::Anything,
             Some(pb::file_action::Action::Copy(_)) | None => {}
             Some(pb::file_action::Action::Mkdir(_) | pb::file_action::Action::Rm(_)) => {}
             #[allow(unreachable_patterns, reason = "kinds of action that are not known yet")]
