@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use super::glob;
-use super::tree::has_wildcards;
+use crate::domain::has_wildcards;
 
 /// The paths, and what they lead to within the root. Nothing means that everything is needed.
 pub(super) fn follow(root: &Path, paths: &[String]) -> io::Result<Option<Vec<String>>> {

@@ -15,5 +15,5 @@ mod walk;
 pub use glob::{clean, matches};
 pub use hash::{counts, hash};
 pub use pattern::{InvalidPattern, PatternMatcher};
-pub use tree::{Node, NodeKind, NotSelected, Tree, has_wildcards};
+pub use tree::{Node, NodeKind, NotSelected, Tree};
 pub use walk::{Entry, EntryKind, Selection, WalkError, walk};

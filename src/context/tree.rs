@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::glob;
 use super::pattern::{InvalidPattern, ParentMatch, PatternMatcher};
-use crate::domain::{Digest, Hasher, Selector};
+use crate::domain::{Digest, Hasher, Selector, has_wildcards};
 
 /// Most links that are followed for one path, as in Linux.
 const LINKS: usize = 255;
@@ -366,20 +366,6 @@ fn split_wildcards(path: &str) -> (String, String) {
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     let plain = parts.iter().take_while(|part| !has_wildcards(part)).count();
     (format!("/{}", parts[..plain].join("/")), parts[plain..].join("/"))
-}
-
-/// Whether the text has wildcards that are not escaped.
-#[must_use]
-pub fn has_wildcards(text: &str) -> bool {
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
-        match c {
-            '\\' => drop(chars.next()),
-            '*' | '?' | '[' => return true,
-            _ => {}
-        }
-    }
-    false
 }
 
 #[cfg(test)]

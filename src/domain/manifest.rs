@@ -218,3 +218,18 @@ impl RawManifest {
         serde_json::from_slice(&self.bytes)
     }
 }
+
+/// A layer with the media type that it has in a manifest of the OCI's family, or of Docker's.
+#[must_use]
+pub fn retyped(layer: Descriptor, oci: bool) -> Descriptor {
+    const PAIRS: [(&str, &str); 2] =
+        [(media_type::OCI_LAYER_GZIP, media_type::DOCKER_LAYER_GZIP), (media_type::OCI_LAYER, media_type::DOCKER_LAYER)];
+    let other = PAIRS.iter().find_map(|(ours, dockers)| match oci {
+        true => (layer.media_type == *dockers).then_some(*ours),
+        false => (layer.media_type == *ours).then_some(*dockers),
+    });
+    match other {
+        Some(media_type) => Descriptor { media_type: media_type.to_owned(), ..layer },
+        None => layer,
+    }
+}

@@ -9,7 +9,7 @@ mod selector;
 
 pub use digest::{ChainId, DiffId, Digest, Hasher, InvalidDigest, StepKey};
 pub use inline_cache::{CacheLayer, INLINE_CACHE_KEY, InlineCache, comparable};
-pub use manifest::{Descriptor, DescriptorPlatform, ImageConfig, Index, Manifest, RawManifest, RootFs, media_type};
+pub use manifest::{Descriptor, DescriptorPlatform, ImageConfig, Index, Manifest, RawManifest, RootFs, media_type, retyped};
 pub use platform::{InvalidPlatform, Platform};
 pub use reference::{ImageRef, InvalidReference, RegistryHost, Repository};
-pub use selector::Selector;
+pub use selector::{Selector, has_wildcards};

@@ -43,3 +43,17 @@ impl Selector {
         !self.wildcard && self.include.is_empty() && self.exclude.is_empty()
     }
 }
+
+/// Whether the text has wildcards that are not escaped.
+#[must_use]
+pub fn has_wildcards(text: &str) -> bool {
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => drop(chars.next()),
+            '*' | '?' | '[' => return true,
+            _ => {}
+        }
+    }
+    false
+}

@@ -8,7 +8,7 @@ use prost::Message;
 
 use super::decode::Op;
 use super::wire::{Change, Field, Malformed, rewritten};
-use crate::domain::{Digest, Selector};
+use crate::domain::{Digest, Selector, has_wildcards};
 
 /// How an input counts. Selections stand in the order of the arguments: of two files of one name the last one stays.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -210,16 +210,4 @@ fn of_copy(copy: &pb::FileActionCopy) -> Selector {
         exclude: copy.exclude_patterns.clone(),
         required: copy.required_paths.clone(),
     }
-}
-
-fn has_wildcards(path: &str) -> bool {
-    let mut bytes = path.bytes();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'\\' => drop(bytes.next()),
-            b'*' | b'?' | b'[' => return true,
-            _ => {}
-        }
-    }
-    false
 }

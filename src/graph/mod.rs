@@ -12,5 +12,5 @@ pub use canonical::{Use, apart, uses};
 pub use decode::{Graph, Input, InvalidGraph, Op, Place};
 pub use graft::{Graft, Grafted};
 pub use key::{Facts, Key, Keys, Taken};
-pub use stages::{Chain, Link, Stage, StageName, Step, stage_of};
+pub use stages::{Chain, Link, Stage, StageName, Step, instruction_of, stage_of};
 pub use wire::Malformed;

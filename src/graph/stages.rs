@@ -181,6 +181,12 @@ fn side_inputs(op: &Op) -> Vec<Input> {
     indexes.into_iter().filter_map(|index| op.inputs.get(usize::try_from(index).ok()?).cloned()).collect()
 }
 
+/// The instruction in a step's name, as the Dockerfile has it.
+#[must_use]
+pub fn instruction_of(name: &str) -> &str {
+    name.split_once("] ").map_or(name, |(_, instruction)| instruction)
+}
+
 /// The stage in a step's name: `[build 2/5] RUN …`, `[linux/amd64 build 2/5] …`. A Dockerfile with one stage names none.
 #[must_use]
 pub fn stage_of(name: &str) -> Option<StageName> {

@@ -9,7 +9,7 @@ use tokio::io::AsyncReadExt;
 use super::archived::TAG;
 use super::intake::{Inner, Intake};
 use super::transcode::{self, Format};
-use crate::domain::{Descriptor, DiffId, Digest, ImageConfig, Platform, RawManifest, media_type};
+use crate::domain::{Descriptor, DiffId, Digest, ImageConfig, Platform, RawManifest, media_type, retyped};
 use crate::error::{Error, Result};
 use crate::settings::Compression;
 use crate::transfer::BlobSource;
@@ -140,20 +140,6 @@ async fn config(inner: &Inner, digest: &Digest) -> Result<Bytes> {
     let read = async { blob.spool.open(0).await?.read_to_end(&mut bytes).await };
     read.await.map_err(|error| Error::push("the image's configuration cannot be read").because(&error))?;
     Ok(bytes.into())
-}
-
-/// The layer's media type in the manifest's own family.
-fn retyped(layer: Descriptor, oci: bool) -> Descriptor {
-    const PAIRS: [(&str, &str); 2] =
-        [(media_type::OCI_LAYER_GZIP, media_type::DOCKER_LAYER_GZIP), (media_type::OCI_LAYER, media_type::DOCKER_LAYER)];
-    let other = PAIRS.iter().find_map(|(ours, dockers)| match oci {
-        true => (layer.media_type == *dockers).then_some(*ours),
-        false => (layer.media_type == *ours).then_some(*dockers),
-    });
-    match other {
-        Some(media_type) => Descriptor { media_type: media_type.to_owned(), ..layer },
-        None => layer,
-    }
 }
 
 /// The manifest with other layers; what else it says stays.

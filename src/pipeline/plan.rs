@@ -81,7 +81,7 @@ pub async fn plan(
         steps.push(StepReport {
             stage: graph::stage_of(&op.name).map(|stage| stage.0).unwrap_or_default(),
             line,
-            instruction: op.name.split_once("] ").map_or(&*op.name, |(_, instruction)| instruction).to_owned(),
+            instruction: graph::instruction_of(&op.name).to_owned(),
             status,
             reason,
             key: match planned.keys.state(&graph::Input { step: op.digest.clone(), output: 0 }) {

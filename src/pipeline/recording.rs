@@ -168,7 +168,7 @@ impl Recording<'_> {
     /// Whether a step ran on what is taken, and nobody has looked at just that.
     fn is_open(&self, taken: &Taken) -> bool {
         let plan = &self.planned.plan;
-        let runs = |step: &Digest| matches!(plan.verdicts.get(step), Some(Verdict::Miss | Verdict::Uncacheable(_)));
+        let runs = |step: &Digest| plan.verdicts.get(step).is_some_and(Verdict::runs);
         let graph = &self.planned.graph;
         let used = graph.below(graph.result()).into_iter().any(|op| runs(&op.digest) && op.inputs.contains(&taken.state));
         let Some(key) = taken.key.as_ref().filter(|_| used) else { return false };

@@ -21,6 +21,14 @@ pub enum Verdict {
     Uncacheable(String),
 }
 
+impl Verdict {
+    /// Whether the step runs.
+    #[must_use]
+    pub fn runs(&self) -> bool {
+        matches!(self, Self::Miss | Self::Uncacheable(_))
+    }
+}
+
 /// What has to run, and on what.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -33,11 +41,11 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The keys that are looked up: the result's own if that is enough, then those of all states below it.
+    /// The keys that are looked up: the result's own, if it has one, then those of all states below it.
     #[must_use]
     pub fn wanted(graph: &Graph, keys: &Keys) -> Vec<StepKey> {
         let mut wanted = Vec::new();
-        for (state, _) in states(graph) {
+        for state in states(graph) {
             if let Key::Known(key) = keys.state(&state)
                 && !wanted.contains(&key)
             {
@@ -54,7 +62,7 @@ impl Plan {
         let mut unusable = must_run(graph);
         loop {
             let plan = Self::without(graph, keys, records, &unusable);
-            let runs = |op: &&Op| matches!(plan.verdicts.get(&op.digest), Some(Verdict::Miss | Verdict::Uncacheable(_)));
+            let runs = |op: &&Op| plan.verdicts.get(&op.digest).is_some_and(Verdict::runs);
             let mixed = plan.kept.keys().filter(|state| graph.below(state).iter().any(runs));
             let mixed: Vec<Digest> = mixed.map(|state| state.step.clone()).collect();
             if mixed.is_empty() {
@@ -101,19 +109,11 @@ impl Plan {
 }
 
 /// All states of steps that make layers, the result first.
-fn states(graph: &Graph) -> Vec<(Input, &Op)> {
-    let mut out = Vec::new();
-    let result = graph.result();
-    if let Some(op) = graph.op(&result.step) {
-        out.push((result.clone(), op));
-    }
-    for op in graph.below(result) {
-        for input in &op.inputs {
-            if let Some(below) = graph.op(&input.step).filter(|op| makes_layers(op))
-                && !out.iter().any(|(state, _)| state == input)
-            {
-                out.push((input.clone(), below));
-            }
+fn states(graph: &Graph) -> Vec<Input> {
+    let mut out = vec![graph.result().clone()];
+    for input in graph.below(graph.result()).into_iter().flat_map(|op| &op.inputs) {
+        if graph.op(&input.step).is_some_and(makes_layers) && !out.contains(input) {
+            out.push(input.clone());
         }
     }
     out

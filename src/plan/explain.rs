@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::decide::{Plan, Verdict};
 use super::facts::KnownFacts;
 use crate::domain::Digest;
-use crate::graph::{Graph, Key, Keys, Op, Use, apart, stage_of, uses};
+use crate::graph::{Graph, Key, Keys, Op, Use, apart, instruction_of, stage_of, uses};
 
 /// Most changed files that are named.
 const NAMED: usize = 3;
@@ -79,7 +79,7 @@ fn step(graph: &Graph, op: &Op, keys: &Keys, facts: &KnownFacts, places: &HashMa
     }
     let mut out = StepInputs {
         stage: stage_of(&op.name).map(|stage| stage.0).unwrap_or_default(),
-        instruction: op.name.split_once("] ").map_or(&*op.name, |(_, instruction)| instruction).to_owned(),
+        instruction: instruction_of(&op.name).to_owned(),
         key: match keys.state(&crate::graph::Input { step: op.digest.clone(), output: 0 }) {
             Key::Known(key) => Some(key.hex()),
             _ => None,

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use super::record::Layer;
-use crate::domain::{Digest, RawManifest, media_type};
+use crate::domain::{Digest, RawManifest, media_type, retyped};
 
 /// A manifest with its configuration.
 #[derive(Debug, Clone)]
@@ -16,7 +16,7 @@ pub struct Assembled {
     pub config: Bytes,
 }
 
-/// Makes the image of these layers; `oci` says which family of media types it has.
+/// Makes the image of these layers, in the family of media types that they have; annotations are the OCI's alone.
 ///
 /// # Errors
 /// If the configuration is no JSON object.
@@ -45,23 +45,12 @@ pub fn assemble(config: &[u8], layers: &[Layer], annotations: &Map<String, Value
         "schemaVersion": 2,
         "mediaType": kind,
         "config": { "mediaType": config_kind, "digest": Digest::of(&config), "size": config.len() },
-        "layers": layers.iter().map(|layer| retyped(layer, oci)).collect::<serde_json::Result<Vec<_>>>()?,
+        "layers": layers.iter().map(|layer| retyped(layer.blob.clone(), oci)).collect::<Vec<_>>(),
     });
     if !annotations.is_empty() {
         manifest["annotations"] = Value::Object(annotations.clone());
     }
     Ok(Assembled { manifest: RawManifest::from_json(kind, &manifest)?, config })
-}
-
-/// The layer in the manifest's own family of media types.
-fn retyped(layer: &Layer, oci: bool) -> serde_json::Result<Value> {
-    let mut blob = serde_json::to_value(&layer.blob)?;
-    if oci && layer.blob.media_type == media_type::DOCKER_LAYER_GZIP {
-        blob["mediaType"] = media_type::OCI_LAYER_GZIP.into();
-    } else if oci && layer.blob.media_type == media_type::DOCKER_LAYER {
-        blob["mediaType"] = media_type::OCI_LAYER.into();
-    }
-    Ok(blob)
 }
 
 /// Gives each entry of the history its time: a layer's is that of the layer, what makes none has the time of what comes before it,
