@@ -1,5 +1,6 @@
 //! An S3 server in this process, as far as S3 goes: real signatures, multipart uploads, ranges and checksums.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -19,6 +20,7 @@ use s3s_fs::FileSystem;
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 /// What the server lets in.
 pub const ACCESS_KEY: &str = "AKIAHAKOBITEST";
@@ -126,22 +128,26 @@ async fn serve_with(listener: TcpListener, root: &Path, rate: Option<u64>, conne
     let mut service = S3ServiceBuilder::new(FileSystem::new(root).unwrap());
     service.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
     let service = service.build();
+    let objects = Objects::default();
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
         let _ = stream.set_nodelay(true);
         connections.fetch_add(1, Ordering::Relaxed);
-        let (service, faults) = (service.clone(), Arc::clone(&faults));
+        let (service, faults, objects) = (service.clone(), Arc::clone(&faults), objects.clone());
         let service = service_fn(move |request: Request<Incoming>| {
             let (service, fault) = (service.clone(), due(&faults, request.method()));
+            let objects = objects.clone();
             async move {
                 let refused = |status: u16, code: &str| {
                     let body = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>it is so</Message></Error>");
                     Ok(Response::builder().status(status).body(s3s::Body::from(body)).unwrap())
                 };
                 match fault {
-                    None => hyper::service::Service::call(&service, request)
-                        .await
-                        .map_err(|error| std::io::Error::other(format!("{error:?}"))),
+                    None => {
+                        let _turn = objects.turn(&request).await;
+                        let answer = hyper::service::Service::call(&service, request).await;
+                        answer.map_err(|error| std::io::Error::other(format!("{error:?}")))
+                    }
                     Some(Fault::Expired) => refused(403, "ExpiredToken"),
                     Some(Fault::SlowDown) => refused(503, "SlowDown"),
                     Some(Fault::Reset) => Err(std::io::Error::other("reset")),
@@ -153,6 +159,32 @@ async fn serve_with(listener: TcpListener, root: &Path, rate: Option<u64>, conne
             let stream = Limited { stream, rate, sent: 0, began: tokio::time::Instant::now(), pause: None };
             let _ = Builder::new(TokioExecutor::new()).http1_only().serve_connection(TokioIo::new(stream), service).await;
         });
+    }
+}
+
+/// Whose turn it is at each object. S3 puts an object in one moment; the server below writes its bytes and its checksum one after
+/// the other, where two requests at once would mix them.
+#[derive(Clone, Default)]
+struct Objects(Arc<Mutex<HashMap<String, Arc<RwLock<()>>>>>);
+
+/// Held for as long as a request is worked on.
+enum Turn {
+    Reads { _turn: OwnedRwLockReadGuard<()> },
+    Writes { _turn: OwnedRwLockWriteGuard<()> },
+    /// A part of an upload, which is not the object yet.
+    Part,
+}
+
+impl Objects {
+    async fn turn(&self, request: &Request<Incoming>) -> Turn {
+        if request.uri().query().is_some_and(|query| query.contains("partNumber")) {
+            return Turn::Part;
+        }
+        let object = Arc::clone(self.0.lock().unwrap().entry(request.uri().path().to_owned()).or_default());
+        match *request.method() {
+            Method::GET | Method::HEAD => Turn::Reads { _turn: object.read_owned().await },
+            _ => Turn::Writes { _turn: object.write_owned().await },
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
+use aws_sdk_s3::error::DisplayErrorContext;
 use bytes::Bytes;
 use futures::stream;
 use tokio::sync::OwnedSemaphorePermit;
@@ -152,7 +153,7 @@ async fn once(inner: &Inner, key: &str, range: &Range<u64>, etag: Option<&str>) 
     loop {
         match tokio::time::timeout(STALL, answer.body.next()).await {
             Ok(Some(Ok(chunk))) => bytes.extend_from_slice(&chunk),
-            Ok(Some(Err(error))) => return Err(cut(&error.to_string())),
+            Ok(Some(Err(error))) => return Err(cut(&DisplayErrorContext(&error).to_string())),
             Ok(None) if bytes.len() as u64 == expected => break,
             Ok(None) => return Err(cut("it ended before its length")),
             Err(_) => return Err(cut("nothing came any more")),
