@@ -9,6 +9,8 @@ pub struct Compiled {
     pub definition: pb::Definition,
     /// `containerimage.config`, as JSON.
     pub config: Vec<u8>,
+    /// The engine whose answer it is.
+    pub engine: String,
 }
 
 impl Compiled {
@@ -16,6 +18,6 @@ impl Compiled {
     #[must_use]
     pub fn of(solved: &Solved) -> Self {
         let config = solved.metadata.get("containerimage.config").cloned().unwrap_or_default();
-        Self { definition: solved.definition().cloned().unwrap_or_default(), config }
+        Self { definition: solved.definition().cloned().unwrap_or_default(), config, engine: String::new() }
     }
 }

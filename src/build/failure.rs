@@ -15,6 +15,9 @@ struct Source {
     ranges: Vec<pb::Range>,
 }
 
+/// What the daemon says when it refuses.
+pub type Refusal = tonic::Status;
+
 /// Lines shown around those that an error is about.
 const AROUND: usize = 2;
 

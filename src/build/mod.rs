@@ -5,9 +5,11 @@ mod credentials;
 mod failure;
 mod input;
 mod options;
+mod sources;
 
 pub use compile::Compiled;
 pub use credentials::SessionCredentials;
-pub use failure::{Failed, failure, is_passing};
+pub use failure::{Failed, Refusal, failure, is_passing};
 pub use input::Input;
 pub use options::frontend_options;
+pub use sources::FrontendFile;

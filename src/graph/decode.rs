@@ -123,6 +123,20 @@ impl Graph {
         self.ops.get(digest)
     }
 
+    /// The definition's bytes.
+    #[must_use]
+    pub fn encoded(&self) -> Vec<u8> {
+        self.definition.encode_to_vec()
+    }
+
+    /// Reads a definition's bytes.
+    ///
+    /// # Errors
+    /// If it is not whole.
+    pub fn decoded(bytes: &[u8]) -> Result<pb::Definition, InvalidGraph> {
+        Ok(pb::Definition::decode(bytes)?)
+    }
+
     /// As the frontend gave it.
     pub(super) fn definition(&self) -> &pb::Definition {
         &self.definition
@@ -152,7 +166,8 @@ impl Graph {
         below
     }
 
-    /// The graph up to one state, with the metadata and source lines of what it holds.
+    /// The graph up to one state, with the metadata and source lines of what it holds. It is for what was made already, so that
+    /// nothing in it is to run in any case (`--no-cache`): that would make another result.
     #[must_use]
     pub fn cut(&self, state: &Input) -> pb::Definition {
         let kept: HashSet<String> = self.below(state).into_iter().map(|op| op.digest.to_string()).collect();
@@ -165,7 +180,7 @@ impl Graph {
             .metadata
             .iter()
             .filter(|(digest, _)| kept.contains(*digest))
-            .map(|(d, m)| (d.clone(), m.clone()))
+            .map(|(digest, metadata)| (digest.clone(), pb::OpMetadata { ignore_cache: false, ..metadata.clone() }))
             .collect();
         let source = self.definition.source.clone().map(|mut source| {
             source.locations.retain(|digest, _| kept.contains(digest));

@@ -1,18 +1,18 @@
-//! A graph that gives just what steps take out of a state.
+//! A graph that gives just what steps take out of another's result.
 
 use bollard_buildkit_proto::pb;
 use prost::Message;
 
-use super::decode::{Graph, Input};
+use super::decode::Graph;
 use super::graft::encoded;
 use crate::domain::{Digest, Selector};
 
 impl Graph {
-    /// The graph whose result is what these selections hold, copied by BuildKit's own copier with owners, modes and links: the
+    /// The graph whose result is what these selections of this one's result hold, copied by BuildKit's own copier with owners, modes and links: the
     /// first to `/0`, the next to `/1`, and so on.
     #[must_use]
-    pub fn extraction(&self, state: &Input, selectors: &[Selector]) -> pb::Definition {
-        let mut definition = self.cut(state);
+    pub fn extraction(&self, selectors: &[Selector]) -> pb::Definition {
+        let mut definition = self.definition().clone();
         let Some(end) = definition.def.pop().and_then(|end| pb::Op::decode(&end[..]).ok()) else { return definition };
         let last = selectors.len().saturating_sub(1);
         let actions = selectors.iter().enumerate().map(|(place, selector)| {
@@ -43,7 +43,7 @@ impl Graph {
         let copied = pb::Op {
             inputs: end.inputs,
             op: Some(pb::op::Op::File(pb::FileOp { actions: actions.collect() })),
-            platform: self.op(&state.step).and_then(|op| op.op.platform.clone()),
+            platform: self.op(&self.result().step).and_then(|op| op.op.platform.clone()),
             ..pb::Op::default()
         };
         let bytes = encoded(&copied);

@@ -30,9 +30,17 @@ pub struct Grafted {
     pub names: HashMap<Digest, Digest>,
     /// What stands in for states.
     grafts: HashMap<Input, Digest>,
+    /// Whether any of that is an image.
+    has_images: bool,
 }
 
 impl Grafted {
+    /// Whether images stand in for states in it.
+    #[must_use]
+    pub fn has_images(&self) -> bool {
+        self.has_images
+    }
+
     /// What a state of the whole graph is in this one.
     #[must_use]
     pub fn state(&self, state: &Input) -> Input {
@@ -45,17 +53,23 @@ impl Grafted {
 
 impl Graph {
     /// The graph up to a state, with the grafts in place of what leads to them. Names, flags and source lines go along, so that
-    /// progress and errors are those of the whole graph.
+    /// progress and errors are those of the whole graph. Steps that are settled ran already, and are not to run in any case again.
     ///
     /// # Errors
     /// If the graph cannot be taken apart.
-    pub fn grafted(&self, state: &Input, grafts: &HashMap<Input, Graft>) -> Result<Grafted, InvalidGraph> {
+    pub fn grafted(
+        &self,
+        state: &Input,
+        grafts: &HashMap<Input, Graft>,
+        settled: &HashSet<Digest>,
+    ) -> Result<Grafted, InvalidGraph> {
         let sources = grafts.iter().map(|(state, graft)| {
             let bytes = source(self, state, graft);
             (state, Source { name: &graft.name, digest: Digest::of(&bytes), bytes })
         });
         let sources = sources.collect();
-        let mut new = Grafting { graph: self, sources, out: pb::Definition::default(), names: HashMap::new() };
+        let images = grafts.values().any(|graft| graft.identifier.starts_with("docker-image://"));
+        let mut new = Grafting { graph: self, sources, settled, out: pb::Definition::default(), names: HashMap::new() };
         let needed = new.needed(state);
         for op in self.below(state).into_iter().filter(|op| needed.contains(&op.digest)) {
             new.op(&op.digest)?;
@@ -64,7 +78,7 @@ impl Graph {
         let end = pb::Op { inputs: vec![end], ..pb::Op::default() };
         new.out.def.push(end.encode_to_vec());
         let grafts = new.sources.iter().map(|(state, source)| ((*state).clone(), source.digest.clone())).collect();
-        Ok(Grafted { definition: new.out, names: new.names, grafts })
+        Ok(Grafted { definition: new.out, names: new.names, grafts, has_images: images })
     }
 }
 
@@ -91,6 +105,7 @@ struct Source<'a> {
 struct Grafting<'a> {
     graph: &'a Graph,
     sources: HashMap<&'a Input, Source<'a>>,
+    settled: &'a HashSet<Digest>,
     out: pb::Definition,
     /// What steps that were rewritten are called now.
     names: HashMap<Digest, Digest>,
@@ -144,7 +159,8 @@ impl Grafting<'_> {
         let (old_name, new_name) = (digest.to_string(), new.to_string());
         let whole = self.graph.definition();
         if let Some(metadata) = whole.metadata.get(&old_name) {
-            self.out.metadata.insert(new_name.clone(), metadata.clone());
+            let ignore_cache = metadata.ignore_cache && !self.settled.contains(digest);
+            self.out.metadata.insert(new_name.clone(), pb::OpMetadata { ignore_cache, ..metadata.clone() });
         }
         if let Some(source) = &whole.source {
             let own = self.out.source.get_or_insert_with(|| pb::Source { infos: source.infos.clone(), ..pb::Source::default() });

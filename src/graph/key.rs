@@ -22,8 +22,8 @@ pub trait Facts {
     /// Why there is none.
     fn local(&self, source: &Op, selectors: &[Selector]) -> Result<Digest, String>;
 
-    /// The content of what is selected of a state that a step made, if that was ever seen.
-    fn taken(&self, key: &StepKey) -> Option<Digest>;
+    /// The content of what is taken out of a state that a step made, if that was ever seen.
+    fn taken(&self, taken: &Taken) -> Option<Digest>;
 }
 
 /// A step's key, or why it has none.
@@ -52,7 +52,16 @@ pub struct Taken {
 #[derive(Debug, Clone, Default)]
 pub struct Keys {
     by_step: HashMap<Digest, Key>,
+    weak: HashMap<Digest, Weak>,
     taken: Vec<Taken>,
+}
+
+/// A key that leaves out the content of what is taken out of other steps' results.
+#[derive(Debug, Clone)]
+struct Weak {
+    key: StepKey,
+    /// Whether it leaves anything out.
+    leaves_out: bool,
 }
 
 impl Keys {
@@ -61,8 +70,9 @@ impl Keys {
     pub fn of(graph: &Graph, facts: &dyn Facts) -> Self {
         let mut keys = Self::default();
         for op in graph.below(graph.result()) {
-            let key = keys.step(graph, op, facts);
+            let (key, weak) = keys.step(graph, op, facts);
             keys.by_step.insert(op.digest.clone(), key);
+            keys.weak.extend(weak.map(|weak| (op.digest.clone(), weak)));
         }
         keys
     }
@@ -77,74 +87,117 @@ impl Keys {
         }
     }
 
+    /// What a state has in common with those that differ by nothing but what was taken out of other steps' results; nothing where
+    /// nothing is taken, or the rest cannot be told.
+    #[must_use]
+    pub fn weak(&self, state: &Input) -> Option<StepKey> {
+        self.weak.get(&state.step).filter(|weak| weak.leaves_out).map(|weak| output_of(&weak.key, state.output))
+    }
+
     /// All that steps take out of other steps' results.
     #[must_use]
     pub fn taken(&self) -> &[Taken] {
         &self.taken
     }
 
-    fn step(&mut self, graph: &Graph, op: &Op, facts: &dyn Facts) -> Key {
+    fn step(&mut self, graph: &Graph, op: &Op, facts: &dyn Facts) -> (Key, Option<Weak>) {
+        let unknown = |why: &str| (Key::Unknown(why.to_owned()), None);
         if let Some(pb::op::Op::Source(source)) = &op.op.op {
-            return of_source(op, source, graph.bytes(&op.digest), facts);
+            let key = of_source(op, source, graph.bytes(&op.digest), facts);
+            let weak = match &key {
+                Key::Known(key) => Some(Weak { key: key.clone(), leaves_out: false }),
+                _ => None,
+            };
+            return (key, weak);
         }
-        let Some(bytes) = graph.bytes(&op.digest) else { return Key::Unknown("it is not in the graph".to_owned()) };
+        let Some(bytes) = graph.bytes(&op.digest) else { return unknown("it is not in the graph") };
         match &op.op.op {
             Some(pb::op::Op::Exec(_) | pb::op::Op::File(_) | pb::op::Op::Merge(_) | pb::op::Op::Diff(_)) => {}
-            _ => return Key::Unknown("hakobi does not know this kind of step".to_owned()),
+            _ => return unknown("hakobi does not know this kind of step"),
         }
-        let Ok(own) = canonical(op, bytes) else { return Key::Unknown("the step cannot be read".to_owned()) };
-        let mut hasher = Keyed::of("step");
-        hasher.bytes(&own);
+        let Ok(own) = canonical(op, bytes) else { return unknown("the step cannot be read") };
+        let (mut strong, mut weak) = (Keyed::of("step"), Some((Keyed::of("weak"), false)));
+        strong.bytes(&own);
+        if let Some((weak, _)) = &mut weak {
+            weak.bytes(&own);
+        }
         // Every input is looked at, so that all that is taken is known, even where one of them has no key.
         let mut missing = None;
         for (input, used) in op.inputs.iter().zip(uses(op)) {
-            match self.input(graph, input, used, facts) {
+            let part = self.input(graph, input, used, facts);
+            weak = match (weak, part.weak) {
+                (Some((mut hasher, leaves_out)), Some(own)) => {
+                    hasher.bytes(own.key.as_bytes());
+                    Some((hasher, leaves_out || own.leaves_out))
+                }
+                _ => None,
+            };
+            match part.strong {
                 Ok((kind, digest)) => {
-                    hasher.bytes(kind.as_bytes());
-                    hasher.bytes(digest.as_bytes());
+                    strong.bytes(kind.as_bytes());
+                    strong.bytes(digest.as_bytes());
                 }
                 // What cannot be known at all weighs more than what has to be waited for.
                 Err(key @ Key::Unknown(_)) => missing = Some(key),
                 Err(key) => missing = missing.or(Some(key)),
             }
         }
-        missing.unwrap_or_else(|| Key::Known(hasher.key()))
+        let weak = weak.map(|(hasher, leaves_out)| Weak { key: hasher.key(), leaves_out });
+        (missing.unwrap_or_else(|| Key::Known(strong.key())), weak)
     }
 
-    fn input(&mut self, graph: &Graph, input: &Input, used: Use, facts: &dyn Facts) -> Result<(&'static str, String), Key> {
+    fn input(&mut self, graph: &Graph, input: &Input, used: Use, facts: &dyn Facts) -> Part {
         let source = graph.op(&input.step);
-        let selectors = match used {
-            Use::Content(selectors) => selectors,
-            Use::State => match source.filter(|op| is_local(op)) {
-                Some(_) => vec![Selector::everything()],
-                None => {
-                    return match self.state(input) {
-                        Key::Known(key) => Ok(("state", key.to_string())),
-                        other => Err(other),
-                    };
-                }
-            },
+        let local = source.filter(|op| is_local(op));
+        let selectors = match (used, local) {
+            (Use::Content(selectors), _) => selectors,
+            (Use::State, Some(_)) => vec![Selector::everything()],
+            (Use::State, None) => {
+                let weak = self
+                    .weak
+                    .get(&input.step)
+                    .map(|weak| WeakPart { key: output_of(&weak.key, input.output).to_string(), leaves_out: weak.leaves_out });
+                return match self.state(input) {
+                    Key::Known(key) => Part { strong: Ok(("state", key.to_string())), weak },
+                    other => Part { strong: Err(other), weak },
+                };
+            }
         };
-        if let Some(op) = source.filter(|op| is_local(op)) {
+        if let Some(op) = local {
             return match facts.local(op, &selectors) {
-                Ok(digest) => Ok(("content", digest.to_string())),
-                Err(why) => Err(Key::Unknown(why)),
+                Ok(digest) => {
+                    let digest = digest.to_string();
+                    let weak = WeakPart { key: digest.clone(), leaves_out: false };
+                    Part { strong: Ok(("content", digest)), weak: Some(weak) }
+                }
+                Err(why) => Part { strong: Err(Key::Unknown(why)), weak: None },
             };
         }
+        let weak = WeakPart { key: selected("taken", &selectors).key().to_string(), leaves_out: true };
         let key = match self.state(input) {
             Key::Known(state) => Some(taken_of(&state, &selectors)),
             _ => None,
         };
-        let known = key.as_ref().and_then(|key| facts.taken(key));
         let taken = Taken { state: input.clone(), selectors, key };
+        let known = facts.taken(&taken);
         if !self.taken.contains(&taken) {
             self.taken.push(taken.clone());
         }
-        match known {
-            Some(digest) => Ok(("content", digest.to_string())),
-            None => Err(Key::Waits(taken)),
-        }
+        let strong = known.map(|digest| ("content", digest.to_string())).ok_or(Key::Waits(taken));
+        Part { strong, weak: Some(weak) }
     }
+}
+
+/// What an input adds to a step's key.
+struct Part {
+    strong: Result<(&'static str, String), Key>,
+    weak: Option<WeakPart>,
+}
+
+/// What it adds to the weak one.
+struct WeakPart {
+    key: String,
+    leaves_out: bool,
 }
 
 fn of_source(op: &Op, source: &pb::SourceOp, bytes: Option<&[u8]>, facts: &dyn Facts) -> Key {
@@ -194,8 +247,13 @@ fn output_of(step: &StepKey, output: i64) -> StepKey {
 }
 
 fn taken_of(state: &StepKey, selectors: &[Selector]) -> StepKey {
-    let mut hasher = Keyed::of("taken");
+    let mut hasher = selected("taken", selectors);
     hasher.bytes(state.to_string().as_bytes());
+    hasher.key()
+}
+
+fn selected(kind: &str, selectors: &[Selector]) -> Keyed {
+    let mut hasher = Keyed::of(kind);
     for selector in selectors {
         let (flags, lists) = ([selector.wildcard, selector.follow], [&selector.include, &selector.exclude, &selector.required]);
         hasher.bytes(selector.path.as_bytes());
@@ -205,7 +263,7 @@ fn taken_of(state: &StepKey, selectors: &[Selector]) -> StepKey {
             list.iter().for_each(|pattern| hasher.bytes(pattern.as_bytes()));
         }
     }
-    hasher.key()
+    hasher
 }
 
 /// Parts that cannot run into each other.

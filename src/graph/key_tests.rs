@@ -1,5 +1,7 @@
 //! Graphs that differ in one thing: every kind of key input has a test that fails when the key leaves it out.
 
+use std::collections::HashSet;
+
 use prost::Message;
 
 use super::*;
@@ -74,8 +76,8 @@ impl Facts for Known {
         Ok(Digest::of(selectors.iter().map(content).collect::<Vec<_>>().join("\0").as_bytes()))
     }
 
-    fn taken(&self, key: &StepKey) -> Option<Digest> {
-        self.taken.get(key).cloned()
+    fn taken(&self, taken: &Taken) -> Option<Digest> {
+        self.taken.get(taken.key.as_ref()?).cloned()
     }
 }
 
@@ -278,6 +280,26 @@ fn what_comes_out_of_a_stage_is_waited_for_and_then_counts_by_content() {
 }
 
 #[test]
+fn steps_that_differ_by_what_they_take_alone_have_that_in_common() {
+    let weak = |stage: &'static str, file: &str, on: &'static str| {
+        let mut made = Made::default();
+        let base = made.source("docker-image://base");
+        let stage = made.on(&[&base], pb::op::Op::Exec(run(&[stage])));
+        let took = made.on(&[&base, &stage], pb::op::Op::File(pb::FileOp { actions: vec![copy(1, file)] }));
+        let result = made.on(&[&took], pb::op::Op::Exec(run(&[on])));
+        let keys = Keys::of(&made.graph(&result), &Known::default());
+        assert_eq!(keys.weak(&stage), None, "nothing is taken there");
+        (keys.weak(&took), keys.weak(&result))
+    };
+    let one = weak("make", "/made", "on");
+    assert!(one.0.is_some() && one.1.is_some());
+    assert_eq!(weak("make another way", "/made", "on"), one);
+    assert_eq!(weak("make", "/made", "other").0, one.0);
+    assert_ne!(weak("make", "/made", "other").1, one.1);
+    assert_ne!(weak("make", "/another", "on").0, one.0);
+}
+
+#[test]
 fn what_cannot_be_told_has_no_key() {
     for (identifier, known) in [
         ("docker-image://absent", false),
@@ -311,12 +333,12 @@ fn a_graft_takes_the_place_of_what_led_to_a_state() {
         attributes: [("image.resolvemode".to_owned(), "local".to_owned()), ("b".to_owned(), "c".to_owned())].into(),
         name: "restored".to_owned(),
     };
-    let grafted = graph.grafted(&second, &HashMap::from([(first, graft)])).expect("grafted");
+    let grafted = graph.grafted(&second, &HashMap::from([(first, graft)]), &HashSet::new()).expect("grafted");
     let grafted = Graph::new(grafted.definition).expect("a graph");
     let names: Vec<&str> = grafted.below(grafted.result()).iter().map(|op| &*op.name).collect();
     assert_eq!(names, ["restored", "[2/2] second"]);
     assert_eq!(grafted.base_images(), ["127.0.0.1:1/x@sha256:00"]);
     // Without grafts it is the graph itself.
-    let same = Graph::new(graph.grafted(&second, &HashMap::new()).expect("whole").definition).expect("a graph");
+    let same = Graph::new(graph.grafted(&second, &HashMap::new(), &HashSet::new()).expect("whole").definition).expect("a graph");
     assert_eq!(same.result(), graph.result());
 }

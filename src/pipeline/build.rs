@@ -6,32 +6,28 @@ use std::time::Instant;
 
 use tokio::io::AsyncRead;
 
+use super::ahead::Ahead;
 use super::cache::Store;
-use super::release::{Release, Released};
+use super::job::Job;
+use super::release::Release;
 use super::transport::Way;
 use super::{call, outputs};
-use crate::build::{Compiled, Failed, Input, SessionCredentials, failure, frontend_options, is_passing};
-use crate::domain::{Descriptor, Digest, ImageRef, Platform};
+use crate::build::{Compiled, Failed, Input, SessionCredentials, failure, frontend_options};
 use crate::engine::buildkit::{
     BuildKit, CacheOption, Export, Outputs, Session, SessionParts, SolveOutcome, SolveRequest, Solved, SshAgents,
 };
-use crate::engine::{Dialer, Docker, EngineInfo, StoreKind};
+use crate::engine::{Dialer, Docker, EngineInfo};
 use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::graph::{Graph, Place};
 use crate::push::preflight;
 use crate::registry::Registries;
-use crate::report::{
-    ImageReport, LayerCounts, Metadata, Note, Outcome, RunReport, StrategyUsed, TagReport, Tier, remove_iid_file, write_iid_file,
-};
+use crate::report::{Note, Outcome, RunReport, StrategyUsed, Tier, remove_iid_file};
 use crate::save::{Executed, Exit};
-use crate::settings::{BuildSettings, CacheFrom, ContextSource, DockerfileSource, Settings};
+use crate::settings::{BuildSettings, CacheFrom, Settings};
 
 /// The frontend's option that names caches.
 const IMPORTS: &str = "cache-imports";
-
-/// How often a solve is begun again when the network or a registry had a bad moment.
-pub(super) const ATTEMPTS: u32 = 3;
 
 /// From this API version on (Docker 26, BuildKit 0.13), a build may have several outputs.
 pub(super) const SEVERAL_EXPORTS_API: (u32, u32) = (1, 45);
@@ -93,9 +89,6 @@ pub async fn build(
             return Ok(built);
         }
     }
-    let docker = Docker::connect(Dialer::new(&settings.daemon)?).await?;
-    let info = docker.info().await?;
-    let buildkit = BuildKit::connect(docker.dialer(), info.api).await?;
     let store = match &build.store {
         Some(store) if build.call == "build" => {
             built.report.cache = super::cache_report(store);
@@ -103,61 +96,81 @@ pub async fn build(
         }
         _ => None,
     };
-    let moves = build.call == "build" && (build.push || store.is_some());
-    let way = if moves { Some(Way::choose(settings.transport, &docker).await?) } else { None };
-    built.report.engine = super::engine_report(&info, way);
-    let way = way.unwrap_or(Way::Registry);
-    let run = Run { settings, build, events, registries, docker, buildkit, info, way, tags, store };
-    run.run(&mut built, stdin).await?;
+    let daemon = Daemon::connect(settings).await;
+    let input = Input::open(build, stdin).await?;
+    let job = Job { settings, build, events, registries, tags, store };
+    let at_hand = daemon.as_ref().ok().map(|daemon| (&daemon.docker, &daemon.info));
+    let ahead = Box::pin(job.ahead(&mut built, &input, at_hand, began)).await?;
+    if !matches!(ahead, Ahead::Done) {
+        let Daemon { docker, buildkit, info } = match daemon {
+            Ok(daemon) => daemon,
+            Err(error) => return Err(job.needs_daemon(error, &ahead, &input).await),
+        };
+        let moves = build.call == "build" && (build.push || job.store.is_some());
+        let way = if moves { Some(Way::choose(settings.transport, &docker).await?) } else { None };
+        built.report.engine = super::engine_report(&info, way);
+        let run = Run { job, docker, buildkit, info, way: way.unwrap_or(Way::Registry) };
+        run.run(&mut built, input, ahead, began).await?;
+    }
     built.report.outcome = Outcome::Success;
     built.report.seconds.total = began.elapsed().as_secs_f64();
     Ok(built)
 }
 
+/// A daemon that answers.
+pub(super) struct Daemon {
+    pub(super) docker: Docker,
+    pub(super) buildkit: BuildKit,
+    pub(super) info: EngineInfo,
+}
+
+impl Daemon {
+    pub(super) async fn connect(settings: &Settings) -> Result<Self> {
+        let docker = Docker::connect(Dialer::new(&settings.daemon)?).await?;
+        let info = docker.info().await?;
+        let buildkit = BuildKit::connect(docker.dialer(), info.api).await?;
+        Ok(Self { docker, buildkit, info })
+    }
+}
+
 pub(super) struct Run<'a> {
-    pub(super) settings: &'a Settings,
-    pub(super) build: &'a BuildSettings,
-    pub(super) events: &'a Events,
-    pub(super) registries: Registries,
+    pub(super) job: Job<'a>,
     pub(super) docker: Docker,
     pub(super) buildkit: BuildKit,
     pub(super) info: EngineInfo,
     /// How layers go to the daemon and come from it.
     pub(super) way: Way,
-    /// What is pushed, or what the image is called in the daemon.
-    pub(super) tags: Vec<ImageRef>,
-    /// The store.
-    pub(super) store: Option<Store<'a>>,
 }
 
 impl Run<'_> {
-    async fn run(&self, built: &mut Built, stdin: impl AsyncRead + Send + Unpin + 'static) -> Result<()> {
-        let build = self.build;
+    async fn run(&self, built: &mut Built, mut input: Input, ahead: Ahead, began: Instant) -> Result<()> {
+        let build = self.job.build;
         let cache = self.cache().await?;
-        let mut input = Input::open(build, stdin).await?;
         let mut options = frontend_options(build, &input, &cache.all_imports());
         self.resolve_host_gateway(&mut options).await?;
         let colder = frontend_options(build, &input, &cache.imports);
         let sinks = Outputs::default();
         let session = self.session(&mut input, &sinks).await?;
         if build.call != "build" {
-            let answer = call::call(&self.buildkit, &session, build, options, self.events).await?;
+            let answer = call::call(&self.buildkit, &session, build, options, self.job.events).await?;
             built.text = Some(answer.text);
             built.exit_code = answer.exit_code;
             return Ok(());
         }
-        if self.plans(&input)
-            && let Some(compiled) = self.compile(&session, &colder).await?
+        if self.way == Way::Registry
+            && self.job.plans(&input)
+            && let Some(planned) = self.planned(&session, &colder, &input, ahead).await?
         {
-            let work = super::planned::Work { session: &session, sinks: &sinks, directories: &input.directories, cache: &cache };
-            return Box::pin(self.run_planned(built, compiled, work)).await;
+            let work = super::planned::Work { session: &session, sinks: &sinks, cache: &cache };
+            return Box::pin(self.run_planned(built, planned, work, began)).await;
         }
         let keep = self.keeps().map(|target| target.repository);
-        let tags = if build.push { &*self.tags } else { &[] };
+        let tags = if build.push { &*self.job.tags } else { &[] };
         let release = match build.push || keep.is_some() {
             true => {
                 let known = cache.known();
-                let open = Release::open(&self.registries, tags, keep.as_ref(), &build.push_settings, &known, self.events);
+                let open =
+                    Release::open(&self.job.registries, tags, keep.as_ref(), &build.push_settings, &known, self.job.events);
                 Some(open.await?)
             }
             false => None,
@@ -169,7 +182,7 @@ impl Run<'_> {
         let at = Instant::now();
         let (solved, compiled, executed) = self.solve(&session, &request, &mut options, &colder, release.as_ref()).await?;
         built.report.seconds.build = at.elapsed().as_secs_f64();
-        self.store_was_read()?;
+        self.job.store_was_read()?;
         files.finish().await?;
         built.report.bytes.context = session.bytes_sent();
         let graph = Graph::new(compiled.definition.clone()).ok();
@@ -180,7 +193,7 @@ impl Run<'_> {
             let at = Instant::now();
             // The image came out of the daemon under a name of our own, which goes whatever comes of the push.
             let steps = graph.as_ref().map(|graph| graph.chain(graph.result())).unwrap_or_default();
-            let done = release.push(&self.docker, self.exit(), self.annotations(), &cache.before(), inline, &steps).await?;
+            let done = release.push(&self.docker, self.exit(), self.job.annotations(), &cache.before(), inline, &steps).await?;
             built.report.seconds.push = at.elapsed().as_secs_f64();
             if let Some(graph) = graph.as_ref().filter(|_| inline) {
                 let at = Instant::now();
@@ -190,13 +203,13 @@ impl Run<'_> {
             released = Some(done);
         }
         drop(input);
-        if let Some(store) = &self.store {
+        if let Some(store) = &self.job.store {
             built.report.cache.warnings = store.faults.told();
         }
-        if let Some(kept) = self.store.as_ref().and_then(|store| store.kept.as_ref()) {
+        if let Some(kept) = self.job.store.as_ref().and_then(|store| store.kept.as_ref()) {
             (built.report.layers.restored, built.report.bytes.restored) = kept.restored(&cache.kept_layers());
         }
-        self.tell(built, &id, &solved, released.as_ref(), &compiled)?;
+        self.job.tell(built, &id, &solved, released.as_ref(), &compiled, Some(&self.info))?;
         match released {
             Some(released) => released.failure(),
             None => Ok(()),
@@ -208,25 +221,26 @@ impl Run<'_> {
         let parts = SessionParts {
             shared_key: input.shared_key.clone(),
             directories: input.directories.clone(),
-            credentials: Some(Arc::new(SessionCredentials(self.registries.clone()))),
-            secrets: self.build.secrets.clone(),
-            ssh: SshAgents::open(&self.build.ssh).await?,
+            credentials: Some(Arc::new(SessionCredentials(self.job.registries.clone()))),
+            secrets: self.job.build.secrets.clone(),
+            ssh: SshAgents::open(&self.job.build.ssh).await?,
             uploads: std::mem::take(&mut input.uploads),
             outputs: sinks.clone(),
             contents: self.contents(),
         };
-        Session::start(&self.buildkit, parts, self.events).await
+        Session::start(&self.buildkit, parts, self.job.events).await
     }
 
     /// Whether the image carries its cache with it: the pulled-latest way.
     fn exports_inline(&self) -> bool {
-        let asked = self.build.cache_to.iter().any(|to| to.kind == "inline");
-        let latest = self.build.cache_from.iter().any(|from| matches!(from, CacheFrom::Latest(_)));
+        let asked = self.job.build.cache_to.iter().any(|to| to.kind == "inline");
+        let latest = self.job.build.cache_from.iter().any(|from| matches!(from, CacheFrom::Latest(_)));
         asked || latest || self.keeps().is_some()
     }
 
     pub(super) fn cache_exports(&self, inline: bool) -> Vec<CacheOption> {
         let mut exports: Vec<CacheOption> = self
+            .job
             .build
             .cache_to
             .iter()
@@ -241,8 +255,8 @@ impl Run<'_> {
     pub(super) fn exports(&self, release: Option<&Release>, sinks: &Outputs) -> Result<(Vec<Export>, outputs::Files)> {
         let mut exports = Vec::new();
         let mut names: Vec<String> = Vec::new();
-        if self.build.load {
-            names.extend(self.tags.iter().map(ToString::to_string));
+        if self.job.build.load {
+            names.extend(self.job.tags.iter().map(ToString::to_string));
         }
         match release.map(Release::reference) {
             Some(reference) if self.exit() == Exit::Straight => exports.push(Export::to_registry(&reference)),
@@ -250,16 +264,16 @@ impl Run<'_> {
                 names.push(reference.to_string());
                 exports.push(Export::into_daemon(&names));
             }
-            None if self.build.load => exports.push(Export::into_daemon(&names)),
+            None if self.job.build.load => exports.push(Export::into_daemon(&names)),
             None => {}
         }
         let mut files = outputs::Files::default();
-        for output in &self.build.outputs {
+        for output in &self.job.build.outputs {
             let (kind, sink) = files.open(output)?;
             sinks.add(exports.len(), sink);
             let mut attributes = output.attributes.clone();
-            if matches!(&*kind, "docker" | "oci") && !attributes.contains_key("name") && !self.tags.is_empty() {
-                attributes.insert("name".to_owned(), self.tags.iter().map(ToString::to_string).collect::<Vec<_>>().join(","));
+            if matches!(&*kind, "docker" | "oci") && !attributes.contains_key("name") && !self.job.tags.is_empty() {
+                attributes.insert("name".to_owned(), self.job.tags.iter().map(ToString::to_string).collect::<Vec<_>>().join(","));
             }
             exports.push(Export { kind, attributes });
         }
@@ -272,7 +286,7 @@ impl Run<'_> {
 
     /// How the image comes out of the daemon.
     pub(super) fn exit(&self) -> Exit {
-        self.way.exit(&self.info, self.build.load)
+        self.way.exit(&self.info, self.job.build.load)
     }
 
     async fn solve(
@@ -299,16 +313,16 @@ impl Run<'_> {
                 }
                 Ok(solved)
             });
-            let from_store = options.get(IMPORTS) != colder.get(IMPORTS) && self.is_repeatable();
+            let from_store = options.get(IMPORTS) != colder.get(IMPORTS) && self.job.is_repeatable();
             let solved = tokio::select! {
                 solved = building => Some(solved),
                 // An overlay2 daemon would ask for a damaged layer again and again, for more than a minute.
-                () = self.store_damaged(), if from_store => None,
+                () = self.job.store_damaged(), if from_store => None,
             };
             drop(events);
             let executed = listening.await.unwrap_or_default();
             let solved = match solved {
-                Some(Err(status)) if from_store && self.blames_store(status.message()) => Err(status.message().to_owned()),
+                Some(Err(status)) if from_store && self.job.blames_store(status.message()) => Err(status.message().to_owned()),
                 Some(solved) => Ok(solved),
                 None => Err("a layer is damaged".to_owned()),
             };
@@ -322,7 +336,7 @@ impl Run<'_> {
                         None => options.remove(IMPORTS),
                     };
                     options.insert("no-cache".to_owned(), String::new());
-                    self.store_failed(&why, release)?;
+                    self.job.store_failed(&why, release)?;
                     continue;
                 }
             };
@@ -331,17 +345,7 @@ impl Run<'_> {
                     let compiled = compiled.ok_or_else(|| Error::build("the frontend gave no graph"))?;
                     return Ok((solved, compiled, executed));
                 }
-                // A stream that was read cannot be sent again.
-                // A solve that was cut off shares its steps with the next one for as long as BuildKit has not let go of it.
-                Err(status) if attempt < ATTEMPTS && self.is_left_over(status.message()) && self.is_repeatable() => {
-                    tokio::time::sleep(std::time::Duration::from_secs(u64::from(attempt))).await;
-                    attempt += 1;
-                }
-                Err(status) if attempt < ATTEMPTS && is_passing(&status) && self.is_repeatable() => {
-                    self.events.warning(format!("trying again ({attempt} of {}): {}", ATTEMPTS - 1, status.message()));
-                    tokio::time::sleep(std::time::Duration::from_secs(u64::from(attempt * 2))).await;
-                    attempt += 1;
-                }
+                Err(status) if self.job.tries_again(&mut attempt, &status).await => {}
                 Err(status) => {
                     let failed = compiled
                         .as_ref()
@@ -355,7 +359,7 @@ impl Run<'_> {
     /// Events that go on to the display while it is noted which steps ran.
     pub(super) fn listen(&self) -> (Events, tokio::task::JoinHandle<Executed>) {
         let (events, mut receiver) = Events::channel();
-        let all = self.events.clone();
+        let all = self.job.events.clone();
         let listening = tokio::spawn(async move {
             let mut executed = Executed::default();
             while let Some(event) = receiver.recv().await {
@@ -367,10 +371,6 @@ impl Run<'_> {
         (events, listening)
     }
 
-    pub(super) fn is_repeatable(&self) -> bool {
-        self.build.context != ContextSource::Stdin || self.build.dockerfile == DockerfileSource::Stdin
-    }
-
     /// `host-gateway` stands for an address that only the daemon knows (buildx `toBuildkitExtraHosts`).
     pub(super) async fn resolve_host_gateway(&self, options: &mut std::collections::HashMap<String, String>) -> Result<()> {
         const WORD: &str = "host-gateway";
@@ -380,78 +380,6 @@ impl Run<'_> {
             .get("org.mobyproject.buildkit.worker.moby.host-gateway-ip")
             .ok_or_else(|| Error::usage(format!("--add-host …={WORD}: this Docker daemon does not say what its address is")))?;
         *hosts = hosts.replace(WORD, address);
-        Ok(())
-    }
-
-    /// `--annotation`, for the manifest.
-    pub(super) fn annotations(&self) -> BTreeMap<String, String> {
-        let pairs = self.build.annotations.iter().filter_map(|annotation| {
-            let (name, value) = annotation.split_once('=')?;
-            // `manifest:` and the like; on a single manifest the others mean nothing.
-            let name = name.strip_prefix("manifest:").or_else(|| (!name.contains(':')).then_some(name))?;
-            Some((name.to_owned(), value.to_owned()))
-        });
-        pairs.collect()
-    }
-
-    /// Writes the report, the image's ID and the metadata.
-    pub(super) fn tell(
-        &self,
-        built: &mut Built,
-        id: &str,
-        solved: &SolveOutcome,
-        released: Option<&Released>,
-        compiled: &Compiled,
-    ) -> Result<()> {
-        let platform =
-            serde_json::from_slice::<Platform>(&compiled.config).map(|platform| platform.to_string()).unwrap_or_default();
-        let config = solved.exporter.get("containerimage.config.digest").cloned();
-        // On overlay2 engines the two are one.
-        let config =
-            config.unwrap_or_else(|| if self.info.store == StoreKind::GraphDriver { id.to_owned() } else { String::new() });
-        let report = &mut built.report;
-        let mut descriptor: Option<Descriptor> = None;
-        let tags = self.tags.iter().map(|tag| TagReport { reference: tag.to_string(), pushed: false });
-        let mut image = ImageReport { id: id.to_owned(), config, platform, tags: tags.collect(), ..ImageReport::default() };
-        if let Some(released) = released {
-            for tag in &mut image.tags {
-                tag.pushed =
-                    released.tags.iter().any(|outcome| outcome.is_pushed() && outcome.reference.to_string() == tag.reference);
-            }
-            let LayerCounts { saved, restored, .. } = report.layers;
-            report.layers = LayerCounts { saved, restored, ..released.layers };
-            report.bytes.pushed = released.bytes;
-            descriptor = Some(released.manifest.descriptor());
-            image.digest = released.manifest.digest().to_string();
-            for one in &released.images {
-                let config = one.manifest.manifest().map(|manifest| manifest.config.digest.to_string()).unwrap_or_default();
-                report.images.push(ImageReport {
-                    config,
-                    platform: one.platform.to_string(),
-                    digest: one.manifest.digest().to_string(),
-                    ..image.clone()
-                });
-            }
-        } else if !id.is_empty() {
-            report.images.push(image);
-        }
-        if let Some(path) = &self.build.iid_file
-            && !id.is_empty()
-        {
-            write_iid_file(path, id)?;
-        }
-        if let Some(path) = &self.build.metadata_file {
-            let config_digest: Option<Digest> = report.images.first().and_then(|image| image.config.parse().ok());
-            let metadata = Metadata {
-                config_digest,
-                descriptor,
-                names: self.tags.clone(),
-                exporter_response: solved.exporter.clone().into_iter().collect(),
-            };
-            metadata.write(path)?;
-        }
-        built.text =
-            (self.settings.progress == crate::settings::ProgressMode::Quiet && !id.is_empty()).then(|| format!("{id}\n"));
         Ok(())
     }
 }

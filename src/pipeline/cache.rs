@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use super::CacheFaults;
 use super::build::{Built, Run, SEVERAL_EXPORTS_API};
 use super::kept::Kept;
-use super::release::{Release, Released};
+use super::release::Released;
 use super::transport::Way;
 use crate::domain::{Digest, ImageRef};
 use crate::engine::buildkit::{CacheOption, ContentSources, Session};
@@ -100,13 +100,13 @@ impl Run<'_> {
         released: &Released,
     ) -> Result<()> {
         let saving = |stages, to, alone| super::saving::Saving { run: self, session, graph, executed, stages, to, alone };
-        if let Some(to) = cache.save_to.as_ref().filter(|_| self.build.push) {
+        if let Some(to) = cache.save_to.as_ref().filter(|_| self.job.build.push) {
             match saving(&cache.stages, to, None).save(released).await {
                 Ok(saved) => built.report.layers.saved += saved.pushed,
-                Err(error) => self.events.warning(format!("the stages' cache was not saved: {error}")),
+                Err(error) => self.job.events.warning(format!("the stages' cache was not saved: {error}")),
             }
         }
-        let (Some((kept, faults)), Some(to)) = (self.kept(), self.keeps()) else { return Ok(()) };
+        let (Some((kept, faults)), Some(to)) = (self.job.kept(), self.keeps()) else { return Ok(()) };
         // What may be damaged is not carried on.
         let (before, own) = if kept.damaged().is_empty() { (&*cache.kept, cache.own) } else { (&[][..], false) };
         let kept = async {
@@ -125,22 +125,16 @@ impl Run<'_> {
         }
     }
 
-    /// The store, as long as it can be used.
-    pub(super) fn kept(&self) -> Option<(&Kept, &CacheFaults<'_>)> {
-        let store = self.store.as_ref()?;
-        Some((store.kept.as_ref()?, &store.faults))
-    }
-
     /// Where the store keeps this build. Before Docker 26 an output besides the image is one too many.
     pub(super) fn keeps(&self) -> Option<ImageRef> {
-        let several = self.info.api >= SEVERAL_EXPORTS_API || self.build.outputs.is_empty();
-        self.kept().and_then(|(kept, _)| kept.target()).filter(|_| several)
+        let several = self.info.api >= SEVERAL_EXPORTS_API || self.job.build.outputs.is_empty();
+        self.job.kept().and_then(|(kept, _)| kept.target()).filter(|_| several)
     }
 
     /// What the store holds of this image: the own scope's, or the first fallback's that has any.
     async fn stored(&self, cache: &mut Cache, kept: &Kept, faults: &CacheFaults<'_>) -> Result<()> {
         for (place, (scope, reference)) in kept.references().enumerate() {
-            match load_stages(&self.registries, &reference).await {
+            match load_stages(&self.job.registries, &reference).await {
                 Ok(stages) if stages.images.is_empty() => {}
                 Ok(stages) => {
                     self.import_latest(&mut cache.from_store, &reference, &[], &stages);
@@ -163,28 +157,28 @@ impl Run<'_> {
     /// The images that the cache references stand for, and what BuildKit is told of them.
     pub(super) async fn cache(&self) -> Result<Cache> {
         let mut cache = Cache::default();
-        if let Some((kept, faults)) = self.kept() {
+        if let Some((kept, faults)) = self.job.kept() {
             self.stored(&mut cache, kept, faults).await?;
         }
-        for from in &self.build.cache_from {
+        for from in &self.job.build.cache_from {
             match from {
                 CacheFrom::Entry(entry) => {
                     cache.imports.push(CacheOption { kind: entry.kind.clone(), attributes: entry.attributes.clone() });
                 }
                 CacheFrom::Latest(latest) => {
-                    let beside = self.build.cache_repository.clone().unwrap_or_else(|| cache_reference(latest));
+                    let beside = self.job.build.cache_repository.clone().unwrap_or_else(|| cache_reference(latest));
                     let (image, stages) =
-                        tokio::join!(load(&self.registries, latest, None), load_stages(&self.registries, &beside));
+                        tokio::join!(load(&self.job.registries, latest, None), load_stages(&self.job.registries, &beside));
                     let image = self.looked_up(latest, image);
                     let stages = self.looked_up(&beside, stages);
                     if image.is_empty() {
-                        self.events.note(format!("no image at {latest} to start from: the first build, or another name"));
+                        self.job.events.note(format!("no image at {latest} to start from: the first build, or another name"));
                     }
                     self.import_latest(&mut cache.imports, latest, &image, &stages);
                     cache.latest.extend(image);
                     cache.stages.extend(stages.images);
                     // Only a run that moves `latest` moves the cache beside it: a branch must not overwrite main's.
-                    let owned = self.build.cache_repository.is_some() || self.tags.contains(latest);
+                    let owned = self.job.build.cache_repository.is_some() || self.job.tags.contains(latest);
                     if owned && cache.save_to.is_none() {
                         cache.save_to = Some(beside);
                     }
@@ -197,7 +191,7 @@ impl Run<'_> {
     /// What was found at a cache reference; a fault is a warning and a colder build.
     fn looked_up<T: Default>(&self, reference: &ImageRef, found: crate::registry::Result<T>) -> T {
         found.unwrap_or_else(|error| {
-            self.events.warning(format!("the cache at {reference} is not used: {error}"));
+            self.job.events.warning(format!("the cache at {reference} is not used: {error}"));
             T::default()
         })
     }
@@ -228,7 +222,7 @@ impl Run<'_> {
 
     fn import(&self, reference: &ImageRef) -> CacheOption {
         let mut attributes = BTreeMap::from([("ref".to_owned(), reference.to_string())]);
-        if self.settings.registries.insecure.contains(&reference.repository.host) {
+        if self.job.settings.registries.insecure.contains(&reference.repository.host) {
             attributes.insert("registry.insecure".to_owned(), "true".to_owned());
         }
         CacheOption { kind: "registry".to_owned(), attributes }
@@ -236,55 +230,10 @@ impl Run<'_> {
 
     /// What the daemon reads of the store through the session.
     pub(super) fn contents(&self) -> ContentSources {
-        match self.kept() {
+        match self.job.kept() {
             Some((kept, _)) if self.way == Way::Archive => kept.contents(),
             _ => ContentSources::default(),
         }
-    }
-
-    /// Says so if something of the store could not be read that BuildKit went on without.
-    pub(super) fn store_was_read(&self) -> Result<()> {
-        let Some((kept, faults)) = self.kept() else { return Ok(()) };
-        // What is damaged was told when it was found.
-        match kept.unread().filter(|_| kept.damaged().is_empty()) {
-            Some(why) => faults.tell("could not be read in part, which costs time", &why, None),
-            None => Ok(()),
-        }
-    }
-
-    /// Waits until a layer of the store turns out to be damaged: for ever, where there is no store.
-    pub(super) async fn store_damaged(&self) {
-        match self.kept() {
-            Some((kept, _)) => kept.found_damaged().await,
-            None => std::future::pending().await,
-        }
-    }
-
-    /// Whether it is the store that a solve failed by.
-    pub(super) fn blames_store(&self, message: &str) -> bool {
-        let Some((kept, _)) = self.kept() else { return false };
-        !kept.damaged().is_empty() || kept.references().any(|(_, reference)| message.contains(&*reference.repository.path))
-    }
-
-    /// Whether it is a layer of the store that a solve still waited for after the store was left out.
-    pub(super) fn is_left_over(&self, message: &str) -> bool {
-        // containerd's words, Docker's, and those of a store that is read through the session.
-        const FETCHING: [&str; 4] = ["could not fetch content descriptor", "failed to copy", "is damaged", "blob"];
-        let damaged = self.kept().is_some_and(|(kept, _)| !kept.damaged().is_empty());
-        damaged && FETCHING.iter().any(|words| message.contains(words))
-    }
-
-    pub(super) fn store_failed(&self, message: &str, release: Option<&Release>) -> Result<()> {
-        let Some((kept, faults)) = self.kept() else { return Ok(()) };
-        if let Some(release) = release {
-            release.forget(&kept.repositories());
-        }
-        let damaged: Vec<String> = kept.damaged().iter().map(ToString::to_string).collect();
-        let (why, hint) = match damaged.is_empty() {
-            true => (message.to_owned(), None),
-            false => (format!("damaged: {}", damaged.join(", ")), Some("`hakobi cache verify --repair` removes what is damaged")),
-        };
-        faults.tell("is not used, and the build begins again without it", &why, hint)
     }
 }
 

@@ -1,9 +1,12 @@
 //! The order of things, and nothing else: sole owner of what comes after what.
 
+mod ahead;
 mod build;
 mod cache;
 mod call;
+mod compiling;
 mod images;
+mod job;
 mod kept;
 mod outputs;
 mod plan;
@@ -14,8 +17,10 @@ mod push;
 mod recording;
 mod release;
 mod saving;
+mod solving;
 mod tarballs;
 mod transport;
+mod unchanged;
 mod upkeep;
 
 pub use build::{Built, build};
@@ -26,6 +31,7 @@ pub use push::push;
 pub use tarballs::{export, import};
 pub use upkeep::{Answer, cache};
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use self::transport::Way;
@@ -83,11 +89,12 @@ struct CacheFaults<'a> {
     settings: &'a CacheSettings,
     events: &'a Events,
     told: Mutex<Vec<String>>,
+    gave_up: AtomicBool,
 }
 
 impl<'a> CacheFaults<'a> {
     fn new(settings: &'a CacheSettings, events: &'a Events) -> Self {
-        Self { settings, events, told: Mutex::default() }
+        Self { settings, events, told: Mutex::default(), gave_up: AtomicBool::new(false) }
     }
 
     fn tell(&self, what: &str, why: &impl std::fmt::Display, hint: Option<&str>) -> Result<()> {
@@ -103,6 +110,15 @@ impl<'a> CacheFaults<'a> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner).push(text.clone());
         self.events.warning(text);
         Ok(())
+    }
+
+    /// What the store remembers is not used from here on.
+    fn give_up(&self) {
+        self.gave_up.store(true, Ordering::Relaxed);
+    }
+
+    fn gave_up(&self) -> bool {
+        self.gave_up.load(Ordering::Relaxed)
     }
 
     fn told(&self) -> Vec<String> {

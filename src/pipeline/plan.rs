@@ -3,14 +3,15 @@
 use serde::Serialize;
 use tokio::io::AsyncRead;
 
-use super::build::Run;
+use super::ahead::Ahead;
+use super::build::{Daemon, Run};
 use super::cache::Store;
-use super::planning::Remembered;
+use super::job::Job;
+use super::planning::{Planned, Remembered};
 use super::transport::Way;
 use super::upkeep::Answer;
 use crate::build::{Input, frontend_options};
-use crate::engine::buildkit::{BuildKit, Outputs};
-use crate::engine::{Dialer, Docker};
+use crate::engine::buildkit::Outputs;
 use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::graph::{self, Key};
@@ -24,6 +25,18 @@ use crate::settings::{BuildSettings, Settings};
 struct Told {
     tier: Tier,
     steps: Vec<StepReport>,
+}
+
+/// Plans with what the daemon's frontend makes of the Dockerfile.
+async fn compiled<'a>(job: Job<'a>, daemon: Daemon, mut input: Input, ahead: Ahead) -> Result<(Planned, Job<'a>)> {
+    let Daemon { docker, buildkit, info } = daemon;
+    let run = Run { job, docker, buildkit, info, way: Way::Registry };
+    let mut options = frontend_options(run.job.build, &input, &[]);
+    run.resolve_host_gateway(&mut options).await?;
+    let session = run.session(&mut input, &Outputs::default()).await?;
+    let several = || Error::usage("a plan is made for one platform").hint("--platform names one");
+    let planned = run.planned(&session, &options, &input, ahead).await?.ok_or_else(several)?;
+    Ok((planned, run.job))
 }
 
 /// Says what a build would do.
@@ -41,24 +54,23 @@ pub async fn plan(
         return Err(Error::usage("a plan is made against a cache").hint("--cache s3://BUCKET/PREFIX or --cache DIR"));
     };
     let registries = Registries::new(&settings.registries, events.clone());
-    let docker = Docker::connect(Dialer::new(&settings.daemon)?).await?;
-    let info = docker.info().await?;
-    let buildkit = BuildKit::connect(docker.dialer(), info.api).await?;
     let store = Some(Store::open(cache, build, &registries, events).await?);
-    let (way, tags) = (Way::Registry, build.tags.clone());
-    let run = Run { settings, build, events, registries, docker, buildkit, info, way, tags, store };
-    let mut input = Input::open(build, stdin).await?;
-    let mut options = frontend_options(build, &input, &[]);
-    run.resolve_host_gateway(&mut options).await?;
-    if !run.plans(&input) {
+    let job = Job { settings, build, events, registries, tags: build.tags.clone(), store };
+    let input = Input::open(build, stdin).await?;
+    let Some((kept, faults)) = job.kept().filter(|_| job.plans(&input)) else {
         return Err(Error::usage("there is nothing to plan with: the cache cannot be used, or the context is no directory"));
-    }
-    let session = run.session(&mut input, &Outputs::default()).await?;
-    let several = || Error::usage("a plan is made for one platform").hint("--platform names one");
-    let compiled = run.compile(&session, &options).await?.ok_or_else(several)?;
-    let Some((kept, faults)) = run.kept() else { return Err(several()) };
+    };
+    let records = Remembered::of(kept, faults);
+    let daemon = Daemon::connect(settings).await;
+    let at_hand = daemon.as_ref().ok().map(|daemon| (&daemon.docker, &daemon.info));
+    let ahead = job.remembered_plan(&input, &records, at_hand).await?;
+    let (planned, job) = match (ahead, daemon) {
+        (Ahead::Open(planned), _) => (*planned, job),
+        (ahead, Err(error)) => return Err(job.needs_daemon(error, &ahead, &input).await),
+        (ahead, Ok(daemon)) => compiled(job, daemon, input, ahead).await?,
+    };
+    let Some((kept, faults)) = job.kept() else { return Err(Error::usage("the cache cannot be used")) };
     let remembered = Remembered::of(kept, faults);
-    let planned = run.plan(compiled, &input.directories, &remembered).await?;
     let inputs = Inputs::of(&planned.graph, &planned.keys, &planned.facts);
     let key = kept.inputs_key();
     let before = remembered.read::<Inputs>(std::slice::from_ref(&key)).await?.remove(&key);

@@ -2,18 +2,19 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
+use futures::future::join_all;
 use serde::de::DeserializeOwned;
 
 use super::CacheFaults;
-use super::build::{ATTEMPTS, Run};
+use super::compiling::CompiledKey;
+use super::job::Job;
 use super::kept::Kept;
-use crate::build::{Compiled, failure, is_passing};
+use crate::build::Compiled;
 use crate::context;
 use crate::domain::{DiffId, Digest, ImageRef, Platform, StepKey};
-use crate::engine::buildkit::{LocalDirs, Session, SolveRequest, Solved, pb};
+use crate::engine::Docker;
+use crate::engine::buildkit::{LocalDirs, pb};
 use crate::error::{Error, Result};
 use crate::event::{Event, Status, Time, Vertex};
 use crate::graph::{Graph, Key, Keys, Op};
@@ -24,22 +25,21 @@ use crate::plan::{KnownFacts, Plan, Records, StepRecord, TakenRecord, Verdict, s
 pub(super) struct Remembered<'a> {
     records: Records,
     faults: &'a CacheFaults<'a>,
-    failed: AtomicBool,
 }
 
 impl<'a> Remembered<'a> {
     pub(super) fn of(kept: &Kept, faults: &'a CacheFaults<'a>) -> Self {
-        Self { records: kept.records(), faults, failed: AtomicBool::new(false) }
+        Self { records: kept.records(), faults }
     }
 
     pub(super) async fn read<T: DeserializeOwned + Send>(&self, keys: &[StepKey]) -> Result<HashMap<StepKey, T>> {
-        if keys.is_empty() || self.failed.load(Ordering::Relaxed) {
+        if keys.is_empty() || self.faults.gave_up() {
             return Ok(HashMap::new());
         }
         match self.records.read(keys).await {
             Ok(found) => Ok(found),
             Err(error) => {
-                self.failed.store(true, Ordering::Relaxed);
+                self.faults.give_up();
                 self.faults.tell("is not used", &error, error.hint_text())?;
                 Ok(HashMap::new())
             }
@@ -58,6 +58,10 @@ pub(super) struct Planned {
     pub(super) taken: HashMap<StepKey, TakenRecord>,
     /// The base images, where a registry has them.
     pub(super) bases: Vec<KnownImage>,
+    /// What its compiled form is remembered by, where it may be.
+    pub(super) compiled_by: Option<CompiledKey>,
+    /// What the store has, by all keys that it was asked for.
+    found: HashMap<StepKey, Option<StepRecord>>,
 }
 
 impl Planned {
@@ -69,47 +73,78 @@ impl Planned {
         }
     }
 
+    /// Plans with all that is known by now.
+    pub(super) async fn decide(&mut self, records: &Remembered<'_>) -> Result<()> {
+        let mut asked: HashSet<StepKey> = self.facts.taken.keys().cloned().collect();
+        self.keys = loop {
+            let keys = Keys::of(&self.graph, &self.facts);
+            let open: Vec<StepKey> = keys.taken().iter().filter_map(|taken| taken.key.clone()).collect();
+            let open: Vec<StepKey> = open.into_iter().filter(|key| asked.insert(key.clone())).collect();
+            if open.is_empty() {
+                break keys;
+            }
+            let found: HashMap<StepKey, TakenRecord> = records.read(&open).await?;
+            self.facts.taken.extend(found.iter().map(|(key, record)| (key.clone(), record.content.clone())));
+            self.taken.extend(found);
+        };
+        // The result's own record first: where that is kept, nothing else is asked for.
+        let wanted = Plan::wanted(&self.graph, &self.keys);
+        let first = usize::from(self.result_key().is_some()).min(wanted.len());
+        let (first, rest) = wanted.split_at(first);
+        self.ask(first, records).await?;
+        if !first.iter().any(|key| self.found.get(key).is_some_and(Option::is_some)) {
+            self.ask(rest, records).await?;
+        }
+        self.plan = self.of(&self.found);
+        // What is kept may not be usable, and then what lies below it is asked for.
+        if !self.plan.unchanged {
+            self.ask(rest, records).await?;
+            self.plan = self.of(&self.found);
+        }
+        Ok(())
+    }
+
+    async fn ask(&mut self, keys: &[StepKey], records: &Remembered<'_>) -> Result<()> {
+        let new: Vec<StepKey> = keys.iter().filter(|key| !self.found.contains_key(key)).cloned().collect();
+        let mut found: HashMap<StepKey, StepRecord> = records.read(&new).await?;
+        self.found.extend(new.into_iter().map(|key| {
+            let record = found.remove(&key);
+            (key, record)
+        }));
+        Ok(())
+    }
+
+    fn of(&self, found: &HashMap<StepKey, Option<StepRecord>>) -> Plan {
+        let records = found.iter().filter_map(|(key, record)| Some((key.clone(), record.clone()?))).collect();
+        Plan::of(&self.graph, &self.keys, &records, &self.facts.seen)
+    }
+
     /// Plans anew with nothing from the store.
     pub(super) fn without_records(&mut self) {
-        self.plan = Plan::of(&self.graph, &self.keys, &HashMap::new());
+        self.found.clear();
+        self.plan = self.of(&HashMap::new());
     }
 }
 
-impl Run<'_> {
-    /// Has the Dockerfile compiled, without running anything. `None` where there is not one image to plan for.
-    pub(super) async fn compile(&self, session: &Session, options: &HashMap<String, String>) -> Result<Option<Compiled>> {
-        let mut attempt = 1;
-        loop {
-            let mut compiled = None;
-            let (slot, given) = (&mut compiled, options.clone());
-            let request = SolveRequest { entitlements: self.build.entitlements.clone(), ..SolveRequest::default() };
-            let work = |mut gateway: crate::engine::buildkit::Gateway| async move {
-                let solved: Solved = gateway.dockerfile(given).await?;
-                *slot = Some((solved.references.len() == 1).then(|| Compiled::of(&solved)));
-                // What is given back is built.
-                Ok(Solved::default())
-            };
-            match self.buildkit.build(session, request, self.events, work).await {
-                Ok(_) => return compiled.ok_or_else(|| Error::build("the frontend gave no graph")),
-                Err(status) if attempt < ATTEMPTS && is_passing(&status) && self.is_repeatable() => {
-                    self.events.warning(format!("trying again ({attempt} of {}): {}", ATTEMPTS - 1, status.message()));
-                    tokio::time::sleep(Duration::from_secs(u64::from(attempt * 2))).await;
-                    attempt += 1;
-                }
-                Err(status) => return Err(failure(&status, session.local_failure(), None)),
-            }
-        }
-    }
-
-    /// Plans a compiled build.
-    pub(super) async fn plan(&self, compiled: Compiled, directories: &LocalDirs, records: &Remembered<'_>) -> Result<Planned> {
+impl Job<'_> {
+    /// Plans a compiled build. What is known already is not looked at again; without a daemon, an image that only a daemon has is
+    /// not known.
+    pub(super) async fn plan(
+        &self,
+        compiled: Compiled,
+        directories: &LocalDirs,
+        records: &Remembered<'_>,
+        known: KnownFacts,
+        docker: Option<&Docker>,
+    ) -> Result<Planned> {
         let graph = Graph::new(compiled.definition.clone())
             .map_err(|error| Error::build("the frontend's graph cannot be used").because(&error))?;
-        let mut facts = KnownFacts::default();
+        let mut facts = known;
         let sources: Vec<&Op> = graph.below(graph.result()).into_iter().filter(|op| op.inputs.is_empty()).collect();
+        let new = |op: &&&Op| !facts.images.contains_key(&op.digest) && !facts.locals.contains_key(&op.digest);
         let (images, locals) = tokio::join!(
-            futures::future::join_all(sources.iter().map(|op| self.base(op))),
-            futures::future::join_all(sources.iter().map(|op| local(op, directories))),
+            join_all(sources.iter().filter(new).map(|op| self.base(op, docker))),
+            join_all(sources.iter().filter(new).map(|op| local(op, directories))),
         );
         let mut bases = Vec::new();
         for (digest, image) in images.into_iter().flatten() {
@@ -120,40 +155,37 @@ impl Run<'_> {
             facts.images.insert(digest, layers);
         }
         facts.locals.extend(locals.into_iter().flatten());
-        let (mut taken, mut asked): (HashMap<StepKey, TakenRecord>, HashSet<StepKey>) = Default::default();
-        let keys = loop {
-            let keys = Keys::of(&graph, &facts);
-            let open: Vec<StepKey> = keys.taken().iter().filter_map(|taken| taken.key.clone()).collect();
-            let open: Vec<StepKey> = open.into_iter().filter(|key| asked.insert(key.clone())).collect();
-            if open.is_empty() {
-                break keys;
-            }
-            let found: HashMap<StepKey, TakenRecord> = records.read(&open).await?;
-            facts.taken.extend(found.iter().map(|(key, record)| (key.clone(), record.content.clone())));
-            taken.extend(found);
+        let (keys, plan) = (Keys::default(), Plan::default());
+        let mut planned = Planned {
+            compiled,
+            graph,
+            facts,
+            keys,
+            plan,
+            taken: HashMap::new(),
+            bases,
+            compiled_by: None,
+            found: HashMap::new(),
         };
-        // The result's own record first: where that is kept, nothing else is asked for.
-        let wanted = Plan::wanted(&graph, &keys);
-        let first = usize::from(matches!(keys.state(graph.result()), Key::Known(_))).min(wanted.len());
-        let (first, rest) = wanted.split_at(first);
-        let mut found: HashMap<StepKey, StepRecord> = records.read(first).await?;
-        if found.is_empty() {
-            found = records.read(rest).await?;
-        }
-        let plan = Plan::of(&graph, &keys, &found);
-        Ok(Planned { compiled, graph, facts, keys, plan, taken, bases })
+        planned.decide(records).await?;
+        Ok(planned)
     }
 
     /// The layers of a base image, as it would be built on: what the daemon has of that name, or what its registry has.
     #[allow(clippy::type_complexity, reason = "read once")]
-    async fn base(&self, op: &Op) -> Option<(Digest, std::result::Result<(Vec<DiffId>, Option<KnownImage>), String>)> {
+    async fn base(
+        &self,
+        op: &Op,
+        docker: Option<&Docker>,
+    ) -> Option<(Digest, std::result::Result<(Vec<DiffId>, Option<KnownImage>), String>)> {
         let Some(pb::op::Op::Source(source)) = &op.op.op else { return None };
         let name = source.identifier.strip_prefix("docker-image://")?;
         let found = async {
             let reference: ImageRef = name.parse().map_err(|_| format!("{name} is no image's name"))?;
             if reference.digest.is_none() {
                 // The frontend names a digest wherever it asked a registry.
-                let layers = self.docker.image_layers(name).await.map_err(|error| error.to_string())?;
+                let Some(docker) = docker else { return Err(format!("{name} is an image of the daemon's")) };
+                let layers = docker.image_layers(name).await.map_err(|error| error.to_string())?;
                 return layers.map(|layers| (layers, None)).ok_or_else(|| format!("the daemon has no image {name}"));
             }
             let platform = op.op.platform.as_ref().map(|platform| Platform {

@@ -7,71 +7,80 @@ use tokio_util::io::SyncIoBridge;
 
 use super::build::Run;
 use super::kept::Kept;
+use super::planned::Work;
 use super::planning::Planned;
 use super::release::Released;
+use super::solving::{Course, broken};
 use crate::context::Tree;
 use crate::domain::{Descriptor, DiffId, Digest, Selector, StepKey};
-use crate::engine::buildkit::{Export, Outputs, Session, SolveRequest};
 use crate::error::{Error, Kind, Result};
-use crate::event::Events;
-use crate::graph::{Grafted, Graph, Input, Key, Keys, Op, Stage, Taken};
+use crate::graph::{Graph, Input, Key, Keys, Op, Stage, Taken};
 use crate::handover::{Composed, Intake};
-use crate::plan::{Allowed, ImageRecord, Inputs, Layer, StepRecord, TakenRecord, Verdict, allowed, stray};
+use crate::plan::{Allowed, HopeRecord, ImageRecord, Inputs, Layer, StepRecord, TakenRecord, allowed, stray};
 use crate::push::RepositoryBlobs;
 use crate::registry::{Home as _, Source as _};
-use crate::save::{Executed, StageSaver, stages_to_save};
+use crate::save::StageSaver;
 use crate::transfer::compress::plain;
-
-/// Bytes between the daemon's stream and who reads it.
-const PIPE: usize = 1 << 20;
 
 /// What is remembered of a build.
 pub(super) struct Recording<'a> {
     pub(super) run: &'a Run<'a>,
-    pub(super) session: &'a Session,
-    pub(super) sinks: &'a Outputs,
+    pub(super) work: &'a Work<'a>,
     pub(super) planned: &'a Planned,
-    pub(super) grafted: &'a Grafted,
     pub(super) kept: &'a Kept,
 }
 
 impl Recording<'_> {
     /// Brings the layers of what ran into the store, and records what they are.
-    pub(super) async fn record(&self, executed: &Executed, released: &Released, inputs: &Inputs) -> Result<RepositoryBlobs> {
+    pub(super) async fn record(&self, mut course: Course, released: &Released, inputs: &Inputs) -> Result<RepositoryBlobs> {
         let faulty = |error: crate::store::Error| Error::new(Kind::Cache, error.to_string());
         self.kept.begin().await.map_err(faulty)?;
         let mut saved = released.kept().await?;
         let [image] = &released.images[..] else { return Ok(saved) };
-        let step = self.run.events.step("[hakobi] saving the cache");
+        if course.ran_again {
+            self.run.job.events.note("nothing is remembered of this build: a step ran twice in it");
+            return Ok(saved);
+        }
+        let step = self.run.job.events.step("[hakobi] saving the cache");
         let done = async {
-            let (stages, layers, intake) = self.stages(executed, released).await?;
+            let (stages, layers, intake) = self.stages(&course, released).await?;
             saved.pushed += layers.pushed;
             saved.bytes += layers.bytes;
-            let looked = self.look(executed, &stages).await?;
+            let looked = self.look(&mut course, &stages).await?;
             let keys = &looked.keys;
-            let mut records: HashMap<StepKey, StepRecord> = HashMap::new();
+            let mut records: HashMap<Input, StepRecord> = HashMap::new();
             let intakes: Vec<&Intake> = std::iter::once(released.release.intake()).chain(&intake).collect();
-            self.chain(self.planned.graph.result(), image, &looked, &intakes, &mut records).await?;
+            let seen = Proved { course: &course, keys, intakes: &intakes };
+            self.chain(self.planned.graph.result(), image, &seen, &mut records).await?;
             for (state, image) in &stages {
-                self.chain(state, image, &looked, &intakes, &mut records).await?;
+                self.chain(state, image, &seen, &mut records).await?;
             }
+            let record = |state: &Input| records.get(state).or_else(|| self.planned.plan.kept.get(state));
             let taken = looked.taken.into_iter().map(|(key, (content, state))| {
-                let chain = match keys.state(&state) {
-                    Key::Known(state) => records.get(&state).and_then(StepRecord::chain),
-                    _ => None,
-                };
+                let chain = record(&state).and_then(StepRecord::chain);
                 (key, TakenRecord { content, chain })
             });
             let taken: Vec<_> = taken.collect();
+            let hopes: Vec<_> = records.keys().filter_map(|state| Some((keys.weak(state)?, HopeRecord {}))).collect();
+            let known = |(state, record)| match keys.state(&state) {
+                Key::Known(key) => Some((key, record)),
+                _ => None,
+            };
             let store = self.kept.records();
             store.write(taken).await.map_err(faulty)?;
-            store.write(records).await.map_err(faulty)?;
+            store.write(records.into_iter().filter_map(known)).await.map_err(faulty)?;
+            store.write(hopes).await.map_err(faulty)?;
             store.write([(self.kept.inputs_key(), inputs)]).await.map_err(faulty)?;
+            if let Some(compiled) = self.planned.compiled_by.as_ref()
+                && let Some(record) = self.run.job.compiled_record(compiled, self.planned).await
+            {
+                store.write([record]).await.map_err(faulty)?;
+            }
             if let (Key::Known(key), Some(own)) = (keys.state(self.planned.graph.result()), self.kept.own()) {
                 let digest = image.manifest.digest().to_string();
                 own.put_manifest(&image.manifest, &digest).await.map_err(|error| Error::new(Kind::Cache, error.to_string()))?;
                 let record = ImageRecord { manifest: image.manifest.descriptor() };
-                let key = self.run.image_key(&key, self.planned);
+                let key = self.run.job.image_key(&key, self.planned);
                 store.write([(key, record)]).await.map_err(faulty)?;
             }
             Ok(saved)
@@ -88,22 +97,12 @@ impl Recording<'_> {
     /// took them.
     async fn stages(
         &self,
-        executed: &Executed,
+        course: &Course,
         released: &Released,
     ) -> Result<(Vec<(Input, Composed)>, RepositoryBlobs, Option<Intake>)> {
-        let broken = |error: crate::graph::InvalidGraph| Error::push("the build graph cannot be read").because(&error);
-        let graph = Graph::new(self.grafted.definition.clone()).map_err(broken)?;
-        // Those of the whole graph: in the other one a stage may have lost the steps that name it.
         let all: Vec<Stage> = self.planned.graph.side_stages();
-        let renamed: Vec<Stage> = all
-            .iter()
-            .map(|stage| Stage {
-                name: stage.name.clone(),
-                state: self.grafted.state(&stage.state),
-                steps: graph.chain(&self.grafted.state(&stage.state)),
-            })
-            .collect();
-        let new = stages_to_save(&renamed, executed);
+        let ran = |stage: &&Stage| stage.steps.iter().any(|step| course.ran.contains(&step.digest));
+        let new: Vec<&Stage> = all.iter().filter(ran).collect();
         let (Some(to), false) = (self.kept.target(), new.is_empty()) else { return Ok(Default::default()) };
         let intake = released.release.intake_for(&to, &[], &released.images).await?;
         if let Some(own) = self.kept.own() {
@@ -119,44 +118,46 @@ impl Recording<'_> {
         let saver = StageSaver {
             docker: &self.run.docker,
             buildkit: &self.run.buildkit,
-            session: self.session,
+            session: self.work.session,
             endpoint: &intake.endpoint,
             intake: &intake.intake,
-            entitlements: self.run.build.entitlements.clone(),
+            entitlements: self.run.job.build.entitlements.clone(),
             platform: released.images[0].platform.clone(),
             exit: self.run.way.exit(&self.run.info, false),
         };
         let mut out = Vec::new();
         for (place, stage) in new.into_iter().enumerate() {
-            let image = saver.save(&graph, stage, place).await?;
-            let whole = all.iter().find(|whole| whole.name == stage.name && self.grafted.state(&whole.state) == stage.state);
-            out.extend(whole.map(|whole| (whole.state.clone(), image)));
+            let grafted = self.planned.graph.grafted(&stage.state, &course.grafts, &course.given);
+            let graph = grafted.and_then(|grafted| Graph::new(grafted.definition)).map_err(|error| broken(&error))?;
+            let renamed = Stage { state: graph.result().clone(), ..stage.clone() };
+            out.push((stage.state.clone(), saver.save(&graph, &renamed, place).await?));
         }
         let saved = intake.pusher.finish_blobs().await?.total();
         Ok((out, saved, Some(intake.intake.clone())))
     }
 
     /// Looks at all that was taken out of stages in this run, and works out the keys by that.
-    async fn look(&self, executed: &Executed, stages: &[(Input, Composed)]) -> Result<Looked> {
+    async fn look(&self, course: &mut Course, stages: &[(Input, Composed)]) -> Result<Looked> {
         let mut facts = self.planned.facts.clone();
-        let (mut trees, mut found, mut asked) = (HashMap::new(), HashMap::new(), Vec::new());
+        let mut found: HashMap<(Input, Vec<Selector>), Digest> = HashMap::new();
         loop {
             let keys = Keys::of(&self.planned.graph, &facts);
-            let open = keys.taken().iter().find(|taken| !asked.contains(&taken.key) && self.is_open(taken)).cloned();
-            let Some(taken) = open else { return Ok(Looked { keys, trees, taken: found }) };
-            asked.push(taken.key.clone());
-            let Some(key) = taken.key.clone() else { continue };
-            let tree = self.extract(&taken).await?;
-            let content = tree.digest(&[Selector::everything()]);
-            let content = content.map_err(|error| Error::push("what is copied out of a stage has no digest").because(&error))?;
-            facts.taken.insert(key.clone(), content.clone());
-            // Of what BuildKit had in its own cache nobody knows when it ran: it counts for this run's keys only.
-            let kept = self.planned.plan.kept.contains_key(&taken.state) || self.is_source(&taken.state);
-            let ran = executed.ended(&self.grafted.state(&taken.state).step);
-            if kept || ran || stages.iter().any(|(state, _)| *state == taken.state) {
-                found.insert(key, (content, taken.state.clone()));
-            }
-            trees.insert((taken.state, taken.selectors), tree);
+            let mut all = keys.taken().iter();
+            let Some(taken) = all.find(|taken| self.is_open(taken, course) && !found.contains_key(&place(taken))).cloned() else {
+                // Of what BuildKit had in its own cache nobody knows when it ran: it counts for this run's keys only.
+                let keepable = |taken: &Taken| {
+                    let kept = self.planned.plan.kept.contains_key(&taken.state) || self.is_source(&taken.state);
+                    kept || course.ran.contains(&taken.state.step) || stages.iter().any(|(state, _)| *state == taken.state)
+                };
+                let keep = keys.taken().iter().filter(|taken| keepable(taken));
+                let keep =
+                    keep.filter_map(|taken| Some((taken.key.clone()?, (found.get(&place(taken))?.clone(), taken.state.clone()))));
+                let taken = keep.collect();
+                return Ok(Looked { keys, taken });
+            };
+            let content = self.run.look_at(self.planned, course, self.work, &taken).await?;
+            facts.seen.insert(place(&taken), content.clone());
+            found.insert(place(&taken), content);
         }
     }
 
@@ -166,49 +167,19 @@ impl Recording<'_> {
     }
 
     /// Whether a step ran on what is taken, and nobody has looked at just that.
-    fn is_open(&self, taken: &Taken) -> bool {
-        let plan = &self.planned.plan;
-        let runs = |step: &Digest| plan.verdicts.get(step).is_some_and(Verdict::runs);
+    fn is_open(&self, taken: &Taken, course: &Course) -> bool {
         let graph = &self.planned.graph;
-        let used = graph.below(graph.result()).into_iter().any(|op| runs(&op.digest) && op.inputs.contains(&taken.state));
-        let Some(key) = taken.key.as_ref().filter(|_| used) else { return false };
-        match plan.kept.get(&taken.state) {
-            Some(record) => {
-                self.planned.taken.get(key).is_none_or(|taken| taken.chain.is_none() || taken.chain != record.chain())
-            }
-            None if self.is_source(&taken.state) => !self.planned.taken.contains_key(key),
+        let used = graph.below(graph.result()).into_iter();
+        if !used.filter(|op| course.given.contains(&op.digest)).any(|op| op.inputs.contains(&taken.state)) {
+            return false;
+        }
+        let known = taken.key.as_ref().and_then(|key| self.planned.taken.get(key));
+        match self.planned.plan.kept.get(&taken.state) {
+            _ if course.trees.contains_key(&place(taken)) => true,
+            Some(record) => known.is_none_or(|taken| taken.chain.is_none() || taken.chain != record.chain()),
+            None if self.is_source(&taken.state) => known.is_none(),
             None => true,
         }
-    }
-
-    /// The content of what is taken, by the daemon's own copier.
-    async fn extract(&self, taken: &Taken) -> Result<Tree> {
-        let broken = |error: crate::graph::InvalidGraph| Error::push("the build graph cannot be read").because(&error);
-        let graph = Graph::new(self.grafted.definition.clone()).map_err(broken)?;
-        let definition = graph.extraction(&self.grafted.state(&taken.state), &taken.selectors);
-        let (ours, theirs) = tokio::io::duplex(PIPE);
-        self.sinks.add(0, Box::new(ours));
-        let reading = tokio::task::spawn_blocking(move || {
-            let mut from = SyncIoBridge::new(theirs);
-            let tree = Tree::of_tar(&mut from);
-            // Whoever writes is not left alone with what comes behind the archive's end.
-            std::io::copy(&mut from, &mut std::io::sink())?;
-            tree
-        });
-        let export = Export { kind: "tar".to_owned(), attributes: [].into() };
-        let request =
-            SolveRequest { exports: vec![export], entitlements: self.run.build.entitlements.clone(), ..SolveRequest::default() };
-        let solved =
-            self.run
-                .buildkit
-                .build(self.session, request, &Events::none(), |mut gateway| async move {
-                    gateway.graph(definition, &[], false).await
-                })
-                .await;
-        solved
-            .map_err(|status| Error::push(format!("what is copied out of a stage cannot be looked at: {}", status.message())))?;
-        let tree = reading.await.map_err(std::io::Error::other).and_then(|tree| tree);
-        tree.map_err(|error| Error::push("what is copied out of a stage cannot be read").because(&error))
     }
 
     /// The records of the states on a chain, if it adds up: each step one layer, on those of the base.
@@ -216,9 +187,8 @@ impl Recording<'_> {
         &self,
         state: &Input,
         image: &Composed,
-        looked: &Looked,
-        intakes: &[&Intake],
-        records: &mut HashMap<StepKey, StepRecord>,
+        proved: &Proved<'_>,
+        records: &mut HashMap<Input, StepRecord>,
     ) -> Result<()> {
         let chain = self.planned.graph.chain_of(state);
         let base: Vec<DiffId> = match &chain.base {
@@ -229,7 +199,7 @@ impl Recording<'_> {
             },
         };
         if image.diff_ids.len() != base.len() + chain.layers() || !image.diff_ids.starts_with(&base) {
-            self.run.events.note(format!(
+            self.run.job.events.note(format!(
                 "nothing is remembered of a stage: {} layers came of {} steps on {}",
                 image.diff_ids.len(),
                 chain.layers(),
@@ -251,32 +221,32 @@ impl Recording<'_> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         for link in &chain.links {
             // What was kept is as it was recorded.
-            if self.planned.plan.verdicts.get(&link.state.step) == Some(&Verdict::Hit) {
+            if !proved.course.given.contains(&link.state.step) {
                 continue;
             }
             let layers = &layers[..base.len() + link.layers];
             if let Some((op, layer)) = self.planned.graph.op(&link.made_by).zip(layers.last())
-                && let Some(path) = self.stray(op, layer, looked, intakes).await?
+                && let Some(path) = self.stray(op, layer, proved).await?
             {
-                self.run.events.warning(format!(
+                self.run.job.events.warning(format!(
                     "{path} in the image has other bytes than were hashed for `{}`: something may have written to it meanwhile, and \
                      nothing is remembered from there on",
                     op.name
                 ));
                 return Ok(());
             }
-            if let Key::Known(key) = looked.keys.state(&link.state) {
-                records.insert(key, StepRecord { layers: layers.to_vec(), ran: now });
+            if let Key::Known(_) = proved.keys.state(&link.state) {
+                records.insert(link.state.clone(), StepRecord { layers: layers.to_vec(), ran: now });
             }
         }
         Ok(())
     }
 
     /// A file of a copy's layer with bytes that the step's key was not made of.
-    async fn stray(&self, op: &Op, layer: &Layer, looked: &Looked, intakes: &[&Intake]) -> Result<Option<String>> {
+    async fn stray(&self, op: &Op, layer: &Layer, proved: &Proved<'_>) -> Result<Option<String>> {
         let of = |input: &Input, selectors: &[Selector]| match self.planned.facts.locals.get(&input.step) {
             Some(local) => local.as_ref().ok().map(|tree| &**tree),
-            None => looked.trees.get(&(input.clone(), selectors.to_vec())),
+            None => proved.course.trees.get(&(input.clone(), selectors.to_vec())),
         };
         let allowed = allowed(&self.planned.graph, op, of);
         if allowed == Allowed::Anything {
@@ -284,7 +254,7 @@ impl Recording<'_> {
         }
         let unreadable = |error: std::io::Error| Error::new(Kind::Cache, "a new layer cannot be read again").because(&error);
         let mut bytes = None;
-        for intake in intakes {
+        for intake in proved.intakes {
             if bytes.is_none() {
                 bytes = intake.arrived(&layer.blob.digest).await.map_err(unreadable)?;
             }
@@ -301,13 +271,24 @@ impl Recording<'_> {
     }
 }
 
+/// What records are held against.
+struct Proved<'a> {
+    course: &'a Course,
+    keys: &'a Keys,
+    /// What took layers from the daemon.
+    intakes: &'a [&'a Intake],
+}
+
 /// What was looked at after a build.
 struct Looked {
     keys: Keys,
-    /// What was taken out of stages.
-    trees: HashMap<(Input, Vec<Selector>), Tree>,
-    /// What of it is remembered, with the state that it is of.
+    /// What is remembered of what was taken out of stages, with the state that it is of.
     taken: HashMap<StepKey, (Digest, Input)>,
+}
+
+/// What is taken, by the state and what of it.
+fn place(taken: &Taken) -> (Input, Vec<Selector>) {
+    (taken.state.clone(), taken.selectors.clone())
 }
 
 /// When each layer was made, as the image's history has it.

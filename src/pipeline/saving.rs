@@ -40,7 +40,7 @@ impl Saving<'_> {
             return nothing;
         }
         let run = self.run;
-        let step = run.events.step("[hakobi] saving the cache");
+        let step = run.job.events.step("[hakobi] saving the cache");
         let saved = async {
             let intake = released.release.intake_for(self.to, self.stages, &released.images);
             let intake = intake.await?;
@@ -50,7 +50,7 @@ impl Saving<'_> {
                 session: self.session,
                 endpoint: &intake.endpoint,
                 intake: &intake.intake,
-                entitlements: run.build.entitlements.clone(),
+                entitlements: run.job.build.entitlements.clone(),
                 platform: released.images[0].platform.clone(),
                 exit: run.way.exit(&run.info, false),
             };

@@ -4,9 +4,10 @@ use std::collections::{HashMap, HashSet};
 
 use bollard_buildkit_proto::pb;
 
+use super::facts::Seen;
 use super::record::StepRecord;
 use crate::domain::{Digest, StepKey};
-use crate::graph::{Graph, Input, Key, Keys, Op};
+use crate::graph::{Graph, Input, Key, Keys, Op, Use, uses};
 
 /// What becomes of a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +31,7 @@ impl Verdict {
 }
 
 /// What has to run, and on what.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Plan {
     /// States that are kept and that something builds on, or that are the result.
     pub kept: HashMap<Input, StepRecord>,
@@ -56,14 +57,14 @@ impl Plan {
     }
 
     /// Decides, from the result backwards: where a state is kept, nothing below it is looked at. What a step made in this run and
-    /// what it made in another do not mix: a kept state is not used where something below it has to run for another's sake.
+    /// what it made in another do not mix: a kept state is not used where something that it rests on has to run for another's sake.
     #[must_use]
-    pub fn of(graph: &Graph, keys: &Keys, records: &HashMap<StepKey, StepRecord>) -> Self {
-        let mut unusable = must_run(graph);
+    pub fn of(graph: &Graph, keys: &Keys, records: &HashMap<StepKey, StepRecord>, seen: &Seen) -> Self {
+        let mut unusable = must_run(graph, seen);
         loop {
             let plan = Self::without(graph, keys, records, &unusable);
             let runs = |op: &&Op| plan.verdicts.get(&op.digest).is_some_and(Verdict::runs);
-            let mixed = plan.kept.keys().filter(|state| graph.below(state).iter().any(runs));
+            let mixed = plan.kept.keys().filter(|state| rests_on(graph, seen, state).iter().any(runs));
             let mixed: Vec<Digest> = mixed.map(|state| state.step.clone()).collect();
             if mixed.is_empty() {
                 return plan;
@@ -109,7 +110,7 @@ impl Plan {
 }
 
 /// All states of steps that make layers, the result first.
-fn states(graph: &Graph) -> Vec<Input> {
+pub(super) fn states(graph: &Graph) -> Vec<Input> {
     let mut out = vec![graph.result().clone()];
     for input in graph.below(graph.result()).into_iter().flat_map(|op| &op.inputs) {
         if graph.op(&input.step).is_some_and(makes_layers) && !out.contains(input) {
@@ -124,11 +125,32 @@ fn makes_layers(op: &Op) -> bool {
     matches!(op.op.op, Some(pb::op::Op::Exec(_) | pb::op::Op::File(_) | pb::op::Op::Merge(_) | pb::op::Op::Diff(_)))
 }
 
-/// Steps that are to run whatever is kept of them, and all that builds on these: two runs of a step must not mix in one image.
-fn must_run(graph: &Graph) -> HashSet<Digest> {
+/// The steps that a state rests on: not those of which this run has seen what is taken, as that is all that counts of them then.
+pub(super) fn rests_on<'a>(graph: &'a Graph, seen: &Seen, state: &Input) -> Vec<&'a Op> {
+    let (mut found, mut open) = (HashSet::new(), vec![state.step.clone()]);
+    let mut out = Vec::new();
+    while let Some(op) = open.pop().and_then(|step| graph.op(&step)) {
+        if found.insert(op.digest.clone()) {
+            out.push(op);
+            open.extend(inputs(op, seen).map(|input| input.step.clone()));
+        }
+    }
+    out
+}
+
+/// The inputs of a step that count by more than what this run has seen of them.
+fn inputs<'a>(op: &'a Op, seen: &Seen) -> impl Iterator<Item = &'a Input> {
+    op.inputs.iter().zip(uses(op)).filter_map(|(input, used)| match used {
+        Use::Content(selectors) if seen.contains_key(&(input.clone(), selectors.clone())) => None,
+        _ => Some(input),
+    })
+}
+
+/// Steps that are to run whatever is kept of them, and all that rests on these: two runs of a step must not mix in one image.
+fn must_run(graph: &Graph, seen: &Seen) -> HashSet<Digest> {
     let mut out = HashSet::new();
     for op in graph.below(graph.result()) {
-        if op.ignores_cache || op.inputs.iter().any(|input| out.contains(&input.step)) {
+        if op.ignores_cache || inputs(op, seen).any(|input| out.contains(&input.step)) {
             out.insert(op.digest.clone());
         }
     }

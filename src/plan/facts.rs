@@ -7,7 +7,7 @@ use bollard_buildkit_proto::pb;
 
 use crate::context::{Selection, Tree};
 use crate::domain::{ChainId, DiffId, Digest, Selector, StepKey};
-use crate::graph::{Facts, Op};
+use crate::graph::{Facts, Input, Op, Taken};
 
 /// Facts at hand. Leaves are named by their steps.
 #[derive(Debug, Clone, Default)]
@@ -16,9 +16,14 @@ pub struct KnownFacts {
     pub images: HashMap<Digest, Result<Vec<DiffId>, String>>,
     /// The files of local sources, or why they cannot be read.
     pub locals: HashMap<Digest, Result<Arc<Tree>, String>>,
-    /// The content of what was taken out of stages.
+    /// The content of what was taken out of stages in earlier runs.
     pub taken: HashMap<StepKey, Digest>,
+    /// The content of what is taken out of states in this run.
+    pub seen: Seen,
 }
+
+/// Content that was looked at in this run, by the state and what of it.
+pub type Seen = HashMap<(Input, Vec<Selector>), Digest>;
 
 impl Facts for KnownFacts {
     fn image(&self, source: &Op) -> Result<Option<ChainId>, String> {
@@ -37,8 +42,9 @@ impl Facts for KnownFacts {
         }
     }
 
-    fn taken(&self, key: &StepKey) -> Option<Digest> {
-        self.taken.get(key).cloned()
+    fn taken(&self, taken: &Taken) -> Option<Digest> {
+        let seen = self.seen.get(&(taken.state.clone(), taken.selectors.clone()));
+        seen.or_else(|| self.taken.get(taken.key.as_ref()?)).cloned()
     }
 }
 

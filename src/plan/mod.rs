@@ -4,6 +4,7 @@
 //! and writes, by key, what became of each step. `decide` takes both and says which states stand in for which steps. `image` puts
 //! an image together from a state and the frontend's configuration.
 
+mod compiled;
 mod decide;
 mod explain;
 mod facts;
@@ -11,11 +12,14 @@ mod image;
 mod proof;
 mod record;
 mod records;
+mod rounds;
 
+pub use compiled::{CompiledRecord, Syntax, compiled_key};
 pub use decide::{Plan, Verdict};
 pub use explain::{Inputs, StepInputs, explain};
-pub use facts::{KnownFacts, selection};
+pub use facts::{KnownFacts, Seen, selection};
 pub use image::{Assembled, assemble};
 pub use proof::{Allowed, allowed, stray};
-pub use record::{ImageRecord, Layer, StepRecord, TakenRecord, image_key};
+pub use record::{HopeRecord, ImageRecord, Layer, StepRecord, TakenRecord, image_key};
 pub use records::Records;
+pub use rounds::{hopes, next_round};

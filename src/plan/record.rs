@@ -39,6 +39,11 @@ pub struct TakenRecord {
     pub chain: Option<ChainId>,
 }
 
+/// That a state is kept which has this in common with others: their operations and all that they rest on, but not what was taken
+/// out of stages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HopeRecord {}
+
 /// An image that was made of a state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageRecord {

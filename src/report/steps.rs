@@ -107,8 +107,10 @@ impl Steps {
             Some(run) => run.1 = vertex.completed,
             None => seen.runs.push((started, vertex.completed)),
         }
-        // Once found, always found: when its layers are brought here it shows as run.
-        seen.cached |= vertex.cached;
+        // Once found, always found: when its layers are brought here it shows as run. What ran in an earlier solve of this build is
+        // found in the next one, and ran all the same.
+        let ran_before = seen.runs.iter().any(|(start, end)| *start != started && end.is_some());
+        seen.cached |= vertex.cached && !ran_before;
         seen.error = (!vertex.error.is_empty()).then(|| vertex.error.clone());
     }
 

@@ -169,8 +169,12 @@ struct Objects(Arc<Mutex<HashMap<String, Arc<RwLock<()>>>>>);
 
 /// Held for as long as a request is worked on.
 enum Turn {
-    Reads { _turn: OwnedRwLockReadGuard<()> },
-    Writes { _turn: OwnedRwLockWriteGuard<()> },
+    Reads {
+        _turn: OwnedRwLockReadGuard<()>,
+    },
+    Writes {
+        _turn: OwnedRwLockWriteGuard<()>,
+    },
     /// A part of an upload, which is not the object yet.
     Part,
 }

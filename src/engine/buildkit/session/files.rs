@@ -43,6 +43,13 @@ impl LocalDirs {
         self.0.get(name).map(PathBuf::as_path)
     }
 
+    /// All of them, by their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Path)> {
+        let mut all: Vec<_> = self.0.iter().map(|(name, path)| (&**name, &**path)).collect();
+        all.sort_unstable();
+        all.into_iter()
+    }
+
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {

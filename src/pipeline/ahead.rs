@@ -1,0 +1,123 @@
+//! What can be done before a daemon is asked: where a Dockerfile's compiled form is remembered and nothing changed, all of it.
+
+use std::time::Instant;
+
+use super::build::Built;
+use super::compiling::{CompiledKey, machine};
+use super::job::Job;
+use super::planning::{Planned, Remembered};
+use super::unchanged::Put;
+use crate::build::{Input, frontend_options};
+use crate::engine::buildkit::SolveOutcome;
+use crate::engine::{Docker, EngineInfo};
+use crate::error::{Error, Result};
+use crate::graph;
+use crate::plan::{Inputs, Verdict, explain};
+use crate::report::{StrategyUsed, Tier};
+use crate::settings::Strategy;
+
+/// How far a build came.
+pub(super) enum Ahead {
+    /// To its end.
+    Done,
+    /// It is planned, and something has to run.
+    Open(Box<Planned>),
+    /// Nowhere: nothing is remembered, or it is not to be planned.
+    Nothing(Option<CompiledKey>),
+}
+
+impl Job<'_> {
+    /// Whether hakobi plans a build of these directories, where a daemon can be served from this host.
+    pub(super) fn plans(&self, input: &Input) -> bool {
+        let usable = self.store.as_ref().is_some_and(|store| store.kept.is_some());
+        self.build.strategy == Strategy::Auto && usable && !input.directories.is_empty()
+    }
+
+    /// Plans with the compiled form that is remembered, whose bases are as they are in their registries now.
+    pub(super) async fn remembered_plan(
+        &self,
+        input: &Input,
+        records: &Remembered<'_>,
+        daemon: Option<(&Docker, &EngineInfo)>,
+    ) -> Result<Ahead> {
+        let platform = daemon.map_or_else(machine, |(_, info)| info.platform.clone());
+        let options = frontend_options(self.build, input, &[]);
+        if self.build.platforms.len() > 1 {
+            return Ok(Ahead::Nothing(None));
+        }
+        let Some(key) = CompiledKey::of(input, &options, &platform) else { return Ok(Ahead::Nothing(None)) };
+        let Some((compiled, known)) = self.recall(&key, records).await? else { return Ok(Ahead::Nothing(Some(key))) };
+        let mut planned = self.plan(compiled, &input.directories, records, known, None).await?;
+        if let Some((docker, _)) = daemon
+            && self.daemon_differs(docker, &planned).await
+        {
+            return Ok(Ahead::Nothing(Some(key)));
+        }
+        planned.compiled_by = Some(key);
+        Ok(Ahead::Open(Box::new(planned)))
+    }
+
+    /// Puts the image, where all of it is kept and it is only to be pushed.
+    pub(super) async fn ahead(
+        &self,
+        built: &mut Built,
+        input: &Input,
+        daemon: Option<(&Docker, &EngineInfo)>,
+        began: Instant,
+    ) -> Result<Ahead> {
+        let Some((kept, faults)) = self.kept().filter(|_| self.plans(input)) else { return Ok(Ahead::Nothing(None)) };
+        let records = Remembered::of(kept, faults);
+        let mut planned = match self.remembered_plan(input, &records, daemon).await? {
+            Ahead::Open(planned) => planned,
+            other => return Ok(other),
+        };
+        match self.put(&planned, kept, &records).await? {
+            Put::Done(released) => {
+                built.report.strategy = StrategyUsed::Auto;
+                built.report.seconds.plan = began.elapsed().as_secs_f64();
+                built.places = planned.graph.places();
+                built.tier = Some(Tier::Unchanged);
+                self.explain(built, &planned, None, &Inputs::default());
+                self.show_hits(&planned);
+                self.end(built, &planned, String::new(), SolveOutcome::default(), Some(*released), None)?;
+                Ok(Ahead::Done)
+            }
+            Put::Failed => {
+                planned.without_records();
+                Ok(Ahead::Open(planned))
+            }
+            Put::Open => Ok(Ahead::Open(planned)),
+        }
+    }
+
+    /// Why a build that came so far needs the daemon that could not be had.
+    pub(super) async fn needs_daemon(&self, error: Error, ahead: &Ahead, input: &Input) -> Error {
+        const HINT: &str =
+            "give the job a Docker daemon (privileged mode in CodeBuild), or run this build once where there is one";
+        let Some((kept, faults)) = self.kept().filter(|_| self.plans(input)) else { return error };
+        let planned = match ahead {
+            Ahead::Open(planned) => planned,
+            Ahead::Done => return error,
+            Ahead::Nothing(_) => {
+                let what = "no build of this Dockerfile with these options and base images is remembered, and reading it takes a Docker daemon";
+                return Error::no_daemon(what).because(&error).hint(HINT);
+            }
+        };
+        let now = Inputs::of(&planned.graph, &planned.keys, &planned.facts);
+        let key = kept.inputs_key();
+        let before = Remembered::of(kept, faults).read::<Inputs>(std::slice::from_ref(&key)).await;
+        let before = before.ok().and_then(|mut before| before.remove(&key));
+        let reasons = explain(&planned.graph, &planned.plan, before.as_ref(), &now);
+        let all = planned.graph.below(planned.graph.result()).into_iter();
+        let mut open = all.filter(|op| planned.plan.verdicts.get(&op.digest).is_some_and(Verdict::runs));
+        let what = match open.next() {
+            Some(op) => {
+                let why = reasons.get(&op.digest).map(|reason| format!(" ({reason})")).unwrap_or_default();
+                format!("`{}` has to run{why}, and that takes a Docker daemon", graph::instruction_of(&op.name))
+            }
+            // `--load` and outputs: it is the daemon's copy that is wanted.
+            None => "the image is wanted from a Docker daemon".to_owned(),
+        };
+        Error::no_daemon(what).because(&error).hint(HINT)
+    }
+}

@@ -1,0 +1,208 @@
+//! The Dockerfile's graph: of the daemon's frontend, or as it is remembered where there is no daemon to ask.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::ahead::Ahead;
+use super::build::Run;
+use super::job::Job;
+use super::planning::{Planned, Remembered};
+use crate::build::{Compiled, Input, failure};
+use crate::domain::{Digest, ImageRef, StepKey};
+use crate::engine::buildkit::{Session, SolveRequest, Solved, pb};
+use crate::engine::{Docker, EngineInfo};
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+use crate::plan::{CompiledRecord, KnownFacts, Syntax, compiled_key};
+use crate::registry::Registries;
+
+/// What a Dockerfile's compiled form is remembered by.
+pub(super) struct CompiledKey {
+    key: StepKey,
+    /// The image of the frontend, where the Dockerfile brings one along.
+    frontend: Option<String>,
+    /// The Dockerfile.
+    text: Vec<u8>,
+}
+
+impl CompiledKey {
+    /// Of a build; nothing where what the frontend makes depends on more than can be seen from here.
+    pub(super) fn of(input: &Input, options: &HashMap<String, String>, platform: &str) -> Option<Self> {
+        // A host's address that only the daemon knows; a graph all of which is to run.
+        let of_daemon = options.get("add-hosts").is_some_and(|hosts| hosts.contains("host-gateway"));
+        if of_daemon || options.contains_key("no-cache") {
+            return None;
+        }
+        let files = input.frontend_files().ok()??;
+        let text = files.first()?.content.clone()?;
+        let frontend = match Syntax::of(&text, options.get("build-arg:BUILDKIT_SYNTAX").map(String::as_str)) {
+            Syntax::Own => None,
+            Syntax::Image(image) => Some(image),
+            Syntax::Other => return None,
+        };
+        let files = files.iter().map(|file| (&*file.name, file.content.as_deref()));
+        let options = options.iter().filter(|(name, _)| *name != "cache-imports").map(|(name, value)| (&**name, &**value));
+        Some(Self { key: compiled_key(platform, files, options), frontend, text })
+    }
+
+    /// Whether an image is named with its digest in the Dockerfile, which then holds whatever its tag stands for.
+    fn pins(&self, reference: &ImageRef) -> bool {
+        let Some(digest) = &reference.digest else { return false };
+        let pinned = match &reference.tag {
+            Some(tag) => format!(":{tag}@{digest}"),
+            None => return true,
+        };
+        String::from_utf8_lossy(&self.text).contains(&pinned)
+    }
+}
+
+/// A platform as a key has it, where none was asked for: this machine's.
+pub(super) fn machine() -> String {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    format!("linux/{architecture}")
+}
+
+impl Run<'_> {
+    /// Has the Dockerfile compiled, without running anything. `None` where there is not one image to plan for.
+    pub(super) async fn compile(&self, session: &Session, options: &HashMap<String, String>) -> Result<Option<Compiled>> {
+        let mut attempt = 1;
+        loop {
+            let mut compiled = None;
+            let (slot, given) = (&mut compiled, options.clone());
+            let request = SolveRequest { entitlements: self.job.build.entitlements.clone(), ..SolveRequest::default() };
+            let work = |mut gateway: crate::engine::buildkit::Gateway| async move {
+                let solved: Solved = gateway.dockerfile(given).await?;
+                let compiled = Compiled { engine: engine(&self.info), ..Compiled::of(&solved) };
+                *slot = Some((solved.references.len() == 1).then_some(compiled));
+                // What is given back is built.
+                Ok(Solved::default())
+            };
+            match self.buildkit.build(session, request, self.job.events, work).await {
+                Ok(_) => return compiled.ok_or_else(|| Error::build("the frontend gave no graph")),
+                Err(status) if self.job.tries_again(&mut attempt, &status).await => {}
+                Err(status) => return Err(failure(&status, session.local_failure(), None)),
+            }
+        }
+    }
+}
+
+impl Run<'_> {
+    /// Plans the build, with what is known of it already. `None` where there is not one image to plan for.
+    pub(super) async fn planned(
+        &self,
+        session: &Session,
+        options: &HashMap<String, String>,
+        input: &Input,
+        ahead: Ahead,
+    ) -> Result<Option<Planned>> {
+        let Some((kept, faults)) = self.job.kept() else { return Ok(None) };
+        let (known, key) = match ahead {
+            // The daemon would have to pull the frontend that the Dockerfile brings along.
+            Ahead::Open(planned) if planned.is_of_engine(&self.info) => return Ok(Some(*planned)),
+            Ahead::Open(planned) => (planned.facts, planned.compiled_by),
+            Ahead::Nothing(key) => (KnownFacts::default(), key),
+            Ahead::Done => return Ok(None),
+        };
+        let Some(compiled) = self.compile(session, options).await? else { return Ok(None) };
+        let records = Remembered::of(kept, faults);
+        let mut planned = self.job.plan(compiled, &input.directories, &records, known, Some(&self.docker)).await?;
+        planned.compiled_by = key;
+        Ok(Some(planned))
+    }
+}
+
+impl Planned {
+    /// Whether it was made of the compiled form that this engine would give, by a frontend that it would have to pull.
+    fn is_of_engine(&self, info: &EngineInfo) -> bool {
+        let brought = self.compiled_by.as_ref().is_some_and(|key| key.frontend.is_some());
+        brought && self.compiled.engine == engine(info)
+    }
+}
+
+/// What a frontend's graph depends on besides the frontend: what the engine says it can do.
+fn engine(info: &EngineInfo) -> String {
+    format!("{} {:?}", info.version, info.store)
+}
+
+impl Job<'_> {
+    /// A compiled Dockerfile as it is remembered, if all that it was made of is as it was, with the layers of its bases.
+    pub(super) async fn recall(&self, key: &CompiledKey, records: &Remembered<'_>) -> Result<Option<(Compiled, KnownFacts)>> {
+        let found = records.read::<CompiledRecord>(std::slice::from_ref(&key.key)).await?.remove(&key.key);
+        let Some(record) = found else { return Ok(None) };
+        let Some(definition) = record.definition().and_then(|bytes| Graph::decoded(&bytes).ok()) else { return Ok(None) };
+        let present = record.references.keys().map(|name| present(&self.registries, name));
+        // A registry that does not answer says nothing of its tags.
+        let present = futures::future::join_all(present).await;
+        if !present.iter().zip(record.references.values()).all(|(now, then)| now.as_ref() == Some(then)) {
+            return Ok(None);
+        }
+        let mut facts = KnownFacts::default();
+        for (step, layers) in &record.images {
+            if let Ok(step) = step.parse::<Digest>() {
+                facts.images.insert(step, Ok(layers.clone()));
+            }
+        }
+        let compiled = Compiled { definition, config: record.config().to_vec(), engine: record.engine.clone() };
+        Ok(Some((compiled, facts)))
+    }
+
+    /// Whether a daemon has an image of its own under a name that the graph takes from a registry: that one goes first there.
+    pub(super) async fn daemon_differs(&self, docker: &Docker, planned: &Planned) -> bool {
+        for op in planned.graph.below(planned.graph.result()) {
+            let Some((reference, Some(Ok(layers)))) = base(op).map(|base| (base, planned.facts.images.get(&op.digest))) else {
+                continue;
+            };
+            let name = ImageRef { digest: None, ..reference };
+            match docker.image_layers(&name.to_string()).await {
+                Ok(None) => {}
+                Ok(Some(own)) if own == *layers => {}
+                _ => return true,
+            }
+        }
+        false
+    }
+
+    /// What is to be remembered of a compiled Dockerfile; nothing where its images cannot all be told by digests.
+    pub(super) async fn compiled_record(&self, key: &CompiledKey, planned: &Planned) -> Option<(StepKey, CompiledRecord)> {
+        let mut record = CompiledRecord::new(&planned.graph.encoded(), planned.compiled.config.clone())?;
+        record.engine.clone_from(&planned.compiled.engine);
+        let mut references: BTreeMap<String, Digest> = BTreeMap::new();
+        for op in planned.graph.below(planned.graph.result()).into_iter().filter(|op| op.inputs.is_empty()) {
+            let Some(pb::op::Op::Source(source)) = &op.op.op else { return None };
+            if !source.identifier.starts_with("docker-image://") {
+                continue;
+            }
+            let reference = base(op)?;
+            let digest = reference.digest.clone()?;
+            let Some(Ok(layers)) = planned.facts.images.get(&op.digest) else { return None };
+            record.images.insert(op.digest.to_string(), layers.clone());
+            if !key.pins(&reference) {
+                references.insert(ImageRef { digest: None, ..reference }.to_string(), digest);
+            }
+        }
+        if let Some(frontend) = &key.frontend {
+            let reference: ImageRef = frontend.parse().ok()?;
+            if reference.digest.is_none() {
+                references.insert(reference.to_string(), present(&self.registries, frontend).await?);
+            }
+        }
+        record.references = references;
+        Some((key.key.clone(), record))
+    }
+}
+
+/// The image that a step of the graph names.
+fn base(op: &crate::graph::Op) -> Option<ImageRef> {
+    let Some(pb::op::Op::Source(source)) = &op.op.op else { return None };
+    source.identifier.strip_prefix("docker-image://")?.parse().ok()
+}
+
+/// What a name stands for in its registry now.
+async fn present(registries: &Registries, name: &str) -> Option<Digest> {
+    let reference: ImageRef = name.parse().ok()?;
+    let client = registries.repository(&reference.repository);
+    Some(client.head_manifest(&reference.reference()).await.ok()??.digest)
+}

@@ -1,0 +1,180 @@
+//! What is asked for, and what there is to do it with whether there is a daemon or not.
+
+use std::collections::BTreeMap;
+
+use super::CacheFaults;
+use super::build::Built;
+use super::cache::Store;
+use super::kept::Kept;
+use super::release::{Release, Released};
+use crate::build::{Compiled, Refusal, is_passing};
+use crate::domain::{Descriptor, Digest, ImageRef, Platform};
+use crate::engine::buildkit::SolveOutcome;
+use crate::engine::{EngineInfo, StoreKind};
+use crate::error::Result;
+use crate::event::Events;
+use crate::registry::Registries;
+use crate::report::{ImageReport, LayerCounts, Metadata, TagReport, write_iid_file};
+use crate::settings::{BuildSettings, ContextSource, DockerfileSource, Settings};
+
+/// How often a solve is begun again when the network or a registry had a bad moment.
+const ATTEMPTS: u32 = 3;
+
+pub(super) struct Job<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) build: &'a BuildSettings,
+    pub(super) events: &'a Events,
+    pub(super) registries: Registries,
+    /// What is pushed, or what the image is called in the daemon.
+    pub(super) tags: Vec<ImageRef>,
+    /// The store.
+    pub(super) store: Option<Store<'a>>,
+}
+
+impl Job<'_> {
+    /// Whether a solve that failed is to be begun again; waits then, so that what was amiss may pass.
+    pub(super) async fn tries_again(&self, attempt: &mut u32, status: &Refusal) -> bool {
+        // A solve that was cut off shares its steps with the next one for as long as BuildKit has not let go of it.
+        let left_over = self.is_left_over(status.message());
+        // A stream that was read cannot be sent again.
+        if *attempt >= ATTEMPTS || !(left_over || is_passing(status)) || !self.is_repeatable() {
+            return false;
+        }
+        if !left_over {
+            self.events.warning(format!("trying again ({attempt} of {}): {}", ATTEMPTS - 1, status.message()));
+        }
+        let pause = if left_over { *attempt } else { *attempt * 2 };
+        tokio::time::sleep(std::time::Duration::from_secs(u64::from(pause))).await;
+        *attempt += 1;
+        true
+    }
+
+    pub(super) fn is_repeatable(&self) -> bool {
+        self.build.context != ContextSource::Stdin || self.build.dockerfile == DockerfileSource::Stdin
+    }
+
+    /// `--annotation`, for the manifest.
+    pub(super) fn annotations(&self) -> BTreeMap<String, String> {
+        let pairs = self.build.annotations.iter().filter_map(|annotation| {
+            let (name, value) = annotation.split_once('=')?;
+            // `manifest:` and the like; on a single manifest the others mean nothing.
+            let name = name.strip_prefix("manifest:").or_else(|| (!name.contains(':')).then_some(name))?;
+            Some((name.to_owned(), value.to_owned()))
+        });
+        pairs.collect()
+    }
+
+    /// Writes the report, the image's ID and the metadata.
+    pub(super) fn tell(
+        &self,
+        built: &mut Built,
+        id: &str,
+        solved: &SolveOutcome,
+        released: Option<&Released>,
+        compiled: &Compiled,
+        engine: Option<&EngineInfo>,
+    ) -> Result<()> {
+        let platform =
+            serde_json::from_slice::<Platform>(&compiled.config).map(|platform| platform.to_string()).unwrap_or_default();
+        let config = solved.exporter.get("containerimage.config.digest").cloned();
+        // Without a daemon and on overlay2 engines the two are one.
+        let apart = engine.is_some_and(|engine| engine.store == StoreKind::Containerd);
+        let config = config.unwrap_or_else(|| if apart { String::new() } else { id.to_owned() });
+        let report = &mut built.report;
+        let mut descriptor: Option<Descriptor> = None;
+        let tags = self.tags.iter().map(|tag| TagReport { reference: tag.to_string(), pushed: false });
+        let mut image = ImageReport { id: id.to_owned(), config, platform, tags: tags.collect(), ..ImageReport::default() };
+        if let Some(released) = released {
+            for tag in &mut image.tags {
+                tag.pushed =
+                    released.tags.iter().any(|outcome| outcome.is_pushed() && outcome.reference.to_string() == tag.reference);
+            }
+            let LayerCounts { saved, restored, .. } = report.layers;
+            report.layers = LayerCounts { saved, restored, ..released.layers };
+            report.bytes.pushed = released.bytes;
+            descriptor = Some(released.manifest.descriptor());
+            image.digest = released.manifest.digest().to_string();
+            for one in &released.images {
+                let config = one.manifest.manifest().map(|manifest| manifest.config.digest.to_string()).unwrap_or_default();
+                report.images.push(ImageReport {
+                    config,
+                    platform: one.platform.to_string(),
+                    digest: one.manifest.digest().to_string(),
+                    ..image.clone()
+                });
+            }
+        } else if !id.is_empty() {
+            report.images.push(image);
+        }
+        if let Some(path) = &self.build.iid_file
+            && !id.is_empty()
+        {
+            write_iid_file(path, id)?;
+        }
+        if let Some(path) = &self.build.metadata_file {
+            let config_digest: Option<Digest> = report.images.first().and_then(|image| image.config.parse().ok());
+            let metadata = Metadata {
+                config_digest,
+                descriptor,
+                names: self.tags.clone(),
+                exporter_response: solved.exporter.clone().into_iter().collect(),
+            };
+            metadata.write(path)?;
+        }
+        built.text =
+            (self.settings.progress == crate::settings::ProgressMode::Quiet && !id.is_empty()).then(|| format!("{id}\n"));
+        Ok(())
+    }
+
+    /// The store, as long as it can be used.
+    pub(super) fn kept(&self) -> Option<(&Kept, &CacheFaults<'_>)> {
+        let store = self.store.as_ref()?;
+        Some((store.kept.as_ref()?, &store.faults))
+    }
+
+    /// Says so if something of the store could not be read that BuildKit went on without.
+    pub(super) fn store_was_read(&self) -> Result<()> {
+        let Some((kept, faults)) = self.kept() else { return Ok(()) };
+        // What is damaged was told when it was found.
+        match kept.unread().filter(|_| kept.damaged().is_empty()) {
+            Some(why) => faults.tell("could not be read in part, which costs time", &why, None),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until a layer of the store turns out to be damaged: for ever, where there is no store.
+    pub(super) async fn store_damaged(&self) {
+        match self.kept() {
+            Some((kept, _)) => kept.found_damaged().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Whether it is the store that a solve failed by.
+    pub(super) fn blames_store(&self, message: &str) -> bool {
+        let Some((kept, _)) = self.kept() else { return false };
+        !kept.damaged().is_empty() || kept.references().any(|(_, reference)| message.contains(&*reference.repository.path))
+    }
+
+    /// Whether it is a layer of the store that a solve still waited for after the store was left out.
+    pub(super) fn is_left_over(&self, message: &str) -> bool {
+        // containerd's words, Docker's, and those of a store that is read through the session.
+        const FETCHING: [&str; 4] = ["could not fetch content descriptor", "failed to copy", "is damaged", "blob"];
+        let damaged = self.kept().is_some_and(|(kept, _)| !kept.damaged().is_empty());
+        damaged && FETCHING.iter().any(|words| message.contains(words))
+    }
+
+    pub(super) fn store_failed(&self, message: &str, release: Option<&Release>) -> Result<()> {
+        let Some((kept, faults)) = self.kept() else { return Ok(()) };
+        if let Some(release) = release {
+            release.forget(&kept.repositories());
+        }
+        faults.give_up();
+        let damaged: Vec<String> = kept.damaged().iter().map(ToString::to_string).collect();
+        let (why, hint) = match damaged.is_empty() {
+            true => (message.to_owned(), None),
+            false => (format!("damaged: {}", damaged.join(", ")), Some("`hakobi cache verify --repair` removes what is damaged")),
+        };
+        faults.tell("is not used, and the build begins again without it", &why, hint)
+    }
+}

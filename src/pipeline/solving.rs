@@ -1,0 +1,190 @@
+//! Solves of a planned build: what is kept stands in for what led to it, and it is noted what ran.
+
+use std::collections::{HashMap, HashSet};
+
+use tokio_util::io::SyncIoBridge;
+
+use super::build::Run;
+use super::kept::Kept;
+use super::planned::Work;
+use super::planning::Planned;
+use super::release::Release;
+use crate::build::{Failed, Refusal, failure};
+use crate::context::Tree;
+use crate::domain::{Digest, Platform, Selector};
+use crate::engine::buildkit::{Export, Gateway, SolveOutcome, SolveRequest, Solved, pb};
+use crate::error::{Error, Result};
+use crate::event::Events;
+use crate::graph::{Graft, Grafted, Graph, Input, Taken};
+use crate::plan::assemble;
+use crate::registry::Source as _;
+use crate::save::Executed;
+
+/// Bytes between the daemon's stream and who reads it.
+const PIPE: usize = 1 << 20;
+
+/// What a run has had solved so far, in terms of the whole graph.
+#[derive(Default)]
+pub(super) struct Course {
+    /// What stood in for states.
+    pub(super) grafts: HashMap<Input, Graft>,
+    /// Steps that the daemon was given.
+    pub(super) given: HashSet<Digest>,
+    /// Those that ran.
+    pub(super) ran: HashSet<Digest>,
+    /// The files of what was looked at.
+    pub(super) trees: HashMap<(Input, Vec<Selector>), Tree>,
+    /// Steps whose results were looked at.
+    looked_at: HashSet<Digest>,
+    /// Whether one of these ran again: what was seen of it is not what the image has then.
+    pub(super) ran_again: bool,
+}
+
+impl Course {
+    fn note(&mut self, grafted: &Grafted, executed: &Executed) {
+        for (step, name) in &grafted.names {
+            self.given.insert(step.clone());
+            if executed.ended(name) {
+                self.ran.insert(step.clone());
+                self.ran_again |= self.looked_at.contains(step);
+            }
+        }
+    }
+}
+
+/// What came of a solve.
+pub(super) enum Attempted {
+    Done(SolveOutcome),
+    /// The store could not give what it was asked for. That was told; nothing of it is used from here on.
+    WithoutStore,
+}
+
+impl Run<'_> {
+    /// Has graphs solved that have grafts in them. Begins again where the network or a registry had a bad moment.
+    pub(super) async fn attempt<W, F>(
+        &self,
+        work: &Work<'_>,
+        grafted: &[&Grafted],
+        request: SolveRequest,
+        course: &mut Course,
+        release: Option<&Release>,
+        ask: W,
+    ) -> Result<Attempted>
+    where
+        W: Fn(Gateway) -> F,
+        F: Future<Output = std::result::Result<Solved, Refusal>>,
+    {
+        let job = &self.job;
+        let from_store = grafted.iter().any(|grafted| grafted.has_images()) && job.is_repeatable();
+        let mut attempt = 1;
+        loop {
+            let (events, listening) = self.listen();
+            let solved = tokio::select! {
+                solved = self.buildkit.build(work.session, request.clone(), &events, &ask) => Some(solved),
+                // An overlay2 daemon would ask for a damaged layer again and again, for more than a minute.
+                () = job.store_damaged(), if from_store => None,
+            };
+            drop(events);
+            let executed = listening.await.unwrap_or_default();
+            grafted.iter().for_each(|grafted| course.note(grafted, &executed));
+            let why = match solved {
+                Some(Ok(solved)) => {
+                    job.store_was_read()?;
+                    return Ok(Attempted::Done(solved));
+                }
+                Some(Err(status)) if from_store && job.blames_store(status.message()) => status.message().to_owned(),
+                Some(Err(status)) => {
+                    if job.tries_again(&mut attempt, &status).await {
+                        continue;
+                    }
+                    let failed = executed.failed().and_then(|step| {
+                        let of = grafted.iter().find(|grafted| grafted.definition.metadata.contains_key(step))?;
+                        Some(Failed { definition: &of.definition, step })
+                    });
+                    return Err(failure(&status, work.session.local_failure(), failed));
+                }
+                None => "a layer is damaged".to_owned(),
+            };
+            job.store_failed(&why, release)?;
+            course.grafts.clear();
+            return Ok(Attempted::WithoutStore);
+        }
+    }
+
+    /// What is kept, as images that the daemon can pull; and local sources under the name of their content: a daemon that has an
+    /// older copy of them must not take a file of the same size and time for the same.
+    pub(super) fn grafts(&self, planned: &Planned, kept: &Kept, release: Option<&Release>) -> Result<HashMap<Input, Graft>> {
+        let own = kept.own().ok_or_else(|| Error::build("the store has no scope"))?;
+        let mut grafts = HashMap::new();
+        for (state, record) in &planned.plan.kept {
+            let platform = serde_json::from_slice::<Platform>(&planned.compiled.config).map_err(|error| broken(&error))?;
+            let config = serde_json::to_vec(&platform).map_err(|error| broken(&error))?;
+            let image = assemble(&config, &record.layers, &serde_json::Map::new()).map_err(|error| broken(&error))?;
+            let reference = own.offer(&image.manifest, image.config);
+            let name = planned.graph.op(&state.step).map(|op| op.name.clone()).unwrap_or_default();
+            let graft = Graft {
+                identifier: format!("docker-image://{reference}"),
+                attributes: [].into(),
+                name: format!("[hakobi] from the cache: {name}"),
+            };
+            grafts.insert(state.clone(), graft);
+            if let Some(release) = release {
+                let layers: Vec<_> = record.layers.iter().map(|layer| layer.blob.clone()).collect();
+                release.learn(&layers, &record.diff_ids(), own.repository());
+            }
+        }
+        for (digest, tree) in &planned.facts.locals {
+            let (Ok(tree), Some(op)) = (tree, planned.graph.op(digest)) else { continue };
+            let Some(pb::op::Op::Source(source)) = &op.op.op else { continue };
+            let Ok(content) = tree.digest(&[Selector::everything()]) else { continue };
+            let mut attributes = source.attrs.clone();
+            let hint = attributes.entry("local.sharedkeyhint".to_owned()).or_default();
+            *hint = format!("{hint} {content}");
+            let graft = Graft { identifier: source.identifier.clone(), attributes, name: op.name.clone() };
+            grafts.insert(Input { step: digest.clone(), output: 0 }, graft);
+        }
+        Ok(grafts)
+    }
+
+    /// Looks at what is taken out of a state that was solved, by the daemon's own copier.
+    pub(super) async fn look_at(&self, planned: &Planned, course: &mut Course, work: &Work<'_>, taken: &Taken) -> Result<Digest> {
+        let place = (taken.state.clone(), taken.selectors.clone());
+        if !course.trees.contains_key(&place) {
+            let grafted = planned.graph.grafted(&taken.state, &course.grafts, &course.given).map_err(|error| broken(&error))?;
+            let tree = self.extract(work, grafted.definition, &taken.selectors).await?;
+            course.looked_at.extend(grafted.names.into_keys());
+            course.trees.insert(place.clone(), tree);
+        }
+        let unreadable =
+            |error: &(dyn std::error::Error + 'static)| Error::push("what is copied out of a stage has no digest").because(error);
+        let tree = course.trees.get(&place).ok_or_else(|| Error::push("what is copied out of a stage was not looked at"))?;
+        tree.digest(&[Selector::everything()]).map_err(|error| unreadable(&error))
+    }
+
+    async fn extract(&self, work: &Work<'_>, definition: pb::Definition, selectors: &[Selector]) -> Result<Tree> {
+        let graph = Graph::new(definition).map_err(|error| broken(&error))?;
+        let definition = graph.extraction(selectors);
+        let (ours, theirs) = tokio::io::duplex(PIPE);
+        work.sinks.add(0, Box::new(ours));
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut from = SyncIoBridge::new(theirs);
+            let tree = Tree::of_tar(&mut from);
+            // Whoever writes is not left alone with what comes behind the archive's end.
+            std::io::copy(&mut from, &mut std::io::sink())?;
+            tree
+        });
+        let export = Export { kind: "tar".to_owned(), attributes: [].into() };
+        let entitlements = self.job.build.entitlements.clone();
+        let request = SolveRequest { exports: vec![export], entitlements, ..SolveRequest::default() };
+        let ask = |mut gateway: Gateway| async move { gateway.graph(definition, &[], false).await };
+        let solved = self.buildkit.build(work.session, request, &Events::none(), ask).await;
+        solved
+            .map_err(|status| Error::push(format!("what is copied out of a stage cannot be looked at: {}", status.message())))?;
+        let tree = reading.await.map_err(std::io::Error::other).and_then(|tree| tree);
+        tree.map_err(|error| Error::push("what is copied out of a stage cannot be read").because(&error))
+    }
+}
+
+pub(super) fn broken(error: &(dyn std::error::Error + 'static)) -> Error {
+    Error::build("the build graph cannot be put together").because(error)
+}

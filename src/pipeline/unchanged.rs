@@ -1,0 +1,148 @@
+//! A build of which nothing has to run: the image is put together of what is kept, and put under its tags. No daemon is asked.
+
+use super::build::Built;
+use super::job::Job;
+use super::kept::Kept;
+use super::planning::{Planned, Remembered};
+use super::release::{Release, Released};
+use crate::domain::{Digest, ImageConfig, RawManifest, StepKey};
+use crate::engine::EngineInfo;
+use crate::engine::buildkit::SolveOutcome;
+use crate::error::{Error, Result};
+use crate::graph::{Input, Key};
+use crate::handover::Composed;
+use crate::plan::{ImageRecord, Inputs, Verdict, assemble, explain, image_key};
+use crate::report::Note;
+
+/// Largest manifest and configuration read from the store, in bytes.
+const SMALL: u64 = 16 << 20;
+
+/// What came of putting an image.
+pub(super) enum Put {
+    /// It is there.
+    Done(Box<Released>),
+    /// Something has to run.
+    Open,
+    /// The store cannot give what it remembers; that was told.
+    Failed,
+}
+
+impl Job<'_> {
+    /// Puts the image, if nothing has to run and it is only to be pushed.
+    pub(super) async fn put(&self, planned: &Planned, kept: &Kept, records: &Remembered<'_>) -> Result<Put> {
+        let (Some(image), Some(own), Some((_, faults))) =
+            (self.unchanged(planned, kept, records).await?, kept.own(), self.kept())
+        else {
+            return Ok(Put::Open);
+        };
+        let settings = &self.build.push_settings;
+        let release = Release::open(&self.registries, &self.tags, None, settings, &[], self.events).await?;
+        match release.put(image, own).await {
+            Ok(Some(released)) => Ok(Put::Done(Box::new(released))),
+            Ok(None) => {
+                faults.give_up();
+                let hint = Some("the next run has them again");
+                faults.tell("lacks layers of what it remembers", &"they were removed", hint)?;
+                Ok(Put::Failed)
+            }
+            // Nothing was tagged yet: layers go before what names them.
+            Err(_) if !kept.damaged().is_empty() => {
+                self.store_failed("", None)?;
+                Ok(Put::Failed)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The image, where its state is kept and it is only to be pushed.
+    async fn unchanged(&self, planned: &Planned, kept: &Kept, records: &Remembered<'_>) -> Result<Option<Composed>> {
+        let only_pushed = self.build.push && !self.build.load && self.build.outputs.is_empty();
+        let (Some(record), Some(key), true) = (planned.plan.kept.get(planned.graph.result()), planned.result_key(), only_pushed)
+        else {
+            return Ok(None);
+        };
+        let image = self.image_key(&key, planned);
+        let known = records.read::<ImageRecord>(std::slice::from_ref(&image)).await?.remove(&image);
+        // One that cannot be read is made again.
+        if let Some(known) = known
+            && let Ok(Some(bytes)) = kept.blobs().read(&known.manifest.digest, SMALL).await
+        {
+            let raw = RawManifest { media_type: known.manifest.media_type, bytes };
+            if let Ok(manifest) = raw.manifest()
+                && let Ok(Some(config)) = kept.blobs().read(&manifest.config.digest, SMALL).await
+            {
+                return Ok(Some(composed(raw, config)?));
+            }
+        }
+        let annotations = self.annotations().into_iter().map(|(name, value)| (name, value.into())).collect();
+        let made = assemble(&planned.compiled.config, &record.layers, &annotations)
+            .map_err(|error| Error::build("the frontend's configuration cannot be read").because(&error))?;
+        Ok(Some(composed(made.manifest, made.config)?))
+    }
+
+    /// What an image of this build is remembered by.
+    pub(super) fn image_key(&self, state: &StepKey, planned: &Planned) -> StepKey {
+        let mut options = vec![format!("{:?}", self.build.push_settings.compression)];
+        options.extend(self.annotations().into_iter().map(|(name, value)| format!("{name}={value}")));
+        image_key(state, &planned.compiled.config, &options)
+    }
+
+    /// Says of each step that is not kept why, and of the first one aloud.
+    pub(super) fn explain(&self, built: &mut Built, planned: &Planned, before: Option<&Inputs>, now: &Inputs) {
+        let mut reasons = explain(&planned.graph, &planned.plan, before, now);
+        let mut first = before.is_some();
+        for op in planned.graph.below(planned.graph.result()) {
+            let Some(verdict) = planned.plan.verdicts.get(&op.digest) else { continue };
+            let reason = reasons.remove(&op.digest).unwrap_or_default();
+            if !reason.is_empty() && std::mem::take(&mut first) {
+                self.events.note(format!("first changed step: {}: {reason}", op.name));
+            }
+            let key = match planned.keys.state(&Input { step: op.digest.clone(), output: 0 }) {
+                Key::Known(key) => key.to_string(),
+                _ => String::new(),
+            };
+            let note = Note { key, reason, uncacheable: matches!(verdict, Verdict::Uncacheable(_)) };
+            built.notes.insert(op.digest.to_string(), note);
+        }
+    }
+
+    /// What is told at the end of a planned build.
+    pub(super) fn end(
+        &self,
+        built: &mut Built,
+        planned: &Planned,
+        id: String,
+        solved: SolveOutcome,
+        released: Option<Released>,
+        engine: Option<&EngineInfo>,
+    ) -> Result<()> {
+        if let Some(store) = &self.store {
+            built.report.cache.warnings = store.faults.told();
+        }
+        let layers: std::collections::HashSet<Digest> =
+            planned.plan.kept.values().flat_map(|record| &record.layers).map(|layer| layer.blob.digest.clone()).collect();
+        if let Some((kept, _)) = self.kept() {
+            (built.report.layers.restored, built.report.bytes.restored) = kept.restored(&layers);
+        }
+        let id = match (&released, id.is_empty()) {
+            // Without a daemon, the configuration's digest.
+            (Some(released), true) => {
+                let config = released.images.first().and_then(|image| image.manifest.manifest().ok());
+                config.map(|manifest| manifest.config.digest.to_string()).unwrap_or_default()
+            }
+            _ => id,
+        };
+        self.tell(built, &id, &solved, released.as_ref(), &planned.compiled, engine)?;
+        match released {
+            Some(released) => released.failure(),
+            None => Ok(()),
+        }
+    }
+}
+
+fn composed(manifest: RawManifest, config: bytes::Bytes) -> Result<Composed> {
+    let broken = |error: serde_json::Error| Error::build("the image's configuration cannot be read").because(&error);
+    let parsed: ImageConfig = serde_json::from_slice(&config).map_err(broken)?;
+    let layers = manifest.manifest().map_err(broken)?.layers;
+    Ok(Composed { manifest, config, diff_ids: parsed.rootfs.diff_ids, layers, platform: parsed.platform, inline_cache: None })
+}

@@ -1,0 +1,48 @@
+//! What is looked at before more is decided: a step that takes files out of a stage which has to run is kept all the same where the
+//! stage makes the files that it made before (BuildKit `solver/edge.go`: `processDepSlowCacheReq`).
+
+use std::collections::HashSet;
+
+use super::decide::{Plan, Verdict, rests_on, states};
+use super::facts::Seen;
+use crate::domain::StepKey;
+use crate::graph::{Graph, Input, Keys, Op, Taken, Use, uses};
+
+/// States that have to run as far as is known, with what they have in common with those that may be kept.
+#[must_use]
+pub fn hopes(graph: &Graph, keys: &Keys, plan: &Plan) -> Vec<(Input, StepKey)> {
+    let open = states(graph).into_iter().filter(|state| runs(plan, state));
+    open.filter_map(|state| Some((state.clone(), keys.weak(&state)?))).collect()
+}
+
+/// What has to be looked at next for any of these states to be found: the innermost, for what is taken further out may turn out not
+/// to have changed.
+#[must_use]
+pub fn next_round(graph: &Graph, keys: &Keys, plan: &Plan, seen: &Seen, hopeful: &[Input]) -> Vec<Taken> {
+    let wanted: HashSet<_> = hopeful.iter().flat_map(|state| rests_on(graph, seen, state)).map(|op| &op.digest).collect();
+    let takes = |op: &Op, taken: &Taken| {
+        let mut taking = op.inputs.iter().zip(uses(op));
+        taking
+            .any(|(input, used)| *input == taken.state && matches!(used, Use::Content(selectors) if selectors == taken.selectors))
+    };
+    let open: Vec<(&Taken, Vec<&Op>)> = keys
+        .taken()
+        .iter()
+        .filter(|taken| !seen.contains_key(&(taken.state.clone(), taken.selectors.clone())))
+        .filter_map(|taken| {
+            let all = graph.below(graph.result()).into_iter();
+            let takers: Vec<&Op> = all.filter(|op| wanted.contains(&op.digest) && takes(op, taken)).collect();
+            let open = takers.iter().any(|op| plan.verdicts.get(&op.digest).is_some_and(Verdict::runs));
+            open.then_some((taken, takers))
+        })
+        .collect();
+    let inner = |taken: &Taken| {
+        let below: HashSet<_> = rests_on(graph, seen, &taken.state).into_iter().map(|op| &op.digest).collect();
+        !open.iter().any(|(other, takers)| *other != taken && takers.iter().any(|op| below.contains(&op.digest)))
+    };
+    open.iter().map(|(taken, _)| *taken).filter(|taken| inner(taken)).cloned().collect()
+}
+
+fn runs(plan: &Plan, state: &Input) -> bool {
+    plan.verdicts.get(&state.step).is_some_and(Verdict::runs)
+}

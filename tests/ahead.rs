@@ -1,0 +1,207 @@
+//! Runs that know before anything is built what comes of it: without a daemon, and where what a stage made decides.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use serde_json::Value;
+use support::engine::{C28, D20, D28, Engine, crane};
+use support::machine::{Machine, Run};
+use support::parts::{part, unique};
+
+const ON_NOTHING: &str = "unix:///nowhere/docker.sock";
+
+fn base(name: &str) -> String {
+    format!("{}/base/{name}:latest", part("HAKOBI_TEST_REGISTRY_OPEN"))
+}
+
+fn steps(report: &Value, status: &str) -> Vec<String> {
+    let steps = report["steps"].as_array().into_iter().flatten().filter(|step| step["status"] == status);
+    let mut steps: Vec<_> = steps.collect();
+    steps.sort_by_key(|step| step["line"].as_u64());
+    steps.into_iter().map(|step| step["instruction"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+fn build(machine: &Machine, image: &str, more: &[&str]) -> Run {
+    let arguments = [
+        "build",
+        "--strategy",
+        "auto",
+        "--network",
+        "host",
+        "--report",
+        "../report.json",
+        "--cache",
+        "../cache",
+        "--push",
+        "-t",
+        image,
+    ];
+    machine.hakobi(&[&arguments[..], more, &["."]].concat())
+}
+
+/// One run on a machine whose Docker is empty.
+fn built(engine: &Engine, machine: &Machine, image: &str, more: &[&str]) -> Value {
+    engine.wipe();
+    build(machine, image, more).exits(0);
+    machine.report("../report.json")
+}
+
+#[test]
+fn what_did_not_change_takes_no_daemon() {
+    let engine = Engine::lock(D28);
+    let machine = Machine::with(&engine.host());
+    let moving = format!("{}/{}:latest", part("HAKOBI_TEST_REGISTRY_OPEN"), unique("moving"));
+    crane(&["copy", &base("busybox"), &moving]);
+    let dockerfile =
+        format!("FROM {moving}\nARG VERSION=1\nCOPY src.txt /\nRUN echo $VERSION > /version\nCMD [\"cat\", \"/src.txt\"]\n");
+    machine.write("Dockerfile", &dockerfile).write("src.txt", "one\n");
+    let image = format!("{}/{}:1", part("HAKOBI_TEST_REGISTRY_OPEN"), unique("ahead"));
+    let cold = built(&engine, &machine, &image, &[]);
+    assert_eq!(cold["tier"], "cold", "{cold:#}");
+
+    let machine = machine.set("DOCKER_HOST", ON_NOTHING);
+    let other = image.replace(":1", ":2");
+    build(&machine, &other, &["--iidfile", "id"]).exits(0);
+    let report = machine.report("../report.json");
+    assert_eq!(report["tier"], "unchanged", "{report:#}");
+    assert_eq!(report["engine"], serde_json::json!({ "version": "", "store": "none", "transport": "none" }));
+    assert_eq!(report["images"][0]["digest"], cold["images"][0]["digest"]);
+    assert_eq!(report["images"][0]["config"], machine.read("id"));
+    assert_eq!(crane(&["digest", &other]), cold["images"][0]["digest"].as_str().unwrap());
+    assert_eq!(steps(&report, "hit"), ["COPY src.txt /", "RUN echo 1 > /version"], "{report:#}");
+    let told = machine.hakobi(&["plan", "--network", "host", "--cache", "../cache", "-t", &image, "."]).exits(0);
+    assert!(told.stdout.ends_with("nothing changed: no step runs\n"), "{}", told.stdout);
+
+    // Whatever would have to run is named, with why; and an image for the daemon takes one.
+    machine.write("src.txt", "two\n");
+    let run = build(&machine, &image, &[]).exits(5);
+    assert!(
+        run.stderr.contains("`COPY src.txt /` has to run (src.txt changed), and that takes a Docker daemon"),
+        "{}",
+        run.stderr
+    );
+    assert!(run.stderr.contains("/nowhere/docker.sock"), "{}", run.stderr);
+    machine.write("src.txt", "one\n");
+    let run = build(&machine, &image, &["--load"]).exits(5);
+    assert!(run.stderr.contains("the image is wanted from a Docker daemon"), "{}", run.stderr);
+
+    // Nobody read these here before.
+    let unread =
+        "no build of this Dockerfile with these options and base images is remembered, and reading it takes a Docker daemon";
+    let run = build(&machine, &image, &["--build-arg", "VERSION=2"]).exits(5);
+    assert!(run.stderr.contains(unread), "{}", run.stderr);
+    machine.write("Dockerfile", &format!("{dockerfile}LABEL a=b\n"));
+    let run = build(&machine, &image, &[]).exits(5);
+    assert!(run.stderr.contains(unread), "{}", run.stderr);
+    machine.write("Dockerfile", &dockerfile).write(".dockerignore", "none\n");
+    build(&machine, &image, &[]).exits(5);
+    std::fs::remove_file(machine.folder().join(".dockerignore")).unwrap();
+    build(&machine, &image, &[]).exits(0);
+
+    // The base moved.
+    crane(&["copy", &base("busybox").replace(":latest", ":2"), &moving]);
+    let run = build(&machine, &image, &[]).exits(5);
+    assert!(run.stderr.contains(unread), "{}", run.stderr);
+    let machine = machine.set("DOCKER_HOST", &engine.host());
+    let moved = built(&engine, &machine, &image, &[]);
+    assert_eq!(moved["tier"], "cold", "{moved:#}");
+
+    // An image that the daemon has under the base's name goes first there.
+    engine.docker(&["pull", &base("busybox")]);
+    engine.docker(&["tag", &base("busybox"), &moving]);
+    build(&machine, &image, &[]).exits(0);
+    let own = machine.report("../report.json");
+    assert_ne!(own["engine"]["version"], "", "{own:#}");
+}
+
+/// A stage whose output seldom changes stands between the sources and the slow step.
+fn planner(machine: &Machine) {
+    let base = base("busybox");
+    machine
+        .write(
+            "Dockerfile",
+            &format!(
+                "FROM {base} AS planner\nCOPY . /all\nRUN wc -l < /all/list > /recipe\n\
+                 FROM {base} AS build\nCOPY --from=planner /recipe /\nRUN cat /recipe > /cooked; cat /proc/sys/kernel/random/uuid >> /cooked\nCOPY . /all\n\
+                 RUN cat /cooked > /out; grep -v '#' /all/list >> /out\n\
+                 FROM {base}\nCOPY --from=build /out /\nRUN cat /proc/sys/kernel/random/uuid > /last\nCMD [\"cat\", \"/out\"]\n"
+            ),
+        )
+        .write("list", "one\n");
+}
+
+fn what_a_stage_made_decides(name: &'static str) {
+    let engine = Engine::lock(name);
+    let machine = Machine::with(&engine.host());
+    planner(&machine);
+    let image = format!("{}/{}:1", part("HAKOBI_TEST_REGISTRY_OPEN"), unique("rounds"));
+    let cold = built(&engine, &machine, &image, &[]);
+    assert_eq!(cold["tier"], "cold", "{cold:#}");
+    let shown = || engine.docker(&["run", "--rm", "--network", "host", &image]);
+    let first = shown();
+
+    // The recipe comes out the same, so that what is cooked of it is kept; the list itself is new.
+    machine.write("list", "two\n");
+    let changed = built(&engine, &machine, &image, &[]);
+    let ran = [
+        "COPY . /all",
+        "RUN wc -l < /all/list > /recipe",
+        "COPY . /all",
+        "RUN cat /cooked > /out; grep -v '#' /all/list >> /out",
+    ];
+    assert_eq!(
+        steps(&changed, "miss"),
+        [&ran[..], &["COPY --from=build /out /", "RUN cat /proc/sys/kernel/random/uuid > /last"]].concat(),
+        "{changed:#}"
+    );
+    assert_eq!(changed["tier"], "partial", "{changed:#}");
+    assert_eq!(changed["cache"]["warnings"], serde_json::json!([]), "{changed:#}");
+    assert_eq!(shown(), first.replace("one", "two"), "what was cooked is what was cooked then");
+
+    // Now what the build stage makes is the same too: the image is the one before.
+    machine.write("other", "new\n");
+    let same = built(&engine, &machine, &image, &[]);
+    assert_eq!(steps(&same, "miss"), ran, "{same:#}");
+    assert_eq!(same["images"][0]["digest"], changed["images"][0]["digest"], "{same:#}");
+    assert_eq!(same["layers"]["pushed"], 0, "{same:#}");
+    let unchanged = built(&engine, &machine, &image, &[]);
+    assert_eq!(unchanged["tier"], "unchanged", "{unchanged:#}");
+
+    // A stage that is to run in any case decides nothing where it makes the same.
+    if engine.name() != D20 {
+        let anew = built(&engine, &machine, &image, &["--no-cache-filter", "planner"]);
+        assert_eq!(steps(&anew, "miss"), ran[..2], "{anew:#}");
+        assert_eq!(anew["images"][0]["digest"], changed["images"][0]["digest"], "{anew:#}");
+    }
+
+    // What runs once runs once: what is kept of a stage is what the image was made with.
+    let all = built(&engine, &machine, &image, &["--no-cache"]);
+    assert_eq!(all["tier"], "cold", "{all:#}");
+    let cooked = shown();
+    assert_ne!(cooked, first.replace("one", "two"));
+    machine.write("list", "three\n");
+    built(&engine, &machine, &image, &[]);
+    assert_eq!(shown(), cooked.replace("two", "three"));
+
+    // A step that fails in a stage is shown as the user's.
+    machine.write("list", "#\n");
+    let failed = build(&machine, &image, &[]).exits(1);
+    assert!(failed.stderr.contains("grep -v '#' /all/list"), "{}", failed.stderr);
+    assert!(failed.stderr.contains("Dockerfile:8"), "{}", failed.stderr);
+}
+
+#[test]
+fn what_a_stage_made_decides_on_docker_20() {
+    what_a_stage_made_decides(D20);
+}
+
+#[test]
+fn what_a_stage_made_decides_on_docker_28() {
+    what_a_stage_made_decides(D28);
+}
+
+#[test]
+fn what_a_stage_made_decides_on_the_containerd_store() {
+    what_a_stage_made_decides(C28);
+}
