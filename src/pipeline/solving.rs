@@ -28,7 +28,7 @@ const PIPE: usize = 1 << 20;
 pub(super) struct Course {
     /// What stood in for states.
     pub(super) grafts: HashMap<Input, Graft>,
-    /// Steps that the daemon was given.
+    /// Steps of the solves that came to their end.
     pub(super) given: HashSet<Digest>,
     /// Those that ran.
     pub(super) ran: HashSet<Digest>,
@@ -43,7 +43,6 @@ pub(super) struct Course {
 impl Course {
     fn note(&mut self, grafted: &Grafted, executed: &Executed) {
         for (step, name) in &grafted.names {
-            self.given.insert(step.clone());
             if executed.ended(name) {
                 self.ran.insert(step.clone());
                 self.ran_again |= self.looked_at.contains(step);
@@ -90,6 +89,8 @@ impl Run<'_> {
             let why = match solved {
                 Some(Ok(solved)) => {
                     job.store_was_read()?;
+                    // Only now: of a solve that broke off, nobody knows which steps still have to run (`--no-cache`).
+                    course.given.extend(grafted.iter().flat_map(|grafted| grafted.names.keys().cloned()));
                     return Ok(Attempted::Done(solved));
                 }
                 Some(Err(status)) if from_store && job.blames_store(status.message()) => status.message().to_owned(),
