@@ -66,6 +66,15 @@ pub struct Op {
     pub ignores_cache: bool,
 }
 
+impl Op {
+    /// The reference of the image that the step brings, where it is one that does.
+    #[must_use]
+    pub fn image(&self) -> Option<&str> {
+        let Some(pb::op::Op::Source(source)) = &self.op.op else { return None };
+        source.identifier.strip_prefix("docker-image://")
+    }
+}
+
 /// The graph. The last step, which has no operation of its own, names the result.
 #[derive(Debug, Clone)]
 pub struct Graph {
@@ -192,11 +201,7 @@ impl Graph {
     /// The references of all base images, as the frontend resolved them.
     #[must_use]
     pub fn base_images(&self) -> Vec<&str> {
-        let images = self.ops.values().filter_map(|op| match &op.op.op {
-            Some(pb::op::Op::Source(source)) => source.identifier.strip_prefix("docker-image://"),
-            _ => None,
-        });
-        let mut images: Vec<&str> = images.collect();
+        let mut images: Vec<&str> = self.ops.values().filter_map(Op::image).collect();
         images.sort_unstable();
         images.dedup();
         images

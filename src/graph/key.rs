@@ -48,6 +48,14 @@ pub struct Taken {
     pub key: Option<StepKey>,
 }
 
+impl Taken {
+    /// The state, and what of it: what this run calls it by, whether it has a key or not.
+    #[must_use]
+    pub fn place(&self) -> (Input, Vec<Selector>) {
+        (self.state.clone(), self.selectors.clone())
+    }
+}
+
 /// The keys of all steps of a graph.
 #[derive(Debug, Clone, Default)]
 pub struct Keys {

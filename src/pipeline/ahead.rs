@@ -12,7 +12,7 @@ use crate::engine::buildkit::SolveOutcome;
 use crate::engine::{Docker, EngineInfo};
 use crate::error::{Error, Result};
 use crate::graph;
-use crate::plan::{Inputs, Verdict, explain};
+use crate::plan::{Inputs, explain};
 use crate::report::{StrategyUsed, Tier};
 use crate::settings::Strategy;
 
@@ -29,8 +29,7 @@ pub(super) enum Ahead {
 impl Job<'_> {
     /// Whether hakobi plans a build of these directories, where a daemon can be served from this host.
     pub(super) fn plans(&self, input: &Input) -> bool {
-        let usable = self.store.as_ref().is_some_and(|store| store.kept.is_some());
-        self.build.strategy == Strategy::Auto && usable && !input.directories.is_empty()
+        self.build.strategy == Strategy::Auto && self.kept().is_some() && !input.directories.is_empty()
     }
 
     /// Plans with the compiled form that is remembered, whose bases are as they are in their registries now.
@@ -104,12 +103,10 @@ impl Job<'_> {
             }
         };
         let now = Inputs::of(&planned.graph, &planned.keys, &planned.facts);
-        let key = kept.inputs_key();
-        let before = Remembered::of(kept, faults).read::<Inputs>(std::slice::from_ref(&key)).await;
-        let before = before.ok().and_then(|mut before| before.remove(&key));
+        let before = Remembered::of(kept, faults).one::<Inputs>(&kept.inputs_key()).await.ok().flatten();
         let reasons = explain(&planned.graph, &planned.plan, before.as_ref(), &now);
         let all = planned.graph.below(planned.graph.result()).into_iter();
-        let mut open = all.filter(|op| planned.plan.verdicts.get(&op.digest).is_some_and(Verdict::runs));
+        let mut open = all.filter(|op| planned.plan.runs(&op.digest));
         let what = match open.next() {
             Some(op) => {
                 let why = reasons.get(&op.digest).map(|reason| format!(" ({reason})")).unwrap_or_default();

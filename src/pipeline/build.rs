@@ -206,7 +206,7 @@ impl Run<'_> {
         if let Some(store) = &self.job.store {
             built.report.cache.warnings = store.faults.told();
         }
-        if let Some(kept) = self.job.store.as_ref().and_then(|store| store.kept.as_ref()) {
+        if let Some((kept, _)) = self.job.kept() {
             (built.report.layers.restored, built.report.bytes.restored) = kept.restored(&cache.kept_layers());
         }
         self.job.tell(built, &id, &solved, released.as_ref(), &compiled, Some(&self.info))?;

@@ -8,7 +8,7 @@ use super::job::Job;
 use super::planning::{Planned, Remembered};
 use crate::build::{Compiled, Input, failure};
 use crate::domain::{Digest, ImageRef, StepKey};
-use crate::engine::buildkit::{Session, SolveRequest, Solved, pb};
+use crate::engine::buildkit::{Session, SolveRequest, Solved};
 use crate::engine::{Docker, EngineInfo};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
@@ -87,9 +87,7 @@ impl Run<'_> {
             }
         }
     }
-}
 
-impl Run<'_> {
     /// Plans the build, with what is known of it already. `None` where there is not one image to plan for.
     pub(super) async fn planned(
         &self,
@@ -130,8 +128,7 @@ fn engine(info: &EngineInfo) -> String {
 impl Job<'_> {
     /// A compiled Dockerfile as it is remembered, if all that it was made of is as it was, with the layers of its bases.
     pub(super) async fn recall(&self, key: &CompiledKey, records: &Remembered<'_>) -> Result<Option<(Compiled, KnownFacts)>> {
-        let found = records.read::<CompiledRecord>(std::slice::from_ref(&key.key)).await?.remove(&key.key);
-        let Some(record) = found else { return Ok(None) };
+        let Some(record) = records.one::<CompiledRecord>(&key.key).await? else { return Ok(None) };
         let Some(definition) = record.definition().and_then(|bytes| Graph::decoded(&bytes).ok()) else { return Ok(None) };
         let present = record.references.keys().map(|name| present(&self.registries, name));
         // A registry that does not answer says nothing of its tags.
@@ -152,9 +149,8 @@ impl Job<'_> {
     /// Whether a daemon has an image of its own under a name that the graph takes from a registry: that one goes first there.
     pub(super) async fn daemon_differs(&self, docker: &Docker, planned: &Planned) -> bool {
         for op in planned.graph.below(planned.graph.result()) {
-            let Some((reference, Some(Ok(layers)))) = base(op).map(|base| (base, planned.facts.images.get(&op.digest))) else {
-                continue;
-            };
+            let reference = op.image().and_then(|image| image.parse::<ImageRef>().ok());
+            let Some((reference, Ok(layers))) = reference.zip(planned.facts.images.get(&op.digest)) else { continue };
             let name = ImageRef { digest: None, ..reference };
             match docker.image_layers(&name.to_string()).await {
                 Ok(None) => {}
@@ -171,11 +167,8 @@ impl Job<'_> {
         record.engine.clone_from(&planned.compiled.engine);
         let mut references: BTreeMap<String, Digest> = BTreeMap::new();
         for op in planned.graph.below(planned.graph.result()).into_iter().filter(|op| op.inputs.is_empty()) {
-            let Some(pb::op::Op::Source(source)) = &op.op.op else { return None };
-            if !source.identifier.starts_with("docker-image://") {
-                continue;
-            }
-            let reference = base(op)?;
+            let Some(image) = op.image() else { continue };
+            let reference: ImageRef = image.parse().ok()?;
             let digest = reference.digest.clone()?;
             let Some(Ok(layers)) = planned.facts.images.get(&op.digest) else { return None };
             record.images.insert(op.digest.to_string(), layers.clone());
@@ -192,12 +185,6 @@ impl Job<'_> {
         record.references = references;
         Some((key.key.clone(), record))
     }
-}
-
-/// The image that a step of the graph names.
-fn base(op: &crate::graph::Op) -> Option<ImageRef> {
-    let Some(pb::op::Op::Source(source)) = &op.op.op else { return None };
-    source.identifier.strip_prefix("docker-image://")?.parse().ok()
 }
 
 /// What a name stands for in its registry now.

@@ -72,8 +72,7 @@ pub async fn plan(
     let Some((kept, faults)) = job.kept() else { return Err(Error::usage("the cache cannot be used")) };
     let remembered = Remembered::of(kept, faults);
     let inputs = Inputs::of(&planned.graph, &planned.keys, &planned.facts);
-    let key = kept.inputs_key();
-    let before = remembered.read::<Inputs>(std::slice::from_ref(&key)).await?.remove(&key);
+    let before = remembered.one::<Inputs>(&kept.inputs_key()).await?;
     let reasons = explain(&planned.graph, &planned.plan, before.as_ref(), &inputs);
     let places = planned.graph.places();
     let mut steps = Vec::new();

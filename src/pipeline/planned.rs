@@ -56,8 +56,7 @@ impl Run<'_> {
                 Put::Open => {}
             }
             if before.is_none() {
-                let key = kept.inputs_key();
-                before = Some(records.read::<Inputs>(std::slice::from_ref(&key)).await?.remove(&key));
+                before = Some(records.one::<Inputs>(&kept.inputs_key()).await?);
                 job.explain(built, &planned, before.as_ref().and_then(Option::as_ref), &inputs);
             }
             let at = Instant::now();
@@ -139,7 +138,7 @@ impl Run<'_> {
         }
         for taken in round {
             let content = self.look_at(planned, course, work, &taken).await?;
-            planned.facts.seen.insert((taken.state, taken.selectors), content);
+            planned.facts.seen.insert(taken.place(), content);
         }
         planned.decide(records).await?;
         Ok(true)

@@ -14,7 +14,7 @@ use crate::build::Compiled;
 use crate::context;
 use crate::domain::{DiffId, Digest, ImageRef, Platform, StepKey};
 use crate::engine::Docker;
-use crate::engine::buildkit::{LocalDirs, pb};
+use crate::engine::buildkit::LocalDirs;
 use crate::error::{Error, Result};
 use crate::event::{Event, Status, Time, Vertex};
 use crate::graph::{Graph, Key, Keys, Op};
@@ -30,6 +30,11 @@ pub(super) struct Remembered<'a> {
 impl<'a> Remembered<'a> {
     pub(super) fn of(kept: &Kept, faults: &'a CacheFaults<'a>) -> Self {
         Self { records: kept.records(), faults }
+    }
+
+    /// The record of one key.
+    pub(super) async fn one<T: DeserializeOwned + Send>(&self, key: &StepKey) -> Result<Option<T>> {
+        Ok(self.read(std::slice::from_ref(key)).await?.remove(key))
     }
 
     pub(super) async fn read<T: DeserializeOwned + Send>(&self, keys: &[StepKey]) -> Result<HashMap<StepKey, T>> {
@@ -92,14 +97,11 @@ impl Planned {
         let first = usize::from(self.result_key().is_some()).min(wanted.len());
         let (first, rest) = wanted.split_at(first);
         self.ask(first, records).await?;
-        if !first.iter().any(|key| self.found.get(key).is_some_and(Option::is_some)) {
-            self.ask(rest, records).await?;
-        }
-        self.plan = self.of(&self.found);
-        // What is kept may not be usable, and then what lies below it is asked for.
+        self.plan = self.of_found();
+        // What is kept may not be usable, and then what lies below it is asked for too.
         if !self.plan.unchanged {
             self.ask(rest, records).await?;
-            self.plan = self.of(&self.found);
+            self.plan = self.of_found();
         }
         Ok(())
     }
@@ -114,15 +116,15 @@ impl Planned {
         Ok(())
     }
 
-    fn of(&self, found: &HashMap<StepKey, Option<StepRecord>>) -> Plan {
-        let records = found.iter().filter_map(|(key, record)| Some((key.clone(), record.clone()?))).collect();
+    fn of_found(&self) -> Plan {
+        let records = self.found.iter().filter_map(|(key, record)| Some((key.clone(), record.clone()?))).collect();
         Plan::of(&self.graph, &self.keys, &records, &self.facts.seen)
     }
 
     /// Plans anew with nothing from the store.
     pub(super) fn without_records(&mut self) {
         self.found.clear();
-        self.plan = self.of(&HashMap::new());
+        self.plan = self.of_found();
     }
 }
 
@@ -178,8 +180,7 @@ impl Job<'_> {
         op: &Op,
         docker: Option<&Docker>,
     ) -> Option<(Digest, std::result::Result<(Vec<DiffId>, Option<KnownImage>), String>)> {
-        let Some(pb::op::Op::Source(source)) = &op.op.op else { return None };
-        let name = source.identifier.strip_prefix("docker-image://")?;
+        let name = op.image()?;
         let found = async {
             let reference: ImageRef = name.parse().map_err(|_| format!("{name} is no image's name"))?;
             if reference.digest.is_none() {

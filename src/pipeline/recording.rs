@@ -109,8 +109,7 @@ impl Recording<'_> {
             let known = self.planned.plan.kept.values();
             intake.intake.learn(|all| {
                 for record in known {
-                    let layers: Vec<_> = record.layers.iter().map(|layer| layer.blob.clone()).collect();
-                    all.add_layers(&layers, &record.diff_ids(), own.repository());
+                    all.add_layers(&record.blobs(), &record.diff_ids(), own.repository());
                 }
                 self.planned.bases.iter().for_each(|base| all.add(base));
             });
@@ -143,21 +142,22 @@ impl Recording<'_> {
         loop {
             let keys = Keys::of(&self.planned.graph, &facts);
             let mut all = keys.taken().iter();
-            let Some(taken) = all.find(|taken| self.is_open(taken, course) && !found.contains_key(&place(taken))).cloned() else {
+            let Some(taken) = all.find(|taken| self.is_open(taken, course) && !found.contains_key(&taken.place())).cloned()
+            else {
                 // Of what BuildKit had in its own cache nobody knows when it ran: it counts for this run's keys only.
                 let keepable = |taken: &Taken| {
                     let kept = self.planned.plan.kept.contains_key(&taken.state) || self.is_source(&taken.state);
                     kept || course.ran.contains(&taken.state.step) || stages.iter().any(|(state, _)| *state == taken.state)
                 };
                 let keep = keys.taken().iter().filter(|taken| keepable(taken));
-                let keep =
-                    keep.filter_map(|taken| Some((taken.key.clone()?, (found.get(&place(taken))?.clone(), taken.state.clone()))));
+                let keep = keep
+                    .filter_map(|taken| Some((taken.key.clone()?, (found.get(&taken.place())?.clone(), taken.state.clone()))));
                 let taken = keep.collect();
                 return Ok(Looked { keys, taken });
             };
             let content = self.run.look_at(self.planned, course, self.work, &taken).await?;
-            facts.seen.insert(place(&taken), content.clone());
-            found.insert(place(&taken), content);
+            facts.seen.insert(taken.place(), content.clone());
+            found.insert(taken.place(), content);
         }
     }
 
@@ -175,7 +175,7 @@ impl Recording<'_> {
         }
         let known = taken.key.as_ref().and_then(|key| self.planned.taken.get(key));
         match self.planned.plan.kept.get(&taken.state) {
-            _ if course.trees.contains_key(&place(taken)) => true,
+            _ if course.trees.contains_key(&taken.place()) => true,
             Some(record) => known.is_none_or(|taken| taken.chain.is_none() || taken.chain != record.chain()),
             None if self.is_source(&taken.state) => known.is_none(),
             None => true,
@@ -284,11 +284,6 @@ struct Looked {
     keys: Keys,
     /// What is remembered of what was taken out of stages, with the state that it is of.
     taken: HashMap<StepKey, (Digest, Input)>,
-}
-
-/// What is taken, by the state and what of it.
-fn place(taken: &Taken) -> (Input, Vec<Selector>) {
-    (taken.state.clone(), taken.selectors.clone())
 }
 
 /// When each layer was made, as the image's history has it.

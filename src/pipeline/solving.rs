@@ -130,8 +130,7 @@ impl Run<'_> {
             };
             grafts.insert(state.clone(), graft);
             if let Some(release) = release {
-                let layers: Vec<_> = record.layers.iter().map(|layer| layer.blob.clone()).collect();
-                release.learn(&layers, &record.diff_ids(), own.repository());
+                release.learn(&record.blobs(), &record.diff_ids(), own.repository());
             }
         }
         for (digest, tree) in &planned.facts.locals {
@@ -149,17 +148,16 @@ impl Run<'_> {
 
     /// Looks at what is taken out of a state that was solved, by the daemon's own copier.
     pub(super) async fn look_at(&self, planned: &Planned, course: &mut Course, work: &Work<'_>, taken: &Taken) -> Result<Digest> {
-        let place = (taken.state.clone(), taken.selectors.clone());
+        let place = taken.place();
         if !course.trees.contains_key(&place) {
             let grafted = planned.graph.grafted(&taken.state, &course.grafts, &course.given).map_err(|error| broken(&error))?;
             let tree = self.extract(work, grafted.definition, &taken.selectors).await?;
             course.looked_at.extend(grafted.names.into_keys());
             course.trees.insert(place.clone(), tree);
         }
-        let unreadable =
-            |error: &(dyn std::error::Error + 'static)| Error::push("what is copied out of a stage has no digest").because(error);
         let tree = course.trees.get(&place).ok_or_else(|| Error::push("what is copied out of a stage was not looked at"))?;
-        tree.digest(&[Selector::everything()]).map_err(|error| unreadable(&error))
+        let content = tree.digest(&[Selector::everything()]);
+        content.map_err(|error| Error::push("what is copied out of a stage has no digest").because(&error))
     }
 
     async fn extract(&self, work: &Work<'_>, definition: pb::Definition, selectors: &[Selector]) -> Result<Tree> {

@@ -62,7 +62,7 @@ impl Job<'_> {
             return Ok(None);
         };
         let image = self.image_key(&key, planned);
-        let known = records.read::<ImageRecord>(std::slice::from_ref(&image)).await?.remove(&image);
+        let known = records.one::<ImageRecord>(&image).await?;
         // One that cannot be read is made again.
         if let Some(known) = known
             && let Ok(Some(bytes)) = kept.blobs().read(&known.manifest.digest, SMALL).await

@@ -42,6 +42,12 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether a step runs.
+    #[must_use]
+    pub fn runs(&self, step: &Digest) -> bool {
+        self.verdicts.get(step).is_some_and(Verdict::runs)
+    }
+
     /// The keys that are looked up: the result's own, if it has one, then those of all states below it.
     #[must_use]
     pub fn wanted(graph: &Graph, keys: &Keys) -> Vec<StepKey> {
@@ -63,7 +69,7 @@ impl Plan {
         let mut unusable = must_run(graph, seen);
         loop {
             let plan = Self::without(graph, keys, records, &unusable);
-            let runs = |op: &&Op| plan.verdicts.get(&op.digest).is_some_and(Verdict::runs);
+            let runs = |op: &&Op| plan.runs(&op.digest);
             let mixed = plan.kept.keys().filter(|state| rests_on(graph, seen, state).iter().any(runs));
             let mixed: Vec<Digest> = mixed.map(|state| state.step.clone()).collect();
             if mixed.is_empty() {

@@ -95,12 +95,9 @@ fn step(graph: &Graph, op: &Op, keys: &Keys, facts: &KnownFacts, places: &HashMa
         if let Some(place) = places.get(&input.step) {
             out.on.push(*place);
         }
-        if let Some(pb::op::Op::Source(found)) = &source.op.op
-            && let Some(name) = found.identifier.strip_prefix("docker-image://")
-        {
-            let (name, _) = name.split_once('@').unwrap_or((name, ""));
-            let digest = found.identifier.rsplit_once('@').map(|(_, digest)| digest.to_owned()).unwrap_or_default();
-            out.images.insert(name.to_owned(), digest);
+        if let Some(image) = source.image() {
+            let (name, digest) = image.split_once('@').unwrap_or((image, ""));
+            out.images.insert(name.to_owned(), digest.to_owned());
         }
         if let (Use::Content(selectors), Some(Ok(tree))) = (used, facts.locals.get(&input.step)) {
             for (path, digest) in tree.selected_paths(&selectors) {

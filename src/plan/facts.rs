@@ -43,7 +43,7 @@ impl Facts for KnownFacts {
     }
 
     fn taken(&self, taken: &Taken) -> Option<Digest> {
-        let seen = self.seen.get(&(taken.state.clone(), taken.selectors.clone()));
+        let seen = self.seen.get(&taken.place());
         seen.or_else(|| self.taken.get(taken.key.as_ref()?)).cloned()
     }
 }

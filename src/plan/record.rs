@@ -58,6 +58,12 @@ impl StepRecord {
         self.layers.iter().map(|layer| layer.diff_id.clone()).collect()
     }
 
+    /// Its layers as they were pushed.
+    #[must_use]
+    pub fn blobs(&self) -> Vec<Descriptor> {
+        self.layers.iter().map(|layer| layer.blob.clone()).collect()
+    }
+
     /// The digest of the chain.
     #[must_use]
     pub fn chain(&self) -> Option<ChainId> {

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use super::decide::{Plan, Verdict, rests_on, states};
+use super::decide::{Plan, rests_on, states};
 use super::facts::Seen;
 use crate::domain::StepKey;
 use crate::graph::{Graph, Input, Keys, Op, Taken, Use, uses};
@@ -11,7 +11,7 @@ use crate::graph::{Graph, Input, Keys, Op, Taken, Use, uses};
 /// States that have to run as far as is known, with what they have in common with those that may be kept.
 #[must_use]
 pub fn hopes(graph: &Graph, keys: &Keys, plan: &Plan) -> Vec<(Input, StepKey)> {
-    let open = states(graph).into_iter().filter(|state| runs(plan, state));
+    let open = states(graph).into_iter().filter(|state| plan.runs(&state.step));
     open.filter_map(|state| Some((state.clone(), keys.weak(&state)?))).collect()
 }
 
@@ -28,11 +28,11 @@ pub fn next_round(graph: &Graph, keys: &Keys, plan: &Plan, seen: &Seen, hopeful:
     let open: Vec<(&Taken, Vec<&Op>)> = keys
         .taken()
         .iter()
-        .filter(|taken| !seen.contains_key(&(taken.state.clone(), taken.selectors.clone())))
+        .filter(|taken| !seen.contains_key(&taken.place()))
         .filter_map(|taken| {
             let all = graph.below(graph.result()).into_iter();
             let takers: Vec<&Op> = all.filter(|op| wanted.contains(&op.digest) && takes(op, taken)).collect();
-            let open = takers.iter().any(|op| plan.verdicts.get(&op.digest).is_some_and(Verdict::runs));
+            let open = takers.iter().any(|op| plan.runs(&op.digest));
             open.then_some((taken, takers))
         })
         .collect();
@@ -41,8 +41,4 @@ pub fn next_round(graph: &Graph, keys: &Keys, plan: &Plan, seen: &Seen, hopeful:
         !open.iter().any(|(other, takers)| *other != taken && takers.iter().any(|op| below.contains(&op.digest)))
     };
     open.iter().map(|(taken, _)| *taken).filter(|taken| inner(taken)).cloned().collect()
-}
-
-fn runs(plan: &Plan, state: &Input) -> bool {
-    plan.verdicts.get(&state.step).is_some_and(Verdict::runs)
 }
