@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::domain::{ImageRef, Platform, RegistryHost};
 
@@ -332,6 +333,8 @@ pub struct BuildSettings {
     pub cache_repository: Option<ImageRef>,
     /// Who decides what is cached.
     pub strategy: Strategy,
+    /// Commands whose results are older run again.
+    pub max_age: Option<Duration>,
     /// A push's options.
     pub push_settings: PushSettings,
     /// `--iidfile`.

@@ -1,6 +1,7 @@
 //! `hakobi build`: flags, environment and Docker's configuration → [`BuildSettings`].
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::docker_config::DockerConfig;
 use super::environment::Environment;
@@ -84,14 +85,29 @@ pub fn settings(given: Given<'_>, around: &Around<'_>, warnings: &mut Vec<String
         store: store::store(given, environment)?,
         cache_repository: given.text("cache-repository").map(|text| reference("cache-repository", &text)).transpose()?,
         strategy: match given.text("strategy").as_deref() {
-            Some("auto") => Strategy::Auto,
-            _ => Strategy::Daemon,
+            Some("daemon") => Strategy::Daemon,
+            _ => Strategy::Auto,
         },
+        max_age: max_age(given)?,
         push_settings,
         iid_file,
         metadata_file: path("metadata-file"),
         report_file: path("report"),
     })
+}
+
+/// `12h`, `7d`, `1w 2d`; days are of 24 hours.
+fn max_age(given: Given<'_>) -> Result<Option<Duration>> {
+    let Some(text) = given.text("max-age") else { return Ok(None) };
+    let span: std::result::Result<jiff::Span, _> = text.parse();
+    let seconds = span.and_then(|span| span.total((jiff::Unit::Second, jiff::SpanRelativeTo::days_are_24_hours())));
+    match seconds.ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()) {
+        None => Err(Error::usage(format!("--max-age {text}: this is no length of time")).hint("as in 12h, 7d, 2w")),
+        Some(_) if given.text("strategy").as_deref() == Some("daemon") => {
+            Err(Error::usage("--max-age takes hakobi's plan: with --strategy daemon BuildKit decides what is cached"))
+        }
+        age => Ok(age),
+    }
 }
 
 /// Only the daemon's own BuildKit is spoken to.

@@ -89,7 +89,12 @@ fn cache() -> Vec<Arg> {
             "strategy",
             "WHO",
             &["auto", "daemon"],
-            "Who decides which steps are cached: `auto` is hakobi's plan, `daemon` is BuildKit [default: daemon]",
+            "Who decides which steps are cached: `auto` is hakobi's plan, `daemon` is BuildKit [default: auto]",
+        ),
+        text(
+            "max-age",
+            "TIME",
+            "Run a command again whose result is older, as in 12h, 7d, 2w: for updates that only running it brings",
         ),
         text("cache-repository", "REF", "Where cached stages are kept in a registry [default: beside the image]"),
         switch("no-cache", "Build every step"),

@@ -132,10 +132,10 @@ impl Graph {
         self.ops.get(digest)
     }
 
-    /// The definition's bytes.
+    /// A definition's bytes.
     #[must_use]
-    pub fn encoded(&self) -> Vec<u8> {
-        self.definition.encode_to_vec()
+    pub fn encoded(definition: &pb::Definition) -> Vec<u8> {
+        definition.encode_to_vec()
     }
 
     /// Reads a definition's bytes.
@@ -144,6 +144,16 @@ impl Graph {
     /// If it is not whole.
     pub fn decoded(bytes: &[u8]) -> Result<pb::Definition, InvalidGraph> {
         Ok(pb::Definition::decode(bytes)?)
+    }
+
+    /// Has steps run in any case, as `--no-cache` has.
+    pub fn run_anyway<'a>(&mut self, steps: impl IntoIterator<Item = &'a Digest>) {
+        for step in steps {
+            if let Some(op) = self.ops.get_mut(step) {
+                op.ignores_cache = true;
+                self.definition.metadata.entry(step.to_string()).or_default().ignore_cache = true;
+            }
+        }
     }
 
     /// As the frontend gave it.

@@ -164,6 +164,11 @@ impl Run<'_> {
             let work = super::planned::Work { session: &session, sinks: &sinks, cache: &cache };
             return Box::pin(self.run_planned(built, planned, work, began)).await;
         }
+        if build.max_age.is_some() {
+            let why = "--max-age takes hakobi's plan, and BuildKit decides what is cached here";
+            return Err(Error::usage(why)
+                .hint("a cache, one platform, a context in a directory and --transport registry are what a plan takes"));
+        }
         let keep = self.keeps().map(|target| target.repository);
         let tags = if build.push { &*self.job.tags } else { &[] };
         let release = match build.push || keep.is_some() {

@@ -163,7 +163,7 @@ impl Job<'_> {
 
     /// What is to be remembered of a compiled Dockerfile; nothing where its images cannot all be told by digests.
     pub(super) async fn compiled_record(&self, key: &CompiledKey, planned: &Planned) -> Option<(StepKey, CompiledRecord)> {
-        let mut record = CompiledRecord::new(&planned.graph.encoded(), planned.compiled.config.clone())?;
+        let mut record = CompiledRecord::new(&Graph::encoded(&planned.compiled.definition), planned.compiled.config.clone())?;
         record.engine.clone_from(&planned.compiled.engine);
         let mut references: BTreeMap<String, Digest> = BTreeMap::new();
         for op in planned.graph.below(planned.graph.result()).into_iter().filter(|op| op.inputs.is_empty()) {

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures::future::join_all;
 use serde::de::DeserializeOwned;
@@ -65,6 +66,8 @@ pub(super) struct Planned {
     pub(super) bases: Vec<KnownImage>,
     /// What its compiled form is remembered by, where it may be.
     pub(super) compiled_by: Option<CompiledKey>,
+    /// Commands that ran earlier run again; in seconds of the Unix epoch.
+    since: Option<u64>,
     /// What the store has, by all keys that it was asked for.
     found: HashMap<StepKey, Option<StepRecord>>,
 }
@@ -94,7 +97,8 @@ impl Planned {
         };
         // The result's own record first: where that is kept, nothing else is asked for.
         let wanted = Plan::wanted(&self.graph, &self.keys);
-        let first = usize::from(self.result_key().is_some()).min(wanted.len());
+        // When everything ran is in the records of each.
+        let first = if self.since.is_some() { wanted.len() } else { usize::from(self.result_key().is_some()).min(wanted.len()) };
         let (first, rest) = wanted.split_at(first);
         self.ask(first, records).await?;
         self.plan = self.of_found();
@@ -103,6 +107,7 @@ impl Planned {
             self.ask(rest, records).await?;
             self.plan = self.of_found();
         }
+        self.graph.run_anyway(self.plan.old.keys());
         Ok(())
     }
 
@@ -118,7 +123,7 @@ impl Planned {
 
     fn of_found(&self) -> Plan {
         let records = self.found.iter().filter_map(|(key, record)| Some((key.clone(), record.clone()?))).collect();
-        Plan::of(&self.graph, &self.keys, &records, &self.facts.seen)
+        Plan::of(&self.graph, &self.keys, &records, &self.facts.seen, self.since)
     }
 
     /// Plans anew with nothing from the store.
@@ -167,6 +172,7 @@ impl Job<'_> {
             taken: HashMap::new(),
             bases,
             compiled_by: None,
+            since: self.build.max_age.map(|age| seconds_now().saturating_sub(age.as_secs())),
             found: HashMap::new(),
         };
         planned.decide(records).await?;
@@ -230,6 +236,11 @@ impl Job<'_> {
         }
         self.events.emit(Event::Status(Status { vertexes, ..Status::default() }));
     }
+}
+
+/// Seconds of the Unix epoch.
+pub(super) fn seconds_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// The files of a local source.

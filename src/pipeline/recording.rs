@@ -1,14 +1,13 @@
 //! After a planned build: what ran is remembered, layers before what names them.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio_util::io::SyncIoBridge;
 
 use super::build::Run;
 use super::kept::Kept;
 use super::planned::Work;
-use super::planning::Planned;
+use super::planning::{Planned, seconds_now};
 use super::release::Released;
 use super::solving::{Course, broken};
 use crate::context::Tree;
@@ -218,7 +217,7 @@ impl Recording<'_> {
                 Layer { blob, diff_id: diff_id.clone(), created }
             })
             .collect();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let now = seconds_now();
         for link in &chain.links {
             // What was kept is as it was recorded.
             if !proved.course.given.contains(&link.state.step) {
@@ -236,7 +235,8 @@ impl Recording<'_> {
                 return Ok(());
             }
             if let Key::Known(_) = proved.keys.state(&link.state) {
-                records.insert(link.state.clone(), StepRecord { layers: layers.to_vec(), ran: now });
+                let ran = proved.course.ran.contains(&link.state.step).then_some(now);
+                records.insert(link.state.clone(), StepRecord { layers: layers.to_vec(), ran });
             }
         }
         Ok(())

@@ -39,6 +39,8 @@ pub struct Plan {
     pub verdicts: HashMap<Digest, Verdict>,
     /// Whether the result itself is kept.
     pub unchanged: bool,
+    /// Commands that run for their age alone: when they ran, in seconds of the Unix epoch, where that is known.
+    pub old: HashMap<Digest, Option<u64>>,
 }
 
 impl Plan {
@@ -64,11 +66,13 @@ impl Plan {
 
     /// Decides, from the result backwards: where a state is kept, nothing below it is looked at. What a step made in this run and
     /// what it made in another do not mix: a kept state is not used where something that it rests on has to run for another's sake.
+    /// Nor is one used that a command led to before `since`, in seconds of the Unix epoch.
     #[must_use]
-    pub fn of(graph: &Graph, keys: &Keys, records: &HashMap<StepKey, StepRecord>, seen: &Seen) -> Self {
-        let mut unusable = must_run(graph, seen);
+    pub fn of(graph: &Graph, keys: &Keys, records: &HashMap<StepKey, StepRecord>, seen: &Seen, since: Option<u64>) -> Self {
+        let old = since.map(|since| older(graph, keys, records, since)).unwrap_or_default();
+        let mut unusable = must_run(graph, seen, &old);
         loop {
-            let plan = Self::without(graph, keys, records, &unusable);
+            let plan = Self { old: old.clone(), ..Self::without(graph, keys, records, &unusable) };
             let runs = |op: &&Op| plan.runs(&op.digest);
             let mixed = plan.kept.keys().filter(|state| rests_on(graph, seen, state).iter().any(runs));
             let mixed: Vec<Digest> = mixed.map(|state| state.step.clone()).collect();
@@ -84,7 +88,7 @@ impl Plan {
             Key::Known(key) if !unusable.contains(&state.step) => records.get(&key),
             _ => None,
         };
-        let mut plan = Self { kept: HashMap::new(), verdicts: HashMap::new(), unchanged: false };
+        let mut plan = Self::default();
         let (mut seen, mut open) = (HashSet::new(), vec![graph.result().clone()]);
         while let Some(state) = open.pop() {
             if !seen.insert(state.clone()) {
@@ -152,11 +156,26 @@ fn inputs<'a>(op: &'a Op, seen: &Seen) -> impl Iterator<Item = &'a Input> {
     })
 }
 
+/// The commands that ran before a time, and those of which that may be so; what they made is part of something that is kept.
+fn older(graph: &Graph, keys: &Keys, records: &HashMap<StepKey, StepRecord>, since: u64) -> HashMap<Digest, Option<u64>> {
+    let record = |state: &Input| match keys.state(state) {
+        Key::Known(key) => records.get(&key),
+        _ => None,
+    };
+    let ran: HashMap<Digest, Option<u64>> =
+        states(graph).iter().filter_map(|state| Some((state.step.clone(), record(state)?.ran))).collect();
+    let kept = states(graph).into_iter().filter(|state| ran.contains_key(&state.step));
+    let below: HashMap<&Digest, &Op> = kept.flat_map(|state| graph.below(&state)).map(|op| (&op.digest, op)).collect();
+    let commands = below.into_iter().filter(|(_, op)| matches!(op.op.op, Some(pb::op::Op::Exec(_))));
+    let when = commands.map(|(step, _)| (step.clone(), ran.get(step).copied().flatten()));
+    when.filter(|(_, ran)| ran.is_none_or(|ran| ran < since)).collect()
+}
+
 /// Steps that are to run whatever is kept of them, and all that rests on these: two runs of a step must not mix in one image.
-fn must_run(graph: &Graph, seen: &Seen) -> HashSet<Digest> {
+fn must_run(graph: &Graph, seen: &Seen, old: &HashMap<Digest, Option<u64>>) -> HashSet<Digest> {
     let mut out = HashSet::new();
     for op in graph.below(graph.result()) {
-        if op.ignores_cache || inputs(op, seen).any(|input| out.contains(&input.step)) {
+        if op.ignores_cache || old.contains_key(&op.digest) || inputs(op, seen).any(|input| out.contains(&input.step)) {
             out.insert(op.digest.clone());
         }
     }

@@ -116,6 +116,7 @@ pub fn explain(graph: &Graph, plan: &Plan, before: Option<&Inputs>, now: &Inputs
         let Some(step) = now.steps.get(place) else { break };
         let reason = match plan.verdicts.get(&op.digest) {
             Some(Verdict::Uncacheable(why)) => why.clone(),
+            Some(Verdict::Miss) if plan.old.contains_key(&op.digest) => aged(plan.old[&op.digest]),
             Some(Verdict::Miss) if op.ignores_cache => "it is to run in any case (--no-cache)".to_owned(),
             Some(Verdict::Miss) => missed(step, before, now),
             _ => continue,
@@ -123,6 +124,14 @@ pub fn explain(graph: &Graph, plan: &Plan, before: Option<&Inputs>, now: &Inputs
         reasons.insert(op.digest.clone(), reason);
     }
     reasons
+}
+
+/// Of a command that runs for its age alone.
+fn aged(ran: Option<u64>) -> String {
+    match ran.and_then(|ran| jiff::Timestamp::from_second(i64::try_from(ran).ok()?).ok()) {
+        Some(ran) => format!("it ran on {} (--max-age)", ran.strftime("%Y-%m-%d %H:%M UTC")),
+        None => "when it ran is not known (--max-age)".to_owned(),
+    }
 }
 
 fn missed(step: &StepInputs, before: Option<&Inputs>, now: &Inputs) -> String {

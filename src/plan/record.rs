@@ -24,8 +24,9 @@ pub struct Layer {
 pub struct StepRecord {
     /// All its layers, from the base up.
     pub layers: Vec<Layer>,
-    /// When the step ran, in seconds of the Unix epoch.
-    pub ran: u64,
+    /// When the step ran, in seconds of the Unix epoch; nothing where the daemon had its result already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ran: Option<u64>,
 }
 
 /// The content of what a step took out of another's result.
