@@ -9,6 +9,7 @@
 //! [`domain`] has the nouns, [`graph`] BuildKit's graph as a value, [`transfer`] streams of blobs, [`archive`] `docker save`'s
 //! tarballs, [`registry`] the distribution protocol and ECR. Imports point one way; `tests/architecture.rs` holds it.
 
+pub mod append;
 pub mod archive;
 pub mod aws;
 pub mod build;

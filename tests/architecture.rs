@@ -31,6 +31,7 @@ const ROOMS: &[(&str, Imports)] = &[
     ("archive", Bottom(&["transfer"])),
     ("endpoint", Bottom(&["transfer", "store", "registry"])),
     // Stages.
+    ("append", Bottom(&["graph", "transfer", "context"])),
     ("build", Bottom(&["graph", "transfer", "context", "engine", "registry"])),
     ("plan", Bottom(&["graph", "transfer", "context", "store"])),
     ("push", Bottom(&["transfer", "registry", "endpoint"])),

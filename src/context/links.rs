@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use super::glob;
-use crate::domain::has_wildcards;
+use crate::domain::{has_wildcards, is_below};
 
 /// The paths, and what they lead to within the root. Nothing means that everything is needed.
 pub(super) fn follow(root: &Path, paths: &[String]) -> io::Result<Option<Vec<String>>> {
@@ -89,7 +89,7 @@ pub(super) fn dedupe(sorted: impl IntoIterator<Item = String>) -> Option<Vec<Str
         if path == "." {
             return None;
         }
-        let below = out.last().is_some_and(|last| path.strip_prefix(last.as_str()).is_some_and(|rest| rest.starts_with('/')));
+        let below = out.last().is_some_and(|last| is_below(&path, last));
         if !below {
             out.push(path);
         }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::glob;
 use super::pattern::{InvalidPattern, ParentMatch, PatternMatcher};
-use crate::domain::{Digest, Hasher, Selector, has_wildcards};
+use crate::domain::{Digest, Hasher, Selector, has_wildcards, is_below};
 
 /// Most links that are followed for one path, as in Linux.
 const LINKS: usize = 255;
@@ -355,10 +355,6 @@ fn path_of(key: &[u8]) -> String {
 
 fn is_at_or_below(key: &[u8], top: &[u8]) -> bool {
     key.strip_prefix(top).is_some_and(|rest| rest.first().is_none_or(|first| *first == 0))
-}
-
-fn is_below(name: &str, directory: &str) -> bool {
-    name.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'))
 }
 
 /// The components before the first with a wildcard, and the rest.
