@@ -205,3 +205,58 @@ fn what_a_stage_made_decides_on_docker_28() {
 fn what_a_stage_made_decides_on_the_containerd_store() {
     what_a_stage_made_decides(C28);
 }
+
+#[test]
+fn a_command_older_than_allowed_runs_again() {
+    for name in [D28, C28] {
+        let engine = Engine::lock(name);
+        let machine = Machine::with(&engine.host());
+        let base = base("busybox");
+        let random = "cat /proc/sys/kernel/random/uuid";
+        let dockerfile = format!(
+            "FROM {base} AS tools\nRUN {random} > /tool; echo fixed > /fixed\nFROM {base}\nRUN {random} > /own\nCOPY src.txt /\n\
+             COPY --from=tools /fixed /fixed\nRUN cat /fixed\n"
+        );
+        machine.write("Dockerfile", &dockerfile).write("src.txt", "one\n");
+        let image = format!("{}/{}:1", part("HAKOBI_TEST_REGISTRY_OPEN"), unique("aged"));
+        let cold = built(&engine, &machine, &image, &["--max-age", "1s"]);
+        assert_eq!(cold["tier"], "cold", "{cold:#}");
+        assert!(!cold.to_string().contains("--max-age"), "nothing is old where nothing is known: {cold:#}");
+        let young = built(&engine, &machine, &image, &["--max-age", "2d"]);
+        assert_eq!(young["tier"], "unchanged", "{young:#}");
+
+        std::thread::sleep(std::time::Duration::from_millis(2100));
+        let arguments = ["plan", "--max-age", "1s", "--network", "host", "--cache", "../cache", "--format", "json", "."];
+        let told: Value = serde_json::from_str(&machine.hakobi(&arguments).exits(0).stdout).unwrap();
+        let reason = told["steps"][0]["reason"].as_str().unwrap().to_owned();
+        assert!(reason.starts_with("it ran on 20") && reason.ends_with("(--max-age)"), "{told:#}");
+        // The stage made the same files: what takes them is kept, were it not for its own age.
+        let aged = built(&engine, &machine, &image, &["--max-age", "1s"]);
+        assert_eq!(aged["tier"], "partial", "{aged:#}");
+        assert_eq!(steps(&aged, "hit"), [""; 0], "{aged:#}");
+        assert_ne!(aged["images"][0]["digest"], cold["images"][0]["digest"]);
+        let again = built(&engine, &machine, &image, &[]);
+        assert_eq!(again["images"][0]["digest"], aged["images"][0]["digest"], "the newer one counts from then on");
+
+        // A daemon that knows the steps itself takes its own results no more than the store's.
+        std::thread::sleep(std::time::Duration::from_millis(2100));
+        build(&machine, &image, &[]).exits(0);
+        build(&machine, &image, &["--max-age", "1s"]).exits(0);
+        assert_ne!(machine.report("../report.json")["images"][0]["digest"], again["images"][0]["digest"]);
+    }
+}
+
+#[test]
+fn an_age_is_not_left_out_in_silence() {
+    let machine = Machine::with(ON_NOTHING);
+    machine.write("Dockerfile", "FROM scratch\n");
+    let wrong = machine.hakobi(&["build", "--max-age", "soon", "."]).exits(2);
+    assert!(wrong.stderr.contains("--max-age soon: this is no length of time"), "{}", wrong.stderr);
+    let daemon = machine.hakobi(&["build", "--max-age", "1d", "--strategy", "daemon", "."]).exits(2);
+    assert!(daemon.stderr.contains("--max-age takes hakobi's plan"), "{}", daemon.stderr);
+    let engine = Engine::lock(D28);
+    let machine = Machine::with(&engine.host());
+    machine.write("Dockerfile", "FROM scratch\nCOPY . /\n");
+    let nowhere = machine.hakobi(&["build", "--max-age", "1d", "--cache-mode", "off", "."]).exits(2);
+    assert!(nowhere.stderr.contains("BuildKit decides what is cached here"), "{}", nowhere.stderr);
+}
