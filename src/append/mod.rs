@@ -1,9 +1,13 @@
 //! Layers of files alone, made without what they lie on.
 //!
 //! A base never comes down to have a few files laid on it: `index` knows which paths are there, and that is all that file operations
-//! can meet.
+//! can meet. `reach` says which of them given operations do; `skeleton` makes a layer of these, on which the daemon's own copier works.
 
 mod index;
+mod reach;
 mod rows;
+mod skeleton;
 
 pub use index::{Kind, LayerIndex, Met, PathIndex, joined};
+pub use reach::{Open, Unsure, reach};
+pub use skeleton::skeleton;

@@ -101,6 +101,12 @@ impl Shelf {
         self.0.repository.digest(&manifest.digest())
     }
 
+    /// Offers an image of one layer that is made for this run only; gives its name.
+    pub fn offer_made(&self, manifest: &RawManifest, config: Bytes, layer: Bytes) -> ImageRef {
+        self.0.offered.hold(layer);
+        self.offer(manifest, config)
+    }
+
     /// Whether a manifest or blob belongs to what is read by this shelf's name: what the store has besides is another's.
     pub(super) async fn offers(&self, digest: &Digest) -> registry::Result<bool> {
         let offered = &self.0.offered;

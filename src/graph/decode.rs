@@ -67,6 +67,21 @@ pub struct Op {
 }
 
 impl Op {
+    /// The operation on files that the step is, where it is one.
+    #[must_use]
+    pub fn files(&self) -> Option<&pb::FileOp> {
+        match &self.op.op {
+            Some(pb::op::Op::File(files)) => Some(files),
+            _ => None,
+        }
+    }
+
+    /// Whether the step runs a command.
+    #[must_use]
+    pub fn is_command(&self) -> bool {
+        matches!(self.op.op, Some(pb::op::Op::Exec(_)))
+    }
+
     /// The reference of the image that the step brings, where it is one that does.
     #[must_use]
     pub fn image(&self) -> Option<&str> {

@@ -21,6 +21,17 @@ pub struct Graft {
     pub name: String,
 }
 
+/// What one step alone is laid on, in place of a state that others may need as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ground {
+    /// The step.
+    pub step: Digest,
+    /// The state that it is laid on in the whole graph.
+    pub state: Input,
+    /// What stands in for that.
+    pub graft: Graft,
+}
+
 /// A graph with grafts in it.
 #[derive(Debug, Clone)]
 pub struct Grafted {
@@ -63,29 +74,35 @@ impl Graph {
         grafts: &HashMap<Input, Graft>,
         settled: &HashSet<Digest>,
     ) -> Result<Grafted, InvalidGraph> {
-        let sources = grafts.iter().map(|(state, graft)| {
-            let bytes = source(self, state, graft);
-            (state, Source { name: &graft.name, digest: Digest::of(&bytes), bytes })
-        });
-        let sources = sources.collect();
-        let images = grafts.values().any(|graft| graft.identifier.starts_with("docker-image://"));
-        let mut new = Grafting { graph: self, sources, settled, out: pb::Definition::default(), names: HashMap::new() };
+        self.grafted_on(state, grafts, settled, None)
+    }
+
+    /// As [`Graph::grafted`], with another ground for one of the steps.
+    ///
+    /// # Errors
+    /// If the graph cannot be taken apart.
+    pub fn grafted_on(
+        &self,
+        state: &Input,
+        grafts: &HashMap<Input, Graft>,
+        settled: &HashSet<Digest>,
+        ground: Option<&Ground>,
+    ) -> Result<Grafted, InvalidGraph> {
+        let source = |state: &Input, graft| Source::of(self, state, graft);
+        let sources = grafts.iter().map(|(state, graft)| (state, source(state, graft))).collect();
+        let images = grafts.values().any(|graft| graft.identifier.starts_with("docker-image://")) || ground.is_some();
+        let ground = ground.map(|ground| (ground, source(&ground.state, &ground.graft)));
+        let mut new = Grafting { graph: self, sources, ground, settled, out: pb::Definition::default(), names: HashMap::new() };
         let needed = new.needed(state);
         for op in self.below(state).into_iter().filter(|op| needed.contains(&op.digest)) {
             new.op(&op.digest)?;
         }
-        let end = new.input(state);
+        let end = new.input(None, state);
         let end = pb::Op { inputs: vec![end], ..pb::Op::default() };
         new.out.def.push(end.encode_to_vec());
         let grafts = new.sources.iter().map(|(state, source)| ((*state).clone(), source.digest.clone())).collect();
         Ok(Grafted { definition: new.out, names: new.names, grafts, has_images: images })
     }
-}
-
-fn source(graph: &Graph, state: &Input, graft: &Graft) -> Vec<u8> {
-    let source = pb::SourceOp { identifier: graft.identifier.clone(), attrs: graft.attributes.clone() };
-    let platform = graph.op(&state.step).and_then(|op| op.op.platform.clone());
-    encoded(&pb::Op { op: Some(pb::op::Op::Source(source)), platform, ..pb::Op::default() })
 }
 
 /// A step's bytes as Go writes them, what is one of several kinds last: the daemon writes each anew, and names it by that.
@@ -102,9 +119,29 @@ struct Source<'a> {
     bytes: Vec<u8>,
 }
 
+impl<'a> Source<'a> {
+    fn of(graph: &Graph, state: &Input, graft: &'a Graft) -> Self {
+        let source = pb::SourceOp { identifier: graft.identifier.clone(), attrs: graft.attributes.clone() };
+        let platform = graph.op(&state.step).and_then(|op| op.op.platform.clone());
+        let bytes = encoded(&pb::Op { op: Some(pb::op::Op::Source(source)), platform, ..pb::Op::default() });
+        Self { name: &graft.name, digest: Digest::of(&bytes), bytes }
+    }
+
+    /// Puts it into a definition, once.
+    fn put(&self, out: &mut pb::Definition) {
+        if let Entry::Vacant(metadata) = out.metadata.entry(self.digest.to_string()) {
+            let description = BTreeMap::from([("llb.customname".to_owned(), self.name.to_owned())]);
+            metadata.insert(pb::OpMetadata { description, ..pb::OpMetadata::default() });
+            out.def.push(self.bytes.clone());
+        }
+    }
+}
+
 struct Grafting<'a> {
     graph: &'a Graph,
     sources: HashMap<&'a Input, Source<'a>>,
+    /// What one step is laid on.
+    ground: Option<(&'a Ground, Source<'a>)>,
     settled: &'a HashSet<Digest>,
     out: pb::Definition,
     /// What steps that were rewritten are called now.
@@ -117,23 +154,28 @@ impl Grafting<'_> {
         let (mut needed, mut open) = (HashSet::new(), vec![state.clone()]);
         while let Some(state) = open.pop() {
             if let Some(source) = self.sources.get(&state) {
-                if let Entry::Vacant(metadata) = self.out.metadata.entry(source.digest.to_string()) {
-                    let description = BTreeMap::from([("llb.customname".to_owned(), source.name.to_owned())]);
-                    metadata.insert(pb::OpMetadata { description, ..pb::OpMetadata::default() });
-                    self.out.def.push(source.bytes.clone());
-                }
+                source.put(&mut self.out);
             } else if needed.insert(state.step.clone())
                 && let Some(op) = self.graph.op(&state.step)
             {
-                open.extend(op.inputs.iter().cloned());
+                open.extend(op.inputs.iter().filter(|input| self.ground_of(&op.digest, input).is_none()).cloned());
             }
+        }
+        if let Some((_, source)) = &self.ground {
+            source.put(&mut self.out);
         }
         needed
     }
 
+    /// What a step is laid on, where that is another ground than the whole graph's.
+    fn ground_of(&self, step: &Digest, input: &Input) -> Option<&Source<'_>> {
+        self.ground.as_ref().filter(|(ground, _)| ground.step == *step && ground.state == *input).map(|(_, source)| source)
+    }
+
     /// What an input is called now.
-    fn input(&self, input: &Input) -> pb::Input {
-        match self.sources.get(input) {
+    fn input(&self, step: Option<&Digest>, input: &Input) -> pb::Input {
+        let ground = step.and_then(|step| self.ground_of(step, input));
+        match ground.or_else(|| self.sources.get(input)) {
             Some(source) => pb::Input { digest: source.digest.to_string(), index: 0 },
             None => {
                 let step = self.names.get(&input.step).unwrap_or(&input.step);
@@ -151,7 +193,9 @@ impl Grafting<'_> {
         // Other fields stay to the byte, known or not.
         let bytes = rewritten(bytes, |field| {
             Ok(match (field.number, inputs.len()) {
-                (INPUTS, 1..) => Change::To(inputs.next().map(|input| self.input(input)).unwrap_or_default().encode_to_vec()),
+                (INPUTS, 1..) => {
+                    Change::To(inputs.next().map(|input| self.input(Some(digest), input)).unwrap_or_default().encode_to_vec())
+                }
                 _ => Change::Keep,
             })
         })?;

@@ -106,6 +106,12 @@ impl Chain {
 }
 
 impl Graph {
+    /// What a step's layer lies on; nothing where that is nothing.
+    #[must_use]
+    pub fn base_of<'a>(&self, op: &'a Op) -> Option<&'a Input> {
+        base_input(op).and_then(|index| op.inputs.get(index))
+    }
+
     /// The chain that a state is the end of: each command and each file operation adds a layer, and a merge those of what is merged
     /// into the first.
     #[must_use]

@@ -9,7 +9,7 @@ use tokio::io::AsyncReadExt;
 use super::archived::TAG;
 use super::intake::{Inner, Intake};
 use super::transcode::{self, Format};
-use crate::domain::{Descriptor, DiffId, Digest, ImageConfig, Platform, RawManifest, media_type, retyped};
+use crate::domain::{Descriptor, DiffId, Digest, ImageConfig, Manifest, Platform, RawManifest, media_type, retyped};
 use crate::error::{Error, Result};
 use crate::settings::Compression;
 use crate::transfer::BlobSource;
@@ -62,20 +62,54 @@ impl Intake {
     }
 }
 
-async fn image(inner: &Inner, raw: &RawManifest, annotations: &BTreeMap<String, String>) -> Result<Composed> {
-    let unreadable = |what: &str| Error::push(format!("the daemon handed over {what} that cannot be read"));
+/// A layer that the daemon made.
+#[derive(Debug, Clone)]
+pub struct NewLayer {
+    /// As the registries have it.
+    pub blob: Descriptor,
+    /// What it is uncompressed.
+    pub diff_id: DiffId,
+}
+
+impl Intake {
+    /// The layers above the first `below` of the image that came under this name, and its configuration.
+    ///
+    /// # Errors
+    /// If something of it did not come.
+    pub async fn layers_above(&self, name: &str, below: usize) -> Result<(Vec<NewLayer>, Bytes)> {
+        let inner = self.inner();
+        let top = inner.state().manifests.get(name).and_then(|manifests| manifests.get(TAG)).cloned();
+        let top = top.ok_or_else(|| Error::push("the daemon handed over no manifest"))?;
+        let (manifest, config, parsed) = Box::pin(parts(inner, &top)).await?;
+        let mut layers = Vec::new();
+        for (layer, diff_id) in manifest.layers.iter().zip(parsed.rootfs.diff_ids).skip(below) {
+            layers.push(NewLayer { blob: settle(inner, layer, &diff_id).await?, diff_id });
+        }
+        Ok((layers, config))
+    }
+}
+
+/// A manifest that came with its configuration, which add up.
+async fn parts(inner: &Inner, raw: &RawManifest) -> Result<(Manifest, Bytes, ImageConfig)> {
     let manifest = raw.manifest().map_err(|error| unreadable("a manifest").because(&error))?;
     let config = config(inner, &manifest.config.digest).await?;
     let parsed: ImageConfig =
         serde_json::from_slice(&config).map_err(|error| unreadable("an image configuration").because(&error))?;
-    let diff_ids = parsed.rootfs.diff_ids;
-    if diff_ids.len() != manifest.layers.len() {
-        return Err(Error::push(format!(
-            "the daemon handed over {} layers for {} in the configuration",
-            manifest.layers.len(),
-            diff_ids.len()
-        )));
+    let diff_ids = parsed.rootfs.diff_ids.len();
+    if diff_ids != manifest.layers.len() {
+        let layers = manifest.layers.len();
+        return Err(Error::push(format!("the daemon handed over {layers} layers for {diff_ids} in the configuration")));
     }
+    Ok((manifest, config, parsed))
+}
+
+fn unreadable(what: &str) -> Error {
+    Error::push(format!("the daemon handed over {what} that cannot be read"))
+}
+
+async fn image(inner: &Inner, raw: &RawManifest, annotations: &BTreeMap<String, String>) -> Result<Composed> {
+    let (manifest, config, parsed) = Box::pin(parts(inner, raw)).await?;
+    let diff_ids = parsed.rootfs.diff_ids;
     Box::pin(inner.ask(&manifest.layers)).await;
     let mut layers = Vec::with_capacity(diff_ids.len());
     for (layer, diff_id) in manifest.layers.iter().zip(&diff_ids) {

@@ -38,6 +38,8 @@ pub(super) struct State {
     pub(super) known: Known,
     /// Blobs that arrived.
     pub(super) blobs: HashMap<Digest, Blob>,
+    /// Layers that stand in for others, with their sizes: they go nowhere.
+    pub(super) scaffold: HashMap<Digest, u64>,
     /// Configurations that came in an archive.
     pub(super) configs: HashMap<Digest, Bytes>,
     /// What a blob goes on as, by its spool, from before its digest is known.
@@ -74,6 +76,11 @@ impl Intake {
             Some(blob) => Ok(Some(blob.spool.open(0).await?)),
             None => Ok(None),
         }
+    }
+
+    /// A layer that is only in the daemon, for others to be laid on: it is not asked for, and goes nowhere.
+    pub fn pass_over(&self, layer: &Descriptor) {
+        self.0.state().scaffold.insert(layer.digest.clone(), layer.size);
     }
 
     /// Learns of more images that registries hold.
@@ -157,6 +164,9 @@ impl Receiver for Intake {
             let state = self.0.state();
             if let Some(blob) = state.blobs.get(digest) {
                 return Some(blob.identity.size);
+            }
+            if let Some(size) = state.scaffold.get(digest) {
+                return Some(*size);
             }
             state.known.blob(digest).cloned()
         };

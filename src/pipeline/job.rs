@@ -49,6 +49,11 @@ impl Job<'_> {
         true
     }
 
+    /// Whether the image goes to registries and nowhere else.
+    pub(super) fn is_only_pushed(&self) -> bool {
+        self.build.push && !self.build.load && self.build.outputs.is_empty()
+    }
+
     pub(super) fn is_repeatable(&self) -> bool {
         self.build.context != ContextSource::Stdin || self.build.dockerfile == DockerfileSource::Stdin
     }
@@ -162,6 +167,13 @@ impl Job<'_> {
         const FETCHING: [&str; 4] = ["could not fetch content descriptor", "failed to copy", "is damaged", "blob"];
         let damaged = self.kept().is_some_and(|(kept, _)| !kept.damaged().is_empty());
         damaged && FETCHING.iter().any(|words| message.contains(words))
+    }
+
+    /// Layers that are remembered are not there: nothing of the store is used from here on.
+    pub(super) fn store_lacks_layers(&self) -> Result<()> {
+        let Some((_, faults)) = self.kept() else { return Ok(()) };
+        faults.give_up();
+        faults.tell("lacks layers of what it remembers", &"they were removed", Some("the next run has them again"))
     }
 
     pub(super) fn store_failed(&self, message: &str, release: Option<&Release>) -> Result<()> {

@@ -1,11 +1,13 @@
 //! The order of things, and nothing else: sole owner of what comes after what.
 
 mod ahead;
+mod appending;
 mod build;
 mod cache;
 mod call;
 mod compiling;
 mod images;
+mod indexing;
 mod job;
 mod kept;
 mod outputs;

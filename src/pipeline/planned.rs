@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use futures::future::try_join_all;
 
+use super::appending::Appended;
 use super::build::{Built, Run};
 use super::cache::Cache;
 use super::kept::Kept;
@@ -15,7 +16,7 @@ use super::solving::{Attempted, Course, broken};
 use super::unchanged::Put;
 use crate::engine::buildkit::{Gateway, Outputs, Session, SolveOutcome, SolveRequest, Solved};
 use crate::error::{Error, Result};
-use crate::graph::{Grafted, Graph, Input};
+use crate::graph::{Grafted, Graph, Input, Taken};
 use crate::plan::{HopeRecord, Inputs, hopes, next_round};
 use crate::report::{StrategyUsed, Tier};
 
@@ -50,7 +51,8 @@ impl Run<'_> {
                     if before.is_none() {
                         job.explain(built, &planned, None, &Inputs::default());
                     }
-                    break Some(released);
+                    let tier = course.ran.is_empty().then_some(Tier::Unchanged);
+                    break Some((released, tier));
                 }
                 Put::Failed => planned.without_records(),
                 Put::Open => {}
@@ -62,14 +64,22 @@ impl Run<'_> {
             let at = Instant::now();
             let looked = self.round(built, &mut planned, &mut course, kept, &records, &work).await?;
             built.report.seconds.build += at.elapsed().as_secs_f64();
-            if !looked {
-                break None;
+            if looked {
+                continue;
+            }
+            match self.append(built, &mut planned, &mut course, kept, &records, &work).await? {
+                Appended::Done(released) => {
+                    let tier = (!course.ran_commands(&planned.graph)).then_some(Tier::Append);
+                    break Some((released, tier));
+                }
+                Appended::Again => {}
+                Appended::No => break None,
             }
         };
         job.show_hits(&planned);
         let (released, id, solved) = match released {
-            Some(released) => {
-                built.tier = course.ran.is_empty().then_some(Tier::Unchanged);
+            Some((released, tier)) => {
+                built.tier = tier;
                 (Some(*released), String::new(), SolveOutcome::default())
             }
             None => self.finish(built, &mut planned, &mut course, kept, &work).await?,
@@ -109,6 +119,22 @@ impl Run<'_> {
         if round.is_empty() {
             return Ok(false);
         }
+        self.look_at_all(built, planned, course, kept, records, work, round).await?;
+        Ok(true)
+    }
+
+    /// Has the stages solved that all this is taken out of, looks at it, and plans again.
+    #[allow(clippy::too_many_arguments, reason = "a run's state, which its steps change one after another")]
+    pub(super) async fn look_at_all(
+        &self,
+        built: &mut Built,
+        planned: &mut Planned,
+        course: &mut Course,
+        kept: &Kept,
+        records: &Remembered<'_>,
+        work: &Work<'_>,
+        round: Vec<Taken>,
+    ) -> Result<()> {
         course.grafts.extend(self.grafts(planned, kept, None)?);
         let states: HashSet<&Input> = round.iter().map(|taken| &taken.state).collect();
         let mut all = Vec::new();
@@ -133,15 +159,28 @@ impl Run<'_> {
             Attempted::Done(_) => {}
             Attempted::WithoutStore => {
                 planned.without_records();
-                return Ok(true);
+                return Ok(());
             }
         }
         for taken in round {
             let content = self.look_at(planned, course, work, &taken).await?;
             planned.facts.seen.insert(taken.place(), content);
         }
-        planned.decide(records).await?;
-        Ok(true)
+        planned.decide(records).await
+    }
+
+    /// Opens the way out of the daemon, if anything is to come out.
+    pub(super) async fn open_release(&self, planned: &Planned, work: &Work<'_>) -> Result<Option<Release>> {
+        let job = &self.job;
+        let keep = self.keeps().map(|target| target.repository);
+        if !job.build.push && keep.is_none() {
+            return Ok(None);
+        }
+        let tags = if job.build.push { &*job.tags } else { &[] };
+        let mut known = planned.bases.clone();
+        known.extend(work.cache.known());
+        let settings = &job.build.push_settings;
+        Ok(Some(Release::open(&job.registries, tags, keep.as_ref(), settings, &known, job.events).await?))
     }
 
     /// Solves what is left to do, and has the image handed over.
@@ -154,15 +193,7 @@ impl Run<'_> {
         work: &Work<'_>,
     ) -> Result<(Option<Released>, String, SolveOutcome)> {
         let job = &self.job;
-        let keep = self.keeps().map(|target| target.repository);
-        let tags = if job.build.push { &*job.tags } else { &[] };
-        let mut release = None;
-        if job.build.push || keep.is_some() {
-            let mut known = planned.bases.clone();
-            known.extend(work.cache.known());
-            let settings = &job.build.push_settings;
-            release = Some(Release::open(&job.registries, tags, keep.as_ref(), settings, &known, job.events).await?);
-        }
+        let release = self.open_release(planned, work).await?;
         let at = Instant::now();
         let solved = self.solve_planned(built, planned, course, kept, work, release.as_ref()).await?;
         built.report.seconds.build += at.elapsed().as_secs_f64();
@@ -218,7 +249,7 @@ impl Run<'_> {
 }
 
 /// Where the steps of a graph stand in the user's file, and what is said of them, under the names that they have in it.
-fn tell_places(built: &mut Built, grafted: &Grafted) {
+pub(super) fn tell_places(built: &mut Built, grafted: &Grafted) {
     let graph = Graph::new(grafted.definition.clone()).ok();
     built.places.extend(graph.as_ref().map(Graph::places).unwrap_or_default());
     for (digest, name) in &grafted.names {

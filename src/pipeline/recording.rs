@@ -9,7 +9,7 @@ use super::kept::Kept;
 use super::planned::Work;
 use super::planning::{Planned, seconds_now};
 use super::release::Released;
-use super::solving::{Course, broken};
+use super::solving::{Course, broken, created};
 use crate::context::Tree;
 use crate::domain::{Descriptor, DiffId, Digest, Selector, StepKey};
 use crate::error::{Error, Kind, Result};
@@ -19,7 +19,6 @@ use crate::plan::{Allowed, HopeRecord, ImageRecord, Inputs, Layer, StepRecord, T
 use crate::push::RepositoryBlobs;
 use crate::registry::{Home as _, Source as _};
 use crate::save::StageSaver;
-use crate::transfer::compress::plain;
 
 /// What is remembered of a build.
 pub(super) struct Recording<'a> {
@@ -51,6 +50,7 @@ impl Recording<'_> {
             let intakes: Vec<&Intake> = std::iter::once(released.release.intake()).chain(&intake).collect();
             let seen = Proved { course: &course, keys, intakes: &intakes };
             self.chain(self.planned.graph.result(), image, &seen, &mut records).await?;
+            self.index(image, &seen).await?;
             for (state, image) in &stages {
                 self.chain(state, image, &seen, &mut records).await?;
             }
@@ -206,6 +206,7 @@ impl Recording<'_> {
             ));
             return Ok(());
         }
+        let base_layers = base.len();
         let created = created(&image.config, image.diff_ids.len());
         let layers: Vec<Layer> = image
             .layers
@@ -217,6 +218,10 @@ impl Recording<'_> {
                 Layer { blob, diff_id: diff_id.clone(), created }
             })
             .collect();
+        // What the chain lies on is laid on without being there, when the first of its steps is files alone.
+        if let Some(base) = &chain.base {
+            records.insert(base.clone(), StepRecord { layers: layers[..base_layers].to_vec(), ran: None });
+        }
         let now = seconds_now();
         for link in &chain.links {
             // What was kept is as it was recorded.
@@ -253,18 +258,7 @@ impl Recording<'_> {
             return Ok(None);
         }
         let unreadable = |error: std::io::Error| Error::new(Kind::Cache, "a new layer cannot be read again").because(&error);
-        let mut bytes = None;
-        for intake in proved.intakes {
-            if bytes.is_none() {
-                bytes = intake.arrived(&layer.blob.digest).await.map_err(unreadable)?;
-            }
-        }
-        if bytes.is_none() {
-            let kept = self.kept.blobs().open(&layer.blob.digest, Some(layer.blob.size), 0).await;
-            bytes = kept.map_err(|error| Error::new(Kind::Cache, error.to_string()))?;
-        }
-        let Some(bytes) = bytes else { return Ok(None) };
-        let plain = plain(bytes).await.map_err(unreadable)?;
+        let Some(plain) = self.layer(&layer.blob, proved).await? else { return Ok(None) };
         let tree = tokio::task::spawn_blocking(move || Tree::of_tar(SyncIoBridge::new(plain))).await;
         let tree = tree.map_err(std::io::Error::other).and_then(|tree| tree).map_err(unreadable)?;
         Ok(stray(&tree, &allowed))
@@ -272,11 +266,11 @@ impl Recording<'_> {
 }
 
 /// What records are held against.
-struct Proved<'a> {
+pub(super) struct Proved<'a> {
     course: &'a Course,
     keys: &'a Keys,
     /// What took layers from the daemon.
-    intakes: &'a [&'a Intake],
+    pub(super) intakes: &'a [&'a Intake],
 }
 
 /// What was looked at after a build.
@@ -284,23 +278,4 @@ struct Looked {
     keys: Keys,
     /// What is remembered of what was taken out of stages, with the state that it is of.
     taken: HashMap<StepKey, (Digest, Input)>,
-}
-
-/// When each layer was made, as the image's history has it.
-fn created(config: &[u8], layers: usize) -> Vec<Option<String>> {
-    #[derive(serde::Deserialize)]
-    struct Entry {
-        #[serde(default)]
-        created: Option<String>,
-        #[serde(default)]
-        empty_layer: bool,
-    }
-    #[derive(serde::Deserialize)]
-    struct History {
-        #[serde(default)]
-        history: Vec<Entry>,
-    }
-    let history = serde_json::from_slice::<History>(config).map(|config| config.history).unwrap_or_default();
-    let times: Vec<Option<String>> = history.into_iter().filter(|entry| !entry.empty_layer).map(|entry| entry.created).collect();
-    if times.len() == layers { times } else { vec![None; layers] }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use crate::domain::{
@@ -13,7 +14,7 @@ use crate::engine::Docker;
 use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::graph::{Graph, Step};
-use crate::handover::{Composed, Intake, Known, KnownImage, load};
+use crate::handover::{Composed, Intake, Known, KnownImage, NewLayer, load};
 use crate::push::{Pusher, RepositoryBlobs, TagOutcome};
 use crate::registry::{Home as _, Registries, Source as _};
 use crate::report::LayerCounts;
@@ -106,12 +107,13 @@ impl Release {
         for layer in &wanted {
             self.way.pusher.copy(layer, from.repository());
         }
+        let layers = self.way.pusher.finish_blobs().await?.total();
         for pusher in std::iter::once(&self.way.pusher).chain(&self.way.keeper) {
             pusher.upload(Arc::new(BytesSource::new(image.config.clone())), None);
         }
         let sent = self.way.pusher.finish_blobs().await?.total();
         let tags = self.way.pusher.put(&image.manifest, &[], &self.tags).await;
-        let (pushed, repositories) = (wanted.len() as u64, repositories(&self.tags).len() as u64);
+        let (pushed, repositories) = (layers.pushed + layers.mounted, repositories(&self.tags).len() as u64);
         let already_in_registry = (image.layers.len() as u64 * repositories).saturating_sub(pushed);
         let layers = LayerCounts { pushed, already_in_registry, ..LayerCounts::default() };
         let manifest = image.manifest.clone();
@@ -204,6 +206,17 @@ impl Release {
         let layers =
             LayerCounts { pushed, already_in_registry: (layers * repositories).saturating_sub(pushed), ..LayerCounts::default() };
         Ok(Released { manifest, images, tags, layers, bytes: after.bytes, release: self })
+    }
+
+    /// Has the daemon hand over the layers that it made on a layer that stands in for others; gives these and the configuration of
+    /// the image that they came in.
+    pub(super) async fn take_layers(&self, docker: &Docker, exit: Exit, below: usize) -> Result<(Vec<NewLayer>, Bytes)> {
+        if exit != Exit::Straight {
+            exit.hand_over(docker, &self.reference(), &self.way.intake, NAME).await?;
+        }
+        let taken = self.way.intake.layers_above(NAME, below).await?;
+        self.way.pusher.finish_blobs().await?;
+        Ok(taken)
     }
 
     /// A way for further images into the repository of this reference; what the release holds is known there.

@@ -15,7 +15,7 @@ use crate::domain::{Digest, Platform, Selector};
 use crate::engine::buildkit::{Export, Gateway, SolveOutcome, SolveRequest, Solved, pb};
 use crate::error::{Error, Result};
 use crate::event::Events;
-use crate::graph::{Graft, Grafted, Graph, Input, Taken};
+use crate::graph::{Graft, Grafted, Graph, Input, Op, Taken};
 use crate::plan::assemble;
 use crate::registry::Source as _;
 use crate::save::Executed;
@@ -41,6 +41,12 @@ pub(super) struct Course {
 }
 
 impl Course {
+    /// Whether a command ran.
+    pub(super) fn ran_commands(&self, graph: &Graph) -> bool {
+        let is_command = |step| graph.op(step).is_some_and(Op::is_command);
+        self.ran.iter().any(is_command)
+    }
+
     fn note(&mut self, grafted: &Grafted, executed: &Executed) {
         for (step, name) in &grafted.names {
             if executed.ended(name) {
@@ -186,4 +192,23 @@ impl Run<'_> {
 
 pub(super) fn broken(error: &(dyn std::error::Error + 'static)) -> Error {
     Error::build("the build graph cannot be put together").because(error)
+}
+
+/// When each layer was made, as the image's history has it.
+pub(super) fn created(config: &[u8], layers: usize) -> Vec<Option<String>> {
+    #[derive(serde::Deserialize)]
+    struct Entry {
+        #[serde(default)]
+        created: Option<String>,
+        #[serde(default)]
+        empty_layer: bool,
+    }
+    #[derive(serde::Deserialize)]
+    struct History {
+        #[serde(default)]
+        history: Vec<Entry>,
+    }
+    let history = serde_json::from_slice::<History>(config).map(|config| config.history).unwrap_or_default();
+    let times: Vec<Option<String>> = history.into_iter().filter(|entry| !entry.empty_layer).map(|entry| entry.created).collect();
+    if times.len() == layers { times } else { vec![None; layers] }
 }

@@ -30,9 +30,7 @@ pub(super) enum Put {
 impl Job<'_> {
     /// Puts the image, if nothing has to run and it is only to be pushed.
     pub(super) async fn put(&self, planned: &Planned, kept: &Kept, records: &Remembered<'_>) -> Result<Put> {
-        let (Some(image), Some(own), Some((_, faults))) =
-            (self.unchanged(planned, kept, records).await?, kept.own(), self.kept())
-        else {
+        let (Some(image), Some(own)) = (self.unchanged(planned, kept, records).await?, kept.own()) else {
             return Ok(Put::Open);
         };
         let settings = &self.build.push_settings;
@@ -40,9 +38,7 @@ impl Job<'_> {
         match release.put(image, own).await {
             Ok(Some(released)) => Ok(Put::Done(Box::new(released))),
             Ok(None) => {
-                faults.give_up();
-                let hint = Some("the next run has them again");
-                faults.tell("lacks layers of what it remembers", &"they were removed", hint)?;
+                self.store_lacks_layers()?;
                 Ok(Put::Failed)
             }
             // Nothing was tagged yet: layers go before what names them.
@@ -56,9 +52,8 @@ impl Job<'_> {
 
     /// The image, where its state is kept and it is only to be pushed.
     async fn unchanged(&self, planned: &Planned, kept: &Kept, records: &Remembered<'_>) -> Result<Option<Composed>> {
-        let only_pushed = self.build.push && !self.build.load && self.build.outputs.is_empty();
-        let (Some(record), Some(key), true) = (planned.plan.kept.get(planned.graph.result()), planned.result_key(), only_pushed)
-        else {
+        let kept_result = planned.plan.kept.get(planned.graph.result()).filter(|_| self.is_only_pushed());
+        let (Some(record), Some(key)) = (kept_result, planned.result_key()) else {
             return Ok(None);
         };
         let image = self.image_key(&key, planned);
@@ -140,7 +135,8 @@ impl Job<'_> {
     }
 }
 
-fn composed(manifest: RawManifest, config: bytes::Bytes) -> Result<Composed> {
+/// An image that is put together here.
+pub(super) fn composed(manifest: RawManifest, config: bytes::Bytes) -> Result<Composed> {
     let broken = |error: serde_json::Error| Error::build("the image's configuration cannot be read").because(&error);
     let parsed: ImageConfig = serde_json::from_slice(&config).map_err(broken)?;
     let layers = manifest.manifest().map_err(broken)?.layers;

@@ -4,6 +4,7 @@
 //! and writes, by key, what became of each step. `decide` takes both and says which states stand in for which steps. `image` puts
 //! an image together from a state and the frontend's configuration.
 
+mod appendable;
 mod compiled;
 mod decide;
 mod explain;
@@ -14,6 +15,7 @@ mod record;
 mod records;
 mod rounds;
 
+pub use appendable::{Appendable, appendable};
 pub use compiled::{CompiledRecord, Syntax, compiled_key};
 pub use decide::{Plan, Verdict};
 pub use explain::{Inputs, StepInputs, explain};

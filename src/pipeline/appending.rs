@@ -1,0 +1,202 @@
+//! Appends: files are laid on a base that does not come down. The daemon's own copier does it, on a skeleton of the base; the layers that
+//! come out are those that a build on the whole base would have made, and the image has them on the base's own.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+use serde_json::Map;
+
+use super::build::{Built, Run};
+use super::indexing;
+use super::kept::Kept;
+use super::planned::Work;
+use super::planning::{Planned, Remembered};
+use super::release::Released;
+use super::solving::{Attempted, Course, broken, created};
+use super::unchanged::composed;
+use crate::append::{LayerIndex, Open, PathIndex, reach, skeleton};
+use crate::context::Tree;
+use crate::domain::{Descriptor, DiffId, Digest, Platform, Selector, StepKey, media_type};
+use crate::engine::buildkit::{Gateway, SolveRequest, Solved};
+use crate::error::{Error, Result};
+use crate::graph::{Graft, Ground, Input, Key, Op, Taken, Use, uses};
+use crate::plan::{Appendable, Layer, StepRecord, appendable, assemble};
+
+/// What files are laid on: its layers, which stay where they are, and what is known of its paths.
+struct Below {
+    layers: Vec<Layer>,
+    paths: PathIndex,
+}
+
+/// What came of trying to append.
+pub(super) enum Appended {
+    /// The image is there.
+    Done(Box<Released>),
+    /// More is known than before: what is copied was looked at, or the store is left out.
+    Again,
+    /// The files are laid on the whole base.
+    No,
+}
+
+impl Run<'_> {
+    /// Makes the image without what its new files are laid on, where nothing else has to be done at its end.
+    pub(super) async fn append(
+        &self,
+        built: &mut Built,
+        planned: &mut Planned,
+        course: &mut Course,
+        kept: &Kept,
+        records: &Remembered<'_>,
+        work: &Work<'_>,
+    ) -> Result<Appended> {
+        let job = &self.job;
+        let Some(open) = appendable(&planned.graph, &planned.plan).filter(|_| job.is_only_pushed()) else {
+            return Ok(Appended::No);
+        };
+        let Some((ground, below)) = self.below(planned, &open, records).await? else { return Ok(Appended::No) };
+        let wanted = unseen(planned, course, &open);
+        if !wanted.is_empty() {
+            self.look_at_all(built, planned, course, kept, records, work, wanted).await?;
+            return Ok(Appended::Again);
+        }
+        let operations: Vec<&Op> = open.steps.iter().filter_map(|step| planned.graph.op(step)).collect();
+        let paths = {
+            let opens: Vec<Open<'_>> = operations.iter().filter_map(|op| opened(planned, course, op)).collect();
+            match reach(&below.paths, &opens) {
+                Ok(paths) => paths,
+                Err(why) => {
+                    job.events.note(format!("the base comes down, since it is not sure what is copied onto: {why}"));
+                    return Ok(Appended::No);
+                }
+            }
+        };
+        let made = Skeleton::of(skeleton(&paths).map_err(|error| broken(&error))?, &planned.compiled.config)?;
+        let Some(own) = kept.own() else { return Ok(Appended::No) };
+        let reference = own.offer_made(&made.image.manifest, made.image.config.clone(), made.blob.clone());
+        let ground = Ground {
+            step: open.steps[0].clone(),
+            state: ground,
+            graft: Graft {
+                identifier: format!("docker-image://{reference}"),
+                attributes: [].into(),
+                name: "[hakobi] what the base has where files are copied to".to_owned(),
+            },
+        };
+        let at = std::time::Instant::now();
+        let release = self.open_release(planned, work).await?.ok_or_else(|| Error::push("there is nowhere to push to"))?;
+        release.intake().pass_over(&made.layer.blob);
+        course.grafts.extend(self.grafts(planned, kept, None)?);
+        let result = planned.graph.result();
+        let grafted = planned.graph.grafted_on(result, &course.grafts, &course.given, Some(&ground));
+        let grafted = grafted.map_err(|error| broken(&error))?;
+        super::planned::tell_places(built, &grafted);
+        let (exports, _) = self.exports(Some(&release), work.sinks)?;
+        let entitlements = job.build.entitlements.clone();
+        let request = SolveRequest { exports, cache_exports: Vec::new(), entitlements };
+        let (definition, config, imports) = (&grafted.definition, &made.image.config, &work.cache.imports);
+        let ask = |mut gateway: Gateway| async move {
+            let solved = gateway.graph(definition.clone(), imports, false).await?;
+            let metadata = [("containerimage.config".to_owned(), without_layers(config))].into();
+            Ok(Solved { metadata, ..solved })
+        };
+        match self.attempt(work, &[&grafted], request, course, Some(&release), ask).await? {
+            Attempted::Done(_) => {}
+            Attempted::WithoutStore => {
+                planned.without_records();
+                return Ok(Appended::Again);
+            }
+        }
+        built.report.seconds.build += at.elapsed().as_secs_f64();
+        let at = std::time::Instant::now();
+        let (new, config) = release.take_layers(&self.docker, self.exit(), 1).await?;
+        let times = created(&config, new.len() + 1);
+        let new = new.into_iter().zip(times.into_iter().skip(1)).map(|(layer, created)| Layer {
+            blob: Descriptor { annotations: [].into(), platform: None, ..layer.blob },
+            diff_id: layer.diff_id,
+            created,
+        });
+        let layers: Vec<Layer> = below.layers.into_iter().chain(new).collect();
+        let annotations = job.annotations().into_iter().map(|(name, value)| (name, value.into())).collect();
+        let image = assemble(&planned.compiled.config, &layers, &annotations).map_err(|error| broken(&error))?;
+        let released = release.put(composed(image.manifest, image.config)?, own).await?;
+        built.report.seconds.push += at.elapsed().as_secs_f64();
+        match released {
+            Some(released) => Ok(Appended::Done(Box::new(released))),
+            None => {
+                job.store_lacks_layers()?;
+                planned.without_records();
+                Ok(Appended::Again)
+            }
+        }
+    }
+
+    /// What the open steps are laid on, if all of it is known.
+    async fn below(&self, planned: &Planned, open: &Appendable, records: &Remembered<'_>) -> Result<Option<(Input, Below)>> {
+        let Some(ground) = &open.ground else { return Ok(None) };
+        let record = match (planned.plan.kept.get(ground), planned.keys.state(ground)) {
+            (Some(record), _) => Some(record.clone()),
+            (None, Key::Known(key)) => records.one::<StepRecord>(&key).await?,
+            _ => None,
+        };
+        let Some(StepRecord { layers, .. }) = record else { return Ok(None) };
+        let keys: Vec<StepKey> = layers.iter().map(|layer| indexing::key(&layer.diff_id)).collect();
+        let indexes = records.read::<LayerIndex>(&keys).await?;
+        let known: Option<Vec<&LayerIndex>> = keys.iter().map(|key| indexes.get(key)).collect();
+        Ok(known.map(|known| (ground.clone(), Below { paths: PathIndex::of(known), layers })))
+    }
+}
+
+/// What the open steps copy out of stages and images, as far as this run has not looked at it.
+fn unseen(planned: &Planned, course: &Course, open: &Appendable) -> Vec<Taken> {
+    let mut places: HashSet<(Input, Vec<Selector>)> = HashSet::new();
+    for op in open.steps.iter().filter_map(|step| planned.graph.op(step)) {
+        places.extend(op.inputs.iter().zip(uses(op)).filter_map(|(input, used)| match used {
+            Use::Content(selectors) if !planned.facts.locals.contains_key(&input.step) => Some((input.clone(), selectors)),
+            _ => None,
+        }));
+    }
+    places.retain(|place| !course.trees.contains_key(place));
+    planned.keys.taken().iter().filter(|taken| places.contains(&taken.place())).cloned().collect()
+}
+
+/// A file operation with what it takes; nothing for a merge, which meets nothing.
+fn opened<'a>(planned: &'a Planned, course: &'a Course, op: &'a Op) -> Option<Open<'a>> {
+    let operation = op.files()?;
+    let taken = op.inputs.iter().zip(uses(op)).filter_map(|(input, used)| {
+        let Use::Content(selectors) = used else { return None };
+        let tree: Option<&Tree> = match planned.facts.locals.get(&input.step) {
+            Some(local) => local.as_ref().ok().map(|tree| &**tree),
+            None => course.trees.get(&(input.clone(), selectors)),
+        };
+        tree
+    });
+    Some(Open { operation, taken: taken.collect() })
+}
+
+/// An image of the skeleton alone.
+struct Skeleton {
+    image: crate::plan::Assembled,
+    layer: Layer,
+    blob: Bytes,
+}
+
+impl Skeleton {
+    fn of(tar: Vec<u8>, config: &[u8]) -> Result<Self> {
+        let diff_id = DiffId::of(&tar);
+        let blob = Bytes::from(tar);
+        let descriptor = Descriptor::new(media_type::OCI_LAYER, Digest::of(&blob), blob.len() as u64);
+        let layer = Layer { blob: descriptor, diff_id, created: None };
+        let platform = serde_json::from_slice::<Platform>(config).map_err(|error| broken(&error))?;
+        let config = serde_json::to_vec(&platform).map_err(|error| broken(&error))?;
+        let image = assemble(&config, std::slice::from_ref(&layer), &Map::new()).map_err(|error| broken(&error))?;
+        Ok(Self { image, layer, blob })
+    }
+}
+
+/// The configuration that the exporter completes: it fills in the layers and their history itself.
+fn without_layers(config: &[u8]) -> Vec<u8> {
+    let mut config: Map<String, serde_json::Value> = serde_json::from_slice(config).unwrap_or_default();
+    config.insert("rootfs".to_owned(), serde_json::json!({ "type": "layers", "diff_ids": [] }));
+    config.insert("history".to_owned(), serde_json::json!([]));
+    serde_json::to_vec(&config).unwrap_or_default()
+}

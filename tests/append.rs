@@ -1,0 +1,148 @@
+//! Appends, on every engine: files are laid on a base that does not come down, and what comes out is what a build on it gives.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use serde_json::Value;
+use support::engine::{C28, D20, D28, Engine, crane};
+use support::machine::Machine;
+use support::parts::{part, unique};
+
+fn base() -> String {
+    format!("{}/base/busybox:latest", part("HAKOBI_TEST_REGISTRY_OPEN"))
+}
+
+/// One run on a machine whose Docker is empty.
+fn run(engine: &Engine, machine: &Machine, more: &[&str]) -> Value {
+    engine.wipe();
+    let mut arguments = vec!["build", "--network", "host", "--report", "../report.json", "--cache", "../cache", "--push"];
+    arguments.extend(more);
+    arguments.push(".");
+    machine.hakobi(&arguments).exits(0);
+    machine.report("../report.json")
+}
+
+fn image(name: &str) -> String {
+    format!("{}/{}:1", part("HAKOBI_TEST_REGISTRY_OPEN"), unique(name))
+}
+
+/// The listing of an image's root and its configuration, less times.
+fn content(image: &str) -> (String, Value) {
+    let flat = tempfile::tempdir().unwrap();
+    let tar = flat.path().join("flat.tar");
+    crane(&["export", image, tar.to_str().unwrap()]);
+    let listing = std::process::Command::new("tar").args(["--numeric-owner", "-tvf"]).arg(&tar).output().unwrap().stdout;
+    let listing = String::from_utf8(listing).unwrap();
+    // `drwxr-xr-x 0/0 0 2026-11-25 16:00 app/`: without date and time.
+    let mut lines: Vec<String> = listing
+        .lines()
+        .map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            format!("{} {} {} {}", words[0], words[1], words[2], words[5..].join(" "))
+        })
+        .collect();
+    lines.sort();
+    let mut config: Value = serde_json::from_str(&crane(&["config", image])).unwrap();
+    config["created"] = Value::Null;
+    for entry in config["history"].as_array_mut().unwrap() {
+        entry["created"] = Value::Null;
+    }
+    config["rootfs"] = Value::from(config["rootfs"]["diff_ids"].as_array().unwrap().len());
+    (lines.join("\n"), config)
+}
+
+fn files_are_laid_on_what_does_not_come_down(name: &'static str) {
+    let engine = Engine::lock(name);
+    let machine = Machine::with(&engine.host());
+    let (base, image, plain) = (base(), image("append"), image("plain"));
+    machine
+        .write(
+            "Dockerfile",
+            &format!(
+                "FROM {base}\nRUN adduser -D -u 1234 app; mkdir -p /srv/app/static /data && chmod 2750 /srv/app && chown app /srv/app; \
+                 ln -s /srv/app /app; echo old > /srv/app/static/a.css\n\
+                 WORKDIR /app/work\nCOPY --chown=app src /app/\nCOPY top.txt /data/\nLABEL a=b\nCMD [\"cat\", \"/app/static/a.css\"]\n"
+            ),
+        )
+        .write("src/static/a.css", "one\n")
+        .write("src/deep/er/file", "deep\n")
+        .write("top.txt", "top\n");
+    let cold = run(&engine, &machine, &["-t", &image]);
+    assert_eq!(cold["tier"], "cold", "{cold:#}");
+    machine.write("src/static/a.css", "two\n").write("src/new file.txt", "new\n");
+    let appended = run(&engine, &machine, &["-t", &image]);
+    assert_eq!(appended["tier"], "append", "{appended:#}");
+    assert_eq!(appended["layers"]["restored"], 0, "{appended:#}");
+    assert_eq!(appended["bytes"]["restored"], 0, "{appended:#}");
+    assert_eq!(appended["layers"]["pushed"], 2, "{appended:#}");
+    run(&engine, &machine, &["-t", &plain, "--cache-mode", "off", "--strategy", "daemon"]);
+    assert_eq!(content(&image), content(&plain));
+    assert_eq!(engine.docker(&["run", "--rm", "--network", "host", &image]), "two");
+    let again = run(&engine, &machine, &["-t", &image]);
+    assert_eq!(again["tier"], "unchanged", "{again:#}");
+    assert_eq!(again["images"][0]["digest"], appended["images"][0]["digest"]);
+    // Only the last step is open: it lies on an appended state.
+    machine.write("top.txt", "other\n");
+    let last = run(&engine, &machine, &["-t", &image]);
+    assert_eq!((&last["tier"], &last["layers"]["pushed"]), (&Value::from("append"), &Value::from(1)), "{last:#}");
+    assert_eq!(engine.docker(&["run", "--rm", "--network", "host", &image, "cat", "/data/top.txt"]), "other");
+}
+
+#[test]
+fn files_are_laid_on_what_does_not_come_down_on_docker_20() {
+    files_are_laid_on_what_does_not_come_down(D20);
+}
+
+#[test]
+fn files_are_laid_on_what_does_not_come_down_on_docker_28() {
+    files_are_laid_on_what_does_not_come_down(D28);
+}
+
+#[test]
+fn files_are_laid_on_what_does_not_come_down_on_the_containerd_store() {
+    files_are_laid_on_what_does_not_come_down(C28);
+}
+
+fn a_runtime_stage_takes_what_was_built(name: &'static str) {
+    let engine = Engine::lock(name);
+    let machine = Machine::with(&engine.host());
+    let (base, image, plain) = (base(), image("runtime"), image("plain"));
+    machine
+        .write(
+            "Dockerfile",
+            &format!(
+                "FROM {base} AS build\nRUN echo tools > /tools\nCOPY src.txt /\nRUN mkdir -p /out/bin && cp src.txt /out/bin/app && chmod 755 /out/bin/app && \
+                 ln -s app /out/bin/link && ln /out/bin/app /out/bin/hard && chown -R 7:8 /out\n\
+                 FROM {base}\nCOPY --from=build /out /usr/local\nUSER 7\nCMD [\"cat\", \"/usr/local/bin/app\"]\n"
+            ),
+        )
+        .write("src.txt", "one\n");
+    run(&engine, &machine, &["-t", &image]);
+    machine.write("src.txt", "two\n");
+    let built = run(&engine, &machine, &["-t", &image]);
+    assert_eq!(built["tier"], "partial", "a command ran: {built:#}");
+    assert_eq!(built["layers"]["pushed"], 1, "{built:#}");
+    // The state below the changed step, of the base and one command: and nothing for the runtime stage.
+    assert_eq!(built["layers"]["restored"], 2, "{built:#}");
+    run(&engine, &machine, &["-t", &plain, "--cache-mode", "off", "--strategy", "daemon"]);
+    assert_eq!(content(&image), content(&plain));
+    assert_eq!(engine.docker(&["run", "--rm", "--network", "host", &image]), "two");
+    let again = run(&engine, &machine, &["-t", &image]);
+    assert_eq!(again["tier"], "unchanged", "{again:#}");
+}
+
+#[test]
+fn a_runtime_stage_takes_what_was_built_on_docker_20() {
+    a_runtime_stage_takes_what_was_built(D20);
+}
+
+#[test]
+fn a_runtime_stage_takes_what_was_built_on_docker_28() {
+    a_runtime_stage_takes_what_was_built(D28);
+}
+
+#[test]
+fn a_runtime_stage_takes_what_was_built_on_the_containerd_store() {
+    a_runtime_stage_takes_what_was_built(C28);
+}
