@@ -146,3 +146,43 @@ fn a_runtime_stage_takes_what_was_built_on_docker_28() {
 fn a_runtime_stage_takes_what_was_built_on_the_containerd_store() {
     a_runtime_stage_takes_what_was_built(C28);
 }
+
+#[test]
+fn a_daemon_that_made_it_itself_needs_nothing() {
+    for name in [D20, D28, C28] {
+        let engine = Engine::fresh(name);
+        let machine = Machine::with(&engine.host());
+        let dockerfile = format!("FROM {}\nRUN date +%N > /stamp\nCOPY a.txt /\nRUN cat /a.txt > /b.txt\n", base());
+        machine.write("Dockerfile", &dockerfile).write("a.txt", "one\n");
+        let tag = unique("warm");
+        let build = |more: &[&str]| {
+            let mut arguments =
+                vec!["build", "--network", "host", "--report", "../report.json", "--cache", "../cache", "-t", &tag];
+            arguments.extend(more);
+            arguments.push(".");
+            machine.hakobi(&arguments).exits(0);
+            machine.report("../report.json")
+        };
+        let stamp = || engine.docker(&["run", "--rm", "--network", "host", &tag, "cat", "/stamp", "/b.txt"]);
+        build(&[]);
+        let made = stamp();
+        for (text, tier) in [("one\n", "unchanged"), ("two\n", "partial"), ("two\n", "unchanged"), ("one\n", "unchanged")] {
+            machine.write("a.txt", text);
+            let report = build(&[]);
+            assert_eq!(report["tier"], tier, "{name} {text}: {report:#}");
+            assert_eq!(
+                (&report["layers"]["restored"], &report["bytes"]["restored"]),
+                (&Value::from(0), &Value::from(0)),
+                "{report:#}"
+            );
+            assert_eq!(stamp(), made.replace("one", text.trim()), "{name}");
+        }
+        // A daemon that forgot it all is another one.
+        engine.wipe();
+        let restored = build(&[]);
+        assert_eq!(restored["tier"], "unchanged", "{restored:#}");
+        assert_ne!(restored["layers"]["restored"], 0, "{restored:#}");
+        assert_eq!(stamp(), made, "{name}");
+        engine.docker(&["rmi", &tag]);
+    }
+}

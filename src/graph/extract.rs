@@ -7,6 +7,25 @@ use super::decode::Graph;
 use super::graft::encoded;
 use crate::domain::{Digest, Selector};
 
+/// A graph of one step that makes a file of this text: a daemon that has it in its cache made it before.
+#[must_use]
+pub fn mark(text: &str) -> pb::Definition {
+    let made = pb::FileActionMkFile {
+        path: "/hakobi".to_owned(),
+        mode: 0o644,
+        data: text.as_bytes().to_vec(),
+        timestamp: -1,
+        ..pb::FileActionMkFile::default()
+    };
+    let action = Some(pb::file_action::Action::Mkfile(made));
+    let action = pb::FileAction { input: -1, secondary_input: -1, output: 0, action };
+    let file = pb::op::Op::File(pb::FileOp { actions: vec![action] });
+    let bytes = encoded(&pb::Op { op: Some(file), ..pb::Op::default() });
+    let result = pb::Input { digest: Digest::of(&bytes).to_string(), index: 0 };
+    let end = pb::Op { inputs: vec![result], ..pb::Op::default() }.encode_to_vec();
+    pb::Definition { def: vec![bytes, end], ..pb::Definition::default() }
+}
+
 impl Graph {
     /// The graph whose result is what these selections of this one's result hold, copied by BuildKit's own copier with owners, modes and links: the
     /// first to `/0`, the next to `/1`, and so on.

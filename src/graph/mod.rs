@@ -10,6 +10,7 @@ mod wire;
 
 pub use canonical::{Use, apart, uses};
 pub use decode::{Graph, Input, InvalidGraph, Op, Place};
+pub use extract::mark;
 pub use graft::{Graft, Grafted, Ground};
 pub use key::{Facts, Key, Keys, Taken};
 pub use stages::{Chain, Link, Stage, StageName, Step, instruction_of, stage_of};

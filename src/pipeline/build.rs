@@ -363,17 +363,7 @@ impl Run<'_> {
 
     /// Events that go on to the display while it is noted which steps ran.
     pub(super) fn listen(&self) -> (Events, tokio::task::JoinHandle<Executed>) {
-        let (events, mut receiver) = Events::channel();
-        let all = self.job.events.clone();
-        let listening = tokio::spawn(async move {
-            let mut executed = Executed::default();
-            while let Some(event) = receiver.recv().await {
-                executed.listen(&event);
-                all.emit(event);
-            }
-            executed
-        });
-        (events, listening)
+        noted(self.job.events.clone())
     }
 
     /// `host-gateway` stands for an address that only the daemon knows (buildx `toBuildkitExtraHosts`).
@@ -387,4 +377,18 @@ impl Run<'_> {
         *hosts = hosts.replace(WORD, address);
         Ok(())
     }
+}
+
+/// Events that it is noted of which steps ran, and that go on from there.
+pub(super) fn noted(all: Events) -> (Events, tokio::task::JoinHandle<Executed>) {
+    let (events, mut receiver) = Events::channel();
+    let listening = tokio::spawn(async move {
+        let mut executed = Executed::default();
+        while let Some(event) = receiver.recv().await {
+            executed.listen(&event);
+            all.emit(event);
+        }
+        executed
+    });
+    (events, listening)
 }

@@ -132,6 +132,11 @@ impl Kept {
         StepKey::of(format!("hakobi inputs 1\n{image}\n{}", self.tag).as_bytes())
     }
 
+    /// What the states that a daemon made of this image are remembered by.
+    pub(super) fn daemon_key(&self, id: &str) -> StepKey {
+        StepKey::of(format!("hakobi daemon 1\n{id}\n{}", self.inputs_key()).as_bytes())
+    }
+
     /// The store's blobs.
     pub(super) fn blobs(&self) -> &Blobs {
         &self.blobs

@@ -24,6 +24,7 @@ mod tarballs;
 mod transport;
 mod unchanged;
 mod upkeep;
+mod warm;
 
 pub use build::{Built, build};
 pub use images::{restore, save};

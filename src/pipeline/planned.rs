@@ -44,6 +44,7 @@ impl Run<'_> {
         built.places = planned.graph.places();
         let inputs = Inputs::of(&planned.graph, &planned.keys, &planned.facts);
         let mut course = Course::default();
+        planned.made_there = self.made_there(&planned, kept, &records, &work).await?;
         let mut before = None;
         let released = loop {
             match job.put(&planned, kept, &records).await? {
@@ -51,7 +52,7 @@ impl Run<'_> {
                     if before.is_none() {
                         job.explain(built, &planned, None, &Inputs::default());
                     }
-                    let tier = course.ran.is_empty().then_some(Tier::Unchanged);
+                    let tier = (!course.ran_steps(&planned.graph)).then_some(Tier::Unchanged);
                     break Some((released, tier));
                 }
                 Put::Failed => planned.without_records(),
@@ -82,7 +83,11 @@ impl Run<'_> {
                 built.tier = tier;
                 (Some(*released), String::new(), SolveOutcome::default())
             }
-            None => self.finish(built, &mut planned, &mut course, kept, &work).await?,
+            None => {
+                let done = self.finish(built, &mut planned, &mut course, kept, &work).await?;
+                built.tier = (planned.plan.unchanged && !course.ran_steps(&planned.graph)).then_some(Tier::Unchanged);
+                done
+            }
         };
         built.report.bytes.context = work.session.bytes_sent();
         if let Some(released) = released.as_ref().filter(|_| self.keeps().is_some() && !course.given.is_empty()) {
@@ -172,7 +177,8 @@ impl Run<'_> {
     /// Opens the way out of the daemon, if anything is to come out.
     pub(super) async fn open_release(&self, planned: &Planned, work: &Work<'_>) -> Result<Option<Release>> {
         let job = &self.job;
-        let keep = self.keeps().map(|target| target.repository);
+        // What is kept already is not handed over to be kept.
+        let keep = self.keeps().map(|target| target.repository).filter(|_| job.build.push || !planned.plan.unchanged);
         if !job.build.push && keep.is_none() {
             return Ok(None);
         }

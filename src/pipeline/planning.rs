@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::event::{Event, Status, Time, Vertex};
 use crate::graph::{Graph, Key, Keys, Op};
 use crate::handover::{KnownImage, load};
-use crate::plan::{KnownFacts, Plan, Records, StepRecord, TakenRecord, Verdict, selection};
+use crate::plan::{DaemonRecord, KnownFacts, Plan, Records, StepRecord, TakenRecord, Verdict, selection};
 
 /// What a store remembers. A fault is told once, and is a miss from then on.
 pub(super) struct Remembered<'a> {
@@ -66,6 +66,8 @@ pub(super) struct Planned {
     pub(super) bases: Vec<KnownImage>,
     /// What its compiled form is remembered by, where it may be.
     pub(super) compiled_by: Option<CompiledKey>,
+    /// States that the daemon made itself, and the mark by which it is known again.
+    pub(super) made_there: Option<DaemonRecord>,
     /// Commands that ran earlier run again; in seconds of the Unix epoch.
     since: Option<u64>,
     /// What the store has, by all keys that it was asked for.
@@ -79,6 +81,13 @@ impl Planned {
             Key::Known(key) => Some(key),
             _ => None,
         }
+    }
+
+    /// Whether the daemon has all that is kept from its own work, so that it needs nothing of the store.
+    pub(super) fn is_there(&self) -> bool {
+        let Some(there) = &self.made_there else { return false };
+        let made = |state| matches!(self.keys.state(state), Key::Known(key) if there.states.contains(&key));
+        self.plan.kept.keys().all(made)
     }
 
     /// Plans with all that is known by now.
@@ -172,6 +181,7 @@ impl Job<'_> {
             taken: HashMap::new(),
             bases,
             compiled_by: None,
+            made_there: None,
             since: self.build.max_age.map(|age| seconds_now().saturating_sub(age.as_secs())),
             found: HashMap::new(),
         };

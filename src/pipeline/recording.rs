@@ -60,6 +60,7 @@ impl Recording<'_> {
                 (key, TakenRecord { content, chain })
             });
             let taken: Vec<_> = taken.collect();
+            let made_there = self.run.made_here(self.planned, &course, keys, records.keys(), self.work).await?;
             let hopes: Vec<_> = records.keys().filter_map(|state| Some((keys.weak(state)?, HopeRecord {}))).collect();
             let known = |(state, record)| match keys.state(&state) {
                 Key::Known(key) => Some((key, record)),
@@ -69,6 +70,8 @@ impl Recording<'_> {
             store.write(taken).await.map_err(faulty)?;
             store.write(records.into_iter().filter_map(known)).await.map_err(faulty)?;
             store.write(hopes).await.map_err(faulty)?;
+            let made_there = made_there.map(|record| (self.kept.daemon_key(&self.run.info.id), record));
+            store.write(made_there).await.map_err(faulty)?;
             store.write([(self.kept.inputs_key(), inputs)]).await.map_err(faulty)?;
             if let Some(compiled) = self.planned.compiled_by.as_ref()
                 && let Some(record) = self.run.job.compiled_record(compiled, self.planned).await

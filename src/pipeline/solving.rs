@@ -34,6 +34,8 @@ pub(super) struct Course {
     pub(super) ran: HashSet<Digest>,
     /// The files of what was looked at.
     pub(super) trees: HashMap<(Input, Vec<Selector>), Tree>,
+    /// Whether images stood in for states.
+    pub(super) has_images: bool,
     /// Steps whose results were looked at.
     looked_at: HashSet<Digest>,
     /// Whether one of these ran again: what was seen of it is not what the image has then.
@@ -41,6 +43,11 @@ pub(super) struct Course {
 }
 
 impl Course {
+    /// Whether anything was made, other than brought.
+    pub(super) fn ran_steps(&self, graph: &Graph) -> bool {
+        self.ran.iter().any(|step| graph.op(step).is_some_and(|op| !op.inputs.is_empty()))
+    }
+
     /// Whether a command ran.
     pub(super) fn ran_commands(&self, graph: &Graph) -> bool {
         let is_command = |step| graph.op(step).is_some_and(Op::is_command);
@@ -81,6 +88,7 @@ impl Run<'_> {
     {
         let job = &self.job;
         let from_store = grafted.iter().any(|grafted| grafted.has_images()) && job.is_repeatable();
+        course.has_images |= grafted.iter().any(|grafted| grafted.has_images());
         let mut attempt = 1;
         loop {
             let (events, listening) = self.listen();
@@ -123,7 +131,14 @@ impl Run<'_> {
     pub(super) fn grafts(&self, planned: &Planned, kept: &Kept, release: Option<&Release>) -> Result<HashMap<Input, Graft>> {
         let own = kept.own().ok_or_else(|| Error::build("the store has no scope"))?;
         let mut grafts = HashMap::new();
+        let is_there = planned.is_there();
         for (state, record) in &planned.plan.kept {
+            if let Some(release) = release {
+                release.learn(&record.blobs(), &record.diff_ids(), own.repository());
+            }
+            if is_there {
+                continue;
+            }
             let platform = serde_json::from_slice::<Platform>(&planned.compiled.config).map_err(|error| broken(&error))?;
             let config = serde_json::to_vec(&platform).map_err(|error| broken(&error))?;
             let image = assemble(&config, &record.layers, &serde_json::Map::new()).map_err(|error| broken(&error))?;
@@ -135,9 +150,6 @@ impl Run<'_> {
                 name: format!("[hakobi] from the cache: {name}"),
             };
             grafts.insert(state.clone(), graft);
-            if let Some(release) = release {
-                release.learn(&record.blobs(), &record.diff_ids(), own.repository());
-            }
         }
         for (digest, tree) in &planned.facts.locals {
             let (Ok(tree), Some(op)) = (tree, planned.graph.op(digest)) else { continue };

@@ -22,6 +22,6 @@ pub use explain::{Inputs, StepInputs, explain};
 pub use facts::{KnownFacts, Seen, selection};
 pub use image::{Assembled, assemble};
 pub use proof::{Allowed, allowed, stray};
-pub use record::{HopeRecord, ImageRecord, Layer, StepRecord, TakenRecord, image_key};
+pub use record::{DaemonRecord, HopeRecord, ImageRecord, Layer, StepRecord, TakenRecord, image_key};
 pub use records::Records;
 pub use rounds::{hopes, next_round};

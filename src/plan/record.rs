@@ -45,6 +45,15 @@ pub struct TakenRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HopeRecord {}
 
+/// The states of an image's graph that a daemon made itself, as the whole graph has them: its own cache gives them faster than any store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DaemonRecord {
+    /// Of a step that is in that cache too, and tells whether it is still the same one.
+    pub mark: String,
+    /// By their keys.
+    pub states: Vec<StepKey>,
+}
+
 /// An image that was made of a state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageRecord {

@@ -52,6 +52,12 @@ impl Executed {
         self.ended.contains(&step) && !self.found.contains(&step)
     }
 
+    /// Whether a step's result was in the daemon's cache.
+    #[must_use]
+    pub fn found(&self, step: &Digest) -> bool {
+        self.found.contains(&step.to_string())
+    }
+
     /// Whether any of the stage's steps ran.
     #[must_use]
     pub fn ran(&self, stage: &Stage) -> bool {

@@ -1,0 +1,76 @@
+//! A daemon that outlives the run: what it made itself it has in its own cache, and gets the graph as it is.
+
+use super::build::Run;
+use super::kept::Kept;
+use super::planned::Work;
+use super::planning::{Planned, Remembered};
+use super::solving::Course;
+use crate::domain::Digest;
+use crate::engine::buildkit::{Gateway, SolveRequest, Solved};
+use crate::error::{Error, Result};
+use crate::event::Events;
+use crate::graph::{Input, Key, Keys, mark};
+use crate::plan::DaemonRecord;
+
+impl Run<'_> {
+    /// What this daemon made of the graph in earlier runs and still has. Its ID alone does not tell: before Docker 23 it stays when all
+    /// data go, and machines that were made from one disk share it.
+    pub(super) async fn made_there(
+        &self,
+        planned: &Planned,
+        kept: &Kept,
+        records: &Remembered<'_>,
+        work: &Work<'_>,
+    ) -> Result<Option<DaemonRecord>> {
+        if planned.plan.kept.is_empty() {
+            return Ok(None);
+        }
+        let Some(record) = records.one::<DaemonRecord>(&kept.daemon_key(&self.info.id)).await? else { return Ok(None) };
+        Ok(self.has_mark(&record.mark, work).await?.then_some(record))
+    }
+
+    /// What this daemon has of the graph from its own work; nothing where images stood in for a part of it, whose steps it then knows by
+    /// other names.
+    pub(super) async fn made_here<'a>(
+        &self,
+        planned: &'a Planned,
+        course: &Course,
+        keys: &Keys,
+        new: impl Iterator<Item = &'a Input>,
+        work: &Work<'_>,
+    ) -> Result<Option<DaemonRecord>> {
+        if course.has_images {
+            return Ok(None);
+        }
+        let known = |state: &Input| match keys.state(state) {
+            Key::Known(key) => Some(key),
+            _ => None,
+        };
+        let states = new.chain(planned.plan.kept.keys()).filter_map(known).collect();
+        let mark = match &planned.made_there {
+            Some(before) => before.mark.clone(),
+            None => {
+                let new = format!("{:032x}", rand::random::<u128>());
+                self.has_mark(&new, work).await?;
+                new
+            }
+        };
+        Ok(Some(DaemonRecord { mark, states }))
+    }
+
+    /// Whether the daemon has a mark in its cache. It has from then on.
+    async fn has_mark(&self, text: &str, work: &Work<'_>) -> Result<bool> {
+        let (events, listening) = super::build::noted(Events::none());
+        let definition = mark(text);
+        let step = definition.def.first().map(|bytes| Digest::of(bytes));
+        let ask = |mut gateway: Gateway| async move {
+            gateway.graph(definition, &[], true).await?;
+            Ok(Solved::default())
+        };
+        let asked = self.buildkit.build(work.session, SolveRequest::default(), &events, ask).await;
+        drop(events);
+        let executed = listening.await.unwrap_or_default();
+        asked.map_err(|status| Error::build(format!("the daemon cannot be asked what it has: {}", status.message())))?;
+        Ok(step.is_some_and(|step| executed.found(&step)))
+    }
+}
