@@ -6,21 +6,11 @@ mod support;
 
 use serde_json::Value;
 use support::engine::{C28, D20, D28, Engine, crane};
+use support::image::{base, steps};
 use support::machine::{Machine, Run};
 use support::parts::{part, unique};
 
 const ON_NOTHING: &str = "unix:///nowhere/docker.sock";
-
-fn base(name: &str) -> String {
-    format!("{}/base/{name}:latest", part("HAKOBI_TEST_REGISTRY_OPEN"))
-}
-
-fn steps(report: &Value, status: &str) -> Vec<String> {
-    let steps = report["steps"].as_array().into_iter().flatten().filter(|step| step["status"] == status);
-    let mut steps: Vec<_> = steps.collect();
-    steps.sort_by_key(|step| step["line"].as_u64());
-    steps.into_iter().map(|step| step["instruction"].as_str().unwrap_or_default().to_owned()).collect()
-}
 
 fn build(machine: &Machine, image: &str, more: &[&str]) -> Run {
     let arguments = [

@@ -5,13 +5,10 @@
 mod support;
 
 use serde_json::Value;
-use support::engine::{C28, D20, D28, Engine, crane};
+use support::engine::{C28, D20, D28, Engine};
+use support::image::{base, config, flattened};
 use support::machine::Machine;
 use support::parts::{part, unique};
-
-fn base() -> String {
-    format!("{}/base/busybox:latest", part("HAKOBI_TEST_REGISTRY_OPEN"))
-}
 
 /// One run on a machine whose Docker is empty.
 fn run(engine: &Engine, machine: &Machine, more: &[&str]) -> Value {
@@ -27,35 +24,16 @@ fn image(name: &str) -> String {
     format!("{}/{}:1", part("HAKOBI_TEST_REGISTRY_OPEN"), unique(name))
 }
 
-/// The listing of an image's root and its configuration, less times.
-fn content(image: &str) -> (String, Value) {
-    let flat = tempfile::tempdir().unwrap();
-    let tar = flat.path().join("flat.tar");
-    crane(&["export", image, tar.to_str().unwrap()]);
-    let listing = std::process::Command::new("tar").args(["--numeric-owner", "-tvf"]).arg(&tar).output().unwrap().stdout;
-    let listing = String::from_utf8(listing).unwrap();
-    // `drwxr-xr-x 0/0 0 2026-11-25 16:00 app/`: without date and time.
-    let mut lines: Vec<String> = listing
-        .lines()
-        .map(|line| {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            format!("{} {} {} {}", words[0], words[1], words[2], words[5..].join(" "))
-        })
-        .collect();
-    lines.sort();
-    let mut config: Value = serde_json::from_str(&crane(&["config", image])).unwrap();
-    config["created"] = Value::Null;
-    for entry in config["history"].as_array_mut().unwrap() {
-        entry["created"] = Value::Null;
-    }
-    config["rootfs"] = Value::from(config["rootfs"]["diff_ids"].as_array().unwrap().len());
-    (lines.join("\n"), config)
+/// Both are the same image but for times.
+fn same(image: &str, plain: &str) {
+    assert_eq!(flattened(image), flattened(plain));
+    assert_eq!(config(image), config(plain));
 }
 
 fn files_are_laid_on_what_does_not_come_down(name: &'static str) {
     let engine = Engine::lock(name);
     let machine = Machine::with(&engine.host());
-    let (base, image, plain) = (base(), image("append"), image("plain"));
+    let (base, image, plain) = (base("busybox"), image("append"), image("plain"));
     machine
         .write(
             "Dockerfile",
@@ -77,7 +55,7 @@ fn files_are_laid_on_what_does_not_come_down(name: &'static str) {
     assert_eq!(appended["bytes"]["restored"], 0, "{appended:#}");
     assert_eq!(appended["layers"]["pushed"], 2, "{appended:#}");
     run(&engine, &machine, &["-t", &plain, "--cache-mode", "off", "--strategy", "daemon"]);
-    assert_eq!(content(&image), content(&plain));
+    same(&image, &plain);
     assert_eq!(engine.docker(&["run", "--rm", "--network", "host", &image]), "two");
     let again = run(&engine, &machine, &["-t", &image]);
     assert_eq!(again["tier"], "unchanged", "{again:#}");
@@ -107,7 +85,7 @@ fn files_are_laid_on_what_does_not_come_down_on_the_containerd_store() {
 fn a_runtime_stage_takes_what_was_built(name: &'static str) {
     let engine = Engine::lock(name);
     let machine = Machine::with(&engine.host());
-    let (base, image, plain) = (base(), image("runtime"), image("plain"));
+    let (base, image, plain) = (base("busybox"), image("runtime"), image("plain"));
     machine
         .write(
             "Dockerfile",
@@ -126,7 +104,7 @@ fn a_runtime_stage_takes_what_was_built(name: &'static str) {
     // The state below the changed step, of the base and one command: and nothing for the runtime stage.
     assert_eq!(built["layers"]["restored"], 2, "{built:#}");
     run(&engine, &machine, &["-t", &plain, "--cache-mode", "off", "--strategy", "daemon"]);
-    assert_eq!(content(&image), content(&plain));
+    same(&image, &plain);
     assert_eq!(engine.docker(&["run", "--rm", "--network", "host", &image]), "two");
     let again = run(&engine, &machine, &["-t", &image]);
     assert_eq!(again["tier"], "unchanged", "{again:#}");
@@ -152,7 +130,7 @@ fn a_daemon_that_made_it_itself_needs_nothing() {
     for name in [D20, D28, C28] {
         let engine = Engine::fresh(name);
         let machine = Machine::with(&engine.host());
-        let dockerfile = format!("FROM {}\nRUN date +%N > /stamp\nCOPY a.txt /\nRUN cat /a.txt > /b.txt\n", base());
+        let dockerfile = format!("FROM {}\nRUN date +%N > /stamp\nCOPY a.txt /\nRUN cat /a.txt > /b.txt\n", base("busybox"));
         machine.write("Dockerfile", &dockerfile).write("a.txt", "one\n");
         let tag = unique("warm");
         let build = |more: &[&str]| {

@@ -4,14 +4,11 @@
 
 mod support;
 
-use std::collections::BTreeMap;
-use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
 
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
-use support::engine::{C28, D20, D28, Engine, crane};
+use support::engine::{C28, D20, D28, Engine};
+use support::image::{config, flattened, layers};
 use support::machine::Machine;
 use support::parts::{part, unique};
 
@@ -169,48 +166,6 @@ fn project(machine: &Machine, dockerfile: &str, base: &str) {
     archive.finish().unwrap();
 }
 
-/// Every path of the flattened root: what it is, its bits and owner, where it leads and what is in it.
-fn root(image: &str) -> BTreeMap<String, String> {
-    let output = Command::new(part("HAKOBI_TEST_CRANE")).args(["export", image, "-"]).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let mut out = BTreeMap::new();
-    for entry in tar::Archive::new(&output.stdout[..]).entries().unwrap() {
-        let mut entry = entry.unwrap();
-        let path = String::from_utf8_lossy(&entry.path_bytes()).trim_end_matches('/').to_owned();
-        let link = entry.link_name_bytes().map(|link| String::from_utf8_lossy(&link).into_owned()).unwrap_or_default();
-        let header = entry.header();
-        let what = format!(
-            "{:?} {:o} {}:{} {link}",
-            header.entry_type(),
-            header.mode().unwrap() & 0o7777,
-            header.uid().unwrap(),
-            header.gid().unwrap()
-        );
-        let mut content = Vec::new();
-        entry.read_to_end(&mut content).unwrap();
-        out.insert(path, format!("{what} {:x}", Sha256::digest(&content)));
-    }
-    out
-}
-
-/// The configuration less times, and the history less those and what the daemon's own words in it are.
-fn config(image: &str) -> Value {
-    let mut config: Value = serde_json::from_str(&crane(&["config", image])).unwrap();
-    let object = config.as_object_mut().unwrap();
-    for key in ["created", "rootfs", "moby.buildkit.buildinfo.v1", "moby.buildkit.cache.v0"] {
-        object.remove(key);
-    }
-    for entry in object["history"].as_array_mut().unwrap() {
-        entry.as_object_mut().unwrap().remove("created");
-    }
-    config
-}
-
-fn layers(image: &str) -> usize {
-    let config: Value = serde_json::from_str(&crane(&["config", image])).unwrap();
-    config["rootfs"]["diff_ids"].as_array().unwrap().len()
-}
-
 struct Bench<'a> {
     engine: &'a Engine,
     machine: Machine,
@@ -254,7 +209,7 @@ impl Bench<'_> {
 
     #[track_caller]
     fn same(&self, what: &str) {
-        let (planned, plain) = (root(&self.planned), root(&self.plain));
+        let (planned, plain) = (flattened(&self.planned), flattened(&self.plain));
         let other: Vec<_> = planned.iter().filter(|(path, node)| plain.get(*path) != Some(node)).collect();
         let missing: Vec<_> = plain.keys().filter(|path| !planned.contains_key(*path)).collect();
         assert!(other.is_empty() && missing.is_empty(), "{what}: other {other:#?}, missing {missing:#?}");

@@ -6,6 +6,7 @@ mod support;
 
 use serde_json::Value;
 use support::engine::{C28, D20, D28, ENGINES, Engine, crane, skopeo};
+use support::image::base;
 use support::machine::{Machine, Run};
 use support::parts::{part, unique};
 
@@ -15,13 +16,9 @@ fn steps(report: &Value, status: &str) -> Vec<String> {
     steps.map(|step| step["instruction"].as_str().unwrap_or_default().to_owned()).collect()
 }
 
-fn base() -> String {
-    format!("{}/base/busybox:latest", part("HAKOBI_TEST_REGISTRY_OPEN"))
-}
-
 /// A project whose first stage is the slow one.
 fn two_stages(machine: &Machine) {
-    let base = base();
+    let base = base("busybox");
     machine
         .write(
             "Dockerfile",
@@ -189,7 +186,7 @@ fn a_secret_reaches_its_step_and_nothing_else() {
             &format!(
                 "FROM {}\nRUN --mount=type=secret,id=file --mount=type=secret,id=variable \
                  test $(wc -c < /run/secrets/file) = {length} && test $(wc -c < /run/secrets/variable) = {length}\n",
-                base(),
+                base("busybox"),
                 length = CANARY.len()
             ),
         );
@@ -226,7 +223,9 @@ fn a_secret_reaches_its_step_and_nothing_else() {
 #[test]
 fn a_failure_shows_the_users_line_and_the_whole_log() {
     on_each(|_, machine| {
-        machine.write("Dockerfile", &format!("FROM {}\nRUN true\nRUN echo on the way; exit 7\n", base())).write("id", "stale");
+        machine
+            .write("Dockerfile", &format!("FROM {}\nRUN true\nRUN echo on the way; exit 7\n", base("busybox")))
+            .write("id", "stale");
         let run = machine.hakobi(&["build", "--network", "host", "--iidfile", "id", "--report", "report.json", "."]).exits(1);
         for words in ["Dockerfile:3", ">>> RUN echo on the way; exit 7", "on the way", "exit code: 7"] {
             assert!(run.stderr.contains(words), "{words}: {}", run.stderr);
@@ -234,7 +233,7 @@ fn a_failure_shows_the_users_line_and_the_whole_log() {
         assert!(!machine.folder().join("id").exists(), "an image ID after a failure");
         assert_eq!(machine.report("report.json")["outcome"], "failure");
 
-        machine.write("Dockerfile", &format!("FROM {}\nRUNN true\n", base()));
+        machine.write("Dockerfile", &format!("FROM {}\nRUNN true\n", base("busybox")));
         let run = machine.hakobi(&["build", "."]).exits(1);
         assert!(run.stderr.contains("line 2") && run.stderr.contains("RUNN"), "{}", run.stderr);
     });
@@ -245,7 +244,7 @@ fn odd_contexts_are_taken_as_docker_takes_them() {
     on_each(|_, machine| {
         let dockerfile = format!(
             "FROM {}\nCOPY . /c\nRUN test -L /c/broken && test ! -e /c/ignored && test ! -e /c/kept/x.log && test -f /c/kept/y.txt\n",
-            base()
+            base("busybox")
         );
         machine
             .write("Dockerfile", &dockerfile)
@@ -262,8 +261,8 @@ fn odd_contexts_are_taken_as_docker_takes_them() {
 
         let shell = |line: &str| Run::of(machine.command("sh").args(["-c", line])).exits(0);
         shell("tar --exclude ignored --exclude '*.log' -cf - . | hakobi build --network host -");
-        shell(&format!("printf 'FROM {}\\nRUN true\\n' | hakobi build --network host -", base()));
-        shell(&format!("printf 'FROM {}\\nCOPY kept /k\\n' | hakobi build -f - .", base()));
+        shell(&format!("printf 'FROM {}\\nRUN true\\n' | hakobi build --network host -", base("busybox")));
+        shell(&format!("printf 'FROM {}\\nCOPY kept /k\\n' | hakobi build -f - .", base("busybox")));
         let run = Run::of(machine.command("sh").args(["-c", "printf x | hakobi build -f - -"])).exits(2);
         assert!(run.stderr.contains("standard input"), "{}", run.stderr);
     });
@@ -278,7 +277,7 @@ fn named_contexts_and_outputs() {
         machine
             .write("named/n.txt", "n\n")
             .write("Dockerfile", "FROM other AS o\nFROM scratch\nCOPY --from=nm n.txt /dir/n\nCOPY --from=o /etc/passwd /p\n");
-        let other = format!("other=docker-image://{}", base());
+        let other = format!("other=docker-image://{}", base("busybox"));
         machine.hakobi(&["build", "--build-context", "nm=named", "--build-context", &other, "-o", "out", "."]).exits(0);
         assert_eq!(machine.read("out/dir/n"), "n\n");
         assert!(machine.read("out/p").starts_with("root:"));
@@ -323,7 +322,7 @@ fn raw_json_is_what_buildx_prints() {
 #[test]
 fn ssh_keys_and_agents_are_forwarded() {
     on_each(|_, machine| {
-        machine.write("Dockerfile", &format!("FROM {}\nRUN --mount=type=ssh test -S $SSH_AUTH_SOCK\n", base()));
+        machine.write("Dockerfile", &format!("FROM {}\nRUN --mount=type=ssh test -S $SSH_AUTH_SOCK\n", base("busybox")));
         Run::of(machine.command("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f", "key"])).exits(0);
         machine.hakobi(&["build", "--network", "host", "--ssh", "default=key", "."]).exits(0);
     });

@@ -7,23 +7,13 @@ mod support;
 
 use serde_json::Value;
 use support::engine::{C28, D20, D28, Engine, crane};
+use support::image::{base, steps};
 use support::machine::Machine;
 use support::parts::{part, unique};
 
-fn steps(report: &Value, status: &str) -> Vec<String> {
-    let steps = report["steps"].as_array().into_iter().flatten().filter(|step| step["status"] == status);
-    let mut steps: Vec<_> = steps.collect();
-    steps.sort_by_key(|step| step["line"].as_u64());
-    steps.into_iter().map(|step| step["instruction"].as_str().unwrap_or_default().to_owned()).collect()
-}
-
-fn base() -> String {
-    format!("{}/base/busybox:latest", part("HAKOBI_TEST_REGISTRY_OPEN"))
-}
-
 /// A project whose first stage is the slow one.
 fn two_stages(machine: &Machine) {
-    let base = base();
+    let base = base("busybox");
     machine
         .write(
             "Dockerfile",

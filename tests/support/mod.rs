@@ -4,6 +4,7 @@
 pub mod ecr_fake;
 pub mod engine;
 pub mod http_fake;
+pub mod image;
 pub mod machine;
 pub mod parts;
 pub mod s3;

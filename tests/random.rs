@@ -1,0 +1,174 @@
+//! Random trees and COPY lines: what an append makes is what a build on the whole base makes, and what that refuses is refused.
+//!
+//! `HAKOBI_RANDOM_SEED` begins with another seed, `HAKOBI_RANDOM_ROUNDS` says how many the long test tries.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
+
+mod support;
+
+use std::fmt::Write as _;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+use serde_json::Value;
+use support::engine::{C28, D20, D28, Engine};
+use support::image::{config, flattened};
+use support::machine::Machine;
+use support::parts::{part, unique};
+
+/// Few names, so that what is copied meets what is there.
+const NAMES: [&str; 6] = ["a", "b", "c d", "ä", ".e", "f.txt"];
+const MODES: [u32; 5] = [0o644, 0o755, 0o600, 0o4755, 0o1777];
+const OWNERS: [&str; 6] = ["", "--chown=7:8 ", "--chown=app ", "--chown=app:99 ", "--chown=12 ", "--chown=:nobody "];
+
+/// A path of up to three names.
+fn path(random: &mut StdRng) -> String {
+    let depth = random.random_range(1..=3);
+    let parts: Vec<&str> = (0..depth).map(|_| *NAMES.choose(random).unwrap()).collect();
+    parts.join("/")
+}
+
+fn quoted(path: &str) -> String {
+    format!("'{path}'")
+}
+
+/// What the base has below `/t`: made by a command that takes whatever comes of each line.
+fn base_commands(random: &mut StdRng) -> String {
+    let mut commands = "mkdir -p /t".to_owned();
+    for _ in 0..random.random_range(2..12) {
+        let at = quoted(&format!("/t/{}", path(random)));
+        let to = match random.random_range(0..3) {
+            0 => format!("/t/{}", path(random)),
+            1 => path(random),
+            _ => format!("../{}", path(random)),
+        };
+        let mode = MODES.choose(random).unwrap();
+        let line = match random.random_range(0..6) {
+            0 | 1 => format!("mkdir -p {at}"),
+            2 => format!(
+                "mkdir -p {at}; chmod {mode:o} {at}; chown {}:{} {at}",
+                random.random_range(0..9),
+                random.random_range(0..9)
+            ),
+            3 => format!("mkdir -p $(dirname {at}); echo base > {at}"),
+            _ => format!("mkdir -p $(dirname {at}); ln -sn {} {at}", quoted(&to)),
+        };
+        write!(commands, "; ({line}) 2>/dev/null").unwrap();
+    }
+    commands + "; true"
+}
+
+/// Files below `s`; what is in the way stays.
+fn sources(random: &mut StdRng, root: &Path) {
+    std::fs::create_dir_all(root).unwrap();
+    for _ in 0..random.random_range(3..10) {
+        let at = root.join(path(random));
+        let _ = std::fs::create_dir_all(at.parent().unwrap());
+        match random.random_range(0..6) {
+            0 => drop(std::fs::create_dir_all(&at)),
+            1 => drop(symlink(path(random), &at)),
+            2 => drop(std::fs::hard_link(root.join(path(random)), &at)),
+            _ => {
+                if std::fs::write(&at, path(random)).is_ok() && at.symlink_metadata().unwrap().is_file() {
+                    let mode = *MODES.choose(random).unwrap();
+                    std::fs::set_permissions(&at, PermissionsExt::from_mode(mode)).unwrap();
+                }
+            }
+        }
+    }
+}
+
+fn copies(random: &mut StdRng) -> String {
+    let mut lines = String::new();
+    for _ in 0..random.random_range(1..=3) {
+        let from = match random.random_range(0..5) {
+            0 => "s/".to_owned(),
+            1 => "s/*".to_owned(),
+            2 => format!("s/{}*", &path(random)[..1]),
+            _ => format!("s/{}", path(random)),
+        };
+        let slash = if random.random_bool(0.4) || from.contains('*') { "/" } else { "" };
+        let to = format!("/t/{}{slash}", path(random));
+        match random.random_range(0..8) {
+            0 => writeln!(lines, "WORKDIR {to}").unwrap(),
+            _ => writeln!(lines, "COPY {}[\"{from}\", \"{to}\"]", OWNERS.choose(random).unwrap()).unwrap(),
+        }
+    }
+    lines
+}
+
+/// One round; tells how it ended.
+fn round(engine: &Engine, seed: u64) -> &'static str {
+    let random = &mut StdRng::seed_from_u64(seed);
+    let machine = Machine::with(&engine.host());
+    let registry = part("HAKOBI_TEST_REGISTRY_OPEN");
+    let [image, plain] = ["random", "plain"].map(|name| format!("{registry}/{}:1", unique(name)));
+    let (before, copies) = (base_commands(random), copies(random));
+    let head = format!("FROM {registry}/base/busybox:latest\nRUN {before}\n");
+    machine.write(".dockerignore", "Dockerfile\n.dockerignore\n");
+    sources(random, &machine.folder().join("s"));
+    // The base is kept, then files are laid on it.
+    machine.write("Dockerfile", &format!("{head}COPY .dockerignore* /t0/\n"));
+    let arguments = ["build", "--network", "host", "--report", "../report.json", "--cache", "../cache", "--push", "-t"];
+    machine.hakobi(&[&arguments[..], &[&image, "."]].concat()).exits(0);
+    engine.wipe();
+    machine.write("Dockerfile", &format!("{head}{copies}"));
+    let what = format!("{} seed {seed}: RUN {before}\n{copies}", engine.name());
+    let appended = machine.hakobi(&[&arguments[..], &[&image, "."]].concat());
+    let arguments = ["build", "--network", "host", "--strategy", "daemon", "--cache-mode", "off", "--push", "-t", &plain, "."];
+    let built = machine.hakobi(&arguments);
+    assert_eq!(appended.code, built.code, "{what}\n{}\n---- plain\n{}", appended.stderr, built.stderr);
+    if built.code != 0 {
+        return "refused";
+    }
+    let report: Value = machine.report("../report.json");
+    let (ours, theirs) = (flattened(&image), flattened(&plain));
+    let other: Vec<_> = ours.iter().filter(|(path, node)| theirs.get(*path) != Some(node)).collect();
+    let missing: Vec<_> = theirs.iter().filter(|(path, _)| !ours.contains_key(*path)).collect();
+    assert!(other.is_empty() && missing.is_empty(), "{what}\nother {other:#?}\nmissing {missing:#?}\n{}", appended.stderr);
+    assert_eq!(config(&image), config(&plain), "{what}");
+    if report["tier"] == "append" {
+        assert_eq!(report["layers"]["restored"], 0, "{what}");
+        "appended"
+    } else {
+        "built"
+    }
+}
+
+fn rounds(name: &'static str, count: u64) {
+    let engine = Engine::lock(name);
+    let variable = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let first = variable("HAKOBI_RANDOM_SEED").unwrap_or_else(|| rand::random::<u32>().into());
+    let mut ends = std::collections::BTreeMap::<&str, u32>::new();
+    for seed in first..first + count {
+        *ends.entry(round(&engine, seed)).or_default() += 1;
+    }
+    eprintln!("{name}, seeds from {first}: {ends:?}");
+}
+
+#[test]
+fn a_few_on_docker_20() {
+    rounds(D20, 3);
+}
+
+#[test]
+fn a_few_on_docker_28() {
+    rounds(D28, 3);
+}
+
+#[test]
+fn a_few_on_the_containerd_store() {
+    rounds(C28, 3);
+}
+
+#[test]
+#[ignore = "long"]
+fn long_many_on_every_engine() {
+    let count = std::env::var("HAKOBI_RANDOM_ROUNDS").map_or(50, |text| text.parse().unwrap());
+    for name in [D28, C28, D20] {
+        rounds(name, count);
+    }
+}

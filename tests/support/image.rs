@@ -1,0 +1,72 @@
+//! Images in a registry, taken apart so that they can be compared.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::process::Command;
+
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use super::engine::crane;
+use super::parts::part;
+
+/// One of the tests' base images.
+pub fn base(name: &str) -> String {
+    format!("{}/base/{name}:latest", part("HAKOBI_TEST_REGISTRY_OPEN"))
+}
+
+/// Every path of the flattened root: what it is, its bits and owner, where it leads, its capabilities and what is in it.
+pub fn flattened(image: &str) -> BTreeMap<String, String> {
+    let output = Command::new(part("HAKOBI_TEST_CRANE")).args(["export", image, "-"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut out = BTreeMap::new();
+    for entry in tar::Archive::new(&output.stdout[..]).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let path = String::from_utf8_lossy(&entry.path_bytes()).trim_end_matches('/').to_owned();
+        let link = entry.link_name_bytes().map(|link| String::from_utf8_lossy(&link).into_owned()).unwrap_or_default();
+        let xattrs = entry.pax_extensions().unwrap().into_iter().flatten().map(Result::unwrap);
+        let xattrs = xattrs.filter(|extension| extension.key().unwrap().starts_with("SCHILY.xattr"));
+        let xattrs: Vec<String> =
+            xattrs.map(|extension| format!("{}={:x?}", extension.key().unwrap(), extension.value_bytes())).collect();
+        let header = entry.header();
+        let what = format!(
+            "{:?} {:o} {}:{} {link} {}",
+            header.entry_type(),
+            header.mode().unwrap() & 0o7777,
+            header.uid().unwrap(),
+            header.gid().unwrap(),
+            xattrs.join(" ")
+        );
+        let mut content = Vec::new();
+        entry.read_to_end(&mut content).unwrap();
+        out.insert(path, format!("{what} {:x}", Sha256::digest(&content)));
+    }
+    out
+}
+
+/// The configuration less times, and the history less those and what the daemon's own words in it are.
+pub fn config(image: &str) -> Value {
+    let mut config: Value = serde_json::from_str(&crane(&["config", image])).unwrap();
+    let object = config.as_object_mut().unwrap();
+    for key in ["created", "rootfs", "moby.buildkit.buildinfo.v1", "moby.buildkit.cache.v0"] {
+        object.remove(key);
+    }
+    for entry in object["history"].as_array_mut().unwrap() {
+        entry.as_object_mut().unwrap().remove("created");
+    }
+    config
+}
+
+/// How many layers it has.
+pub fn layers(image: &str) -> usize {
+    let config: Value = serde_json::from_str(&crane(&["config", image])).unwrap();
+    config["rootfs"]["diff_ids"].as_array().unwrap().len()
+}
+
+/// The instructions of a report's steps that have this status, in the order of their lines.
+pub fn steps(report: &Value, status: &str) -> Vec<String> {
+    let steps = report["steps"].as_array().into_iter().flatten().filter(|step| step["status"] == status);
+    let mut steps: Vec<_> = steps.collect();
+    steps.sort_by_key(|step| step["line"].as_u64());
+    steps.into_iter().map(|step| step["instruction"].as_str().unwrap_or_default().to_owned()).collect()
+}
