@@ -33,7 +33,8 @@ fn is_header(head: &[u8]) -> bool {
         let value = |byte: u8| if signed { i64::from(byte.cast_signed()) } else { i64::from(byte) };
         block.iter().enumerate().map(|(at, byte)| value(if CHECKSUM.contains(&at) { b' ' } else { *byte })).sum()
     };
-    let digits = block[CHECKSUM].iter().skip_while(|byte| matches!(byte, b' ' | 0)).take_while(|byte| (b'0'..=b'7').contains(*byte));
+    let digits =
+        block[CHECKSUM].iter().skip_while(|byte| matches!(byte, b' ' | 0)).take_while(|byte| (b'0'..=b'7').contains(*byte));
     let said = digits.fold(0, |said: i64, digit| said * 8 + i64::from(digit - b'0'));
     said == sum(false) || said == sum(true)
 }

@@ -180,14 +180,7 @@ impl Copier<'_, '_> {
         self.state.put(target, node)
     }
 
-    fn directory(
-        &mut self,
-        source: &str,
-        components: &str,
-        target: &str,
-        wanted: bool,
-        matched: &Matched,
-    ) -> Result<(), Laying> {
+    fn directory(&mut self, source: &str, components: &str, target: &str, wanted: bool, matched: &Matched) -> Result<(), Laying> {
         let nested = !components.is_empty();
         let made = wanted && self.directory_only(source, target, nested)?;
         self.parents.push(Parent { source: source.to_owned(), target: target.to_owned(), copied: wanted });
@@ -291,7 +284,9 @@ impl Copier<'_, '_> {
     fn header(&self, item: &Item) -> Result<Node, Laying> {
         let owner = self.owner.unwrap_or(item.owner);
         let mode = match self.mode {
-            Some(_) if item.mode & 0o7000 != 0 => return unsure("BuildKit's versions treat setuid, setgid and sticky bits differently"),
+            Some(_) if item.mode & 0o7000 != 0 => {
+                return unsure("BuildKit's versions treat setuid, setgid and sticky bits differently");
+            }
             Some(mode) => mode,
             None => item.mode,
         };

@@ -28,12 +28,7 @@ impl Laid {
         first.map(|path| format!("{path}: only in the daemon's layer"))
     }
 
-    fn entry_differs(
-        &self,
-        entry: &LaidEntry,
-        node: &Node,
-        content: &dyn Fn(usize, &str) -> Option<Digest>,
-    ) -> Option<String> {
+    fn entry_differs(&self, entry: &LaidEntry, node: &Node, content: &dyn Fn(usize, &str) -> Option<Digest>) -> Option<String> {
         let said = |kind: &str| Some(format!("{kind} here, {} in the daemon's layer", kind_of(node)));
         match (&entry.kind, &node.kind) {
             // Its header says nothing.

@@ -48,9 +48,8 @@ fn target<'a>(path: &str, link: &impl Fn(&str) -> Option<&'a str>) -> Result<Opt
     let path = &path[1..];
     let Some((parent, name)) = path.rsplit_once('/') else { return Ok(link(path)) };
     let Some((parent, links)) = follow(parent, link) else { return refused("too many links") };
-    let leaves = |path: &String| {
-        link(path).is_some_and(|target| target.starts_with('/') || target.split('/').any(|part| part == ".."))
-    };
+    let leaves =
+        |path: &String| link(path).is_some_and(|target| target.starts_with('/') || target.split('/').any(|part| part == ".."));
     if links.iter().any(leaves) {
         return unsure(format!("/{path} is behind links that lead to other links"));
     }

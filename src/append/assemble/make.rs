@@ -61,7 +61,8 @@ pub(super) fn remove(state: &mut State<'_>, action: &pb::FileActionRm) -> Result
         return unsure("it removes by wildcards");
     }
     let path = crate::context::clean(&format!("/{}", action.path));
-    let Some((directory, name)) = path[1..].rsplit_once('/').or(Some(("", &path[1..]))).filter(|(_, name)| !name.is_empty()) else {
+    let Some((directory, name)) = path[1..].rsplit_once('/').or(Some(("", &path[1..]))).filter(|(_, name)| !name.is_empty())
+    else {
         return refused("rmPath: invalid empty path");
     };
     let at = crate::append::index::joined(&state.resolved(directory)?, name);
@@ -78,5 +79,9 @@ pub(super) fn remove(state: &mut State<'_>, action: &pb::FileActionRm) -> Result
 /// The bits of what is made, where no umask changes them.
 fn masked(mode: i32) -> Result<u32, Laying> {
     let mode = mode.cast_unsigned() & 0o777;
-    if mode & UMASK != 0 { unsure(format!("what is made with the mode {mode:o} depends on the daemon's umask")) } else { Ok(mode) }
+    if mode & UMASK != 0 {
+        unsure(format!("what is made with the mode {mode:o} depends on the daemon's umask"))
+    } else {
+        Ok(mode)
+    }
 }

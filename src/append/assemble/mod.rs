@@ -124,10 +124,8 @@ fn time_of(timestamp: i64) -> Result<Option<u64>, Laying> {
 
 /// Seconds, cut, of nanoseconds.
 fn seconds(nanoseconds: i64) -> Result<u64, Laying> {
-    u64::try_from(nanoseconds.div_euclid(1_000_000_000))
-        .map_err(|_| Laying::Unsure("there is a time before 1970".to_owned()))
+    u64::try_from(nanoseconds.div_euclid(1_000_000_000)).map_err(|_| Laying::Unsure("there is a time before 1970".to_owned()))
 }
 
 #[cfg(test)]
-#[path = "tests.rs"]
 mod tests;

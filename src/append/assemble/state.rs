@@ -234,8 +234,13 @@ impl<'a> State<'a> {
         }
         self.upper.remove(path);
         let start = format!("{path}/");
-        let below: Vec<String> =
-            self.upper.range(start.clone()..).map(|(path, _)| path).take_while(|path| path.starts_with(&start)).cloned().collect();
+        let below: Vec<String> = self
+            .upper
+            .range(start.clone()..)
+            .map(|(path, _)| path)
+            .take_while(|path| path.starts_with(&start))
+            .cloned()
+            .collect();
         below.iter().for_each(|path| drop(self.upper.remove(path)));
         self.hidden.retain(|path| !path.starts_with(&start));
         Ok(())
