@@ -100,7 +100,6 @@ const NEWER: &[&str] = &[
     "COPY --link f /app/linked",
     "COPY --link --chown=5:6 dir /app/linkeddir/deep",
     "COPY --exclude=*.md --exclude=sub dir /excluded",
-    "?COPY --parents dir/sub/deep /parents/",
 ];
 
 fn project(folder: &Path, dockerfile: &str) {

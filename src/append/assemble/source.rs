@@ -176,9 +176,15 @@ fn of_files(number: usize, files: Files<'_>) -> Result<BTreeMap<String, Item>, L
         if parent(&entry.path).is_some_and(|above| !items.contains_key(above)) {
             return unsure(format!("the directory above {} is not sent", entry.path));
         }
-        let capability = entry.xattrs.iter().find(|(name, _)| name == "security.capability").map(|(_, value)| value.clone());
+        let has_capability = entry.xattrs.iter().any(|(name, _)| name == "security.capability");
+        if has_capability && entry.kind == EntryKind::Directory {
+            return unsure(format!("the directory {} has capabilities", entry.path));
+        }
         let modified = Modified::Nanoseconds(entry.modified);
-        items.insert(entry.path.clone(), Item { kind, mode: entry.mode, owner: (0, 0), modified, capability, group });
+        // The daemon sets a file's capabilities and then its owner, which takes them away (fsutil `rewriteMetadata`): they are sent
+        // and hashed, but never reach a layer.
+        let (mode, owner, capability) = (entry.mode, (0, 0), None);
+        items.insert(entry.path.clone(), Item { kind, mode, owner, modified, capability, group });
     }
     Ok(items)
 }
