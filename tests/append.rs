@@ -93,7 +93,7 @@ const LINES: &[&str] = &[
 /// What Docker 20.10's own frontend does not know.
 const NEWER: &[&str] = &[
     "COPY --chmod=600 f /mode/../modes",
-    "COPY --chmod=711 dir /merge",
+    "?COPY --chmod=711 dir /merge",
     "?COPY --chmod=600 f /mode/deep/f",
     "?COPY --chmod=u+x f /mode/f",
     "COPY <<one <<two /here/\nfirst\none\nsecond\ntwo\nCOPY --chmod=755 <<run /here/run\nfirst\nrun",
