@@ -226,33 +226,41 @@ impl PathIndex {
     /// As [`PathIndex::resolved`], with the links that were followed.
     #[must_use]
     pub fn walk(&self, path: &str) -> Option<(String, Vec<String>)> {
-        let parts = |path: &str| path.split('/').rev().filter(|part| !part.is_empty()).map(str::to_owned).collect::<Vec<_>>();
-        let (mut open, mut at, mut links) = (parts(path), String::new(), Vec::new());
-        while let Some(part) = open.pop() {
-            match &*part {
-                "." => continue,
-                ".." => {
-                    at.truncate(at.rfind('/').unwrap_or(0));
-                    continue;
-                }
-                _ => {}
-            }
-            let next = joined(&at, &part);
-            if let Some(Met { kind: Kind::Link(target), .. }) = self.entries.get(&next) {
-                if links.len() == LINKS {
-                    return None;
-                }
-                links.push(next);
-                if target.starts_with('/') {
-                    at.clear();
-                }
-                open.extend(parts(target));
-            } else {
-                at = next;
-            }
-        }
-        Some((at, links))
+        follow(path, |path| match self.entries.get(path) {
+            Some(Met { kind: Kind::Link(target), .. }) => Some(target),
+            _ => None,
+        })
     }
+}
+
+/// Where a path leads, and the links on its way, where `link` has their targets; nothing where links lead to each other.
+pub(super) fn follow<'a>(path: &str, link: impl Fn(&str) -> Option<&'a str>) -> Option<(String, Vec<String>)> {
+    let parts = |path: &str| path.split('/').rev().filter(|part| !part.is_empty()).map(str::to_owned).collect::<Vec<_>>();
+    let (mut open, mut at, mut links) = (parts(path), String::new(), Vec::new());
+    while let Some(part) = open.pop() {
+        match &*part {
+            "." => continue,
+            ".." => {
+                at.truncate(at.rfind('/').unwrap_or(0));
+                continue;
+            }
+            _ => {}
+        }
+        let next = joined(&at, &part);
+        if let Some(target) = link(&next) {
+            if links.len() == LINKS {
+                return None;
+            }
+            links.push(next);
+            if target.starts_with('/') {
+                at.clear();
+            }
+            open.extend(parts(target));
+        } else {
+            at = next;
+        }
+    }
+    Some((at, links))
 }
 
 /// A path below a directory, neither with a leading `/`.

@@ -1,3 +1,5 @@
+//! How layers lie over each other, and what is kept of a tar.
+
 use super::*;
 
 fn layer(entries: &[(&str, Met)]) -> LayerIndex {

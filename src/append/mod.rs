@@ -1,8 +1,10 @@
 //! Layers of files alone, made without what they lie on.
 //!
 //! A base never comes down to have a few files laid on it: `index` knows which paths are there, and that is all that file operations
-//! can meet. `reach` says which of them given operations do; `skeleton` makes a layer of these, on which the daemon's own copier works.
+//! can meet. `assemble` works out what layer such an operation makes. `reach` says what given operations can meet; `skeleton` makes a layer of
+//! that, on which the daemon's own copier works.
 
+pub mod assemble;
 mod index;
 mod reach;
 mod rows;

@@ -14,6 +14,6 @@ mod walk;
 
 pub use glob::{clean, matches};
 pub use hash::{counts, hash};
-pub use pattern::{InvalidPattern, PatternMatcher};
+pub use pattern::{InvalidPattern, ParentMatch, PatternMatcher};
 pub use tree::{Node, NodeKind, NotSelected, Tree};
 pub use walk::{Entry, EntryKind, Selection, WalkError, walk};

@@ -34,7 +34,7 @@ enum Matcher {
 
 /// Which patterns a directory matched: what its children start from.
 #[derive(Debug, Clone, Default)]
-pub(super) struct ParentMatch(Vec<bool>);
+pub struct ParentMatch(Vec<bool>);
 
 impl PatternMatcher {
     /// Reads the patterns; blank ones are left out.
@@ -89,7 +89,8 @@ impl PatternMatcher {
 
     /// Whether the path matches, given what its directory matched (patternmatcher `MatchesUsingParentResults`). Without a
     /// parent, all directories above are tried.
-    pub(super) fn matches_below(&self, path: &str, parent: Option<&ParentMatch>) -> (bool, ParentMatch) {
+    #[must_use]
+    pub fn matches_below(&self, path: &str, parent: Option<&ParentMatch>) -> (bool, ParentMatch) {
         let mut matched = false;
         let mut info = vec![false; self.patterns.len()];
         for (index, pattern) in self.patterns.iter().enumerate() {

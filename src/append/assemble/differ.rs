@@ -1,0 +1,97 @@
+//! Whether a layer that the daemon made is the one that was worked out.
+
+use std::collections::BTreeMap;
+
+use super::layer::{Content, Laid, LaidEntry, LaidKind, path_order};
+use crate::context::{Node, NodeKind, Tree};
+use crate::domain::Digest;
+
+impl Laid {
+    /// The first thing in which a layer that the daemon made is another than this one, for a person; nothing if it is the same.
+    /// Times are not compared, nor does what a store may leave out have to be there ([`LaidEntry::as_below`]). `content` has the
+    /// digests of a source's files by the number of the input and the path.
+    pub fn differs(&self, layer: &Tree, content: &dyn Fn(usize, &str) -> Option<Digest>) -> Option<String> {
+        let mut theirs: BTreeMap<String, &Node> = layer.iter().collect();
+        for (path, entry) in self.entries() {
+            let name = tar_name(path, &entry.kind);
+            match theirs.remove(&name) {
+                None if entry.as_below => {}
+                None => return Some(format!("{name}: not in the daemon's layer")),
+                Some(node) => {
+                    if let Some(what) = self.entry_differs(entry, node, content) {
+                        return Some(format!("{name}: {what}"));
+                    }
+                }
+            }
+        }
+        let first = theirs.keys().min_by(|a, b| path_order(a, b));
+        first.map(|path| format!("{path}: only in the daemon's layer"))
+    }
+
+    fn entry_differs(&self, entry: &LaidEntry, node: &Node, content: &dyn Fn(usize, &str) -> Option<Digest>) -> Option<String> {
+        let said = |kind: &str| Some(format!("{kind} here, {} in the daemon's layer", kind_of(node)));
+        match (&entry.kind, &node.kind) {
+            // Its header says nothing.
+            (LaidKind::Whiteout, NodeKind::File(_)) => return None,
+            (LaidKind::Whiteout, _) => return said("removed"),
+            (LaidKind::Directory, NodeKind::Directory) => {}
+            (LaidKind::Directory, _) => return said("a directory"),
+            (LaidKind::Link(ours), NodeKind::Link(theirs)) if ours == theirs => {}
+            (LaidKind::Link(ours), NodeKind::Link(theirs)) => {
+                return Some(format!("a link to {ours} here, to {theirs} in the daemon's layer"));
+            }
+            (LaidKind::Link(_), _) => return said("a link"),
+            (LaidKind::File(_) | LaidKind::HardLink(_), NodeKind::File(theirs)) => {
+                let Some(ours) = self.content(entry, content) else { return Some("its content is not known".to_owned()) };
+                if ours != *theirs {
+                    return Some("its content".to_owned());
+                }
+            }
+            (LaidKind::File(_) | LaidKind::HardLink(_), _) => return said("a file"),
+        }
+        if !matches!(entry.kind, LaidKind::Link(_)) && entry.mode != node.mode {
+            return Some(format!("mode {:o} here, {:o} in the daemon's layer", entry.mode, node.mode));
+        }
+        if entry.owner != node.owner {
+            let ((user, group), (other, others)) = (entry.owner, node.owner);
+            return Some(format!("owner {user}:{group} here, {other}:{others} in the daemon's layer"));
+        }
+        let theirs = node.xattrs.get("security.capability");
+        (self.capability(entry) != theirs).then(|| "its capabilities".to_owned())
+    }
+
+    fn content(&self, entry: &LaidEntry, content: &dyn Fn(usize, &str) -> Option<Digest>) -> Option<Digest> {
+        match &entry.kind {
+            LaidKind::File(Content::Context { source, path, .. }) => content(*source, path),
+            LaidKind::File(Content::Bytes(bytes)) => Some(Digest::of(bytes)),
+            LaidKind::HardLink(first) => self.content(self.entries.get(first)?, content),
+            _ => None,
+        }
+    }
+
+    fn capability<'a>(&'a self, entry: &'a LaidEntry) -> Option<&'a Vec<u8>> {
+        match &entry.kind {
+            LaidKind::HardLink(first) => self.entries.get(first).and_then(|first| first.capability.as_ref()),
+            _ => entry.capability.as_ref(),
+        }
+    }
+}
+
+/// What a path is called in a tar: what is removed has a name of its own.
+pub(super) fn tar_name(path: &str, kind: &LaidKind) -> String {
+    match (kind, path.rsplit_once('/')) {
+        (LaidKind::Whiteout, Some((parent, name))) => format!("{parent}/.wh.{name}"),
+        (LaidKind::Whiteout, None) => format!(".wh.{path}"),
+        _ => path.to_owned(),
+    }
+}
+
+fn kind_of(node: &Node) -> &'static str {
+    match node.kind {
+        NodeKind::File(_) => "a file",
+        NodeKind::Directory => "a directory",
+        NodeKind::Link(_) => "a link",
+        NodeKind::Pipe => "a pipe",
+        NodeKind::Device { .. } => "a device",
+    }
+}

@@ -1,0 +1,116 @@
+//! What a file operation leaves behind: the entries of its layer.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::append::index::{Kind, LayerIndex, Met};
+
+/// The layer of a file operation: all that is in it, by path without a leading `/`, the directories above each included.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Laid {
+    pub(super) entries: BTreeMap<String, LaidEntry>,
+}
+
+/// A path of a layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaidEntry {
+    /// What it is.
+    pub kind: LaidKind,
+    /// Permission, setuid, setgid and sticky bits.
+    pub mode: u32,
+    /// Owner and group.
+    pub owner: (u32, u32),
+    /// In seconds of the Unix epoch; nothing where it is the time of the build.
+    pub modified: Option<u64>,
+    /// `security.capability`.
+    pub capability: Option<Vec<u8>>,
+    /// Whether the state below may have just the same there: a directory with this header, or some file where a file is. The
+    /// containerd store leaves out of a layer what is not changed, Docker's own does not.
+    pub as_below: bool,
+}
+
+/// What is at a path of a layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LaidKind {
+    /// A regular file.
+    File(Content),
+    /// A regular file that is the same as another one of this layer, which stands before it.
+    HardLink(String),
+    /// A directory.
+    Directory,
+    /// A symbolic link with its target.
+    Link(String),
+    /// What lower layers have there is removed.
+    Whiteout,
+}
+
+/// Where a file's bytes are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// In a file of a build context.
+    Context {
+        /// The number of the operation's input.
+        source: usize,
+        /// Within the context.
+        path: String,
+        /// On this machine.
+        file: PathBuf,
+        /// In bytes.
+        size: u64,
+        /// Whether it was looked at and is no archive: `ADD` would unpack one.
+        plain: bool,
+    },
+    /// Here.
+    Bytes(Arc<[u8]>),
+}
+
+impl LaidEntry {
+    pub(super) fn whiteout() -> Self {
+        Self { kind: LaidKind::Whiteout, mode: 0, owner: (0, 0), modified: None, capability: None, as_below: false }
+    }
+}
+
+impl Laid {
+    /// All entries, every parent before what is in it and every file before its hard links.
+    pub fn entries(&self) -> impl Iterator<Item = (&str, &LaidEntry)> {
+        let mut entries: Vec<(&str, &LaidEntry)> = self.entries.iter().map(|(path, entry)| (&**path, entry)).collect();
+        entries.sort_by(|(a, _), (b, _)| path_order(a, b));
+        entries.into_iter()
+    }
+
+    /// Whether nothing was changed. That too is a layer.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The index of the tar that [`Laid::write_tar`] writes at the time `now`, in seconds: what the next operation is laid on. Texts
+    /// of files out of a context are not in it.
+    #[must_use]
+    pub fn index(&self, now: u64) -> LayerIndex {
+        let mut index = LayerIndex::default();
+        for (path, entry) in &self.entries {
+            let met = match &entry.kind {
+                LaidKind::Whiteout => {
+                    index.removed.insert(path.clone());
+                    continue;
+                }
+                LaidKind::Directory => Met::directory(entry.mode, entry.owner, entry.modified.unwrap_or(now)),
+                LaidKind::Link(target) => Met::plain(Kind::Link(target.clone())),
+                LaidKind::File(Content::Bytes(bytes)) if matches!(&**path, "etc/passwd" | "etc/group") => {
+                    Met { text: String::from_utf8(bytes.to_vec()).ok(), ..Met::plain(Kind::File) }
+                }
+                LaidKind::File(_) | LaidKind::HardLink(_) => Met::plain(Kind::File),
+            };
+            index.insert(path, met);
+        }
+        index
+    }
+}
+
+/// By components: what is in a directory comes right behind it.
+pub(super) fn path_order(a: &str, b: &str) -> Ordering {
+    a.split('/').cmp(b.split('/'))
+}

@@ -1,0 +1,131 @@
+//! The assembler: the layer that BuildKit would make of a file operation, worked out without the files that it lies on.
+//!
+//! BuildKit is the definition (`solver/llbsolver/file/backend.go`, fsutil `copy/copy.go`), from v0.8 in Docker 20.10 to v0.25 in 28.5.
+//! What is not certain, or not the same in all of them, is [`Laying::Unsure`] and stays the daemon's. `state` is the file system
+//! that the operations work on, `copy` and `make` are the operations, `layer` is what they leave behind, and `write` its tar.
+
+mod archive;
+mod copy;
+mod differ;
+mod layer;
+mod links;
+mod make;
+mod owner;
+mod source;
+mod state;
+mod write;
+
+use std::path::Path;
+
+use bollard_buildkit_proto::pb;
+
+use super::index::PathIndex;
+use crate::context::Entry;
+pub use layer::{Content, Laid, LaidEntry, LaidKind};
+use source::Tree;
+use state::State;
+
+/// What a local source sends.
+#[derive(Debug, Clone, Copy)]
+pub struct Files<'a> {
+    /// The directory they lie in.
+    pub root: &'a Path,
+    /// The entries that the file sync sends for it, parents before what is in them ([`crate::context::walk`]).
+    pub entries: &'a [Entry],
+}
+
+/// What is copied from.
+#[derive(Debug, Clone, Copy)]
+pub enum Source<'a> {
+    /// A local source: a build context.
+    Files(Files<'a>),
+    /// What an operation on nothing made: the files of a heredoc.
+    Made(&'a Laid),
+}
+
+/// Why there is no layer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Laying {
+    /// What BuildKit would make cannot be told with certainty. The reason is for a person.
+    #[error("{0}")]
+    Unsure(String),
+    /// BuildKit refuses the operation, in its words as far as they are known.
+    #[error("{0}")]
+    Refused(String),
+}
+
+fn unsure<T>(reason: impl Into<String>) -> Result<T, Laying> {
+    Err(Laying::Unsure(reason.into()))
+}
+
+fn refused<T>(message: impl Into<String>) -> Result<T, Laying> {
+    Err(Laying::Refused(message.into()))
+}
+
+/// The layer of a file operation. `base` is the state that it is laid on, `source` the source behind an input by its number; nothing
+/// where the input is something else. Of files that `ADD` might unpack the first bytes are read.
+///
+/// # Errors
+/// If BuildKit refuses the operation, or what it would make is not certain.
+pub fn lay<'a>(op: &pb::Op, base: &PathIndex, source: &dyn Fn(usize) -> Option<Source<'a>>) -> Result<Laid, Laying> {
+    let Some(pb::op::Op::File(file)) = &op.op else { return unsure("it is no file operation") };
+    let nothing = PathIndex::default();
+    let on_nothing = file.actions.first().is_some_and(|first| first.input == -1);
+    let mut state = State::new(if on_nothing { &nothing } else { base });
+    for (number, action) in file.actions.iter().enumerate() {
+        in_a_row(number, action, op.inputs.len(), file.actions.len())?;
+        match &action.action {
+            Some(pb::file_action::Action::Copy(copy)) => {
+                let owner = owner::of(&state, copy.owner.as_ref(), action.input)?;
+                let input = usize::try_from(action.secondary_input).ok().filter(|input| *input < op.inputs.len());
+                let from = input.and_then(|input| source(input).map(|source| (input, source)));
+                let Some((input, from)) = from else { return unsure("it copies out of something that is not a build context") };
+                copy::copy(&mut state, &Tree::of(input, from)?, copy, owner)?;
+            }
+            Some(pb::file_action::Action::Mkdir(action_of)) => {
+                let owner = owner::of(&state, action_of.owner.as_ref(), action.input)?;
+                make::directory(&mut state, action_of, owner)?;
+            }
+            Some(pb::file_action::Action::Mkfile(action_of)) => {
+                let owner = owner::of(&state, action_of.owner.as_ref(), action.input)?;
+                make::file(&mut state, action_of, owner)?;
+            }
+            Some(pb::file_action::Action::Symlink(action_of)) => {
+                let owner = owner::of(&state, action_of.owner.as_ref(), action.input)?;
+                make::link(&mut state, action_of, owner)?;
+            }
+            Some(pb::file_action::Action::Rm(action)) => make::remove(&mut state, action)?,
+            #[allow(unreachable_patterns, reason = "kinds of action that are not known yet")]
+            _ => return unsure("it does something that hakobi does not know"),
+        }
+    }
+    state.finish()
+}
+
+/// Whether an action works on what the one before it left, and only the last one gives a result: all of them make one layer then
+/// (`ops/file.go`: `FileOpSolver.Solve`). That is how Dockerfiles come out.
+fn in_a_row(number: usize, action: &pb::FileAction, inputs: usize, actions: usize) -> Result<(), Laying> {
+    let number_of = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+    let input = match number {
+        0 => action.input < number_of(inputs),
+        number => action.input == number_of(inputs + number - 1),
+    };
+    let output = action.output == if number + 1 == actions { 0 } else { -1 };
+    if input && output { Ok(()) } else { unsure("its actions do not follow each other") }
+}
+
+/// A time in seconds of the Unix epoch, where the operation sets one (`SOURCE_DATE_EPOCH`), as `backend.go:timestampToTime`.
+fn time_of(timestamp: i64) -> Result<Option<u64>, Laying> {
+    match timestamp {
+        -1 => Ok(None),
+        nanoseconds => seconds(nanoseconds).map(Some),
+    }
+}
+
+/// Seconds, cut, of nanoseconds.
+fn seconds(nanoseconds: i64) -> Result<u64, Laying> {
+    u64::try_from(nanoseconds.div_euclid(1_000_000_000)).map_err(|_| Laying::Unsure("there is a time before 1970".to_owned()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,147 @@
+//! The tar of a layer: the same bytes on every machine for the same entries, files and times.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+
+use super::archive::{HEAD, may_be_archive};
+use super::differ::tar_name;
+use super::layer::{Content, Laid, LaidEntry, LaidKind};
+use crate::domain::{Digest, Hasher};
+
+/// Longest name that a plain header takes, in bytes.
+const NAME: usize = 100;
+
+/// Largest number that a plain header takes for an owner and for a size.
+const OWNER: u32 = 0o7_777_777;
+const SIZE: u64 = 0o77_777_777_777;
+
+/// Mode of a whiteout, as Docker writes it.
+const WHITEOUT: u32 = 0o600;
+
+impl Laid {
+    /// Writes the layer's tar. `now` is the time of what has none of its own, in seconds of the Unix epoch. Each file of a source goes
+    /// through once, whatever its size, and its digest to `hashed` with the number of the input and the path: whether it still is what
+    /// it was is for the caller to say.
+    ///
+    /// # Errors
+    /// If a file cannot be read, has not as many bytes as it had, or has become an archive; or if `out` fails.
+    pub fn write_tar(&self, out: impl Write, now: u64, hashed: &mut dyn FnMut(usize, &str, &Digest)) -> io::Result<()> {
+        let mut tar = tar::Builder::new(out);
+        for (path, entry) in self.entries() {
+            let mut header = tar::Header::new_ustar();
+            let (kind, size, target) = match &entry.kind {
+                LaidKind::File(Content::Context { size, .. }) => (tar::EntryType::Regular, *size, None),
+                LaidKind::File(Content::Bytes(bytes)) => (tar::EntryType::Regular, bytes.len() as u64, None),
+                LaidKind::HardLink(first) => (tar::EntryType::Link, 0, Some(&**first)),
+                LaidKind::Directory => (tar::EntryType::Directory, 0, None),
+                LaidKind::Link(target) => (tar::EntryType::Symlink, 0, Some(&**target)),
+                LaidKind::Whiteout => (tar::EntryType::Regular, 0, None),
+            };
+            header.set_entry_type(kind);
+            header.set_mode(if entry.kind == LaidKind::Whiteout { WHITEOUT } else { entry.mode });
+            header.set_mtime(entry.modified.unwrap_or(now));
+            header.set_uid(entry.owner.0.into());
+            header.set_gid(entry.owner.1.into());
+            header.set_size(size);
+            let mut name = tar_name(path, &entry.kind);
+            if entry.kind == LaidKind::Directory {
+                name.push('/');
+            }
+            let extensions = extensions(&name, target, entry, size);
+            tar.append_pax_extensions(extensions.iter().map(|(key, value)| (*key, &**value)))?;
+            let fields = header.as_ustar_mut().ok_or_else(|| io::Error::other("it is no ustar header"))?;
+            fill(&mut fields.name, &name);
+            fill(&mut fields.linkname, target.unwrap_or_default());
+            header.set_cksum();
+            match &entry.kind {
+                LaidKind::File(Content::Context { source, path, file, plain, .. }) => {
+                    let mut reader = Checked::open(file, path, size, *plain)?;
+                    tar.append(&header, &mut reader)?;
+                    hashed(*source, path, &reader.finish()?);
+                }
+                LaidKind::File(Content::Bytes(bytes)) => tar.append(&header, &bytes[..])?,
+                _ => tar.append(&header, io::empty())?,
+            }
+        }
+        tar.into_inner()?.flush()
+    }
+}
+
+/// What does not fit into a plain header, in order.
+fn extensions<'a>(name: &'a str, target: Option<&'a str>, entry: &'a LaidEntry, size: u64) -> Vec<(&'static str, Vec<u8>)> {
+    let is_plain = |text: &str| text.len() <= NAME && text.is_ascii();
+    let mut out = Vec::new();
+    if !is_plain(name) {
+        out.push(("path", name.as_bytes().to_vec()));
+    }
+    if let Some(target) = target.filter(|target| !is_plain(target)) {
+        out.push(("linkpath", target.as_bytes().to_vec()));
+    }
+    for (key, number, largest) in [
+        ("uid", u64::from(entry.owner.0), u64::from(OWNER)),
+        ("gid", u64::from(entry.owner.1), u64::from(OWNER)),
+        ("size", size, SIZE),
+    ] {
+        if number > largest {
+            out.push((key, number.to_string().into_bytes()));
+        }
+    }
+    if let Some(capability) = &entry.capability {
+        out.push(("SCHILY.xattr.security.capability", capability.clone()));
+    }
+    out
+}
+
+/// As much as fits: the rest is in an extension.
+fn fill(field: &mut [u8], text: &str) {
+    let size = text.len().min(field.len());
+    field[..size].copy_from_slice(&text.as_bytes()[..size]);
+}
+
+/// A file that is read just as it was found.
+struct Checked<'a> {
+    file: File,
+    path: &'a str,
+    left: u64,
+    hasher: Hasher,
+    /// The first bytes of what must not have become an archive.
+    head: Option<Vec<u8>>,
+}
+
+impl<'a> Checked<'a> {
+    fn open(file: &std::path::Path, path: &'a str, size: u64, plain: bool) -> io::Result<Self> {
+        let file = File::open(file).map_err(|error| io::Error::new(error.kind(), format!("cannot read {path}: {error}")))?;
+        Ok(Self { file, path, left: size, hasher: Hasher::default(), head: plain.then(Vec::new) })
+    }
+
+    fn changed(&self) -> io::Error {
+        io::Error::other(format!("{} changes while it is read: something writes into the build context", self.path))
+    }
+
+    fn finish(mut self) -> io::Result<Digest> {
+        if self.left > 0 || self.file.read(&mut [0])? > 0 || self.head.as_ref().is_some_and(|head| may_be_archive(head)) {
+            return Err(self.changed());
+        }
+        Ok(self.hasher.digest())
+    }
+}
+
+impl Read for Checked<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let room = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        if room == 0 {
+            return Ok(0);
+        }
+        let read = self.file.read(&mut buffer[..room])?;
+        if read == 0 {
+            return Err(self.changed());
+        }
+        self.left -= read as u64;
+        self.hasher.update(&buffer[..read]);
+        if let Some(head) = &mut self.head {
+            let missing = HEAD.saturating_sub(head.len()).min(read);
+            head.extend_from_slice(&buffer[..missing]);
+        }
+        Ok(read)
+    }
+}
