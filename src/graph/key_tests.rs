@@ -2,42 +2,9 @@
 
 use std::collections::HashSet;
 
-use prost::Message;
-
+use super::super::testing::Made;
 use super::*;
 use crate::domain::DiffId;
-
-/// A graph made by hand.
-#[derive(Default)]
-struct Made(pb::Definition);
-
-impl Made {
-    fn op(&mut self, op: &pb::Op) -> Input {
-        let bytes = op.encode_to_vec();
-        let step = Digest::of(&bytes);
-        if !self.0.def.contains(&bytes) {
-            self.0.def.push(bytes);
-        }
-        Input { step, output: 0 }
-    }
-
-    fn source(&mut self, identifier: &str) -> Input {
-        let source = pb::SourceOp { identifier: identifier.to_owned(), attrs: std::collections::BTreeMap::new() };
-        self.op(&pb::Op { op: Some(pb::op::Op::Source(source)), ..pb::Op::default() })
-    }
-
-    fn on(&mut self, inputs: &[&Input], op: pb::op::Op) -> Input {
-        let inputs = inputs.iter().map(|input| pb::Input { digest: input.step.to_string(), index: input.output }).collect();
-        let platform = pb::Platform { architecture: "amd64".to_owned(), os: "linux".to_owned(), ..pb::Platform::default() };
-        self.op(&pb::Op { inputs, op: Some(op), platform: Some(platform), ..pb::Op::default() })
-    }
-
-    fn graph(mut self, result: &Input) -> Graph {
-        let end = pb::Input { digest: result.step.to_string(), index: result.output };
-        self.0.def.push(pb::Op { inputs: vec![end], ..pb::Op::default() }.encode_to_vec());
-        Graph::new(self.0).expect("a graph")
-    }
-}
 
 fn mount(input: i64, dest: &str) -> pb::Mount {
     pb::Mount { input, dest: dest.to_owned(), output: if dest == "/" { 0 } else { -1 }, ..pb::Mount::default() }

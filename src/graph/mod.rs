@@ -6,6 +6,8 @@ mod extract;
 mod graft;
 mod key;
 mod stages;
+#[cfg(test)]
+pub(crate) mod testing;
 mod wire;
 
 pub use canonical::{Use, apart, uses};

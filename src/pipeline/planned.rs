@@ -41,7 +41,7 @@ impl Run<'_> {
         let records = Remembered::of(kept, faults);
         built.report.seconds.plan = began.elapsed().as_secs_f64();
         built.places = planned.graph.places();
-        let inputs = Inputs::of(&planned.graph, &planned.keys, &planned.facts);
+        let mut inputs = Inputs::of(&planned.graph, &planned.keys, &planned.facts);
         let mut course = Course::default();
         let mut before = None;
         let released = loop {
@@ -75,6 +75,9 @@ impl Run<'_> {
             None => self.finish(built, &mut planned, &mut course, kept, &work).await?,
         };
         built.report.bytes.context = work.session.bytes_sent();
+        let before = before.flatten();
+        inputs.measure(&planned.graph, &course.seconds, before.as_ref());
+        job.advise(built, &planned, &course.ran, before.as_ref(), &inputs);
         if let Some(released) = released.as_ref().filter(|_| self.keeps().is_some() && !course.given.is_empty()) {
             let at = Instant::now();
             let recording = Recording { run: self, work: &work, planned: &planned, kept };

@@ -32,6 +32,8 @@ pub(super) struct Course {
     pub(super) given: HashSet<Digest>,
     /// Those that ran.
     pub(super) ran: HashSet<Digest>,
+    /// How long these took, in seconds.
+    pub(super) seconds: HashMap<Digest, f64>,
     /// The files of what was looked at.
     pub(super) trees: HashMap<(Input, Vec<Selector>), Tree>,
     /// Steps whose results were looked at.
@@ -45,6 +47,7 @@ impl Course {
         for (step, name) in &grafted.names {
             if executed.ended(name) {
                 self.ran.insert(step.clone());
+                self.seconds.extend(executed.seconds(name).map(|seconds| (step.clone(), seconds)));
                 self.ran_again |= self.looked_at.contains(step);
             }
         }

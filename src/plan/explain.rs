@@ -16,14 +16,14 @@ use crate::graph::{Graph, Key, Keys, Op, Use, apart, instruction_of, stage_of, u
 const NAMED: usize = 3;
 
 /// What the steps of a build depended on.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Inputs {
     /// In the order of the graph.
     pub steps: Vec<StepInputs>,
 }
 
 /// What one step depended on.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct StepInputs {
     /// Its stage; empty where there is but one.
     pub stage: String,
@@ -46,6 +46,9 @@ pub struct StepInputs {
     /// The steps that it was made on or took from, by their places.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub on: Vec<usize>,
+    /// How long it took when it last ran, where that was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
 }
 
 impl Inputs {
@@ -62,10 +65,23 @@ impl Inputs {
         }
         Self { steps }
     }
+
+    /// A step of another build, in this one.
+    pub(super) fn same(&self, step: &StepInputs) -> Option<&StepInputs> {
+        self.steps.iter().find(|other| other.stage == step.stage && other.instruction == step.instruction)
+    }
+
+    /// Takes down how long the steps took that ran, and of the others what the last build knew.
+    pub fn measure(&mut self, graph: &Graph, ran: &HashMap<Digest, f64>, before: Option<&Self>) {
+        for (step, op) in self.steps.iter_mut().zip(explained(graph)) {
+            let last = || before.and_then(|before| before.same(step)?.seconds);
+            step.seconds = ran.get(&op.digest).copied().or_else(last);
+        }
+    }
 }
 
 /// The steps of a graph that `Inputs` has, in its order.
-fn explained(graph: &Graph) -> Vec<&Op> {
+pub(super) fn explained(graph: &Graph) -> Vec<&Op> {
     graph.below(graph.result()).into_iter().filter(|op| has_inputs(op)).collect()
 }
 
@@ -136,10 +152,7 @@ fn aged(ran: Option<u64>) -> String {
 
 fn missed(step: &StepInputs, before: Option<&Inputs>, now: &Inputs) -> String {
     let Some(before) = before else { return "no record of an earlier build".to_owned() };
-    let same = |other: &&StepInputs| other.stage == step.stage && other.instruction == step.instruction;
-    let Some(last) = before.steps.iter().find(same) else {
-        return "a new or changed line".to_owned();
-    };
+    let Some(last) = before.same(step) else { return "a new or changed line".to_owned() };
     let mut changed = files(&last.files, &step.files);
     changed.extend(variables(&last.env, &step.env));
     for (image, digest) in &step.images {
@@ -156,8 +169,7 @@ fn missed(step: &StepInputs, before: Option<&Inputs>, now: &Inputs) -> String {
         return changed.join(", ");
     }
     let behind = step.on.iter().rev().filter_map(|place| now.steps.get(*place)).find(|on| {
-        let last = before.steps.iter().find(|other| other.stage == on.stage && other.instruction == on.instruction);
-        last.is_none_or(|last| last.key != on.key || on.key.is_none())
+        before.same(on).is_none_or(|last| last.key != on.key || on.key.is_none())
     });
     match (behind, last.key == step.key && step.key.is_some()) {
         (Some(on), _) => format!("it builds on `{}`, which changed", shortened(&on.instruction)),

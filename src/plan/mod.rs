@@ -2,8 +2,10 @@
 //!
 //! `facts` holds what is known of the graph's leaves and of what its stages made; the graph's keys follow from it. `records` reads
 //! and writes, by key, what became of each step. `decide` takes both and says which states stand in for which steps. `image` puts
-//! an image together from a state and the frontend's configuration.
+//! an image together from a state and the frontend's configuration. `explain` and `advice` are for the user: why a step runs, and what
+//! would spare it.
 
+mod advice;
 mod compiled;
 mod decide;
 mod explain;
@@ -14,6 +16,7 @@ mod record;
 mod records;
 mod rounds;
 
+pub use advice::{Advice, advise};
 pub use compiled::{CompiledRecord, Syntax, compiled_key};
 pub use decide::{Plan, Verdict};
 pub use explain::{Inputs, StepInputs, explain};
