@@ -19,6 +19,7 @@ fn advice_has_lines_and_measured_seconds() {
         let manager = "RUN printf '#!/bin/sh\\nsleep 2\\n' > /bin/npm && chmod +x /bin/npm";
         let dockerfile = format!("FROM {base}\n{manager}\nARG GIT_SHA=none\nCOPY . /app\nRUN npm ci\nRUN echo $GIT_SHA > /sha\n");
         machine.write("Dockerfile", &dockerfile).write("package.json", "{}").write("main.js", "one\n");
+        machine.write(".dockerignore", "Dockerfile\n");
         let image = format!("{}/{}:1", part("HAKOBI_TEST_REGISTRY_OPEN"), unique("advice"));
         let common = ["--network", "host", "--cache", "../cache"];
         let build = |more: &[&str]| {
@@ -45,7 +46,7 @@ fn advice_has_lines_and_measured_seconds() {
         let same = plan(&["-t", &image]);
         assert!(same.contains("nothing changed: no step runs\nadvice      Dockerfile:4: `COPY . /app` stands above"), "{same}");
         assert!(!same.contains("type=cache"), "{same}");
-        let json: Value = serde_json::from_str(&plan(&["--format", "json", "--build-arg", "GIT_SHA=0a1b2c3"])).unwrap();
+        let json: Value = serde_json::from_str(&plan(&["-t", &image, "--format", "json", "--build-arg", "GIT_SHA=0a1b2c3"])).unwrap();
         let told = about(&json);
         let moved = told.iter().find(|(line, _)| *line == 3).map(|(_, text)| text.clone()).unwrap_or_default();
         assert!(moved.starts_with("GIT_SHA was none, is 0a1b2c3 and is seen by `RUN npm ci` (line 5)"), "{told:?}");
@@ -55,5 +56,10 @@ fn advice_has_lines_and_measured_seconds() {
         let (more, _) = build(&[]);
         assert_eq!(more["advice"][0]["line"], 4, "{more:#}");
         assert_eq!(more["advice"][0]["seconds"], seconds, "{more:#}");
+
+        machine.write("README.md", "new\n");
+        let (noted, _) = build(&[]);
+        let told = about(&noted);
+        assert!(told.iter().any(|(line, text)| *line == 4 && text.contains("for nothing but README.md")), "{told:?}");
     }
 }
