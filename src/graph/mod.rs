@@ -5,6 +5,7 @@ mod decode;
 mod extract;
 mod graft;
 mod key;
+mod remote;
 mod stages;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -14,5 +15,6 @@ pub use canonical::{Use, apart, uses};
 pub use decode::{Graph, Input, InvalidGraph, Op, Place};
 pub use graft::{Graft, Grafted};
 pub use key::{Facts, Key, Keys, Taken};
+pub use remote::{Holds, Remote, pinned, settled};
 pub use stages::{Chain, Link, Stage, StageName, Step, instruction_of, stage_of};
 pub use wire::Malformed;

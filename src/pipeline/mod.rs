@@ -16,6 +16,7 @@ mod promote;
 mod push;
 mod recording;
 mod release;
+mod remotes;
 mod saving;
 mod solving;
 mod tarballs;

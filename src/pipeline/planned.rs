@@ -138,6 +138,10 @@ impl Run<'_> {
                 planned.without_records();
                 return Ok(true);
             }
+            Attempted::Moved => {
+                planned.without_pins();
+                return Ok(true);
+            }
         }
         for taken in round {
             let content = self.look_at(planned, course, work, &taken).await?;
@@ -215,6 +219,7 @@ impl Run<'_> {
                     return Ok(solved);
                 }
                 Attempted::WithoutStore => planned.without_records(),
+                Attempted::Moved => planned.without_pins(),
             }
         }
     }

@@ -70,6 +70,7 @@ impl Recording<'_> {
             store.write(records.into_iter().filter_map(known)).await.map_err(faulty)?;
             store.write(hopes).await.map_err(faulty)?;
             store.write([(self.kept.inputs_key(), inputs)]).await.map_err(faulty)?;
+            store.write(self.planned.facts.asked.iter().cloned()).await.map_err(faulty)?;
             if let Some(compiled) = self.planned.compiled_by.as_ref()
                 && let Some(record) = self.run.job.compiled_record(compiled, self.planned).await
             {

@@ -59,6 +59,8 @@ pub(super) enum Attempted {
     Done(SolveOutcome),
     /// The store could not give what it was asked for. That was told; nothing of it is used from here on.
     WithoutStore,
+    /// Something from elsewhere is another thing than was found before.
+    Moved,
 }
 
 impl Run<'_> {
@@ -97,6 +99,11 @@ impl Run<'_> {
                     return Ok(Attempted::Done(solved));
                 }
                 Some(Err(status)) if from_store && job.blames_store(status.message()) => status.message().to_owned(),
+                Some(Err(status)) if course.blames_pins(status.message()) => {
+                    job.events.note("something that is added from elsewhere changed since it was asked for: nothing is remembered of it");
+                    course.grafts.clear();
+                    return Ok(Attempted::Moved);
+                }
                 Some(Err(status)) => {
                     if job.tries_again(&mut attempt, &status).await {
                         continue;
@@ -146,6 +153,7 @@ impl Run<'_> {
             let graft = Graft { identifier: source.identifier.clone(), attributes, name: op.name.clone() };
             grafts.insert(Input { step: digest.clone(), output: 0 }, graft);
         }
+        grafts.extend(planned.pins());
         Ok(grafts)
     }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::decide::{Plan, Verdict};
 use super::facts::KnownFacts;
 use crate::domain::Digest;
-use crate::graph::{Graph, Key, Keys, Op, Use, apart, instruction_of, stage_of, uses};
+use crate::graph::{Graph, Holds, Key, Keys, Op, Remote, Use, apart, instruction_of, stage_of, uses};
 
 /// Most changed files that are named.
 const NAMED: usize = 3;
@@ -43,6 +43,9 @@ pub struct StepInputs {
     /// Base images that it was made on or took from, with their digests.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub images: BTreeMap<String, String>,
+    /// Files and repositories from elsewhere that it took from, with what they were.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub remotes: BTreeMap<String, String>,
     /// The steps that it was made on or took from, by their places.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub on: Vec<usize>,
@@ -115,6 +118,9 @@ fn step(graph: &Graph, op: &Op, keys: &Keys, facts: &KnownFacts, places: &HashMa
             let (name, digest) = image.split_once('@').unwrap_or((image, ""));
             out.images.insert(name.to_owned(), digest.to_owned());
         }
+        if let Some(Ok(holds)) = facts.remotes.get(&input.step) {
+            out.remotes.extend(remote(source, holds));
+        }
         if let (Use::Content(selectors), Some(Ok(tree))) = (used, facts.locals.get(&input.step)) {
             for (path, digest) in tree.selected_paths(&selectors) {
                 out.files.insert(path, digest.hex()[..16].to_owned());
@@ -122,6 +128,19 @@ fn step(graph: &Graph, op: &Op, keys: &Keys, facts: &KnownFacts, places: &HashMa
         }
     }
     Some(out)
+}
+
+/// What a source is called, and what it was.
+fn remote(source: &Op, holds: &Holds) -> Option<(String, String)> {
+    let what = match holds {
+        Holds::File { content, .. } => content.to_string(),
+        Holds::Commit(commit) => format!("commit {commit}"),
+    };
+    match Remote::of(source)?.ok()? {
+        Remote::File { url } => Some((url, what)),
+        Remote::Repository { url, reference, .. } if reference.is_empty() => Some((url, what)),
+        Remote::Repository { url, reference, .. } => Some((format!("{url}#{reference}"), what)),
+    }
 }
 
 /// The reason of each step that is not kept.
@@ -160,6 +179,11 @@ fn missed(step: &StepInputs, before: Option<&Inputs>, now: &Inputs) -> String {
             Some(other) if other == digest => {}
             Some(_) => changed.push(format!("new base {image}@{}", digest.get(..19).unwrap_or(digest))),
             None => changed.push(format!("another base: {image}")),
+        }
+    }
+    for (name, what) in &step.remotes {
+        if last.remotes.get(name).is_some_and(|other| other != what) {
+            changed.push(format!("{name} is {} now", what.get(..19).unwrap_or(what)));
         }
     }
     if changed.is_empty() && last.operation != step.operation {
