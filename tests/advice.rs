@@ -46,7 +46,8 @@ fn advice_has_lines_and_measured_seconds() {
         let same = plan(&["-t", &image]);
         assert!(same.contains("nothing changed: no step runs\nadvice      Dockerfile:4: `COPY . /app` stands above"), "{same}");
         assert!(!same.contains("type=cache"), "{same}");
-        let json: Value = serde_json::from_str(&plan(&["-t", &image, "--format", "json", "--build-arg", "GIT_SHA=0a1b2c3"])).unwrap();
+        let json: Value =
+            serde_json::from_str(&plan(&["-t", &image, "--format", "json", "--build-arg", "GIT_SHA=0a1b2c3"])).unwrap();
         let told = about(&json);
         let moved = told.iter().find(|(line, _)| *line == 3).map(|(_, text)| text.clone()).unwrap_or_default();
         assert!(moved.starts_with("GIT_SHA was none, is 0a1b2c3 and is seen by `RUN npm ci` (line 5)"), "{told:?}");

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use hakobi::domain::Digest;
 use hakobi::remote::{Client, commit};
 use serde_json::Value;
-use support::engine::{ENGINES, Engine};
+use support::engine::{C28, D28, ENGINES, Engine};
 use support::http_fake::{Say, Server, answer, serve};
 use support::machine::{Machine, Run};
 use support::parts::{part, unique};
@@ -207,14 +207,17 @@ fn what_is_another_thing_each_time_is_never_kept() {
         let engine = Engine::lock(name);
         let pages = Pages::beside();
         let machine = Machine::with(&engine.host());
-        machine.write("Dockerfile", &format!("FROM {}\nRUN true\nADD {} /data\nRUN cp /data /copied\n", base(), pages.url("/count")));
+        machine.write(
+            "Dockerfile",
+            &format!("FROM {}\nRUN true\nADD {} /data\nRUN cp /data /copied\n", base(), pages.url("/count")),
+        );
         let image = format!("{}/{}:1", part("HAKOBI_TEST_REGISTRY_OPEN"), unique("count"));
         let shown = || engine.docker(&["run", "--rm", "--network", "host", &image, "cat", "/copied"]);
         pages.put("/count", b"count ", &[]);
         pages.change("/count", |page| page.counts = true);
         engine.wipe();
         let told = build(&machine, &image, &[]).exits(0).stderr;
-        assert!(told.contains("changed since it was asked for"), "{name}: {told}");
+        assert!(told.contains("what was there a moment ago"), "{name}: {told}");
         let first = shown();
         let again = built(&engine, &machine, &image, &[]);
         assert_eq!(statuses(&again), ["hit", "miss", "miss"], "{name}: {again:#}");
@@ -299,4 +302,49 @@ async fn a_branch_is_the_commit_that_it_leads_to() {
     assert_eq!(commit(&url, "none").await, Err("it has no branch and no tag none".to_owned()));
     let absent = commit(&url.replace("r.git", "absent"), "main").await.unwrap_err();
     assert!(absent.starts_with("git says: "), "{absent}");
+}
+
+#[test]
+fn a_branch_is_kept_until_it_moves() {
+    // Docker 20.10's own frontend knows no ADD of a repository.
+    for name in [D28, C28] {
+        let engine = Engine::lock(name);
+        let repository = Repository::served();
+        let machine = Machine::with(&engine.host());
+        let url = repository.url();
+        machine.write("Dockerfile", &format!("FROM {}\nRUN true\nADD {url}#main /src\nRUN cp /src/file /copied\n", base()));
+        let image = format!("{}/{}:1", part("HAKOBI_TEST_REGISTRY_OPEN"), unique("branch"));
+        let shown = || engine.docker(&["run", "--rm", "--network", "host", &image, "cat", "/copied"]);
+        let cold = built(&engine, &machine, &image, &[]);
+        assert_eq!(cold["tier"], "cold", "{name}: {cold:#}");
+        assert_eq!(shown(), "one");
+        repository.git(&["branch", "other"]);
+        let same = built(&engine, &machine, &image, &[]);
+        assert_eq!(same["tier"], "unchanged", "{name}: {same:#}");
+        assert_eq!(same["images"][0]["digest"], cold["images"][0]["digest"]);
+
+        let second = repository.commit("two");
+        let moved = built(&engine, &machine, &image, &[]);
+        assert_eq!(statuses(&moved), ["hit", "miss", "miss"], "{name}: {moved:#}");
+        let reason = moved["steps"][1]["reason"].as_str().unwrap();
+        assert_eq!(reason, format!("{url}#main is commit {} now", &second[..12]), "{name}");
+        assert_eq!(shown(), "two");
+        // A branch that moved to other commits with the same files costs a look, and no step behind it.
+        repository.git(&["commit", "-q", "--allow-empty", "-m", "nothing"]);
+        let same = built(&engine, &machine, &image, &[]);
+        assert_eq!(same["images"][0]["digest"], moved["images"][0]["digest"], "{name}: {same:#}");
+
+        // What only the daemon can ask with is left to it.
+        let machine = machine.set("TOKEN", "x");
+        let plan = ["plan", "--secret", "id=GIT_AUTH_TOKEN,env=TOKEN", "--network", "host", "--cache", "../cache", "-t", &image];
+        let told = machine.hakobi(&[&plan[..], &["--format", "json", "."]].concat()).exits(0).stdout;
+        let told: Value = serde_json::from_str(&told).unwrap();
+        assert_eq!(statuses(&told), ["hit", "uncacheable", "uncacheable"], "{name}: {told:#}");
+        let reason = told["steps"][1]["reason"].as_str().unwrap();
+        assert!(reason.ends_with("is asked with a secret, which hakobi leaves to the daemon"), "{name}: {reason}");
+        // Nobody needs the daemon for what did not change.
+        let machine = machine.set("DOCKER_HOST", "unix:///nowhere/docker.sock");
+        build(&machine, &image, &[]).exits(0);
+        assert_eq!(machine.report("../report.json")["tier"], "unchanged");
+    }
 }

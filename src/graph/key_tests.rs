@@ -299,9 +299,7 @@ fn what_is_elsewhere_is_what_it_was_found_to_be() {
         Keys::of(&graph, &Known { holds, ..Known::default() }).state(&source)
     };
     let name = [("http.filename", "a")];
-    let file = |content: &[u8], modified: &str| {
-        Some(Holds::File { content: Digest::of(content), modified: modified.to_owned() })
-    };
+    let file = |content: &[u8], modified: &str| Some(Holds::File { content: Digest::of(content), modified: modified.to_owned() });
     let plain = key("https://host/a", &name, file(b"a", ""));
     assert!(matches!(plain, Key::Known(_)), "{plain:?}");
     assert_eq!(plain, key("http://mirror/a?b", &name, file(b"a", "")), "where it comes from does not matter");

@@ -219,8 +219,14 @@ mod tests {
     fn what_only_the_daemon_can_ask_says_why() {
         let why = |identifier: &str, attributes: &[(&str, &str)]| asked(identifier, attributes).unwrap().unwrap_err();
         let name = ("http.filename", "a");
-        assert_eq!(why("https://user:secret@host/a", &[name]), "host is asked with credentials, which hakobi leaves to the daemon");
-        assert_eq!(why("https://host/a", &[name, ("http.header.accept", "x")]), "hakobi does not know what http.header.accept does");
+        assert_eq!(
+            why("https://user:secret@host/a", &[name]),
+            "host is asked with credentials, which hakobi leaves to the daemon"
+        );
+        assert_eq!(
+            why("https://host/a", &[name, ("http.header.accept", "x")]),
+            "hakobi does not know what http.header.accept does"
+        );
         assert!(why("https://host/", &[]).contains("for its server to say"));
         let ssh = ("git.fullurl", "git@github.com:a/b.git");
         assert!(why("git://github.com/a/b.git", &[ssh]).contains("ssh agent"));

@@ -17,7 +17,12 @@ type Asked = (Digest, Result<Holds, String>, Option<(StepKey, RemoteRecord)>);
 
 impl Job<'_> {
     /// Asks for all that these sources bring from elsewhere.
-    pub(super) async fn ask(&self, sources: &[&Op], records: &Remembered<'_>, known: &KnownFacts) -> crate::error::Result<Vec<Asked>> {
+    pub(super) async fn ask(
+        &self,
+        sources: &[&Op],
+        records: &Remembered<'_>,
+        known: &KnownFacts,
+    ) -> crate::error::Result<Vec<Asked>> {
         let new = sources.iter().filter(|op| !known.remotes.contains_key(&op.digest));
         let new: Vec<_> = new.filter_map(|op| Some((op.digest.clone(), Remote::of(op)?))).collect();
         if new.is_empty() {
@@ -85,7 +90,8 @@ impl Course {
     /// Whether a solve failed because something from elsewhere is not what was found before.
     pub(super) fn blames_pins(&self, message: &str) -> bool {
         const SAID: [&str; 3] = ["digest mismatch", "failed to fetch remote", "failed to checkout remote"];
-        let elsewhere = |graft: &Graft| ["http://", "https://", "git://"].iter().any(|scheme| graft.identifier.starts_with(scheme));
+        let elsewhere =
+            |graft: &Graft| ["http://", "https://", "git://"].iter().any(|scheme| graft.identifier.starts_with(scheme));
         SAID.iter().any(|said| message.contains(said)) && self.grafts.values().any(elsewhere)
     }
 }

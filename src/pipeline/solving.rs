@@ -100,7 +100,8 @@ impl Run<'_> {
                 }
                 Some(Err(status)) if from_store && job.blames_store(status.message()) => status.message().to_owned(),
                 Some(Err(status)) if course.blames_pins(status.message()) => {
-                    job.events.note("something that is added from elsewhere changed since it was asked for: nothing is remembered of it");
+                    job.events
+                        .note("the daemon does not get from elsewhere what was there a moment ago: nothing is remembered of it");
                     course.grafts.clear();
                     return Ok(Attempted::Moved);
                 }

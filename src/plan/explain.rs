@@ -192,9 +192,12 @@ fn missed(step: &StepInputs, before: Option<&Inputs>, now: &Inputs) -> String {
     if !changed.is_empty() {
         return changed.join(", ");
     }
-    let behind = step.on.iter().rev().filter_map(|place| now.steps.get(*place)).find(|on| {
-        before.same(on).is_none_or(|last| last.key != on.key || on.key.is_none())
-    });
+    let behind = step
+        .on
+        .iter()
+        .rev()
+        .filter_map(|place| now.steps.get(*place))
+        .find(|on| before.same(on).is_none_or(|last| last.key != on.key || on.key.is_none()));
     match (behind, last.key == step.key && step.key.is_some()) {
         (Some(on), _) => format!("it builds on `{}`, which changed", shortened(&on.instruction)),
         (None, true) => "its result is not kept any more".to_owned(),

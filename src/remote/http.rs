@@ -58,10 +58,7 @@ impl Client {
                 .referer(false)
         };
         let broken = |error: reqwest::Error| describe(&error);
-        Ok(Self {
-            outside: builder().build().map_err(broken)?,
-            loopback: builder().no_proxy().build().map_err(broken)?,
-        })
+        Ok(Self { outside: builder().build().map_err(broken)?, loopback: builder().no_proxy().build().map_err(broken)? })
     }
 
     /// What a file is now. One whose server still calls it by the known name is not read.

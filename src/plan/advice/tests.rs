@@ -96,8 +96,10 @@ fn what_reads_few_files_goes_above_the_copy_of_all() {
     script.copy(".", &project).run_with("npm ci", &[], 41.2, cached.clone());
     assert_eq!(
         texts(&mut script, None),
-        ["Dockerfile:2 `COPY . /app` stands above `RUN npm ci` (line 3, 41 s when last measured), which so runs again for every file \
-          that changes: copy package.json and package-lock.json first, and everything behind the RUN"]
+        [
+            "Dockerfile:2 `COPY . /app` stands above `RUN npm ci` (line 3, 41 s when last measured), which so runs again for every file \
+          that changes: copy package.json and package-lock.json first, and everything behind the RUN"
+        ]
     );
     let none: [&str; 0] = [];
     // What is copied is but a part, or the command is quick, or nothing says what it reads.
@@ -146,8 +148,10 @@ fn variables_of_a_build_are_declared_low() {
     };
     assert_eq!(
         texts(&mut script("bbb", "2"), Some(&mut script("aaa", "1"))),
-        ["Dockerfile:2 GIT_SHA was aaa, is bbb and is seen by `RUN make all` (line 3) and one step more, 40 s, which ran again without \
-          naming it: declare it lower, right above the first step that uses it"]
+        [
+            "Dockerfile:2 GIT_SHA was aaa, is bbb and is seen by `RUN make all` (line 3) and one step more, 40 s, which ran again without \
+          naming it: declare it lower, right above the first step that uses it"
+        ]
     );
     let none: [&str; 0] = [];
     assert_eq!(texts(&mut script("aaa", "1"), Some(&mut script("aaa", "1"))), none);
@@ -164,9 +168,11 @@ fn bases_that_move_are_told_with_their_digests() {
     let (old, new) = ("python:3.12@sha256:0123456789abcdef", "python:3.12@sha256:fedcba9876543210");
     assert_eq!(
         texts(&mut script(new), Some(&mut script(old))),
-        ["Dockerfile:1 python:3.12 moved from sha256:0123456789ab to sha256:fedcba987654 since the last build, so that all on it runs \
+        [
+            "Dockerfile:1 python:3.12 moved from sha256:0123456789ab to sha256:fedcba987654 since the last build, so that all on it runs \
           again (50 s): `python:3.12@sha256:fedcba9876543210`, or a registry of your own that takes new ones when you say so, keeps it \
-          still"]
+          still"
+        ]
     );
     let mut pinned = script(new);
     pinned.text = pinned.text.replace("python:3.12", new);
