@@ -7,7 +7,7 @@
 //! the compiled graph what is kept in the [`store`], and only what is open is built.
 //!
 //! [`domain`] has the nouns, [`graph`] BuildKit's graph as a value, [`transfer`] streams of blobs, [`archive`] `docker save`'s
-//! tarballs, [`registry`] the distribution protocol and ECR. Imports point one way; `tests/architecture.rs` holds it.
+//! tarballs, [`registry`] the distribution protocol and ECR, [`remote`] what `ADD` takes from elsewhere. Imports point one way; `tests/architecture.rs` holds it.
 
 pub mod append;
 pub mod archive;
@@ -27,6 +27,7 @@ pub mod pipeline;
 pub mod plan;
 pub mod push;
 pub mod registry;
+pub mod remote;
 pub mod report;
 pub mod save;
 pub mod settings;

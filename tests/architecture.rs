@@ -27,6 +27,7 @@ const ROOMS: &[(&str, Imports)] = &[
     ("context", Bottom(&["transfer"])),
     ("engine", Bottom(&["context", "transfer"])),
     ("registry", Bottom(&["transfer", "aws"])),
+    ("remote", Bottom(&["registry"])),
     ("store", Bottom(&["transfer", "aws"])),
     ("archive", Bottom(&["transfer"])),
     ("endpoint", Bottom(&["transfer", "store", "registry"])),

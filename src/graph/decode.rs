@@ -232,6 +232,13 @@ impl Graph {
         images
     }
 
+    /// The user's file, as it was compiled, where it is text.
+    #[must_use]
+    pub fn text(&self, file: &str) -> Option<&str> {
+        let infos = &self.definition.source.as_ref()?.infos;
+        infos.iter().find(|info| info.filename == file).and_then(|info| std::str::from_utf8(&info.data).ok())
+    }
+
     /// Where each step stands in the user's file.
     #[must_use]
     pub fn places(&self) -> BTreeMap<String, Place> {

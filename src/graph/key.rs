@@ -6,6 +6,7 @@ use bollard_buildkit_proto::pb;
 
 use super::canonical::{Use, canonical, uses};
 use super::decode::{Graph, Input, Op};
+use super::remote::{self, Holds, names_a_commit};
 use crate::domain::{ChainId, Digest, Hasher, Selector, StepKey};
 
 /// What is known of where the graph begins, and of what its steps made before.
@@ -21,6 +22,12 @@ pub trait Facts {
     /// # Errors
     /// Why there is none.
     fn local(&self, source: &Op, selectors: &[Selector]) -> Result<Digest, String>;
+
+    /// What a file or a repository from elsewhere is now.
+    ///
+    /// # Errors
+    /// Why that is not known.
+    fn remote(&self, source: &Op) -> Result<Holds, String>;
 
     /// The content of what is taken out of a state that a step made, if that was ever seen.
     fn taken(&self, taken: &Taken) -> Option<Digest>;
@@ -223,24 +230,37 @@ fn of_source(op: &Op, source: &pb::SourceOp, bytes: Option<&[u8]>, facts: &dyn F
         // A file by its digest, a repository by its commit: the same for ever.
         "http" | "https" if source.attrs.contains_key("http.checksum") => exact(hasher, bytes),
         "git" if names_a_commit(source) => exact(hasher, bytes),
-        "http" | "https" => Key::Unknown(format!("{} may be another one each time", source.identifier)),
-        "git" => Key::Unknown(format!("{} may have moved on", source.identifier)),
+        "http" | "https" | "git" => match facts.remote(op) {
+            Ok(holds) => of_remote(op, bytes, &holds),
+            Err(why) => Key::Unknown(why),
+        },
         // What steps take of it counts, never the directory itself.
         "local" => Key::Unknown("a directory has no key of its own".to_owned()),
         other => Key::Unknown(format!("hakobi does not know sources of the kind {other}")),
     }
 }
 
-fn exact(mut hasher: Keyed, bytes: Option<&[u8]>) -> Key {
-    hasher.bytes(bytes.unwrap_or_default());
+/// As BuildKit has it: a file by its bytes, its name, its owner and its time (`source/http`: `CacheKey`), a repository by its commit.
+fn of_remote(op: &Op, bytes: Option<&[u8]>, holds: &Holds) -> Key {
+    let Some(own) = bytes.and_then(|bytes| remote::canonical(op, bytes, holds).ok()) else {
+        return Key::Unknown("the source cannot be read".to_owned());
+    };
+    let mut hasher = match holds {
+        // `http://` and `https://` bring the same file.
+        Holds::File { .. } => Keyed::of("file"),
+        Holds::Commit(_) => Keyed::of("git"),
+    };
+    hasher.bytes(&own);
+    if let Holds::File { content, modified } = holds {
+        hasher.bytes(content.to_string().as_bytes());
+        hasher.bytes(modified.as_bytes());
+    }
     Key::Known(hasher.key())
 }
 
-/// Whether the fragment is a whole commit: `git://host/path#COMMIT` and, behind it, `:subdirectory`.
-fn names_a_commit(source: &pb::SourceOp) -> bool {
-    let fragment = source.identifier.split_once('#').map(|(_, fragment)| fragment).unwrap_or_default();
-    let commit = fragment.split(':').next().unwrap_or_default();
-    matches!(commit.len(), 40 | 64) && commit.bytes().all(|byte| byte.is_ascii_hexdigit())
+fn exact(mut hasher: Keyed, bytes: Option<&[u8]>) -> Key {
+    hasher.bytes(bytes.unwrap_or_default());
+    Key::Known(hasher.key())
 }
 
 pub(super) fn is_local(op: &Op) -> bool {

@@ -2,42 +2,9 @@
 
 use std::collections::HashSet;
 
-use prost::Message;
-
+use super::super::testing::Made;
 use super::*;
 use crate::domain::DiffId;
-
-/// A graph made by hand.
-#[derive(Default)]
-struct Made(pb::Definition);
-
-impl Made {
-    fn op(&mut self, op: &pb::Op) -> Input {
-        let bytes = op.encode_to_vec();
-        let step = Digest::of(&bytes);
-        if !self.0.def.contains(&bytes) {
-            self.0.def.push(bytes);
-        }
-        Input { step, output: 0 }
-    }
-
-    fn source(&mut self, identifier: &str) -> Input {
-        let source = pb::SourceOp { identifier: identifier.to_owned(), attrs: std::collections::BTreeMap::new() };
-        self.op(&pb::Op { op: Some(pb::op::Op::Source(source)), ..pb::Op::default() })
-    }
-
-    fn on(&mut self, inputs: &[&Input], op: pb::op::Op) -> Input {
-        let inputs = inputs.iter().map(|input| pb::Input { digest: input.step.to_string(), index: input.output }).collect();
-        let platform = pb::Platform { architecture: "amd64".to_owned(), os: "linux".to_owned(), ..pb::Platform::default() };
-        self.op(&pb::Op { inputs, op: Some(op), platform: Some(platform), ..pb::Op::default() })
-    }
-
-    fn graph(mut self, result: &Input) -> Graph {
-        let end = pb::Input { digest: result.step.to_string(), index: result.output };
-        self.0.def.push(pb::Op { inputs: vec![end], ..pb::Op::default() }.encode_to_vec());
-        Graph::new(self.0).expect("a graph")
-    }
-}
 
 fn mount(input: i64, dest: &str) -> pb::Mount {
     pb::Mount { input, dest: dest.to_owned(), output: if dest == "/" { 0 } else { -1 }, ..pb::Mount::default() }
@@ -60,6 +27,7 @@ struct Known {
     content: HashMap<String, &'static str>,
     taken: HashMap<StepKey, Digest>,
     base: &'static str,
+    holds: HashMap<Digest, Holds>,
 }
 
 impl Facts for Known {
@@ -74,6 +42,10 @@ impl Facts for Known {
     fn local(&self, _: &Op, selectors: &[Selector]) -> Result<Digest, String> {
         let content = |selector: &Selector| self.content.get(&selector.path).copied().unwrap_or("as it was");
         Ok(Digest::of(selectors.iter().map(content).collect::<Vec<_>>().join("\0").as_bytes()))
+    }
+
+    fn remote(&self, source: &Op) -> Result<Holds, String> {
+        self.holds.get(&source.digest).cloned().ok_or_else(|| "nobody asked".to_owned())
     }
 
     fn taken(&self, taken: &Taken) -> Option<Digest> {
@@ -315,6 +287,43 @@ fn what_cannot_be_told_has_no_key() {
         let key = Keys::of(&graph, &Known::default()).state(&result);
         assert_eq!(matches!(key, Key::Known(_)), known, "{identifier}: {key:?}");
     }
+}
+
+#[test]
+fn what_is_elsewhere_is_what_it_was_found_to_be() {
+    let key = |identifier: &str, attributes: &[(&str, &str)], holds: Option<Holds>| {
+        let mut made = Made::default();
+        let source = made.source_with(identifier, attributes);
+        let graph = made.graph(&source);
+        let holds = holds.map(|holds| (source.step.clone(), holds)).into_iter().collect();
+        Keys::of(&graph, &Known { holds, ..Known::default() }).state(&source)
+    };
+    let name = [("http.filename", "a")];
+    let file = |content: &[u8], modified: &str| Some(Holds::File { content: Digest::of(content), modified: modified.to_owned() });
+    let plain = key("https://host/a", &name, file(b"a", ""));
+    assert!(matches!(plain, Key::Known(_)), "{plain:?}");
+    assert_eq!(plain, key("http://mirror/a?b", &name, file(b"a", "")), "where it comes from does not matter");
+    let others = [
+        key("https://host/a", &name, file(b"b", "")),
+        key("https://host/a", &name, file(b"a", "Tue, 03 Nov 2026 10:00:00 GMT")),
+        key("https://host/a", &[("http.filename", "b")], file(b"a", "")),
+        key("https://host/a", &[("http.filename", "a"), ("http.perm", "0644")], file(b"a", "")),
+        key("https://host/a", &[("http.filename", "a"), ("http.uid", "1")], file(b"a", "")),
+        key("https://host/a", &name, None),
+    ];
+    for (at, other) in others.iter().enumerate() {
+        assert_ne!(*other, plain, "{at}");
+        assert!(!others[..at].contains(other), "{at}");
+    }
+    let (one, two) = ("0123456789abcdef0123456789abcdef01234567", "1123456789abcdef0123456789abcdef01234567");
+    let at = |fragment: &str, commit: Option<&str>| {
+        key(&format!("git://host/r{fragment}"), &[], commit.map(|commit| Holds::Commit(commit.to_owned())))
+    };
+    assert_eq!(at("#main", Some(one)), at("", Some(one)));
+    assert_eq!(at("#main:sub", Some(one)), at(&format!("#{one}:sub"), None));
+    assert_ne!(at("#main", Some(one)), at("#main", Some(two)));
+    assert_ne!(at("#main", Some(one)), at("#main:sub", Some(one)));
+    assert!(matches!(at("#main", None), Key::Unknown(_)));
 }
 
 #[test]

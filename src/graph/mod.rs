@@ -5,7 +5,10 @@ mod decode;
 mod extract;
 mod graft;
 mod key;
+mod remote;
 mod stages;
+#[cfg(test)]
+pub(crate) mod testing;
 mod wire;
 
 pub use canonical::{Use, apart, uses};
@@ -13,5 +16,6 @@ pub use decode::{Graph, Input, InvalidGraph, Op, Place};
 pub use extract::mark;
 pub use graft::{Graft, Grafted, Ground};
 pub use key::{Facts, Key, Keys, Taken};
+pub use remote::{Holds, Remote, pinned, settled};
 pub use stages::{Chain, Link, Stage, StageName, Step, instruction_of, stage_of};
 pub use wire::Malformed;

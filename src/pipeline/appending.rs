@@ -105,6 +105,10 @@ impl Run<'_> {
                 planned.without_records();
                 return Ok(Appended::Again);
             }
+            Attempted::Moved => {
+                planned.without_pins();
+                return Ok(Appended::Again);
+            }
         }
         built.report.seconds.build += at.elapsed().as_secs_f64();
         let at = std::time::Instant::now();

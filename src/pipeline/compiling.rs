@@ -11,7 +11,7 @@ use crate::domain::{Digest, ImageRef, StepKey};
 use crate::engine::buildkit::{Session, SolveRequest, Solved};
 use crate::engine::{Docker, EngineInfo};
 use crate::error::{Error, Result};
-use crate::graph::Graph;
+use crate::graph::{Graph, settled};
 use crate::plan::{CompiledRecord, KnownFacts, Syntax, compiled_key};
 use crate::registry::Registries;
 
@@ -42,6 +42,11 @@ impl CompiledKey {
         let files = files.iter().map(|file| (&*file.name, file.content.as_deref()));
         let options = options.iter().filter(|(name, _)| *name != "cache-imports").map(|(name, value)| (&**name, &**value));
         Some(Self { key: compiled_key(platform, files, options), frontend, text })
+    }
+
+    /// Whether a word stands in the Dockerfile.
+    fn says(&self, word: &str) -> bool {
+        String::from_utf8_lossy(&self.text).contains(word)
     }
 
     /// Whether an image is named with its digest in the Dockerfile, which then holds whatever its tag stands for.
@@ -167,6 +172,10 @@ impl Job<'_> {
         record.engine.clone_from(&planned.compiled.engine);
         let mut references: BTreeMap<String, Digest> = BTreeMap::new();
         for op in planned.graph.below(planned.graph.result()).into_iter().filter(|op| op.inputs.is_empty()) {
+            // What the frontend found out, and no one asks for again.
+            if settled(op).is_some_and(|settled| !key.says(settled)) {
+                return None;
+            }
             let Some(image) = op.image() else { continue };
             let reference: ImageRef = image.parse().ok()?;
             let digest = reference.digest.clone()?;

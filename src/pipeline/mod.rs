@@ -18,6 +18,7 @@ mod promote;
 mod push;
 mod recording;
 mod release;
+mod remotes;
 mod saving;
 mod solving;
 mod tarballs;

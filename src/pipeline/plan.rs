@@ -1,5 +1,7 @@
 //! `hakobi plan`: what a build would do, and why. Nothing runs, and nothing is written.
 
+use std::collections::{HashMap, HashSet};
+
 use serde::Serialize;
 use tokio::io::AsyncRead;
 
@@ -9,15 +11,17 @@ use super::cache::Store;
 use super::job::Job;
 use super::planning::{Planned, Remembered};
 use super::transport::Way;
+use super::unchanged::told;
 use super::upkeep::Answer;
 use crate::build::{Input, frontend_options};
+use crate::domain::Digest;
 use crate::engine::buildkit::Outputs;
 use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::graph::{self, Key};
-use crate::plan::{Inputs, Verdict, explain};
+use crate::plan::{Inputs, Verdict, advise, explain};
 use crate::registry::Registries;
-use crate::report::{StepReport, StepStatus, Tier};
+use crate::report::{AdviceReport, StepReport, StepStatus, Tier};
 use crate::settings::{BuildSettings, Settings};
 
 /// What is told.
@@ -25,6 +29,7 @@ use crate::settings::{BuildSettings, Settings};
 struct Told {
     tier: Tier,
     steps: Vec<StepReport>,
+    advice: Vec<AdviceReport>,
 }
 
 /// Plans with what the daemon's frontend makes of the Dockerfile.
@@ -71,8 +76,9 @@ pub async fn plan(
     };
     let Some((kept, faults)) = job.kept() else { return Err(Error::usage("the cache cannot be used")) };
     let remembered = Remembered::of(kept, faults);
-    let inputs = Inputs::of(&planned.graph, &planned.keys, &planned.facts);
+    let mut inputs = Inputs::of(&planned.graph, &planned.keys, &planned.facts);
     let before = remembered.one::<Inputs>(&kept.inputs_key()).await?;
+    inputs.measure(&planned.graph, &HashMap::new(), before.as_ref());
     let reasons = explain(&planned.graph, &planned.plan, before.as_ref(), &inputs);
     let places = planned.graph.places();
     let mut steps = Vec::new();
@@ -107,14 +113,19 @@ pub async fn plan(
         (false, true) => Tier::Partial,
         (false, false) => Tier::Cold,
     };
+    let below = planned.graph.below(planned.graph.result()).into_iter();
+    let runs: HashSet<Digest> = below.map(|op| op.digest.clone()).filter(|step| planned.plan.runs(step)).collect();
+    let advice = advise(&planned.graph, &runs, before.as_ref(), &inputs);
     let text = if json {
-        serde_json::to_string_pretty(&Told { tier, steps }).unwrap_or_default() + "\n"
+        let advice = advice.into_iter().map(told).collect();
+        serde_json::to_string_pretty(&Told { tier, steps, advice }).unwrap_or_default() + "\n"
     } else {
         let runs = steps.iter().filter(|step| matches!(step.status, StepStatus::Miss | StepStatus::Uncacheable)).count();
         lines.push(match tier {
             Tier::Unchanged => "nothing changed: no step runs\n".to_owned(),
             _ => format!("{runs} of {} steps run\n", steps.len()),
         });
+        lines.extend(advice.iter().map(|advice| format!("advice      {}:{}: {}\n", advice.file, advice.line, advice.text)));
         lines.concat()
     };
     Ok(Answer { text, exit_code: 0 })

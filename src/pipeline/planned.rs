@@ -42,7 +42,7 @@ impl Run<'_> {
         let records = Remembered::of(kept, faults);
         built.report.seconds.plan = began.elapsed().as_secs_f64();
         built.places = planned.graph.places();
-        let inputs = Inputs::of(&planned.graph, &planned.keys, &planned.facts);
+        let mut inputs = Inputs::of(&planned.graph, &planned.keys, &planned.facts);
         let mut course = Course::default();
         planned.made_there = self.made_there(&planned, kept, &records, &work).await?;
         let mut before = None;
@@ -90,6 +90,9 @@ impl Run<'_> {
             }
         };
         built.report.bytes.context = work.session.bytes_sent();
+        let before = before.flatten();
+        inputs.measure(&planned.graph, &course.seconds, before.as_ref());
+        job.advise(built, &planned, &course.ran, before.as_ref(), &inputs);
         if let Some(released) = released.as_ref().filter(|_| self.keeps().is_some() && !course.given.is_empty()) {
             let at = Instant::now();
             let recording = Recording { run: self, work: &work, planned: &planned, kept };
@@ -164,6 +167,10 @@ impl Run<'_> {
             Attempted::Done(_) => {}
             Attempted::WithoutStore => {
                 planned.without_records();
+                return Ok(());
+            }
+            Attempted::Moved => {
+                planned.without_pins();
                 return Ok(());
             }
         }
@@ -249,6 +256,7 @@ impl Run<'_> {
                     return Ok(solved);
                 }
                 Attempted::WithoutStore => planned.without_records(),
+                Attempted::Moved => planned.without_pins(),
             }
         }
     }

@@ -140,6 +140,11 @@ impl Planned {
         self.found.clear();
         self.plan = self.of_found();
     }
+
+    /// Plans anew by other keys, with what was asked for already.
+    pub(super) fn decide_again(&mut self) {
+        self.plan = self.of_found();
+    }
 }
 
 impl Job<'_> {
@@ -158,8 +163,9 @@ impl Job<'_> {
         let mut facts = known;
         let sources: Vec<&Op> = graph.below(graph.result()).into_iter().filter(|op| op.inputs.is_empty()).collect();
         let new = |op: &&&Op| !facts.images.contains_key(&op.digest) && !facts.locals.contains_key(&op.digest);
-        let (images, locals) = tokio::join!(
+        let (images, remotes, locals) = tokio::join!(
             join_all(sources.iter().filter(new).map(|op| self.base(op, docker))),
+            self.ask(&sources, records, &facts),
             join_all(sources.iter().filter(new).map(|op| local(op, directories))),
         );
         let mut bases = Vec::new();
@@ -171,6 +177,10 @@ impl Job<'_> {
             facts.images.insert(digest, layers);
         }
         facts.locals.extend(locals.into_iter().flatten());
+        for (digest, holds, record) in remotes? {
+            facts.remotes.insert(digest, holds);
+            facts.asked.extend(record);
+        }
         let (keys, plan) = (Keys::default(), Plan::default());
         let mut planned = Planned {
             compiled,

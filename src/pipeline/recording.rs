@@ -73,6 +73,7 @@ impl Recording<'_> {
             let made_there = made_there.map(|record| (self.kept.daemon_key(&self.run.info.id), record));
             store.write(made_there).await.map_err(faulty)?;
             store.write([(self.kept.inputs_key(), inputs)]).await.map_err(faulty)?;
+            store.write(self.planned.facts.asked.iter().cloned()).await.map_err(faulty)?;
             if let Some(compiled) = self.planned.compiled_by.as_ref()
                 && let Some(record) = self.run.job.compiled_record(compiled, self.planned).await
             {

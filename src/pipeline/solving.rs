@@ -32,6 +32,8 @@ pub(super) struct Course {
     pub(super) given: HashSet<Digest>,
     /// Those that ran.
     pub(super) ran: HashSet<Digest>,
+    /// How long these took, in seconds.
+    pub(super) seconds: HashMap<Digest, f64>,
     /// The files of what was looked at.
     pub(super) trees: HashMap<(Input, Vec<Selector>), Tree>,
     /// Whether images stood in for states.
@@ -58,6 +60,7 @@ impl Course {
         for (step, name) in &grafted.names {
             if executed.ended(name) {
                 self.ran.insert(step.clone());
+                self.seconds.extend(executed.seconds(name).map(|seconds| (step.clone(), seconds)));
                 self.ran_again |= self.looked_at.contains(step);
             }
         }
@@ -69,6 +72,8 @@ pub(super) enum Attempted {
     Done(SolveOutcome),
     /// The store could not give what it was asked for. That was told; nothing of it is used from here on.
     WithoutStore,
+    /// Something from elsewhere is another thing than was found before.
+    Moved,
 }
 
 impl Run<'_> {
@@ -108,6 +113,12 @@ impl Run<'_> {
                     return Ok(Attempted::Done(solved));
                 }
                 Some(Err(status)) if from_store && job.blames_store(status.message()) => status.message().to_owned(),
+                Some(Err(status)) if course.blames_pins(status.message()) => {
+                    job.events
+                        .note("the daemon does not get from elsewhere what was there a moment ago: nothing is remembered of it");
+                    course.grafts.clear();
+                    return Ok(Attempted::Moved);
+                }
                 Some(Err(status)) => {
                     if job.tries_again(&mut attempt, &status).await {
                         continue;
@@ -161,6 +172,7 @@ impl Run<'_> {
             let graft = Graft { identifier: source.identifier.clone(), attributes, name: op.name.clone() };
             grafts.insert(Input { step: digest.clone(), output: 0 }, graft);
         }
+        grafts.extend(planned.pins());
         Ok(grafts)
     }
 

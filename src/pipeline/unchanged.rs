@@ -1,5 +1,7 @@
 //! A build of which nothing has to run: the image is put together of what is kept, and put under its tags. No daemon is asked.
 
+use std::collections::HashSet;
+
 use super::build::Built;
 use super::job::Job;
 use super::kept::Kept;
@@ -11,8 +13,8 @@ use crate::engine::buildkit::SolveOutcome;
 use crate::error::{Error, Result};
 use crate::graph::{Input, Key};
 use crate::handover::Composed;
-use crate::plan::{ImageRecord, Inputs, Verdict, assemble, explain, image_key};
-use crate::report::Note;
+use crate::plan::{Advice, ImageRecord, Inputs, Verdict, advise, assemble, explain, image_key};
+use crate::report::{AdviceReport, Note};
 
 /// Largest manifest and configuration read from the store, in bytes.
 const SMALL: u64 = 16 << 20;
@@ -101,6 +103,21 @@ impl Job<'_> {
         }
     }
 
+    /// Says what would have made the build cheaper, given what ran and what that took.
+    pub(super) fn advise(
+        &self,
+        built: &mut Built,
+        planned: &Planned,
+        ran: &HashSet<Digest>,
+        before: Option<&Inputs>,
+        now: &Inputs,
+    ) {
+        for advice in advise(&planned.graph, ran, before, now) {
+            self.events.note(format!("advice: {}:{}: {}", advice.file, advice.line, advice.text));
+            built.report.advice.push(told(advice));
+        }
+    }
+
     /// What is told at the end of a planned build.
     pub(super) fn end(
         &self,
@@ -114,7 +131,7 @@ impl Job<'_> {
         if let Some(store) = &self.store {
             built.report.cache.warnings = store.faults.told();
         }
-        let layers: std::collections::HashSet<Digest> =
+        let layers: HashSet<Digest> =
             planned.plan.kept.values().flat_map(|record| &record.layers).map(|layer| layer.blob.digest.clone()).collect();
         if let Some((kept, _)) = self.kept() {
             (built.report.layers.restored, built.report.bytes.restored) = kept.restored(&layers);
@@ -133,6 +150,12 @@ impl Job<'_> {
             None => Ok(()),
         }
     }
+}
+
+/// Advice as reports have it.
+pub(super) fn told(advice: Advice) -> AdviceReport {
+    let Advice { file, line, seconds, text } = advice;
+    AdviceReport { file, line, seconds, text }
 }
 
 /// An image that is put together here.

@@ -10,20 +10,20 @@ use serde::{Deserialize, Serialize};
 use super::decide::{Plan, Verdict};
 use super::facts::KnownFacts;
 use crate::domain::Digest;
-use crate::graph::{Graph, Key, Keys, Op, Use, apart, instruction_of, stage_of, uses};
+use crate::graph::{Graph, Holds, Key, Keys, Op, Remote, Use, apart, instruction_of, stage_of, uses};
 
 /// Most changed files that are named.
 const NAMED: usize = 3;
 
 /// What the steps of a build depended on.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Inputs {
     /// In the order of the graph.
     pub steps: Vec<StepInputs>,
 }
 
 /// What one step depended on.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct StepInputs {
     /// Its stage; empty where there is but one.
     pub stage: String,
@@ -43,9 +43,15 @@ pub struct StepInputs {
     /// Base images that it was made on or took from, with their digests.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub images: BTreeMap<String, String>,
+    /// Files and repositories from elsewhere that it took from, with what they were.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub remotes: BTreeMap<String, String>,
     /// The steps that it was made on or took from, by their places.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub on: Vec<usize>,
+    /// How long it took when it last ran, where that was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
 }
 
 impl Inputs {
@@ -62,10 +68,23 @@ impl Inputs {
         }
         Self { steps }
     }
+
+    /// A step of another build, in this one.
+    pub(super) fn same(&self, step: &StepInputs) -> Option<&StepInputs> {
+        self.steps.iter().find(|other| other.stage == step.stage && other.instruction == step.instruction)
+    }
+
+    /// Takes down how long the steps took that ran, and of the others what the last build knew.
+    pub fn measure(&mut self, graph: &Graph, ran: &HashMap<Digest, f64>, before: Option<&Self>) {
+        for (step, op) in self.steps.iter_mut().zip(explained(graph)) {
+            let last = || before.and_then(|before| before.same(step)?.seconds);
+            step.seconds = ran.get(&op.digest).copied().or_else(last);
+        }
+    }
 }
 
 /// The steps of a graph that `Inputs` has, in its order.
-fn explained(graph: &Graph) -> Vec<&Op> {
+pub(super) fn explained(graph: &Graph) -> Vec<&Op> {
     graph.below(graph.result()).into_iter().filter(|op| has_inputs(op)).collect()
 }
 
@@ -99,6 +118,9 @@ fn step(graph: &Graph, op: &Op, keys: &Keys, facts: &KnownFacts, places: &HashMa
             let (name, digest) = image.split_once('@').unwrap_or((image, ""));
             out.images.insert(name.to_owned(), digest.to_owned());
         }
+        if let Some(Ok(holds)) = facts.remotes.get(&input.step) {
+            out.remotes.extend(remote(source, holds));
+        }
         if let (Use::Content(selectors), Some(Ok(tree))) = (used, facts.locals.get(&input.step)) {
             for (path, digest) in tree.selected_paths(&selectors) {
                 out.files.insert(path, digest.hex()[..16].to_owned());
@@ -106,6 +128,19 @@ fn step(graph: &Graph, op: &Op, keys: &Keys, facts: &KnownFacts, places: &HashMa
         }
     }
     Some(out)
+}
+
+/// What a source is called, and what it was.
+fn remote(source: &Op, holds: &Holds) -> Option<(String, String)> {
+    let what = match holds {
+        Holds::File { content, .. } => content.to_string(),
+        Holds::Commit(commit) => format!("commit {commit}"),
+    };
+    match Remote::of(source)?.ok()? {
+        Remote::File { url } => Some((url, what)),
+        Remote::Repository { url, reference, .. } if reference.is_empty() => Some((url, what)),
+        Remote::Repository { url, reference, .. } => Some((format!("{url}#{reference}"), what)),
+    }
 }
 
 /// The reason of each step that is not kept.
@@ -136,10 +171,7 @@ fn aged(ran: Option<u64>) -> String {
 
 fn missed(step: &StepInputs, before: Option<&Inputs>, now: &Inputs) -> String {
     let Some(before) = before else { return "no record of an earlier build".to_owned() };
-    let same = |other: &&StepInputs| other.stage == step.stage && other.instruction == step.instruction;
-    let Some(last) = before.steps.iter().find(same) else {
-        return "a new or changed line".to_owned();
-    };
+    let Some(last) = before.same(step) else { return "a new or changed line".to_owned() };
     let mut changed = files(&last.files, &step.files);
     changed.extend(variables(&last.env, &step.env));
     for (image, digest) in &step.images {
@@ -149,16 +181,23 @@ fn missed(step: &StepInputs, before: Option<&Inputs>, now: &Inputs) -> String {
             None => changed.push(format!("another base: {image}")),
         }
     }
+    for (name, what) in &step.remotes {
+        if last.remotes.get(name).is_some_and(|other| other != what) {
+            changed.push(format!("{name} is {} now", what.get(..19).unwrap_or(what)));
+        }
+    }
     if changed.is_empty() && last.operation != step.operation {
         changed.push("its options changed".to_owned());
     }
     if !changed.is_empty() {
         return changed.join(", ");
     }
-    let behind = step.on.iter().rev().filter_map(|place| now.steps.get(*place)).find(|on| {
-        let last = before.steps.iter().find(|other| other.stage == on.stage && other.instruction == on.instruction);
-        last.is_none_or(|last| last.key != on.key || on.key.is_none())
-    });
+    let behind = step
+        .on
+        .iter()
+        .rev()
+        .filter_map(|place| now.steps.get(*place))
+        .find(|on| before.same(on).is_none_or(|last| last.key != on.key || on.key.is_none()));
     match (behind, last.key == step.key && step.key.is_some()) {
         (Some(on), _) => format!("it builds on `{}`, which changed", shortened(&on.instruction)),
         (None, true) => "its result is not kept any more".to_owned(),

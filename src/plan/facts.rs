@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use bollard_buildkit_proto::pb;
 
+use super::record::RemoteRecord;
 use crate::context::{Selection, Tree};
 use crate::domain::{ChainId, DiffId, Digest, Selector, StepKey};
-use crate::graph::{Facts, Input, Op, Taken};
+use crate::graph::{Facts, Holds, Input, Op, Taken};
 
 /// Facts at hand. Leaves are named by their steps.
 #[derive(Debug, Clone, Default)]
@@ -16,6 +17,10 @@ pub struct KnownFacts {
     pub images: HashMap<Digest, Result<Vec<DiffId>, String>>,
     /// The files of local sources, or why they cannot be read.
     pub locals: HashMap<Digest, Result<Arc<Tree>, String>>,
+    /// What is elsewhere, or why it is not known.
+    pub remotes: HashMap<Digest, Result<Holds, String>>,
+    /// What is to be remembered of servers that were asked.
+    pub asked: Vec<(StepKey, RemoteRecord)>,
     /// The content of what was taken out of stages in earlier runs.
     pub taken: HashMap<StepKey, Digest>,
     /// The content of what is taken out of states in this run.
@@ -39,6 +44,13 @@ impl Facts for KnownFacts {
             Some(Ok(tree)) => tree.digest(selectors).map_err(|error| error.to_string()),
             Some(Err(why)) => Err(why.clone()),
             None => Err("the directory was not read".to_owned()),
+        }
+    }
+
+    fn remote(&self, source: &Op) -> Result<Holds, String> {
+        match self.remotes.get(&source.digest) {
+            Some(holds) => holds.clone(),
+            None => Err("it was not asked for".to_owned()),
         }
     }
 

@@ -2,8 +2,10 @@
 //!
 //! `facts` holds what is known of the graph's leaves and of what its stages made; the graph's keys follow from it. `records` reads
 //! and writes, by key, what became of each step. `decide` takes both and says which states stand in for which steps. `image` puts
-//! an image together from a state and the frontend's configuration.
+//! an image together from a state and the frontend's configuration. `explain` and `advice` are for the user: why a step runs, and what
+//! would spare it.
 
+mod advice;
 mod appendable;
 mod compiled;
 mod decide;
@@ -15,6 +17,7 @@ mod record;
 mod records;
 mod rounds;
 
+pub use advice::{Advice, advise};
 pub use appendable::{Appendable, appendable};
 pub use compiled::{CompiledRecord, Syntax, compiled_key};
 pub use decide::{Plan, Verdict};
@@ -22,6 +25,6 @@ pub use explain::{Inputs, StepInputs, explain};
 pub use facts::{KnownFacts, Seen, selection};
 pub use image::{Assembled, assemble};
 pub use proof::{Allowed, allowed, stray};
-pub use record::{DaemonRecord, HopeRecord, ImageRecord, Layer, StepRecord, TakenRecord, image_key};
+pub use record::{DaemonRecord, HopeRecord, ImageRecord, Layer, RemoteRecord, StepRecord, TakenRecord, image_key, remote_key};
 pub use records::Records;
 pub use rounds::{hopes, next_round};

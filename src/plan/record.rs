@@ -61,6 +61,24 @@ pub struct ImageRecord {
     pub manifest: Descriptor,
 }
 
+/// A file that a server had, and what to ask it by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoteRecord {
+    /// What the server called this version of it, without the mark of a weak one.
+    pub etag: String,
+    /// `Last-Modified`, as the server said it; empty where it did not.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub modified: String,
+    /// Of its bytes.
+    pub content: Digest,
+}
+
+/// What a file is remembered by.
+#[must_use]
+pub fn remote_key(url: &str) -> StepKey {
+    StepKey::of(format!("hakobi remote 1\n{url}").as_bytes())
+}
+
 impl StepRecord {
     /// What its layers are uncompressed.
     #[must_use]

@@ -28,8 +28,8 @@ pub use error::error;
 pub use frame::Size;
 pub use metadata::{Metadata, remove_iid_file, write_iid_file};
 pub use run::{
-    ByteCounts, CacheMode, CacheReport, EngineReport, ImageReport, LayerCounts, Outcome, RunReport, Seconds, StepReport,
-    StepStatus, Store, StrategyUsed, TagReport, Tier, Transport,
+    AdviceReport, ByteCounts, CacheMode, CacheReport, EngineReport, ImageReport, LayerCounts, Outcome, RunReport, Seconds,
+    StepReport, StepStatus, Store, StrategyUsed, TagReport, Tier, Transport,
 };
 pub use steps::{Location, Note, StepResult, Steps};
 pub use summary::{print_summary, summary};

@@ -170,6 +170,20 @@ pub struct StepReport {
     pub key: String,
 }
 
+/// What would make the next build cheaper.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct AdviceReport {
+    /// The file that it is about.
+    pub file: String,
+    /// Its line, from 1; 0 where unknown.
+    pub line: u32,
+    /// How long what it is about took when it was last measured; null where that is not known.
+    #[serde(serialize_with = "milliseconds_if_known")]
+    pub seconds: Option<f64>,
+    /// A sentence or two.
+    pub text: String,
+}
+
 /// How many layers went where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct LayerCounts {
@@ -218,6 +232,13 @@ fn milliseconds<S: serde::Serializer>(seconds: &f64, serializer: S) -> std::resu
     serializer.serialize_f64((seconds * 1000.0).round() / 1000.0)
 }
 
+fn milliseconds_if_known<S: serde::Serializer>(seconds: &Option<f64>, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    match seconds {
+        Some(seconds) => milliseconds(seconds, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
 /// A run. Made with `RunReport::default()` and filled by who knows; a run that stops early has a failure's report.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RunReport {
@@ -239,6 +260,8 @@ pub struct RunReport {
     pub cache: CacheReport,
     /// The Dockerfile's steps.
     pub steps: Vec<StepReport>,
+    /// What the plan advises, what takes longest first.
+    pub advice: Vec<AdviceReport>,
     /// Layers.
     pub layers: LayerCounts,
     /// Bytes.
@@ -259,6 +282,7 @@ impl Default for RunReport {
             images: Vec::new(),
             cache: CacheReport::default(),
             steps: Vec::new(),
+            advice: Vec::new(),
             layers: LayerCounts::default(),
             bytes: ByteCounts::default(),
             seconds: Seconds::default(),

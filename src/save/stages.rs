@@ -1,7 +1,7 @@
 //! Which stages are saved, and how they come out of the daemon: each is exported as an image of its own and handed over like
 //! the released one, so that only what is new in it moves.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::domain::{Digest, ImageRef, Platform};
 use crate::endpoint::Endpoint;
@@ -18,6 +18,8 @@ use super::exit::Exit;
 #[derive(Debug, Clone, Default)]
 pub struct Executed {
     ended: HashSet<String>,
+    /// How long each took, in seconds.
+    took: HashMap<String, f64>,
     found: HashSet<String>,
     failed: Option<String>,
 }
@@ -34,6 +36,9 @@ impl Executed {
                 self.found.insert(vertex.digest.clone());
             } else if vertex.completed.is_some() && vertex.error.is_empty() {
                 self.ended.insert(vertex.digest.clone());
+                if let Some((started, completed)) = vertex.started.zip(vertex.completed) {
+                    self.took.insert(vertex.digest.clone(), completed.seconds_since(started));
+                }
             }
         }
         self.found.extend(status.statuses.iter().filter(|part| part.is_pull()).map(|part| part.vertex.clone()));
@@ -56,6 +61,12 @@ impl Executed {
     #[must_use]
     pub fn found(&self, step: &Digest) -> bool {
         self.found.contains(&step.to_string())
+    }
+
+    /// How long a step took that ran, in seconds.
+    #[must_use]
+    pub fn seconds(&self, step: &Digest) -> Option<f64> {
+        self.took.get(&step.to_string()).copied().filter(|_| self.ended(step))
     }
 
     /// Whether any of the stage's steps ran.

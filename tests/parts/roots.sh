@@ -11,7 +11,7 @@ suite_of() {
 # shellcheck disable=SC2054 # debootstrap wants commas
 declare -A PACKAGES=(
     [bookworm]=docker.io,docker-registry,busybox-static,ca-certificates,iptables,procps
-    [sid]=docker.io,docker-cli,docker-buildx,skopeo,netavark,crane,oras,buildah,ca-certificates,iptables,procps
+    [sid]=docker.io,docker-cli,docker-buildx,skopeo,netavark,crane,oras,buildah,ca-certificates,git,iptables,procps
 )
 
 # The mirror this machine's apt takes Debian from; Debian's own if it takes none (Ubuntu).

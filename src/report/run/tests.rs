@@ -24,6 +24,7 @@ fn the_contracts_example_has_our_keys() {
             "tags":[{"ref":"…","pushed":true}]}],
  "cache":{"url":"s3://…","scope":"main","fallbacks":[],"mode":"read-write","warnings":[]},
  "steps":[{"stage":"final","line":9,"instruction":"COPY app /app","status":"miss","reason":"app/f7.py changed","key":"…"}],
+ "advice":[{"file":"Dockerfile","line":3,"seconds":41.2,"text":"…"}],
  "layers":{"restored":0,"saved":1,"pushed":1,"already_in_registry":4},
  "bytes":{"context":0,"restored":0,"saved":0,"pushed":0},
  "seconds":{"plan":0.1,"restore":0.0,"build":0.0,"save":0.1,"push":0.2,"total":0.4}}"#;
@@ -49,6 +50,7 @@ fn the_contracts_example_has_our_keys() {
             reason: "app/f7.py changed".into(),
             key: "…".into(),
         }],
+        advice: vec![AdviceReport { file: "Dockerfile".into(), line: 3, seconds: Some(41.200_04), text: "…".into() }],
         layers: LayerCounts { saved: 1, pushed: 1, already_in_registry: 4, ..LayerCounts::default() },
         seconds: Seconds { plan: 0.1, save: 0.1, push: 0.2, total: 0.400_04, ..Seconds::default() },
         ..RunReport::default()
@@ -63,7 +65,7 @@ fn a_run_that_stopped_at_once_has_every_key() {
     let report: serde_json::Value = serde_json::from_str(&RunReport::default().to_json()).unwrap();
     let mut found = Vec::new();
     keys(&report, "", &mut found);
-    assert_eq!(found.len(), 12 + 3 + 5 + 4 + 4 + 6);
+    assert_eq!(found.len(), 13 + 3 + 5 + 4 + 4 + 6);
     assert_eq!(report["outcome"], "failure");
     assert_eq!(report["engine"], serde_json::json!({"version": "", "store": "none", "transport": "none"}));
 }

@@ -1,0 +1,260 @@
+//! Files and repositories from elsewhere: what has to be asked of them before a build, and what stands for them once that is known
+//! (BuildKit `source/http` and `source/git`, `client/llb/source.go`).
+
+use std::collections::BTreeMap;
+
+use bollard_buildkit_proto::pb;
+
+use super::decode::Op;
+use super::wire::{Change, Malformed, rewritten};
+use crate::domain::Digest;
+
+/// What is at another place, and may be another thing each time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Remote {
+    /// What a server answers.
+    File {
+        /// Where.
+        url: String,
+    },
+    /// What a branch or a tag leads to.
+    Repository {
+        /// Where.
+        url: String,
+        /// The branch or tag; empty for the one that the repository itself names.
+        reference: String,
+        /// Secrets that the daemon signs in with, where the build gives them.
+        secrets: Vec<String>,
+    },
+}
+
+/// What is there now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Holds {
+    /// A file.
+    File {
+        /// Of its bytes.
+        content: Digest,
+        /// `Last-Modified`, as the server says it; empty where it does not.
+        modified: String,
+    },
+    /// A commit.
+    Commit(String),
+}
+
+/// Field numbers (`solver/pb/ops.proto`).
+mod number {
+    pub(super) const OP_SOURCE: u64 = 3;
+    pub(super) const SOURCE_IDENTIFIER: u64 = 1;
+}
+
+const CHECKSUM: &str = "http.checksum";
+
+impl Remote {
+    /// What a source has to be asked for; nothing where it is of another kind, or names just what it brings.
+    ///
+    /// # Errors
+    /// Why it cannot be asked from here as the daemon would ask.
+    #[must_use]
+    pub fn of(op: &Op) -> Option<Result<Self, String>> {
+        let Some(pb::op::Op::Source(source)) = &op.op.op else { return None };
+        let (scheme, rest) = source.identifier.split_once("://")?;
+        match scheme {
+            "http" | "https" if !source.attrs.contains_key(CHECKSUM) => Some(file(source)),
+            "git" if !names_a_commit(source) => Some(repository(source, rest)),
+            _ => None,
+        }
+    }
+}
+
+fn file(source: &pb::SourceOp) -> Result<Remote, String> {
+    let url = &source.identifier;
+    known(source, &["http.filename", "http.perm", "http.uid", "http.gid"])?;
+    if !source.attrs.contains_key("http.filename") {
+        return Err(format!("how {url} is called is for its server to say"));
+    }
+    without_credentials(url)?;
+    Ok(Remote::File { url: url.clone() })
+}
+
+fn repository(source: &pb::SourceOp, rest: &str) -> Result<Remote, String> {
+    const SECRETS: [&str; 2] = ["git.authtokensecret", "git.authheadersecret"];
+    let (place, fragment) = rest.split_once('#').unwrap_or((rest, ""));
+    let url = source.attrs.get("git.fullurl").cloned().unwrap_or_else(|| format!("https://{place}"));
+    let (url, _) = url.split_once('#').unwrap_or((&url, ""));
+    if !["https://", "http://", "git://"].iter().any(|scheme| url.starts_with(scheme)) {
+        return Err(format!("{url} is asked by an ssh agent, which hakobi leaves to the daemon"));
+    }
+    without_credentials(url)?;
+    if source.attrs.get("git.keepgitdir").is_some_and(|keep| keep == "true") {
+        return Err(format!("{url} is taken with its .git directory, which holds more than a commit"));
+    }
+    known(source, &["git.fullurl", "git.skipsubmodules", SECRETS[0], SECRETS[1]])?;
+    let reference = fragment.split(':').next().unwrap_or_default().to_owned();
+    let secrets = SECRETS.iter().filter_map(|name| source.attrs.get(*name).cloned()).collect();
+    Ok(Remote::Repository { url: url.to_owned(), reference, secrets })
+}
+
+/// What an attribute that hakobi does not know would change, nobody can say.
+fn known(source: &pb::SourceOp, names: &[&str]) -> Result<(), String> {
+    match source.attrs.keys().find(|name| !names.contains(&&***name)) {
+        Some(other) => Err(format!("hakobi does not know what {other} does")),
+        None => Ok(()),
+    }
+}
+
+fn without_credentials(url: &str) -> Result<(), String> {
+    let authority = url.split_once("://").and_then(|(_, rest)| rest.split(['/', '?', '#']).next()).unwrap_or_default();
+    match authority.rsplit_once('@') {
+        Some((_, host)) => Err(format!("{host} is asked with credentials, which hakobi leaves to the daemon")),
+        None => Ok(()),
+    }
+}
+
+/// Whether the fragment is a whole commit: `git://host/path#COMMIT` and, behind it, `:subdirectory`.
+pub(super) fn names_a_commit(source: &pb::SourceOp) -> bool {
+    let fragment = source.identifier.split_once('#').map(|(_, fragment)| fragment).unwrap_or_default();
+    is_commit(fragment.split(':').next().unwrap_or_default())
+}
+
+fn is_commit(text: &str) -> bool {
+    matches!(text.len(), 40 | 64) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// A source's identifier and attributes that bring just what was found, and nothing else.
+#[must_use]
+pub fn pinned(op: &Op, holds: &Holds) -> Option<(String, BTreeMap<String, String>)> {
+    let Some(pb::op::Op::Source(source)) = &op.op.op else { return None };
+    let mut attributes = source.attrs.clone();
+    match holds {
+        Holds::File { content, .. } => {
+            attributes.insert(CHECKSUM.to_owned(), content.to_string());
+            Some((source.identifier.clone(), attributes))
+        }
+        Holds::Commit(commit) => Some((at_commit(&source.identifier, commit), attributes)),
+    }
+}
+
+/// `git://host/path#main:sub` at a commit.
+fn at_commit(identifier: &str, commit: &str) -> String {
+    let (place, fragment) = identifier.split_once('#').unwrap_or((identifier, ""));
+    match fragment.split_once(':') {
+        Some((_, folder)) => format!("{place}#{commit}:{folder}"),
+        None => format!("{place}#{commit}"),
+    }
+}
+
+/// The source's bytes for its key, its identifier less what the rest of the key says: where a file came from does not matter to
+/// BuildKit, only what it is called and holds.
+pub(super) fn canonical(op: &Op, bytes: &[u8], holds: &Holds) -> Result<Vec<u8>, Malformed> {
+    let Some(pb::op::Op::Source(source)) = &op.op.op else { return Err(Malformed) };
+    rewritten(bytes, |field| match field.number {
+        number::OP_SOURCE => Ok(Change::To(rewritten(field.inside.ok_or(Malformed)?, |field| {
+            Ok(match (field.number, holds) {
+                (number::SOURCE_IDENTIFIER, Holds::File { .. }) => Change::Drop,
+                (number::SOURCE_IDENTIFIER, Holds::Commit(commit)) => {
+                    Change::To(at_commit(&source.identifier, commit).into_bytes())
+                }
+                _ => Change::Keep,
+            })
+        })?)),
+        _ => Ok(Change::Keep),
+    })
+}
+
+/// What a source names of its own that does not change: a commit or a checksum. Where a Dockerfile does not say it, the frontend found
+/// it out.
+#[must_use]
+pub fn settled(op: &Op) -> Option<&str> {
+    let Some(pb::op::Op::Source(source)) = &op.op.op else { return None };
+    match source.identifier.split("://").next()? {
+        "http" | "https" => source.attrs.get(CHECKSUM).map(String::as_str),
+        "git" if names_a_commit(source) => source.identifier.split_once('#')?.1.split(':').next(),
+        "git" => source.attrs.get("git.checksum").map(String::as_str),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Made;
+    use super::*;
+    use crate::graph::{Graph, Input};
+
+    const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+    fn source(identifier: &str, attributes: &[(&str, &str)]) -> (Graph, Input) {
+        let mut made = Made::default();
+        let source = made.source_with(identifier, attributes);
+        (made.graph(&source), source)
+    }
+
+    fn asked(identifier: &str, attributes: &[(&str, &str)]) -> Option<Result<Remote, String>> {
+        let (graph, source) = source(identifier, attributes);
+        Remote::of(graph.op(&source.step).unwrap())
+    }
+
+    #[test]
+    fn what_may_change_is_asked() {
+        let name = ("http.filename", "a.txt");
+        let file = |url: &str| Some(Ok(Remote::File { url: url.to_owned() }));
+        assert_eq!(asked("https://host/a.txt?b=c", &[name, ("http.uid", "1")]), file("https://host/a.txt?b=c"));
+        assert_eq!(asked("http://host/a@b", &[name]), file("http://host/a@b"), "that is no credential");
+        assert_eq!(asked("https://host/a.txt", &[name, ("http.checksum", "sha256:00")]), None);
+        assert_eq!(asked("docker-image://host/a", &[]), None);
+        let repository = |url: &str, reference: &str, secrets: &[&str]| {
+            let secrets = secrets.iter().map(|secret| (*secret).to_owned()).collect();
+            Some(Ok(Remote::Repository { url: url.to_owned(), reference: reference.to_owned(), secrets }))
+        };
+        assert_eq!(asked("git://host/r.git#main:sub", &[]), repository("https://host/r.git", "main", &[]));
+        let full = ("git.fullurl", "git://host:1/r.git");
+        let (token, header) = (("git.authtokensecret", "GIT_AUTH_TOKEN"), ("git.authheadersecret", "GIT_AUTH_HEADER"));
+        assert_eq!(asked("git://host:1/r.git", &[full, token, header]), {
+            repository("git://host:1/r.git", "", &["GIT_AUTH_TOKEN", "GIT_AUTH_HEADER"])
+        });
+        assert_eq!(asked(&format!("git://host/r.git#{COMMIT}:sub"), &[]), None);
+    }
+
+    #[test]
+    fn what_only_the_daemon_can_ask_says_why() {
+        let why = |identifier: &str, attributes: &[(&str, &str)]| asked(identifier, attributes).unwrap().unwrap_err();
+        let name = ("http.filename", "a");
+        assert_eq!(
+            why("https://user:secret@host/a", &[name]),
+            "host is asked with credentials, which hakobi leaves to the daemon"
+        );
+        assert_eq!(
+            why("https://host/a", &[name, ("http.header.accept", "x")]),
+            "hakobi does not know what http.header.accept does"
+        );
+        assert!(why("https://host/", &[]).contains("for its server to say"));
+        let ssh = ("git.fullurl", "git@github.com:a/b.git");
+        assert!(why("git://github.com/a/b.git", &[ssh]).contains("ssh agent"));
+        let secret = ("git.fullurl", "https://x:secret@host/b.git");
+        assert!(!why("git://host/b.git", &[secret]).contains("secret"));
+        assert!(why("git://host/b.git", &[("git.keepgitdir", "true")]).contains(".git directory"));
+        assert_eq!(why("git://host/b.git", &[("git.new", "x")]), "hakobi does not know what git.new does");
+    }
+
+    #[test]
+    fn what_was_found_is_what_is_brought() {
+        let (graph, step) = source("git://host/r.git#main:sub", &[("git.fullurl", "https://host/r.git")]);
+        let holds = Holds::Commit(COMMIT.to_owned());
+        let op = graph.op(&step.step).unwrap();
+        let (identifier, attributes) = pinned(op, &holds).unwrap();
+        assert_eq!(identifier, format!("git://host/r.git#{COMMIT}:sub"));
+        assert_eq!(attributes["git.fullurl"], "https://host/r.git");
+        // As if the commit had been named.
+        let (named, at) = source(&identifier, &[("git.fullurl", "https://host/r.git")]);
+        assert_eq!(canonical(op, graph.bytes(&step.step).unwrap(), &holds).as_deref(), Ok(named.bytes(&at.step).unwrap()));
+        assert_eq!(settled(named.op(&at.step).unwrap()), Some(COMMIT));
+        assert_eq!(at_commit("git://host/r", COMMIT), format!("git://host/r#{COMMIT}"));
+
+        let (graph, step) = source("https://host/a", &[("http.filename", "a")]);
+        let content = Digest::of(b"a");
+        let holds = Holds::File { content: content.clone(), modified: String::new() };
+        let (identifier, attributes) = pinned(graph.op(&step.step).unwrap(), &holds).unwrap();
+        assert_eq!(identifier, "https://host/a");
+        assert_eq!(attributes["http.checksum"], content.to_string());
+    }
+}

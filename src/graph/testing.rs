@@ -1,0 +1,69 @@
+//! Graphs made by hand, for tests.
+
+use std::collections::BTreeMap;
+
+use bollard_buildkit_proto::pb;
+use prost::Message;
+
+use super::decode::{Graph, Input};
+use crate::domain::Digest;
+
+/// A graph made by hand.
+#[derive(Default)]
+pub struct Made(pub pb::Definition);
+
+impl Made {
+    /// Any step.
+    pub fn op(&mut self, op: &pb::Op) -> Input {
+        let bytes = op.encode_to_vec();
+        let step = Digest::of(&bytes);
+        if !self.0.def.contains(&bytes) {
+            self.0.def.push(bytes);
+        }
+        Input { step, output: 0 }
+    }
+
+    /// A source.
+    pub fn source(&mut self, identifier: &str) -> Input {
+        let source = pb::SourceOp { identifier: identifier.to_owned(), attrs: BTreeMap::new() };
+        self.op(&pb::Op { op: Some(pb::op::Op::Source(source)), ..pb::Op::default() })
+    }
+
+    /// A step on others.
+    pub fn on(&mut self, inputs: &[&Input], op: pb::op::Op) -> Input {
+        let inputs = inputs.iter().map(|input| pb::Input { digest: input.step.to_string(), index: input.output }).collect();
+        let platform = pb::Platform { architecture: "amd64".to_owned(), os: "linux".to_owned(), ..pb::Platform::default() };
+        self.op(&pb::Op { inputs, op: Some(op), platform: Some(platform), ..pb::Op::default() })
+    }
+
+    /// All of it.
+    pub fn graph(mut self, result: &Input) -> Graph {
+        let end = pb::Input { digest: result.step.to_string(), index: result.output };
+        self.0.def.push(pb::Op { inputs: vec![end], ..pb::Op::default() }.encode_to_vec());
+        Graph::new(self.0).expect("a graph")
+    }
+
+    /// A source with attributes.
+    pub fn source_with(&mut self, identifier: &str, attributes: &[(&str, &str)]) -> Input {
+        let attrs = attributes.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let source = pb::SourceOp { identifier: identifier.to_owned(), attrs };
+        self.op(&pb::Op { op: Some(pb::op::Op::Source(source)), ..pb::Op::default() })
+    }
+
+    /// What the display calls a step, and its line of the Dockerfile.
+    pub fn name(&mut self, step: &Input, name: &str, line: i32) {
+        let description = BTreeMap::from([("llb.customname".to_owned(), name.to_owned())]);
+        self.0.metadata.insert(step.step.to_string(), pb::OpMetadata { description, ..pb::OpMetadata::default() });
+        let position = Some(pb::Position { line, character: 0 });
+        let location =
+            pb::Location { source_index: 0, ranges: vec![pb::Range { start: position, end: position }], ..Default::default() };
+        let locations = pb::Locations { locations: vec![location] };
+        self.0.source.get_or_insert_default().locations.insert(step.step.to_string(), locations);
+    }
+
+    /// The Dockerfile.
+    pub fn text(&mut self, text: &str) {
+        let info = pb::SourceInfo { filename: "Dockerfile".to_owned(), data: text.as_bytes().to_vec(), ..Default::default() };
+        self.0.source.get_or_insert_default().infos.push(info);
+    }
+}

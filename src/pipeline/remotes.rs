@@ -1,0 +1,119 @@
+//! Files and repositories from elsewhere in a plan: asked before it, brought by the daemon as just what was found.
+
+use std::collections::HashMap;
+
+use futures::future::join_all;
+
+use super::job::Job;
+use super::planning::{Planned, Remembered};
+use super::solving::Course;
+use crate::domain::{Digest, StepKey};
+use crate::graph::{Graft, Holds, Input, Keys, Op, Remote, pinned};
+use crate::plan::{KnownFacts, RemoteRecord, remote_key};
+use crate::remote::{self, Client, Found, Version};
+
+/// What came of asking for a source.
+type Asked = (Digest, Result<Holds, String>, Option<(StepKey, RemoteRecord)>);
+
+impl Job<'_> {
+    /// Asks for all that these sources bring from elsewhere.
+    pub(super) async fn ask(
+        &self,
+        sources: &[&Op],
+        records: &Remembered<'_>,
+        known: &KnownFacts,
+    ) -> crate::error::Result<Vec<Asked>> {
+        let new = sources.iter().filter(|op| !known.remotes.contains_key(&op.digest));
+        let new: Vec<_> = new.filter_map(|op| Some((op.digest.clone(), Remote::of(op)?))).collect();
+        if new.is_empty() {
+            return Ok(Vec::new());
+        }
+        let urls = new.iter().filter_map(|(_, remote)| match remote {
+            Ok(Remote::File { url }) => Some(remote_key(url)),
+            _ => None,
+        });
+        // With `--no-cache` nothing that is remembered is believed.
+        let remembered: HashMap<StepKey, RemoteRecord> = match self.build.frontend_options.get("no-cache") {
+            Some(stages) if stages.is_empty() => HashMap::new(),
+            _ => records.read(&urls.collect::<Vec<_>>()).await?,
+        };
+        let (client, remembered) = (&Client::new(), &remembered);
+        let one = async |(digest, remote): (Digest, Result<Remote, String>)| {
+            let (holds, record) = match remote {
+                Err(why) => (Err(why), None),
+                Ok(Remote::File { url }) => match file(client, &url, remembered).await {
+                    Ok((holds, record)) => (Ok(holds), record),
+                    Err(why) => (Err(format!("{}: {why}", shown(&url))), None),
+                },
+                Ok(Remote::Repository { url, secrets, .. }) if self.gives(&secrets) => {
+                    (Err(format!("{url} is asked with a secret, which hakobi leaves to the daemon")), None)
+                }
+                Ok(Remote::Repository { url, reference, .. }) => {
+                    let commit = remote::commit(&url, &reference).await;
+                    (commit.map(Holds::Commit).map_err(|why| format!("{url}: {why}")), None)
+                }
+            };
+            (digest, holds, record)
+        };
+        Ok(join_all(new.into_iter().map(one)).await)
+    }
+
+    /// Whether the build gives one of these secrets; one for a host is called `NAME.HOST`.
+    fn gives(&self, names: &[String]) -> bool {
+        let is_of = |id: &str, name: &str| id.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        self.build.secrets.iter().any(|secret| names.iter().any(|name| is_of(&secret.id, name)))
+    }
+}
+
+impl Planned {
+    /// What was found, as the only thing that the daemon may bring.
+    pub(super) fn pins(&self) -> impl Iterator<Item = (Input, Graft)> {
+        self.facts.remotes.iter().filter_map(|(step, holds)| {
+            let op = self.graph.op(step)?;
+            let (identifier, attributes) = pinned(op, holds.as_ref().ok()?)?;
+            Some((Input { step: step.clone(), output: 0 }, Graft { identifier, attributes, name: op.name.clone() }))
+        })
+    }
+
+    /// Plans anew without what was found elsewhere: it is another thing for the daemon, or the next time it is asked for.
+    pub(super) fn without_pins(&mut self) {
+        for holds in self.facts.remotes.values_mut().filter(|holds| holds.is_ok()) {
+            *holds = Err("it was another one when the daemon asked for it".to_owned());
+        }
+        self.facts.asked.clear();
+        self.keys = Keys::of(&self.graph, &self.facts);
+        self.decide_again();
+    }
+}
+
+impl Course {
+    /// Whether a solve failed because something from elsewhere is not what was found before.
+    pub(super) fn blames_pins(&self, message: &str) -> bool {
+        const SAID: [&str; 3] = ["digest mismatch", "failed to fetch remote", "failed to checkout remote"];
+        let elsewhere =
+            |graft: &Graft| ["http://", "https://", "git://"].iter().any(|scheme| graft.identifier.starts_with(scheme));
+        SAID.iter().any(|said| message.contains(said)) && self.grafts.values().any(elsewhere)
+    }
+}
+
+/// What a file is now, and what is to be remembered of it.
+async fn file(
+    client: &Result<Client, String>,
+    url: &str,
+    remembered: &HashMap<StepKey, RemoteRecord>,
+) -> Result<(Holds, Option<(StepKey, RemoteRecord)>), String> {
+    let client = client.as_ref().map_err(Clone::clone)?;
+    let key = remote_key(url);
+    let known = remembered.get(&key).cloned();
+    let known = known.map(|RemoteRecord { etag, modified, content }| Version { etag, modified, content });
+    let Found { version, was_read } = client.file(url, known.as_ref()).await?;
+    let Version { etag, modified, content } = version;
+    let holds = Holds::File { content: content.clone(), modified: modified.clone() };
+    let record = (was_read && !etag.is_empty()).then_some((key, RemoteRecord { etag, modified, content }));
+    Ok((holds, record))
+}
+
+/// A URL without what may be a credential.
+fn shown(url: &str) -> &str {
+    url.split('?').next().unwrap_or(url)
+}
