@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use bollard_buildkit_proto::pb;
 use prost::Message;
 
-use super::decode::Op;
+use super::decode::{Graph, Op};
 use super::wire::{Change, Field, Malformed, rewritten};
-use crate::domain::{Digest, Selector, has_wildcards};
+use crate::domain::{Digest, Selector, StepKey, has_wildcards};
 
 /// How an input counts. Selections stand in the order of the arguments: of two files of one name the last one stays.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,6 +119,13 @@ pub fn apart(op: &Op) -> (BTreeMap<String, String>, Digest) {
         meta.proxy_env = None;
     }
     (variables, Digest::of(&rest.encode_to_vec()))
+}
+
+/// What a step does, whatever it is done to: its operation without its inputs.
+#[must_use]
+pub fn shape(graph: &Graph, op: &Op) -> Option<StepKey> {
+    let canonical = canonical(op, graph.bytes(&op.digest)?).ok()?;
+    Some(StepKey::of(&[b"hakobi shape 1\n", &*canonical].concat()))
 }
 
 /// How each input of a step counts.

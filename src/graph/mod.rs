@@ -11,7 +11,7 @@ mod stages;
 pub(crate) mod testing;
 mod wire;
 
-pub use canonical::{Use, apart, uses};
+pub use canonical::{Use, apart, shape, uses};
 pub use decode::{Graph, Input, InvalidGraph, Op, Place};
 pub use extract::mark;
 pub use graft::{Graft, Grafted, Ground};

@@ -51,22 +51,13 @@ pub(super) fn transcode(
     wanted: Compression,
     directory: &Path,
 ) -> std::io::Result<Arc<dyn BlobSource>> {
-    let (mut writer, out) = Spool::create(directory)?;
+    let (writer, out) = Spool::create(directory)?;
     tokio::spawn(async move {
-        let result = async {
-            let raw = compress::decompress(blob.open(0).await?, format == Format::Gzip, format == Format::Zstd);
-            let mut compressed = compress::compress(raw, wanted);
-            let mut buffer = vec![0; 256 << 10];
-            loop {
-                match compressed.read(&mut buffer).await? {
-                    0 => return std::io::Result::Ok(()),
-                    read => writer.write(&buffer[..read]).await?,
-                }
+        match blob.open(0).await {
+            Ok(raw) => {
+                let raw = compress::decompress(raw, format == Format::Gzip, format == Format::Zstd);
+                writer.fill(compress::compress(raw, wanted));
             }
-        }
-        .await;
-        match result {
-            Ok(()) => drop(writer.finish()),
             Err(error) => writer.fail(&error.to_string()),
         }
     });

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::assembling::Assembled;
 use super::build::Built;
 use super::compiling::{CompiledKey, machine};
 use super::job::Job;
@@ -70,23 +71,50 @@ impl Job<'_> {
             Ahead::Open(planned) => planned,
             other => return Ok(other),
         };
-        match self.put(&planned, kept, &records).await? {
+        let released = match self.put(&planned, kept, &records).await? {
             Put::Done(released) => {
-                built.report.strategy = StrategyUsed::Auto;
-                built.report.seconds.plan = began.elapsed().as_secs_f64();
-                built.places = planned.graph.places();
-                built.tier = Some(Tier::Unchanged);
                 self.explain(built, &planned, None, &Inputs::default());
-                self.show_hits(&planned);
-                self.end(built, &planned, String::new(), SolveOutcome::default(), Some(*released), None)?;
-                Ok(Ahead::Done)
+                built.tier = Some(Tier::Unchanged);
+                *released
             }
             Put::Failed => {
                 planned.without_records();
-                Ok(Ahead::Open(planned))
+                return Ok(Ahead::Open(planned));
             }
-            Put::Open => Ok(Ahead::Open(planned)),
-        }
+            Put::Open => match self.assemble(&planned, kept, &records).await? {
+                Assembled::Done(released, new) => {
+                    let inputs = Inputs::of(&planned.graph, &planned.keys, &planned.facts);
+                    let before = records.one::<Inputs>(&kept.inputs_key()).await?;
+                    self.explain(built, &planned, before.as_ref(), &inputs);
+                    self.show_assembled(&planned);
+                    built.tier = Some(Tier::Append);
+                    let at = Instant::now();
+                    match self.remember_assembled(&planned, kept, &released, new, &inputs).await {
+                        Ok(saved) => {
+                            built.report.layers.saved += saved.pushed;
+                            built.report.bytes.saved += saved.bytes;
+                        }
+                        Err(error) => faults.tell("did not take this build", &error, error.hint_text())?,
+                    }
+                    built.report.seconds.save = at.elapsed().as_secs_f64();
+                    *released
+                }
+                Assembled::Not(why) => {
+                    planned.not_assembled = why;
+                    return Ok(Ahead::Open(planned));
+                }
+                Assembled::Failed => {
+                    planned.without_records();
+                    return Ok(Ahead::Open(planned));
+                }
+            },
+        };
+        built.report.strategy = StrategyUsed::Auto;
+        built.report.seconds.plan = began.elapsed().as_secs_f64() - built.report.seconds.save;
+        built.places = planned.graph.places();
+        self.show_hits(&planned);
+        self.end(built, &planned, String::new(), SolveOutcome::default(), Some(released), None)?;
+        Ok(Ahead::Done)
     }
 
     /// Why a build that came so far needs the daemon that could not be had.
@@ -110,7 +138,8 @@ impl Job<'_> {
         let what = match open.next() {
             Some(op) => {
                 let why = reasons.get(&op.digest).map(|reason| format!(" ({reason})")).unwrap_or_default();
-                format!("`{}` has to run{why}, and that takes a Docker daemon", graph::instruction_of(&op.name))
+                let also = planned.not_assembled.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+                format!("`{}` has to run{why}, and that takes a Docker daemon{also}", graph::instruction_of(&op.name))
             }
             // `--load` and outputs: it is the daemon's copy that is wanted.
             None => "the image is wanted from a Docker daemon".to_owned(),

@@ -1,13 +1,15 @@
 //! Appends: files are laid on a base that does not come down. The daemon's own copier does it, on a skeleton of the base; the layers that
 //! come out are those that a build on the whole base would have made, and the image has them on the base's own.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 use serde_json::Map;
 
+use super::assembling::Assembled;
 use super::build::{Built, Run};
 use super::indexing;
+use super::job::Job;
 use super::kept::Kept;
 use super::planned::Work;
 use super::planning::{Planned, Remembered};
@@ -23,15 +25,18 @@ use crate::graph::{Graft, Ground, Input, Key, Op, Taken, Use, uses};
 use crate::plan::{Appendable, Layer, StepRecord, appendable, assemble};
 
 /// What files are laid on: its layers, which stay where they are, and what is known of its paths.
-struct Below {
-    layers: Vec<Layer>,
-    paths: PathIndex,
+#[derive(Default)]
+pub(super) struct Below {
+    pub(super) layers: Vec<Layer>,
+    pub(super) paths: PathIndex,
 }
 
 /// What came of trying to append.
 pub(super) enum Appended {
-    /// The image is there.
+    /// The image is there, by the daemon.
     Done(Box<Released>),
+    /// The image is there, and no daemon had a part in it.
+    Here(Box<Released>, HashMap<Input, StepRecord>),
     /// More is known than before: what is copied was looked at, or the store is left out.
     Again,
     /// The files are laid on the whole base.
@@ -50,10 +55,21 @@ impl Run<'_> {
         work: &Work<'_>,
     ) -> Result<Appended> {
         let job = &self.job;
+        match job.assemble(planned, kept, records).await? {
+            Assembled::Done(released, records) => return Ok(Appended::Here(released, records)),
+            Assembled::Failed => {
+                planned.without_records();
+                return Ok(Appended::Again);
+            }
+            Assembled::Not(_) => {}
+        }
         let Some(open) = appendable(&planned.graph, &planned.plan).filter(|_| job.is_only_pushed()) else {
             return Ok(Appended::No);
         };
-        let Some((ground, below)) = self.below(planned, &open, records).await? else { return Ok(Appended::No) };
+        // On nothing there is nothing that could come down.
+        let (Some(ground), Some(below)) = (open.ground.clone(), job.below(planned, &open, records).await?) else {
+            return Ok(Appended::No);
+        };
         let wanted = unseen(planned, course, &open);
         if !wanted.is_empty() {
             self.look_at_all(built, planned, course, kept, records, work, wanted).await?;
@@ -133,10 +149,12 @@ impl Run<'_> {
             }
         }
     }
+}
 
+impl Job<'_> {
     /// What the open steps are laid on, if all of it is known.
-    async fn below(&self, planned: &Planned, open: &Appendable, records: &Remembered<'_>) -> Result<Option<(Input, Below)>> {
-        let Some(ground) = &open.ground else { return Ok(None) };
+    pub(super) async fn below(&self, planned: &Planned, open: &Appendable, records: &Remembered<'_>) -> Result<Option<Below>> {
+        let Some(ground) = &open.ground else { return Ok(Some(Below::default())) };
         let record = match (planned.plan.kept.get(ground), planned.keys.state(ground)) {
             (Some(record), _) => Some(record.clone()),
             (None, Key::Known(key)) => records.one::<StepRecord>(&key).await?,
@@ -146,7 +164,7 @@ impl Run<'_> {
         let keys: Vec<StepKey> = layers.iter().map(|layer| indexing::key(&layer.diff_id)).collect();
         let indexes = records.read::<LayerIndex>(&keys).await?;
         let known: Option<Vec<&LayerIndex>> = keys.iter().map(|key| indexes.get(key)).collect();
-        Ok(known.map(|known| (ground.clone(), Below { paths: PathIndex::of(known), layers })))
+        Ok(known.map(|known| Below { paths: PathIndex::of(known), layers }))
     }
 }
 

@@ -1,10 +1,14 @@
 //! The path indexes of an image's layers, which later runs lay files on without having the layers.
 
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError};
+
 use futures::StreamExt as _;
 use tokio_util::io::SyncIoBridge;
 
 use super::recording::{Proved, Recording};
 use crate::append::LayerIndex;
+use crate::context::Tree;
 use crate::domain::{Descriptor, DiffId, StepKey};
 use crate::error::{Error, Kind, Result};
 use crate::handover::Composed;
@@ -17,20 +21,38 @@ pub(super) fn key(diff_id: &DiffId) -> StepKey {
 }
 
 impl Recording<'_> {
-    /// Remembers which paths are in an image's layers, as far as that is not known.
-    pub(super) async fn index(&self, image: &Composed, proved: &Proved<'_>) -> Result<()> {
+    /// Remembers which paths are in an image's layers, as far as that is not known; gives all that is known of them, by diff ID.
+    pub(super) async fn index(&self, image: &Composed, proved: &Proved<'_>) -> Result<HashMap<DiffId, LayerIndex>> {
         let faulty = |error: crate::store::Error| Error::new(Kind::Cache, error.to_string());
         let store = self.kept.records();
-        let keys: Vec<StepKey> = image.diff_ids.iter().map(key).collect();
-        let absent = store.absent(&keys).await.map_err(faulty)?;
-        let layers = image.layers.iter().zip(keys).filter(|(_, key)| absent.contains(key));
+        let keys: HashMap<StepKey, &DiffId> = image.diff_ids.iter().map(|diff_id| (key(diff_id), diff_id)).collect();
+        let known = store.read::<LayerIndex>(&keys.keys().cloned().collect::<Vec<_>>()).await.map_err(faulty)?;
+        let absent = image.layers.iter().zip(&image.diff_ids).filter(|(_, diff_id)| !known.contains_key(&key(diff_id)));
         let threads = std::thread::available_parallelism().map_or(2, usize::from);
-        let indexes = futures::stream::iter(layers)
-            .map(|(blob, key)| async move { Ok(index(self.layer(blob, proved).await?).await.map(|index| (key, index))) })
+        let new = futures::stream::iter(absent)
+            .map(|(blob, diff_id)| async move {
+                let index = index(self.layer(blob, proved).await?).await;
+                Ok(index.map(|index| (diff_id.clone(), index)))
+            })
             .buffer_unordered(threads);
-        let indexes: Vec<Result<Option<(StepKey, LayerIndex)>>> = indexes.collect().await;
-        let indexes: Vec<_> = indexes.into_iter().filter_map(Result::transpose).collect::<Result<_>>()?;
-        store.write(indexes).await.map_err(faulty)
+        let new: Vec<Result<Option<(DiffId, LayerIndex)>>> = new.collect().await;
+        let new: Vec<(DiffId, LayerIndex)> = new.into_iter().filter_map(Result::transpose).collect::<Result<_>>()?;
+        store.write(new.iter().map(|(diff_id, index)| (key(diff_id), index))).await.map_err(faulty)?;
+        let known = known.into_iter().filter_map(|(key, index)| Some(((*keys.get(&key)?).clone(), index)));
+        Ok(new.into_iter().chain(known).collect())
+    }
+
+    /// The files of a layer; nothing where it cannot be had.
+    pub(super) async fn tree(&self, blob: &Descriptor, proved: &Proved<'_>) -> Result<Option<Arc<Tree>>> {
+        let known = || proved.trees.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tree) = known().get(&blob.digest) {
+            return Ok(Some(Arc::clone(tree)));
+        }
+        let unreadable = |error: std::io::Error| Error::new(Kind::Cache, "a new layer cannot be read again").because(&error);
+        let Some(plain) = self.layer(blob, proved).await? else { return Ok(None) };
+        let tree = Arc::new(read_tree(plain).await.map_err(unreadable)?);
+        known().insert(blob.digest.clone(), Arc::clone(&tree));
+        Ok(Some(tree))
     }
 
     /// The bytes of a layer, uncompressed: as they arrived, or as they are kept. Nothing where they are in neither place.
@@ -51,6 +73,12 @@ impl Recording<'_> {
             None => Ok(None),
         }
     }
+}
+
+/// What a layer's tar holds.
+async fn read_tree(layer: ByteStream) -> std::io::Result<Tree> {
+    let tree = tokio::task::spawn_blocking(move || Tree::of_tar(SyncIoBridge::new(layer))).await;
+    tree.map_err(std::io::Error::other)?
 }
 
 /// The index of a layer; nothing where its paths cannot be told, and nothing can be laid on it then.

@@ -2,6 +2,7 @@
 
 mod ahead;
 mod appending;
+mod assembling;
 mod build;
 mod cache;
 mod call;
@@ -18,6 +19,7 @@ mod promote;
 mod push;
 mod recording;
 mod release;
+mod remembering;
 mod remotes;
 mod saving;
 mod solving;

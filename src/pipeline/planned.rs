@@ -45,7 +45,7 @@ impl Run<'_> {
         let mut inputs = Inputs::of(&planned.graph, &planned.keys, &planned.facts);
         let mut course = Course::default();
         planned.made_there = self.made_there(&planned, kept, &records, &work).await?;
-        let mut before = None;
+        let (mut before, mut assembled) = (None, None);
         let released = loop {
             match job.put(&planned, kept, &records).await? {
                 Put::Done(released) => {
@@ -73,6 +73,11 @@ impl Run<'_> {
                     let tier = (!course.ran_commands(&planned.graph)).then_some(Tier::Append);
                     break Some((released, tier));
                 }
+                Appended::Here(released, records) => {
+                    job.show_assembled(&planned);
+                    assembled = Some(records);
+                    break Some((released, Some(Tier::Append)));
+                }
                 Appended::Again => {}
                 Appended::No => break None,
             }
@@ -93,10 +98,18 @@ impl Run<'_> {
         let before = before.flatten();
         inputs.measure(&planned.graph, &course.seconds, before.as_ref());
         job.advise(built, &planned, &course.ran, before.as_ref(), &inputs);
-        if let Some(released) = released.as_ref().filter(|_| self.keeps().is_some() && !course.given.is_empty()) {
+        let is_new = !course.given.is_empty() || assembled.is_some();
+        if let Some(released) = released.as_ref().filter(|_| self.keeps().is_some() && is_new) {
             let at = Instant::now();
             let recording = Recording { run: self, work: &work, planned: &planned, kept };
-            match Box::pin(recording.record(course, released, &inputs)).await {
+            let recorded = match assembled {
+                // Files were laid on a state of which something ran in this very run: that is remembered with the rest.
+                Some(records) if course.given.is_empty() => {
+                    job.remember_assembled(&planned, kept, released, records, &inputs).await
+                }
+                _ => Box::pin(recording.record(course, released, &inputs)).await,
+            };
+            match recorded {
                 Ok(saved) => {
                     built.report.layers.saved += saved.pushed;
                     built.report.bytes.saved += saved.bytes;

@@ -64,6 +64,10 @@ pub(super) struct Planned {
     pub(super) taken: HashMap<StepKey, TakenRecord>,
     /// The base images, where a registry has them.
     pub(super) bases: Vec<KnownImage>,
+    /// Why its new files were not laid down here, where that takes more than was known.
+    pub(super) not_assembled: Option<String>,
+    /// The directories of its local sources.
+    pub(super) directories: LocalDirs,
     /// What its compiled form is remembered by, where it may be.
     pub(super) compiled_by: Option<CompiledKey>,
     /// States that the daemon made itself, and the mark by which it is known again.
@@ -190,6 +194,8 @@ impl Job<'_> {
             plan,
             taken: HashMap::new(),
             bases,
+            not_assembled: None,
+            directories: directories.clone(),
             compiled_by: None,
             made_there: None,
             since: self.build.max_age.map(|age| seconds_now().saturating_sub(age.as_secs())),
@@ -236,24 +242,34 @@ impl Job<'_> {
 
     /// Shows what is kept, as BuildKit shows what it finds cached.
     pub(super) fn show_hits(&self, planned: &Planned) {
+        self.show(planned, |verdict| match verdict {
+            Verdict::Hit => Some((true, true)),
+            Verdict::Skipped => Some((false, false)),
+            _ => None,
+        });
+    }
+
+    /// Shows what was made here, as BuildKit shows what it made.
+    pub(super) fn show_assembled(&self, planned: &Planned) {
+        self.show(planned, |verdict| verdict.runs().then_some((true, false)));
+    }
+
+    /// Shows steps: whether they came to their end, and whether they were kept.
+    fn show(&self, planned: &Planned, of: impl Fn(&Verdict) -> Option<(bool, bool)>) {
         let now = Time::now();
-        let vertex = |op: &Op, cached: bool| Vertex {
-            digest: op.digest.to_string(),
-            inputs: Vec::new(),
-            name: op.name.clone(),
-            started: cached.then_some(now),
-            completed: cached.then_some(now),
-            cached,
-            error: String::new(),
+        let vertex = |op: &Op| {
+            let (ended, cached) = of(planned.plan.verdicts.get(&op.digest)?)?;
+            Some(Vertex {
+                digest: op.digest.to_string(),
+                inputs: Vec::new(),
+                name: op.name.clone(),
+                started: ended.then_some(now),
+                completed: ended.then_some(now),
+                cached,
+                error: String::new(),
+            })
         };
-        let mut vertexes = Vec::new();
-        for op in planned.graph.below(planned.graph.result()) {
-            match planned.plan.verdicts.get(&op.digest) {
-                Some(Verdict::Hit) => vertexes.push(vertex(op, true)),
-                Some(Verdict::Skipped) => vertexes.push(vertex(op, false)),
-                _ => {}
-            }
-        }
+        let vertexes = planned.graph.below(planned.graph.result()).into_iter().filter_map(vertex).collect();
         self.events.emit(Event::Status(Status { vertexes, ..Status::default() }));
     }
 }

@@ -1,23 +1,23 @@
 //! After a planned build: what ran is remembered, layers before what names them.
 
 use std::collections::{BTreeMap, HashMap};
-
-use tokio_util::io::SyncIoBridge;
+use std::sync::{Arc, Mutex};
 
 use super::build::Run;
 use super::kept::Kept;
 use super::planned::Work;
 use super::planning::{Planned, seconds_now};
 use super::release::Released;
+use super::remembering::Remembering;
 use super::solving::{Course, broken, created};
 use crate::context::Tree;
 use crate::domain::{Descriptor, DiffId, Digest, Selector, StepKey};
 use crate::error::{Error, Kind, Result};
 use crate::graph::{Graph, Input, Key, Keys, Op, Stage, Taken};
 use crate::handover::{Composed, Intake};
-use crate::plan::{Allowed, HopeRecord, ImageRecord, Inputs, Layer, StepRecord, TakenRecord, allowed, stray};
+use crate::plan::{Allowed, Inputs, Layer, ProofRecord, StepRecord, TakenRecord, allowed, stray};
 use crate::push::RepositoryBlobs;
-use crate::registry::{Home as _, Source as _};
+use crate::registry::Source as _;
 use crate::save::StageSaver;
 
 /// What is remembered of a build.
@@ -48,12 +48,13 @@ impl Recording<'_> {
             let keys = &looked.keys;
             let mut records: HashMap<Input, StepRecord> = HashMap::new();
             let intakes: Vec<&Intake> = std::iter::once(released.release.intake()).chain(&intake).collect();
-            let seen = Proved { course: &course, keys, intakes: &intakes };
+            let seen = Proved { course: &course, keys, intakes: &intakes, trees: Mutex::default() };
+            let indexes = self.index(image, &seen).await?;
             self.chain(self.planned.graph.result(), image, &seen, &mut records).await?;
-            self.index(image, &seen).await?;
             for (state, image) in &stages {
                 self.chain(state, image, &seen, &mut records).await?;
             }
+            let proofs = self.prove(image, &seen, &records, &indexes).await?;
             let record = |state: &Input| records.get(state).or_else(|| self.planned.plan.kept.get(state));
             let taken = looked.taken.into_iter().map(|(key, (content, state))| {
                 let chain = record(&state).and_then(StepRecord::chain);
@@ -61,31 +62,12 @@ impl Recording<'_> {
             });
             let taken: Vec<_> = taken.collect();
             let made_there = self.run.made_here(self.planned, &course, keys, records.keys(), self.work).await?;
-            let hopes: Vec<_> = records.keys().filter_map(|state| Some((keys.weak(state)?, HopeRecord {}))).collect();
-            let known = |(state, record)| match keys.state(&state) {
-                Key::Known(key) => Some((key, record)),
-                _ => None,
-            };
+            let build = Remembering { planned: self.planned, kept: self.kept, keys, image, inputs };
             let store = self.kept.records();
-            store.write(taken).await.map_err(faulty)?;
-            store.write(records.into_iter().filter_map(known)).await.map_err(faulty)?;
-            store.write(hopes).await.map_err(faulty)?;
+            self.run.job.remember(&build, records, taken).await?;
             let made_there = made_there.map(|record| (self.kept.daemon_key(&self.run.info.id), record));
             store.write(made_there).await.map_err(faulty)?;
-            store.write([(self.kept.inputs_key(), inputs)]).await.map_err(faulty)?;
-            store.write(self.planned.facts.asked.iter().cloned()).await.map_err(faulty)?;
-            if let Some(compiled) = self.planned.compiled_by.as_ref()
-                && let Some(record) = self.run.job.compiled_record(compiled, self.planned).await
-            {
-                store.write([record]).await.map_err(faulty)?;
-            }
-            if let (Key::Known(key), Some(own)) = (keys.state(self.planned.graph.result()), self.kept.own()) {
-                let digest = image.manifest.digest().to_string();
-                own.put_manifest(&image.manifest, &digest).await.map_err(|error| Error::new(Kind::Cache, error.to_string()))?;
-                let record = ImageRecord { manifest: image.manifest.descriptor() };
-                let key = self.run.job.image_key(&key, self.planned);
-                store.write([(key, record)]).await.map_err(faulty)?;
-            }
+            store.write(proofs.into_iter().map(|shape| (shape, ProofRecord {}))).await.map_err(faulty)?;
             Ok(saved)
         };
         let done: Result<RepositoryBlobs> = Box::pin(done).await;
@@ -261,20 +243,18 @@ impl Recording<'_> {
         if allowed == Allowed::Anything {
             return Ok(None);
         }
-        let unreadable = |error: std::io::Error| Error::new(Kind::Cache, "a new layer cannot be read again").because(&error);
-        let Some(plain) = self.layer(&layer.blob, proved).await? else { return Ok(None) };
-        let tree = tokio::task::spawn_blocking(move || Tree::of_tar(SyncIoBridge::new(plain))).await;
-        let tree = tree.map_err(std::io::Error::other).and_then(|tree| tree).map_err(unreadable)?;
-        Ok(stray(&tree, &allowed))
+        Ok(self.tree(&layer.blob, proved).await?.and_then(|tree| stray(&tree, &allowed)))
     }
 }
 
 /// What records are held against.
 pub(super) struct Proved<'a> {
-    course: &'a Course,
+    pub(super) course: &'a Course,
     keys: &'a Keys,
     /// What took layers from the daemon.
     pub(super) intakes: &'a [&'a Intake],
+    /// The files of layers that were read already.
+    pub(super) trees: Mutex<HashMap<Digest, Arc<Tree>>>,
 }
 
 /// What was looked at after a build.

@@ -20,7 +20,7 @@ use crate::registry::{Home as _, Registries, Source as _};
 use crate::report::LayerCounts;
 use crate::save::{Exit, with_whole_cache};
 use crate::settings::PushSettings;
-use crate::transfer::BytesSource;
+use crate::transfer::{ByteStream, BytesSource, Spool};
 
 /// The name of the released image at the endpoint.
 const NAME: &str = "image";
@@ -217,6 +217,22 @@ impl Release {
         let taken = self.way.intake.layers_above(NAME, below).await?;
         self.way.pusher.finish_blobs().await?;
         Ok(taken)
+    }
+
+    /// Takes a new layer from a stream, and passes it on while it comes.
+    pub(super) fn take_stream(&self, layer: ByteStream) -> Result<Spool> {
+        let full = |error: std::io::Error| Error::push("there is no room for layers on their way").because(&error);
+        let (writer, spool) = Spool::create(self.directory.path()).map_err(full)?;
+        writer.fill(layer);
+        for pusher in std::iter::once(&self.way.pusher).chain(&self.way.keeper) {
+            pusher.upload(Arc::new(spool.clone()), None);
+        }
+        Ok(spool)
+    }
+
+    /// Waits until all that was taken is where it goes.
+    pub(super) async fn finish(&self) -> Result<()> {
+        self.way.pusher.finish_blobs().await.map(drop)
     }
 
     /// A way for further images into the repository of this reference; what the release holds is known there.

@@ -25,6 +25,8 @@ pub use explain::{Inputs, StepInputs, explain};
 pub use facts::{KnownFacts, Seen, selection};
 pub use image::{Assembled, assemble};
 pub use proof::{Allowed, allowed, stray};
-pub use record::{DaemonRecord, HopeRecord, ImageRecord, Layer, RemoteRecord, StepRecord, TakenRecord, image_key, remote_key};
+pub use record::{
+    DaemonRecord, HopeRecord, ImageRecord, Layer, ProofRecord, RemoteRecord, StepRecord, TakenRecord, image_key, remote_key,
+};
 pub use records::Records;
 pub use rounds::{hopes, next_round};

@@ -54,6 +54,10 @@ pub struct DaemonRecord {
     pub states: Vec<StepKey>,
 }
 
+/// That the daemon made of a step the layer that hakobi had worked out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProofRecord {}
+
 /// An image that was made of a state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageRecord {

@@ -1,6 +1,6 @@
 //! The records of a store: written to the own scope, read from it and its fallbacks.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
 
 use flate2::Compression;
@@ -43,23 +43,6 @@ impl Records {
         let read = stream::iter(keys.to_vec()).map(|key| async move { Ok((self.one(&key).await?, key)) });
         let read: Vec<(Option<T>, StepKey)> = read.buffer_unordered(AT_ONCE).try_collect().await?;
         Ok(read.into_iter().filter_map(|(record, key)| Some((key, record?))).collect())
-    }
-
-    /// Those of these keys that no scope has a record of.
-    ///
-    /// # Errors
-    /// If the store cannot be asked.
-    pub async fn absent(&self, keys: &[StepKey]) -> Result<HashSet<StepKey>> {
-        let asked = stream::iter(keys.to_vec()).map(|key| async move {
-            for scope in &self.scopes {
-                if self.blobs.store().size(&Name::step(scope, &key)).await?.is_some() {
-                    return Ok(None);
-                }
-            }
-            Ok(Some(key))
-        });
-        let asked: Vec<Option<StepKey>> = asked.buffer_unordered(AT_ONCE).try_collect().await?;
-        Ok(asked.into_iter().flatten().collect())
     }
 
     async fn one<T: DeserializeOwned>(&self, key: &StepKey) -> Result<Option<T>> {

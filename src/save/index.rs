@@ -93,25 +93,40 @@ pub async fn put_index(
     }
     for (stage, image) in images {
         pusher.upload(Arc::new(BytesSource::new(image.config.clone())), None);
-        manifests.push(Descriptor {
-            platform: Some(image.platform.clone().into()),
-            annotations: BTreeMap::from([(STAGE_ANNOTATION.to_owned(), stage.clone())]),
-            ..image.manifest.descriptor()
-        });
+        manifests.push(of_stage(stage, image));
         children.push(image.manifest.clone());
     }
     for image in kept {
         manifests.push(Descriptor { annotations: image.annotations.clone(), ..image.raw.descriptor() });
     }
-    let index =
-        Index { schema_version: 2, media_type: media_type::OCI_INDEX.to_owned(), manifests, annotations: BTreeMap::new() };
-    let index = RawManifest::from_json(media_type::OCI_INDEX, &index)
-        .map_err(|error| Error::push("the cache's index cannot be written").because(&error))?;
+    let index = index(manifests).map_err(|error| Error::push("the cache's index cannot be written").because(&error))?;
     let blobs = pusher.finish_blobs().await?;
     for outcome in pusher.put(&index, &children, std::slice::from_ref(reference)).await {
         outcome.state?;
     }
     Ok(blobs.total())
+}
+
+/// The index of an image without stages beside it.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn only_image(image: &Composed) -> serde_json::Result<RawManifest> {
+    index(vec![of_stage("", image)])
+}
+
+fn of_stage(stage: &str, image: &Composed) -> Descriptor {
+    Descriptor {
+        platform: Some(image.platform.clone().into()),
+        annotations: BTreeMap::from([(STAGE_ANNOTATION.to_owned(), stage.to_owned())]),
+        ..image.manifest.descriptor()
+    }
+}
+
+fn index(manifests: Vec<Descriptor>) -> serde_json::Result<RawManifest> {
+    let index =
+        Index { schema_version: 2, media_type: media_type::OCI_INDEX.to_owned(), manifests, annotations: BTreeMap::new() };
+    RawManifest::from_json(media_type::OCI_INDEX, &index)
 }
 
 #[cfg(test)]

@@ -11,5 +11,5 @@ mod joined;
 mod stages;
 
 pub use exit::Exit;
-pub use index::{CACHE_SUFFIX, cache_reference, put_index, with_whole_cache};
+pub use index::{CACHE_SUFFIX, cache_reference, only_image, put_index, with_whole_cache};
 pub use stages::{Executed, StageSaver, stages_to_save};

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 
 use async_trait::async_trait;
 use tokio::fs::File;
-use tokio::io::{AsyncRead, AsyncSeekExt, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeekExt, AsyncWriteExt, ReadBuf};
 use tokio::sync::watch;
 
 use super::source::{BlobSource, ByteStream, Identity};
@@ -107,6 +107,23 @@ impl SpoolWriter {
         let identity = self.identity();
         self.state.send_replace(State::Whole(identity.clone()));
         identity
+    }
+
+    /// Takes a stream to its end, in the background; what it fails by fails all readers.
+    pub fn fill(mut self, mut from: ByteStream) {
+        tokio::spawn(async move {
+            let mut buffer = vec![0; 256 << 10];
+            loop {
+                let read = match from.read(&mut buffer).await {
+                    Ok(0) => return drop(self.finish()),
+                    Ok(read) => self.write(&buffer[..read]).await,
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = read {
+                    return self.fail(&error.to_string());
+                }
+            }
+        });
     }
 
     /// The blob will never be whole.

@@ -1,0 +1,71 @@
+//! What is remembered of a planned build, however it was made: records, behind the layers that they name.
+
+use std::collections::HashMap;
+
+use super::job::Job;
+use super::kept::Kept;
+use super::planning::Planned;
+use crate::domain::StepKey;
+use crate::error::{Error, Kind, Result};
+use crate::graph::{Input, Key, Keys};
+use crate::handover::Composed;
+use crate::plan::{HopeRecord, ImageRecord, Inputs, StepRecord, TakenRecord};
+use crate::registry::Home as _;
+use crate::save::only_image;
+
+/// A build whose layers are in the store.
+pub(super) struct Remembering<'a> {
+    pub(super) planned: &'a Planned,
+    pub(super) kept: &'a Kept,
+    /// By all that is known at the end.
+    pub(super) keys: &'a Keys,
+    pub(super) image: &'a Composed,
+    pub(super) inputs: &'a Inputs,
+}
+
+impl Job<'_> {
+    /// Writes what became of each state, and what the next run begins with.
+    pub(super) async fn remember(
+        &self,
+        build: &Remembering<'_>,
+        records: HashMap<Input, StepRecord>,
+        taken: Vec<(StepKey, TakenRecord)>,
+    ) -> Result<()> {
+        let Remembering { planned, kept, keys, image, inputs } = *build;
+        let faulty = |error: crate::store::Error| Error::new(Kind::Cache, error.to_string());
+        let hopes: Vec<_> = records.keys().filter_map(|state| Some((keys.weak(state)?, HopeRecord {}))).collect();
+        let known = |(state, record)| match keys.state(&state) {
+            Key::Known(key) => Some((key, record)),
+            _ => None,
+        };
+        let store = kept.records();
+        store.write(taken).await.map_err(faulty)?;
+        store.write(records.into_iter().filter_map(known)).await.map_err(faulty)?;
+        store.write(hopes).await.map_err(faulty)?;
+        store.write([(kept.inputs_key(), inputs)]).await.map_err(faulty)?;
+        store.write(planned.facts.asked.iter().cloned()).await.map_err(faulty)?;
+        if let Some(compiled) = planned.compiled_by.as_ref()
+            && let Some(record) = self.compiled_record(compiled, planned).await
+        {
+            store.write([record]).await.map_err(faulty)?;
+        }
+        let Some(own) = kept.own() else { return Ok(()) };
+        let put = async |manifest: &crate::domain::RawManifest, reference: &str| {
+            own.put_manifest(manifest, reference).await.map_err(|error| Error::new(Kind::Cache, error.to_string()))
+        };
+        put(&image.manifest, &image.manifest.digest().to_string()).await?;
+        if let Key::Known(key) = keys.state(planned.graph.result()) {
+            let record = ImageRecord { manifest: image.manifest.descriptor() };
+            store.write([(self.image_key(&key, planned), record)]).await.map_err(faulty)?;
+        }
+        self.point(kept, image).await
+    }
+
+    /// Has the image's name in the store stand for this one: what `cache ls`, `restore` and `export` know it by.
+    pub(super) async fn point(&self, kept: &Kept, image: &Composed) -> Result<()> {
+        let (Some(own), Some(target)) = (kept.own(), kept.target()) else { return Ok(()) };
+        let index = only_image(image).map_err(|error| Error::new(Kind::Cache, error.to_string()))?;
+        let put = own.put_manifest(&index, &target.reference()).await;
+        put.map(drop).map_err(|error| Error::new(Kind::Cache, error.to_string()))
+    }
+}
