@@ -43,7 +43,7 @@ pub struct StepInputs {
     /// Base images that it was made on or took from, with their digests.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub images: BTreeMap<String, String>,
-    /// Files and repositories from elsewhere that it took from, with what they were.
+    /// Files and repositories from elsewhere that it took from, with what they were; or why that was not known, with nothing.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub remotes: BTreeMap<String, String>,
     /// The steps that it was made on or took from, by their places.
@@ -118,8 +118,10 @@ fn step(graph: &Graph, op: &Op, keys: &Keys, facts: &KnownFacts, places: &HashMa
             let (name, digest) = image.split_once('@').unwrap_or((image, ""));
             out.images.insert(name.to_owned(), digest.to_owned());
         }
-        if let Some(Ok(holds)) = facts.remotes.get(&input.step) {
-            out.remotes.extend(remote(source, holds));
+        match facts.remotes.get(&input.step) {
+            Some(Ok(holds)) => out.remotes.extend(remote(source, holds)),
+            Some(Err(why)) => drop(out.remotes.insert(why.clone(), String::new())),
+            None => {}
         }
         if let (Use::Content(selectors), Some(Ok(tree))) = (used, facts.locals.get(&input.step)) {
             for (path, digest) in tree.selected_paths(&selectors) {
@@ -182,7 +184,9 @@ fn missed(step: &StepInputs, before: Option<&Inputs>, now: &Inputs) -> String {
         }
     }
     for (name, what) in &step.remotes {
-        if last.remotes.get(name).is_some_and(|other| other != what) {
+        if what.is_empty() {
+            changed.push(name.clone());
+        } else if last.remotes.get(name).is_some_and(|other| other != what) {
             changed.push(format!("{name} is {} now", what.get(..19).unwrap_or(what)));
         }
     }
@@ -272,6 +276,8 @@ mod tests {
         assert_eq!(now(step("RUN make", |step| step.env = map(&[("V", "1.3")]))), "V was 1.2, now 1.3, W is not set any more");
         let moved = now(step("RUN base", |step| step.images = map(&[("python:3", "sha256:fedcba9876543210")])));
         assert_eq!(moved, "new base python:3@sha256:fedcba987654");
+        let elsewhere = |pairs: &[(&str, &str)]| now(step("RUN base", |step| step.remotes = map(pairs)));
+        assert_eq!(elsewhere(&[("https://host/a: its server answers 503", "")]), "https://host/a: its server answers 503");
         assert_eq!(now(step("RUN other", |_| ())), "a new or changed line");
         assert_eq!(now(step("RUN make", |step| step.env = map(&[("V", "1.2"), ("W", "x")]))), "its result is not kept any more");
         assert_eq!(missed(&before.steps[0], None, &before), "no record of an earlier build");
