@@ -6,8 +6,8 @@ mod support;
 
 use serde_json::Value;
 use support::engine::{C28, D20, D28, Engine};
-use support::image::{base, config, flattened};
-use support::machine::Machine;
+use support::image::{base, config, flattened, steps};
+use support::machine::{Machine, Run};
 use support::parts::{part, unique};
 
 /// One run on a machine whose Docker is empty.
@@ -24,12 +24,6 @@ fn image(name: &str) -> String {
     format!("{}/{}:1", part("HAKOBI_TEST_REGISTRY_OPEN"), unique(name))
 }
 
-/// Both are the same image but for times.
-fn same(image: &str, plain: &str) {
-    assert_eq!(flattened(image), flattened(plain));
-    assert_eq!(config(image), config(plain));
-}
-
 fn files_are_laid_on_what_does_not_come_down(name: &'static str) {
     let engine = Engine::lock(name);
     let machine = Machine::with(&engine.host());
@@ -39,32 +33,59 @@ fn files_are_laid_on_what_does_not_come_down(name: &'static str) {
             "Dockerfile",
             &format!(
                 "FROM {base}\nRUN adduser -D -u 1234 app; mkdir -p /srv/app/static /data && chmod 2750 /srv/app && chown app /srv/app; \
-                 ln -s /srv/app /app; echo old > /srv/app/static/a.css\n\
-                 WORKDIR /app/work\nCOPY --chown=app src /app/\nCOPY top.txt /data/\nLABEL a=b\nCMD [\"cat\", \"/app/static/a.css\"]\n"
+                 ln -s /srv/app /app; mkdir /plain; ln -s plain /to; echo old > /srv/app/static/a.css\n\
+                 WORKDIR /plain/work\nCOPY --chown=app src /to/\nCOPY top.txt /data/\nLABEL a=b\nCMD [\"cat\", \"/plain/static/a.css\"]\n"
             ),
         )
         .write("src/static/a.css", "one\n")
         .write("src/deep/er/file", "deep\n")
         .write("top.txt", "top\n");
+    let same_as_plain = || {
+        run(&engine, &machine, &["-t", &plain, "--cache-mode", "off", "--strategy", "daemon"]);
+        assert_eq!(flattened(&image), flattened(&plain));
+        assert_eq!(config(&image), config(&plain));
+    };
+    let appends = |layers: u64| {
+        let appended = run(&engine, &machine, &["-t", &image]);
+        assert_eq!(appended["tier"], "append", "{appended:#}");
+        assert_eq!((&appended["layers"]["restored"], &appended["bytes"]["restored"]), (&Value::from(0), &Value::from(0)));
+        assert_eq!(appended["layers"]["pushed"], layers, "{appended:#}");
+        appended
+    };
     let cold = run(&engine, &machine, &["-t", &image]);
     assert_eq!(cold["tier"], "cold", "{cold:#}");
+    // By hakobi itself: the first run showed that the daemon makes the same.
     machine.write("src/static/a.css", "two\n").write("src/new file.txt", "new\n");
-    let appended = run(&engine, &machine, &["-t", &image]);
-    assert_eq!(appended["tier"], "append", "{appended:#}");
-    assert_eq!(appended["layers"]["restored"], 0, "{appended:#}");
-    assert_eq!(appended["bytes"]["restored"], 0, "{appended:#}");
-    assert_eq!(appended["layers"]["pushed"], 2, "{appended:#}");
-    run(&engine, &machine, &["-t", &plain, "--cache-mode", "off", "--strategy", "daemon"]);
-    same(&image, &plain);
+    let appended = appends(2);
+    assert_eq!(steps(&appended, "miss"), ["COPY --chown=app src /to/", "COPY top.txt /data/"], "{appended:#}");
+    assert!(appended["steps"].to_string().contains("src/static/a.css changed"), "{appended:#}");
+    assert_eq!(engine.docker(&["images", "-q"]), "", "no daemon had a part in it");
+    same_as_plain();
     assert_eq!(engine.docker(&["run", "--rm", "--network", "host", &image]), "two");
     let again = run(&engine, &machine, &["-t", &image]);
     assert_eq!(again["tier"], "unchanged", "{again:#}");
     assert_eq!(again["images"][0]["digest"], appended["images"][0]["digest"]);
-    // Only the last step is open: it lies on an appended state.
+    // Only the last step is open: it lies on an appended state. No daemon is there.
     machine.write("top.txt", "other\n");
-    let last = run(&engine, &machine, &["-t", &image]);
-    assert_eq!((&last["tier"], &last["layers"]["pushed"]), (&Value::from("append"), &Value::from(1)), "{last:#}");
+    let nowhere =
+        ["build", "--network", "host", "--cache", "../cache", "--push", "-t", &image, "--report", "../report.json", "."];
+    Run::of(machine.command("hakobi").env("DOCKER_HOST", "unix:///nowhere/docker.sock").args(nowhere)).exits(0);
+    let alone = machine.report("../report.json");
+    assert_eq!((&alone["tier"], &alone["layers"]["pushed"]), (&Value::from("append"), &Value::from(1)), "{alone:#}");
+    assert_eq!(alone["engine"]["store"], "none", "{alone:#}");
     assert_eq!(engine.docker(&["run", "--rm", "--network", "host", &image, "cat", "/data/top.txt"]), "other");
+    // Another kind of step: the daemon lays it on a skeleton. A directory with setgid bits is its alone to know.
+    let dockerfile = machine.read("Dockerfile").replace("COPY top.txt /data/", "COPY --chown=app src /app/");
+    machine.write("Dockerfile", &dockerfile);
+    appends(1);
+    same_as_plain();
+    machine.write("src/static/a.css", "three\n");
+    appends(2);
+    same_as_plain();
+    // What is made on it is whole.
+    machine.write("Dockerfile", &format!("FROM {image}\nRUN cat /plain/static/a.css > /made\nCMD [\"cat\", \"/made\"]\n"));
+    run(&engine, &machine, &["-t", &plain]);
+    assert_eq!(engine.docker(&["run", "--rm", "--network", "host", &plain]), "three");
 }
 
 #[test]
@@ -104,7 +125,8 @@ fn a_runtime_stage_takes_what_was_built(name: &'static str) {
     // The state below the changed step, of the base and one command: and nothing for the runtime stage.
     assert_eq!(built["layers"]["restored"], 2, "{built:#}");
     run(&engine, &machine, &["-t", &plain, "--cache-mode", "off", "--strategy", "daemon"]);
-    same(&image, &plain);
+    assert_eq!(flattened(&image), flattened(&plain));
+    assert_eq!(config(&image), config(&plain));
     assert_eq!(engine.docker(&["run", "--rm", "--network", "host", &image]), "two");
     let again = run(&engine, &machine, &["-t", &image]);
     assert_eq!(again["tier"], "unchanged", "{again:#}");

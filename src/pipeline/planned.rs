@@ -102,12 +102,10 @@ impl Run<'_> {
         if let Some(released) = released.as_ref().filter(|_| self.keeps().is_some() && is_new) {
             let at = Instant::now();
             let recording = Recording { run: self, work: &work, planned: &planned, kept };
-            let recorded = match assembled {
-                // Files were laid on a state of which something ran in this very run: that is remembered with the rest.
-                Some(records) if course.given.is_empty() => {
-                    job.remember_assembled(&planned, kept, released, records, &inputs).await
-                }
-                _ => Box::pin(recording.record(course, released, &inputs)).await,
+            let assembled = assembled.unwrap_or_default();
+            let recorded = match course.given.is_empty() {
+                true => job.remember_assembled(&planned, kept, released, assembled, &inputs).await,
+                false => Box::pin(recording.record(course, released, &inputs, assembled)).await,
             };
             match recorded {
                 Ok(saved) => {

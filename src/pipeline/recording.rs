@@ -29,8 +29,14 @@ pub(super) struct Recording<'a> {
 }
 
 impl Recording<'_> {
-    /// Brings the layers of what ran into the store, and records what they are.
-    pub(super) async fn record(&self, mut course: Course, released: &Released, inputs: &Inputs) -> Result<RepositoryBlobs> {
+    /// Brings the layers of what ran into the store, and records what they are; `assembled` is what was made without the daemon.
+    pub(super) async fn record(
+        &self,
+        mut course: Course,
+        released: &Released,
+        inputs: &Inputs,
+        assembled: HashMap<Input, StepRecord>,
+    ) -> Result<RepositoryBlobs> {
         let faulty = |error: crate::store::Error| Error::new(Kind::Cache, error.to_string());
         self.kept.begin().await.map_err(faulty)?;
         let mut saved = released.kept().await?;
@@ -46,7 +52,7 @@ impl Recording<'_> {
             saved.bytes += layers.bytes;
             let looked = self.look(&mut course, &stages).await?;
             let keys = &looked.keys;
-            let mut records: HashMap<Input, StepRecord> = HashMap::new();
+            let mut records = assembled;
             let intakes: Vec<&Intake> = std::iter::once(released.release.intake()).chain(&intake).collect();
             let seen = Proved { course: &course, keys, intakes: &intakes, trees: Mutex::default() };
             let indexes = self.index(image, &seen).await?;

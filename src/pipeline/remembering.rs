@@ -10,7 +10,7 @@ use crate::error::{Error, Kind, Result};
 use crate::graph::{Input, Key, Keys};
 use crate::handover::Composed;
 use crate::plan::{HopeRecord, ImageRecord, Inputs, StepRecord, TakenRecord};
-use crate::registry::Home as _;
+use crate::registry::{Home as _, Source as _};
 use crate::save::only_image;
 
 /// A build whose layers are in the store.
@@ -65,7 +65,11 @@ impl Job<'_> {
     pub(super) async fn point(&self, kept: &Kept, image: &Composed) -> Result<()> {
         let (Some(own), Some(target)) = (kept.own(), kept.target()) else { return Ok(()) };
         let index = only_image(image).map_err(|error| Error::new(Kind::Cache, error.to_string()))?;
-        let put = own.put_manifest(&index, &target.reference()).await;
-        put.map(drop).map_err(|error| Error::new(Kind::Cache, error.to_string()))
+        let faulty = |error: crate::registry::Error| Error::new(Kind::Cache, error.to_string());
+        let tag = target.reference();
+        if own.manifest(&tag).await.map_err(faulty)?.is_some_and(|there| there.digest() == index.digest()) {
+            return Ok(());
+        }
+        own.put_manifest(&index, &tag).await.map(drop).map_err(faulty)
     }
 }

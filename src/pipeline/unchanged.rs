@@ -38,7 +38,15 @@ impl Job<'_> {
         let settings = &self.build.push_settings;
         let release = Release::open(&self.registries, &self.tags, None, settings, &[], self.events).await?;
         match release.put(image, own).await {
-            Ok(Some(released)) => Ok(Put::Done(Box::new(released))),
+            Ok(Some(released)) => {
+                // What was made in an earlier run is the last one now.
+                if let ([image], Some((_, faults))) = (&released.images[..], self.kept())
+                    && let Err(error) = self.point(kept, image).await
+                {
+                    faults.tell("did not take this build", &error, error.hint_text())?;
+                }
+                Ok(Put::Done(Box::new(released)))
+            }
             Ok(None) => {
                 self.store_lacks_layers()?;
                 Ok(Put::Failed)
