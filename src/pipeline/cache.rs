@@ -44,6 +44,11 @@ impl Cache {
         self.latest.iter().chain(&self.kept).cloned().collect()
     }
 
+    /// The pulled-latest images: of what the store has, a plan's own records say more.
+    pub(super) fn latest(&self) -> &[KnownImage] {
+        &self.latest
+    }
+
     /// Those that the new image may turn out to be the same as.
     pub(super) fn before(&self) -> Vec<KnownImage> {
         let released = self.kept.iter().filter(|image| image.stage() == Some(""));

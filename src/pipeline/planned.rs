@@ -62,6 +62,18 @@ impl Run<'_> {
                 before = Some(records.one::<Inputs>(&kept.inputs_key()).await?);
                 job.explain(built, &planned, before.as_ref().and_then(Option::as_ref), &inputs);
             }
+            // Layers that are to come down have to be there; a daemon that made them itself asks for none.
+            if !planned.is_there() {
+                match planned.forget_lost(kept).await {
+                    Ok(false) => {}
+                    Ok(true) => job.events.note("the cache lost layers of what it remembers: that is made anew"),
+                    Err(error) => {
+                        faults.give_up();
+                        faults.tell("is not used", &error, error.hint_text())?;
+                        planned.without_records();
+                    }
+                }
+            }
             let at = Instant::now();
             let looked = self.round(built, &mut planned, &mut course, kept, &records, &work).await?;
             built.report.seconds.build += at.elapsed().as_secs_f64();
@@ -201,8 +213,9 @@ impl Run<'_> {
             return Ok(None);
         }
         let tags = if job.build.push { &*job.tags } else { &[] };
-        let mut known = planned.bases.clone();
-        known.extend(work.cache.known());
+        // Of a Dockerfile that was remembered nobody has asked yet where its bases' layers are.
+        let mut known = if planned.bases.is_empty() { job.bases(&planned.graph).await } else { planned.bases.clone() };
+        known.extend_from_slice(work.cache.latest());
         let settings = &job.build.push_settings;
         Ok(Some(Release::open(&job.registries, tags, keep.as_ref(), settings, &known, job.events).await?))
     }

@@ -16,11 +16,12 @@ use crate::context;
 use crate::domain::{DiffId, Digest, ImageRef, Platform, StepKey};
 use crate::engine::Docker;
 use crate::engine::buildkit::LocalDirs;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Status, Time, Vertex};
 use crate::graph::{Graph, Key, Keys, Op};
 use crate::handover::{KnownImage, load};
 use crate::plan::{DaemonRecord, KnownFacts, Plan, Records, StepRecord, TakenRecord, Verdict, selection};
+use crate::registry::Home as _;
 
 /// What a store remembers. A fault is told once, and is a miss from then on.
 pub(super) struct Remembered<'a> {
@@ -139,6 +140,37 @@ impl Planned {
         Plan::of(&self.graph, &self.keys, &records, &self.facts.seen, self.since)
     }
 
+    /// Plans anew without what the store has lost layers of; tells whether that was anything.
+    pub(super) async fn forget_lost(&mut self, kept: &Kept) -> Result<bool> {
+        let Some(own) = kept.own() else { return Ok(false) };
+        let mut lost = false;
+        loop {
+            let layers = self.plan.kept.values().flat_map(|record| &record.layers).map(|layer| layer.blob.digest.clone());
+            let layers: HashSet<Digest> = layers.collect();
+            let there = own.sizes(&layers.into_iter().collect::<Vec<_>>()).await;
+            let there = there.map_err(|error| Error::new(Kind::Cache, error.to_string()))?;
+            let is_whole = |record: &StepRecord| record.layers.iter().all(|layer| there.contains_key(&layer.blob.digest));
+            let gone: Vec<StepKey> = self
+                .plan
+                .kept
+                .iter()
+                .filter(|(_, record)| !is_whole(record))
+                .filter_map(|(state, _)| match self.keys.state(state) {
+                    Key::Known(key) => Some(key),
+                    _ => None,
+                })
+                .collect();
+            if gone.is_empty() {
+                return Ok(lost);
+            }
+            lost = true;
+            for key in gone {
+                self.found.insert(key, None);
+            }
+            self.plan = self.of_found();
+        }
+    }
+
     /// Plans anew with nothing from the store.
     pub(super) fn without_records(&mut self) {
         self.found.clear();
@@ -238,6 +270,13 @@ impl Job<'_> {
             }
         };
         Some((op.digest.clone(), found.await))
+    }
+
+    /// The base images that their registries have; one that cannot be had is pushed like anything else.
+    pub(super) async fn bases(&self, graph: &Graph) -> Vec<KnownImage> {
+        let sources = graph.below(graph.result()).into_iter().filter(|op| op.inputs.is_empty());
+        let found = join_all(sources.map(|op| self.base(op, None))).await;
+        found.into_iter().flatten().filter_map(|(_, image)| image.ok()?.1).collect()
     }
 
     /// Shows what is kept, as BuildKit shows what it finds cached.
