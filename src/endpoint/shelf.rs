@@ -107,6 +107,13 @@ impl Shelf {
         self.offer(manifest, config)
     }
 
+    /// Whether a message names a manifest or blob that is offered.
+    #[must_use]
+    pub fn is_named_in(&self, message: &str) -> bool {
+        let digests = message.match_indices("sha256:").filter_map(|(at, _)| message.get(at..at + 71)?.parse::<Digest>().ok());
+        digests.into_iter().any(|digest| self.0.offered.has(&digest))
+    }
+
     /// Whether a manifest or blob belongs to what is read by this shelf's name: what the store has besides is another's.
     pub(super) async fn offers(&self, digest: &Digest) -> registry::Result<bool> {
         let offered = &self.0.offered;

@@ -158,7 +158,10 @@ impl Job<'_> {
     /// Whether it is the store that a solve failed by.
     pub(super) fn blames_store(&self, message: &str) -> bool {
         let Some((kept, _)) = self.kept() else { return false };
-        !kept.damaged().is_empty() || kept.references().any(|(_, reference)| message.contains(&*reference.repository.path))
+        let is_named = kept.own().is_some_and(|own| own.is_named_in(message));
+        is_named
+            || !kept.damaged().is_empty()
+            || kept.references().any(|(_, reference)| message.contains(&*reference.repository.path))
     }
 
     /// Whether it is a layer of the store that a solve still waited for after the store was left out.
