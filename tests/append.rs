@@ -80,7 +80,9 @@ fn files_are_laid_on_what_does_not_come_down(name: &'static str) {
     appends(1);
     same_as_plain();
     machine.write("src/static/a.css", "three\n");
-    appends(2);
+    let verified = run(&engine, &machine, &["-t", &image, "--verify"]);
+    assert_eq!((&verified["tier"], &verified["layers"]["pushed"]), (&Value::from("append"), &Value::from(2)), "{verified:#}");
+    assert_ne!(verified["layers"]["restored"], 0, "the base came down to compare: {verified:#}");
     same_as_plain();
     // What is made on it is whole.
     machine.write("Dockerfile", &format!("FROM {image}\nRUN cat /plain/static/a.css > /made\nCMD [\"cat\", \"/made\"]\n"));

@@ -87,7 +87,7 @@ fn copies(random: &mut StdRng) -> String {
         let from = match random.random_range(0..5) {
             0 => "s/".to_owned(),
             1 => "s/*".to_owned(),
-            2 => format!("s/{}*", &path(random)[..1]),
+            2 => format!("s/{}*", path(random).chars().next().unwrap()),
             _ => format!("s/{}", path(random)),
         };
         let slash = if random.random_bool(0.4) || from.contains('*') { "/" } else { "" };
@@ -100,8 +100,24 @@ fn copies(random: &mut StdRng) -> String {
     lines
 }
 
-/// One round; tells how it ended.
-fn round(engine: &Engine, seed: u64) -> &'static str {
+/// Other bytes in every file that is copied.
+fn edit(folder: &Path) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_dir() {
+            edit(&entry.path());
+        } else if entry.file_type().unwrap().is_file() {
+            let mode = entry.metadata().unwrap().permissions();
+            let text = std::fs::read_to_string(entry.path()).unwrap();
+            std::fs::write(entry.path(), text + "edited\n").unwrap();
+            std::fs::set_permissions(entry.path(), mode).unwrap();
+        }
+    }
+}
+
+/// Twice the same lines, with other bytes the second time: then hakobi lays the files down itself where it was right the first
+/// time. Gives how each ended.
+fn round(engine: &Engine, seed: u64) -> Vec<&'static str> {
     let random = &mut StdRng::seed_from_u64(seed);
     let machine = Machine::with(&engine.host());
     let registry = part("HAKOBI_TEST_REGISTRY_OPEN");
@@ -109,33 +125,41 @@ fn round(engine: &Engine, seed: u64) -> &'static str {
     let (before, copies) = (base_commands(random), copies(random));
     let head = format!("FROM {registry}/base/busybox:latest\nRUN {before}\n");
     machine.write(".dockerignore", "Dockerfile\n.dockerignore\n");
-    sources(random, &machine.folder().join("s"));
+    let folder = machine.folder().join("s");
+    sources(random, &folder);
     // The base is kept, then files are laid on it.
     machine.write("Dockerfile", &format!("{head}COPY .dockerignore* /t0/\n"));
     let arguments = ["build", "--network", "host", "--report", "../report.json", "--cache", "../cache", "--push", "-t"];
-    machine.hakobi(&[&arguments[..], &[&image, "."]].concat()).exits(0);
+    let ours = || machine.hakobi(&[&arguments[..], &[&image, "."]].concat());
+    ours().exits(0);
     engine.wipe();
     machine.write("Dockerfile", &format!("{head}{copies}"));
     let what = format!("{} seed {seed}: RUN {before}\n{copies}", engine.name());
-    let appended = machine.hakobi(&[&arguments[..], &[&image, "."]].concat());
-    let arguments = ["build", "--network", "host", "--strategy", "daemon", "--cache-mode", "off", "--push", "-t", &plain, "."];
-    let built = machine.hakobi(&arguments);
-    assert_eq!(appended.code, built.code, "{what}\n{}\n---- plain\n{}", appended.stderr, built.stderr);
-    if built.code != 0 {
-        return "refused";
+    let mut ends = Vec::new();
+    for _ in 0..2 {
+        let appended = ours();
+        let arguments =
+            ["build", "--network", "host", "--strategy", "daemon", "--cache-mode", "off", "--push", "-t", &plain, "."];
+        let built = machine.hakobi(&arguments);
+        assert_eq!(appended.code, built.code, "{what}\n{}\n---- plain\n{}", appended.stderr, built.stderr);
+        if built.code != 0 {
+            ends.push("refused");
+            return ends;
+        }
+        let report: Value = machine.report("../report.json");
+        let (ours, theirs) = (flattened(&image), flattened(&plain));
+        let other: Vec<_> = ours.iter().filter(|(path, node)| theirs.get(*path) != Some(node)).collect();
+        let missing: Vec<_> = theirs.iter().filter(|(path, _)| !ours.contains_key(*path)).collect();
+        assert!(other.is_empty() && missing.is_empty(), "{what}\nother {other:#?}\nmissing {missing:#?}\n{}", appended.stderr);
+        assert_eq!(config(&image), config(&plain), "{what}");
+        ends.push(match (report["tier"].as_str(), appended.stderr.contains("what the base has where files are copied to")) {
+            (Some("append"), true) => "by skeleton",
+            (Some("append"), false) => "by hakobi",
+            _ => "on the base",
+        });
+        edit(&folder);
     }
-    let report: Value = machine.report("../report.json");
-    let (ours, theirs) = (flattened(&image), flattened(&plain));
-    let other: Vec<_> = ours.iter().filter(|(path, node)| theirs.get(*path) != Some(node)).collect();
-    let missing: Vec<_> = theirs.iter().filter(|(path, _)| !ours.contains_key(*path)).collect();
-    assert!(other.is_empty() && missing.is_empty(), "{what}\nother {other:#?}\nmissing {missing:#?}\n{}", appended.stderr);
-    assert_eq!(config(&image), config(&plain), "{what}");
-    if report["tier"] == "append" {
-        assert_eq!(report["layers"]["restored"], 0, "{what}");
-        "appended"
-    } else {
-        "built"
-    }
+    ends
 }
 
 fn rounds(name: &'static str, count: u64) {
@@ -144,24 +168,26 @@ fn rounds(name: &'static str, count: u64) {
     let first = variable("HAKOBI_RANDOM_SEED").unwrap_or_else(|| rand::random::<u32>().into());
     let mut ends = std::collections::BTreeMap::<&str, u32>::new();
     for seed in first..first + count {
-        *ends.entry(round(&engine, seed)).or_default() += 1;
+        for end in round(&engine, seed) {
+            *ends.entry(end).or_default() += 1;
+        }
     }
     eprintln!("{name}, seeds from {first}: {ends:?}");
 }
 
 #[test]
 fn a_few_on_docker_20() {
-    rounds(D20, 3);
+    rounds(D20, 2);
 }
 
 #[test]
 fn a_few_on_docker_28() {
-    rounds(D28, 3);
+    rounds(D28, 2);
 }
 
 #[test]
 fn a_few_on_the_containerd_store() {
-    rounds(C28, 3);
+    rounds(C28, 2);
 }
 
 #[test]

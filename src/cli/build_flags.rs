@@ -96,6 +96,10 @@ fn cache() -> Vec<Arg> {
             "TIME",
             "Run a command again whose result is older, as in 12h, 7d, 2w: for updates that only running it brings",
         ),
+        switch(
+            "verify",
+            "Where files were laid on a base that did not come down, do it on the base too and compare; exit 1 if it differs",
+        ),
         text("cache-repository", "REF", "Where cached stages are kept in a registry [default: beside the image]"),
         switch("no-cache", "Build every step"),
         list("no-cache-filter", "STAGE", "Build every step of these stages (several)"),

@@ -81,6 +81,8 @@ impl Job<'_> {
                 planned.without_records();
                 return Ok(Ahead::Open(planned));
             }
+            // The daemon is to say whether it is right.
+            Put::Open if self.build.verify => return Ok(Ahead::Open(planned)),
             Put::Open => match self.assemble(&planned, kept, &records).await? {
                 Assembled::Done(released, new) => {
                     let inputs = Inputs::of(&planned.graph, &planned.keys, &planned.facts);

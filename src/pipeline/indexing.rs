@@ -76,7 +76,7 @@ impl Recording<'_> {
 }
 
 /// What a layer's tar holds.
-async fn read_tree(layer: ByteStream) -> std::io::Result<Tree> {
+pub(super) async fn read_tree(layer: ByteStream) -> std::io::Result<Tree> {
     let tree = tokio::task::spawn_blocking(move || Tree::of_tar(SyncIoBridge::new(layer))).await;
     tree.map_err(std::io::Error::other)?
 }

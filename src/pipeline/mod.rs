@@ -27,6 +27,7 @@ mod tarballs;
 mod transport;
 mod unchanged;
 mod upkeep;
+mod verifying;
 mod warm;
 
 pub use build::{Built, build};

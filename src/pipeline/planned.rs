@@ -45,7 +45,7 @@ impl Run<'_> {
         let mut inputs = Inputs::of(&planned.graph, &planned.keys, &planned.facts);
         let mut course = Course::default();
         planned.made_there = self.made_there(&planned, kept, &records, &work).await?;
-        let (mut before, mut assembled) = (None, None);
+        let (mut before, mut assembled, mut laid) = (None, None, false);
         let released = loop {
             match job.put(&planned, kept, &records).await? {
                 Put::Done(released) => {
@@ -82,12 +82,13 @@ impl Run<'_> {
             }
             match self.append(built, &mut planned, &mut course, kept, &records, &work).await? {
                 Appended::Done(released) => {
+                    laid = true;
                     let tier = (!course.ran_commands(&planned.graph)).then_some(Tier::Append);
                     break Some((released, tier));
                 }
                 Appended::Here(released, records) => {
                     job.show_assembled(&planned);
-                    assembled = Some(records);
+                    (assembled, laid) = (Some(records), true);
                     break Some((released, Some(Tier::Append)));
                 }
                 Appended::Again => {}
@@ -105,6 +106,10 @@ impl Run<'_> {
                 built.tier = (planned.plan.unchanged && !course.ran_steps(&planned.graph)).then_some(Tier::Unchanged);
                 done
             }
+        };
+        let verified = match &released {
+            Some(released) if job.build.verify && laid => self.verify(&planned, &course, kept, &work, released).await,
+            _ => Ok(()),
         };
         built.report.bytes.context = work.session.bytes_sent();
         let before = before.flatten();
@@ -128,7 +133,8 @@ impl Run<'_> {
             }
             built.report.seconds.save = at.elapsed().as_secs_f64();
         }
-        job.end(built, &planned, id, solved, released, Some(&self.info))
+        job.end(built, &planned, id, solved, released, Some(&self.info))?;
+        verified
     }
 
     /// Runs the stages whose files decide whether other steps are kept, looks at these, and plans again; tells whether there were

@@ -39,7 +39,7 @@ pub(super) struct Course {
     /// Whether images stood in for states.
     pub(super) has_images: bool,
     /// Steps whose results were looked at.
-    looked_at: HashSet<Digest>,
+    pub(super) looked_at: HashSet<Digest>,
     /// Whether one of these ran again: what was seen of it is not what the image has then.
     pub(super) ran_again: bool,
 }

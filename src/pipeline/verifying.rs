@@ -1,0 +1,123 @@
+//! `--verify`: files that were laid on a base which is not there are laid on it once more, by the daemon and with the base, and the
+//! layers are compared.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::build::Run;
+use super::indexing::read_tree;
+use super::kept::Kept;
+use super::planned::Work;
+use super::planning::Planned;
+use super::release::Released;
+use super::solving::{Attempted, Course, broken};
+use crate::context::{NodeKind, Tree};
+use crate::domain::Platform;
+use crate::endpoint::Endpoint;
+use crate::engine::StoreKind;
+use crate::engine::buildkit::{Export, Gateway, SolveRequest, Solved};
+use crate::error::{Error, Kind, Result};
+use crate::handover::{Intake, Known};
+use crate::plan::appendable;
+use crate::save::Exit;
+use crate::transfer::compress::plain;
+
+/// The name of the second image at its endpoint.
+const NAME: &str = "again";
+
+impl Run<'_> {
+    /// Lays the files on the whole base and compares.
+    pub(super) async fn verify(
+        &self,
+        planned: &Planned,
+        course: &Course,
+        kept: &Kept,
+        work: &Work<'_>,
+        released: &Released,
+    ) -> Result<()> {
+        let job = &self.job;
+        let open = appendable(&planned.graph, &planned.plan);
+        let ([image], Some(open)) = (&released.images[..], open) else { return Ok(()) };
+        let chain = planned.graph.chain_of(planned.graph.result());
+        let kept_part = chain.links.iter().find(|link| Some(&link.state) == open.ground.as_ref()).map_or(0, |link| link.layers);
+        let new = chain.layers() - kept_part;
+        let (below, ours) = image.layers.split_at(image.layers.len().saturating_sub(new));
+        let failed = |what: &str| Error::build(format!("--verify: {what}"));
+        let step = job.events.step("[hakobi] laying the files on the whole base, to compare");
+        let directory = super::room(Kind::Build)?;
+        let intake = Intake::new(Vec::new(), Known::default(), job.build.push_settings.compression, directory.path().to_owned());
+        below.iter().for_each(|layer| intake.pass_over(layer));
+        let endpoint = Endpoint::start(Arc::new(intake.clone()), directory.path().to_owned());
+        let endpoint = endpoint.await.map_err(|error| failed("hakobi cannot listen on 127.0.0.1").because(&error))?;
+        let reference = endpoint.reference(NAME);
+        let exit = self.way.exit(&self.info, false);
+        let export = match exit {
+            Exit::Straight => Export::to_registry(&reference),
+            Exit::Pushed | Exit::Saved => Export::into_daemon(&[reference.to_string()]),
+        };
+        let mut grafts = course.grafts.clone();
+        grafts.extend(self.grafts(planned, kept, None)?);
+        let mut again = Course { given: course.given.clone(), ..Course::default() };
+        let result = planned.graph.result();
+        let grafted = planned.graph.grafted(result, &grafts, &course.given).map_err(|error| broken(&error))?;
+        let request =
+            SolveRequest { exports: vec![export], entitlements: job.build.entitlements.clone(), ..SolveRequest::default() };
+        let platform = serde_json::from_slice::<Platform>(&planned.compiled.config).map_err(|error| broken(&error))?;
+        let config = serde_json::json!({
+            "architecture": platform.architecture, "os": platform.os, "variant": platform.variant,
+            "config": {}, "rootfs": { "type": "layers", "diff_ids": [] }, "history": [],
+        });
+        let (definition, config, imports) = (&grafted.definition, &config.to_string().into_bytes(), &work.cache.imports);
+        let ask = |mut gateway: Gateway| async move {
+            let solved = gateway.graph(definition.clone(), imports, false).await?;
+            Ok(Solved { metadata: [("containerimage.config".to_owned(), config.clone())].into(), ..solved })
+        };
+        match self.attempt(work, &[&grafted], request, &mut again, None, ask).await? {
+            Attempted::Done(_) => {}
+            Attempted::WithoutStore | Attempted::Moved => return Err(failed("the base cannot be had")),
+        }
+        exit.hand_over(&self.docker, &reference, &intake, NAME).await?;
+        let (theirs, _) = intake.layers_above(NAME, below.len()).await?;
+        if ours.len() != theirs.len() {
+            return Err(failed(&format!("{} layers on the whole base, {} without it", theirs.len(), ours.len())));
+        }
+        for (place, (our, their)) in ours.iter().zip(&theirs).enumerate() {
+            let unreadable = |error: std::io::Error| failed("a layer cannot be read again").because(&error);
+            let bytes = match released.release.intake().arrived(&our.digest).await.map_err(unreadable)? {
+                Some(bytes) => bytes,
+                None => {
+                    let from = job.registries.home(released.release.repository()?);
+                    from.open_blob(&our.digest, Some(our.size), 0).await.map_err(|error| Error::push(error.to_string()))?
+                }
+            };
+            let our = read_tree(plain(bytes).await.map_err(unreadable)?).await.map_err(unreadable)?;
+            let arrived = intake.arrived(&their.blob.digest).await.map_err(unreadable)?;
+            let arrived = arrived.ok_or_else(|| failed("the daemon handed over no layer"))?;
+            let their = read_tree(plain(arrived).await.map_err(unreadable)?).await.map_err(unreadable)?;
+            // The containerd store leaves out of a layer what is as it was below.
+            let complete = self.info.store == StoreKind::GraphDriver;
+            if let Some(path) = differing(&our, &their, complete) {
+                let step = open.steps.get(place).and_then(|step| planned.graph.op(step));
+                let name = step.map(|op| crate::graph::instruction_of(&op.name)).unwrap_or_default();
+                return Err(failed(&format!("/{path} is another one in the layer that `{name}` makes on the whole base"))
+                    .hint("the image that was pushed is the one without the base: this is a fault of hakobi, please report it"));
+            }
+        }
+        step.done();
+        job.events.note(format!("verified: {} layers are the same on the whole base", ours.len()));
+        Ok(())
+    }
+}
+
+/// The first path in which two layers are not the same; times apart.
+fn differing(ours: &Tree, theirs: &Tree, complete: bool) -> Option<String> {
+    let (ours, theirs): (HashMap<_, _>, HashMap<_, _>) = (ours.iter().collect(), theirs.iter().collect());
+    let paths: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
+    let is_whiteout = |path: &str| path.rsplit('/').next().is_some_and(|name| name.starts_with(".wh."));
+    let differs = |path: &&&String| match (ours.get(**path), theirs.get(**path)) {
+        (Some(our), Some(their)) => our != their && !(is_whiteout(path) && matches!(their.kind, NodeKind::File(_))),
+        (Some(_), None) => complete,
+        (None, _) => true,
+    };
+    paths.iter().find(differs).map(|path| (**path).clone())
+}
