@@ -7,6 +7,9 @@
 
 pushed() { echo "${EPOCHREALTIME/./}" >"$HOME/pushed"; }
 
+# Whether an engine has what a peer needs: with overlay2, the daemon's BuildKit exports no cache to a registry.
+can() { [[ $2 != buildx || $1 = c28 ]]; } # ENGINE PEER
+
 # The other recipe: tarballs of `docker save` in S3. The classic builder is the one that takes cache from loaded images on
 # every engine, and loses none of it from run to run.
 peer_archive() {
@@ -37,6 +40,17 @@ peer_recipe() {
         --build-arg BUILDKIT_INLINE_CACHE=1 -t "$REPO:$TAG" -t "$REPO:latest" . &&
         "$DOCKER" push "$REPO:$TAG" &&
         "$DOCKER" push "$REPO:latest"
+}
+
+# BuildKit's own cache, of all stages, in the registry. That it has pushed, before it exports the cache, only its log says.
+peer_buildx() {
+    "$DOCKER" buildx build --progress plain --network host --build-arg "BASES=$BASES" \
+        --cache-from "type=registry,ref=$REPO:cache" --cache-to "type=registry,ref=$REPO:cache,mode=max" \
+        -t "$REPO:$TAG" -t "$REPO:latest" --push . 2>&1 |
+        while IFS= read -r line; do
+            printf '%s\n' "$line"
+            [[ $line != *"pushing manifest for $REPO:"*' done' ]] || pushed
+        done
 }
 
 peer_hakobi() {
