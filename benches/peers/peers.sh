@@ -1,11 +1,14 @@
 # shellcheck shell=bash
 # What is compared; sourced by run. Each is one CI job: from a wiped daemon to pushed tags.
 #
-# Called in the job's context directory, with REPO, BASE and TAG set and DOCKER_HOST in the environment; must leave
+# Called in the job's context directory, with REPO, BASES and TAG set and DOCKER_HOST in the environment; must leave
 # REPO:TAG and REPO:latest in the registry. One that goes on after that calls `pushed` first. AWS is the AWS command line with
 # S3's variables set, KEY a name there that is the job's own.
 
 pushed() { echo "${EPOCHREALTIME/./}" >"$HOME/pushed"; }
+
+# Whether an engine has what a peer needs: with overlay2, the daemon's BuildKit exports no cache to a registry.
+can() { [[ $2 != buildx || $1 = c28 ]]; } # ENGINE PEER
 
 # The other recipe: tarballs of `docker save` in S3. The classic builder is the one that takes cache from loaded images on
 # every engine, and loses none of it from run to run.
@@ -14,7 +17,7 @@ peer_archive() {
     if "$AWS" s3 ls "$tarball"; then
         "$AWS" s3 cp --no-progress "$tarball" - | gunzip | "$DOCKER" load || return
     fi
-    DOCKER_BUILDKIT=0 "$DOCKER" build --network host --build-arg "BASE=$BASE" --cache-from "$REPO:latest" \
+    DOCKER_BUILDKIT=0 "$DOCKER" build --network host --build-arg "BASES=$BASES" --cache-from "$REPO:latest" \
         -t "$REPO:$TAG" -t "$REPO:latest" . &&
         "$DOCKER" push "$REPO:$TAG" &&
         "$DOCKER" push "$REPO:latest" || return
@@ -23,7 +26,7 @@ peer_archive() {
 }
 
 peer_store() {
-    "$HAKOBI" build --network host --build-arg "BASE=$BASE" --cache "s3://cache/$KEY" --cache-scope main \
+    "$HAKOBI" build --network host --build-arg "BASES=$BASES" --cache "s3://cache/$KEY" --cache-scope main \
         -t "$REPO:$TAG" -t "$REPO:latest" --push --report "$HOME/report.json" . || return
     # It pushes first, then it keeps what the next run needs.
     awk -v now="${EPOCHREALTIME/./}" 'match($0, /"save": *[0-9.]+/) {
@@ -33,13 +36,24 @@ peer_store() {
 # The recipe of the documentation of build services, by hand.
 peer_recipe() {
     "$DOCKER" pull "$REPO:latest" || echo '(no latest yet)'
-    DOCKER_BUILDKIT=1 "$DOCKER" build --network host --build-arg "BASE=$BASE" --cache-from "$REPO:latest" \
+    DOCKER_BUILDKIT=1 "$DOCKER" build --network host --build-arg "BASES=$BASES" --cache-from "$REPO:latest" \
         --build-arg BUILDKIT_INLINE_CACHE=1 -t "$REPO:$TAG" -t "$REPO:latest" . &&
         "$DOCKER" push "$REPO:$TAG" &&
         "$DOCKER" push "$REPO:latest"
 }
 
+# BuildKit's own cache, of all stages, in the registry. That it has pushed, before it exports the cache, only its log says.
+peer_buildx() {
+    "$DOCKER" buildx build --progress plain --network host --build-arg "BASES=$BASES" \
+        --cache-from "type=registry,ref=$REPO:cache" --cache-to "type=registry,ref=$REPO:cache,mode=max" \
+        -t "$REPO:$TAG" -t "$REPO:latest" --push . 2>&1 |
+        while IFS= read -r line; do
+            printf '%s\n' "$line"
+            [[ $line != *"pushing manifest for $REPO:"*' done' ]] || pushed
+        done
+}
+
 peer_hakobi() {
-    "$HAKOBI" build --network host --build-arg "BASE=$BASE" --cache-from "$REPO:latest" \
+    "$HAKOBI" build --network host --build-arg "BASES=$BASES" --cache-from "$REPO:latest" \
         -t "$REPO:$TAG" -t "$REPO:latest" --push .
 }
