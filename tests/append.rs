@@ -149,6 +149,98 @@ fn a_runtime_stage_takes_what_was_built_on_the_containerd_store() {
     a_runtime_stage_takes_what_was_built(C28);
 }
 
+/// All that a context and a base can hold, on every engine; and the image, pulled by each of them.
+fn odd_files(name: &'static str) {
+    let engine = Engine::lock(name);
+    let machine = Machine::with(&engine.host());
+    let (base, image, plain) = (base("busybox"), image("odd"), image("plain"));
+    let folder = machine.folder();
+    let mode = |path: &str, mode: u32| {
+        std::fs::set_permissions(folder.join(path), std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    };
+    machine
+        .write(
+            "Dockerfile",
+            &format!(
+                "FROM {base}\nRUN mkdir -p -m 1777 /m/keep && chown 3:4 /m/keep && mkdir -m 700 /m/dir && touch /m/file /m/dir/file && \
+                 ln -s /m/dir /m/link && ln -s link /m/chain && ln -s nowhere /m/dangling\n\
+                 COPY s/ /m/\nCOPY s/file /m/chain/\nCOPY [\"s/with space\", \"s/ä ö\", \"/m/sp ace/\"]\nCOPY s/.hidden /\n\
+                 COPY --chown=app:9 s/dir /m/keep\nCOPY many /many\nUSER app\nWORKDIR /m/keep/made/here\nCOPY s/file .\n"
+            ),
+        )
+        .write("s/file", "1\n")
+        .write("s/dir/file", "2\n")
+        .write("s/dir/.dot/x", "3\n")
+        .write("s/with space", "4\n")
+        .write("s/ä ö", "5\n")
+        .write("s/.hidden", "6\n")
+        .write("s/suid", "7\n")
+        .write("s/hard/one", "8\n");
+    std::fs::hard_link(folder.join("s/hard/one"), folder.join("s/hard/two")).unwrap();
+    std::fs::create_dir_all(folder.join("s/empty/deep")).unwrap();
+    std::os::unix::fs::symlink("/m/file", folder.join("s/absolute")).unwrap();
+    mode("s/suid", 0o4755);
+    mode("s/empty", 0o1770);
+    for number in 0..10_000 {
+        machine.write(&format!("many/{}/{number}", number / 100), &format!("{number}\n"));
+    }
+    run(&engine, &machine, &["-t", &image]);
+    machine.write("s/file", "other\n").write("s/dir/new", "new\n").write("many/0/0", "changed\n");
+    let appended = run(&engine, &machine, &["-t", &image]);
+    assert_eq!((&appended["tier"], &appended["layers"]["restored"]), (&"append".into(), &0.into()), "{appended:#}");
+    run(&engine, &machine, &["-t", &plain, "--cache-mode", "off", "--strategy", "daemon"]);
+    assert_eq!(flattened(&image), flattened(&plain));
+    assert_eq!(config(&image), config(&plain));
+    drop(engine);
+    for other in [D20, D28, C28] {
+        let engine = Engine::lock(other);
+        engine.docker(&["pull", "-q", &image]);
+        let words = engine.docker(&["run", "--rm", "--network", "host", &image, "cat", "/m/dir/file", "/many/0/0", "file"]);
+        assert_eq!(words, "other\nchanged\nother", "{other}");
+        engine.docker(&["rmi", "-f", &image]);
+    }
+}
+
+#[test]
+#[ignore = "long"]
+fn long_odd_files_on_docker_20() {
+    odd_files(D20);
+}
+
+#[test]
+fn odd_files_on_docker_28() {
+    odd_files(D28);
+}
+
+#[test]
+#[ignore = "long"]
+fn long_odd_files_on_the_containerd_store() {
+    odd_files(C28);
+}
+
+#[test]
+fn what_buildkit_refuses_is_refused() {
+    let engine = Engine::lock(D28);
+    let machine = Machine::with(&engine.host());
+    let image = image("refused");
+    let head = format!("FROM {}\nRUN mkdir -p /dir/sub && touch /file\n", base("busybox"));
+    machine.write("Dockerfile", &format!("{head}COPY a /a\n")).write("a", "1\n").write("d/sub", "2\n").write("e/f/g", "3\n");
+    run(&engine, &machine, &["-t", &image]);
+    let build = ["build", "--network", "host", "--cache", "../cache", "--push", "-t", &image, "."];
+    for (copy, message) in [
+        ("COPY d /dir", "cannot copy to non-directory"),
+        ("COPY e /file", "not a directory"),
+        ("COPY absent /x", "not found"),
+        ("COPY a /file/x", "not a directory"),
+    ] {
+        machine.write("Dockerfile", &format!("{head}{copy}\n"));
+        let ours = machine.hakobi(&build).exits(1);
+        let plain = machine.hakobi(&[&build[..build.len() - 1], &["--strategy", "daemon", "--cache-mode", "off", "."]].concat());
+        plain.exits(1);
+        assert!(ours.stderr.contains(copy), "{copy} ({message}): {}", ours.stderr);
+    }
+}
+
 #[test]
 fn a_daemon_that_made_it_itself_needs_nothing() {
     for name in [D20, D28, C28] {

@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::io::Write as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -49,7 +50,7 @@ fn long_a_large_layer_comes_in_parts_and_little_memory() {
     let (image, cache) = (unique("large"), format!("s3://{BUCKET}/large"));
     let store = ["--cache", &cache, "--cache-scope", "main"];
 
-    let build = [&["build", "--network", "host", "-t", &image], &store[..], &["."]].concat();
+    let build = [&["build", "--network", "host", "--strategy", "daemon", "-t", &image], &store[..], &["."]].concat();
     let (seconds, memory) = measured(&machine, &build);
     println!("build and save: {seconds:.1} s, {} MiB at most", memory >> 10);
     assert!(memory < 150 << 10, "{memory} KiB");
@@ -74,6 +75,33 @@ fn long_a_large_layer_comes_in_parts_and_little_memory() {
         println!("{what}: {seconds:.1} s, {:.2} of one GET's, {} MiB at most", seconds / single, memory >> 10);
         assert!(memory < 150 << 10, "{what}: {memory} KiB");
     }
+}
+
+#[test]
+#[ignore = "long: a file of 2 GB"]
+fn long_a_large_file_is_laid_down_in_little_memory() {
+    let engine = Engine::fresh(D28);
+    let machine = Machine::with(&engine.host());
+    let dockerfile = format!("FROM {}\nRUN echo deps > /deps\nCOPY large /srv/\n", support::image::base("busybox"));
+    machine.write("Dockerfile", &dockerfile).write("large", "small yet\n");
+    let image = format!("{}/{}:1", part("HAKOBI_TEST_REGISTRY_OPEN"), unique("large"));
+    let build = ["build", "--network", "host", "--report", "../report.json", "--cache", "../cache", "--push", "-t", &image, "."];
+    measured(&machine, &build);
+    let mut large = std::io::BufWriter::new(std::fs::File::create(machine.folder().join("large")).unwrap());
+    let block: Vec<u8> = (0..1 << 20).map(|_| rand::random()).collect();
+    for _ in 0..2048 {
+        large.write_all(&block).unwrap();
+    }
+    large.into_inner().unwrap();
+    engine.wipe();
+    let (seconds, memory) = measured(&machine, &build);
+    println!("a file of 2 GB laid down and pushed: {seconds:.1} s, {} MiB at most", memory >> 10);
+    let report = machine.report("../report.json");
+    assert_eq!((&report["tier"], &report["layers"]["restored"]), (&"append".into(), &0.into()), "{report:#}");
+    assert!(memory < 150 << 10, "{memory} KiB");
+    let there = engine.docker(&["run", "--rm", "--network", "host", &image, "sha256sum", "/srv/large"]);
+    let here = std::process::Command::new("sha256sum").arg(machine.folder().join("large")).output().unwrap().stdout;
+    assert_eq!(there.split(' ').next(), String::from_utf8_lossy(&here).split(' ').next());
 }
 
 async fn single_stream(server: &S3Server, key: &str) -> f64 {

@@ -162,7 +162,21 @@ impl Sending {
         let _ = self.to.blocking_send(Ok(last));
     }
 
+    /// Takes requests as they come, however many wait for what was asked for before: they are small, and h2 ends a connection on which
+    /// too many small frames lie about unread.
     async fn answer(&self, mut requests: Streaming<Packet>) {
+        let (asked_for, mut asked) = mpsc::unbounded_channel::<(u32, String, bool)>();
+        let sending = self.clone();
+        tokio::spawn(async move {
+            while let Some((id, path, empty)) = asked.recv().await {
+                let Ok(permit) = Arc::clone(&sending.readers).acquire_owned().await else { return };
+                let sending = sending.clone();
+                tokio::spawn(async move {
+                    let _permit = permit;
+                    sending.send(id, &path, empty).await;
+                });
+            }
+        });
         while let Some(Ok(request)) = requests.next().await {
             match PacketType::try_from(request.r#type) {
                 Ok(PacketType::PacketReq) => {
@@ -171,17 +185,9 @@ impl Sending {
                         let _ = self.to.send(Ok(self.fault(&format!("invalid file id {}", request.id)))).await;
                         return;
                     };
-                    let Ok(permit) = Arc::clone(&self.readers).acquire_owned().await else { return };
-                    let sending = self.clone();
-                    tokio::spawn(async move {
-                        let _permit = permit;
-                        let result = if empty { Ok(()) } else { sending.content(request.id, &path).await };
-                        let last = match result {
-                            Ok(()) => packet(PacketType::PacketData, request.id, None, Vec::new()),
-                            Err(error) => sending.fault(&format!("cannot read {path} in the build context: {error}")),
-                        };
-                        let _ = sending.to.send(Ok(last)).await;
-                    });
+                    if asked_for.send((request.id, path, empty)).is_err() {
+                        return;
+                    }
                 }
                 Ok(PacketType::PacketFin) => {
                     let _ = self.to.send(Ok(packet(PacketType::PacketFin, 0, None, Vec::new()))).await;
@@ -190,6 +196,15 @@ impl Sending {
                 _ => return,
             }
         }
+    }
+
+    async fn send(&self, id: u32, path: &str, empty: bool) {
+        let result = if empty { Ok(()) } else { self.content(id, path).await };
+        let last = match result {
+            Ok(()) => packet(PacketType::PacketData, id, None, Vec::new()),
+            Err(error) => self.fault(&format!("cannot read {path} in the build context: {error}")),
+        };
+        let _ = self.to.send(Ok(last)).await;
     }
 
     async fn content(&self, id: u32, path: &str) -> io::Result<()> {

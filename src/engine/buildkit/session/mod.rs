@@ -38,6 +38,9 @@ use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::settings::Secret;
 
+/// Bytes that the daemon may have on its way to a session in all.
+const CONNECTION_WINDOW: u32 = 256 << 20;
+
 /// What a session offers.
 #[derive(Default)]
 pub struct SessionParts {
@@ -117,6 +120,9 @@ impl Session {
             let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(1000)
+                // By this h2 measures how many small frames may wait: a context's files are asked for one by one, all at once. What a
+                // stream may hold is not more by it.
+                .initial_connection_window_size(CONNECTION_WINDOW)
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
         });
