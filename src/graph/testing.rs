@@ -55,8 +55,7 @@ impl Made {
         let description = BTreeMap::from([("llb.customname".to_owned(), name.to_owned())]);
         self.0.metadata.insert(step.step.to_string(), pb::OpMetadata { description, ..pb::OpMetadata::default() });
         let position = Some(pb::Position { line, character: 0 });
-        let location =
-            pb::Location { source_index: 0, ranges: vec![pb::Range { start: position, end: position }], ..Default::default() };
+        let location = pb::Location { source_index: 0, ranges: vec![pb::Range { start: position, end: position }] };
         let locations = pb::Locations { locations: vec![location] };
         self.0.source.get_or_insert_default().locations.insert(step.step.to_string(), locations);
     }

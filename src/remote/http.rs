@@ -113,7 +113,8 @@ impl Client {
 /// The digest of the bytes, as they are without the server's encoding.
 async fn content(response: Response) -> Result<Digest, String> {
     let is_packed = text(response.headers(), &CONTENT_ENCODING).eq_ignore_ascii_case("gzip");
-    let mut hashing = if is_packed { Hashing::Packed(GzDecoder::new(Sum::default())) } else { Hashing::Plain(Sum::default()) };
+    let mut hashing =
+        if is_packed { Hashing::Packed(Box::new(GzDecoder::new(Sum::default()))) } else { Hashing::Plain(Sum::default()) };
     let mut body = response.bytes_stream();
     while let Some(bytes) = body.next().await {
         let bytes = bytes.map_err(|error| describe(&error))?;
@@ -124,7 +125,7 @@ async fn content(response: Response) -> Result<Digest, String> {
 
 enum Hashing {
     Plain(Sum),
-    Packed(GzDecoder<Sum>),
+    Packed(Box<GzDecoder<Sum>>),
 }
 
 impl Hashing {

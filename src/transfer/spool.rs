@@ -115,7 +115,10 @@ impl SpoolWriter {
             let mut buffer = vec![0; 256 << 10];
             loop {
                 let read = match from.read(&mut buffer).await {
-                    Ok(0) => return drop(self.finish()),
+                    Ok(0) => {
+                        self.finish();
+                        return;
+                    }
                     Ok(read) => self.write(&buffer[..read]).await,
                     Err(error) => Err(error),
                 };

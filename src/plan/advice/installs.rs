@@ -203,8 +203,8 @@ pub(super) fn call(command: &str) -> Option<Call<'_>> {
             Some((first, second)) => plain.first() == Some(&first) && plain.get(1) == Some(&second),
             None => plain.first().copied().unwrap_or("") == *phrase,
         };
-        let installs = manager.installs.iter().any(|phrase| says(phrase));
-        (installs || manager.builds.iter().any(|phrase| says(phrase))).then_some(Call { manager, installs, words })
+        let installs = manager.installs.iter().any(&says);
+        (installs || manager.builds.iter().any(says)).then_some(Call { manager, installs, words })
     })
 }
 

@@ -188,6 +188,9 @@ fn without_text((path, met): (String, Met)) -> (String, Met) {
 
 fn tar_of(laid: &Laid, hashed: &mut BTreeMap<String, Digest>) -> Vec<u8> {
     let mut out = Vec::new();
-    laid.write_tar(&mut out, NOW, &mut |_, path, digest| drop(hashed.insert(path.to_owned(), digest.clone()))).unwrap();
+    laid.write_tar(&mut out, NOW, &mut |_, path, digest| {
+        hashed.insert(path.to_owned(), digest.clone());
+    })
+    .unwrap();
     out
 }
