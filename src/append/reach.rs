@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use bollard_buildkit_proto::pb;
 
+use super::assemble::leads_to;
 use super::index::{Kind, Met, PathIndex, joined};
 use crate::context::{NodeKind, Tree};
 
@@ -105,6 +106,10 @@ impl Reach<'_> {
     /// A path with all that leads there; gives where that is.
     fn path(&mut self, path: &str) -> Result<String, Unsure> {
         let (end, links) = self.state.walk(path).ok_or_else(|| Unsure(format!("{path} leads through too many links")))?;
+        // BuildKit takes `..` away as text: links upwards may lead it elsewhere than the kernel.
+        if leads_to(self.state, path).ok().as_ref() != Some(&end) {
+            return Err(Unsure(format!("{path} leads through links that lead upwards")));
+        }
         for on_the_way in links.iter().map(String::as_str).chain([path, &end]) {
             if let Some(name) = on_the_way.split('/').find(|name| self.new_links.contains(*name)) {
                 return Err(Unsure(format!("{name} on the way to {path} may be a link that was copied before")));
@@ -239,6 +244,14 @@ mod tests {
         let open = |operation| Open { operation, taken: vec![&taken] };
         assert!(reach(&state(), &[open(&first), open(&second)]).unwrap_err().0.contains("copied before"));
         assert!(reach(&state(), &[open(&second)]).is_ok());
+        let mut layer = LayerIndex::default();
+        layer.insert("a", Met::directory(0o755, (0, 0), 1));
+        layer.insert("a/b", Met::plain(Kind::Link("/usr/share".to_owned())));
+        layer.insert("c", Met::plain(Kind::Link("a/b/../x".to_owned())));
+        let mut odd = state();
+        odd.apply(&layer);
+        let upwards = copy("/c/y");
+        assert!(reach(&odd, &[open(&upwards)]).unwrap_err().0.contains("upwards"));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use std::path::Path;
 
 use bollard_buildkit_proto::pb;
 
-use super::index::PathIndex;
+use super::index::{Kind, PathIndex};
 use crate::context::Entry;
 pub use layer::{Content, Laid, LaidEntry, LaidKind};
 use source::Tree;
@@ -52,6 +52,14 @@ pub enum Laying {
     /// BuildKit refuses the operation, in its words as far as they are known.
     #[error("{0}")]
     Refused(String),
+}
+
+/// Where BuildKit finds that a path of a state leads.
+pub(super) fn leads_to(state: &PathIndex, path: &str) -> Result<String, Laying> {
+    links::root_path(path, |path| match &state.get(path)?.kind {
+        Kind::Link(target) => Some(target),
+        _ => None,
+    })
 }
 
 fn unsure<T>(reason: impl Into<String>) -> Result<T, Laying> {
