@@ -250,3 +250,31 @@ fn an_age_is_not_left_out_in_silence() {
     let nowhere = machine.hakobi(&["build", "--max-age", "1d", "--cache-mode", "off", "."]).exits(2);
     assert!(nowhere.stderr.contains("BuildKit decides what is cached here"), "{}", nowhere.stderr);
 }
+
+#[test]
+fn a_stage_that_the_daemon_made_before_is_remembered_when_it_changes() {
+    let engine = Engine::lock(D28);
+    let machine = Machine::with(&engine.host());
+    let base = base("busybox");
+    machine.write(
+        "Dockerfile",
+        &format!(
+            "FROM {base} AS one\nRUN mkdir /o && echo {} > /o/f\nCOPY a.txt /o/\nFROM {base}\nCOPY --from=one /o /p\nCOPY --from=one /o/f /q\n",
+            unique("made")
+        ),
+    );
+    let image = format!("{}/{}:1", part("HAKOBI_TEST_REGISTRY_OPEN"), unique("warm-stage"));
+    for text in ["one\n", "two\n"] {
+        machine.write("a.txt", text);
+        // The daemon has the steps from a build that nobody kept.
+        let plain = ["build", "--network", "host", "--strategy", "daemon", "--cache-mode", "off", "--push", "-t", &image, "."];
+        machine.hakobi(&plain).exits(0);
+        build(&machine, &image, &[]).exits(0);
+        let again = build(&machine, &image, &[]).exits(0);
+        assert!(!again.stderr.contains("a step ran twice"), "{}", again.stderr);
+    }
+    machine.write("a.txt", "three\n");
+    build(&machine, &image, &[]).exits(0);
+    build(&machine, &image, &[]).exits(0);
+    assert_eq!(machine.report("../report.json")["tier"], "unchanged");
+}

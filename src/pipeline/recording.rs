@@ -159,6 +159,10 @@ impl Recording<'_> {
 
     /// Whether a step ran on what is taken, and nobody has looked at just that.
     fn is_open(&self, taken: &Taken, course: &Course) -> bool {
+        // What was looked at to decide is known, whatever came of that.
+        if course.trees.contains_key(&taken.place()) {
+            return true;
+        }
         let graph = &self.planned.graph;
         let used = graph.below(graph.result()).into_iter();
         if !used.filter(|op| course.given.contains(&op.digest)).any(|op| op.inputs.contains(&taken.state)) {
@@ -166,7 +170,6 @@ impl Recording<'_> {
         }
         let known = taken.key.as_ref().and_then(|key| self.planned.taken.get(key));
         match self.planned.plan.kept.get(&taken.state) {
-            _ if course.trees.contains_key(&taken.place()) => true,
             Some(record) => known.is_none_or(|taken| taken.chain.is_none() || taken.chain != record.chain()),
             None if self.is_source(&taken.state) => known.is_none(),
             None => true,

@@ -182,7 +182,9 @@ impl Run<'_> {
         if !course.trees.contains_key(&place) {
             let grafted = planned.graph.grafted(&taken.state, &course.grafts, &course.given).map_err(|error| broken(&error))?;
             let tree = self.extract(work, grafted.definition, &taken.selectors).await?;
-            course.looked_at.extend(grafted.names.into_keys());
+            // A source is brought each time, and is the same each time.
+            let is_step = |step: &Digest| planned.graph.op(step).is_some_and(|op| !op.inputs.is_empty());
+            course.looked_at.extend(grafted.names.into_keys().filter(is_step));
             course.trees.insert(place.clone(), tree);
         }
         let tree = course.trees.get(&place).ok_or_else(|| Error::push("what is copied out of a stage was not looked at"))?;
