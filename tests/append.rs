@@ -56,6 +56,8 @@ fn files_are_laid_on_what_does_not_come_down(name: &'static str) {
     assert_eq!(cold["tier"], "cold", "{cold:#}");
     // By hakobi itself: the first run showed that the daemon makes the same.
     machine.write("src/static/a.css", "two\n").write("src/new file.txt", "new\n");
+    let told = machine.hakobi(&["plan", "--network", "host", "--cache", "../cache", "-t", &image, "."]).exits(0).stdout;
+    assert!(told.contains("2 of 4 steps run: files alone"), "{told}");
     let appended = appends(2);
     assert_eq!(steps(&appended, "miss"), ["COPY --chown=app src /to/", "COPY top.txt /data/"], "{appended:#}");
     assert!(appended["steps"].to_string().contains("src/static/a.css changed"), "{appended:#}");

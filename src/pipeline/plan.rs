@@ -19,7 +19,7 @@ use crate::engine::buildkit::Outputs;
 use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::graph::{self, Key};
-use crate::plan::{Inputs, Verdict, advise, explain};
+use crate::plan::{Inputs, Verdict, advise, appendable, explain};
 use crate::registry::Registries;
 use crate::report::{AdviceReport, StepReport, StepStatus, Tier};
 use crate::settings::{BuildSettings, Settings};
@@ -108,10 +108,18 @@ pub async fn plan(
         });
     }
     let kept = steps.iter().any(|step| step.status == StepStatus::Hit);
-    let tier = match (planned.plan.unchanged, kept) {
-        (true, _) => Tier::Unchanged,
-        (false, true) => Tier::Partial,
-        (false, false) => Tier::Cold,
+    let open = planned.graph.below(planned.graph.result()).into_iter().filter(|op| planned.plan.runs(&op.digest));
+    let has_commands = open.into_iter().any(graph::Op::is_command);
+    // The files are laid on what is there; its layers stay where they are.
+    let appends = match appendable(&planned.graph, &planned.plan).filter(|_| !has_commands) {
+        Some(open) => job.below(&planned, &open, &remembered).await?.is_some(),
+        None => false,
+    };
+    let tier = match (planned.plan.unchanged, appends, kept) {
+        (true, ..) => Tier::Unchanged,
+        (false, true, _) => Tier::Append,
+        (false, false, true) => Tier::Partial,
+        (false, false, false) => Tier::Cold,
     };
     let below = planned.graph.below(planned.graph.result()).into_iter();
     let runs: HashSet<Digest> = below.map(|op| op.digest.clone()).filter(|step| planned.plan.runs(step)).collect();
@@ -123,6 +131,10 @@ pub async fn plan(
         let runs = steps.iter().filter(|step| matches!(step.status, StepStatus::Miss | StepStatus::Uncacheable)).count();
         lines.push(match tier {
             Tier::Unchanged => "nothing changed: no step runs\n".to_owned(),
+            Tier::Append => format!(
+                "{runs} of {} steps run: files alone, for which no base has to come down when the image is pushed\n",
+                steps.len()
+            ),
             _ => format!("{runs} of {} steps run\n", steps.len()),
         });
         lines.extend(advice.iter().map(|advice| format!("advice      {}:{}: {}\n", advice.file, advice.line, advice.text)));
