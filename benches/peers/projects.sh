@@ -40,7 +40,7 @@ END
 
 right_interpreted() { tar -xzOf - app/app/part7/module7.py | cmp -s - "$1/src/app/part7/module7.py"; }
 
-# Nothing but CMD is metadata: with the containerd store, 28's classic builder fails on a cached LABEL or ENV that is not last.
+# Every step but the last makes a layer: with the containerd store, 28's classic builder fails on a cached one that makes none.
 context_compiled() {
     local number
     cat >Dockerfile <<'END'
@@ -52,7 +52,7 @@ COPY src src
 RUN make -j "$(nproc)"
 
 FROM ${BASES}/runtime
-WORKDIR /srv
+WORKDIR /app
 COPY static static
 COPY --from=build /build/app /usr/local/bin/app
 CMD ["app"]
