@@ -19,7 +19,7 @@ use crate::engine::buildkit::{Export, Gateway, SolveRequest, Solved};
 use crate::error::{Error, Kind, Result};
 use crate::handover::{Intake, Known};
 use crate::plan::appendable;
-use crate::save::Exit;
+use crate::save::{Exit, bare_config};
 use crate::transfer::compress::plain;
 
 /// The name of the second image at its endpoint.
@@ -63,11 +63,8 @@ impl Run<'_> {
         let request =
             SolveRequest { exports: vec![export], entitlements: job.build.entitlements.clone(), ..SolveRequest::default() };
         let platform = serde_json::from_slice::<Platform>(&planned.compiled.config).map_err(|error| broken(&error))?;
-        let config = serde_json::json!({
-            "architecture": platform.architecture, "os": platform.os, "variant": platform.variant,
-            "config": {}, "rootfs": { "type": "layers", "diff_ids": [] }, "history": [],
-        });
-        let (definition, config, imports) = (&grafted.definition, &config.to_string().into_bytes(), &work.cache.imports);
+        let config = bare_config(&platform);
+        let (definition, config, imports) = (&grafted.definition, &config, &work.cache.imports);
         let ask = |mut gateway: Gateway| async move {
             let solved = gateway.graph(definition.clone(), imports, false).await?;
             Ok(Solved { metadata: [("containerimage.config".to_owned(), config.clone())].into(), ..solved })

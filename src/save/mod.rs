@@ -12,4 +12,4 @@ mod stages;
 
 pub use exit::Exit;
 pub use index::{CACHE_SUFFIX, cache_reference, only_image, put_index, with_whole_cache};
-pub use stages::{Executed, StageSaver, stages_to_save};
+pub use stages::{Executed, StageSaver, bare_config, stages_to_save};

@@ -83,6 +83,16 @@ pub fn stages_to_save<'a>(stages: &'a [Stage], executed: &Executed) -> Vec<&'a S
     stages.iter().filter(|stage| executed.ran(stage)).collect()
 }
 
+/// The configuration of an image that is wanted for its layers alone: the exporter fills in what they are.
+#[must_use]
+pub fn bare_config(platform: &Platform) -> Vec<u8> {
+    let config = serde_json::json!({
+        "architecture": platform.architecture, "os": platform.os, "variant": platform.variant,
+        "config": {}, "rootfs": { "type": "layers", "diff_ids": [] }, "history": [],
+    });
+    config.to_string().into_bytes()
+}
+
 /// Takes stages out of the daemon.
 pub struct StageSaver<'a> {
     /// The daemon.
@@ -127,15 +137,12 @@ impl StageSaver<'_> {
             entitlements: self.entitlements.clone(),
         };
         let definition = graph.cut(&stage.state);
-        let config = serde_json::json!({
-            "architecture": self.platform.architecture, "os": self.platform.os, "variant": self.platform.variant,
-            "config": {}, "rootfs": { "type": "layers", "diff_ids": [] }, "history": [],
-        });
+        let config = bare_config(&self.platform);
         let result = self
             .buildkit
             .build(self.session, request, &Events::none(), |mut gateway| async move {
                 let solved = gateway.graph(definition, &[], true).await?;
-                let metadata = [("containerimage.config".to_owned(), config.to_string().into_bytes())].into();
+                let metadata = [("containerimage.config".to_owned(), config)].into();
                 Ok(Solved { metadata, ..solved })
             })
             .await;
