@@ -235,7 +235,7 @@ async fn verify(
             }
         }
         for digest in &damaged {
-            blobs.store().delete(&Name::blob(digest)).await?;
+            blobs.remove(digest).await?;
         }
         if wrong {
             text.push_str("removed; the next build runs what is lacking, and keeps it anew\n");

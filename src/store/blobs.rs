@@ -11,9 +11,10 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio::sync::watch;
 
+use super::sums::{PART, Parted, Sums, Trouble};
 use super::{Error, Fault, Name, Result, Store};
 use crate::domain::{Digest, Hasher};
-use crate::transfer::{BlobSource, ByteStream};
+use crate::transfer::{BlobSource, ByteStream, BytesSource};
 
 /// The blobs of a store. Cheap to clone; clones know of each other's damaged blobs.
 #[derive(Debug, Clone)]
@@ -97,11 +98,33 @@ impl Blobs {
     }
 
     /// The bytes of a blob from this offset. Read from 0, the stream ends with an error where they are not those of the
-    /// digest: where the size is given, before its last bytes were passed on, so that no one can take them for the whole.
+    /// digest. Where the size is given and the blob was kept with the checksums of its parts, no damaged byte is passed on from
+    /// whatever offset; without them at least not the last, so that no one can take the bytes for the whole.
     ///
     /// # Errors
     /// If the store cannot be read.
     pub async fn open(&self, digest: &Digest, size: Option<u64>, offset: u64) -> Result<Option<ByteStream>> {
+        if let Some(size) = size.filter(|size| *size > 0) {
+            let sums = async { if size > PART { Sums::read(&*self.store, digest, size).await } else { Ok(None) } };
+            let name = Name::blob(digest);
+            let read = self.store.read(&name, Parted::start(offset)..u64::MAX);
+            let (sums, stream) = self.noted(futures::try_join!(sums, read))?;
+            let Some(stream) = stream else { return Ok(None) };
+            if sums.is_some() || size <= PART {
+                let (seen, blob) = (self.seen.clone(), digest.clone());
+                let told = move |trouble| match trouble {
+                    Trouble::Damaged => {
+                        seen.send_modify(|seen| seen.damaged(&blob));
+                        io::Error::other(damaged(&blob))
+                    }
+                    Trouble::Broken(error) => {
+                        unread(&seen, error.to_string());
+                        error
+                    }
+                };
+                return Ok(Some(Box::pin(Parted::new(stream, digest.clone(), size, sums, offset, told))));
+            }
+        }
         let stream = self.noted(self.store.read(&Name::blob(digest), offset..u64::MAX).await)?;
         let Some(stream) = stream else { return Ok(None) };
         if offset > 0 {
@@ -129,6 +152,15 @@ impl Blobs {
         Ok(Some(bytes))
     }
 
+    /// Removes a blob.
+    ///
+    /// # Errors
+    /// If the store does not.
+    pub async fn remove(&self, digest: &Digest) -> Result<()> {
+        self.store.delete(&Name::blob(digest)).await?;
+        self.store.delete(&Name::sums(digest)).await
+    }
+
     /// Keeps a blob that is not there yet; says whether it was new.
     ///
     /// # Errors
@@ -139,6 +171,11 @@ impl Blobs {
         // One of another size is a damaged one, which this mends.
         if self.size(&identity.digest).await? == Some(identity.size) {
             return Ok(false);
+        }
+        // First what proves it, so that no blob is without.
+        if let Some(sums) = Sums::of(source, identity.size).await.map_err(broken)? {
+            let bytes = serde_json::to_vec(&sums).map_err(|error| broken(error.into()))?;
+            self.store.write(&Name::sums(&identity.digest), &BytesSource::new(bytes.into())).await?;
         }
         self.store.write(&Name::blob(&identity.digest), source).await?;
         self.seen.send_if_modified(|seen| {
@@ -213,7 +250,6 @@ impl AsyncRead for Verified {
 mod tests {
     use super::*;
     use crate::store::MemoryStore;
-    use crate::transfer::BytesSource;
 
     #[tokio::test]
     async fn a_flipped_byte_is_never_passed_off() {
@@ -239,6 +275,42 @@ mod tests {
         assert!(blobs.keep(&layer).await.expect("kept"));
         assert_eq!(blobs.size(&digest).await.expect("an answer"), Some(5));
         assert!(blobs.read(&digest, 5).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn no_damaged_byte_of_a_large_blob_is_passed_on() {
+        let part = usize::try_from(PART).expect("a length");
+        let store = Arc::new(MemoryStore::default());
+        let mut bytes: Vec<u8> = (0..3 * part + 100).map(|at| u8::try_from(at % 251).expect("a byte")).collect();
+        let digest = Digest::of(&bytes);
+        let size = bytes.len() as u64;
+        assert!(Blobs::new(store.clone()).keep(&BytesSource::new(bytes.clone().into())).await.expect("kept"));
+        let read = async |offset: usize| {
+            let mut out = Vec::new();
+            let blobs = Blobs::new(store.clone());
+            let stream = blobs.open(&digest, Some(size), offset as u64).await.expect("opened");
+            let read = stream.expect("there").read_to_end(&mut out).await;
+            assert_eq!(read.is_err(), blobs.damaged().contains(&digest));
+            (read.is_ok(), out)
+        };
+        for offset in [0, 1, part, 2 * part - 1, bytes.len() - 1, bytes.len()] {
+            assert_eq!(read(offset).await, (true, bytes[offset..].to_vec()), "from {offset}");
+        }
+        let whole = bytes.clone();
+        bytes[2 * part + 7] ^= 1;
+        for broken in [bytes, whole[..2 * part + 7].to_vec()] {
+            store.write(&Name::blob(&digest), &BytesSource::new(broken.into())).await.expect("written");
+            for offset in [0, 5, 2 * part, 2 * part + 9] {
+                let before = whole[offset..].len() - whole[offset.max(2 * part)..].len();
+                assert_eq!(read(offset).await, (false, whole[offset..offset + before].to_vec()), "from {offset}");
+            }
+            assert!(read(3 * part).await.1.len() <= 100);
+        }
+        // What is lost with its checksums is as one that never had any: found at the end.
+        store.delete(&Name::sums(&digest)).await.expect("deleted");
+        assert!(!read(0).await.0);
+        Blobs::new(store.clone()).remove(&digest).await.expect("removed");
+        assert!(store.list("").await.expect("a list").is_empty());
     }
 
     #[tokio::test]

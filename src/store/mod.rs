@@ -9,6 +9,7 @@ mod error;
 mod memory;
 mod name;
 mod s3;
+mod sums;
 
 use std::ops::Range;
 

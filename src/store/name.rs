@@ -24,6 +24,11 @@ impl Name {
         Self(format!("blobs/sha256/{}", digest.hex()))
     }
 
+    /// The checksums of that blob's parts.
+    pub(super) fn sums(digest: &Digest) -> Self {
+        Self(format!("sums/sha256/{}", digest.hex()))
+    }
+
     /// A mutable pointer of a scope. Whatever a branch or an image is called, the name stays a name of one place: what is not
     /// plain is encoded, never pasted.
     #[must_use]
