@@ -335,6 +335,8 @@ pub struct BuildSettings {
     pub strategy: Strategy,
     /// Commands whose results are older run again.
     pub max_age: Option<Duration>,
+    /// Where a registry does not answer, base images are taken to be what they were in the last build.
+    pub recorded_bases: bool,
     /// Files that were laid on a base which is not there are laid on it by the daemon too, and compared.
     pub verify: bool,
     /// A push's options.

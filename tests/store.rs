@@ -227,40 +227,6 @@ fn faults_of_the_store_cost_only_time() {
     }
 }
 
-/// A daemon keeps what it has got of a layer and goes on from there whoever it asks next: it must not get a damaged byte of a
-/// layer that the registry has too.
-#[test]
-fn a_damaged_layer_does_not_stay_in_the_daemon() {
-    let engine = Engine::lock(C28);
-    let machine = Machine::with(&engine.host());
-    let registry = part("HAKOBI_TEST_REGISTRY_OPEN");
-    let base = format!("{registry}/{}", unique("large-base"));
-    let from = |image: &str, step: &str| format!("FROM {image}\n{step}\n");
-    machine
-        .write("base/Dockerfile", &from(&format!("{registry}/base/busybox:latest"), "RUN head -c 20000000 /dev/urandom > /big"));
-    let folder = machine.folder().join("base").display().to_string();
-    engine.docker(&["build", "--network", "host", "-t", &base, &folder]);
-    engine.docker(&["push", &base]);
-    machine.write("Dockerfile", &from(&base, "RUN echo tools > /tools\nCOPY src.txt .\nRUN wc -c src.txt"));
-    // By either way the layer would be asked for: as a state that is kept, and as a cache.
-    for strategy in ["auto", "daemon"] {
-        let cache = format!("../{strategy}");
-        let arguments = ["-t", "app", "--cache", &cache, "--cache-scope", "main", "--strategy", strategy];
-        machine.write("src.txt", "one\n");
-        run(&engine, &machine, &arguments);
-        let blobs = std::fs::read_dir(machine.folder().join(cache.clone() + "/blobs/sha256")).unwrap();
-        let mut blobs = blobs.map(|entry| entry.unwrap().path());
-        let large = blobs.find(|path| path.metadata().unwrap().len() > 19_000_000).expect("the large layer");
-        let mut bytes = std::fs::read(&large).unwrap();
-        bytes[5_000_000] ^= 1;
-        std::fs::write(&large, bytes).unwrap();
-        machine.write("src.txt", "two\n");
-        let damaged = run(&engine, &machine, &arguments);
-        assert!(damaged["cache"]["warnings"].to_string().contains("damaged"), "{strategy}: {damaged:#}");
-        engine.docker(&["pull", &base]);
-    }
-}
-
 /// The store that cannot be used: warned of, or exit 4 where it is required.
 #[test]
 fn a_store_that_cannot_be_used() {

@@ -89,6 +89,7 @@ pub fn settings(given: Given<'_>, around: &Around<'_>, warnings: &mut Vec<String
             _ => Strategy::Auto,
         },
         max_age: max_age(given)?,
+        recorded_bases: given.switch("recorded-bases"),
         verify: given.switch("verify"),
         push_settings,
         iid_file,

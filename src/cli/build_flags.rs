@@ -96,6 +96,7 @@ fn cache() -> Vec<Arg> {
             "TIME",
             "Run a command again whose result is older, as in 12h, 7d, 2w: for updates that only running it brings",
         ),
+        switch("recorded-bases", "Where a registry does not answer, take base images to be what they were in the last build"),
         switch(
             "verify",
             "Where files were laid on a base that did not come down, do it on the base too and compare; exit 1 if it differs",

@@ -14,6 +14,7 @@ mod offered;
 mod pull;
 mod server;
 mod shelf;
+mod through;
 mod uploads;
 
 pub use pull::Served;

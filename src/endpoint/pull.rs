@@ -14,7 +14,7 @@ use tokio_util::io::ReaderStream;
 use super::http::{Answer, Refusal, answer, manifest_answer};
 use super::shelf::Shelf;
 use crate::domain::Digest;
-use crate::registry::{self, Home as _, Kind, Source as _};
+use crate::registry::{self, Kind, Source as _};
 use crate::transfer::ByteStream;
 
 /// How much goes out at once, in bytes.
@@ -76,10 +76,9 @@ impl Shelves {
         if !shelf.offers(&digest).await.map_err(|error| fault(&error))? {
             return Err(unknown());
         }
-        let sizes = shelf.sizes(std::slice::from_ref(&digest)).await.map_err(|error| fault(&error))?;
         let damaged = || Refusal(StatusCode::FORBIDDEN, "DENIED", format!("the blob {digest} is damaged"));
-        let size = match sizes.get(&digest) {
-            Some(size) => *size,
+        let size = match shelf.size(&digest).await.map_err(|error| fault(&error))? {
+            Some(size) => size,
             None => return Err(if shelf.is_damaged(&digest) { damaged() } else { unknown() }),
         };
         let range = request.headers().get(header::RANGE).and_then(|range| range.to_str().ok());

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
 use super::offered::Offered;
-use crate::domain::{Digest, ImageRef, RawManifest, Repository};
+use super::through::Through;
+use crate::domain::{Descriptor, Digest, ImageRef, RawManifest, Repository};
 use crate::registry::{self, Home, Kind, Progress, Put, Source, Uploaded};
 use crate::store::{self, Blobs, Fault, Name, read_small};
 use crate::transfer::{BlobSource, ByteStream, BytesSource};
@@ -48,6 +49,7 @@ struct Inner {
     repository: Repository,
     writable: bool,
     offered: Offered,
+    through: Through,
     /// Held while manifests are looked into for what else is offered.
     looking: Mutex<()>,
 }
@@ -57,6 +59,7 @@ impl Shelf {
     #[must_use]
     pub fn new(blobs: Blobs, scope: &str, image: &str, repository: Repository, writable: bool) -> Self {
         Self(Arc::new(Inner {
+            through: Through::new(blobs.clone()),
             blobs,
             scope: scope.to_owned(),
             image: image.to_owned(),
@@ -105,6 +108,32 @@ impl Shelf {
     pub fn offer_made(&self, manifest: &RawManifest, config: Bytes, layer: Bytes) -> ImageRef {
         self.0.offered.hold(layer);
         self.offer(manifest, config)
+    }
+
+    /// Has layers that the store lacks come from a registry when the daemon asks for them, and keeps them. Their bytes lie in this
+    /// directory on their way.
+    pub fn pass_through(&self, layers: &[Descriptor], from: &Arc<dyn Home>, directory: &std::path::Path) {
+        self.0.through.add(layers, from, directory);
+    }
+
+    /// Whether all layers came from their registries that were to.
+    #[must_use]
+    pub fn passes(&self) -> bool {
+        self.0.through.has_no_fault()
+    }
+
+    /// Waits until a layer does not come from its registry, and says why: for ever, where all do.
+    pub async fn cannot_pass(&self) -> String {
+        self.0.through.fault().await
+    }
+
+    /// How large a blob is that can be given: one that is kept, of this run, or of a registry.
+    pub(super) async fn size(&self, digest: &Digest) -> registry::Result<Option<u64>> {
+        if let Some(held) = self.0.offered.held(digest) {
+            return Ok(Some(held.len() as u64));
+        }
+        let kept = self.0.blobs.size(digest).await.map_err(|error| self.error("looking for a blob", &error))?;
+        Ok(kept.or_else(|| self.0.through.size(digest)))
     }
 
     /// Whether a message names a manifest or blob that is offered.
@@ -187,6 +216,13 @@ impl Source for Shelf {
             let start = usize::try_from(offset).unwrap_or(usize::MAX).min(held.len());
             return Ok(Box::pin(std::io::Cursor::new(held.slice(start..))));
         }
+        // What is on its way is not in the store, or only now.
+        if self.0.through.size(digest).is_some()
+            && self.0.blobs.size(digest).await.map_err(|error| self.error(&what(), &error))?.is_none()
+            && let Some(stream) = self.0.through.open(digest, offset).await?
+        {
+            return Ok(stream);
+        }
         let opened = self.0.blobs.open(digest, size, offset).await.map_err(|error| self.error(&what(), &error))?;
         opened.ok_or_else(|| registry::Error::elsewhere(Kind::NotFound, what(), "the cache", "it is not there"))
     }
@@ -197,6 +233,7 @@ impl Home for Shelf {
     async fn sizes(&self, digests: &[Digest]) -> registry::Result<HashMap<Digest, u64>> {
         let asked = stream::iter(digests.to_vec())
             .map(|digest| async move {
+                self.0.through.settle(&digest).await;
                 match self.0.offered.held(&digest) {
                     Some(held) => Ok((Some(held.len() as u64), digest)),
                     None => Ok((self.0.blobs.size(&digest).await?, digest)),

@@ -43,6 +43,8 @@ pub struct Grafted {
     grafts: HashMap<Input, Digest>,
     /// Whether any of that is an image.
     has_images: bool,
+    /// Whether any of them stands in for what steps made, rather than for an image that the steps begin with.
+    has_states: bool,
 }
 
 impl Grafted {
@@ -50,6 +52,13 @@ impl Grafted {
     #[must_use]
     pub fn has_images(&self) -> bool {
         self.has_images
+    }
+
+    /// Whether images stand in for what steps made: the daemon then knows the steps behind it by other names than in the whole
+    /// graph. Another image of the same layers in place of a base image does not change them.
+    #[must_use]
+    pub fn has_states(&self) -> bool {
+        self.has_states
     }
 
     /// What a state of the whole graph is in this one.
@@ -90,7 +99,10 @@ impl Graph {
     ) -> Result<Grafted, InvalidGraph> {
         let source = |state: &Input, graft| Source::of(self, state, graft);
         let sources = grafts.iter().map(|(state, graft)| (state, source(state, graft))).collect();
-        let images = grafts.values().any(|graft| graft.identifier.starts_with("docker-image://")) || ground.is_some();
+        let is_image = |graft: &Graft| graft.identifier.starts_with("docker-image://");
+        let is_made = |state: &Input| self.op(&state.step).is_some_and(|op| !op.inputs.is_empty());
+        let has_images = grafts.values().any(is_image) || ground.is_some();
+        let has_states = grafts.iter().any(|(state, graft)| is_image(graft) && is_made(state)) || ground.is_some();
         let ground = ground.map(|ground| (ground, source(&ground.state, &ground.graft)));
         let mut new = Grafting { graph: self, sources, ground, settled, out: pb::Definition::default(), names: HashMap::new() };
         let needed = new.needed(state);
@@ -101,7 +113,7 @@ impl Graph {
         let end = pb::Op { inputs: vec![end], ..pb::Op::default() };
         new.out.def.push(end.encode_to_vec());
         let grafts = new.sources.iter().map(|(state, source)| ((*state).clone(), source.digest.clone())).collect();
-        Ok(Grafted { definition: new.out, names: new.names, grafts, has_images: images })
+        Ok(Grafted { definition: new.out, names: new.names, grafts, has_images, has_states })
     }
 }
 

@@ -46,8 +46,11 @@ impl Job<'_> {
             return Ok(Ahead::Nothing(None));
         }
         let Some(key) = CompiledKey::of(input, &options, &platform) else { return Ok(Ahead::Nothing(None)) };
-        let Some((compiled, known)) = self.recall(&key, records).await? else { return Ok(Ahead::Nothing(Some(key))) };
-        let mut planned = self.plan(compiled, &input.directories, records, known, None).await?;
+        let Some(recalled) = self.recall(&key, records).await? else { return Ok(Ahead::Nothing(Some(key))) };
+        let mut planned = self.plan(recalled.compiled, &input.directories, records, recalled.facts, None).await?;
+        if recalled.by_record {
+            planned.take_recorded_bases(records).await?;
+        }
         if let Some((docker, _)) = daemon
             && self.daemon_differs(docker, &planned).await
         {

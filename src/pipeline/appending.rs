@@ -125,6 +125,7 @@ impl Run<'_> {
                 planned.without_pins();
                 return Ok(Appended::Again);
             }
+            Attempted::Otherwise => return Ok(Appended::Again),
         }
         built.report.seconds.build += at.elapsed().as_secs_f64();
         let at = std::time::Instant::now();

@@ -13,7 +13,7 @@ use crate::engine::{Docker, EngineInfo};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, settled};
 use crate::plan::{CompiledRecord, KnownFacts, Syntax, compiled_key};
-use crate::registry::Registries;
+use crate::registry::{self, Kind, Registries};
 
 /// What a Dockerfile's compiled form is remembered by.
 pub(super) struct CompiledKey {
@@ -60,6 +60,14 @@ impl CompiledKey {
     }
 }
 
+/// A compiled Dockerfile as it is remembered.
+pub(super) struct Recalled {
+    pub(super) compiled: Compiled,
+    pub(super) facts: KnownFacts,
+    /// Whether a registry did not say that its images are those still.
+    pub(super) by_record: bool,
+}
+
 /// A platform as a key has it, where none was asked for: this machine's.
 pub(super) fn machine() -> String {
     let architecture = match std::env::consts::ARCH {
@@ -103,7 +111,6 @@ impl Run<'_> {
     ) -> Result<Option<Planned>> {
         let Some((kept, faults)) = self.job.kept() else { return Ok(None) };
         let (known, key) = match ahead {
-            // The daemon would have to pull the frontend that the Dockerfile brings along.
             Ahead::Open(planned) if planned.is_of_engine(&self.info) => return Ok(Some(*planned)),
             Ahead::Open(planned) => (planned.facts, planned.compiled_by),
             Ahead::Nothing(key) => (KnownFacts::default(), key),
@@ -118,10 +125,11 @@ impl Run<'_> {
 }
 
 impl Planned {
-    /// Whether it was made of the compiled form that this engine would give, by a frontend that it would have to pull.
+    /// Whether it was made of the compiled form that this engine would give, were it not for a frontend that it would have to pull or
+    /// a registry that does not answer.
     fn is_of_engine(&self, info: &EngineInfo) -> bool {
         let brought = self.compiled_by.as_ref().is_some_and(|key| key.frontend.is_some());
-        brought && self.compiled.engine == engine(info)
+        (brought || self.recorded_bases.is_some()) && self.compiled.engine == engine(info)
     }
 }
 
@@ -132,14 +140,25 @@ fn engine(info: &EngineInfo) -> String {
 
 impl Job<'_> {
     /// A compiled Dockerfile as it is remembered, if all that it was made of is as it was, with the layers of its bases.
-    pub(super) async fn recall(&self, key: &CompiledKey, records: &Remembered<'_>) -> Result<Option<(Compiled, KnownFacts)>> {
+    pub(super) async fn recall(&self, key: &CompiledKey, records: &Remembered<'_>) -> Result<Option<Recalled>> {
         let Some(record) = records.one::<CompiledRecord>(&key.key).await? else { return Ok(None) };
         let Some(definition) = record.definition().and_then(|bytes| Graph::decoded(&bytes).ok()) else { return Ok(None) };
         let present = record.references.keys().map(|name| present(&self.registries, name));
-        // A registry that does not answer says nothing of its tags.
-        let present = futures::future::join_all(present).await;
-        if !present.iter().zip(record.references.values()).all(|(now, then)| now.as_ref() == Some(then)) {
-            return Ok(None);
+        let mut silent = Vec::new();
+        for (now, (name, then)) in futures::future::join_all(present).await.into_iter().zip(&record.references) {
+            match now {
+                Ok(now) if now.as_ref() == Some(then) => {}
+                // A registry that does not answer says nothing of its tags.
+                Err(error) if is_silence(&error) => silent.push((name, then, error)),
+                _ => return Ok(None),
+            }
+        }
+        for (name, then, error) in &silent {
+            if !self.build.recorded_bases {
+                self.events.note(format!("{error}; with --recorded-bases {name} is taken to be what it was in the build before"));
+                return Ok(None);
+            }
+            self.events.warning(format!("{name} is taken to be {then}, as in the build before (--recorded-bases): {error}"));
         }
         let mut facts = KnownFacts::default();
         for (step, layers) in &record.images {
@@ -148,7 +167,7 @@ impl Job<'_> {
             }
         }
         let compiled = Compiled { definition, config: record.config().to_vec(), engine: record.engine.clone() };
-        Ok(Some((compiled, facts)))
+        Ok(Some(Recalled { compiled, facts, by_record: !silent.is_empty() }))
     }
 
     /// Whether a daemon has an image of its own under a name that the graph takes from a registry: that one goes first there.
@@ -188,7 +207,7 @@ impl Job<'_> {
         if let Some(frontend) = &key.frontend {
             let reference: ImageRef = frontend.parse().ok()?;
             if reference.digest.is_none() {
-                references.insert(reference.to_string(), present(&self.registries, frontend).await?);
+                references.insert(reference.to_string(), present(&self.registries, frontend).await.ok()??);
             }
         }
         record.references = references;
@@ -197,8 +216,13 @@ impl Job<'_> {
 }
 
 /// What a name stands for in its registry now.
-async fn present(registries: &Registries, name: &str) -> Option<Digest> {
-    let reference: ImageRef = name.parse().ok()?;
+async fn present(registries: &Registries, name: &str) -> registry::Result<Option<Digest>> {
+    let Ok(reference) = name.parse::<ImageRef>() else { return Ok(None) };
     let client = registries.repository(&reference.repository);
-    Some(client.head_manifest(&reference.reference()).await.ok()??.digest)
+    Ok(client.head_manifest(&reference.reference()).await?.map(|head| head.digest))
+}
+
+/// Whether a registry gave no answer, or would not for now.
+fn is_silence(error: &registry::Error) -> bool {
+    matches!(error.kind, Kind::Network | Kind::Tls | Kind::TooManyRequests | Kind::Refused)
 }

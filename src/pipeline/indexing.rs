@@ -10,8 +10,11 @@ use super::recording::{Proved, Recording};
 use crate::append::LayerIndex;
 use crate::context::Tree;
 use crate::domain::{Descriptor, DiffId, StepKey};
+use crate::endpoint::Shelf;
 use crate::error::{Error, Kind, Result};
 use crate::handover::Composed;
+use crate::plan::Records;
+use crate::registry::Source as _;
 use crate::transfer::ByteStream;
 use crate::transfer::compress::plain;
 
@@ -25,6 +28,7 @@ impl Recording<'_> {
     pub(super) async fn index(&self, image: &Composed, proved: &Proved<'_>) -> Result<HashMap<DiffId, LayerIndex>> {
         let faulty = |error: crate::store::Error| Error::new(Kind::Cache, error.to_string());
         let store = self.kept.records();
+        self.kept.passed().await;
         let keys: HashMap<StepKey, &DiffId> = image.diff_ids.iter().map(|diff_id| (key(diff_id), diff_id)).collect();
         let known = store.read::<LayerIndex>(&keys.keys().cloned().collect::<Vec<_>>()).await.map_err(faulty)?;
         let absent = image.layers.iter().zip(&image.diff_ids).filter(|(_, diff_id)| !known.contains_key(&key(diff_id)));
@@ -72,6 +76,20 @@ impl Recording<'_> {
             Some(bytes) => Ok(Some(plain(bytes).await.map_err(unreadable)?)),
             None => Ok(None),
         }
+    }
+}
+
+/// Remembers which paths are in a base image's layer, while it comes, if that is not known. What fails here is tried once more when
+/// the build is kept.
+pub(super) async fn index_layer(records: Records, from: Shelf, blob: Descriptor, diff_id: DiffId) {
+    let key = key(&diff_id);
+    let known = records.read::<LayerIndex>(std::slice::from_ref(&key)).await;
+    if known.is_ok_and(|known| !known.is_empty()) {
+        return;
+    }
+    let Ok(bytes) = from.open_blob(&blob.digest, Some(blob.size), 0).await else { return };
+    if let Some(index) = index(plain(bytes).await.ok()).await {
+        let _ = records.write([(key, index)]).await;
     }
 }
 

@@ -155,6 +155,14 @@ impl Job<'_> {
         }
     }
 
+    /// Waits until a base image's layer does not come through the endpoint, and says why: for ever, where all do.
+    pub(super) async fn cannot_pass(&self) -> String {
+        match self.kept().and_then(|(kept, _)| kept.own()) {
+            Some(own) => own.cannot_pass().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Whether it is the store that a solve failed by.
     pub(super) fn blames_store(&self, message: &str) -> bool {
         let Some((kept, _)) = self.kept() else { return false };

@@ -2,12 +2,15 @@
 
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use tokio::sync::OnceCell;
+use tokio::task::JoinSet;
 
+use super::indexing::index_layer;
 use crate::aws::AwsSource;
 use crate::domain::{Digest, ImageRef, Repository, StepKey};
 use crate::endpoint::{Address, Endpoint, Served, Shelf};
@@ -42,6 +45,23 @@ pub(super) struct Kept {
     tag: String,
     writes: bool,
     new: bool,
+    begun: OnceCell<()>,
+    /// Layers on their way from a registry to the daemon.
+    passing: OnceLock<Passing>,
+}
+
+/// Base images on their way through the endpoint.
+struct Passing {
+    /// Where their layers lie meanwhile.
+    room: tempfile::TempDir,
+    indexed: Mutex<Indexed>,
+}
+
+/// Layers whose paths are read while they come.
+#[derive(Default)]
+struct Indexed {
+    layers: HashSet<Digest>,
+    tasks: JoinSet<()>,
 }
 
 /// The store at this place.
@@ -112,7 +132,7 @@ impl Kept {
             registries.stand_in(Arc::new(shelf.clone()));
         }
         let endpoint = address.serve(shelves.clone(), None, PathBuf::new());
-        Ok(Self { endpoint, blobs, shelves, tag: tag.to_owned(), writes, new })
+        Ok(Self { endpoint, blobs, shelves, tag: tag.to_owned(), writes, new, begun: OnceCell::new(), passing: OnceLock::new() })
     }
 
     /// The index of the image, by scope: the own one first.
@@ -147,6 +167,33 @@ impl Kept {
         self.shelves.first()
     }
 
+    /// Has the layers of a base image come through the own shelf.
+    pub(super) fn pass_through(&self, base: &KnownImage, registries: &Registries) -> crate::error::Result<()> {
+        let Some(own) = self.own() else { return Ok(()) };
+        let passing = match self.passing.get() {
+            Some(passing) => passing,
+            None => {
+                let new = Passing { room: super::room(Kind::Cache)?, indexed: Mutex::default() };
+                self.passing.get_or_init(|| new)
+            }
+        };
+        let mut indexed = passing.indexed.lock().unwrap_or_else(PoisonError::into_inner);
+        own.pass_through(&base.manifest.layers, &registries.home(&base.repository), passing.room.path());
+        for (blob, diff_id) in base.manifest.layers.iter().zip(&base.diff_ids) {
+            if indexed.layers.insert(blob.digest.clone()) {
+                indexed.tasks.spawn(index_layer(self.records(), own.clone(), blob.clone(), diff_id.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the layers that came through are indexed.
+    pub(super) async fn passed(&self) {
+        let Some(passing) = self.passing.get() else { return };
+        let tasks = std::mem::take(&mut passing.indexed.lock().unwrap_or_else(PoisonError::into_inner).tasks);
+        tasks.join_all().await;
+    }
+
     /// What its shelves are called.
     pub(super) fn repositories(&self) -> Vec<Repository> {
         self.shelves.iter().map(|shelf| shelf.repository().clone()).collect()
@@ -166,7 +213,13 @@ impl Kept {
 
     /// Says of a new store what its layout is, before anything is put there.
     pub(super) async fn begin(&self) -> Result<()> {
-        if self.new { write_format(&self.blobs).await } else { Ok(()) }
+        let begun = self.begun.get_or_try_init(|| async { if self.new { write_format(&self.blobs).await } else { Ok(()) } });
+        begun.await.copied()
+    }
+
+    /// Whether something may be put there by now.
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun.initialized()
     }
 
     /// The image itself, of the own scope or the first fallback that has it.

@@ -44,6 +44,12 @@ impl Run<'_> {
         built.places = planned.graph.places();
         let mut inputs = Inputs::of(&planned.graph, &planned.keys, &planned.facts);
         let mut course = Course::default();
+        // Base images are kept while the daemon pulls them.
+        if self.keeps().is_some()
+            && let Err(error) = kept.begin().await
+        {
+            faults.tell("does not take this build", &error, error.hint_text())?;
+        }
         planned.made_there = self.made_there(&planned, kept, &records, &work).await?;
         let (mut before, mut assembled, mut laid) = (None, None, false);
         let released = loop {
@@ -202,6 +208,7 @@ impl Run<'_> {
                 planned.without_pins();
                 return Ok(());
             }
+            Attempted::Otherwise => return Ok(()),
         }
         for taken in round {
             let content = self.look_at(planned, course, work, &taken).await?;
@@ -220,7 +227,10 @@ impl Run<'_> {
         }
         let tags = if job.build.push { &*job.tags } else { &[] };
         // Of a Dockerfile that was remembered nobody has asked yet where its bases' layers are.
-        let mut known = if planned.bases.is_empty() { job.bases(&planned.graph).await } else { planned.bases.clone() };
+        let mut known = match planned.bases.is_empty() && planned.recorded_bases.is_none() {
+            true => job.bases(&planned.graph).await,
+            false => planned.bases.values().cloned().collect(),
+        };
         known.extend_from_slice(work.cache.latest());
         let settings = &job.build.push_settings;
         Ok(Some(Release::open(&job.registries, tags, keep.as_ref(), settings, &known, job.events).await?))
@@ -287,6 +297,7 @@ impl Run<'_> {
                 }
                 Attempted::WithoutStore => planned.without_records(),
                 Attempted::Moved => planned.without_pins(),
+                Attempted::Otherwise => {}
             }
         }
     }

@@ -18,7 +18,7 @@ use crate::engine::Docker;
 use crate::engine::buildkit::LocalDirs;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Status, Time, Vertex};
-use crate::graph::{Graph, Key, Keys, Op};
+use crate::graph::{Graph, Input, Key, Keys, Op};
 use crate::handover::{KnownImage, load};
 use crate::plan::{DaemonRecord, KnownFacts, Plan, Records, StepRecord, TakenRecord, Verdict, selection};
 use crate::registry::Home as _;
@@ -63,14 +63,16 @@ pub(super) struct Planned {
     pub(super) plan: Plan,
     /// What was taken out of stages, as it was remembered.
     pub(super) taken: HashMap<StepKey, TakenRecord>,
-    /// The base images, where a registry has them.
-    pub(super) bases: Vec<KnownImage>,
+    /// The base images, by where they stand in the graph, where a registry has them.
+    pub(super) bases: HashMap<Input, KnownImage>,
     /// Why its new files were not laid down here, where that takes more than was known.
     pub(super) not_assembled: Option<String>,
     /// The directories of its local sources.
     pub(super) directories: LocalDirs,
     /// What its compiled form is remembered by, where it may be.
     pub(super) compiled_by: Option<CompiledKey>,
+    /// The base images as they are kept, where a registry does not say what they are now.
+    pub(super) recorded_bases: Option<HashMap<Input, StepRecord>>,
     /// States that the daemon made itself, and the mark by which it is known again.
     pub(super) made_there: Option<DaemonRecord>,
     /// Commands that ran earlier run again; in seconds of the Unix epoch.
@@ -171,6 +173,22 @@ impl Planned {
         }
     }
 
+    /// Takes the base images to be what they were when they were kept.
+    pub(super) async fn take_recorded_bases(&mut self, records: &Remembered<'_>) -> Result<()> {
+        let sources = self.graph.below(self.graph.result()).into_iter().filter(|op| op.image().is_some());
+        let states = sources.map(|op| Input { step: op.digest.clone(), output: 0 });
+        let keyed = states.filter_map(|state| match self.keys.state(&state) {
+            Key::Known(key) => Some((state, key)),
+            _ => None,
+        });
+        let keyed: Vec<(Input, StepKey)> = keyed.collect();
+        let found: HashMap<StepKey, StepRecord> =
+            records.read(&keyed.iter().map(|(_, key)| key.clone()).collect::<Vec<_>>()).await?;
+        let bases = keyed.into_iter().filter_map(|(state, key)| Some((state, found.get(&key)?.clone())));
+        self.recorded_bases = Some(bases.collect());
+        Ok(())
+    }
+
     /// Plans anew with nothing from the store.
     pub(super) fn without_records(&mut self) {
         self.found.clear();
@@ -204,10 +222,10 @@ impl Job<'_> {
             self.ask(&sources, records, &facts),
             join_all(sources.iter().filter(new).map(|op| local(op, directories))),
         );
-        let mut bases = Vec::new();
+        let mut bases = HashMap::new();
         for (digest, image) in images.into_iter().flatten() {
             let layers = image.map(|(layers, known)| {
-                bases.extend(known);
+                bases.extend(known.map(|known| (Input { step: digest.clone(), output: 0 }, known)));
                 layers
             });
             facts.images.insert(digest, layers);
@@ -229,6 +247,7 @@ impl Job<'_> {
             not_assembled: None,
             directories: directories.clone(),
             compiled_by: None,
+            recorded_bases: None,
             made_there: None,
             since: self.build.max_age.map(|age| seconds_now().saturating_sub(age.as_secs())),
             found: HashMap::new(),

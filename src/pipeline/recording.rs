@@ -102,7 +102,7 @@ impl Recording<'_> {
                 for record in known {
                     all.add_layers(&record.blobs(), &record.diff_ids(), own.repository());
                 }
-                self.planned.bases.iter().for_each(|base| all.add(base));
+                self.planned.bases.values().for_each(|base| all.add(base));
             });
         }
         let saver = StageSaver {

@@ -11,12 +11,14 @@ use super::planning::Planned;
 use super::release::Release;
 use crate::build::{Failed, Refusal, failure};
 use crate::context::Tree;
-use crate::domain::{Digest, Platform, Selector};
+use crate::domain::{Descriptor, Digest, Platform, Selector};
+use crate::endpoint::Shelf;
 use crate::engine::buildkit::{Export, Gateway, SolveOutcome, SolveRequest, Solved, pb};
 use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::graph::{Graft, Grafted, Graph, Input, Op, Taken};
-use crate::plan::assemble;
+use crate::handover::KnownImage;
+use crate::plan::{Layer, assemble};
 use crate::registry::Source as _;
 use crate::save::Executed;
 
@@ -36,8 +38,10 @@ pub(super) struct Course {
     pub(super) seconds: HashMap<Digest, f64>,
     /// The files of what was looked at.
     pub(super) trees: HashMap<(Input, Vec<Selector>), Tree>,
-    /// Whether images stood in for states.
-    pub(super) has_images: bool,
+    /// Whether images stood in for what steps made.
+    pub(super) has_states: bool,
+    /// Whether the daemon pulls base images itself.
+    pub(super) passed_by: bool,
     /// Steps whose results were looked at.
     pub(super) looked_at: HashSet<Digest>,
     /// Whether one of these ran again: what was seen of it is not what the image has then.
@@ -74,6 +78,8 @@ pub(super) enum Attempted {
     WithoutStore,
     /// Something from elsewhere is another thing than was found before.
     Moved,
+    /// A base image did not come through the endpoint. That was told; from here on the daemon pulls them itself.
+    Otherwise,
 }
 
 impl Run<'_> {
@@ -93,7 +99,7 @@ impl Run<'_> {
     {
         let job = &self.job;
         let from_store = grafted.iter().any(|grafted| grafted.has_images()) && job.is_repeatable();
-        course.has_images |= grafted.iter().any(|grafted| grafted.has_images());
+        course.has_states |= grafted.iter().any(|grafted| grafted.has_states());
         let mut attempt = 1;
         loop {
             let (events, listening) = self.listen();
@@ -101,6 +107,12 @@ impl Run<'_> {
                 solved = self.buildkit.build(work.session, request.clone(), &events, &ask) => Some(solved),
                 // An overlay2 daemon would ask for a damaged layer again and again, for more than a minute.
                 () = job.store_damaged(), if from_store => None,
+                why = job.cannot_pass(), if from_store && !course.passed_by => {
+                    job.events.note(format!("the daemon pulls base images itself, as a layer did not come through hakobi: {why}"));
+                    course.passed_by = true;
+                    course.grafts.clear();
+                    return Ok(Attempted::Otherwise);
+                }
             };
             drop(events);
             let executed = listening.await.unwrap_or_default();
@@ -150,17 +162,24 @@ impl Run<'_> {
             if is_there {
                 continue;
             }
-            let platform = serde_json::from_slice::<Platform>(&planned.compiled.config).map_err(|error| broken(&error))?;
-            let config = serde_json::to_vec(&platform).map_err(|error| broken(&error))?;
-            let image = assemble(&config, &record.layers, &serde_json::Map::new()).map_err(|error| broken(&error))?;
-            let reference = own.offer(&image.manifest, image.config);
-            let name = planned.graph.op(&state.step).map(|op| op.name.clone()).unwrap_or_default();
-            let graft = Graft {
-                identifier: format!("docker-image://{reference}"),
-                attributes: [].into(),
-                name: format!("[hakobi] from the cache: {name}"),
-            };
-            grafts.insert(state.clone(), graft);
+            let name = planned.graph.op(&state.step).map(|op| &*op.name).unwrap_or_default();
+            let name = format!("[hakobi] from the cache: {name}");
+            grafts.insert(state.clone(), offered(own, &planned.compiled.config, &record.layers, name)?);
+        }
+        if !is_there && kept.has_begun() && own.passes() {
+            for (source, base) in planned.bases.iter().filter(|(source, _)| !planned.plan.kept.contains_key(source)) {
+                grafts.insert(source.clone(), self.through(planned, kept, source, base)?);
+            }
+        }
+        for (source, record) in planned.recorded_bases.iter().flatten() {
+            if let Some(release) = release {
+                release.learn(&record.blobs(), &record.diff_ids(), own.repository());
+            }
+            if is_there {
+                continue;
+            }
+            let name = planned.graph.op(&source.step).map(|op| op.name.clone()).unwrap_or_default();
+            grafts.entry(source.clone()).or_insert(offered(own, &planned.compiled.config, &record.layers, name)?);
         }
         for (digest, tree) in &planned.facts.locals {
             let (Ok(tree), Some(op)) = (tree, planned.graph.op(digest)) else { continue };
@@ -174,6 +193,24 @@ impl Run<'_> {
         }
         grafts.extend(planned.pins());
         Ok(grafts)
+    }
+
+    /// A base image as one that the daemon pulls through the endpoint: it is read once, for the daemon and for the store.
+    fn through(&self, planned: &Planned, kept: &Kept, source: &Input, base: &KnownImage) -> Result<Graft> {
+        kept.pass_through(base, &self.job.registries)?;
+        let own = kept.own().ok_or_else(|| Error::build("the store has no scope"))?;
+        let layers: Vec<Layer> = base
+            .manifest
+            .layers
+            .iter()
+            .zip(&base.diff_ids)
+            .map(|(blob, diff_id)| {
+                let blob = Descriptor { annotations: [].into(), platform: None, ..blob.clone() };
+                Layer { blob, diff_id: diff_id.clone(), created: None }
+            })
+            .collect();
+        let name = planned.graph.op(&source.step).map(|op| op.name.clone()).unwrap_or_default();
+        offered(own, &base.config, &layers, name)
     }
 
     /// Looks at what is taken out of a state that was solved, by the daemon's own copier.
@@ -214,6 +251,15 @@ impl Run<'_> {
         let tree = reading.await.map_err(std::io::Error::other).and_then(|tree| tree);
         tree.map_err(|error| Error::push("what is copied out of a stage cannot be read").because(&error))
     }
+}
+
+/// Layers as an image that the daemon can pull, of the platform that a configuration names.
+fn offered(own: &Shelf, config: &[u8], layers: &[Layer], name: String) -> Result<Graft> {
+    let platform = serde_json::from_slice::<Platform>(config).map_err(|error| broken(&error))?;
+    let config = serde_json::to_vec(&platform).map_err(|error| broken(&error))?;
+    let image = assemble(&config, layers, &serde_json::Map::new()).map_err(|error| broken(&error))?;
+    let reference = own.offer(&image.manifest, image.config);
+    Ok(Graft { identifier: format!("docker-image://{reference}"), attributes: [].into(), name })
 }
 
 pub(super) fn broken(error: &(dyn std::error::Error + 'static)) -> Error {

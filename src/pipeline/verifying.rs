@@ -55,23 +55,25 @@ impl Run<'_> {
             Exit::Straight => Export::to_registry(&reference),
             Exit::Pushed | Exit::Saved => Export::into_daemon(&[reference.to_string()]),
         };
-        let mut grafts = course.grafts.clone();
-        grafts.extend(self.grafts(planned, kept, None)?);
-        let mut again = Course { given: course.given.clone(), ..Course::default() };
+        let mut again = Course { given: course.given.clone(), grafts: course.grafts.clone(), ..Course::default() };
         let result = planned.graph.result();
-        let grafted = planned.graph.grafted(result, &grafts, &course.given).map_err(|error| broken(&error))?;
         let request =
             SolveRequest { exports: vec![export], entitlements: job.build.entitlements.clone(), ..SolveRequest::default() };
         let platform = serde_json::from_slice::<Platform>(&planned.compiled.config).map_err(|error| broken(&error))?;
         let config = bare_config(&platform);
-        let (definition, config, imports) = (&grafted.definition, &config, &work.cache.imports);
-        let ask = |mut gateway: Gateway| async move {
-            let solved = gateway.graph(definition.clone(), imports, false).await?;
-            Ok(Solved { metadata: [("containerimage.config".to_owned(), config.clone())].into(), ..solved })
-        };
-        match self.attempt(work, &[&grafted], request, &mut again, None, ask).await? {
-            Attempted::Done(_) => {}
-            Attempted::WithoutStore | Attempted::Moved => return Err(failed("the base cannot be had")),
+        loop {
+            again.grafts.extend(self.grafts(planned, kept, None)?);
+            let grafted = planned.graph.grafted(result, &again.grafts, &course.given).map_err(|error| broken(&error))?;
+            let (definition, config, imports) = (&grafted.definition, &config, &work.cache.imports);
+            let ask = |mut gateway: Gateway| async move {
+                let solved = gateway.graph(definition.clone(), imports, false).await?;
+                Ok(Solved { metadata: [("containerimage.config".to_owned(), config.clone())].into(), ..solved })
+            };
+            match self.attempt(work, &[&grafted], request.clone(), &mut again, None, ask).await? {
+                Attempted::Done(_) => break,
+                Attempted::Otherwise => {}
+                Attempted::WithoutStore | Attempted::Moved => return Err(failed("the base cannot be had")),
+            }
         }
         exit.hand_over(&self.docker, &reference, &intake, NAME).await?;
         let (theirs, _) = intake.layers_above(NAME, below.len()).await?;

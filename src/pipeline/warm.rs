@@ -39,7 +39,7 @@ impl Run<'_> {
         new: impl Iterator<Item = &'a Input>,
         work: &Work<'_>,
     ) -> Result<Option<DaemonRecord>> {
-        if course.has_images {
+        if course.has_states {
             return Ok(None);
         }
         let known = |state: &Input| match keys.state(state) {

@@ -1,0 +1,147 @@
+//! Layers on their way from a registry through the endpoint: read there once, passed on to the daemon while they come, and kept.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::domain::{Descriptor, Digest};
+use crate::registry::{self, Home, Kind};
+use crate::store::Blobs;
+use crate::transfer::{BlobSource as _, ByteStream, Spool};
+
+/// Layers that a registry has and the store may lack.
+#[derive(Clone)]
+pub(super) struct Through(Arc<Inner>);
+
+struct Inner {
+    blobs: Blobs,
+    layers: Mutex<HashMap<Digest, Layer>>,
+    /// Why a layer did not come: the first fault.
+    fault: watch::Sender<Option<String>>,
+}
+
+struct Layer {
+    size: u64,
+    from: Arc<dyn Home>,
+    /// Where its bytes lie while they are on their way.
+    directory: PathBuf,
+    coming: Option<Coming>,
+}
+
+/// A layer that is on its way.
+#[derive(Clone)]
+struct Coming {
+    spool: Spool,
+    /// Turns to true when it was kept, or will not be.
+    settled: watch::Receiver<bool>,
+}
+
+impl Through {
+    /// None yet; they are kept in this store.
+    pub(super) fn new(blobs: Blobs) -> Self {
+        Self(Arc::new(Inner { blobs, layers: Mutex::default(), fault: watch::Sender::default() }))
+    }
+
+    fn layers(&self) -> MutexGuard<'_, HashMap<Digest, Layer>> {
+        self.0.layers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has these layers come from a registry when they are asked for. Their bytes lie in this directory on their way.
+    pub(super) fn add(&self, layers: &[Descriptor], from: &Arc<dyn Home>, directory: &std::path::Path) {
+        let mut known = self.layers();
+        for layer in layers {
+            let new = || Layer { size: layer.size, from: Arc::clone(from), directory: directory.to_owned(), coming: None };
+            known.entry(layer.digest.clone()).or_insert_with(new);
+        }
+    }
+
+    /// The size of a layer that can come from a registry.
+    pub(super) fn size(&self, digest: &Digest) -> Option<u64> {
+        self.layers().get(digest).map(|layer| layer.size)
+    }
+
+    /// Waits until a layer that is on its way was kept, or will not be.
+    pub(super) async fn settle(&self, digest: &Digest) {
+        let coming = self.layers().get(digest).and_then(|layer| layer.coming.clone());
+        if let Some(mut coming) = coming {
+            let _ = coming.settled.wait_for(|settled| *settled).await;
+        }
+    }
+
+    /// Whether every layer came that was asked for.
+    pub(super) fn has_no_fault(&self) -> bool {
+        self.0.fault.borrow().is_none()
+    }
+
+    /// Waits until a layer does not come, and says why.
+    pub(super) async fn fault(&self) -> String {
+        // The sender is this object's own, so there is one as long as it is waited for.
+        let mut fault = self.0.fault.subscribe();
+        let fault = fault.wait_for(Option::is_some).await;
+        fault.ok().and_then(|fault| fault.clone()).unwrap_or_default()
+    }
+
+    /// The bytes of a layer from an offset, where it is one of these. Whoever asks second follows the first.
+    pub(super) async fn open(&self, digest: &Digest, offset: u64) -> registry::Result<Option<ByteStream>> {
+        let (coming, from) = {
+            let layers = self.layers();
+            let Some(layer) = layers.get(digest) else { return Ok(None) };
+            (layer.coming.clone(), (Arc::clone(&layer.from), layer.size, layer.directory.clone()))
+        };
+        let coming = match coming {
+            Some(coming) => coming,
+            None => self.begin(digest, from).await?,
+        };
+        let opened = coming.spool.open(offset).await;
+        opened
+            .map(Some)
+            .map_err(|error| registry::Error::elsewhere(Kind::Local, "a layer on its way", "this host", &error.to_string()))
+    }
+
+    async fn begin(&self, digest: &Digest, (from, size, directory): (Arc<dyn Home>, u64, PathBuf)) -> registry::Result<Coming> {
+        let opened = from.open_blob(digest, Some(size), 0).await;
+        let stream = opened.inspect_err(|error| self.failed(digest, &error.to_string()))?;
+        let full = |error: std::io::Error| {
+            self.failed(digest, &error.to_string());
+            registry::Error::elsewhere(Kind::Local, "a layer on its way", "this host", &error.to_string())
+        };
+        let (writer, spool) = Spool::create(&directory).map_err(full)?;
+        let (settled, receiver) = watch::channel(false);
+        let coming = Coming { spool: spool.clone(), settled: receiver };
+        {
+            let mut layers = self.layers();
+            let Some(layer) = layers.get_mut(digest) else { return Ok(coming) };
+            // Another was faster.
+            if let Some(coming) = &layer.coming {
+                return Ok(coming.clone());
+            }
+            layer.coming = Some(coming.clone());
+        }
+        writer.fill(stream);
+        let (this, digest) = (self.clone(), digest.clone());
+        tokio::spawn(async move {
+            match spool.identity().await {
+                // A fault of the store shows when the build is kept: the layer is not there then.
+                Ok(identity) if identity.digest == digest => drop(this.0.blobs.keep(&spool).await),
+                Ok(_) => this.failed(&digest, "the registry has other bytes under its digest"),
+                Err(error) => this.failed(&digest, &error.to_string()),
+            }
+            settled.send_replace(true);
+        });
+        Ok(coming)
+    }
+
+    /// Whoever asks again begins anew.
+    fn failed(&self, digest: &Digest, why: &str) {
+        if let Some(layer) = self.layers().get_mut(digest) {
+            layer.coming = None;
+        }
+        self.0.fault.send_if_modified(|fault| {
+            let is_first = fault.is_none();
+            fault.get_or_insert_with(|| format!("{digest}: {why}"));
+            is_first
+        });
+    }
+}

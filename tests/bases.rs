@@ -1,0 +1,209 @@
+//! Base images on their way to the daemon: through hakobi, once, and never with a damaged byte.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use serde_json::Value;
+use support::engine::{C28, D20, D28, Engine, crane};
+use support::image::steps;
+use support::machine::Machine;
+use support::parts::{part, unique};
+
+/// One run on this machine.
+fn run(machine: &Machine, more: &[&str]) -> Value {
+    let arguments = [&["build", "--network", "host", "--report", "report.json"], more, &["."]].concat();
+    machine.hakobi(&arguments).exits(0);
+    machine.report("report.json")
+}
+
+/// Makes a base image of 20 MB, which no other test has; gives its name without the registry's.
+fn large_base(engine: &Engine, machine: &Machine) -> String {
+    let registry = part("HAKOBI_TEST_REGISTRY_OPEN");
+    let name = unique("large-base");
+    machine
+        .write("../base/Dockerfile", &format!("FROM {registry}/base/busybox:latest\nRUN head -c 20000000 /dev/urandom > /big\n"));
+    let folder = machine.folder().join("../base").display().to_string();
+    let image = format!("{registry}/{name}");
+    engine.docker(&["build", "--network", "host", "-t", &image, &folder]);
+    engine.docker(&["push", &image]);
+    name
+}
+
+/// A way to a registry that counts the bytes which come from there, and can be shut.
+#[derive(Clone, Default)]
+struct Detour {
+    address: String,
+    count: Arc<AtomicU64>,
+    is_shut: Arc<AtomicBool>,
+    /// Hakobi's requests that say this are refused.
+    refused: Arc<Mutex<String>>,
+}
+
+impl Detour {
+    fn to(registry: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let this = Self { address: listener.local_addr().unwrap().to_string(), ..Self::default() };
+        let detour = this.clone();
+        std::thread::spawn(move || {
+            for client in listener.incoming().map(Result::unwrap) {
+                if detour.is_shut.load(Ordering::Relaxed) {
+                    continue;
+                }
+                let server = TcpStream::connect(&registry).unwrap();
+                let (to, back) = (detour.clone(), detour.clone());
+                let (client_again, server_again) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                std::thread::spawn(move || to.pass(client, server, true));
+                std::thread::spawn(move || back.pass(server_again, client_again, false));
+            }
+        });
+        this
+    }
+
+    fn pass(&self, mut from: TcpStream, mut to: TcpStream, asks: bool) {
+        let mut buffer = vec![0; 64 << 10];
+        while let Ok(read @ 1..) = from.read(&mut buffer) {
+            if asks && self.refuses(&buffer[..read]) {
+                from.write_all(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").unwrap();
+                break;
+            }
+            if !asks {
+                self.count.fetch_add(read as u64, Ordering::Relaxed);
+            }
+            if to.write_all(&buffer[..read]).is_err() || self.is_shut.load(Ordering::Relaxed) {
+                break;
+            }
+        }
+        let _ = (to.shutdown(Shutdown::Both), from.shutdown(Shutdown::Both));
+    }
+
+    fn refuses(&self, request: &[u8]) -> bool {
+        let (request, refused) = (String::from_utf8_lossy(request), self.refused.lock().unwrap());
+        !refused.is_empty() && request.contains("hakobi/") && request.contains(&*refused)
+    }
+
+    /// Bytes since this was asked last.
+    fn bytes(&self) -> u64 {
+        self.count.swap(0, Ordering::Relaxed)
+    }
+}
+
+/// On a cold build the daemon gets base images through hakobi, which keeps them while they pass: nothing is read twice.
+#[test]
+fn a_base_image_is_read_once() {
+    for name in [D20, D28, C28] {
+        let engine = Engine::lock(name);
+        let machine = Machine::with(&engine.host());
+        let base = large_base(&engine, &machine);
+        let detour = Detour::to(part("HAKOBI_TEST_REGISTRY_OPEN"));
+        let registry = &detour.address;
+        machine
+            .write("Dockerfile", &format!("FROM {registry}/{base}\nRUN wc -c /big > /size\nCOPY src.txt .\nRUN cat src.txt\n"));
+        let arguments = ["-t", "app", "--cache", "../cache", "--cache-scope", "main"];
+        let edited = |text: &str, wiped: bool| {
+            machine.write("src.txt", text);
+            if wiped {
+                engine.wipe();
+            }
+            (run(&machine, &arguments), detour.bytes())
+        };
+        let (cold, bytes) = edited("one", true);
+        assert_eq!(cold["cache"]["warnings"], serde_json::json!([]), "{name}");
+        assert!((20_000_000..22_000_000).contains(&bytes), "{name}: {bytes}");
+        // The daemon knows what it made, though it did not get the base by its own name.
+        let (warm, bytes) = edited("two", false);
+        assert_eq!(steps(&warm, "miss"), ["COPY src.txt .", "RUN cat src.txt"], "{name}: {warm:#}");
+        assert_eq!(warm["layers"]["restored"], 0, "{name}");
+        assert!(bytes < 100_000, "{name}: {bytes}");
+        let (wiped, bytes) = edited("three", true);
+        assert_eq!(steps(&wiped, "miss"), ["COPY src.txt .", "RUN cat src.txt"], "{name}: {wiped:#}");
+        assert!(bytes < 100_000, "{name}: {bytes}");
+        assert_eq!(engine.docker(&["run", "--rm", "app", "cat", "/size"]).trim(), "20000000 /big");
+    }
+}
+
+/// Where hakobi cannot read a base's layer, the daemon pulls it itself, by whatever way it knows.
+#[test]
+fn a_base_image_that_hakobi_cannot_read() {
+    for name in [D20, D28, C28] {
+        let engine = Engine::lock(name);
+        let machine = Machine::with(&engine.host());
+        let base = large_base(&engine, &machine);
+        let detour = Detour::to(part("HAKOBI_TEST_REGISTRY_OPEN"));
+        let manifest =
+            crane(&["manifest", "--platform", "linux/amd64", &format!("{}/{base}", part("HAKOBI_TEST_REGISTRY_OPEN"))]);
+        let manifest: Value = serde_json::from_str(&manifest).unwrap();
+        *detour.refused.lock().unwrap() = manifest["layers"][1]["digest"].as_str().unwrap().to_owned();
+        machine.write("Dockerfile", &format!("FROM {}/{base}\nRUN wc -c /big\n", detour.address));
+        engine.wipe();
+        let arguments = ["build", "--network", "host", "--report", "report.json", "-t", "app", "--cache", "../cache", "."];
+        let built = machine.hakobi(&arguments).exits(0);
+        assert!(built.stderr.contains("the daemon pulls base images itself"), "{name}: {}", built.stderr);
+        assert_eq!(engine.docker(&["run", "--rm", "app", "wc", "-c", "/big"]).trim(), "20000000 /big");
+    }
+}
+
+/// With `--recorded-bases` a registry that is down costs nothing that the last build remembers.
+#[test]
+fn a_registry_that_does_not_answer() {
+    let engine = Engine::lock(D28);
+    let machine = Machine::with(&engine.host());
+    let base = large_base(&engine, &machine);
+    let detour = Detour::to(part("HAKOBI_TEST_REGISTRY_OPEN"));
+    machine.write("Dockerfile", &format!("FROM {}/{base}\nCOPY src.txt .\nRUN cat src.txt\n", detour.address));
+    machine.write("src.txt", "one\n");
+    let image = format!("{}/{}:1", part("HAKOBI_TEST_REGISTRY_OPEN"), unique("recorded"));
+    let arguments = ["build", "--network", "host", "--report", "report.json", "-t", &image, "--push", "--cache", "../cache", "."];
+    engine.wipe();
+    machine.hakobi(&arguments).exits(0);
+    detour.is_shut.store(true, Ordering::Relaxed);
+    engine.wipe();
+    let down = machine.hakobi(&arguments).exits(1);
+    assert!(down.stderr.contains("--recorded-bases"), "{}", down.stderr);
+    for (text, tier, missed) in [("one\n", "unchanged", &[][..]), ("two\n", "cold", &["COPY src.txt .", "RUN cat src.txt"])] {
+        machine.write("src.txt", text);
+        let recorded = machine.hakobi(&[&arguments[..10], &["--recorded-bases", "."]].concat()).exits(0);
+        assert!(recorded.stderr.contains("as in the build before"), "{}", recorded.stderr);
+        let report = machine.report("report.json");
+        assert_eq!(report["tier"], tier, "{report:#}");
+        assert_eq!(steps(&report, "miss"), missed);
+    }
+    // What was never built has no record that could stand in.
+    machine.write("Dockerfile", &format!("FROM {}/{base}\nRUN true\n", detour.address));
+    machine.hakobi(&[&arguments[..10], &["--recorded-bases", "."]].concat()).exits(1);
+}
+
+/// A daemon keeps what it has got of a layer and goes on from there whoever it asks next: it must not get a damaged byte of a
+/// layer that the registry has too.
+#[test]
+fn a_damaged_layer_does_not_stay_in_the_daemon() {
+    let engine = Engine::lock(C28);
+    let machine = Machine::with(&engine.host());
+    let base = format!("{}/{}", part("HAKOBI_TEST_REGISTRY_OPEN"), large_base(&engine, &machine));
+    let steps = "RUN echo tools > /tools\nCOPY src.txt .\nRUN wc -c src.txt";
+    machine.write("Dockerfile", &format!("FROM {base}\n{steps}\n"));
+    // By either way the layer would be asked for: as a state that is kept, and as a cache.
+    for strategy in ["auto", "daemon"] {
+        let cache = format!("../{strategy}");
+        let arguments = ["-t", "app", "--cache", &cache, "--cache-scope", "main", "--strategy", strategy];
+        machine.write("src.txt", "one\n");
+        engine.wipe();
+        run(&machine, &arguments);
+        let blobs = std::fs::read_dir(machine.folder().join(cache.clone() + "/blobs/sha256")).unwrap();
+        let mut blobs = blobs.map(|entry| entry.unwrap().path());
+        let large = blobs.find(|path| path.metadata().unwrap().len() > 19_000_000).expect("the large layer");
+        let mut bytes = std::fs::read(&large).unwrap();
+        bytes[5_000_000] ^= 1;
+        std::fs::write(&large, bytes).unwrap();
+        machine.write("src.txt", "two\n");
+        engine.wipe();
+        let damaged = run(&machine, &arguments);
+        assert!(damaged["cache"]["warnings"].to_string().contains("damaged"), "{strategy}: {damaged:#}");
+        engine.docker(&["pull", &base]);
+    }
+}
