@@ -1,7 +1,7 @@
 //! Layers on their way from a registry through the endpoint: read there once, passed on to the daemon while they come, and kept.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -22,12 +22,15 @@ struct Inner {
     fault: watch::Sender<Option<String>>,
 }
 
+#[derive(Clone)]
 struct Layer {
     size: u64,
     from: Arc<dyn Home>,
     /// Where its bytes lie while they are on their way.
     directory: PathBuf,
     coming: Option<Coming>,
+    /// Held by whoever begins to read it.
+    begins: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// A layer that is on its way.
@@ -48,11 +51,16 @@ impl Through {
         self.0.layers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn layer(&self, digest: &Digest) -> Option<Layer> {
+        self.layers().get(digest).cloned()
+    }
+
     /// Has these layers come from a registry when they are asked for. Their bytes lie in this directory on their way.
-    pub(super) fn add(&self, layers: &[Descriptor], from: &Arc<dyn Home>, directory: &std::path::Path) {
+    pub(super) fn add(&self, layers: &[Descriptor], from: &Arc<dyn Home>, directory: &Path) {
         let mut known = self.layers();
         for layer in layers {
-            let new = || Layer { size: layer.size, from: Arc::clone(from), directory: directory.to_owned(), coming: None };
+            let (from, directory) = (Arc::clone(from), directory.to_owned());
+            let new = || Layer { size: layer.size, from, directory, coming: None, begins: Arc::default() };
             known.entry(layer.digest.clone()).or_insert_with(new);
         }
     }
@@ -85,38 +93,23 @@ impl Through {
 
     /// The bytes of a layer from an offset, where it is one of these. Whoever asks second follows the first.
     pub(super) async fn open(&self, digest: &Digest, offset: u64) -> registry::Result<Option<ByteStream>> {
-        let (coming, from) = {
-            let layers = self.layers();
-            let Some(layer) = layers.get(digest) else { return Ok(None) };
-            (layer.coming.clone(), (Arc::clone(&layer.from), layer.size, layer.directory.clone()))
+        let Some(layer) = self.layer(digest) else { return Ok(None) };
+        let coming = {
+            let _one_at_a_time = layer.begins.lock().await;
+            match self.layer(digest).and_then(|layer| layer.coming) {
+                Some(coming) => coming,
+                None => self.begin(digest, &layer).await.inspect_err(|error| self.failed(digest, &error.to_string()))?,
+            }
         };
-        let coming = match coming {
-            Some(coming) => coming,
-            None => self.begin(digest, from).await?,
-        };
-        let opened = coming.spool.open(offset).await;
-        opened
-            .map(Some)
-            .map_err(|error| registry::Error::elsewhere(Kind::Local, "a layer on its way", "this host", &error.to_string()))
+        coming.spool.open(offset).await.map(Some).map_err(|error| local(&error))
     }
 
-    async fn begin(&self, digest: &Digest, (from, size, directory): (Arc<dyn Home>, u64, PathBuf)) -> registry::Result<Coming> {
-        let opened = from.open_blob(digest, Some(size), 0).await;
-        let stream = opened.inspect_err(|error| self.failed(digest, &error.to_string()))?;
-        let full = |error: std::io::Error| {
-            self.failed(digest, &error.to_string());
-            registry::Error::elsewhere(Kind::Local, "a layer on its way", "this host", &error.to_string())
-        };
-        let (writer, spool) = Spool::create(&directory).map_err(full)?;
+    async fn begin(&self, digest: &Digest, layer: &Layer) -> registry::Result<Coming> {
+        let stream = layer.from.open_blob(digest, Some(layer.size), 0).await?;
+        let (writer, spool) = Spool::create(&layer.directory).map_err(|error| local(&error))?;
         let (settled, receiver) = watch::channel(false);
         let coming = Coming { spool: spool.clone(), settled: receiver };
-        {
-            let mut layers = self.layers();
-            let Some(layer) = layers.get_mut(digest) else { return Ok(coming) };
-            // Another was faster.
-            if let Some(coming) = &layer.coming {
-                return Ok(coming.clone());
-            }
+        if let Some(layer) = self.layers().get_mut(digest) {
             layer.coming = Some(coming.clone());
         }
         writer.fill(stream);
@@ -144,4 +137,8 @@ impl Through {
             is_first
         });
     }
+}
+
+fn local(error: &std::io::Error) -> registry::Error {
+    registry::Error::elsewhere(Kind::Local, "a layer on its way", "this host", &error.to_string())
 }
