@@ -162,12 +162,18 @@ impl Docker {
             .map_err(|error| Error::build(format!("the daemon cannot remove the name {name}")).because(&error))
     }
 
+    /// A name of our own that the daemon has an image under.
+    #[must_use]
+    pub fn borrow(&self, name: ImageRef) -> BorrowedName {
+        BorrowedName { docker: Some(self.clone()), name }
+    }
+
     /// Has the daemon push an image under a name of our own, and takes that name away whatever comes of it.
     ///
     /// # Errors
     /// With the daemon's words if the push fails, or the name cannot be taken away.
     pub async fn push_and_untag(&self, name: &ImageRef) -> Result<()> {
-        let borrowed = BorrowedName { docker: Some(self.clone()), name: name.clone() };
+        let borrowed = self.borrow(name.clone());
         let pushed = self.push(name).await;
         let untagged = borrowed.give_back().await;
         pushed.and(untagged)
@@ -179,7 +185,7 @@ impl Docker {
     /// # Errors
     /// Those of `take`, or if the name cannot be taken away.
     pub async fn save_and_untag<T>(&self, name: &ImageRef, take: impl AsyncFnOnce(ByteStream) -> Result<T>) -> Result<T> {
-        let borrowed = BorrowedName { docker: Some(self.clone()), name: name.clone() };
+        let borrowed = self.borrow(name.clone());
         let taken = take(self.saved(vec![name.to_string()])).await;
         let untagged = borrowed.give_back().await;
         taken.and_then(|taken| untagged.map(|()| taken))
@@ -206,7 +212,7 @@ impl Docker {
     /// # Errors
     /// With the daemon's words if the pull fails, or names cannot be given.
     pub async fn pull_as(&self, ours: &ImageRef, name: &ImageRef) -> Result<()> {
-        let borrowed = BorrowedName { docker: Some(self.clone()), name: ours.clone() };
+        let borrowed = self.borrow(ours.clone());
         let options = CreateImageOptions { from_image: Some(ours.to_string()), ..CreateImageOptions::default() };
         let mut messages = std::pin::pin!(self.api.create_image(Some(options), None, None));
         while let Some(message) = messages.next().await {
@@ -287,13 +293,17 @@ impl Docker {
 }
 
 /// A name in the daemon that is ours. When a run is interrupted it is taken away in the background.
-struct BorrowedName {
+pub struct BorrowedName {
     docker: Option<Docker>,
     name: ImageRef,
 }
 
 impl BorrowedName {
-    async fn give_back(mut self) -> Result<()> {
+    /// Takes the name away.
+    ///
+    /// # Errors
+    /// If the daemon refuses.
+    pub async fn give_back(mut self) -> Result<()> {
         match self.docker.take() {
             Some(docker) => docker.untag(&self.name).await,
             None => Ok(()),

@@ -7,4 +7,4 @@ mod docker;
 mod tls;
 
 pub use dial::{Dialer, Stream};
-pub use docker::{Docker, EngineInfo, StoreKind};
+pub use docker::{BorrowedName, Docker, EngineInfo, StoreKind};

@@ -95,8 +95,14 @@ impl NewLayers {
     /// The layer, if the entry's name alone tells that it is known.
     fn known(&self, hint: &Digest, format: Format) -> Option<Kept> {
         let state = self.intake.inner().state();
+        if let Some(kept) = state.scaffold.get(hint) {
+            return Some(kept.clone());
+        }
         if format == Format::Tar {
             let diff_id = hint.of_uncompressed();
+            if let Some(kept) = state.scaffold.values().find(|kept| kept.diff_id == diff_id) {
+                return Some(kept.clone());
+            }
             let (descriptor, _) = state.known.layer(&diff_id)?;
             return Some(Kept { diff_id, descriptor: descriptor.clone() });
         }
@@ -115,7 +121,11 @@ impl Layers for NewLayers {
         // Before Docker 25 nothing but its bytes tells what a layer is: it is compressed once it is known to be new.
         let Spooled { blob, kept } = spooled(layer, None, &self.directory).await?;
         let inner = self.intake.inner();
-        let known = inner.state().known.layer(&kept.diff_id).map(|(descriptor, _)| descriptor.clone());
+        let known = {
+            let state = inner.state();
+            let scaffold = state.scaffold.values().find(|below| below.diff_id == kept.diff_id).map(|below| &below.descriptor);
+            scaffold.or_else(|| Some(&state.known.layer(&kept.diff_id)?.0)).cloned()
+        };
         if let Some(descriptor) = known {
             return Ok(Kept { descriptor, ..kept });
         }

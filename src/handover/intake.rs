@@ -10,7 +10,8 @@ use futures::future::join_all;
 
 use super::known::Known;
 use super::transcode::{self, Format};
-use crate::domain::{Descriptor, Digest, RawManifest, Repository, media_type};
+use crate::archive::Kept;
+use crate::domain::{Descriptor, DiffId, Digest, RawManifest, Repository, media_type};
 use crate::endpoint::Receiver;
 use crate::error::{Error, Result};
 use crate::push::Pusher;
@@ -38,8 +39,8 @@ pub(super) struct State {
     pub(super) known: Known,
     /// Blobs that arrived.
     pub(super) blobs: HashMap<Digest, Blob>,
-    /// Layers that stand in for others, with their sizes: they go nowhere.
-    pub(super) scaffold: HashMap<Digest, u64>,
+    /// Layers that stand in for others: they go nowhere.
+    pub(super) scaffold: HashMap<Digest, Kept>,
     /// Configurations that came in an archive.
     pub(super) configs: HashMap<Digest, Bytes>,
     /// What a blob goes on as, by its spool, from before its digest is known.
@@ -79,8 +80,9 @@ impl Intake {
     }
 
     /// A layer that is only in the daemon, for others to be laid on: it is not asked for, and goes nowhere.
-    pub fn pass_over(&self, layer: &Descriptor) {
-        self.0.state().scaffold.insert(layer.digest.clone(), layer.size);
+    pub fn pass_over(&self, layer: &Descriptor, diff_id: &DiffId) {
+        let kept = Kept { diff_id: diff_id.clone(), descriptor: layer.clone() };
+        self.0.state().scaffold.insert(layer.digest.clone(), kept);
     }
 
     /// Learns of more images that registries hold.
@@ -165,8 +167,8 @@ impl Receiver for Intake {
             if let Some(blob) = state.blobs.get(digest) {
                 return Some(blob.identity.size);
             }
-            if let Some(size) = state.scaffold.get(digest) {
-                return Some(*size);
+            if let Some(kept) = state.scaffold.get(digest) {
+                return Some(kept.descriptor.size);
             }
             state.known.blob(digest).cloned()
         };

@@ -21,7 +21,7 @@ use crate::context::Tree;
 use crate::domain::{Descriptor, DiffId, Digest, Platform, Selector, StepKey, media_type};
 use crate::engine::buildkit::{Gateway, SolveRequest, Solved};
 use crate::error::{Error, Result};
-use crate::graph::{Graft, Ground, Input, Key, Op, Taken, Use, uses};
+use crate::graph::{Ground, Input, Key, Op, Taken, Use, uses};
 use crate::plan::{Appendable, Layer, StepRecord, appendable, assemble};
 
 /// What files are laid on: its layers, which stay where they are, and what is known of its paths.
@@ -92,15 +92,11 @@ impl Run<'_> {
         let ground = Ground {
             step: open.steps[0].clone(),
             state: ground,
-            graft: Graft {
-                identifier: format!("docker-image://{reference}"),
-                attributes: [].into(),
-                name: "[hakobi] what the base has where files are copied to".to_owned(),
-            },
+            graft: self.source(&reference, "[hakobi] what the base has where files are copied to".to_owned()),
         };
         let at = std::time::Instant::now();
         let release = self.open_release(planned, work).await?.ok_or_else(|| Error::push("there is nowhere to push to"))?;
-        release.intake().pass_over(&made.layer.blob);
+        release.intake().pass_over(&made.layer.blob, &made.layer.diff_id);
         course.grafts.extend(self.grafts(planned, kept, None)?);
         let result = planned.graph.result();
         let grafted = planned.graph.grafted_on(result, &course.grafts, &course.given, Some(&ground));

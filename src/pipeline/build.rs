@@ -9,6 +9,7 @@ use tokio::io::AsyncRead;
 use super::ahead::Ahead;
 use super::cache::Store;
 use super::job::Job;
+use super::loading::Loaded;
 use super::release::Release;
 use super::transport::Way;
 use super::{call, outputs};
@@ -109,7 +110,7 @@ pub async fn build(
         let moves = build.call == "build" && (build.push || job.store.is_some());
         let way = if moves { Some(Way::choose(settings.transport, &docker).await?) } else { None };
         built.report.engine = super::engine_report(&info, way);
-        let run = Run { job, docker, buildkit, info, way: way.unwrap_or(Way::Registry) };
+        let run = Run { job, docker, buildkit, info, way: way.unwrap_or(Way::Registry), loaded: Loaded::default() };
         run.run(&mut built, input, ahead, began).await?;
     }
     built.report.outcome = Outcome::Success;
@@ -140,6 +141,8 @@ pub(super) struct Run<'a> {
     pub(super) info: EngineInfo,
     /// How layers go to the daemon and come from it.
     pub(super) way: Way,
+    /// What it was given as archives.
+    pub(super) loaded: Loaded,
 }
 
 impl Run<'_> {
@@ -157,12 +160,13 @@ impl Run<'_> {
             built.exit_code = answer.exit_code;
             return Ok(());
         }
-        if self.way == Way::Registry
-            && self.job.plans(&input)
+        if self.job.plans(&input)
             && let Some(planned) = self.planned(&session, &colder, &input, ahead).await?
         {
             let work = super::planned::Work { session: &session, sinks: &sinks, cache: &cache };
-            return Box::pin(self.run_planned(built, planned, work, began)).await;
+            let done = Box::pin(self.run_planned(built, planned, work, began)).await;
+            self.unload().await;
+            return done;
         }
         if build.max_age.is_some() {
             let why = "--max-age takes hakobi's plan, and BuildKit decides what is cached here";

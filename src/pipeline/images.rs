@@ -1,25 +1,23 @@
 //! `hakobi save IMAGE…` and `hakobi restore IMAGE…`, for jobs that keep their own `docker build` line.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::CacheFaults;
 use super::kept::Kept;
+use super::loading::load;
 use super::release::Release;
 use super::transport::Way;
-use crate::archive::{self, Encoding, SavedImage, SavedLayer};
-use crate::domain::{DiffId, ImageRef};
+use crate::domain::ImageRef;
 use crate::engine::{Dialer, Docker, EngineInfo, StoreKind};
 use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::handover::{KnownImage, load_stages};
 use crate::push::RepositoryBlobs;
-use crate::registry::{Registries, RemoteBlob, Source};
+use crate::registry::Registries;
 use crate::report::{ImageReport, Outcome, RunReport};
 use crate::save::{put_index, with_whole_cache};
 use crate::settings::{CacheMode, CacheSettings, Compression, PushSettings, Settings};
-use crate::transfer::BlobSource;
 
 /// Keeps images of the daemon in the store: what is new in them.
 ///
@@ -220,48 +218,8 @@ impl<'a> Run<'a> {
 
     /// Loads an archive without the layers that the daemon has.
     async fn load(&self, found: &KnownImage, image: &ImageRef) -> Result<Option<(u64, u64)>> {
-        let there = self.docker.layers().await?;
-        let there = Present { chains: there, containerd: self.info.store == StoreKind::Containerd };
-        let home: Arc<dyn Source> = self.registries.home(&found.repository);
-        let (mut layers, mut bytes) = (0, 0);
-        let saved = found.manifest.layers.iter().enumerate().map(|(place, descriptor)| {
-            let blob = (!there.has(&found.diff_ids, place)).then(|| {
-                layers += 1;
-                bytes += descriptor.size;
-                Arc::new(RemoteBlob::new(Arc::clone(&home), descriptor)) as Arc<dyn BlobSource>
-            });
-            SavedLayer { diff_id: found.diff_ids[place].clone(), descriptor: descriptor.clone(), blob }
-        });
-        let saved = SavedImage {
-            tags: vec![image.clone()],
-            config: found.config.clone(),
-            layers: saved.collect(),
-            manifest: Some(found.raw.clone()),
-        };
-        let directory = super::room(Kind::Cache)?;
-        let stream = archive::write(vec![saved], encoding(&self.info), directory.path())
-            .map_err(|error| Error::new(Kind::Cache, "the image cannot be written").because(&error))?;
-        self.docker.load(stream).await?;
-        Ok(Some((layers, bytes)))
-    }
-}
-
-/// Docker takes layers in zstd from 23 on (API 1.42).
-fn encoding(info: &EngineInfo) -> Encoding {
-    if info.api >= (1, 42) { Encoding::Stored } else { Encoding::WithoutZstd }
-}
-
-/// What the daemon has.
-struct Present {
-    /// Of each image, its layers from the base up.
-    chains: Vec<Vec<DiffId>>,
-    containerd: bool,
-}
-
-impl Present {
-    /// Whether the layer at this place need not come. An overlay2 daemon knows layers by all that is below them; the containerd
-    /// store by blobs, of which it does not tell.
-    fn has(&self, diff_ids: &[DiffId], place: usize) -> bool {
-        !self.containerd && self.chains.iter().any(|chain| chain.get(..=place).is_some_and(|below| *below == diff_ids[..=place]))
+        let home = self.registries.home(&found.repository);
+        let came = load(&self.docker, &self.info, found, image, home).await?;
+        Ok(Some((came.len() as u64, came.iter().map(|(_, size)| size).sum())))
     }
 }

@@ -249,6 +249,11 @@ impl Kept {
         self.blobs.damaged()
     }
 
+    /// The daemon was given a blob.
+    pub(super) fn gave(&self, digest: &Digest, bytes: u64) {
+        self.endpoint.tally().add(digest, bytes);
+    }
+
     /// What the daemon took of these blobs: how many, and their bytes.
     pub(super) fn restored(&self, layers: &HashSet<Digest>) -> (u64, u64) {
         let served = self.endpoint.served();

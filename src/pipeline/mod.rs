@@ -11,6 +11,7 @@ mod images;
 mod indexing;
 mod job;
 mod kept;
+mod loading;
 mod outputs;
 mod plan;
 mod planned;

@@ -9,6 +9,7 @@ use super::ahead::Ahead;
 use super::build::{Daemon, Run};
 use super::cache::Store;
 use super::job::Job;
+use super::loading::Loaded;
 use super::planning::{Planned, Remembered};
 use super::transport::Way;
 use super::unchanged::told;
@@ -35,7 +36,7 @@ struct Told {
 /// Plans with what the daemon's frontend makes of the Dockerfile.
 async fn compiled<'a>(job: Job<'a>, daemon: Daemon, mut input: Input, ahead: Ahead) -> Result<(Planned, Job<'a>)> {
     let Daemon { docker, buildkit, info } = daemon;
-    let run = Run { job, docker, buildkit, info, way: Way::Registry };
+    let run = Run { job, docker, buildkit, info, way: Way::Registry, loaded: Loaded::default() };
     let mut options = frontend_options(run.job.build, &input, &[]);
     run.resolve_host_gateway(&mut options).await?;
     let session = run.session(&mut input, &Outputs::default()).await?;

@@ -9,6 +9,7 @@ use super::kept::Kept;
 use super::planned::Work;
 use super::planning::Planned;
 use super::release::Release;
+use super::transport::Way;
 use crate::build::{Failed, Refusal, failure};
 use crate::context::Tree;
 use crate::domain::{Descriptor, Digest, Platform, Selector};
@@ -100,6 +101,11 @@ impl Run<'_> {
         let job = &self.job;
         let from_store = grafted.iter().any(|grafted| grafted.has_images()) && job.is_repeatable();
         course.has_states |= grafted.iter().any(|grafted| grafted.has_states());
+        if let Err(error) = self.load_sources(grafted).await {
+            job.store_failed(&error.to_string(), release)?;
+            course.grafts.clear();
+            return Ok(Attempted::WithoutStore);
+        }
         let mut attempt = 1;
         loop {
             let (events, listening) = self.listen();
@@ -164,9 +170,9 @@ impl Run<'_> {
             }
             let name = planned.graph.op(&state.step).map(|op| &*op.name).unwrap_or_default();
             let name = format!("[hakobi] from the cache: {name}");
-            grafts.insert(state.clone(), offered(own, &planned.compiled.config, &record.layers, name)?);
+            grafts.insert(state.clone(), self.offered(own, &planned.compiled.config, &record.layers, name)?);
         }
-        if !is_there && kept.has_begun() && own.passes() {
+        if !is_there && self.way == Way::Registry && kept.has_begun() && own.passes() {
             for (source, base) in planned.bases.iter().filter(|(source, _)| !planned.plan.kept.contains_key(source)) {
                 grafts.insert(source.clone(), self.through(planned, kept, source, base)?);
             }
@@ -179,7 +185,7 @@ impl Run<'_> {
                 continue;
             }
             let name = planned.graph.op(&source.step).map(|op| op.name.clone()).unwrap_or_default();
-            grafts.entry(source.clone()).or_insert(offered(own, &planned.compiled.config, &record.layers, name)?);
+            grafts.entry(source.clone()).or_insert(self.offered(own, &planned.compiled.config, &record.layers, name)?);
         }
         for (digest, tree) in &planned.facts.locals {
             let (Ok(tree), Some(op)) = (tree, planned.graph.op(digest)) else { continue };
@@ -210,7 +216,15 @@ impl Run<'_> {
             })
             .collect();
         let name = planned.graph.op(&source.step).map(|op| op.name.clone()).unwrap_or_default();
-        offered(own, &base.config, &layers, name)
+        self.offered(own, &base.config, &layers, name)
+    }
+
+    /// Layers as an image that the daemon can take, of the platform that a configuration names.
+    fn offered(&self, own: &Shelf, config: &[u8], layers: &[Layer], name: String) -> Result<Graft> {
+        let platform = serde_json::from_slice::<Platform>(config).map_err(|error| broken(&error))?;
+        let config = serde_json::to_vec(&platform).map_err(|error| broken(&error))?;
+        let image = assemble(&config, layers, &serde_json::Map::new()).map_err(|error| broken(&error))?;
+        Ok(self.source(&own.offer(&image.manifest, image.config), name))
     }
 
     /// Looks at what is taken out of a state that was solved, by the daemon's own copier.
@@ -251,15 +265,6 @@ impl Run<'_> {
         let tree = reading.await.map_err(std::io::Error::other).and_then(|tree| tree);
         tree.map_err(|error| Error::push("what is copied out of a stage cannot be read").because(&error))
     }
-}
-
-/// Layers as an image that the daemon can pull, of the platform that a configuration names.
-fn offered(own: &Shelf, config: &[u8], layers: &[Layer], name: String) -> Result<Graft> {
-    let platform = serde_json::from_slice::<Platform>(config).map_err(|error| broken(&error))?;
-    let config = serde_json::to_vec(&platform).map_err(|error| broken(&error))?;
-    let image = assemble(&config, layers, &serde_json::Map::new()).map_err(|error| broken(&error))?;
-    let reference = own.offer(&image.manifest, image.config);
-    Ok(Graft { identifier: format!("docker-image://{reference}"), attributes: [].into(), name })
 }
 
 pub(super) fn broken(error: &(dyn std::error::Error + 'static)) -> Error {

@@ -46,7 +46,7 @@ impl Run<'_> {
         let step = job.events.step("[hakobi] laying the files on the whole base, to compare");
         let directory = super::room(Kind::Build)?;
         let intake = Intake::new(Vec::new(), Known::default(), job.build.push_settings.compression, directory.path().to_owned());
-        below.iter().for_each(|layer| intake.pass_over(layer));
+        below.iter().zip(&image.diff_ids).for_each(|(layer, diff_id)| intake.pass_over(layer, diff_id));
         let endpoint = Endpoint::start(Arc::new(intake.clone()), directory.path().to_owned());
         let endpoint = endpoint.await.map_err(|error| failed("hakobi cannot listen on 127.0.0.1").because(&error))?;
         let reference = endpoint.reference(NAME);

@@ -1,0 +1,172 @@
+//! What the daemon is to build on, where it cannot reach this host: images of a name of ours, loaded as archives (`docker load`),
+//! which go again at the end of the run.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+
+use super::build::Run;
+use super::transport::Way;
+use crate::archive::{self, Encoding, SavedImage, SavedLayer};
+use crate::domain::{Digest, ImageConfig, ImageRef};
+use crate::endpoint::Shelf;
+use crate::engine::{BorrowedName, Docker, EngineInfo, StoreKind};
+use crate::error::{Error, Kind, Result};
+use crate::graph::{Graft, Grafted, Graph};
+use crate::handover::KnownImage;
+use crate::registry::{RemoteBlob, Source, read_blob};
+use crate::transfer::BlobSource;
+
+/// Largest configuration of an image of ours, in bytes.
+const CONFIG_LIMIT: u64 = 4 << 20;
+
+/// Images of a run that were loaded.
+pub(super) struct Loaded {
+    /// Repository of all of them; its word is this run's own. No registry can have the name (RFC 2606).
+    repository: String,
+    names: Mutex<HashMap<Digest, BorrowedName>>,
+}
+
+impl Default for Loaded {
+    fn default() -> Self {
+        Self { repository: format!("hakobi.invalid/{:032x}", rand::random::<u128>()), names: Mutex::default() }
+    }
+}
+
+impl Loaded {
+    fn name(&self, digest: &Digest) -> String {
+        format!("{}:{}", self.repository, digest.hex())
+    }
+
+    /// Which image of ours a name in a graph stands for.
+    fn digest(&self, name: &str) -> Option<Digest> {
+        format!("sha256:{}", name.strip_prefix(&self.repository)?.strip_prefix(':')?).parse().ok()
+    }
+}
+
+impl Run<'_> {
+    /// An offered image as a source of the graph.
+    pub(super) fn source(&self, offered: &ImageRef, name: String) -> Graft {
+        match (self.way, &offered.digest) {
+            (Way::Archive, Some(digest)) => Graft {
+                identifier: format!("docker-image://{}", self.loaded.name(digest)),
+                attributes: [("image.resolvemode".to_owned(), "local".to_owned())].into(),
+                name,
+            },
+            _ => Graft { identifier: format!("docker-image://{offered}"), attributes: [].into(), name },
+        }
+    }
+
+    /// Has the daemon load what these graphs name of ours, as far as it was not loaded yet.
+    pub(super) async fn load_sources(&self, grafted: &[&Grafted]) -> Result<()> {
+        let Some((kept, own)) = self.job.kept().and_then(|(kept, _)| Some((kept, kept.own()?))) else { return Ok(()) };
+        let graphs = grafted.iter().filter_map(|grafted| Graph::new(grafted.definition.clone()).ok());
+        let wanted: Vec<Digest> = graphs
+            .flat_map(|graph| graph.base_images().iter().filter_map(|name| self.loaded.digest(name)).collect::<Vec<_>>())
+            .collect();
+        let mut names = self.loaded.names.lock().await;
+        for digest in wanted {
+            if names.contains_key(&digest) {
+                continue;
+            }
+            let name: ImageRef =
+                self.loaded.name(&digest).parse().map_err(|_| Error::build("an image of hakobi's own has no name"))?;
+            let step = self.job.events.step("[hakobi] loading what is kept into the daemon");
+            let loaded = self.load_offered(own, &digest, &name).await;
+            match &loaded {
+                Ok(_) => step.done(),
+                Err(error) => step.failed(error),
+            }
+            for (layer, size) in loaded? {
+                kept.gave(&layer, size);
+            }
+            names.insert(digest, self.docker.borrow(name));
+        }
+        Ok(())
+    }
+
+    async fn load_offered(&self, own: &Shelf, digest: &Digest, name: &ImageRef) -> Result<Vec<(Digest, u64)>> {
+        let failed = |error: crate::registry::Error| Error::new(Kind::Cache, "what is kept cannot be read").because(&error);
+        let lost = || Error::new(Kind::Cache, "what is kept cannot be read");
+        let raw = own.manifest(&digest.to_string()).await.map_err(failed)?.ok_or_else(lost)?;
+        let manifest = raw.manifest().map_err(|error| lost().because(&error))?;
+        let config = read_blob(own, &manifest.config.digest, CONFIG_LIMIT).await.map_err(failed)?;
+        let told: ImageConfig = serde_json::from_slice(&config).map_err(|error| lost().because(&error))?;
+        let image = KnownImage {
+            repository: own.repository().clone(),
+            raw,
+            manifest,
+            config,
+            diff_ids: told.rootfs.diff_ids,
+            inline_cache: None,
+            annotations: [].into(),
+        };
+        load(&self.docker, &self.info, &image, name, Arc::new(own.clone())).await
+    }
+
+    /// Takes the names away from all that was loaded.
+    pub(super) async fn unload(&self) {
+        for (_, name) in self.loaded.names.lock().await.drain() {
+            if let Err(error) = name.give_back().await {
+                self.job.events.warning(error.to_string());
+            }
+        }
+    }
+}
+
+/// Loads an image under this name, without the layers that the daemon has; gives those that came, with their bytes.
+///
+/// # Errors
+/// If the image cannot be read, or the daemon refuses it.
+pub(super) async fn load(
+    docker: &Docker,
+    info: &EngineInfo,
+    image: &KnownImage,
+    name: &ImageRef,
+    home: Arc<dyn Source>,
+) -> Result<Vec<(Digest, u64)>> {
+    let there = docker.layers().await?;
+    // A daemon has a layer where one of its images has all that is below it too.
+    let has = |place: usize| there.iter().any(|chain| chain.get(..=place) == image.diff_ids.get(..=place));
+    let layers = image.manifest.layers.len();
+    let lacking: Vec<usize> = (0..layers).filter(|place| !has(*place)).collect();
+    match load_layers(docker, info, image, name, &home, &lacking).await {
+        // The containerd store has layers by their blobs, of which it does not tell: the same layer may be another blob there.
+        Err(_) if info.store == StoreKind::Containerd && lacking.len() < layers => {
+            load_layers(docker, info, image, name, &home, &(0..layers).collect::<Vec<_>>()).await
+        }
+        loaded => loaded,
+    }
+}
+
+async fn load_layers(
+    docker: &Docker,
+    info: &EngineInfo,
+    image: &KnownImage,
+    name: &ImageRef,
+    home: &Arc<dyn Source>,
+    lacking: &[usize],
+) -> Result<Vec<(Digest, u64)>> {
+    let layers = image.manifest.layers.iter().zip(&image.diff_ids).enumerate().map(|(place, (descriptor, diff_id))| {
+        let blob = || Arc::new(RemoteBlob::new(Arc::clone(home), descriptor)) as Arc<dyn BlobSource>;
+        SavedLayer { diff_id: diff_id.clone(), descriptor: descriptor.clone(), blob: lacking.contains(&place).then(blob) }
+    });
+    let saved = SavedImage {
+        tags: vec![name.clone()],
+        config: image.config.clone(),
+        layers: layers.collect(),
+        manifest: Some(image.raw.clone()),
+    };
+    let directory = super::room(Kind::Cache)?;
+    let stream = archive::write(vec![saved], encoding(info), directory.path())
+        .map_err(|error| Error::new(Kind::Cache, "the image cannot be written").because(&error))?;
+    docker.load(stream).await?;
+    let came = lacking.iter().filter_map(|place| image.manifest.layers.get(*place));
+    Ok(came.map(|layer| (layer.digest.clone(), layer.size)).collect())
+}
+
+/// Docker takes layers in zstd from 23 on (API 1.42).
+fn encoding(info: &EngineInfo) -> Encoding {
+    if info.api >= (1, 42) { Encoding::Stored } else { Encoding::WithoutZstd }
+}
