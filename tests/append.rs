@@ -24,9 +24,9 @@ fn image(name: &str) -> String {
     format!("{}/{}:1", part("HAKOBI_TEST_REGISTRY_OPEN"), unique(name))
 }
 
-fn files_are_laid_on_what_does_not_come_down(name: &'static str) {
+fn files_are_laid_on_what_does_not_come_down(name: &'static str, transport: &str) {
     let engine = Engine::lock(name);
-    let machine = Machine::with(&engine.host());
+    let machine = Machine::with(&engine.host()).set("HAKOBI_TRANSPORT", transport);
     let (base, image, plain) = (base("busybox"), image("append"), image("plain"));
     machine
         .write(
@@ -94,42 +94,66 @@ fn files_are_laid_on_what_does_not_come_down(name: &'static str) {
 
 #[test]
 fn files_are_laid_on_what_does_not_come_down_on_docker_20() {
-    files_are_laid_on_what_does_not_come_down(D20);
+    files_are_laid_on_what_does_not_come_down(D20, "registry");
 }
 
 #[test]
 fn files_are_laid_on_what_does_not_come_down_on_docker_28() {
-    files_are_laid_on_what_does_not_come_down(D28);
+    files_are_laid_on_what_does_not_come_down(D28, "registry");
 }
 
 #[test]
 fn files_are_laid_on_what_does_not_come_down_on_the_containerd_store() {
-    files_are_laid_on_what_does_not_come_down(C28);
+    files_are_laid_on_what_does_not_come_down(C28, "registry");
 }
 
-fn a_runtime_stage_takes_what_was_built(name: &'static str) {
+/// An archive of one file that may open raw sockets.
+fn with_capabilities(path: &std::path::Path) {
+    let capability = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let mut archive = tar::Builder::new(std::fs::File::create(path).unwrap());
+    archive.append_pax_extensions([("SCHILY.xattr.security.capability", &capability[..])]).unwrap();
+    let mut header = tar::Header::new_ustar();
+    header.set_size(5);
+    header.set_mode(0o755);
+    header.set_mtime(1_700_000_000);
+    archive.append_data(&mut header, "ping", &b"ping\n"[..]).unwrap();
+    archive.finish().unwrap();
+}
+
+/// A daemon that cannot reach this host is given the skeleton as an archive, and the new layers come out of one.
+#[test]
+fn files_are_laid_on_what_does_not_come_down_by_archives() {
+    files_are_laid_on_what_does_not_come_down(D28, "archive");
+}
+
+fn a_runtime_stage_takes_what_was_built(name: &'static str, transport: &str) {
     let engine = Engine::lock(name);
-    let machine = Machine::with(&engine.host());
+    let machine = Machine::with(&engine.host()).set("HAKOBI_TRANSPORT", transport);
     let (base, image, plain) = (base("busybox"), image("runtime"), image("plain"));
     machine
         .write(
             "Dockerfile",
             &format!(
                 "FROM {base} AS build\nRUN echo tools > /tools\nCOPY src.txt /\nRUN mkdir -p /out/bin && cp src.txt /out/bin/app && chmod 755 /out/bin/app && \
-                 ln -s app /out/bin/link && ln /out/bin/app /out/bin/hard && chown -R 7:8 /out\n\
-                 FROM {base}\nCOPY --from=build /out /usr/local\nUSER 7\nCMD [\"cat\", \"/usr/local/bin/app\"]\n"
+                 ln -s app /out/bin/link && ln /out/bin/app /out/bin/hard && chown -R 7:8 /out\nADD ping.tar /out/\n\
+                 FROM {base}\nCOPY --from=build /out /usr/local\nCOPY --from=build --chown=7 /out/ping /owned\nUSER 7\nCMD [\"cat\", \"/usr/local/bin/app\"]\n"
             ),
         )
         .write("src.txt", "one\n");
+    with_capabilities(&machine.folder().join("ping.tar"));
     run(&engine, &machine, &["-t", &image]);
     machine.write("src.txt", "two\n");
     let built = run(&engine, &machine, &["-t", &image]);
     assert_eq!(built["tier"], "partial", "a command ran: {built:#}");
-    assert_eq!(built["layers"]["pushed"], 1, "{built:#}");
+    // The other layer came out as it was; of one in an archive that shows when it was compressed, and is sent by then.
+    let pushed = if transport == "archive" && name == D20 { 2 } else { 1 };
+    assert_eq!(built["layers"]["pushed"], pushed, "{built:#}");
     // The state below the changed step, of the base and one command: and nothing for the runtime stage.
     assert_eq!(built["layers"]["restored"], 2, "{built:#}");
     run(&engine, &machine, &["-t", &plain, "--cache-mode", "off", "--strategy", "daemon"]);
-    assert_eq!(flattened(&image), flattened(&plain));
+    let files = flattened(&image);
+    assert_eq!(files, flattened(&plain));
+    assert!(files["usr/local/ping"].contains("security.capability"), "{}", files["usr/local/ping"]);
     assert_eq!(config(&image), config(&plain));
     assert_eq!(engine.docker(&["run", "--rm", "--network", "host", &image]), "two");
     let again = run(&engine, &machine, &["-t", &image]);
@@ -138,17 +162,27 @@ fn a_runtime_stage_takes_what_was_built(name: &'static str) {
 
 #[test]
 fn a_runtime_stage_takes_what_was_built_on_docker_20() {
-    a_runtime_stage_takes_what_was_built(D20);
+    a_runtime_stage_takes_what_was_built(D20, "registry");
 }
 
 #[test]
 fn a_runtime_stage_takes_what_was_built_on_docker_28() {
-    a_runtime_stage_takes_what_was_built(D28);
+    a_runtime_stage_takes_what_was_built(D28, "registry");
 }
 
 #[test]
 fn a_runtime_stage_takes_what_was_built_on_the_containerd_store() {
-    a_runtime_stage_takes_what_was_built(C28);
+    a_runtime_stage_takes_what_was_built(C28, "registry");
+}
+
+#[test]
+fn a_runtime_stage_takes_what_was_built_on_docker_20_by_archives() {
+    a_runtime_stage_takes_what_was_built(D20, "archive");
+}
+
+#[test]
+fn a_runtime_stage_takes_what_was_built_on_the_containerd_store_by_archives() {
+    a_runtime_stage_takes_what_was_built(C28, "archive");
 }
 
 /// All that a context and a base can hold, on every engine; and the image, pulled by each of them.

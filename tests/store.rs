@@ -91,6 +91,8 @@ fn the_store_alone_is_enough(name: &'static str, transport: &str) {
     for (what, where_to) in [("layers", "restored"), ("layers", "saved"), ("bytes", "restored"), ("bytes", "saved")] {
         assert_eq!(warm[what][where_to], 0, "{what} {where_to}: {warm:#}");
     }
+    let names = engine.docker(&["images", "--format", "{{.Repository}}"]);
+    assert!(!names.contains("hakobi") && !names.contains("127.0.0.1"), "what was borrowed is given back: {names}");
     // Another branch reads main's and writes its own; nothing of main's moves.
     let branch = [&arguments[..5], &["feature/x", "--cache-fallback", "main", "--transport", transport]].concat();
     let report = run(&engine, &machine, &branch);
@@ -198,12 +200,12 @@ fn s3_and_a_registry_on_the_containerd_store_by_archives() {
 /// Every fault of the store is a warning and a colder build; what is built is right, and the next run mends it.
 #[test]
 fn faults_of_the_store_cost_only_time() {
-    for name in [D20, D28, C28] {
+    for (name, transport) in [(D20, "registry"), (D28, "registry"), (C28, "registry"), (D28, "archive")] {
         let engine = Engine::lock(name);
         let machine = Machine::with(&engine.host());
         two_stages(&machine);
         let image = unique("store-faults");
-        let arguments = ["-t", &image, "--cache", "../cache", "--cache-scope", "main"];
+        let arguments = ["-t", &image, "--cache", "../cache", "--cache-scope", "main", "--transport", transport];
         run(&engine, &machine, &arguments);
         // A byte of every blob that is a layer is flipped.
         let blobs = machine.folder().join("../cache/blobs/sha256");

@@ -67,14 +67,19 @@ impl Intake {
         &self.0
     }
 
-    /// The bytes of a blob that arrived; nothing where it did not.
+    /// The bytes of a blob that arrived, as it came or as it went on; nothing where it did not.
     ///
     /// # Errors
     /// If they cannot be read again.
     pub async fn arrived(&self, digest: &Digest) -> std::io::Result<Option<ByteStream>> {
-        let blob = self.0.state().blobs.get(digest).cloned();
-        match blob {
-            Some(blob) => Ok(Some(blob.spool.open(0).await?)),
+        let source: Option<Arc<dyn BlobSource>> = {
+            let state = self.0.state();
+            let came = state.blobs.get(digest).map(|blob| Arc::new(blob.spool.clone()) as _);
+            let is_it = |source: &&Arc<dyn BlobSource>| source.known().is_some_and(|known| known.digest == *digest);
+            came.or_else(|| state.forwarded.values().find(is_it).cloned())
+        };
+        match source {
+            Some(source) => Ok(Some(source.open(0).await?)),
             None => Ok(None),
         }
     }
