@@ -172,7 +172,14 @@ fn aged(ran: Option<u64>) -> String {
 }
 
 fn missed(step: &StepInputs, before: Option<&Inputs>, now: &Inputs) -> String {
-    let Some(before) = before else { return "no record of an earlier build".to_owned() };
+    let Some(before) = before else {
+        // What it takes decides, and that is there only when it was made.
+        let waits = step.on.last().and_then(|place| now.steps.get(*place)).filter(|_| step.key.is_none());
+        return match waits {
+            Some(on) => format!("no record of an earlier build, and it depends on what `{}` makes", shortened(&on.instruction)),
+            None => "no record of an earlier build".to_owned(),
+        };
+    };
     let Some(last) = before.same(step) else { return "a new or changed line".to_owned() };
     let mut changed = files(&last.files, &step.files);
     changed.extend(variables(&last.env, &step.env));
@@ -293,5 +300,8 @@ mod tests {
         };
         let now = chain("new");
         assert_eq!(missed(&now.steps[1], Some(&chain("old")), &now), "it builds on `COPY a /`, which changed");
+        let mut waiting = now.steps[1].clone();
+        waiting.key = None;
+        assert_eq!(missed(&waiting, None, &now), "no record of an earlier build, and it depends on what `COPY a /` makes");
     }
 }
