@@ -5,6 +5,8 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::settings::CiSettings;
+
 /// The service that runs us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Provider {
@@ -22,6 +24,21 @@ pub enum Provider {
     Local,
 }
 
+impl Provider {
+    /// As reports have it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CodeBuild => "codebuild",
+            Self::Travis => "travis",
+            Self::Jenkins => "jenkins",
+            Self::GitHubActions => "github",
+            Self::GitLab => "gitlab",
+            Self::Local => "local",
+        }
+    }
+}
+
 /// What the CI says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ci {
@@ -31,6 +48,8 @@ pub struct Ci {
     pub commit: Option<String>,
     /// Whose cache is written and read.
     pub scope: Scope,
+    /// Whether the job has its project's secrets. Pull requests of forks have none where the service says so.
+    pub has_secrets: bool,
 }
 
 /// Whose cache a run uses. Scopes are the boundary of trust: a run writes its own only, and reads its own and those that are
@@ -104,7 +123,14 @@ impl Ci {
         // CodeBuild gives the version of an S3 object under the same name: only what is a commit counts.
         let commit = names.iter().filter_map(|name| get(name)).find(|value| is_commit(value));
         let scope = scope(provider, &get);
-        Self { provider, commit, scope }
+        let has_secrets = provider != Provider::Travis || get("TRAVIS_SECURE_ENV_VARS").is_none_or(|value| value != "false");
+        Self { provider, commit, scope, has_secrets }
+    }
+
+    /// What reports say of it.
+    #[must_use]
+    pub fn told(&self) -> CiSettings {
+        CiSettings { provider: self.provider.name(), commit: self.commit.clone() }
     }
 
     /// The commit: the service's word, else what is checked out in `directory`.
@@ -242,6 +268,13 @@ mod tests {
             let found = detect(variables).scope;
             assert_eq!((&*found.name, &*found.fallbacks[0]), (scope, first), "{variables:?}");
         }
+    }
+
+    #[test]
+    fn a_fork_has_no_secrets() {
+        assert!(!detect(&[("TRAVIS", "true"), ("TRAVIS_SECURE_ENV_VARS", "false")]).has_secrets);
+        assert!(detect(&[("TRAVIS", "true"), ("TRAVIS_SECURE_ENV_VARS", "true")]).has_secrets);
+        assert!(detect(&[("TRAVIS_SECURE_ENV_VARS", "false")]).has_secrets, "not on Travis");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use hakobi::error::{Error, Kind, Result};
 use hakobi::event::Events;
 use hakobi::registry::{self, Registries};
 use hakobi::report::{self, Location, RunReport, Steps};
-use hakobi::settings::{Command, LoginSettings, ProgressMode, Settings};
+use hakobi::settings::{BuildSettings, Command, LoginSettings, ProgressMode, Settings};
 use hakobi::{pipeline, push};
 use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
@@ -66,13 +66,12 @@ async fn run(settings: Settings) -> u8 {
     match result {
         Ok(done) => done.tell(&settings, &steps),
         Err(error) => {
-            if let Command::Build(build) = &settings.command
-                && let Some(path) = &build.report_file
-            {
+            if let Command::Build(build) = &settings.command {
                 let mut report = RunReport { version: env!("CARGO_PKG_VERSION").to_owned(), ..RunReport::default() };
                 report.steps = steps.reports(None, &HashMap::new());
                 report.tier = steps.tier();
-                let _ = report.write(path);
+                let _ = summarize(build, &report);
+                let _ = build.report_file.as_ref().map(|path| report.write(path));
             }
             report::to_stderr(&report::error(&error, settings.color));
             error.kind().exit_code()
@@ -125,6 +124,12 @@ impl Done {
             }
             report.tier = tier;
         }
+        if let Command::Build(build) = &settings.command
+            && let Err(error) = summarize(build, report)
+        {
+            report::to_stderr(&report::error(&error, settings.color));
+            return error.kind().exit_code();
+        }
         if let Some(Err(error)) = file.map(|file| report.write(file)) {
             report::to_stderr(&report::error(&error, settings.color));
             return error.kind().exit_code();
@@ -138,6 +143,18 @@ impl Done {
             return Kind::Usage.exit_code();
         }
         self.built.exit_code
+    }
+}
+
+/// The run in Markdown, where it was asked for and where the CI shows it.
+fn summarize(build: &BuildSettings, report: &RunReport) -> Result<()> {
+    let text = report::markdown(report);
+    if let Some(path) = &build.hand_off.summary {
+        report::write_summary(path, &text)?;
+    }
+    match &build.hand_off.github_summary {
+        Some(path) => report::add(path, &text),
+        None => Ok(()),
     }
 }
 
@@ -162,6 +179,10 @@ async fn command(settings: &Settings, events: &Events) -> Result<Done> {
             let text = Box::pin(pipeline::promote(&registries, source, targets, push, events)).await?;
             Ok(Done { text: Some(text), ..Done::default() })
         }
+        Command::History(image) => {
+            let registries = Registries::new(&settings.registries, events.clone());
+            Ok(Done { text: Some(Box::pin(pipeline::history(&registries, image)).await?), ..Done::default() })
+        }
         Command::Save { images, cache, compression, .. } => {
             let report = Box::pin(pipeline::save(settings, images, cache, *compression, events)).await?;
             Ok(Done::of(report))
@@ -181,6 +202,12 @@ async fn command(settings: &Settings, events: &Events) -> Result<Done> {
             let built = pipeline::Built { exit_code, ..pipeline::Built::default() };
             Ok(Done { built, text: Some(text) })
         }
+        Command::Doctor(doctor) => {
+            let pipeline::Answer { text, exit_code } = Box::pin(pipeline::doctor(settings, doctor, events)).await?;
+            let built = pipeline::Built { exit_code, ..pipeline::Built::default() };
+            Ok(Done { built, text: Some(text) })
+        }
+        Command::Init(init) => Ok(Done { text: Some(pipeline::init(init)?), ..Done::default() }),
         Command::Login(login) => {
             let registries = Registries::new(&settings.registries, events.clone());
             Ok(Done { text: Some(Box::pin(self::login(&registries, login, settings)).await?), ..Done::default() })

@@ -347,6 +347,79 @@ pub struct BuildSettings {
     pub metadata_file: Option<PathBuf>,
     /// `--report`.
     pub report_file: Option<PathBuf>,
+    /// What is written for whoever goes on with the image.
+    pub hand_off: HandOffSettings,
+    /// What the CI says of this run.
+    pub ci: CiSettings,
+}
+
+/// `hakobi doctor`.
+#[derive(Debug, Clone)]
+pub struct DoctorSettings {
+    /// Images whose repositories are tried.
+    pub tags: Vec<ImageRef>,
+    /// The cache.
+    pub store: Option<CacheSettings>,
+    /// What the CI says of this run.
+    pub ci: CiSettings,
+    /// Variables that name proxies and are set.
+    pub proxies: Vec<String>,
+}
+
+/// The CIs that `hakobi init` knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InitTarget {
+    /// AWS CodeBuild.
+    CodeBuild,
+    /// Travis CI.
+    Travis,
+    /// Jenkins.
+    Jenkins,
+    /// GitHub Actions.
+    GitHub,
+}
+
+/// `hakobi init`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InitSettings {
+    /// For which CI.
+    pub target: InitTarget,
+    /// The project.
+    pub directory: PathBuf,
+    /// The image's repository.
+    pub repository: Option<String>,
+    /// The bucket that layers are kept in.
+    pub bucket: Option<String>,
+    /// Whether a file that is there is replaced.
+    pub force: bool,
+}
+
+/// What the CI says of a run, as reports have it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CiSettings {
+    /// `codebuild`, `travis`, `jenkins`, `github`, `gitlab` or `local`.
+    pub provider: &'static str,
+    /// The commit, where it names one.
+    pub commit: Option<String>,
+}
+
+/// What is written for whoever goes on with the image.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HandOffSettings {
+    /// `--image-definitions`.
+    pub image_definitions: Option<PathBuf>,
+    /// The containers that are named in it.
+    pub containers: Vec<String>,
+    /// `--image-detail`.
+    pub image_detail: Option<PathBuf>,
+    /// `--image-env`: variables for a shell.
+    pub variables: Option<PathBuf>,
+    /// `--summary`: the run in Markdown.
+    pub summary: Option<PathBuf>,
+    /// Where a step of a GitHub workflow adds its outputs.
+    pub github_output: Option<PathBuf>,
+    /// Where it adds to its summary page.
+    pub github_summary: Option<PathBuf>,
 }
 
 /// What a run is, and what all commands share.
@@ -492,6 +565,12 @@ pub enum Command {
         /// What is done about tags that are there.
         settings: PushSettings,
     },
+    /// `promote --list`: what a tag stands for and stood for.
+    History(ImageRef),
+    /// `doctor`: tries what a run needs.
+    Doctor(Box<DoctorSettings>),
+    /// `init CI`: a file for a CI.
+    Init(InitSettings),
     /// `login HOST`: prints, stores or answers credentials.
     Login(LoginSettings),
     /// `completions SHELL`: the text is ready.

@@ -21,10 +21,12 @@ const COMMIT: &str = "2f1c0a5e8d7b4936a1f0c2e4d6b8a09172635445";
 /// What a CI does with a file of its own.
 struct Ci {
     file: &'static str,
-    read: fn(&Yaml) -> Job,
+    read: fn(&str) -> Job,
     shell: &'static str,
     /// Whether it is one line of hakobi's.
     one_line: bool,
+    /// What stands behind the repository's name in the images' names, and where they are built.
+    images: &'static [&'static str],
     /// What it sets for a build of a branch, and of a pull request.
     branch: &'static [(&'static str, &'static str)],
     pull_request: Option<&'static [(&'static str, &'static str)]>,
@@ -44,6 +46,7 @@ const fn buildspec(file: &'static str, one_line: bool) -> Ci {
         read: codebuild,
         shell: "sh",
         one_line,
+        images: &[""],
         branch: &[
             ("CODEBUILD_BUILD_ID", "app:5d9f6d1c-6a52-4b0e-9b7f-0f6f1b6f7a11"),
             ("CODEBUILD_RESOLVED_SOURCE_VERSION", COMMIT),
@@ -63,11 +66,50 @@ const ALL: &[Ci] = &[
     buildspec("buildspec-latest.yml", true),
     buildspec("buildspec-local-cache.yml", true),
     buildspec("buildspec-separate-steps.yml", false),
+    Ci { images: &["/api", "/worker", "/web"], ..buildspec("monorepo.yml", false) },
+    Ci {
+        file: "github-workflow.yml",
+        read: github,
+        shell: "bash",
+        one_line: true,
+        images: &[""],
+        branch: &[
+            ("GITHUB_ACTIONS", "true"),
+            ("GITHUB_EVENT_NAME", "push"),
+            ("GITHUB_REF", "refs/heads/main"),
+            ("GITHUB_REF_NAME", "main"),
+            ("GITHUB_SHA", COMMIT),
+        ],
+        pull_request: Some(&[
+            ("GITHUB_ACTIONS", "true"),
+            ("GITHUB_EVENT_NAME", "pull_request"),
+            ("GITHUB_REF", "refs/pull/7/merge"),
+            ("GITHUB_REF_NAME", "7/merge"),
+            ("GITHUB_BASE_REF", "main"),
+            ("GITHUB_SHA", COMMIT),
+        ]),
+    },
+    Ci {
+        file: "Jenkinsfile",
+        read: jenkins,
+        shell: "sh",
+        one_line: true,
+        images: &[""],
+        branch: &[("JENKINS_URL", "https://jenkins.example.com/"), ("BRANCH_NAME", "main"), ("GIT_COMMIT", COMMIT)],
+        pull_request: Some(&[
+            ("JENKINS_URL", "https://jenkins.example.com/"),
+            ("BRANCH_NAME", "PR-7"),
+            ("CHANGE_ID", "7"),
+            ("CHANGE_TARGET", "main"),
+            ("GIT_COMMIT", COMMIT),
+        ]),
+    },
     Ci {
         file: ".travis.yml",
         read: travis,
         shell: "bash",
         one_line: true,
+        images: &[""],
         branch: &[
             ("CI", "true"),
             ("TRAVIS", "true"),
@@ -92,8 +134,11 @@ const ALL: &[Ci] = &[
 #[test]
 fn every_example_is_tried() {
     for entry in fs::read_dir(folder()).unwrap() {
-        let name = entry.unwrap().file_name().into_string().unwrap();
-        assert!(name == "README.md" || ALL.iter().any(|ci| ci.file == name), "no test runs {name}");
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        // What is no CI's file is for AWS to read: cfn-lint and the like looked at it, as README.md there says.
+        let is_for_aws = entry.path().is_dir() || matches!(&*name, "pipeline.yml" | "vpc-without-internet.yml");
+        assert!(name == "README.md" || is_for_aws || ALL.iter().any(|ci| ci.file == name), "no test runs {name}");
     }
 }
 
@@ -129,9 +174,9 @@ fn every_example_pushes_and_the_next_run_uses_it() {
             }
             let report = machine.report("report.json");
             assert_eq!(report["outcome"], "success", "{}", ci.file);
-            let tags = if ci.one_line { &["latest", COMMIT][..] } else { &["latest"] };
-            for tag in tags {
-                skopeo(&["inspect", "--raw", &format!("docker://{repository}:{tag}")]);
+            let tags = if ci.file == "buildspec-separate-steps.yml" { &["latest"][..] } else { &["latest", COMMIT] };
+            for (image, tag) in ci.images.iter().flat_map(|image| tags.iter().map(move |tag| (image, tag))) {
+                skopeo(&["inspect", "--raw", &format!("docker://{repository}{image}:{tag}")]);
             }
             if again {
                 assert_eq!(report["layers"]["pushed"], 0, "{}: {report}", ci.file);
@@ -172,7 +217,7 @@ fn a_pull_request_pushes_nothing() {
         let Some(variables) = ci.pull_request else { continue };
         engine.wipe();
         // A fork's: no credentials for the registry either.
-        let machine = machine(&engine);
+        let machine = machine(&engine).set("AWS_EC2_METADATA_DISABLED", "true").set("AWS_REGION", "eu-west-1");
         let path = unique("example");
         let repository = format!("{}/{path}", part("HAKOBI_TEST_REGISTRY_OPEN"));
         run(&machine, ci, &repository, variables);
@@ -189,9 +234,12 @@ fn machine(engine: &Engine) -> Machine {
     // The tests' engines have no bridge.
     let machine = Machine::with(&engine.host()).set("HAKOBI_NETWORK", "host").set("HAKOBI_REPORT", "report.json");
     let base = part("HAKOBI_TEST_REGISTRY_OPEN");
-    machine
-        .write("Dockerfile", &format!("FROM {base}/base/busybox AS made\nRUN date +%N >/made\nFROM {base}/base/busybox\nCOPY --from=made /made /\nCOPY app /app\n"))
-        .write("app/main", "echo app\n");
+    let dockerfile = format!(
+        "FROM {base}/base/busybox AS made\nRUN date +%N >/made\nFROM {base}/base/busybox\nCOPY --from=made /made /\nCOPY app /app\n"
+    );
+    for folder in ["", "api/", "worker/", "web/"] {
+        machine.write(&format!("{folder}Dockerfile"), &dockerfile).write(&format!("{folder}app/main"), "echo app\n");
+    }
     machine
 }
 
@@ -222,8 +270,7 @@ fn run(machine: &Machine, ci: &Ci, repository: &str, variables: &[(&str, &str)])
 
 fn job(ci: &Ci) -> Job {
     let text = fs::read_to_string(folder().join(ci.file)).unwrap();
-    let documents = Yaml::load_from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", ci.file));
-    let job = (ci.read)(&documents[0]);
+    let job = (ci.read)(&text);
     let repository = job.variables.iter().find(|(name, _)| name == "REPOSITORY_URI");
     assert!(repository.is_some_and(|(_, value)| value.contains(".dkr.ecr.")), "{}: no REPOSITORY_URI", ci.file);
     job
@@ -234,7 +281,9 @@ fn folder() -> std::path::PathBuf {
 }
 
 /// <https://docs.aws.amazon.com/codebuild/latest/userguide/build-spec-ref.html>
-fn codebuild(file: &Yaml) -> Job {
+fn codebuild(file: &str) -> Job {
+    let documents = yaml(file);
+    let file = &documents[0];
     keys(file, &["version", "env", "phases", "cache"]);
     assert_eq!(file["version"].as_floating_point(), Some(0.2));
     let variables = file["env"]["variables"].as_mapping().unwrap();
@@ -249,12 +298,41 @@ fn codebuild(file: &Yaml) -> Job {
 }
 
 /// <https://config.travis-ci.com>
-fn travis(file: &Yaml) -> Job {
+fn travis(file: &str) -> Job {
+    let documents = yaml(file);
+    let file = &documents[0];
     keys(file, &["os", "dist", "language", "services", "env", "branches", "cache", "script"]);
     assert_eq!(list(&file["cache"]["directories"]), ["$HOME/.cache/hakobi"]);
     let pair = |text: String| text.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned())).unwrap();
     let variables = list(&file["env"]["global"]).into_iter().map(pair).collect();
     Job { variables, commands: list(&file["script"]), carries: true }
+}
+
+/// <https://docs.github.com/actions/reference/workflows-and-actions/workflow-syntax>
+fn github(file: &str) -> Job {
+    let documents = yaml(file);
+    let file = &documents[0];
+    keys(file, &["name", "on", "permissions", "env", "jobs"]);
+    let variables = file["env"].as_mapping().unwrap().iter().map(|(name, value)| (text(name), text(value))).collect();
+    let steps = file["jobs"]["image"]["steps"].as_sequence().unwrap().iter();
+    let runs = steps.filter(|step| step.as_mapping().unwrap().keys().any(|key| text(key) == "run"));
+    Job { variables, commands: runs.map(|step| text(&step["run"])).collect(), carries: false }
+}
+
+/// The steps of the shell, and the names in `environment`: <https://www.jenkins.io/doc/book/pipeline/syntax/>
+fn jenkins(file: &str) -> Job {
+    let quoted = |line: &str| line.strip_prefix('\'').and_then(|line| line.strip_suffix('\'')).map(str::to_owned);
+    let lines = || file.lines().map(str::trim);
+    let commands = lines().filter_map(|line| quoted(line.strip_prefix("sh ")?)).collect();
+    let variables = lines().filter_map(|line| {
+        let (name, value) = line.split_once(" = ")?;
+        Some((name.to_owned(), quoted(value)?))
+    });
+    Job { variables: variables.collect(), commands, carries: false }
+}
+
+fn yaml(file: &str) -> Vec<Yaml<'_>> {
+    Yaml::load_from_str(file).unwrap()
 }
 
 /// A mistyped key would be silently without effect.

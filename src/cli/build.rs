@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::docker_config::DockerConfig;
 use super::environment::Environment;
 use super::given::Given;
-use super::{caches, context, daemon, frontend, mounts, outputs, registries, store, words};
+use super::{caches, context, daemon, frontend, hand_off, mounts, outputs, registries, store, words};
 use crate::ci::Ci;
 use crate::domain::{ImageRef, Platform};
 use crate::error::{Error, Result};
@@ -42,12 +42,19 @@ pub fn settings(given: Given<'_>, around: &Around<'_>, warnings: &mut Vec<String
         // A look at the Dockerfile makes nothing that could go anywhere.
         to = outputs::Destinations::default();
     }
+    let ci = Ci::detect(|name| environment.get(name).map(str::to_owned));
     let mut tags = tags(given, &to.names)?;
     if given.switch("tag-commit") {
-        tag_commit(&mut tags, &source, environment)?;
+        tag_commit(&mut tags, &source, environment, &ci)?;
     }
     if to.push && tags.is_empty() {
         return Err(Error::usage("a push needs a name for the image").hint("-t HOST/NAME:TAG"));
+    }
+    let hand_off = hand_off::settings(given, environment, &ci, &tags, to.push, warnings)?;
+    if to.push && !ci.has_secrets {
+        warnings.push("this job has no secrets, as for pull requests of forks: the image is built and not pushed".to_owned());
+        to.push = false;
+        to.load |= to.outputs.is_empty();
     }
     let iid_file = path("iidfile");
     if iid_file.is_some() && to.outputs.iter().any(|output| matches!(output.kind.as_str(), "local" | "tar")) {
@@ -95,6 +102,8 @@ pub fn settings(given: Given<'_>, around: &Around<'_>, warnings: &mut Vec<String
         iid_file,
         metadata_file: path("metadata-file"),
         report_file: path("report"),
+        hand_off,
+        ci: ci.told(),
     })
 }
 
@@ -231,7 +240,7 @@ fn tags(given: Given<'_>, names: &[String]) -> Result<Vec<ImageRef>> {
 }
 
 /// The commit as a tag, in every repository that is named.
-fn tag_commit(tags: &mut Vec<ImageRef>, source: &ContextSource, environment: &Environment) -> Result<()> {
+fn tag_commit(tags: &mut Vec<ImageRef>, source: &ContextSource, environment: &Environment, ci: &Ci) -> Result<()> {
     if tags.is_empty() {
         return Err(Error::usage("--tag-commit needs a name for the image")
             .hint("-t HOST/NAME names the repository that gets the commit's tag"));
@@ -240,7 +249,6 @@ fn tag_commit(tags: &mut Vec<ImageRef>, source: &ContextSource, environment: &En
         ContextSource::Directory(directory) => directory,
         ContextSource::Stdin | ContextSource::Remote(_) => &environment.current_dir,
     };
-    let ci = Ci::detect(|name| environment.get(name).map(str::to_owned));
     let Some(commit) = ci.commit_or_head(directory) else {
         return Err(Error::usage("--tag-commit: no commit is known").hint(format!(
             "the CI's variables name none, and {} is not in a git repository with a commit",

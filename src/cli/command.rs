@@ -40,6 +40,8 @@ pub fn hakobi() -> Command {
         .subcommand(carry::export_command())
         .subcommand(carry::cache_command())
         .subcommand(promote())
+        .subcommand(init())
+        .subcommand(doctor())
         .subcommand(login())
         .subcommand(completions())
 }
@@ -72,13 +74,43 @@ fn promote() -> Command {
             Arg::new("target")
                 .value_name("TAG")
                 .help("A tag in the same repository (`prod`), or a full reference (HOST/OTHER:TAG)")
-                .required(true)
+                .required_unless_present("list")
+                .conflicts_with("list")
                 .action(ArgAction::Append),
         )
+        .arg(switch("list", "Say what SRC stands for and stood for before, each with the line that rolls back to it"))
         .args(progress())
         // It moves layers as they are.
         .args(pushes().into_iter().filter(|arg| arg.get_id() != "compression"))
         .args(registries())
+}
+
+fn doctor() -> Command {
+    Command::new("doctor")
+        .about("Try what a run needs: daemon, registry, cache, clock, room; and say how to mend what is wrong")
+        .after_help(
+            "Give it the flags of your build. It writes one small object to the cache and removes it; nothing else is changed.",
+        )
+        .args_override_self(true)
+        .arg(list("tag", "NAME[:TAG]", "An image whose repository is tried (several)").short('t'))
+        .args(build_flags::store())
+        .arg(transport())
+        .args(registries())
+}
+
+fn init() -> Command {
+    Command::new("init")
+        .about("Write a CI's file for this project")
+        .args_override_self(true)
+        .arg(Arg::new("ci").value_name("CI").help("The CI").required(true).value_parser(PossibleValuesParser::new([
+            "codebuild",
+            "travis",
+            "jenkins",
+            "github",
+        ])))
+        .arg(text("repository", "HOST/NAME", "The repository that the image goes to"))
+        .arg(text("bucket", "NAME", "The bucket that layers are kept in"))
+        .arg(switch("force", "Replace a file that is there"))
 }
 
 fn login() -> Command {

@@ -14,9 +14,11 @@ mod docker_config;
 mod environment;
 mod frontend;
 mod given;
+mod hand_off;
 mod mounts;
 mod others;
 mod outputs;
+mod plugin;
 mod registries;
 mod store;
 mod words;
@@ -82,6 +84,10 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, environment: &Environment
         let command = others::credential_helper(Given(&matches), environment)?;
         return Ok(without_daemon(command, environment));
     }
+    let args = match plugin::arguments(args) {
+        plugin::Called::Asked(text) => return Err(Outcome::Shown { text, exit_code: 0 }),
+        plugin::Called::With(args) => args,
+    };
     let (command, variables) = given::with_variables(command::hakobi(), environment);
     let matches = command.try_get_matches_from(args).map_err(|error| shown(error, &variables, environment))?;
     match matches.subcommand() {
@@ -101,7 +107,7 @@ fn resolve(name: &str, matches: &ArgMatches, environment: &Environment) -> Resul
     let config = DockerConfig::read(environment.docker_config(), &mut warnings);
     let daemon = match name {
         // None of these asks a daemon: a context that is gone must not stop them.
-        "login" | "promote" | "import" | "export" | "cache" => default_daemon(),
+        "login" | "promote" | "init" | "import" | "export" | "cache" => default_daemon(),
         _ => daemon::endpoint(given.text("host").as_deref(), environment, &config)?,
     };
     let progress = progress(given, environment)?;
@@ -123,6 +129,8 @@ fn resolve(name: &str, matches: &ArgMatches, environment: &Environment) -> Resul
         "export" => carry::export(given, environment)?,
         "cache" => carry::cache_of(matches, environment)?,
         "promote" => others::promote(given, environment)?,
+        "init" => others::init(given, environment)?,
+        "doctor" => others::doctor(given, environment)?,
         _ => others::login(given)?,
     };
     let color = environment.color(environment.stderr_is_terminal);

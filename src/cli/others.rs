@@ -6,10 +6,11 @@ use clap_complete::Shell;
 use super::command;
 use super::environment::Environment;
 use super::given::Given;
-use super::registries;
+use super::{registries, store};
+use crate::ci::Ci;
 use crate::domain::ImageRef;
 use crate::error::{Error, Result};
-use crate::settings::{Command, LoginSettings};
+use crate::settings::{Command, DoctorSettings, InitSettings, InitTarget, LoginSettings};
 
 /// `push IMAGE…`
 pub fn push(given: Given<'_>, environment: &Environment) -> Result<Command> {
@@ -33,6 +34,13 @@ pub fn push(given: Given<'_>, environment: &Environment) -> Result<Command> {
 /// `promote SRC TAG…`
 pub fn promote(given: Given<'_>, environment: &Environment) -> Result<Command> {
     let source = reference(&given.text("source").unwrap_or_default())?.with_default_tag();
+    if given.switch("list") {
+        return match &source.tag {
+            Some(_) if source.digest.is_none() => Ok(Command::History(source)),
+            _ => Err(Error::usage(format!("`{source}` is no tag, and a digest always stands for the same image"))
+                .hint("hakobi promote --list HOST/NAME:TAG")),
+        };
+    }
     let mut targets: Vec<ImageRef> = Vec::new();
     for text in given.list("target") {
         let target = target(&source, &text)?;
@@ -44,6 +52,42 @@ pub fn promote(given: Given<'_>, environment: &Environment) -> Result<Command> {
         return Err(Error::usage("`hakobi promote` needs a tag to give").hint("hakobi promote HOST/NAME:TAG prod"));
     }
     Ok(Command::Promote { source, targets, settings: registries::push_settings(given, environment)? })
+}
+
+/// `doctor`
+pub fn doctor(given: Given<'_>, environment: &Environment) -> Result<Command> {
+    let tags = given.list("tag").iter().map(|text| Ok(reference(text)?.with_default_tag())).collect::<Result<_>>()?;
+    let set = |name: &&str| environment.get(name).is_some();
+    let proxies = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"];
+    Ok(Command::Doctor(Box::new(DoctorSettings {
+        tags,
+        store: store::store(given, environment)?,
+        ci: Ci::detect(|name| environment.get(name).map(str::to_owned)).told(),
+        proxies: proxies.into_iter().filter(set).map(str::to_owned).collect(),
+    })))
+}
+
+/// `init CI`
+pub fn init(given: Given<'_>, environment: &Environment) -> Result<Command> {
+    let target = match given.text("ci").as_deref() {
+        Some("travis") => InitTarget::Travis,
+        Some("jenkins") => InitTarget::Jenkins,
+        Some("github") => InitTarget::GitHub,
+        _ => InitTarget::CodeBuild,
+    };
+    if let Some(repository) = given.text("repository") {
+        let parsed = reference(&repository)?;
+        if parsed.tag.is_some() || parsed.digest.is_some() {
+            return Err(Error::usage(format!("--repository {repository} names a tag")).hint("HOST/NAME, without a tag"));
+        }
+    }
+    Ok(Command::Init(InitSettings {
+        target,
+        directory: environment.current_dir.clone(),
+        repository: given.text("repository"),
+        bucket: given.text("bucket"),
+        force: given.switch("force"),
+    }))
 }
 
 /// A word without `/` and `:` is a tag beside the source, all else a reference that must name its tag.

@@ -23,7 +23,7 @@ use crate::event::Events;
 use crate::graph::{Graph, Place};
 use crate::push::preflight;
 use crate::registry::Registries;
-use crate::report::{Note, Outcome, RunReport, StrategyUsed, Tier, remove_iid_file};
+use crate::report::{CiReport, Deployable, Note, Outcome, RunReport, StrategyUsed, Tier, hand_off, remove_iid_file};
 use crate::save::{Executed, Exit};
 use crate::settings::{BuildSettings, CacheFrom, Settings};
 
@@ -68,6 +68,7 @@ pub async fn build(
     let mut built = Built::default();
     built.report.version = env!("CARGO_PKG_VERSION").to_owned();
     built.report.strategy = StrategyUsed::Daemon;
+    built.report.ci = CiReport { provider: build.ci.provider.to_owned(), commit: build.ci.commit.clone().unwrap_or_default() };
     let mut tags = build.tags.clone();
     if build.push {
         let step = events.step("[hakobi] looking at the registries");
@@ -77,6 +78,7 @@ pub async fn build(
             Err(error) => step.failed(error),
         }
         let looked = looked?;
+        let there = looked.skipped.first().map(|(tag, digest)| Deployable { tag: tag.clone(), digest: digest.clone() });
         for (tag, digest) in &looked.skipped {
             events.note(format!("{tag} is there already ({digest}) and is left alone"));
         }
@@ -85,6 +87,9 @@ pub async fn build(
         }
         tags = looked.push;
         if tags.is_empty() {
+            if let Some(there) = &there {
+                hand_off(&build.hand_off, there)?;
+            }
             built.report.outcome = Outcome::Skipped;
             built.report.seconds.total = began.elapsed().as_secs_f64();
             return Ok(built);

@@ -14,7 +14,7 @@ use crate::engine::{EngineInfo, StoreKind};
 use crate::error::Result;
 use crate::event::Events;
 use crate::registry::Registries;
-use crate::report::{ImageReport, LayerCounts, Metadata, TagReport, write_iid_file};
+use crate::report::{Deployable, ImageReport, LayerCounts, Metadata, TagReport, add_outputs, hand_off, write_iid_file};
 use crate::settings::{BuildSettings, ContextSource, DockerfileSource, Settings};
 
 /// How often a solve is begun again when the network or a registry had a bad moment.
@@ -116,7 +116,8 @@ impl Job<'_> {
         {
             write_iid_file(path, id)?;
         }
-        if let Some(path) = &self.build.metadata_file {
+        let outputs = &self.build.hand_off.github_output;
+        if self.build.metadata_file.is_some() || outputs.is_some() {
             let config_digest: Option<Digest> = report.images.first().and_then(|image| image.config.parse().ok());
             let metadata = Metadata {
                 config_digest,
@@ -124,7 +125,18 @@ impl Job<'_> {
                 names: self.tags.clone(),
                 exporter_response: solved.exporter.clone().into_iter().collect(),
             };
-            metadata.write(path)?;
+            if let Some(path) = &self.build.metadata_file {
+                metadata.write(path)?;
+            }
+            if let Some(path) = outputs {
+                let digest = metadata.descriptor.as_ref().map(|descriptor| descriptor.digest.to_string()).unwrap_or_default();
+                add_outputs(path, id, &digest, &metadata.to_json().into())?;
+            }
+        }
+        if let (Some(released), Some(tag)) = (released.filter(|released| released.failure().is_ok()), self.tags.first())
+            && self.build.push
+        {
+            hand_off(&self.build.hand_off, &Deployable { tag: tag.clone(), digest: released.manifest.digest() })?;
         }
         built.text =
             (self.settings.progress == crate::settings::ProgressMode::Quiet && !id.is_empty()).then(|| format!("{id}\n"));

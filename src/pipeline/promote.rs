@@ -9,6 +9,26 @@ use crate::push;
 use crate::registry::Registries;
 use crate::settings::PushSettings;
 
+/// Says what a tag stands for and stood for before.
+///
+/// # Errors
+/// If there is no such tag, or the registry cannot be read.
+pub async fn history(registries: &Registries, image: &ImageRef) -> Result<String> {
+    let push::History { now, before } = push::history(registries, image).await?;
+    let made = |standing: &push::Standing| match standing.created.get(..16) {
+        Some(time) => format!(", made {}", time.replace('T', " ")),
+        None => String::new(),
+    };
+    let mut text = format!("{} stands for {}{}\n", now.tag, now.digest, made(&now));
+    if before.is_empty() {
+        text.push_str("nothing that it stood for before is kept (`hakobi promote` keeps it, a push does not)\n");
+    }
+    for earlier in &before {
+        let _ = writeln!(text, "  before: {}{}\n    hakobi promote {} {}", earlier.digest, made(earlier), earlier.tag, now.tag);
+    }
+    Ok(text)
+}
+
 /// Promotes, and says what each tag stood for and stands for now.
 ///
 /// # Errors

@@ -173,7 +173,9 @@ impl Run<'_> {
             grafts.insert(state.clone(), self.offered(own, &planned.compiled.config, &record.layers, name)?);
         }
         if !is_there && self.way == Way::Registry && kept.has_begun() && own.passes() {
-            for (source, base) in planned.bases.iter().filter(|(source, _)| !planned.plan.kept.contains_key(source)) {
+            // Of those alone that something open is built on: others need not come at all.
+            let open = planned.graph.grafted(planned.graph.result(), &grafts, &HashSet::new()).map_err(|error| broken(&error))?;
+            for (source, base) in planned.bases.iter().filter(|(source, _)| open.names.contains_key(&source.step)) {
                 grafts.insert(source.clone(), self.through(planned, kept, source, base)?);
             }
         }

@@ -2,6 +2,7 @@
 //! and images copied from registry to registry.
 
 mod blobs;
+mod history;
 pub mod login;
 mod preflight;
 mod promote;
@@ -9,6 +10,7 @@ mod pusher;
 mod tags;
 
 pub use blobs::{PushedBlobs, RepositoryBlobs};
+pub use history::{History, Standing, history};
 pub use preflight::{Preflight, preflight};
 pub use promote::{Promotion, promote};
 pub use pusher::Pusher;

@@ -167,6 +167,13 @@ async fn keep_previous(client: &Client, target: &ImageRef, new: &Digest) -> regi
     Ok((Some(digest), Some(target.repository.tag(&name))))
 }
 
+/// Whether a name is one that keeps what this tag stood for.
+pub(super) fn is_previous(name: &str, tag: &str) -> bool {
+    let Some((kept, hex)) = name.rsplit_once("-previous-") else { return false };
+    let is_digest = hex.len() == 12 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_digest && (kept == tag || name.len() == 128 && tag.starts_with(kept))
+}
+
 /// Tags have at most 128 characters.
 fn previous_tag(tag: &str, digest: &Digest) -> String {
     let hex: String = digest.hex().chars().take(12).collect();
@@ -185,5 +192,10 @@ mod tests {
         let long = previous_tag(&"x".repeat(128), &digest);
         assert_eq!(long.len(), 128);
         assert!(long.ends_with("-previous-e3b0c44298fc"));
+        assert!(is_previous("prod-previous-e3b0c44298fc", "prod") && is_previous(&long, &"x".repeat(128)));
+        for other in ["prod", "prod-previous-", "prod-previous-now", "x-prod-previous-e3b0c44298fc", "pro-previous-e3b0c44298fc"]
+        {
+            assert!(!is_previous(other, "prod"), "{other}");
+        }
     }
 }

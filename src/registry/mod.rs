@@ -18,6 +18,7 @@ mod registries;
 mod reply;
 mod retry;
 mod start;
+mod tags;
 mod upload;
 mod upload_body;
 

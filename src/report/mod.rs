@@ -4,11 +4,13 @@
 //! `steps` keeps what became of the Dockerfile's steps for the run report in `run`.
 
 mod closing;
+mod deploy;
 mod display;
 mod error;
 mod file;
 mod frame;
 mod log;
+mod markdown;
 mod metadata;
 mod name;
 mod plain;
@@ -24,12 +26,14 @@ mod testing;
 mod text;
 mod trace;
 
+pub use deploy::{Deployable, add, add_outputs, hand_off, write_summary};
 pub use error::error;
 pub use frame::Size;
+pub use markdown::markdown;
 pub use metadata::{Metadata, remove_iid_file, write_iid_file};
 pub use run::{
-    AdviceReport, ByteCounts, CacheMode, CacheReport, EngineReport, ImageReport, LayerCounts, Outcome, RunReport, Seconds,
-    StepReport, StepStatus, Store, StrategyUsed, TagReport, Tier, Transport,
+    AdviceReport, ByteCounts, CacheMode, CacheReport, CiReport, EngineReport, ImageReport, LayerCounts, Outcome, RunReport,
+    Seconds, StepReport, StepStatus, Store, StrategyUsed, TagReport, Tier, Transport,
 };
 pub use steps::{Location, Note, StepResult, Steps};
 pub use summary::{print_summary, summary};

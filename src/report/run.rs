@@ -111,6 +111,15 @@ pub struct EngineReport {
     pub transport: Transport,
 }
 
+/// The CI.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct CiReport {
+    /// `codebuild`, `travis`, `jenkins`, `github`, `gitlab`, `local`; empty for commands that do not ask.
+    pub provider: String,
+    /// The commit that it names; empty where it names none.
+    pub commit: String,
+}
+
 /// A tag that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TagReport {
@@ -252,6 +261,8 @@ pub struct RunReport {
     pub tier: Tier,
     /// Who decided what is cached.
     pub strategy: StrategyUsed,
+    /// What the CI said.
+    pub ci: CiReport,
     /// The daemon.
     pub engine: EngineReport,
     /// The images.
@@ -278,6 +289,7 @@ impl Default for RunReport {
             outcome: Outcome::default(),
             tier: Tier::default(),
             strategy: StrategyUsed::default(),
+            ci: CiReport::default(),
             engine: EngineReport::default(),
             images: Vec::new(),
             cache: CacheReport::default(),

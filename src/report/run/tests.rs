@@ -19,6 +19,7 @@ fn keys(value: &serde_json::Value, path: &str, out: &mut Vec<String>) {
 fn the_contracts_example_has_our_keys() {
     // From command-line.md, as it stands there.
     let example = r#"{"schema":1,"version":"0.1.0","outcome":"success","tier":"append","strategy":"auto",
+ "ci":{"provider":"codebuild","commit":"2f1c…"},
  "engine":{"version":"28.5.2","store":"graphdriver","transport":"registry"},
  "images":[{"id":"sha256:…","config":"sha256:…","digest":"sha256:…","platform":"linux/amd64","tier":"append",
             "tags":[{"ref":"…","pushed":true}]}],
@@ -32,6 +33,7 @@ fn the_contracts_example_has_our_keys() {
         version: "0.1.0".into(),
         outcome: Outcome::Success,
         tier: Tier::Append,
+        ci: CiReport { provider: "codebuild".into(), commit: "2f1c…".into() },
         engine: EngineReport { version: "28.5.2".into(), store: Store::Graphdriver, transport: Transport::Registry },
         images: vec![ImageReport {
             id: "sha256:…".into(),
@@ -65,7 +67,7 @@ fn a_run_that_stopped_at_once_has_every_key() {
     let report: serde_json::Value = serde_json::from_str(&RunReport::default().to_json()).unwrap();
     let mut found = Vec::new();
     keys(&report, "", &mut found);
-    assert_eq!(found.len(), 13 + 3 + 5 + 4 + 4 + 6);
+    assert_eq!(found.len(), 14 + 2 + 3 + 5 + 4 + 4 + 6);
     assert_eq!(report["outcome"], "failure");
     assert_eq!(report["engine"], serde_json::json!({"version": "", "store": "none", "transport": "none"}));
 }

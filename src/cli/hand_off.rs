@@ -1,0 +1,57 @@
+//! What is written for whoever goes on with the image: deployments, later steps, a CI's summary page.
+
+use super::environment::Environment;
+use super::given::Given;
+use crate::ci::{Ci, Provider};
+use crate::domain::ImageRef;
+use crate::error::{Error, Result};
+use crate::settings::HandOffSettings;
+
+/// The name that CodeDeploy's actions look for in an artifact; they take no other.
+const DETAIL: &str = "imageDetail.json";
+
+/// Flags, and the files that GitHub's runner names.
+pub fn settings(
+    given: Given<'_>,
+    environment: &Environment,
+    ci: &Ci,
+    tags: &[ImageRef],
+    is_pushed: bool,
+    warnings: &mut Vec<String>,
+) -> Result<HandOffSettings> {
+    let path = |name: &str| given.text(name).map(|file| environment.resolve(file));
+    for name in ["image-definitions", "image-detail", "image-env"] {
+        if let Some(file) = given.text(name).filter(|_| !is_pushed) {
+            return Err(
+                Error::usage(format!("--{name} {file} names the image in a registry, and nothing is pushed")).hint("--push")
+            );
+        }
+    }
+    let image_definitions = path("image-definitions");
+    let mut containers = given.list("container-name");
+    if image_definitions.is_none() && !containers.is_empty() {
+        return Err(Error::usage("--container-name is for the file of --image-definitions, which is not given"));
+    }
+    if containers.is_empty() {
+        // The repository's own name is what most task definitions call the container.
+        containers.extend(tags.first().and_then(|tag| tag.repository.path.rsplit('/').next()).map(str::to_owned));
+    }
+    let image_detail = path("image-detail");
+    if image_detail.as_ref().is_some_and(|path| path.file_name().is_none_or(|name| name != DETAIL)) {
+        warnings
+            .push(format!("CodePipeline's blue/green action takes no other name than {DETAIL} for the file of --image-detail"));
+    }
+    let of_github = |name: &str| match ci.provider {
+        Provider::GitHubActions => environment.get(name).map(|file| environment.resolve(file)),
+        _ => None,
+    };
+    Ok(HandOffSettings {
+        image_definitions,
+        containers,
+        image_detail,
+        variables: path("image-env"),
+        summary: path("summary"),
+        github_output: of_github("GITHUB_OUTPUT"),
+        github_summary: of_github("GITHUB_STEP_SUMMARY"),
+    })
+}

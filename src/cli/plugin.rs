@@ -1,0 +1,61 @@
+//! `docker hakobi …`: the program as a plugin of Docker's command line, under the name `docker-hakobi` (docker/cli,
+//! `cli-plugins/manager`).
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use serde_json::json;
+
+/// What docker asks a plugin before it offers it.
+const METADATA: &str = "docker-cli-plugin-metadata";
+
+/// How the program was called.
+pub enum Called {
+    /// Docker asks what it is; this is the answer.
+    Asked(String),
+    /// With these arguments, the program's name first.
+    With(Vec<OsString>),
+}
+
+/// Takes out what docker puts before a plugin's own arguments.
+pub fn arguments(mut args: Vec<OsString>) -> Called {
+    let name = args.first().and_then(|name| Path::new(name).file_stem());
+    if name.is_none_or(|name| name != "docker-hakobi") {
+        return Called::With(args);
+    }
+    if args.get(1).is_some_and(|argument| argument == METADATA) {
+        let metadata = json!({
+            "SchemaVersion": "0.1.0",
+            "Vendor": "hakobi",
+            "Version": env!("CARGO_PKG_VERSION"),
+            "ShortDescription": "Build and push what changed",
+        });
+        return Called::Asked(format!("{metadata}\n"));
+    }
+    // Its own name comes first, behind docker's flags.
+    if let Some(place) = args.iter().skip(1).position(|argument| argument == "hakobi") {
+        args.remove(place + 1);
+    }
+    Called::With(args)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn called(args: &[&str]) -> Vec<String> {
+        match arguments(args.iter().map(Into::into).collect()) {
+            Called::Asked(text) => vec![text],
+            Called::With(args) => args.into_iter().map(|argument| argument.into_string().unwrap()).collect(),
+        }
+    }
+
+    #[test]
+    fn docker_calls_it_by_its_name() {
+        let plugin = "/root/.docker/cli-plugins/docker-hakobi";
+        assert_eq!(called(&[plugin, "hakobi", "build", "hakobi"]), [plugin, "build", "hakobi"]);
+        assert_eq!(called(&[plugin, "-H", "tcp://x", "hakobi", "build"]), [plugin, "-H", "tcp://x", "build"]);
+        assert!(called(&[plugin, METADATA])[0].contains("\"SchemaVersion\":\"0.1.0\""));
+        assert_eq!(called(&["hakobi", "build", "hakobi"]), ["hakobi", "build", "hakobi"]);
+    }
+}

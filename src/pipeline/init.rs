@@ -1,0 +1,111 @@
+//! `hakobi init CI`: the example of a CI as a file of this project, with its names put in.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::settings::{InitSettings, InitTarget};
+
+/// What stands in the examples for what is the user's.
+const REPOSITORY: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/app";
+const BUCKET: &str = "your-bucket";
+const ACCOUNT: &str = "123456789012";
+const REGION: &str = "eu-west-1";
+
+/// The examples, and where a CI looks for them.
+fn example(target: InitTarget) -> (&'static str, &'static str) {
+    match target {
+        InitTarget::CodeBuild => ("buildspec.yml", include_str!("../../buildspec-examples/buildspec.yml")),
+        InitTarget::Travis => (".travis.yml", include_str!("../../buildspec-examples/.travis.yml")),
+        InitTarget::Jenkins => ("Jenkinsfile", include_str!("../../buildspec-examples/Jenkinsfile")),
+        InitTarget::GitHub => (".github/workflows/image.yml", include_str!("../../buildspec-examples/github-workflow.yml")),
+    }
+}
+
+/// Writes the file; says what it is and what is left to put in.
+///
+/// # Errors
+/// If a file is there already and may not be replaced, or it cannot be written.
+pub fn init(settings: &InitSettings) -> Result<String> {
+    let (name, text) = example(settings.target);
+    let path: PathBuf = settings.directory.join(name);
+    if path.exists() && !settings.force {
+        return Err(Error::usage(format!("{} is there already", path.display())).hint("--force replaces it"));
+    }
+    let mut left = Vec::new();
+    let mut text = text.to_owned();
+    for (given, place, flag) in [(&settings.repository, REPOSITORY, "--repository"), (&settings.bucket, BUCKET, "--bucket")] {
+        match given {
+            Some(given) if text.contains(place) => text = text.replace(place, given),
+            Some(given) => return Err(Error::usage(format!("{flag} {given}: {name} has no place for it"))),
+            None if text.contains(place) => left.push(format!("  {place} ({flag})")),
+            None => {}
+        }
+    }
+    // The job's roles and region are those of the repository.
+    if let Some((account, region)) = settings.repository.as_deref().and_then(of_ecr) {
+        text = text.replace(ACCOUNT, account).replace(REGION, region);
+    }
+    let written = write(&path, &text);
+    written.map_err(|error| Error::usage(format!("cannot write {}", path.display())).because(&error))?;
+    let mut out = format!("wrote {}\n", path.display());
+    if !left.is_empty() {
+        out.push_str(&format!("yours to put in:\n{}\n", left.join("\n")));
+    }
+    out.push_str("how hakobi comes onto the machine, and what the job's role may do: buildspec-examples/README.md of hakobi\n");
+    if !settings.directory.join("Dockerfile").exists() {
+        out.push_str("there is no Dockerfile here yet: the file builds the one at the top of the project\n");
+    }
+    Ok(out)
+}
+
+/// Account and region of an ECR repository: `ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME`.
+fn of_ecr(repository: &str) -> Option<(&str, &str)> {
+    let (account, rest) = repository.split_once(".dkr.ecr.")?;
+    let is_account = account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit());
+    rest.split_once('.').filter(|_| is_account).map(|(region, _)| (account, region))
+}
+
+fn write(path: &Path, text: &str) -> std::io::Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    std::fs::write(path, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(directory: &Path, target: InitTarget) -> InitSettings {
+        InitSettings { target, directory: directory.to_owned(), repository: None, bucket: None, force: false }
+    }
+
+    #[test]
+    fn every_ci_gets_its_file_with_the_names_put_in() {
+        for target in [InitTarget::CodeBuild, InitTarget::Travis, InitTarget::Jenkins, InitTarget::GitHub] {
+            let folder = tempfile::tempdir().unwrap();
+            let repository = Some("999999999999.dkr.ecr.us-east-1.amazonaws.com/shop".to_owned());
+            let told = init(&InitSettings { repository, ..settings(folder.path(), target) }).unwrap();
+            let (name, _) = example(target);
+            let text = std::fs::read_to_string(folder.path().join(name)).unwrap();
+            assert!(text.contains("999999999999.dkr.ecr.us-east-1.amazonaws.com/shop"), "{text}");
+            assert!(!text.contains(ACCOUNT) && !text.contains(REGION), "{text}");
+            assert!(told.starts_with("wrote ") && !told.contains("--repository"), "{told}");
+            assert_eq!(told.contains("--bucket"), text.contains(BUCKET), "{told}");
+        }
+    }
+
+    #[test]
+    fn what_is_there_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("buildspec.yml"), "mine").unwrap();
+        let mut wanted = settings(folder.path(), InitTarget::CodeBuild);
+        assert!(init(&wanted).unwrap_err().message().contains("is there already"));
+        assert_eq!(std::fs::read_to_string(folder.path().join("buildspec.yml")).unwrap(), "mine");
+        wanted.force = true;
+        init(&wanted).unwrap();
+        assert!(std::fs::read_to_string(folder.path().join("buildspec.yml")).unwrap().contains("hakobi build"));
+        (wanted.target, wanted.bucket) = (InitTarget::Travis, Some("layers".to_owned()));
+        assert!(init(&wanted).unwrap_err().message().contains("has no place for it"));
+    }
+}

@@ -1,0 +1,81 @@
+//! The tags of a repository (distribution-spec, "Listing tags").
+
+use reqwest::Url;
+use reqwest::header::LINK;
+use serde::Deserialize;
+
+use super::auth::Scope;
+use super::client::Client;
+use super::error::{Error, Kind, Result};
+use super::manifest::{header, small_body};
+use super::reply::Reply;
+
+/// Largest page taken, in bytes.
+const LARGEST: usize = 4 << 20;
+
+/// Tags asked for at once, and pages at most: a registry that never ends is left alone.
+const PAGE: usize = 1000;
+const PAGES: usize = 100;
+
+#[derive(Deserialize)]
+struct Page {
+    /// Some registries say `null` for none.
+    #[serde(default)]
+    tags: Option<Vec<String>>,
+}
+
+impl Client {
+    /// All tags of the repository, in the registry's order; none where there is no such repository.
+    ///
+    /// # Errors
+    /// If the registry refuses or cannot be reached.
+    pub async fn tags(&self) -> Result<Vec<String>> {
+        let what = "listing tags";
+        let (host, scope) = (&*self.host, Scope::pull(&self.repository.path));
+        let limit = host.shared.patience.stall;
+        let mut url = host.url(&format!("{}/tags/list?n={PAGE}", self.repository.path)).await?;
+        let mut out = Vec::new();
+        for _ in 0..PAGES {
+            let make = |client: &reqwest::Client, url: Url| client.get(url);
+            let response = match host.send(what, &self.repository, &scope, &url, limit, make).await? {
+                Reply::Ok(response) => response,
+                Reply::Refused(refusal) if refusal.status == 404 => return Ok(Vec::new()),
+                Reply::Refused(refusal) => return Err(refusal.error(what, &self.repository).needs("ecr:ListImages")),
+            };
+            let next = header(response.headers(), LINK.as_str()).and_then(|link| next(&url, &link));
+            let bytes = small_body(response, LARGEST, limit).await.map_err(|failure| failure.error(what, &self.repository))?;
+            let page: Page = serde_json::from_slice(&bytes)
+                .map_err(|_| Error::at(Kind::Damaged, what, &self.repository).because("it is not a list of tags"))?;
+            out.extend(page.tags.into_iter().flatten());
+            match next {
+                // Credentials go nowhere else.
+                Some(next) if next.origin() == url.origin() => url = next,
+                _ => break,
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// The next page: `</v2/app/tags/list?last=x&n=1000>; rel="next"`.
+fn next(url: &Url, link: &str) -> Option<Url> {
+    let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
+    parameters.contains("rel=\"next\"").then(|| url.join(target).ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_follow_one_another() {
+        let url: Url = "https://r.example.com/v2/app/tags/list?n=1000".parse().unwrap();
+        let to = |link: &str| next(&url, link).map(|url| url.to_string());
+        assert_eq!(
+            to("</v2/app/tags/list?last=x&n=1000>; rel=\"next\"").as_deref(),
+            Some("https://r.example.com/v2/app/tags/list?last=x&n=1000")
+        );
+        assert_eq!(to("</v2/app/tags/list>; rel=\"prev\""), None);
+        assert_eq!(to("nonsense"), None);
+    }
+}

@@ -1,0 +1,120 @@
+//! What a run leaves for whoever goes on with the image.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use serde_json::{Value, json};
+use support::engine::{D28, Engine, crane};
+use support::image::base;
+use support::machine::Machine;
+use support::parts::{part, unique};
+
+const HAND_OFF: [&str; 12] = [
+    "--image-definitions",
+    "../imagedefinitions.json",
+    "--container-name",
+    "web",
+    "--container-name",
+    "worker",
+    "--image-detail",
+    "../imageDetail.json",
+    "--image-env",
+    "../image.env",
+    "--summary",
+    "../summary.md",
+];
+
+fn project(machine: &Machine) -> String {
+    machine.write("Dockerfile", &format!("FROM {}\nRUN true\nCOPY src.txt /\n", base("busybox"))).write("src.txt", "one\n");
+    format!("{}/{}", part("HAKOBI_TEST_REGISTRY_OPEN"), unique("hand-off"))
+}
+
+fn json(machine: &Machine, path: &str) -> Value {
+    serde_json::from_str(&machine.read(path)).unwrap()
+}
+
+#[test]
+fn deployments_get_the_digest() {
+    let engine = Engine::fresh(D28);
+    let machine = Machine::with(&engine.host());
+    let image = project(&machine);
+    let tag = format!("{image}:1");
+    let build = ["build", "--network", "host", "--cache", "../cache", "--report", "../report.json", "-t", &tag, "--push"];
+    for (text, tier) in [("one\n", "cold"), ("one\n", "unchanged"), ("two\n", "append")] {
+        machine.write("src.txt", text);
+        engine.wipe();
+        machine.hakobi(&[&build[..], &HAND_OFF, &["."]].concat()).exits(0);
+        let uri = format!("{image}@{}", crane(&["digest", &tag]));
+        let named = |name: &str| json!({ "name": name, "imageUri": uri });
+        assert_eq!(json(&machine, "../imagedefinitions.json"), json!([named("web"), named("worker")]), "{tier}");
+        assert_eq!(json(&machine, "../imageDetail.json"), json!({ "ImageURI": uri }), "{tier}");
+        let shell = std::process::Command::new("sh")
+            .args(["-c", ". ./image.env; printf '%s %s' \"$IMAGE_URI\" \"$IMAGE_TAG\""])
+            .current_dir(machine.folder().join(".."))
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8_lossy(&shell.stdout), format!("{uri} 1"), "{tier}");
+        let report = machine.report("../report.json");
+        assert_eq!((&report["tier"], &report["ci"]["provider"]), (&json!(tier), &json!("local")));
+        let summary = machine.read("../summary.md");
+        assert!(summary.starts_with("### ") && summary.contains("| total |"), "{summary}");
+    }
+    // Another image of the same job comes into the same file; a tag that is there already has its file too.
+    std::fs::remove_file(machine.folder().join("../imageDetail.json")).unwrap();
+    let skip =
+        ["--if-tag-exists", "skip", "--image-definitions", "../imagedefinitions.json", "--image-detail", "../imageDetail.json"];
+    machine.hakobi(&[&build[..], &skip, &["."]].concat()).exits(0);
+    let names = json(&machine, "../imagedefinitions.json");
+    let names: Vec<&str> = names.as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["web", "worker", image.rsplit('/').next().unwrap()]);
+    assert!(machine.read("../imageDetail.json").contains("@sha256:"));
+}
+
+#[test]
+fn a_workflow_gets_outputs_and_a_page() {
+    let engine = Engine::fresh(D28);
+    let machine = Machine::with(&engine.host())
+        .set("GITHUB_ACTIONS", "true")
+        .set("GITHUB_SHA", "2f1c0a5e8d7b4936a1f0c2e4d6b8a09172635445")
+        .set("GITHUB_OUTPUT", "../outputs")
+        .set("GITHUB_STEP_SUMMARY", "../page.md");
+    let tag = format!("{}:1", project(&machine));
+    machine.write("../outputs", "other=1\n").write("../page.md", "# Before\n");
+    let build = ["build", "--network", "host", "--cache", "../cache", "--report", "../report.json", "-t", &tag, "--push", "."];
+    machine.hakobi(&build).exits(0);
+    let (outputs, digest) = (machine.read("../outputs"), crane(&["digest", &tag]));
+    assert!(outputs.starts_with("other=1\nimageid=sha256:") && outputs.contains(&format!("\ndigest={digest}\n")), "{outputs}");
+    assert!(outputs.contains("\"containerimage.digest\": \""), "{outputs}");
+    let page = machine.read("../page.md");
+    assert!(page.starts_with("# Before\n### ") && page.contains("| 3 | `COPY src.txt /` | ran | no record"), "{page}");
+    let report = machine.report("../report.json");
+    assert_eq!(report["ci"], json!({ "provider": "github", "commit": "2f1c0a5e8d7b4936a1f0c2e4d6b8a09172635445" }));
+    machine.write("Dockerfile", &format!("FROM {}\nRUN false\n", base("busybox")));
+    machine.hakobi(&build).exits(1);
+    assert!(machine.read("../page.md").contains("Failed."), "a failure has its page too");
+}
+
+/// A pull request of a fork has no secrets: it is built, and the job is green.
+#[test]
+fn a_fork_is_built_and_not_pushed() {
+    let engine = Engine::fresh(D28);
+    let machine = Machine::with(&engine.host()).set("TRAVIS", "true").set("TRAVIS_SECURE_ENV_VARS", "false");
+    let tag = format!("{}:1", project(&machine));
+    let built = machine.hakobi(&["build", "--network", "host", "--cache", "../cache", "-t", &tag, "--push", "."]).exits(0);
+    assert!(built.stderr.contains("built and not pushed"), "{}", built.stderr);
+    assert_eq!(engine.docker(&["run", "--rm", &tag, "cat", "/src.txt"]), "one");
+    machine.hakobi(&["promote", &tag, "2"]).exits(3);
+}
+
+#[test]
+fn what_cannot_be_handed_over_is_said_before_anything_runs() {
+    let machine = Machine::with("unix:///nowhere/docker.sock");
+    machine.write("Dockerfile", "FROM scratch\n");
+    let wrong = |arguments: &[&str], words: &str| {
+        let run = machine.hakobi(&[&["build", "-t", "r.example.com/app:1"], arguments, &["."]].concat()).exits(2);
+        assert!(run.stderr.contains(words), "{}", run.stderr);
+    };
+    wrong(&["--image-definitions", "x.json"], "nothing is pushed");
+    wrong(&["--push", "--container-name", "web"], "--image-definitions");
+}
