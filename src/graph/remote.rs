@@ -69,11 +69,12 @@ impl Remote {
 
 fn file(source: &pb::SourceOp) -> Result<Remote, String> {
     let url = &source.identifier;
+    without_credentials(url)?;
     known(source, &["http.filename", "http.perm", "http.uid", "http.gid"])?;
     if !source.attrs.contains_key("http.filename") {
+        let url = url.split('?').next().unwrap_or_default();
         return Err(format!("how {url} is called is for its server to say"));
     }
-    without_credentials(url)?;
     Ok(Remote::File { url: url.clone() })
 }
 

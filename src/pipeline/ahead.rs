@@ -28,7 +28,7 @@ pub(super) enum Ahead {
 }
 
 impl Job<'_> {
-    /// Whether hakobi plans a build of these directories, where a daemon can be served from this host.
+    /// Whether hakobi plans a build of these directories.
     pub(super) fn plans(&self, input: &Input) -> bool {
         self.build.strategy == Strategy::Auto && self.kept().is_some() && !input.directories.is_empty()
     }

@@ -21,7 +21,7 @@ use crate::append::assemble::{Content, Files, Laid, LaidKind, Laying, Source, la
 use crate::append::{LayerIndex, PathIndex};
 use crate::context::{Entry, NodeKind, walk};
 use crate::domain::{Descriptor, DiffId, Digest, Hasher, StepKey, media_type};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::graph::{Graph, Input, Op, shape};
 use crate::handover::Composed;
 use crate::plan::{Appendable, Inputs, Layer, ProofRecord, StepRecord, appendable, assemble, selection};
@@ -224,8 +224,13 @@ impl Job<'_> {
         records: HashMap<Input, StepRecord>,
         inputs: &Inputs,
     ) -> Result<crate::push::RepositoryBlobs> {
+        if kept.target().is_none() {
+            return released.kept().await;
+        }
+        // What says what the store is may have gone, by a lifecycle rule.
+        kept.begin().await.map_err(|error| Error::new(Kind::Cache, error.to_string()))?;
         let saved = released.kept().await?;
-        if let ([image], true) = (&released.images[..], kept.target().is_some()) {
+        if let [image] = &released.images[..] {
             let build = Remembering { planned, kept, keys: &planned.keys, image, inputs };
             self.remember(&build, records, Vec::new()).await?;
         }

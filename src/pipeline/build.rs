@@ -175,8 +175,7 @@ impl Run<'_> {
         }
         if build.max_age.is_some() {
             let why = "--max-age takes hakobi's plan, and BuildKit decides what is cached here";
-            return Err(Error::usage(why)
-                .hint("a cache, one platform, a context in a directory and --transport registry are what a plan takes"));
+            return Err(Error::usage(why).hint("a cache, one platform and a context in a directory are what a plan takes"));
         }
         let keep = self.keeps().map(|target| target.repository);
         let tags = if build.push { &*self.job.tags } else { &[] };

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::decide::{Plan, Verdict};
 use super::facts::KnownFacts;
+use super::hidden::{is_hidden, shown};
 use crate::domain::Digest;
 use crate::graph::{Graph, Holds, Key, Keys, Op, Remote, Use, apart, instruction_of, stage_of, uses};
 
@@ -107,7 +108,7 @@ fn step(graph: &Graph, op: &Op, keys: &Keys, facts: &KnownFacts, places: &HashMa
     };
     // The variables apart from the rest: they can be named.
     let (env, rest) = apart(op);
-    out.env = env;
+    out.env = env.into_iter().map(|(name, value)| (name.clone(), shown(&name, &value))).collect();
     out.operation = rest.hex()[..16].to_owned();
     for (input, used) in op.inputs.iter().zip(uses(op)) {
         let Some(source) = graph.op(&input.step) else { continue };
@@ -139,7 +140,8 @@ fn remote(source: &Op, holds: &Holds) -> Option<(String, String)> {
         Holds::Commit(commit) => format!("commit {commit}"),
     };
     match Remote::of(source)?.ok()? {
-        Remote::File { url } => Some((url, what)),
+        // What stands behind the question mark may sign it.
+        Remote::File { url } => Some((url.split('?').next().unwrap_or_default().to_owned(), what)),
         Remote::Repository { url, reference, .. } if reference.is_empty() => Some((url, what)),
         Remote::Repository { url, reference, .. } => Some((format!("{url}#{reference}"), what)),
     }
@@ -235,7 +237,9 @@ fn files(last: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> Vec
 fn variables(last: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> Vec<String> {
     let changed = now.iter().filter_map(|(name, value)| match last.get(name) {
         Some(other) if other == value => None,
+        Some(other) if is_hidden(value) || is_hidden(other) => Some(format!("{name} changed")),
         Some(other) => Some(format!("{name} was {}, now {}", shortened(other), shortened(value))),
+        None if is_hidden(value) => Some(format!("{name} is set")),
         None => Some(format!("{name} is set to {}", shortened(value))),
     });
     let gone = last.keys().filter(|name| !now.contains_key(*name)).map(|name| format!("{name} is not set any more"));
@@ -281,6 +285,9 @@ mod tests {
         assert_eq!(files(&[("a", "1"), ("b", "2"), ("d", "1")]), "b changed, d is new, c is gone");
         assert_eq!(files(&[("e", "1"), ("f", "2"), ("g", "1")]), "e is new, f is new, g is new, and 3 more files");
         assert_eq!(now(step("RUN make", |step| step.env = map(&[("V", "1.3")]))), "V was 1.2, now 1.3, W is not set any more");
+        let secret = |value: &str| shown("TOKEN", value);
+        let told = variables(&map(&[("TOKEN", &secret("one"))]), &map(&[("TOKEN", &secret("two")), ("KEY", &shown("KEY", "x"))]));
+        assert_eq!(told, ["KEY is set", "TOKEN changed"]);
         let moved = now(step("RUN base", |step| step.images = map(&[("python:3", "sha256:fedcba9876543210")])));
         assert_eq!(moved, "new base python:3@sha256:fedcba987654");
         let elsewhere = |pairs: &[(&str, &str)]| now(step("RUN base", |step| step.remotes = map(pairs)));

@@ -11,6 +11,7 @@ mod compiled;
 mod decide;
 mod explain;
 mod facts;
+mod hidden;
 mod image;
 mod proof;
 mod record;
