@@ -123,7 +123,10 @@ impl Ci {
         // CodeBuild gives the version of an S3 object under the same name: only what is a commit counts.
         let commit = names.iter().filter_map(|name| get(name)).find(|value| is_commit(value));
         let scope = scope(provider, &get);
-        let has_secrets = provider != Provider::Travis || get("TRAVIS_SECURE_ENV_VARS").is_none_or(|value| value != "false");
+        // Travis says so of jobs of projects without any, too.
+        let is_request = get("TRAVIS_PULL_REQUEST").is_some_and(|number| number != "false");
+        let is_kept_from = get("TRAVIS_SECURE_ENV_VARS").is_some_and(|value| value == "false");
+        let has_secrets = provider != Provider::Travis || !is_request || !is_kept_from;
         Self { provider, commit, scope, has_secrets }
     }
 
@@ -272,8 +275,11 @@ mod tests {
 
     #[test]
     fn a_fork_has_no_secrets() {
-        assert!(!detect(&[("TRAVIS", "true"), ("TRAVIS_SECURE_ENV_VARS", "false")]).has_secrets);
-        assert!(detect(&[("TRAVIS", "true"), ("TRAVIS_SECURE_ENV_VARS", "true")]).has_secrets);
+        let travis = |request, secure| {
+            detect(&[("TRAVIS", "true"), ("TRAVIS_PULL_REQUEST", request), ("TRAVIS_SECURE_ENV_VARS", secure)]).has_secrets
+        };
+        assert!(!travis("7", "false"));
+        assert!(travis("7", "true") && travis("false", "false"), "a project without secrets pushes what it can");
         assert!(detect(&[("TRAVIS_SECURE_ENV_VARS", "false")]).has_secrets, "not on Travis");
     }
 

@@ -124,13 +124,11 @@ impl Done {
             }
             report.tier = tier;
         }
-        if let Command::Build(build) = &settings.command
-            && let Err(error) = summarize(build, report)
-        {
-            report::to_stderr(&report::error(&error, settings.color));
-            return error.kind().exit_code();
+        let mut written = file.map_or(Ok(()), |file| report.write(file));
+        if let Command::Build(build) = &settings.command {
+            written = written.and(summarize(build, report));
         }
-        if let Some(Err(error)) = file.map(|file| report.write(file)) {
+        if let Err(error) = written {
             report::to_stderr(&report::error(&error, settings.color));
             return error.kind().exit_code();
         }
@@ -152,10 +150,11 @@ fn summarize(build: &BuildSettings, report: &RunReport) -> Result<()> {
     if let Some(path) = &build.hand_off.summary {
         report::write_summary(path, &text)?;
     }
-    match &build.hand_off.github_summary {
-        Some(path) => report::add(path, &text),
-        None => Ok(()),
+    // Nobody asked for this one: that it cannot be written fails nothing.
+    if let Some(Err(error)) = build.hand_off.github_summary.as_ref().map(|path| report::add(path, &text)) {
+        report::to_stderr(&format!("warning: the step has no summary: {}\n", error.message()));
     }
+    Ok(())
 }
 
 async fn command(settings: &Settings, events: &Events) -> Result<Done> {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
-use support::engine::{C28, D20, D28, Engine, crane};
+use support::engine::{C28, D20, D28, Engine, crane, skopeo};
 use support::image::steps;
 use support::machine::Machine;
 use support::parts::{part, unique};
@@ -33,6 +33,21 @@ fn large_base(engine: &Engine, machine: &Machine) -> String {
     engine.docker(&["build", "--network", "host", "-t", &image, &folder]);
     engine.docker(&["push", &image]);
     name
+}
+
+/// Where the layer of 20 MB is kept.
+fn large_blob(machine: &Machine, cache: &str) -> std::path::PathBuf {
+    let blobs = std::fs::read_dir(machine.folder().join(cache).join("blobs/sha256")).unwrap();
+    let mut blobs = blobs.map(|entry| entry.unwrap().path());
+    blobs.find(|path| path.metadata().unwrap().len() > 19_000_000).expect("the large layer")
+}
+
+/// Flips a bit of it.
+fn damage(machine: &Machine, cache: &str) {
+    let large = large_blob(machine, cache);
+    let mut bytes = std::fs::read(&large).unwrap();
+    bytes[5_000_000] ^= 1;
+    std::fs::write(&large, bytes).unwrap();
 }
 
 /// A way to a registry that counts the bytes which come from there, and can be shut.
@@ -194,16 +209,98 @@ fn a_damaged_layer_does_not_stay_in_the_daemon() {
         machine.write("src.txt", "one\n");
         engine.wipe();
         run(&machine, &arguments);
-        let blobs = std::fs::read_dir(machine.folder().join(cache.clone() + "/blobs/sha256")).unwrap();
-        let mut blobs = blobs.map(|entry| entry.unwrap().path());
-        let large = blobs.find(|path| path.metadata().unwrap().len() > 19_000_000).expect("the large layer");
-        let mut bytes = std::fs::read(&large).unwrap();
-        bytes[5_000_000] ^= 1;
-        std::fs::write(&large, bytes).unwrap();
+        damage(&machine, &cache);
         machine.write("src.txt", "two\n");
         engine.wipe();
         let damaged = run(&machine, &arguments);
         assert!(damaged["cache"]["warnings"].to_string().contains("damaged"), "{strategy}: {damaged:#}");
         engine.docker(&["pull", &base]);
     }
+}
+
+/// A base whose layers are kept, damaged, under a Dockerfile that is another one now: the build goes on without the store, once.
+#[test]
+fn a_damaged_base_under_a_new_dockerfile() {
+    for name in [D20, D28, C28] {
+        let engine = Engine::lock(name);
+        let machine = Machine::with(&engine.host());
+        let base = format!("{}/{}", part("HAKOBI_TEST_REGISTRY_OPEN"), large_base(&engine, &machine));
+        let arguments = ["-t", "app", "--cache", "../cache", "--cache-scope", "main"];
+        machine.write("Dockerfile", &format!("FROM {base}\nRUN echo one\n"));
+        engine.wipe();
+        run(&machine, &arguments);
+        damage(&machine, "../cache");
+        machine.write("Dockerfile", &format!("FROM {base}\nRUN wc -c /big > /size\n"));
+        engine.wipe();
+        let damaged = run(&machine, &arguments);
+        let warnings = damaged["cache"]["warnings"].as_array().unwrap();
+        assert_eq!(
+            warnings.iter().filter(|warning| warning.as_str().unwrap().contains("begins again")).count(),
+            1,
+            "{damaged:#}"
+        );
+        assert_eq!(engine.docker(&["run", "--rm", "app", "cat", "/size"]).trim(), "20000000 /big");
+    }
+}
+
+/// A recorded base of which the store has lost a layer is no base.
+#[test]
+fn a_recorded_base_that_is_lost() {
+    let engine = Engine::lock(D28);
+    let machine = Machine::with(&engine.host());
+    let base = large_base(&engine, &machine);
+    let detour = Detour::to(part("HAKOBI_TEST_REGISTRY_OPEN"));
+    machine
+        .write("Dockerfile", &format!("FROM {}/{base}\nCOPY src.txt .\nRUN cat src.txt\n", detour.address))
+        .write("src.txt", "one\n");
+    let arguments = ["-t", "app", "--cache", "../cache"];
+    engine.wipe();
+    run(&machine, &arguments);
+    detour.is_shut.store(true, Ordering::Relaxed);
+    // On the daemon that made it, whose own cache asks the registry what the base is. The graph is that of the last build, whose
+    // session BuildKit must not take for this one's.
+    machine.write("src.txt", "two\n");
+    let warm = run(&machine, &[&arguments[..], &["--recorded-bases"]].concat());
+    assert_eq!(steps(&warm, "miss"), ["COPY src.txt .", "RUN cat src.txt"], "{warm:#}");
+    assert_eq!(engine.docker(&["run", "--rm", "app", "cat", "src.txt"]).trim(), "two");
+    std::fs::remove_file(large_blob(&machine, "../cache")).unwrap();
+    machine.write("src.txt", "three\n");
+    engine.wipe();
+    let lost =
+        machine.hakobi(&["build", "--network", "host", "-t", "app", "--cache", "../cache", "--recorded-bases", "."]).exits(1);
+    assert!(lost.stderr.contains("lost layers") && lost.stderr.contains(&detour.address), "{}", lost.stderr);
+}
+
+/// A base that claims another layer's diff ID: the daemon refuses it, and nothing of its paths is remembered under that name.
+#[test]
+fn a_base_that_lies_about_its_layers() {
+    let engine = Engine::fresh(D28);
+    let machine = Machine::with(&engine.host());
+    let registry = part("HAKOBI_TEST_REGISTRY_OPEN");
+    let base = large_base(&engine, &machine);
+    let (folder, name) = (machine.folder().join("../lying"), format!("{registry}/{}:1", unique("lying")));
+    skopeo(&["copy", "--src-tls-verify=false", &format!("docker://{registry}/{base}"), &format!("dir:{}", folder.display())]);
+    let mut manifest: Value = serde_json::from_str(&std::fs::read_to_string(folder.join("manifest.json")).unwrap()).unwrap();
+    let config = manifest["config"]["digest"].as_str().unwrap()[7..].to_owned();
+    let text = std::fs::read_to_string(folder.join(&config)).unwrap();
+    let parsed: Value = serde_json::from_str(&text).unwrap();
+    let ids: Vec<&str> = parsed["rootfs"]["diff_ids"].as_array().unwrap().iter().map(|id| id.as_str().unwrap()).collect();
+    // Of the same length, so that nothing else changes.
+    let other = "sha256:".to_owned() + &"ab".repeat(32);
+    let text = text.replace(ids[1], &other);
+    let digest = hakobi::domain::Digest::of(text.as_bytes());
+    std::fs::write(folder.join(digest.hex()), &text).unwrap();
+    manifest["config"]["digest"] = digest.to_string().into();
+    std::fs::write(folder.join("manifest.json"), manifest.to_string()).unwrap();
+    skopeo(&["copy", "--dest-tls-verify=false", &format!("dir:{}", folder.display()), &format!("docker://{name}")]);
+    machine.write("Dockerfile", &format!("FROM {name}\nRUN true\n"));
+    engine.wipe();
+    let arguments = ["build", "--network", "host", "-t", "app", "--cache", "../cache", "--cache-scope", "main", "."];
+    // An overlay2 daemon builds on it all the same.
+    let lying = machine.hakobi(&arguments);
+    assert!(lying.code == 1 || lying.stderr.contains("nothing is remembered of a stage"), "{}", lying.stderr);
+    let indexes = std::fs::read_dir(machine.folder().join("../cache/steps/main")).into_iter().flatten();
+    let names: Vec<String> = indexes.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let claimed = hakobi::domain::StepKey::of(format!("hakobi layer index 1\n{other}").as_bytes());
+    assert!(!names.contains(&claimed.hex().to_owned()), "{names:?}");
 }

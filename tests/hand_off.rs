@@ -99,7 +99,10 @@ fn a_workflow_gets_outputs_and_a_page() {
 #[test]
 fn a_fork_is_built_and_not_pushed() {
     let engine = Engine::fresh(D28);
-    let machine = Machine::with(&engine.host()).set("TRAVIS", "true").set("TRAVIS_SECURE_ENV_VARS", "false");
+    let machine = Machine::with(&engine.host())
+        .set("TRAVIS", "true")
+        .set("TRAVIS_PULL_REQUEST", "7")
+        .set("TRAVIS_SECURE_ENV_VARS", "false");
     let tag = format!("{}:1", project(&machine));
     let built = machine.hakobi(&["build", "--network", "host", "--cache", "../cache", "-t", &tag, "--push", "."]).exits(0);
     assert!(built.stderr.contains("built and not pushed"), "{}", built.stderr);

@@ -9,6 +9,9 @@ use serde_json::json;
 /// What docker asks a plugin before it offers it.
 const METADATA: &str = "docker-cli-plugin-metadata";
 
+/// Docker's flags that take a value in an argument of its own.
+const TAKING: [&str; 9] = ["-H", "--host", "-c", "--context", "-l", "--log-level", "--config", "--tlscacert", "--tlscert"];
+
 /// How the program was called.
 pub enum Called {
     /// Docker asks what it is; this is the answer.
@@ -32,9 +35,13 @@ pub fn arguments(mut args: Vec<OsString>) -> Called {
         });
         return Called::Asked(format!("{metadata}\n"));
     }
-    // Its own name comes first, behind docker's flags.
-    if let Some(place) = args.iter().skip(1).position(|argument| argument == "hakobi") {
-        args.remove(place + 1);
+    // Its own name comes first, behind docker's flags and what those take.
+    let mut place = 1;
+    while let Some(flag) = args.get(place).and_then(|argument| argument.to_str()).filter(|argument| argument.starts_with('-')) {
+        place += if TAKING.contains(&flag) { 2 } else { 1 };
+    }
+    if args.get(place).is_some_and(|argument| argument == "hakobi") {
+        args.remove(place);
     }
     Called::With(args)
 }
@@ -57,5 +64,6 @@ mod tests {
         assert_eq!(called(&[plugin, "-H", "tcp://x", "hakobi", "build"]), [plugin, "-H", "tcp://x", "build"]);
         assert!(called(&[plugin, METADATA])[0].contains("\"SchemaVersion\":\"0.1.0\""));
         assert_eq!(called(&["hakobi", "build", "hakobi"]), ["hakobi", "build", "hakobi"]);
+        assert_eq!(called(&[plugin, "build", "hakobi"]), [plugin, "build", "hakobi"], "called by itself");
     }
 }

@@ -116,6 +116,16 @@ impl Shelf {
         self.0.through.add(layers, from, directory);
     }
 
+    /// Waits until the daemon asks for a layer that passes through, and follows it. Nothing where that will not be.
+    pub async fn follow(&self, digest: &Digest) -> Option<ByteStream> {
+        self.0.through.follow(digest).await
+    }
+
+    /// The daemon will ask for no more layers.
+    pub fn passed(&self) {
+        self.0.through.end();
+    }
+
     /// Whether all layers came from their registries that were to.
     #[must_use]
     pub fn passes(&self) -> bool {
@@ -132,8 +142,13 @@ impl Shelf {
         if let Some(held) = self.0.offered.held(digest) {
             return Ok(Some(held.len() as u64));
         }
-        let kept = self.0.blobs.size(digest).await.map_err(|error| self.error("looking for a blob", &error))?;
-        Ok(kept.or_else(|| self.0.through.size(digest)))
+        let passing = self.0.through.size(digest);
+        match self.0.blobs.size(digest).await {
+            Ok(kept) => Ok(kept.or(passing)),
+            // What a registry has needs no store.
+            Err(_) if passing.is_some() => Ok(passing),
+            Err(error) => Err(self.error("looking for a blob", &error)),
+        }
     }
 
     /// Whether a message names a manifest or blob that is offered.
@@ -218,7 +233,7 @@ impl Source for Shelf {
         }
         // What is on its way is not in the store, or only now.
         if self.0.through.size(digest).is_some()
-            && self.0.blobs.size(digest).await.map_err(|error| self.error(&what(), &error))?.is_none()
+            && self.0.blobs.size(digest).await.ok().flatten().is_none()
             && let Some(stream) = self.0.through.open(digest, offset).await?
         {
             return Ok(stream);

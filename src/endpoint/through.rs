@@ -1,6 +1,6 @@
 //! Layers on their way from a registry through the endpoint: read there once, passed on to the daemon while they come, and kept.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,6 +20,7 @@ struct Inner {
     layers: Mutex<HashMap<Digest, Layer>>,
     /// Why a layer did not come: the first fault.
     fault: watch::Sender<Option<String>>,
+    begun: watch::Sender<Begun>,
 }
 
 #[derive(Clone)]
@@ -33,6 +34,14 @@ struct Layer {
     begins: Arc<tokio::sync::Mutex<()>>,
 }
 
+/// Layers that were asked for.
+#[derive(Default)]
+struct Begun {
+    layers: HashSet<Digest>,
+    /// Whether no more will be.
+    over: bool,
+}
+
 /// A layer that is on its way.
 #[derive(Clone)]
 struct Coming {
@@ -44,7 +53,12 @@ struct Coming {
 impl Through {
     /// None yet; they are kept in this store.
     pub(super) fn new(blobs: Blobs) -> Self {
-        Self(Arc::new(Inner { blobs, layers: Mutex::default(), fault: watch::Sender::default() }))
+        Self(Arc::new(Inner {
+            blobs,
+            layers: Mutex::default(),
+            fault: watch::Sender::default(),
+            begun: watch::Sender::default(),
+        }))
     }
 
     fn layers(&self) -> MutexGuard<'_, HashMap<Digest, Layer>> {
@@ -76,6 +90,19 @@ impl Through {
         if let Some(mut coming) = coming {
             let _ = coming.settled.wait_for(|settled| *settled).await;
         }
+    }
+
+    /// Waits until someone asks for a layer, and follows. Nothing where that will not be, or it was kept meanwhile.
+    pub(super) async fn follow(&self, digest: &Digest) -> Option<ByteStream> {
+        let mut begun = self.0.begun.subscribe();
+        let asked = begun.wait_for(|begun| begun.over || begun.layers.contains(digest)).await.ok()?.layers.contains(digest);
+        let coming = self.layer(digest).filter(|_| asked)?.coming?;
+        coming.spool.open(0).await.ok()
+    }
+
+    /// No more layers will be asked for: who waits for one need not.
+    pub(super) fn end(&self) {
+        self.0.begun.send_modify(|begun| begun.over = true);
     }
 
     /// Whether every layer came that was asked for.
@@ -112,12 +139,22 @@ impl Through {
         if let Some(layer) = self.layers().get_mut(digest) {
             layer.coming = Some(coming.clone());
         }
+        self.0.begun.send_modify(|begun| {
+            begun.layers.insert(digest.clone());
+        });
         writer.fill(stream);
         let (this, digest) = (self.clone(), digest.clone());
         tokio::spawn(async move {
             match spool.identity().await {
                 // A fault of the store shows when the build is kept: the layer is not there then.
-                Ok(identity) if identity.digest == digest => drop(this.0.blobs.keep(&spool).await),
+                Ok(identity) if identity.digest == digest => {
+                    if this.0.blobs.keep(&spool).await.is_ok()
+                        && let Some(layer) = this.layers().get_mut(&digest)
+                    {
+                        // From here on it comes from the store, and its bytes make room.
+                        layer.coming = None;
+                    }
+                }
                 Ok(_) => this.failed(&digest, "the registry has other bytes under its digest"),
                 Err(error) => this.failed(&digest, &error.to_string()),
             }

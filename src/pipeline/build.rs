@@ -23,7 +23,9 @@ use crate::event::Events;
 use crate::graph::{Graph, Place};
 use crate::push::preflight;
 use crate::registry::Registries;
-use crate::report::{CiReport, Deployable, Note, Outcome, RunReport, StrategyUsed, Tier, hand_off, remove_iid_file};
+use crate::report::{
+    CiReport, Deployable, Note, Outcome, RunReport, StrategyUsed, Tier, can_hand_off, hand_off, remove_iid_file,
+};
 use crate::save::{Executed, Exit};
 use crate::settings::{BuildSettings, CacheFrom, Settings};
 
@@ -64,6 +66,7 @@ pub async fn build(
     if let Some(path) = &build.iid_file {
         remove_iid_file(path)?;
     }
+    can_hand_off(&build.hand_off)?;
     let registries = Registries::new(&settings.registries, events.clone());
     let mut built = Built::default();
     built.report.version = env!("CARGO_PKG_VERSION").to_owned();

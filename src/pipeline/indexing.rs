@@ -1,20 +1,21 @@
 //! The path indexes of an image's layers, which later runs lay files on without having the layers.
 
 use std::collections::HashMap;
+use std::io::Read;
 use std::sync::{Arc, PoisonError};
 
 use futures::StreamExt as _;
+use tokio::sync::Semaphore;
 use tokio_util::io::SyncIoBridge;
 
 use super::recording::{Proved, Recording};
 use crate::append::LayerIndex;
 use crate::context::Tree;
-use crate::domain::{Descriptor, DiffId, StepKey};
+use crate::domain::{Descriptor, DiffId, Digest, Hasher, StepKey};
 use crate::endpoint::Shelf;
 use crate::error::{Error, Kind, Result};
 use crate::handover::Composed;
 use crate::plan::Records;
-use crate::registry::Source as _;
 use crate::transfer::ByteStream;
 use crate::transfer::compress::plain;
 
@@ -35,7 +36,7 @@ impl Recording<'_> {
         let threads = std::thread::available_parallelism().map_or(2, usize::from);
         let new = futures::stream::iter(absent)
             .map(|(blob, diff_id)| async move {
-                let index = index(self.layer(blob, proved).await?).await;
+                let index = index(self.layer(blob, proved).await?, None).await;
                 Ok(index.map(|index| (diff_id.clone(), index)))
             })
             .buffer_unordered(threads);
@@ -79,16 +80,17 @@ impl Recording<'_> {
     }
 }
 
-/// Remembers which paths are in a base image's layer, while it comes, if that is not known. What fails here is tried once more when
-/// the build is kept.
-pub(super) async fn index_layer(records: Records, from: Shelf, blob: Descriptor, diff_id: DiffId) {
+/// Remembers which paths are in a base image's layer, while the daemon gets it, if that is not known. What fails here is tried once
+/// more when the build is kept.
+pub(super) async fn index_layer(records: Records, from: Shelf, blob: Digest, diff_id: DiffId, cores: Arc<Semaphore>) {
     let key = key(&diff_id);
     let known = records.read::<LayerIndex>(std::slice::from_ref(&key)).await;
     if known.is_ok_and(|known| !known.is_empty()) {
         return;
     }
-    let Ok(bytes) = from.open_blob(&blob.digest, Some(blob.size), 0).await else { return };
-    if let Some(index) = index(plain(bytes).await.ok()).await {
+    let Some(bytes) = from.follow(&blob).await else { return };
+    let Ok(_one) = cores.acquire().await else { return };
+    if let Some(index) = index(plain(bytes).await.ok(), Some(&diff_id)).await {
         let _ = records.write([(key, index)]).await;
     }
 }
@@ -99,15 +101,33 @@ pub(super) async fn read_tree(layer: ByteStream) -> std::io::Result<Tree> {
     tree.map_err(std::io::Error::other)?
 }
 
-/// The index of a layer; nothing where its paths cannot be told, and nothing can be laid on it then.
-async fn index(layer: Option<ByteStream>) -> Option<LayerIndex> {
-    let layer = layer?;
+/// The index of a layer; nothing where its paths cannot be told, and nothing can be laid on it then. Of a layer that no daemon has
+/// unpacked yet, whose diff ID is its image's word alone, the bytes are held against that.
+async fn index(layer: Option<ByteStream>, expected: Option<&DiffId>) -> Option<LayerIndex> {
+    let (layer, expected) = (layer?, expected.cloned());
     let read = tokio::task::spawn_blocking(move || {
-        let mut from = SyncIoBridge::new(layer);
+        let mut from = Hashing { inner: SyncIoBridge::new(layer), hasher: expected.is_some().then(Hasher::default) };
         let index = LayerIndex::of_tar(&mut from)?;
         // To the end, where what was kept is held against its digest.
         std::io::copy(&mut from, &mut std::io::sink())?;
-        std::io::Result::Ok(index)
+        let found = from.hasher.map(|hasher| hasher.digest().of_uncompressed());
+        std::io::Result::Ok((found == expected).then_some(index))
     });
-    read.await.ok()?.ok()
+    read.await.ok()?.ok()?
+}
+
+/// Hashes what is read, if it is to.
+struct Hashing<R> {
+    inner: R,
+    hasher: Option<Hasher>,
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&buffer[..read]);
+        }
+        Ok(read)
+    }
 }

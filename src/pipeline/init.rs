@@ -33,6 +33,11 @@ pub fn init(settings: &InitSettings) -> Result<String> {
     }
     let mut left = Vec::new();
     let mut text = text.to_owned();
+    // The job's roles and region are those of the repository. They go in before what is the user's, which stays as it is.
+    if let Some((account, region)) = settings.repository.as_deref().and_then(of_ecr) {
+        let parts = text.split(REPOSITORY).map(|part| part.replace(ACCOUNT, account).replace(REGION, region));
+        text = parts.collect::<Vec<_>>().join(REPOSITORY);
+    }
     for (given, place, flag) in [(&settings.repository, REPOSITORY, "--repository"), (&settings.bucket, BUCKET, "--bucket")] {
         match given {
             Some(given) if text.contains(place) => text = text.replace(place, given),
@@ -40,10 +45,6 @@ pub fn init(settings: &InitSettings) -> Result<String> {
             None if text.contains(place) => left.push(format!("  {place} ({flag})")),
             None => {}
         }
-    }
-    // The job's roles and region are those of the repository.
-    if let Some((account, region)) = settings.repository.as_deref().and_then(of_ecr) {
-        text = text.replace(ACCOUNT, account).replace(REGION, region);
     }
     let written = write(&path, &text);
     written.map_err(|error| Error::usage(format!("cannot write {}", path.display())).because(&error))?;
@@ -103,7 +104,11 @@ mod tests {
         assert!(init(&wanted).unwrap_err().message().contains("is there already"));
         assert_eq!(std::fs::read_to_string(folder.path().join("buildspec.yml")).unwrap(), "mine");
         wanted.force = true;
+        wanted.repository = Some("999999999999.dkr.ecr.us-east-1.amazonaws.com/shop".to_owned());
+        wanted.bucket = Some("layers-eu-west-1".to_owned());
         init(&wanted).unwrap();
+        let text = std::fs::read_to_string(folder.path().join("buildspec.yml")).unwrap();
+        assert!(text.contains("CACHE_BUCKET: layers-eu-west-1"), "{text}");
         assert!(std::fs::read_to_string(folder.path().join("buildspec.yml")).unwrap().contains("hakobi build"));
         (wanted.target, wanted.bucket) = (InitTarget::Travis, Some("layers".to_owned()));
         assert!(init(&wanted).unwrap_err().message().contains("has no place for it"));

@@ -128,9 +128,12 @@ impl Job<'_> {
             if let Some(path) = &self.build.metadata_file {
                 metadata.write(path)?;
             }
+            // Nobody asked for these: that they cannot be written fails nothing.
             if let Some(path) = outputs {
                 let digest = metadata.descriptor.as_ref().map(|descriptor| descriptor.digest.to_string()).unwrap_or_default();
-                add_outputs(path, id, &digest, &metadata.to_json().into())?;
+                if let Err(error) = add_outputs(path, id, &digest, &metadata.to_json().into()) {
+                    self.events.warning(format!("the step has no outputs: {}", error.message()));
+                }
             }
         }
         if let (Some(released), Some(tag)) = (released.filter(|released| released.failure().is_ok()), self.tags.first())
@@ -167,6 +170,22 @@ impl Job<'_> {
         }
     }
 
+    /// Whether the store was given up.
+    pub(super) fn gave_store_up(&self) -> bool {
+        self.kept().is_none_or(|(_, faults)| faults.gave_up())
+    }
+
+    /// Whether the store is used still.
+    pub(super) fn trusts_store(&self) -> bool {
+        self.kept().is_some_and(|(kept, faults)| !faults.gave_up() && kept.damaged().is_empty())
+    }
+
+    /// Why a base image's layer did not come through the endpoint, if one did not.
+    pub(super) async fn not_passed(&self) -> Option<String> {
+        let passes = self.kept().and_then(|(kept, _)| kept.own()).is_none_or(crate::endpoint::Shelf::passes);
+        if passes { None } else { Some(self.cannot_pass().await) }
+    }
+
     /// Waits until a base image's layer does not come through the endpoint, and says why: for ever, where all do.
     pub(super) async fn cannot_pass(&self) -> String {
         match self.kept().and_then(|(kept, _)| kept.own()) {
@@ -184,12 +203,12 @@ impl Job<'_> {
             || kept.references().any(|(_, reference)| message.contains(&*reference.repository.path))
     }
 
-    /// Whether it is a layer of the store that a solve still waited for after the store was left out.
+    /// Whether it is a layer that a solve still waited for after the store, or the way of base images through here, was left out.
     pub(super) fn is_left_over(&self, message: &str) -> bool {
         // containerd's words, Docker's, and those of a store that is read through the session.
         const FETCHING: [&str; 4] = ["could not fetch content descriptor", "failed to copy", "is damaged", "blob"];
-        let damaged = self.kept().is_some_and(|(kept, _)| !kept.damaged().is_empty());
-        damaged && FETCHING.iter().any(|words| message.contains(words))
+        let broken = |kept: &Kept| !kept.damaged().is_empty() || !kept.own().is_none_or(crate::endpoint::Shelf::passes);
+        self.kept().is_some_and(|(kept, _)| broken(kept)) && FETCHING.iter().any(|words| message.contains(words))
     }
 
     /// Layers that are remembered are not there: nothing of the store is used from here on.

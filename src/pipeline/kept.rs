@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::JoinSet;
 
 use super::indexing::index_layer;
@@ -55,6 +55,8 @@ struct Passing {
     /// Where their layers lie meanwhile.
     room: tempfile::TempDir,
     indexed: Mutex<Indexed>,
+    /// As many are read at once as there are cores.
+    cores: Arc<Semaphore>,
 }
 
 /// Layers whose paths are read while they come.
@@ -173,7 +175,9 @@ impl Kept {
         let passing = match self.passing.get() {
             Some(passing) => passing,
             None => {
-                let new = Passing { room: super::room(Kind::Cache)?, indexed: Mutex::default() };
+                let cores = std::thread::available_parallelism().map_or(2, usize::from);
+                let cores = Arc::new(Semaphore::new(cores));
+                let new = Passing { room: super::room(Kind::Cache)?, indexed: Mutex::default(), cores };
                 self.passing.get_or_init(|| new)
             }
         };
@@ -181,7 +185,8 @@ impl Kept {
         own.pass_through(&base.manifest.layers, &registries.home(&base.repository), passing.room.path());
         for (blob, diff_id) in base.manifest.layers.iter().zip(&base.diff_ids) {
             if indexed.layers.insert(blob.digest.clone()) {
-                indexed.tasks.spawn(index_layer(self.records(), own.clone(), blob.clone(), diff_id.clone()));
+                let cores = Arc::clone(&passing.cores);
+                indexed.tasks.spawn(index_layer(self.records(), own.clone(), blob.digest.clone(), diff_id.clone(), cores));
             }
         }
         Ok(())
@@ -190,8 +195,9 @@ impl Kept {
     /// Waits until the layers that came through are indexed.
     pub(super) async fn passed(&self) {
         let Some(passing) = self.passing.get() else { return };
-        let tasks = std::mem::take(&mut passing.indexed.lock().unwrap_or_else(PoisonError::into_inner).tasks);
-        tasks.join_all().await;
+        self.shelves.iter().for_each(Shelf::passed);
+        let mut tasks = std::mem::take(&mut passing.indexed.lock().unwrap_or_else(PoisonError::into_inner).tasks);
+        while tasks.join_next().await.is_some() {}
     }
 
     /// What its shelves are called.

@@ -73,15 +73,22 @@ impl Run<'_> {
             let name: ImageRef =
                 self.loaded.name(&digest).parse().map_err(|_| Error::build("an image of hakobi's own has no name"))?;
             let step = self.job.events.step("[hakobi] loading what is kept into the daemon");
-            let loaded = self.load_offered(own, &digest, &name).await;
-            match &loaded {
-                Ok(_) => step.done(),
-                Err(error) => step.failed(error),
-            }
-            for (layer, size) in loaded? {
+            // From before it is there, so that it goes whatever happens meanwhile.
+            let borrowed = self.docker.borrow(name.clone());
+            let loaded = match self.load_offered(own, &digest, &name).await {
+                Ok(loaded) => loaded,
+                Err(error) => {
+                    step.failed(&error);
+                    // It may not be there at all.
+                    let _ = borrowed.give_back().await;
+                    return Err(error);
+                }
+            };
+            step.done();
+            for (layer, size) in loaded {
                 kept.gave(&layer, size);
             }
-            names.insert(digest, self.docker.borrow(name));
+            names.insert(digest, borrowed);
         }
         Ok(())
     }

@@ -145,7 +145,7 @@ impl Planned {
     /// Plans anew without what the store has lost layers of; tells whether that was anything.
     pub(super) async fn forget_lost(&mut self, kept: &Kept) -> Result<bool> {
         let Some(own) = kept.own() else { return Ok(false) };
-        let mut lost = false;
+        let mut lost = self.forget_lost_bases(own).await?;
         loop {
             let layers = self.plan.kept.values().flat_map(|record| &record.layers).map(|layer| layer.blob.digest.clone());
             let layers: HashSet<Digest> = layers.collect();
@@ -189,9 +189,22 @@ impl Planned {
         Ok(())
     }
 
+    /// Leaves recorded bases to their registries of which the store has lost layers.
+    async fn forget_lost_bases(&mut self, own: &crate::endpoint::Shelf) -> Result<bool> {
+        let Some(bases) = &mut self.recorded_bases else { return Ok(false) };
+        let layers = bases.values().flat_map(|record| &record.layers).map(|layer| layer.blob.digest.clone());
+        let layers: HashSet<Digest> = layers.collect();
+        let there = own.sizes(&layers.into_iter().collect::<Vec<_>>()).await;
+        let there = there.map_err(|error| Error::new(Kind::Cache, error.to_string()))?;
+        let before = bases.len();
+        bases.retain(|_, record| record.layers.iter().all(|layer| there.contains_key(&layer.blob.digest)));
+        Ok(bases.len() < before)
+    }
+
     /// Plans anew with nothing from the store.
     pub(super) fn without_records(&mut self) {
         self.found.clear();
+        self.recorded_bases = self.recorded_bases.take().map(|_| HashMap::new());
         self.plan = self.of_found();
     }
 

@@ -61,6 +61,18 @@ impl Course {
         self.ran.iter().any(is_command)
     }
 
+    /// Whether anything stands in for a state or a base.
+    pub(super) fn has_grafts(&self) -> bool {
+        self.grafts.values().any(|graft| graft.identifier.starts_with("docker-image://"))
+    }
+
+    /// From here on the daemon pulls base images itself.
+    pub(super) fn pass_by(&mut self, why: &str, events: &Events) {
+        events.note(format!("the daemon pulls base images itself, as a layer did not come through hakobi: {why}"));
+        self.passed_by = true;
+        self.grafts.clear();
+    }
+
     fn note(&mut self, grafted: &Grafted, executed: &Executed) {
         for (step, name) in &grafted.names {
             if executed.ended(name) {
@@ -99,7 +111,8 @@ impl Run<'_> {
         F: Future<Output = std::result::Result<Solved, Refusal>>,
     {
         let job = &self.job;
-        let from_store = grafted.iter().any(|grafted| grafted.has_images()) && job.is_repeatable();
+        // What was given up is in no graph any more, and nothing is to be blamed on it.
+        let from_store = grafted.iter().any(|grafted| grafted.has_images()) && job.is_repeatable() && !job.gave_store_up();
         course.has_states |= grafted.iter().any(|grafted| grafted.has_states());
         if let Err(error) = self.load_sources(grafted).await {
             job.store_failed(&error.to_string(), release)?;
@@ -109,20 +122,24 @@ impl Run<'_> {
         let mut attempt = 1;
         loop {
             let (events, listening) = self.listen();
+            let mut passing = None;
             let solved = tokio::select! {
-                solved = self.buildkit.build(work.session, request.clone(), &events, &ask) => Some(solved),
+                biased;
+                why = job.cannot_pass(), if from_store && !course.passed_by => {
+                    passing = Some(why);
+                    None
+                }
                 // An overlay2 daemon would ask for a damaged layer again and again, for more than a minute.
                 () = job.store_damaged(), if from_store => None,
-                why = job.cannot_pass(), if from_store && !course.passed_by => {
-                    job.events.note(format!("the daemon pulls base images itself, as a layer did not come through hakobi: {why}"));
-                    course.passed_by = true;
-                    course.grafts.clear();
-                    return Ok(Attempted::Otherwise);
-                }
+                solved = self.buildkit.build(work.session, request.clone(), &events, &ask) => Some(solved),
             };
             drop(events);
             let executed = listening.await.unwrap_or_default();
             grafted.iter().for_each(|grafted| course.note(grafted, &executed));
+            if let Some(why) = passing {
+                course.pass_by(&why, &job.events);
+                return Ok(Attempted::Otherwise);
+            }
             let why = match solved {
                 Some(Ok(solved)) => {
                     job.store_was_read()?;
@@ -172,7 +189,8 @@ impl Run<'_> {
             let name = format!("[hakobi] from the cache: {name}");
             grafts.insert(state.clone(), self.offered(own, &planned.compiled.config, &record.layers, name)?);
         }
-        if !is_there && self.way == Way::Registry && kept.has_begun() && own.passes() {
+        let passes = self.way == Way::Registry && kept.has_begun() && own.passes();
+        if passes && !is_there && self.job.is_repeatable() && self.job.trusts_store() {
             // Of those alone that something open is built on: others need not come at all.
             let open = planned.graph.grafted(planned.graph.result(), &grafts, &HashSet::new()).map_err(|error| broken(&error))?;
             for (source, base) in planned.bases.iter().filter(|(source, _)| open.names.contains_key(&source.step)) {
@@ -183,21 +201,27 @@ impl Run<'_> {
             if let Some(release) = release {
                 release.learn(&record.blobs(), &record.diff_ids(), own.repository());
             }
-            if is_there {
-                continue;
-            }
+            // Also where the daemon made the rest itself: it would ask the registry what the base is.
             let name = planned.graph.op(&source.step).map(|op| op.name.clone()).unwrap_or_default();
             grafts.entry(source.clone()).or_insert(self.offered(own, &planned.compiled.config, &record.layers, name)?);
         }
-        for (digest, tree) in &planned.facts.locals {
-            let (Ok(tree), Some(op)) = (tree, planned.graph.op(digest)) else { continue };
+        for op in planned.graph.below(planned.graph.result()) {
             let Some(pb::op::Op::Source(source)) = &op.op.op else { continue };
-            let Ok(content) = tree.digest(&[Selector::everything()]) else { continue };
+            if !source.identifier.starts_with("local://") {
+                continue;
+            }
+            let tree = planned.facts.locals.get(&op.digest).and_then(|tree| tree.as_ref().ok());
+            let content = tree.and_then(|tree| tree.digest(&[Selector::everything()]).ok());
+            // What is not known may be anything: nothing of the daemon's is the same.
+            let content = content.map_or_else(|| format!("{:032x}", rand::random::<u128>()), |content| content.to_string());
             let mut attributes = source.attrs.clone();
             let hint = attributes.entry("local.sharedkeyhint".to_owned()).or_default();
             *hint = format!("{hint} {content}");
+            // A graph that was remembered names the session of that build, and BuildKit takes a source of the same session for the
+            // same files (`local.CacheKey`). Without a name it is this run's.
+            attributes.remove("local.session");
             let graft = Graft { identifier: source.identifier.clone(), attributes, name: op.name.clone() };
-            grafts.insert(Input { step: digest.clone(), output: 0 }, graft);
+            grafts.insert(Input { step: op.digest.clone(), output: 0 }, graft);
         }
         grafts.extend(planned.pins());
         Ok(grafts)

@@ -166,7 +166,8 @@ impl Error {
     }
 
     /// Whether the same may work a little later.
-    pub(super) fn is_transient(&self) -> bool {
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
         matches!(self.kind, Kind::Network | Kind::TooManyRequests)
     }
 

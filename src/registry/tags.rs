@@ -60,7 +60,8 @@ impl Client {
 /// The next page: `</v2/app/tags/list?last=x&n=1000>; rel="next"`.
 fn next(url: &Url, link: &str) -> Option<Url> {
     let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
-    parameters.contains("rel=\"next\"").then(|| url.join(target).ok())?
+    let is_next = ["rel=\"next\"", "rel=next"].iter().any(|next| parameters.contains(next));
+    is_next.then(|| url.join(target).ok())?
 }
 
 #[cfg(test)]

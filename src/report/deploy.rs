@@ -65,13 +65,10 @@ struct Definition {
 /// # Errors
 /// Where the file holds something else, would become too large, or cannot be written.
 fn write_image_definitions(path: &Path, containers: &[String], image: &Deployable) -> Result<()> {
-    let mut all: Vec<Definition> = match std::fs::read(path) {
-        Ok(bytes) if !bytes.is_empty() => serde_json::from_slice(&bytes).map_err(|error| {
-            let what = format!("{} is there and holds no image definitions", path.display());
-            Error::usage(what).because(&error).hint("name another file for --image-definitions, or remove that one")
-        })?,
-        _ => Vec::new(),
-    };
+    // Two runs of one job may write at once: the folder is locked, as the file itself is replaced.
+    let folder = std::fs::File::open(folder(path)).map_err(|error| cannot_write(path, &error))?;
+    folder.lock().map_err(|error| cannot_write(path, &error))?;
+    let mut all = definitions(path)?;
     all.retain(|definition| !containers.contains(&definition.name));
     all.extend(containers.iter().map(|name| Definition { name: name.clone(), image_uri: image.uri() }));
     let text = serde_json::to_vec(&all).unwrap_or_default();
@@ -79,6 +76,35 @@ fn write_image_definitions(path: &Path, containers: &[String], image: &Deployabl
         return Err(Error::usage(format!("{} would have more than 100 KB, which CodePipeline does not take", path.display())));
     }
     file::replace(path, &text).map_err(|error| cannot_write(path, &error))
+}
+
+/// What is there already.
+fn definitions(path: &Path) -> Result<Vec<Definition>> {
+    match std::fs::read(path) {
+        Ok(bytes) if bytes.is_empty() => Ok(Vec::new()),
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
+            let what = format!("{} is there and holds no image definitions", path.display());
+            Error::usage(what).because(&error).hint("name another file for --image-definitions, or remove that one")
+        }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(Error::usage(format!("cannot read {}", path.display())).because(&error)),
+    }
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Whether all that was asked for can be written, as far as can be told before anything is built.
+///
+/// # Errors
+/// If a folder is not there, or a file holds something else.
+pub fn can_hand_off(settings: &HandOffSettings) -> Result<()> {
+    let files = [&settings.image_definitions, &settings.image_detail, &settings.variables, &settings.summary];
+    for path in files.into_iter().flatten().filter(|path| !folder(path).is_dir()) {
+        return Err(Error::usage(format!("cannot write {}: there is no folder {}", path.display(), folder(path).display())));
+    }
+    settings.image_definitions.as_ref().map_or(Ok(()), |path| definitions(path).map(drop))
 }
 
 /// Writes `imageDetail.json`, which a blue/green deploy action of CodePipeline takes.

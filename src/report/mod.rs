@@ -26,7 +26,7 @@ mod testing;
 mod text;
 mod trace;
 
-pub use deploy::{Deployable, add, add_outputs, hand_off, write_summary};
+pub use deploy::{Deployable, add, add_outputs, can_hand_off, hand_off, write_summary};
 pub use error::error;
 pub use frame::Size;
 pub use markdown::markdown;

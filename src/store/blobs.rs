@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio::sync::watch;
 
-use super::sums::{PART, Parted, Sums, Trouble};
+use super::sums::{PART, Parted, Summed, Sums, Trouble};
 use super::{Error, Fault, Name, Result, Store};
 use crate::domain::{Digest, Hasher};
 use crate::transfer::{BlobSource, ByteStream, BytesSource};
@@ -135,6 +135,7 @@ impl Blobs {
             expected: digest.clone(),
             hasher: Some(Hasher::default()),
             left: size.unwrap_or(u64::MAX),
+            failed: false,
             seen: self.seen.clone(),
         })))
     }
@@ -172,12 +173,12 @@ impl Blobs {
         if self.size(&identity.digest).await? == Some(identity.size) {
             return Ok(false);
         }
-        // First what proves it, so that no blob is without.
-        if let Some(sums) = Sums::of(source, identity.size).await.map_err(broken)? {
+        let summed = Summed::new(source, identity.size);
+        self.store.write(&Name::blob(&identity.digest), &summed).await?;
+        if let Some(sums) = summed.sums() {
             let bytes = serde_json::to_vec(&sums).map_err(|error| broken(error.into()))?;
             self.store.write(&Name::sums(&identity.digest), &BytesSource::new(bytes.into())).await?;
         }
-        self.store.write(&Name::blob(&identity.digest), source).await?;
         self.seen.send_if_modified(|seen| {
             seen.written.insert(identity.digest);
             false
@@ -220,11 +221,15 @@ struct Verified {
     hasher: Option<Hasher>,
     /// Bytes that are still to come.
     left: u64,
+    failed: bool,
     seen: watch::Sender<Seen>,
 }
 
 impl AsyncRead for Verified {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.failed {
+            return Poll::Ready(Err(io::Error::other(damaged(&self.expected))));
+        }
         let before = buffer.filled().len();
         if let Err(error) = std::task::ready!(self.inner.as_mut().poll_read(context, buffer)) {
             unread(&self.seen, error.to_string());
@@ -239,6 +244,7 @@ impl AsyncRead for Verified {
         let ended = self.left == 0 || at_end;
         if ended && self.hasher.take().is_some_and(|hasher| hasher.digest() != self.expected) {
             buffer.set_filled(before);
+            self.failed = true;
             self.seen.send_modify(|seen| seen.damaged(&self.expected));
             return Poll::Ready(Err(io::Error::other(damaged(&self.expected))));
         }
@@ -289,8 +295,10 @@ mod tests {
             let mut out = Vec::new();
             let blobs = Blobs::new(store.clone());
             let stream = blobs.open(&digest, Some(size), offset as u64).await.expect("opened");
-            let read = stream.expect("there").read_to_end(&mut out).await;
+            let mut stream = stream.expect("there");
+            let read = stream.read_to_end(&mut out).await;
             assert_eq!(read.is_err(), blobs.damaged().contains(&digest));
+            assert!(read.is_ok() || stream.read(&mut [0; 10]).await.is_err(), "it stays so");
             (read.is_ok(), out)
         };
         for offset in [0, 1, part, 2 * part - 1, bytes.len() - 1, bytes.len()] {

@@ -3,14 +3,16 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
+use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 
-use super::{Name, Result, Store, read_small};
+use super::{Fault, Name, Result, Store, read_small};
 use crate::domain::{Digest, Hasher};
-use crate::transfer::{BlobSource, ByteStream};
+use crate::transfer::{BlobSource, ByteStream, Identity};
 
 /// Bytes of a part: what a reader holds back.
 pub(super) const PART: u64 = 1 << 20;
@@ -33,31 +35,96 @@ pub(super) struct Sums {
 }
 
 impl Sums {
-    /// Reads a blob for its checksums; a blob of one part needs none.
-    pub(super) async fn of(source: &dyn BlobSource, size: u64) -> io::Result<Option<Self>> {
-        if size <= PART {
-            return Ok(None);
-        }
-        let mut stream = source.open(0).await?;
-        let mut buffer = vec![0; usize::try_from(PART).unwrap_or(usize::MAX)];
-        let mut crc32 = Vec::new();
-        for part in 0..size.div_ceil(PART) {
-            let part = &mut buffer[..length(size, part)];
-            stream.read_exact(part).await?;
-            crc32.push(crc32fast::hash(part));
-        }
-        Ok(Some(Self { version: VERSION, size, part: PART, crc32 }))
-    }
-
     /// Those of a blob of this size, if there are any.
     pub(super) async fn read(store: &dyn Store, digest: &Digest, size: u64) -> Result<Option<Self>> {
-        let bytes = read_small(store, &Name::sums(digest), LIMIT).await?;
+        let bytes = match read_small(store, &Name::sums(digest), LIMIT).await {
+            Err(error) if error.fault() == Fault::Damaged => None,
+            read => read?,
+        };
         let sums = bytes.and_then(|bytes| serde_json::from_slice::<Self>(&bytes).ok());
         Ok(sums.filter(|sums| {
             sums.version == VERSION
                 && (sums.size, sums.part) == (size, PART)
                 && u64::try_from(sums.crc32.len()) == Ok(size.div_ceil(PART))
         }))
+    }
+}
+
+/// A blob of which checksums are taken while it is read: it is not read for them alone, as it may come from afar.
+pub(super) struct Summed<'a> {
+    source: &'a dyn BlobSource,
+    size: u64,
+    /// Of the parts that were read whole.
+    crc32: Arc<Mutex<Vec<Option<u32>>>>,
+}
+
+impl<'a> Summed<'a> {
+    pub(super) fn new(source: &'a dyn BlobSource, size: u64) -> Self {
+        let parts = usize::try_from(size.div_ceil(PART)).unwrap_or_default();
+        Self { source, size, crc32: Arc::new(Mutex::new(vec![None; parts])) }
+    }
+
+    /// The checksums, if all parts were read; a blob of one part needs none.
+    pub(super) fn sums(&self) -> Option<Sums> {
+        let crc32: Option<Vec<u32>> = self.crc32.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
+        let crc32 = crc32.filter(|_| self.size > PART)?;
+        Some(Sums { version: VERSION, size: self.size, part: PART, crc32 })
+    }
+}
+
+#[async_trait]
+impl BlobSource for Summed<'_> {
+    fn known(&self) -> Option<Identity> {
+        self.source.known()
+    }
+
+    async fn open(&self, offset: u64) -> io::Result<ByteStream> {
+        let inner = self.source.open(offset).await?;
+        let crc32 = Arc::clone(&self.crc32);
+        Ok(Box::pin(Summing { inner, size: self.size, at: offset, hasher: crc32fast::Hasher::new(), whole: false, crc32 }))
+    }
+
+    async fn identity(&self) -> io::Result<Identity> {
+        self.source.identity().await
+    }
+}
+
+/// Takes the checksums of the parts that pass, from the first that passes from its beginning.
+struct Summing {
+    inner: ByteStream,
+    size: u64,
+    at: u64,
+    hasher: crc32fast::Hasher,
+    /// Whether the part was seen from its beginning.
+    whole: bool,
+    crc32: Arc<Mutex<Vec<Option<u32>>>>,
+}
+
+impl AsyncRead for Summing {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(self.inner.as_mut().poll_read(context, buffer))?;
+        let mut new = &buffer.filled()[before..];
+        let this = &mut *self;
+        while !new.is_empty() {
+            if this.at.is_multiple_of(PART) {
+                this.hasher = crc32fast::Hasher::new();
+                this.whole = true;
+            }
+            let left = PART - this.at % PART;
+            let (part, rest) = new.split_at(new.len().min(usize::try_from(left).unwrap_or(usize::MAX)));
+            this.hasher.update(part);
+            this.at += part.len() as u64;
+            new = rest;
+            if this.whole && (this.at.is_multiple_of(PART) || this.at == this.size) {
+                let place = usize::try_from((this.at - 1) / PART).unwrap_or(usize::MAX);
+                let sum = this.hasher.clone().finalize();
+                if let Some(of_part) = this.crc32.lock().unwrap_or_else(PoisonError::into_inner).get_mut(place) {
+                    *of_part = Some(sum);
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -82,6 +149,8 @@ pub(super) struct Parted {
     read: usize,
     passed: usize,
     is_right: bool,
+    /// Whether it ended with an error, and stays so.
+    failed: bool,
     told: Box<dyn FnMut(Trouble) -> io::Error + Send>,
 }
 
@@ -120,6 +189,7 @@ impl Parted {
             read: 0,
             passed: usize::try_from(offset - start).unwrap_or(usize::MAX),
             is_right: false,
+            failed: false,
             told: Box::new(told),
         }
     }
@@ -144,6 +214,9 @@ impl Parted {
 impl AsyncRead for Parted {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if this.failed {
+            return Poll::Ready(Err((this.told)(Trouble::Damaged)));
+        }
         loop {
             if this.is_right {
                 let left = this.part.get(this.passed..).unwrap_or_default();
@@ -166,11 +239,15 @@ impl AsyncRead for Parted {
                     return Poll::Ready(Err((this.told)(Trouble::Broken(error))));
                 }
                 match rest.filled().len() {
-                    0 => return Poll::Ready(Err((this.told)(Trouble::Damaged))),
+                    0 => {
+                        this.failed = true;
+                        return Poll::Ready(Err((this.told)(Trouble::Damaged)));
+                    }
                     length => this.read += length,
                 }
             }
             if !this.check() {
+                this.failed = true;
                 return Poll::Ready(Err((this.told)(Trouble::Damaged)));
             }
             this.is_right = true;
