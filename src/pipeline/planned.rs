@@ -216,7 +216,7 @@ impl Run<'_> {
                 // A base image can come down only when it is looked at.
                 Err(error) => match self.job.not_passed().await {
                     Some(why) if !course.passed_by => {
-                        course.pass_by(&why, &self.job.events);
+                        course.pass_by(&why, self.job.events);
                         return Ok(());
                     }
                     _ if self.job.trusts_store() || !course.has_grafts() => return Err(error),

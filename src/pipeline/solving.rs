@@ -137,7 +137,7 @@ impl Run<'_> {
             let executed = listening.await.unwrap_or_default();
             grafted.iter().for_each(|grafted| course.note(grafted, &executed));
             if let Some(why) = passing {
-                course.pass_by(&why, &job.events);
+                course.pass_by(&why, job.events);
                 return Ok(Attempted::Otherwise);
             }
             let why = match solved {

@@ -101,7 +101,7 @@ fn folder(path: &Path) -> &Path {
 /// If a folder is not there, or a file holds something else.
 pub fn can_hand_off(settings: &HandOffSettings) -> Result<()> {
     let files = [&settings.image_definitions, &settings.image_detail, &settings.variables, &settings.summary];
-    for path in files.into_iter().flatten().filter(|path| !folder(path).is_dir()) {
+    if let Some(path) = files.into_iter().flatten().find(|path| !folder(path).is_dir()) {
         return Err(Error::usage(format!("cannot write {}: there is no folder {}", path.display(), folder(path).display())));
     }
     settings.image_definitions.as_ref().map_or(Ok(()), |path| definitions(path).map(drop))
