@@ -1,4 +1,4 @@
-//! What a tag stands for and stood for, as far as the registry knows: [`super::promote`] keeps earlier images under tags of their own.
+//! What a tag stands for and stood for, as far as the registry knows: [`super::promote()`] keeps earlier images under tags of their own.
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
