@@ -170,6 +170,7 @@ impl Run<'_> {
         }
         if self.job.plans(&input)
             && let Some(planned) = self.planned(&session, &colder, &input, ahead).await?
+            && (self.way == Way::Registry || planned.knows_bases())
         {
             let work = super::planned::Work { session: &session, sinks: &sinks, cache: &cache };
             let done = Box::pin(self.run_planned(built, planned, work, began)).await;

@@ -97,6 +97,12 @@ impl Planned {
         self.plan.kept.keys().all(made)
     }
 
+    /// Whether all base images are known. A daemon elsewhere may reach registries that this host does not, and what is built on them
+    /// has no key then: BuildKit decides better.
+    pub(super) fn knows_bases(&self) -> bool {
+        self.facts.images.values().all(std::result::Result::is_ok)
+    }
+
     /// Plans with all that is known by now.
     pub(super) async fn decide(&mut self, records: &Remembered<'_>) -> Result<()> {
         let mut asked: HashSet<StepKey> = self.facts.taken.keys().cloned().collect();
