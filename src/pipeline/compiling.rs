@@ -224,5 +224,5 @@ async fn present(registries: &Registries, name: &str) -> registry::Result<Option
 
 /// Whether a registry gave no answer, or would not for now.
 fn is_silence(error: &registry::Error) -> bool {
-    matches!(error.kind, Kind::Network | Kind::Tls | Kind::TooManyRequests) || error.kind == Kind::Refused && error.is_transient()
+    matches!(error.kind, Kind::Network | Kind::Tls | Kind::TooManyRequests)
 }

@@ -182,7 +182,7 @@ async fn tries(store: &dyn Store, cache: &CacheSettings, there: bool) -> Vec<(&'
     let read = store::read_small(store, &name, 1 << 10).await;
     let listed = store.list("probe/").await;
     let removed = store.delete(&name).await;
-    let mut all = vec![match (read, removed) {
+    let found = match (read, removed) {
         (Err(error), _) => Found::of_store(&format!("{} cannot be read", cache.shown), &error, "s3:GetObject on its objects"),
         (Ok(None), _) => Found::Wrong(
             format!("{} does not give what was just written to it", cache.shown),
@@ -196,10 +196,8 @@ async fn tries(store: &dyn Store, cache: &CacheSettings, there: bool) -> Vec<(&'
         // A build removes nothing.
         (_, Err(_)) => Found::Right(format!("{} ({state}) may be read and written; {name} stays there, as removing it is denied", cache.shown)),
         _ => Found::Right(format!("{} ({state}) may be read and written", cache.shown)),
-    }]
-    .into_iter()
-    .map(|found| ("cache", found))
-    .collect::<Vec<_>>();
+    };
+    let mut all = vec![("cache", found)];
     let entry = listed.ok().and_then(|entries| entries.into_iter().find(|entry| entry.name == name));
     if let Some(entry) = entry {
         let apart = entry.written.abs_diff(seconds_now());

@@ -166,8 +166,7 @@ impl Error {
     }
 
     /// Whether the same may work a little later.
-    #[must_use]
-    pub fn is_transient(&self) -> bool {
+    pub(super) fn is_transient(&self) -> bool {
         matches!(self.kind, Kind::Network | Kind::TooManyRequests)
     }
 

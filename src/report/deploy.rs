@@ -9,9 +9,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::file;
+use super::file::{self, cannot_write};
 use crate::domain::{Digest, ImageRef};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::settings::HandOffSettings;
 
 /// Largest `imagedefinitions.json` that CodePipeline takes, in bytes (its file reference, "Image definitions file").
@@ -157,10 +157,6 @@ pub fn write_summary(path: &Path, text: &str) -> Result<()> {
 pub fn add(path: &Path, text: &str) -> Result<()> {
     let added = OpenOptions::new().append(true).create(true).open(path).and_then(|mut file| file.write_all(text.as_bytes()));
     added.map_err(|error| cannot_write(path, &error))
-}
-
-fn cannot_write(path: &Path, error: &std::io::Error) -> Error {
-    Error::new(Kind::Usage, format!("cannot write {}", path.display())).because(error)
 }
 
 #[cfg(test)]

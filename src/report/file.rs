@@ -4,6 +4,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use crate::error::{Error, Kind};
+
 /// Puts `content` at `path` by renaming a finished file onto it. What is no regular file (`/dev/stdout`, a pipe) is
 /// written to instead: renaming would do away with it.
 pub(super) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
@@ -22,6 +24,11 @@ pub(super) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     file.write_all(content)?;
     file.persist(&target).map_err(|error| error.error)?;
     Ok(())
+}
+
+/// What a user is told of a file that cannot be written.
+pub(super) fn cannot_write(path: &Path, error: &io::Error) -> Error {
+    Error::new(Kind::Usage, format!("cannot write {}", path.display())).because(error)
 }
 
 #[cfg(test)]

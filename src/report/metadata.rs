@@ -7,9 +7,9 @@ use std::path::Path;
 use base64::Engine as _;
 use serde_json::{Map, Value};
 
-use super::file;
+use super::file::{self, cannot_write};
 use crate::domain::{Descriptor, Digest, ImageRef};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 
 /// What is known of a built image.
 #[derive(Debug, Clone, Default)]
@@ -95,10 +95,6 @@ pub fn remove_iid_file(path: &Path) -> Result<()> {
 /// Where the file cannot be written.
 pub fn write_iid_file(path: &Path, id: &str) -> Result<()> {
     file::replace(path, id.as_bytes()).map_err(|error| cannot_write(path, &error))
-}
-
-fn cannot_write(path: &Path, error: &std::io::Error) -> Error {
-    Error::new(Kind::Usage, format!("cannot write {}", path.display())).because(error)
 }
 
 #[cfg(test)]
