@@ -8,7 +8,7 @@ use hakobi::cli::{self, Outcome};
 use hakobi::error::{Error, Kind, Result};
 use hakobi::event::Events;
 use hakobi::registry::{self, Registries};
-use hakobi::report::{self, Location, RunReport, Steps};
+use hakobi::report::{self, Location, RunReport, Shown, Timeline};
 use hakobi::settings::{BuildSettings, Command, LoginSettings, ProgressMode, Settings};
 use hakobi::{pipeline, push};
 use tokio::io::AsyncReadExt;
@@ -54,7 +54,7 @@ async fn run(settings: Settings) -> u8 {
         events.warning(warning.clone());
     }
     let result = tokio::select! {
-        result = command(&settings, &events) => result,
+        result = checked(&settings, &events) => result,
         signal = interrupted() => Err(Error::new(Kind::Interrupted(signal), "interrupted")),
     };
     if result.as_ref().is_err_and(|error| matches!(error.kind(), Kind::Interrupted(_))) {
@@ -62,17 +62,16 @@ async fn run(settings: Settings) -> u8 {
         tokio::time::sleep(CLEAN_UP).await;
     }
     drop(events);
-    let steps = display.finish().await;
+    let shown = display.finish().await;
     match result {
-        Ok(done) => done.tell(&settings, &steps),
+        Ok(done) => done.tell(&settings, &shown),
         Err(error) => {
-            if let Command::Build(build) = &settings.command {
-                let mut report = RunReport { version: env!("CARGO_PKG_VERSION").to_owned(), ..RunReport::default() };
-                report.steps = steps.reports(None, &HashMap::new());
-                report.tier = steps.tier();
-                let _ = summarize(build, &report);
-                let _ = build.report_file.as_ref().map(|path| report.write(path));
-            }
+            let mut report = RunReport { version: env!("CARGO_PKG_VERSION").to_owned(), ..RunReport::default() };
+            report.steps = shown.steps.reports(None, &HashMap::new());
+            report.tier = shown.steps.tier();
+            report.seconds.total = shown.timeline.seconds();
+            // The error that ended the run is the one that is told.
+            let _ = write_files(&settings, &report, &shown.timeline, Some(&error));
             report::to_stderr(&report::error(&error, settings.color));
             error.kind().exit_code()
         }
@@ -104,31 +103,20 @@ impl Done {
         Self { built: pipeline::Built { report, ..pipeline::Built::default() }, text: None }
     }
 
-    fn tell(mut self, settings: &Settings, steps: &Steps) -> u8 {
+    fn tell(mut self, settings: &Settings, shown: &Shown) -> u8 {
         let report = &mut self.built.report;
-        let file = match &settings.command {
-            Command::Build(build) => build.report_file.as_ref(),
-            Command::Push { report_file, .. } | Command::Save { report_file, .. } | Command::Restore { report_file, .. } => {
-                report_file.as_ref()
-            }
-            _ => None,
-        };
         if matches!(settings.command, Command::Build(_)) {
             let places = self.built.places.into_iter();
             let locations = places
                 .map(|(digest, place)| (digest, Location { file: place.file, line: u32::try_from(place.line).unwrap_or(0) }));
-            report.steps = steps.reports(Some(&locations.collect()), &self.built.notes);
-            let tier = self.built.tier.unwrap_or_else(|| steps.tier());
+            report.steps = shown.steps.reports(Some(&locations.collect()), &self.built.notes);
+            let tier = self.built.tier.unwrap_or_else(|| shown.steps.tier());
             for image in &mut report.images {
                 image.tier = tier;
             }
             report.tier = tier;
         }
-        let mut written = file.map_or(Ok(()), |file| report.write(file));
-        if let Command::Build(build) = &settings.command {
-            written = written.and(summarize(build, report));
-        }
-        if let Err(error) = written {
+        if let Err(error) = write_files(settings, report, &shown.timeline, None) {
             report::to_stderr(&report::error(&error, settings.color));
             return error.kind().exit_code();
         }
@@ -144,6 +132,22 @@ impl Done {
     }
 }
 
+/// All files that tell of the run, each whether or not another could be written; the first error.
+fn write_files(settings: &Settings, report: &RunReport, timeline: &Timeline, error: Option<&Error>) -> Result<()> {
+    let mut written = Ok(());
+    if let Some(files) = settings.command.files() {
+        written = files.report.as_ref().map_or(Ok(()), |path| report.write(path));
+        if let Some(path) = &files.timeline {
+            let error = error.map(|error| report::error(error, false));
+            written = written.and(timeline.write(path, report, error.as_deref()));
+        }
+    }
+    match &settings.command {
+        Command::Build(build) => written.and(summarize(build, report)),
+        _ => written,
+    }
+}
+
 /// The run in Markdown, where it was asked for and where the CI shows it.
 fn summarize(build: &BuildSettings, report: &RunReport) -> Result<()> {
     let text = report::markdown(report);
@@ -155,6 +159,14 @@ fn summarize(build: &BuildSettings, report: &RunReport) -> Result<()> {
         report::to_stderr(&format!("warning: the step has no summary: {}\n", error.message()));
     }
     Ok(())
+}
+
+/// The command, once it is known that the files can be written that tell of it.
+async fn checked(settings: &Settings, events: &Events) -> Result<Done> {
+    let files = settings.command.files();
+    let all = files.into_iter().flat_map(|files| [&files.report, &files.timeline]).flatten();
+    report::can_write(all.map(|path| &**path))?;
+    command(settings, events).await
 }
 
 async fn command(settings: &Settings, events: &Events) -> Result<Done> {

@@ -10,7 +10,7 @@ use support::image::base;
 use support::machine::Machine;
 use support::parts::{part, unique};
 
-const HAND_OFF: [&str; 12] = [
+const HAND_OFF: [&str; 14] = [
     "--image-definitions",
     "../imagedefinitions.json",
     "--container-name",
@@ -23,6 +23,8 @@ const HAND_OFF: [&str; 12] = [
     "../image.env",
     "--summary",
     "../summary.md",
+    "--timeline",
+    "../timeline.html",
 ];
 
 fn project(machine: &Machine) -> String {
@@ -44,7 +46,7 @@ fn deployments_get_the_digest() {
     for (text, tier) in [("one\n", "cold"), ("one\n", "unchanged"), ("two\n", "append")] {
         machine.write("src.txt", text);
         engine.wipe();
-        machine.hakobi(&[&build[..], &HAND_OFF, &["."]].concat()).exits(0);
+        let run = machine.hakobi(&[&build[..], &HAND_OFF, &["."]].concat()).exits(0);
         let uri = format!("{image}@{}", crane(&["digest", &tag]));
         let named = |name: &str| json!({ "name": name, "imageUri": uri });
         assert_eq!(json(&machine, "../imagedefinitions.json"), json!([named("web"), named("worker")]), "{tier}");
@@ -59,6 +61,13 @@ fn deployments_get_the_digest() {
         assert_eq!((&report["tier"], &report["ci"]["provider"]), (&json!(tier), &json!("local")));
         let summary = machine.read("../summary.md");
         assert!(summary.starts_with("### ") && summary.contains("| total |"), "{summary}");
+        // Against the first run, which is the one in which everything ran.
+        let (is_first, cold) = (tier == "cold", &report["last_cold"]["seconds"]);
+        assert_eq!((cold.is_null(), run.stderr.contains(" than its last cold build (")), (is_first, !is_first), "{}", run.stderr);
+        assert!(run.stderr.contains(&format!("s ({tier}): ")), "{}", run.stderr);
+        let page = machine.read("../timeline.html");
+        assert!(page.contains(&tag) && page.contains("COPY src.txt /") && !page.contains("<script"), "{page}");
+        assert_eq!(page.contains("than its last cold build"), !is_first, "{page}");
     }
     // Another image of the same job comes into the same file; a tag that is there already has its file too.
     std::fs::remove_file(machine.folder().join("../imageDetail.json")).unwrap();
@@ -93,6 +102,9 @@ fn a_workflow_gets_outputs_and_a_page() {
     machine.write("Dockerfile", &format!("FROM {}\nRUN false\n", base("busybox")));
     machine.hakobi(&build).exits(1);
     assert!(machine.read("../page.md").contains("Failed."), "a failure has its page too");
+    machine.hakobi(&[&build[..build.len() - 1], &["--timeline", "../timeline.html", "."]].concat()).exits(1);
+    let page = machine.read("../timeline.html");
+    assert!(page.contains("RUN false") && page.contains("did not complete successfully"), "{page}");
 }
 
 /// A pull request of a fork has no secrets: it is built, and the job is green.
@@ -120,4 +132,7 @@ fn what_cannot_be_handed_over_is_said_before_anything_runs() {
     };
     wrong(&["--image-definitions", "x.json"], "nothing is pushed");
     wrong(&["--push", "--container-name", "web"], "--image-definitions");
+    wrong(&["--timeline", "nowhere/run.html"], "there is no folder");
+    let push = machine.hakobi(&["push", "r.example.com/app:1", "--report", "nowhere/report.json"]).exits(2);
+    assert!(push.stderr.contains("there is no folder"), "{}", push.stderr);
 }

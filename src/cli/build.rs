@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::docker_config::DockerConfig;
 use super::environment::Environment;
 use super::given::Given;
-use super::{caches, context, daemon, frontend, hand_off, mounts, outputs, registries, store, words};
+use super::{caches, context, daemon, frontend, hand_off, mounts, outputs, registries, reports, store, words};
 use crate::ci::Ci;
 use crate::domain::{ImageRef, Platform};
 use crate::error::{Error, Result};
@@ -101,7 +101,7 @@ pub fn settings(given: Given<'_>, around: &Around<'_>, warnings: &mut Vec<String
         push_settings,
         iid_file,
         metadata_file: path("metadata-file"),
-        report_file: path("report"),
+        files: reports::files(given, environment),
         hand_off,
         ci: ci.told(),
     })

@@ -4,6 +4,7 @@ use clap::{Arg, Command};
 
 use super::command::{progress, pushes, registries, transport};
 use super::given::{choice, list, switch, text};
+use super::reports;
 
 const SOURCE: &str = "What is built";
 const RESULT: &str = "Where the result goes";
@@ -26,7 +27,7 @@ pub fn build() -> Command {
                 .help("The build context: a directory, a git or http(s) URL, or `-` for a tar on standard input"),
         )
         .args(source().into_iter().map(|arg| arg.help_heading(SOURCE)))
-        .args(result().into_iter().map(|arg| arg.help_heading(RESULT)))
+        .args(result().into_iter().chain(reports::flags()).map(|arg| arg.help_heading(RESULT)))
         .args(pushes())
         .args(registries())
         .args(cache().into_iter().map(|arg| arg.help_heading(CACHE)))
@@ -73,7 +74,6 @@ fn result() -> Vec<Arg> {
             .short('o'),
         text("iidfile", "FILE", "Write the image's ID to a file"),
         text("metadata-file", "FILE", "Write what came out, in buildx's JSON"),
-        text("report", "FILE", "Write a report in JSON"),
         text("summary", "FILE", "Write the run in Markdown [GitHub Actions: also on the step's summary page]"),
         text(
             "image-definitions",

@@ -5,7 +5,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command as Clap};
 use super::command::{progress, transport};
 use super::environment::Environment;
 use super::given::{Given, switch, text};
-use super::{build_flags, registries, store};
+use super::{build_flags, registries, reports, store};
 use crate::domain::ImageRef;
 use crate::error::{Error, Result};
 use crate::settings::{ArchiveFrom, CacheCommand, CacheSettings, Command, Compression, StoreLocation};
@@ -30,7 +30,7 @@ pub fn save_command() -> Clap {
         .args_override_self(true)
         .arg(images("An image of the daemon; use a name that stays, as `app:latest`"))
         .arg(compression())
-        .arg(text("report", "FILE", "Write a report in JSON"))
+        .args(reports::flags())
         .arg(transport())
         .args(cache_flags())
         .args(progress())
@@ -45,7 +45,7 @@ pub fn restore_command() -> Clap {
         )
         .args_override_self(true)
         .arg(images("What was saved, and what it will be called"))
-        .arg(text("report", "FILE", "Write a report in JSON"))
+        .args(reports::flags())
         .arg(transport())
         .args(cache_flags())
         .args(progress())
@@ -97,15 +97,18 @@ fn where_it_is() -> Arg {
 
 /// `save IMAGE…`
 pub fn save(given: Given<'_>, environment: &Environment) -> Result<Command> {
-    let report_file = given.text("report").map(|file| environment.resolve(file));
     let compression = compression_of(given)?;
-    Ok(Command::Save { images: named(given)?, cache: cache(given, environment)?, compression, report_file })
+    Ok(Command::Save {
+        images: named(given)?,
+        cache: cache(given, environment)?,
+        compression,
+        files: reports::files(given, environment),
+    })
 }
 
 /// `restore IMAGE…`
 pub fn restore(given: Given<'_>, environment: &Environment) -> Result<Command> {
-    let report_file = given.text("report").map(|file| environment.resolve(file));
-    Ok(Command::Restore { images: named(given)?, cache: cache(given, environment)?, report_file })
+    Ok(Command::Restore { images: named(given)?, cache: cache(given, environment)?, files: reports::files(given, environment) })
 }
 
 /// `import FILE|URL [IMAGE]`

@@ -5,7 +5,7 @@ use clap::{Arg, ArgAction, Command};
 use clap_complete::Shell;
 
 use super::given::{choice, list, switch, text};
-use super::{build_flags, carry};
+use super::{build_flags, carry, reports};
 
 /// Values of `--progress`.
 pub const PROGRESS: &[&str] = &["auto", "plain", "tty", "quiet", "rawjson"];
@@ -57,7 +57,7 @@ fn push() -> Command {
                 .required(true)
                 .action(ArgAction::Append),
         )
-        .arg(text("report", "FILE", "Write a report in JSON"))
+        .args(reports::flags())
         .arg(transport())
         .args(progress())
         .args(pushes())

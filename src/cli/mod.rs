@@ -20,6 +20,7 @@ mod others;
 mod outputs;
 mod plugin;
 mod registries;
+mod reports;
 mod store;
 mod words;
 

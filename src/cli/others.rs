@@ -6,7 +6,7 @@ use clap_complete::Shell;
 use super::command;
 use super::environment::Environment;
 use super::given::Given;
-use super::{registries, store};
+use super::{registries, reports, store};
 use crate::ci::Ci;
 use crate::domain::ImageRef;
 use crate::error::{Error, Result};
@@ -27,8 +27,11 @@ pub fn push(given: Given<'_>, environment: &Environment) -> Result<Command> {
     if images.is_empty() {
         return Err(Error::usage("`hakobi push` needs the name of an image").hint("hakobi push HOST/NAME:TAG"));
     }
-    let report_file = given.text("report").map(|file| environment.resolve(file));
-    Ok(Command::Push { images, settings: registries::push_settings(given, environment)?, report_file })
+    Ok(Command::Push {
+        images,
+        settings: registries::push_settings(given, environment)?,
+        files: reports::files(given, environment),
+    })
 }
 
 /// `promote SRC TAG…`

@@ -300,7 +300,7 @@ fn all_other_settings_arrive() {
     assert_eq!(build.push_settings.compression, Compression::Zstd(3));
     assert!(build.push_settings.create_repository.is_some() && build.push && build.load);
     let file = |name: &str| Some(place.folder.path().join(name));
-    assert_eq!((build.iid_file, build.metadata_file, build.report_file), (file("id"), file("m.json"), file("r.json")));
+    assert_eq!((build.iid_file, build.metadata_file, build.files.report), (file("id"), file("m.json"), file("r.json")));
     assert_eq!(settings.registries.insecure.len(), 1);
     assert_eq!(settings.registries.roles.len(), 1);
     assert_eq!(settings.registries.mirrors.values().next().map(String::as_str), Some("https://m/x"));
@@ -327,9 +327,9 @@ fn the_smaller_commands() {
     let place = place(&[]);
     let command = |line: &str| place.run(line).map(|settings| settings.command);
     match command("push app h.x/a:1 app --report r --if-tag-exists=skip") {
-        Ok(Command::Push { images, settings, report_file }) => {
+        Ok(Command::Push { images, settings, files }) => {
             assert_eq!(texts(&images), ["docker.io/library/app:latest", "h.x/a:1"]);
-            assert_eq!((settings.if_tag_exists, report_file), (IfTagExists::Skip, Some(place.folder.path().join("r"))));
+            assert_eq!((settings.if_tag_exists, files.report), (IfTagExists::Skip, Some(place.folder.path().join("r"))));
         }
         other => panic!("{other:?}"),
     }

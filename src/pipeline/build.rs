@@ -8,6 +8,7 @@ use tokio::io::AsyncRead;
 
 use super::ahead::Ahead;
 use super::cache::Store;
+use super::cold::LastCold;
 use super::job::Job;
 use super::loading::Loaded;
 use super::release::Release;
@@ -21,6 +22,7 @@ use crate::engine::{Dialer, Docker, EngineInfo};
 use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::graph::{Graph, Place};
+use crate::plan::explained;
 use crate::push::preflight;
 use crate::registry::Registries;
 use crate::report::{
@@ -50,6 +52,8 @@ pub struct Built {
     pub notes: std::collections::HashMap<String, Note>,
     /// What the plan made of the image; what the steps tell where there was none.
     pub tier: Option<Tier>,
+    /// Whether everything ran that can, as far as that was seen.
+    pub ran_all: bool,
 }
 
 /// Runs a build to its end.
@@ -105,6 +109,7 @@ pub async fn build(
         }
         _ => None,
     };
+    let last_cold = LastCold::look(store.as_ref());
     let daemon = Daemon::connect(settings).await;
     let input = Input::open(build, stdin).await?;
     let job = Job { settings, build, events, registries, tags, store };
@@ -120,7 +125,11 @@ pub async fn build(
         built.report.engine = super::engine_report(&info, way);
         let run = Run { job, docker, buildkit, info, way: way.unwrap_or(Way::Registry), loaded: Loaded::default() };
         run.run(&mut built, input, ahead, began).await?;
+        if built.ran_all {
+            run.job.remember_cold(began.elapsed().as_secs_f64()).await;
+        }
     }
+    built.report.last_cold = last_cold.found().await;
     built.report.outcome = Outcome::Success;
     built.report.seconds.total = began.elapsed().as_secs_f64();
     Ok(built)
@@ -204,6 +213,7 @@ impl Run<'_> {
         built.report.bytes.context = session.bytes_sent();
         let graph = Graph::new(compiled.definition.clone()).ok();
         built.places = graph.as_ref().map(Graph::places).unwrap_or_default();
+        built.ran_all = graph.as_ref().is_some_and(|graph| explained(graph).into_iter().all(|op| executed.ended(&op.digest)));
         let id = solved.exporter.get("containerimage.digest").cloned().unwrap_or_default();
         let mut released = None;
         if let Some(release) = release {

@@ -154,6 +154,11 @@ impl Kept {
         StepKey::of(format!("hakobi inputs 1\n{image}\n{}", self.tag).as_bytes())
     }
 
+    /// What this image's last build in which everything ran is remembered by.
+    pub(super) fn cold_key(&self) -> StepKey {
+        StepKey::of(format!("hakobi cold 1\n{}", self.inputs_key()).as_bytes())
+    }
+
     /// What the states that a daemon made of this image are remembered by.
     pub(super) fn daemon_key(&self, id: &str) -> StepKey {
         StepKey::of(format!("hakobi daemon 1\n{id}\n{}", self.inputs_key()).as_bytes())

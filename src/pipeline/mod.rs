@@ -6,6 +6,7 @@ mod assembling;
 mod build;
 mod cache;
 mod call;
+mod cold;
 mod compiling;
 mod doctor;
 mod images;

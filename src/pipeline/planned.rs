@@ -121,6 +121,7 @@ impl Run<'_> {
         let before = before.flatten();
         inputs.measure(&planned.graph, &course.seconds, before.as_ref());
         job.advise(built, &planned, &course.ran, before.as_ref(), &inputs);
+        built.ran_all = course.ran_all(&planned.graph);
         let is_new = !course.given.is_empty() || assembled.is_some();
         if let Some(released) = released.as_ref().filter(|_| self.keeps().is_some() && is_new) {
             let at = Instant::now();

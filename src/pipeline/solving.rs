@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::graph::{Graft, Grafted, Graph, Input, Op, Taken};
 use crate::handover::KnownImage;
-use crate::plan::{Layer, assemble};
+use crate::plan::{Layer, assemble, explained};
 use crate::registry::Source as _;
 use crate::save::Executed;
 
@@ -53,6 +53,11 @@ impl Course {
     /// Whether anything was made, other than brought.
     pub(super) fn ran_steps(&self, graph: &Graph) -> bool {
         self.ran.iter().any(|step| graph.op(step).is_some_and(|op| !op.inputs.is_empty()))
+    }
+
+    /// Whether everything ran that can.
+    pub(super) fn ran_all(&self, graph: &Graph) -> bool {
+        explained(graph).into_iter().all(|op| self.ran.contains(&op.digest))
     }
 
     /// Whether a command ran.

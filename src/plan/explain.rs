@@ -84,8 +84,9 @@ impl Inputs {
     }
 }
 
-/// The steps of a graph that `Inputs` has, in its order.
-pub(super) fn explained(graph: &Graph) -> Vec<&Op> {
+/// The steps of a graph that `Inputs` has, in its order: commands and copies.
+#[must_use]
+pub fn explained(graph: &Graph) -> Vec<&Op> {
     graph.below(graph.result()).into_iter().filter(|op| has_inputs(op)).collect()
 }
 

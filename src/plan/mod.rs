@@ -22,12 +22,13 @@ pub use advice::{Advice, advise};
 pub use appendable::{Appendable, appendable};
 pub use compiled::{CompiledRecord, Syntax, compiled_key};
 pub use decide::{Plan, Verdict};
-pub use explain::{Inputs, StepInputs, explain};
+pub use explain::{Inputs, StepInputs, explain, explained};
 pub use facts::{KnownFacts, Seen, selection};
 pub use image::{Assembled, assemble};
 pub use proof::{Allowed, allowed, stray};
 pub use record::{
-    DaemonRecord, HopeRecord, ImageRecord, Layer, ProofRecord, RemoteRecord, StepRecord, TakenRecord, image_key, remote_key,
+    ColdRecord, DaemonRecord, HopeRecord, ImageRecord, Layer, ProofRecord, RemoteRecord, StepRecord, TakenRecord, image_key,
+    remote_key,
 };
 pub use records::Records;
 pub use rounds::{hopes, next_round};

@@ -65,6 +65,15 @@ pub struct ImageRecord {
     pub manifest: Descriptor,
 }
 
+/// A build of an image in which everything ran.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ColdRecord {
+    /// How long it took, in seconds.
+    pub seconds: f64,
+    /// When it ended, in seconds of the Unix epoch.
+    pub ended: u64,
+}
+
 /// A file that a server had, and what to ask it by.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemoteRecord {

@@ -46,6 +46,8 @@ pub struct RepositoryBlobs {
 /// One repository that is pushed to.
 pub(super) struct Target {
     pub(super) home: Arc<dyn Home>,
+    /// What an upload to it is called on the display.
+    pub(super) label: String,
     /// How many of its uploads run at once.
     pub(super) slots: Semaphore,
     state: Mutex<State>,
@@ -66,8 +68,8 @@ struct State {
 const UPLOADS_AT_ONCE: usize = 8;
 
 impl Target {
-    pub(super) fn new(home: Arc<dyn Home>) -> Self {
-        Self { home, slots: Semaphore::new(UPLOADS_AT_ONCE), state: Mutex::default() }
+    pub(super) fn new(home: Arc<dyn Home>, label: String) -> Self {
+        Self { home, label, slots: Semaphore::new(UPLOADS_AT_ONCE), state: Mutex::default() }
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {

@@ -39,7 +39,11 @@ impl Pusher {
         let mut targets: Vec<Arc<Target>> = Vec::new();
         for repository in repositories {
             if !targets.iter().any(|target| *target.home.repository() == repository) {
-                targets.push(Arc::new(Target::new(registries.home(&repository))));
+                let label = match registries.is_own(&repository) {
+                    true => "[hakobi] saving layers to the cache".to_owned(),
+                    false => format!("pushing layers to {repository}"),
+                };
+                targets.push(Arc::new(Target::new(registries.home(&repository), label)));
             }
         }
         Self(Arc::new(Inner { registries, targets, events, tasks: Mutex::default() }))
@@ -193,8 +197,7 @@ async fn upload_to(target: &Target, source: &dyn BlobSource, origin: Option<&Rep
     if target.is_lost() {
         return Ok(());
     }
-    let repository = target.home.repository();
-    let step = target.step(|| events.step(format!("pushing layers to {repository}")));
+    let step = target.step(|| events.step(target.label.clone()));
     let name = match &known {
         Some(identity) => format!("layer {}", identity.digest),
         None => format!("new layer {:04x}", rand::random::<u16>()),

@@ -93,6 +93,12 @@ impl Registries {
         own.unwrap_or_else(|| Arc::new(self.repository(repository)))
     }
 
+    /// Whether a store stands in for a registry under this name, which means nothing outside this run.
+    #[must_use]
+    pub fn is_own(&self, repository: &Repository) -> bool {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner).contains_key(repository)
+    }
+
     /// The repository behind a pull-through cache that stands in for this one.
     fn mirror_of(&self, repository: &Repository) -> Option<Repository> {
         let url = self.shared.settings.mirrors.get(&repository.host)?;

@@ -9,7 +9,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::file::{self, cannot_write};
+use super::file::{self, cannot_write, folder};
 use crate::domain::{Digest, ImageRef};
 use crate::error::{Error, Result};
 use crate::settings::HandOffSettings;
@@ -91,19 +91,13 @@ fn definitions(path: &Path) -> Result<Vec<Definition>> {
     }
 }
 
-fn folder(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
 /// Whether all that was asked for can be written, as far as can be told before anything is built.
 ///
 /// # Errors
 /// If a folder is not there, or a file holds something else.
 pub fn can_hand_off(settings: &HandOffSettings) -> Result<()> {
     let files = [&settings.image_definitions, &settings.image_detail, &settings.variables, &settings.summary];
-    if let Some(path) = files.into_iter().flatten().find(|path| !folder(path).is_dir()) {
-        return Err(Error::usage(format!("cannot write {}: there is no folder {}", path.display(), folder(path).display())));
-    }
+    file::can_write(files.into_iter().flatten().map(|path| &**path))?;
     settings.image_definitions.as_ref().map_or(Ok(()), |path| definitions(path).map(drop))
 }
 

@@ -6,6 +6,7 @@ use super::screen::Screen;
 use super::steps::Steps;
 use super::terminal::Terminal;
 use super::text::{Paint, clean};
+use super::timeline::{Remark, Timeline};
 use super::trace::Trace;
 use super::{closing, raw};
 use crate::event::{Event, Time};
@@ -20,8 +21,18 @@ pub(super) struct Display {
     paint: Paint,
     view: View,
     trace: Trace,
+    remarks: Vec<Remark>,
     steps: Steps,
     began: Time,
+}
+
+/// What is left of a run once it was shown.
+#[derive(Debug, Default)]
+pub struct Shown {
+    /// What became of the Dockerfile's steps.
+    pub steps: Steps,
+    /// When what went on.
+    pub timeline: Timeline,
 }
 
 enum View {
@@ -42,19 +53,25 @@ impl Display {
             ProgressMode::Quiet => View::Quiet,
         };
         let began = terminal.now();
-        Self { terminal, paint, view, trace: Trace::default(), steps: Steps::default(), began }
+        Self { terminal, paint, view, trace: Trace::default(), remarks: Vec::new(), steps: Steps::default(), began }
     }
 
     /// Takes in an event. Steps are drawn by the next [`Display::refresh`]; sentences appear at once.
     pub fn event(&mut self, event: &Event) {
         self.steps.listen(event);
+        let now = self.terminal.now();
+        match event {
+            Event::Status(status) => self.trace.apply(status, now),
+            Event::Note(text) => self.remarks.push(Remark::new(now, text, false)),
+            Event::Warning(text) => self.remarks.push(Remark::new(now, text, true)),
+        }
         match &self.view {
             View::Quiet => return,
             View::RawJson => return self.terminal.write(&raw::line(event)),
             View::Live(_) | View::Plain(_) => {}
         }
         match event {
-            Event::Status(status) => self.trace.apply(status, self.terminal.now()),
+            Event::Status(_) => {}
             Event::Note(text) => self.say(&format!("note: {}\n", clean(text).trim_end())),
             Event::Warning(text) => {
                 self.say(&format!("{}: {}\n", self.paint.bold("33", "warning"), clean(text).trim_end()));
@@ -78,12 +95,12 @@ impl Display {
                 let lines = plain.print(&mut self.trace, now, false);
                 self.terminal.write(&lines);
             }
-            View::RawJson | View::Quiet => {}
+            View::RawJson | View::Quiet => self.trace.trim(),
         }
     }
 
     /// Draws all that is left, once and for good.
-    pub fn end(mut self) -> Steps {
+    pub fn end(mut self) -> Shown {
         let now = self.terminal.now();
         let mut out = String::new();
         match &mut self.view {
@@ -108,7 +125,7 @@ impl Display {
             View::RawJson | View::Quiet => {}
         }
         self.terminal.write(&out);
-        self.steps
+        Shown { steps: self.steps, timeline: Timeline::new(self.trace, self.remarks, self.began, now) }
     }
 
     /// A sentence, above the live display or between the lines.

@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Result};
 
 /// Puts `content` at `path` by renaming a finished file onto it. What is no regular file (`/dev/stdout`, a pipe) is
 /// written to instead: renaming would do away with it.
@@ -17,13 +17,31 @@ pub(super) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     }
     // A symbolic link stays one: its target is replaced.
     let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder(&target);
     // Other users' jobs read these files; the umask still applies.
     let readable = std::fs::Permissions::from_mode(0o644);
     let mut file = tempfile::Builder::new().prefix(".hakobi-").permissions(readable).tempfile_in(folder)?;
     file.write_all(content)?;
     file.persist(&target).map_err(|error| error.error)?;
     Ok(())
+}
+
+/// The folder that a file is in.
+pub(super) fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Whether these files can be written, as far as can be told before anything is done.
+///
+/// # Errors
+/// If the folder of one is not there.
+pub fn can_write<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Result<()> {
+    match paths.into_iter().find(|path| !folder(path).is_dir()) {
+        Some(path) => {
+            Err(Error::usage(format!("cannot write {}: there is no folder {}", path.display(), folder(path).display())))
+        }
+        None => Ok(()),
+    }
 }
 
 /// What a user is told of a file that cannot be written.

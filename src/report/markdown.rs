@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::run::{Outcome, RunReport, StepReport, StepStatus};
-use super::summary::summary;
+use super::summary::{first_changed, headline, phases};
 use super::text::bytes_in_words;
 
 /// Longest instruction or reason shown, in characters.
@@ -16,15 +16,17 @@ pub fn markdown(report: &RunReport) -> String {
     let name = report.images.first().and_then(|image| image.tags.first()).map_or("image", |tag| &tag.reference);
     // Writing into a String does not fail.
     let _ = writeln!(out, "### {}\n", escaped(name));
-    match summary(report) {
+    match headline(report) {
         Some(text) => {
             let _ = writeln!(out, "{}\n", escaped(&capital(&text)));
         }
         None => out.push_str("Failed.\n\n"),
     }
-    let open = report.steps.iter().find(|step| matches!(step.status, StepStatus::Miss | StepStatus::Uncacheable));
-    if let Some(step) = open.filter(|step| report.outcome == Outcome::Success && !step.reason.is_empty()) {
+    if let Some(step) = first_changed(report).filter(|_| report.outcome == Outcome::Success) {
         let _ = writeln!(out, "First changed step: {} — {}\n", code(&step.instruction), escaped(&shortened(&step.reason)));
+    }
+    if let Some(image) = report.images.first().filter(|image| !image.digest.is_empty()) {
+        let _ = writeln!(out, "Digest: {}\n", code(&image.digest));
     }
     let shown: Vec<&StepReport> = report.steps.iter().filter(|step| step.status != StepStatus::Skipped).collect();
     if !shown.is_empty() {
@@ -41,17 +43,11 @@ pub fn markdown(report: &RunReport) -> String {
         let why = escaped(&shortened(&step.reason));
         let _ = writeln!(out, "| {line} | {} | {became} | {why} |", code(&step.instruction));
     }
-    let seconds = [
-        ("plan", report.seconds.plan, 0),
-        ("restore", report.seconds.restore, report.bytes.restored),
-        ("build", report.seconds.build, report.bytes.context),
-        ("push", report.seconds.push, report.bytes.pushed),
-        ("save", report.seconds.save, report.bytes.saved),
-    ];
     out.push_str("\n| | Seconds | Moved |\n|---|---:|---:|\n");
-    for (phase, seconds, bytes) in seconds.into_iter().filter(|(_, seconds, bytes)| *seconds >= 0.05 || *bytes > 0) {
-        let moved = if bytes > 0 { bytes_in_words(bytes) } else { String::new() };
-        let _ = writeln!(out, "| {phase} | {seconds:.1} | {moved} |");
+    for phase in phases(report) {
+        let seconds = phase.seconds.map(|seconds| format!("{seconds:.1}")).unwrap_or_default();
+        let moved = if phase.bytes > 0 { bytes_in_words(phase.bytes) } else { String::new() };
+        let _ = writeln!(out, "| {} | {seconds} | {moved} |", phase.name);
     }
     let _ = writeln!(out, "| total | {:.1} | |", report.seconds.total);
     for advice in &report.advice {

@@ -24,18 +24,22 @@ mod terminal;
 #[cfg(test)]
 mod testing;
 mod text;
+mod timeline;
 mod trace;
 
 pub use deploy::{Deployable, add, add_outputs, can_hand_off, hand_off, write_summary};
+pub use display::Shown;
 pub use error::error;
+pub use file::can_write;
 pub use frame::Size;
 pub use markdown::markdown;
 pub use metadata::{Metadata, remove_iid_file, write_iid_file};
 pub use run::{
-    AdviceReport, ByteCounts, CacheMode, CacheReport, CiReport, EngineReport, ImageReport, LayerCounts, Outcome, RunReport,
-    Seconds, StepReport, StepStatus, Store, StrategyUsed, TagReport, Tier, Transport,
+    AdviceReport, ByteCounts, CacheMode, CacheReport, CiReport, ColdReport, EngineReport, ImageReport, LayerCounts, Outcome,
+    RunReport, Seconds, StepReport, StepStatus, Store, StrategyUsed, TagReport, Tier, Transport,
 };
 pub use steps::{Location, Note, StepResult, Steps};
 pub use summary::{print_summary, summary};
 pub use task::{Handle, spawn, spawn_on};
 pub use terminal::{Terminal, to_stderr, to_stdout};
+pub use timeline::Timeline;

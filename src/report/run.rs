@@ -35,6 +35,19 @@ pub enum Tier {
     Cold,
 }
 
+impl Tier {
+    /// As the report has it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unchanged => "unchanged",
+            Self::Append => "append",
+            Self::Partial => "partial",
+            Self::Cold => "cold",
+        }
+    }
+}
+
 /// What became of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -237,6 +250,16 @@ pub struct Seconds {
     pub total: f64,
 }
 
+/// A build of the same image in which everything ran.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ColdReport {
+    /// How long it took.
+    #[serde(serialize_with = "milliseconds")]
+    pub seconds: f64,
+    /// When it ended, as RFC 3339.
+    pub ended: String,
+}
+
 fn milliseconds<S: serde::Serializer>(seconds: &f64, serializer: S) -> std::result::Result<S::Ok, S::Error> {
     serializer.serialize_f64((seconds * 1000.0).round() / 1000.0)
 }
@@ -279,6 +302,8 @@ pub struct RunReport {
     pub bytes: ByteCounts,
     /// Times.
     pub seconds: Seconds,
+    /// The last build of this image in which everything ran, as far as the cache knows of one; null where it does not.
+    pub last_cold: Option<ColdReport>,
 }
 
 impl Default for RunReport {
@@ -298,6 +323,7 @@ impl Default for RunReport {
             layers: LayerCounts::default(),
             bytes: ByteCounts::default(),
             seconds: Seconds::default(),
+            last_cold: None,
         }
     }
 }

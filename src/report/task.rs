@@ -8,8 +8,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc::UnboundedReceiver, oneshot};
 use tokio::time::Instant;
 
-use super::display::Display;
-use super::steps::Steps;
+use super::display::{Display, Shown};
 use super::terminal::Terminal;
 use crate::event::Event;
 use crate::settings::ProgressMode;
@@ -22,7 +21,7 @@ const INTERVAL: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Handle {
     stop: Option<oneshot::Sender<()>>,
-    result: Option<oneshot::Receiver<Steps>>,
+    result: Option<oneshot::Receiver<Shown>>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
@@ -47,7 +46,7 @@ pub fn spawn_on(terminal: Terminal, receiver: UnboundedReceiver<Event>, mode: Pr
     Handle { stop: Some(stop), result: Some(result), thread: thread.ok() }
 }
 
-async fn show(mut display: Display, mut receiver: UnboundedReceiver<Event>, mut stopped: oneshot::Receiver<()>) -> Steps {
+async fn show(mut display: Display, mut receiver: UnboundedReceiver<Event>, mut stopped: oneshot::Receiver<()>) -> Shown {
     let mut ticks = tokio::time::interval_at(Instant::now() + INTERVAL, INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -72,9 +71,9 @@ async fn show(mut display: Display, mut receiver: UnboundedReceiver<Event>, mut 
 
 impl Handle {
     /// Shows what was sent so far, and the last picture. What is sent later is lost.
-    pub async fn finish(mut self) -> Steps {
+    pub async fn finish(mut self) -> Shown {
         self.stop.take();
-        let Some(result) = self.result.take() else { return Steps::default() };
+        let Some(result) = self.result.take() else { return Shown::default() };
         result.await.unwrap_or_default()
     }
 }

@@ -17,6 +17,20 @@ pub(super) struct Trace {
     behind: Option<i64>,
 }
 
+/// A stretch of time, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Span {
+    pub start: f64,
+    pub end: f64,
+}
+
+impl Span {
+    /// How long it is.
+    pub fn seconds(self) -> f64 {
+        self.end - self.start
+    }
+}
+
 /// A step.
 #[derive(Debug, Default)]
 pub(super) struct Entry {
@@ -30,7 +44,10 @@ pub(super) struct Entry {
     pub parts: Vec<Progress>,
     /// What its command printed.
     pub log: StepLog,
-    own: bool,
+    /// The steps that it needs, by their digests.
+    pub inputs: Vec<String>,
+    /// Whether it is hakobi's own work, and none of the daemon's.
+    pub own: bool,
     // Begin → end. A step may run more than once: a lazy layer is fetched when it is first needed.
     intervals: BTreeMap<Time, Option<Time>>,
 }
@@ -68,6 +85,9 @@ impl Entry {
 
     fn update(&mut self, vertex: &Vertex) {
         self.title = text::title(&vertex.name);
+        if !vertex.inputs.is_empty() {
+            self.inputs.clone_from(&vertex.inputs);
+        }
         // The daemon repeats a step's announcement, without times, after it began.
         let Some(started) = vertex.started else { return };
         self.intervals.insert(started, vertex.completed);
@@ -88,7 +108,9 @@ impl Trace {
         for part in &status.statuses {
             let Some(entry) = self.by_digest.get(&part.vertex).map(|index| &mut self.entries[*index]) else { continue };
             match entry.parts.iter_mut().find(|known| known.id == part.id) {
-                Some(known) => *known = part.clone(),
+                Some(known) => *known = Progress { started: known.started, ..part.clone() },
+                // hakobi's own steps do not say when a part of them began: it is when it was first told of.
+                None if entry.own => entry.parts.push(Progress { started: Some(part.timestamp), ..part.clone() }),
                 None if part.started.is_some() => entry.parts.push(part.clone()),
                 None => {}
             }
@@ -123,8 +145,10 @@ impl Trace {
         if entry.is_started() && !was_started {
             self.order.push(index);
         }
-        if let (false, None, Some(started)) = (entry.own, self.behind, vertex.completed.or(vertex.started)) {
-            self.behind = Some(now.0.as_millisecond() - started.0.as_millisecond());
+        if let (false, Some(last)) = (entry.own, vertex.completed.or(vertex.started)) {
+            let behind = now.0.as_millisecond() - last.0.as_millisecond();
+            // What was told with the least delay says it best.
+            self.behind = Some(self.behind.map_or(behind, |known| known.min(behind)));
         }
     }
 
@@ -169,6 +193,37 @@ impl Trace {
             entry.last_interval().and_then(|(_, end)| end).map_or(self.clock_of(entry, now), |end| end.0.as_millisecond());
         let end = part.completed.map_or(open_end, |end| end.0.as_millisecond());
         part.started.map_or(0.0, |start| (end - start.0.as_millisecond()).max(0) as f64 / 1000.0)
+    }
+
+    /// When a step ran, in seconds from `began` on our clock, one run after the other; what runs still, until `now`.
+    pub fn spans(&self, entry: &Entry, began: Time, now: Time) -> Vec<Span> {
+        let span = |(start, end): (&Time, &Option<Time>)| {
+            self.span(entry, *start, end.unwrap_or_else(|| self.daemons(entry, now)), began)
+        };
+        entry.intervals.iter().map(span).collect()
+    }
+
+    /// When a part was worked on, in seconds from `began` on our clock.
+    pub fn part_span(&self, entry: &Entry, part: &Progress, began: Time) -> Option<Span> {
+        Some(self.span(entry, part.started?, part.completed.unwrap_or(part.timestamp), began))
+    }
+
+    fn span(&self, entry: &Entry, start: Time, end: Time, began: Time) -> Span {
+        let here = |time: Time| {
+            let behind = if entry.own { 0 } else { self.behind.unwrap_or(0) };
+            (time.0.as_millisecond() + behind - began.0.as_millisecond()).max(0) as f64 / 1000.0
+        };
+        Span { start: here(start), end: here(end).max(here(start)) }
+    }
+
+    /// A time of our clock on the one that the step's times are of.
+    fn daemons(&self, entry: &Entry, now: Time) -> Time {
+        jiff::Timestamp::from_millisecond(self.clock_of(entry, now)).map_or(now, Time)
+    }
+
+    /// The step of this digest.
+    pub fn by_digest(&self, digest: &str) -> Option<&Entry> {
+        self.by_digest.get(digest).and_then(|index| self.entries.get(*index))
     }
 
     /// Seconds since the step's present run began.

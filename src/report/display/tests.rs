@@ -42,8 +42,8 @@ fn shown(mode: ProgressMode, color: bool) -> String {
         display.event(event);
         display.refresh();
     }
-    let steps = display.end();
-    assert_eq!(steps.results().len(), 4);
+    let shown = display.end();
+    assert_eq!(shown.steps.results().len(), 4);
     buffer.text()
 }
 
@@ -105,8 +105,8 @@ async fn finishing_shows_what_was_sent_though_senders_live() {
     let (events, handle) = spawned(&buffer);
     events.step("pushing layers").done();
     events.warning("the cache is slow");
-    let steps = handle.finish().await;
-    assert!(steps.results().is_empty());
+    let shown = handle.finish().await;
+    assert!(shown.steps.results().is_empty());
     let out = buffer.text();
     assert!(out.contains("warning: the cache is slow\n"), "{out}");
     assert!(out.contains(" => pushing layers"), "{out}");

@@ -28,7 +28,8 @@ fn the_contracts_example_has_our_keys() {
  "advice":[{"file":"Dockerfile","line":3,"seconds":41.2,"text":"…"}],
  "layers":{"restored":0,"saved":1,"pushed":1,"already_in_registry":4},
  "bytes":{"context":0,"restored":0,"saved":0,"pushed":0},
- "seconds":{"plan":0.1,"restore":0.0,"build":0.0,"save":0.1,"push":0.2,"total":0.4}}"#;
+ "seconds":{"plan":0.1,"restore":0.0,"build":0.0,"save":0.1,"push":0.2,"total":0.4},
+ "last_cold":{"seconds":83.1,"ended":"2026-11-25T10:00:00Z"}}"#;
     let report = RunReport {
         version: "0.1.0".into(),
         outcome: Outcome::Success,
@@ -55,6 +56,7 @@ fn the_contracts_example_has_our_keys() {
         advice: vec![AdviceReport { file: "Dockerfile".into(), line: 3, seconds: Some(41.200_04), text: "…".into() }],
         layers: LayerCounts { saved: 1, pushed: 1, already_in_registry: 4, ..LayerCounts::default() },
         seconds: Seconds { plan: 0.1, save: 0.1, push: 0.2, total: 0.400_04, ..Seconds::default() },
+        last_cold: Some(ColdReport { seconds: 83.100_04, ended: "2026-11-25T10:00:00Z".into() }),
         ..RunReport::default()
     };
     let example: serde_json::Value = serde_json::from_str(example).unwrap();
@@ -67,7 +69,7 @@ fn a_run_that_stopped_at_once_has_every_key() {
     let report: serde_json::Value = serde_json::from_str(&RunReport::default().to_json()).unwrap();
     let mut found = Vec::new();
     keys(&report, "", &mut found);
-    assert_eq!(found.len(), 14 + 2 + 3 + 5 + 4 + 4 + 6);
+    assert_eq!(found.len(), 15 + 2 + 3 + 5 + 4 + 4 + 6);
     assert_eq!(report["outcome"], "failure");
     assert_eq!(report["engine"], serde_json::json!({"version": "", "store": "none", "transport": "none"}));
 }
