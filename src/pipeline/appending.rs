@@ -128,7 +128,7 @@ impl Run<'_> {
         let (new, config) = release.take_layers(&self.docker, self.exit(), 1).await?;
         let times = created(&config, new.len() + 1);
         let new = new.into_iter().zip(times.into_iter().skip(1)).map(|(layer, created)| Layer {
-            blob: Descriptor { annotations: [].into(), platform: None, ..layer.blob },
+            blob: layer.blob.bare(),
             diff_id: layer.diff_id,
             created,
         });

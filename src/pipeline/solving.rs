@@ -12,7 +12,7 @@ use super::release::Release;
 use super::transport::Way;
 use crate::build::{Failed, Refusal, failure};
 use crate::context::Tree;
-use crate::domain::{Descriptor, Digest, Platform, Selector};
+use crate::domain::{Digest, Platform, Selector};
 use crate::endpoint::Shelf;
 use crate::engine::buildkit::{Export, Gateway, SolveOutcome, SolveRequest, Solved, pb};
 use crate::error::{Error, Result};
@@ -236,10 +236,7 @@ impl Run<'_> {
             .layers
             .iter()
             .zip(&base.diff_ids)
-            .map(|(blob, diff_id)| {
-                let blob = Descriptor { annotations: [].into(), platform: None, ..blob.clone() };
-                Layer { blob, diff_id: diff_id.clone(), created: None }
-            })
+            .map(|(blob, diff_id)| Layer { blob: blob.clone().bare(), diff_id: diff_id.clone(), created: None })
             .collect();
         let name = planned.graph.op(&source.step).map(|op| op.name.clone()).unwrap_or_default();
         self.offered(own, &base.config, &layers, name)
