@@ -12,14 +12,14 @@ use super::release::Release;
 use super::transport::Way;
 use crate::build::{Failed, Refusal, failure};
 use crate::context::Tree;
-use crate::domain::{Digest, Platform, Selector};
+use crate::domain::{Digest, Selector};
 use crate::endpoint::Shelf;
 use crate::engine::buildkit::{Export, Gateway, SolveOutcome, SolveRequest, Solved, pb};
 use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::graph::{Graft, Grafted, Graph, Input, Op, Taken};
 use crate::handover::KnownImage;
-use crate::plan::{Layer, assemble};
+use crate::plan::{Layer, bare_image};
 use crate::registry::Source as _;
 use crate::save::Executed;
 
@@ -244,9 +244,7 @@ impl Run<'_> {
 
     /// Layers as an image that the daemon can take, of the platform that a configuration names.
     fn offered(&self, own: &Shelf, config: &[u8], layers: &[Layer], name: String) -> Result<Graft> {
-        let platform = serde_json::from_slice::<Platform>(config).map_err(|error| broken(&error))?;
-        let config = serde_json::to_vec(&platform).map_err(|error| broken(&error))?;
-        let image = assemble(&config, layers, &serde_json::Map::new()).map_err(|error| broken(&error))?;
+        let image = bare_image(config, layers).map_err(|error| broken(&error))?;
         Ok(self.source(&own.offer(&image.manifest, image.config), name))
     }
 
