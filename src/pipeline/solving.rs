@@ -63,7 +63,7 @@ impl Course {
 
     /// Whether anything stands in for a state or a base.
     pub(super) fn has_grafts(&self) -> bool {
-        self.grafts.values().any(|graft| graft.identifier.starts_with("docker-image://"))
+        self.grafts.values().any(Graft::is_image)
     }
 
     /// From here on the daemon pulls base images itself.
