@@ -1,5 +1,6 @@
 //! Solves of a planned build: what is kept stands in for what led to it, and it is noted what ran.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use tokio_util::io::SyncIoBridge;
@@ -202,8 +203,10 @@ impl Run<'_> {
                 release.learn(&record.blobs(), &record.diff_ids(), own.repository());
             }
             // Also where the daemon made the rest itself: it would ask the registry what the base is.
-            let name = planned.graph.op(&source.step).map(|op| op.name.clone()).unwrap_or_default();
-            grafts.entry(source.clone()).or_insert(self.offered(own, &planned.compiled.config, &record.layers, name)?);
+            if let Entry::Vacant(base) = grafts.entry(source.clone()) {
+                let name = planned.graph.op(&source.step).map(|op| op.name.clone()).unwrap_or_default();
+                base.insert(self.offered(own, &planned.compiled.config, &record.layers, name)?);
+            }
         }
         for op in planned.graph.below(planned.graph.result()) {
             let Some(pb::op::Op::Source(source)) = &op.op.op else { continue };
