@@ -267,6 +267,18 @@ impl Run<'_> {
         content.map_err(|error| Error::push("what is copied out of a stage has no digest").because(&error))
     }
 
+    /// Leaves base images to the daemon, where it is for want of one that something could not be looked at: one may come down only then.
+    /// Tells whether it is.
+    pub(super) async fn passes_by(&self, course: &mut Course) -> bool {
+        match self.job.not_passed().await {
+            Some(why) if !course.passed_by => {
+                course.pass_by(&why, self.job.events);
+                true
+            }
+            _ => false,
+        }
+    }
+
     async fn extract(&self, work: &Work<'_>, definition: pb::Definition, selectors: &[Selector]) -> Result<Tree> {
         let graph = Graph::new(definition).map_err(|error| broken(&error))?;
         let definition = graph.extraction(selectors);
