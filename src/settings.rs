@@ -427,7 +427,7 @@ pub struct HandOffSettings {
 pub struct Settings {
     /// How it is shown.
     pub progress: ProgressMode,
-    /// No colours (NO_COLOR, or not a terminal).
+    /// Whether it has colours: on a terminal, without NO_COLOR.
     pub color: bool,
     /// The daemon.
     pub daemon: DaemonEndpoint,

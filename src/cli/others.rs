@@ -1,4 +1,4 @@
-//! The smaller commands: `push`, `promote`, `login`, `completions`, and Docker's credential helper.
+//! The smaller commands: `push`, `promote`, `doctor`, `init`, `login`, `completions`, and Docker's credential helper.
 
 use clap::ArgMatches;
 use clap_complete::Shell;
