@@ -11,7 +11,6 @@ use hakobi::registry::{self, Registries};
 use hakobi::report::{self, Location, RunReport, Shown, Timeline};
 use hakobi::settings::{BuildSettings, Command, LoginSettings, ProgressMode, Settings};
 use hakobi::{pipeline, push};
-use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// How long an interrupted run takes to tidy up.
@@ -242,11 +241,6 @@ async fn login(registries: &Registries, login: &LoginSettings, settings: &Settin
             let path = push::login::write(registries, host, folder).await?;
             Ok(format!("wrote the login for {host} into {}\n", path.display()))
         }
-        LoginSettings::Helper(verb) => {
-            let mut input = String::new();
-            let read = tokio::io::stdin().take(64 << 10).read_to_string(&mut input).await;
-            read.map_err(|error| Error::usage("the host on standard input cannot be read").because(&error))?;
-            push::login::helper(registries, verb, input.trim()).await
-        }
+        LoginSettings::Helper(server) => push::login::helper(registries, server).await,
     }
 }

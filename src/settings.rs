@@ -12,7 +12,7 @@ pub use build::{
     BuildSettings, CacheEntry, CacheFrom, ContextSource, DockerfileSource, NamedContext, Output, Secret, SecretSource, SshSource,
     Strategy,
 };
-pub use command::{ArchiveFrom, CacheCommand, Command, DoctorSettings, InitSettings, InitTarget, LoginSettings};
+pub use command::{ArchiveFrom, CacheCommand, Command, DoctorSettings, InitSettings, InitTarget, LoginSettings, Proxy};
 
 use crate::domain::RegistryHost;
 
@@ -228,7 +228,7 @@ pub struct HandOffSettings {
 pub struct Settings {
     /// How it is shown.
     pub progress: ProgressMode,
-    /// No colours (NO_COLOR, or not a terminal).
+    /// Whether it has colours: on a terminal, without NO_COLOR.
     pub color: bool,
     /// The daemon.
     pub daemon: DaemonEndpoint,

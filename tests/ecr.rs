@@ -6,7 +6,7 @@ mod support;
 
 use support::ecr_fake::{EcrFake, HOST};
 use support::engine::{D28, Engine};
-use support::machine::Machine;
+use support::machine::{Machine, Run};
 use support::parts::unique;
 
 fn machine(engine: &Engine, ecr: &EcrFake) -> Machine {
@@ -56,6 +56,21 @@ async fn what_must_not_be_shown_is_not() {
     for (name, value) in ecr.environment() {
         assert!(!name.contains("SECRET") || !run.stderr.contains(&value), "{name} is shown");
     }
+}
+
+/// Docker calls a helper by its name, and writes the server to its standard input.
+#[tokio::test(flavor = "multi_thread")]
+async fn docker_signs_in_by_it() {
+    let ecr = EcrFake::start().await;
+    let machine = ecr.environment().iter().fold(Machine::without_daemon(), |machine, (name, value)| machine.set(name, value));
+    let helper = machine.home().join("docker-credential-hakobi");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_hakobi"), &helper).unwrap();
+    machine.write("server", &format!("https://{HOST}\n"));
+    let server = std::fs::File::open(machine.folder().join("server")).unwrap();
+    let run = Run::of(machine.command(&helper).arg("get").stdin(server)).exits(0);
+    let answer: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(answer["ServerURL"], format!("https://{HOST}"));
+    assert_eq!(answer["Username"], "AWS");
 }
 
 #[test]

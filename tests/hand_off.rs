@@ -107,6 +107,34 @@ fn a_workflow_gets_outputs_and_a_page() {
     assert!(page.contains("RUN false") && page.contains("did not complete successfully"), "{page}");
 }
 
+/// A tag that is there already has what scripts and later steps read of it, as if it had been built.
+#[test]
+fn a_tag_that_is_left_alone_is_told() {
+    let engine = Engine::fresh(D28);
+    let machine = Machine::with(&engine.host()).set("GITHUB_ACTIONS", "true").set("GITHUB_OUTPUT", "../outputs");
+    let image = project(&machine);
+    let (tag, other) = (format!("{image}:1"), format!("{image}:2"));
+    let build =
+        ["build", "--network", "host", "--metadata-file", "../metadata.json", "--iidfile", "../iid", "--push", "-t", &tag];
+    machine.hakobi(&[&build[..], &["."]].concat()).exits(0);
+    let built = json(&machine, "../metadata.json");
+    assert!(machine.read("../iid").starts_with("sha256:"));
+    for file in ["../metadata.json", "../outputs"] {
+        std::fs::remove_file(machine.folder().join(file)).unwrap();
+    }
+    // Another tag for another image.
+    machine.write("src.txt", "two\n");
+    machine.hakobi(&["build", "--network", "host", "--push", "-t", &other, "."]).exits(0);
+    std::fs::remove_file(machine.folder().join("../outputs")).unwrap();
+    machine.hakobi(&[&build[..], &["-t", &other, "--if-tag-exists", "skip", "."]].concat()).exits(0);
+    let (told, digest) = (json(&machine, "../metadata.json"), crane(&["digest", &tag]));
+    assert_eq!((&told["containerimage.digest"], &told["image.name"]), (&json!(digest), &json!(tag)));
+    assert_eq!(told["containerimage.descriptor"], built["containerimage.descriptor"]);
+    let outputs = machine.read("../outputs");
+    assert!(outputs.starts_with(&format!("imageid={digest}\ndigest={digest}\nmetadata<<")), "{outputs}");
+    assert!(!machine.folder().join("../iid").exists(), "no daemon has it");
+}
+
 /// A pull request of a fork has no secrets: it is built, and the job is green.
 #[test]
 fn a_fork_is_built_and_not_pushed() {

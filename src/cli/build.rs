@@ -90,7 +90,7 @@ pub fn settings(given: Given<'_>, around: &Around<'_>, warnings: &mut Vec<String
         cache_to: caches::cache_to(&given.list("cache-to"), &build_args, environment)?,
         build_args,
         store: store::store(given, environment)?,
-        cache_repository: given.text("cache-repository").map(|text| reference("cache-repository", &text)).transpose()?,
+        cache_repository: given.text("cache-repository").map(|text| words::reference("cache-repository", &text)).transpose()?,
         strategy: match given.text("strategy").as_deref() {
             Some("daemon") => Strategy::Daemon,
             _ => Strategy::Auto,
@@ -215,18 +215,12 @@ fn call(given: Given<'_>) -> Result<Call> {
     Ok(call)
 }
 
-/// A reference with its tag, of a flag.
-fn reference(flag: &str, text: &str) -> Result<ImageRef> {
-    let reference: ImageRef = text.parse().map_err(|error| Error::usage(format!("--{flag} {text}")).because(&error))?;
-    Ok(reference.with_default_tag())
-}
-
 /// `-t`, else the names that an image's output gives; each once.
 fn tags(given: Given<'_>, names: &[String]) -> Result<Vec<ImageRef>> {
     let texts = given.list("tag");
     let mut out: Vec<ImageRef> = Vec::new();
     for text in if texts.is_empty() { names } else { &texts } {
-        let tag = reference("tag", text)?;
+        let tag = words::reference("tag", text)?;
         if tag.digest.is_some() {
             return Err(
                 Error::usage(format!("--tag {text} names a digest, which only the finished image has")).hint("-t HOST/NAME:TAG")

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use super::environment::Environment;
 use super::words;
-use crate::domain::ImageRef;
 use crate::error::{Error, Result};
 use crate::settings::{CacheEntry, CacheFrom};
 
@@ -15,7 +14,7 @@ pub fn cache_from(texts: &[String], environment: &Environment) -> Result<Vec<Cac
         match bare(text)? {
             Some(references) => {
                 for reference in references {
-                    out.push(CacheFrom::Latest(parse("cache-from", &reference)?));
+                    out.push(CacheFrom::Latest(words::reference("cache-from", &reference)?));
                 }
             }
             None => out.extend(entry("cache-from", text, environment)?.map(CacheFrom::Entry)),
@@ -31,7 +30,7 @@ pub fn cache_to(texts: &[String], build_args: &BTreeMap<String, String>, environ
         match bare(text)? {
             Some(references) => {
                 for reference in references {
-                    let reference = parse("cache-to", &reference)?;
+                    let reference = words::reference("cache-to", &reference)?;
                     let attributes = BTreeMap::from([("ref".to_owned(), reference.to_string())]);
                     out.push(CacheEntry { kind: "registry".to_owned(), attributes });
                 }
@@ -51,11 +50,6 @@ fn bare(text: &str) -> Result<Option<Vec<String>>> {
     if text.contains('=') { Ok(None) } else { words::fields(text).map(Some) }
 }
 
-fn parse(flag: &str, text: &str) -> Result<ImageRef> {
-    let reference: ImageRef = text.parse().map_err(|error| Error::usage(format!("--{flag} {text}")).because(&error))?;
-    Ok(reference.with_default_tag())
-}
-
 /// An entry; nothing where GitHub's cache is named and this is not a run of GitHub Actions (buildx `isActive`).
 fn entry(flag: &str, text: &str, environment: &Environment) -> Result<Option<CacheEntry>> {
     let mut attributes: BTreeMap<String, String> = words::pairs(flag, text)?.into_iter().collect();
@@ -65,7 +59,7 @@ fn entry(flag: &str, text: &str, environment: &Environment) -> Result<Option<Cac
     };
     if kind == "registry" {
         match attributes.get("ref") {
-            Some(reference) => drop(parse(flag, reference)?),
+            Some(reference) => drop(words::reference(flag, reference)?),
             None => return Err(Error::usage(format!("--{flag} {text}: there is no ref")).hint("type=registry,ref=HOST/NAME:TAG")),
         }
     }

@@ -1,4 +1,4 @@
-//! The smaller commands: `push`, `promote`, `login`, `completions`, and Docker's credential helper.
+//! The smaller commands: `push`, `promote`, `doctor`, `init`, `login`, `completions`, and Docker's credential helper.
 
 use clap::ArgMatches;
 use clap_complete::Shell;
@@ -10,7 +10,7 @@ use super::{registries, reports, store};
 use crate::ci::Ci;
 use crate::domain::ImageRef;
 use crate::error::{Error, Result};
-use crate::settings::{Command, DoctorSettings, InitSettings, InitTarget, LoginSettings};
+use crate::settings::{Command, DoctorSettings, InitSettings, InitTarget, LoginSettings, Proxy};
 
 /// `push IMAGE…`
 pub fn push(given: Given<'_>, environment: &Environment) -> Result<Command> {
@@ -60,14 +60,32 @@ pub fn promote(given: Given<'_>, environment: &Environment) -> Result<Command> {
 /// `doctor`
 pub fn doctor(given: Given<'_>, environment: &Environment) -> Result<Command> {
     let tags = given.list("tag").iter().map(|text| Ok(reference(text)?.with_default_tag())).collect::<Result<_>>()?;
-    let set = |name: &&str| environment.get(name).is_some();
-    let proxies = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"];
+    let proxies = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
+    let proxies = proxies.into_iter().filter_map(|name| Some((name, environment.get(name)?)));
+    let proxies: Result<Vec<Proxy>> = proxies.map(|(name, value)| proxy(name, value)).collect();
     Ok(Command::Doctor(Box::new(DoctorSettings {
         tags,
         store: store::store(given, environment)?,
         ci: Ci::detect(|name| environment.get(name).map(str::to_owned)).told(),
-        proxies: proxies.into_iter().filter(set).map(str::to_owned).collect(),
+        proxies: proxies?,
     })))
+}
+
+/// A proxy's variable: a URL, or just a host with its port.
+fn proxy(name: &str, value: &str) -> Result<Proxy> {
+    let url = if value.contains("://") { value.to_owned() } else { format!("http://{value}") };
+    let uri: Option<http::Uri> = url.parse().ok();
+    let found = uri.as_ref().and_then(|uri| Some((uri.host()?, uri.port_u16(), uri.scheme_str()?)));
+    let Some((host, port, scheme)) = found else {
+        // It may hold a password.
+        return Err(Error::usage(format!("{name} is no URL of a proxy")).hint("http://HOST:PORT"));
+    };
+    let usual = match scheme {
+        "https" => 443,
+        "http" => 80,
+        _ => 1080,
+    };
+    Ok(Proxy { name: name.to_owned(), host: host.trim_matches(['[', ']']).to_owned(), port: port.unwrap_or(usual) })
 }
 
 /// `init CI`

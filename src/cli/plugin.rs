@@ -10,7 +10,8 @@ use serde_json::json;
 const METADATA: &str = "docker-cli-plugin-metadata";
 
 /// Docker's flags that take a value in an argument of its own.
-const TAKING: [&str; 9] = ["-H", "--host", "-c", "--context", "-l", "--log-level", "--config", "--tlscacert", "--tlscert"];
+const TAKING: [&str; 10] =
+    ["-H", "--host", "-c", "--context", "-l", "--log-level", "--config", "--tlscacert", "--tlscert", "--tlskey"];
 
 /// How the program was called.
 pub enum Called {
@@ -62,6 +63,7 @@ mod tests {
         let plugin = "/root/.docker/cli-plugins/docker-hakobi";
         assert_eq!(called(&[plugin, "hakobi", "build", "hakobi"]), [plugin, "build", "hakobi"]);
         assert_eq!(called(&[plugin, "-H", "tcp://x", "hakobi", "build"]), [plugin, "-H", "tcp://x", "build"]);
+        assert_eq!(called(&[plugin, "--tlskey", "k", "hakobi", "build"]), [plugin, "--tlskey", "k", "build"]);
         assert!(called(&[plugin, METADATA])[0].contains("\"SchemaVersion\":\"0.1.0\""));
         assert_eq!(called(&["hakobi", "build", "hakobi"]), ["hakobi", "build", "hakobi"]);
         assert_eq!(called(&[plugin, "build", "hakobi"]), [plugin, "build", "hakobi"], "called by itself");

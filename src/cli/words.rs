@@ -1,7 +1,8 @@
-//! Small grammars that Docker's flags share: one line of CSV, `key=value`, Go's booleans, sizes.
+//! Small grammars that Docker's flags share: one line of CSV, `key=value`, references, Go's booleans, sizes.
 
 use std::collections::BTreeMap;
 
+use crate::domain::ImageRef;
 use crate::error::{Error, Result};
 
 /// The fields of one line of CSV as Go's `encoding/csv` reads them: `"` quotes a whole field, `""` is a quote within it.
@@ -73,6 +74,12 @@ pub fn key_value<'a>(flag: &str, text: &'a str) -> Result<(&'a str, Option<&'a s
         return Err(Error::usage(format!("--{flag} `{text}`: there is no name before the `=`")));
     }
     Ok((key, value))
+}
+
+/// The reference that a flag names, with `latest` where it names no tag.
+pub fn reference(flag: &str, text: &str) -> Result<ImageRef> {
+    let reference: ImageRef = text.parse().map_err(|error| Error::usage(format!("--{flag} {text}")).because(&error))?;
+    Ok(reference.with_default_tag())
 }
 
 /// Go's `strconv.ParseBool`: what Docker's flags take after `=`.

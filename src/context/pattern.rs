@@ -70,12 +70,6 @@ impl PatternMatcher {
         self.patterns.is_empty()
     }
 
-    /// Whether any pattern takes back.
-    #[must_use]
-    pub fn has_exclusions(&self) -> bool {
-        self.patterns.iter().any(|pattern| pattern.exclusion)
-    }
-
     /// The texts of the patterns that do, or do not, take back.
     pub(super) fn texts(&self, exclusion: bool) -> impl Iterator<Item = &str> {
         self.patterns.iter().filter(move |pattern| pattern.exclusion == exclusion).map(|pattern| pattern.text.as_str())

@@ -72,6 +72,12 @@ impl Descriptor {
     pub fn new(media_type: &str, digest: Digest, size: u64) -> Self {
         Self { media_type: media_type.to_owned(), digest, size, platform: None, annotations: BTreeMap::new(), urls: Vec::new() }
     }
+
+    /// The same without platform and annotations, which are those of the place where it stood.
+    #[must_use]
+    pub fn bare(self) -> Self {
+        Self { platform: None, annotations: BTreeMap::new(), ..self }
+    }
 }
 
 /// The platform in an index's descriptor. `os.version` and features are carried along unread.

@@ -86,8 +86,7 @@ impl Through {
 
     /// Waits until a layer that is on its way was kept, or will not be.
     pub(super) async fn settle(&self, digest: &Digest) {
-        let coming = self.layers().get(digest).and_then(|layer| layer.coming.clone());
-        if let Some(mut coming) = coming {
+        if let Some(mut coming) = self.layer(digest).and_then(|layer| layer.coming) {
             let _ = coming.settled.wait_for(|settled| *settled).await;
         }
     }

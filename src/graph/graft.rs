@@ -10,7 +10,7 @@ use super::decode::{Graph, Input, InvalidGraph};
 use super::wire::{Change, rewritten};
 use crate::domain::Digest;
 
-/// What stands in for a state: an image that the daemon can pull.
+/// What stands in for a state: an image that the daemon can pull, or a source that brings just what was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Graft {
     /// `docker-image://127.0.0.1:5000/x/app@sha256:…`.
@@ -19,6 +19,14 @@ pub struct Graft {
     pub attributes: BTreeMap<String, String>,
     /// What the display calls it.
     pub name: String,
+}
+
+impl Graft {
+    /// Whether it is an image.
+    #[must_use]
+    pub fn is_image(&self) -> bool {
+        self.identifier.starts_with("docker-image://")
+    }
 }
 
 /// What one step alone is laid on, in place of a state that others may need as it is.
@@ -99,10 +107,9 @@ impl Graph {
     ) -> Result<Grafted, InvalidGraph> {
         let source = |state: &Input, graft| Source::of(self, state, graft);
         let sources = grafts.iter().map(|(state, graft)| (state, source(state, graft))).collect();
-        let is_image = |graft: &Graft| graft.identifier.starts_with("docker-image://");
         let is_made = |state: &Input| self.op(&state.step).is_some_and(|op| !op.inputs.is_empty());
-        let has_images = grafts.values().any(is_image) || ground.is_some();
-        let has_states = grafts.iter().any(|(state, graft)| is_image(graft) && is_made(state)) || ground.is_some();
+        let has_images = grafts.values().any(Graft::is_image) || ground.is_some();
+        let has_states = grafts.iter().any(|(state, graft)| graft.is_image() && is_made(state)) || ground.is_some();
         let ground = ground.map(|ground| (ground, source(&ground.state, &ground.graft)));
         let mut new = Grafting { graph: self, sources, ground, settled, out: pb::Definition::default(), names: HashMap::new() };
         let needed = new.needed(state);

@@ -16,6 +16,6 @@ pub use decode::{Graph, Input, InvalidGraph, Op, Place};
 pub use extract::mark;
 pub use graft::{Graft, Grafted, Ground};
 pub use key::{Facts, Key, Keys, Taken};
-pub use remote::{Holds, Remote, pinned, settled};
+pub use remote::{Holds, Remote, pinned, settled, without_query};
 pub use stages::{Chain, Link, Stage, StageName, Step, instruction_of, stage_of};
 pub use wire::Malformed;

@@ -72,8 +72,7 @@ fn file(source: &pb::SourceOp) -> Result<Remote, String> {
     without_credentials(url)?;
     known(source, &["http.filename", "http.perm", "http.uid", "http.gid"])?;
     if !source.attrs.contains_key("http.filename") {
-        let url = url.split('?').next().unwrap_or_default();
-        return Err(format!("how {url} is called is for its server to say"));
+        return Err(format!("how {} is called is for its server to say", without_query(url)));
     }
     Ok(Remote::File { url: url.clone() })
 }
@@ -120,6 +119,12 @@ pub(super) fn names_a_commit(source: &pb::SourceOp) -> bool {
 
 fn is_commit(text: &str) -> bool {
     matches!(text.len(), 40 | 64) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// A URL as it may be told: what stands behind the question mark may be what signs it.
+#[must_use]
+pub fn without_query(url: &str) -> &str {
+    url.split('?').next().unwrap_or(url)
 }
 
 /// A source's identifier and attributes that bring just what was found, and nothing else.

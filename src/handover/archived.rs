@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 
 use super::compose::Composed;
-use super::intake::{Blob, Intake};
+use super::intake::{Blob, Intake, State};
 use crate::archive::{self, ArchivedImage, Format, Kept, Layer, Layers, Spooled, spooled};
-use crate::domain::{Descriptor, Digest, ImageConfig, ImageRef, Manifest, RawManifest, media_type};
+use crate::domain::{Descriptor, DiffId, Digest, ImageConfig, ImageRef, Manifest, RawManifest, media_type};
 use crate::error::{Error, Result};
 use crate::transfer::{ByteStream, Identity};
 
@@ -85,6 +85,14 @@ pub fn composed(image: &ArchivedImage) -> Result<Composed> {
     })
 }
 
+impl State {
+    /// The layer that has this content: one that stands in for others, or one that a repository has.
+    fn layer(&self, diff_id: &DiffId) -> Option<&Descriptor> {
+        let below = self.scaffold.values().find(|kept| kept.diff_id == *diff_id).map(|kept| &kept.descriptor);
+        below.or_else(|| self.known.layer(diff_id).map(|(descriptor, _)| descriptor))
+    }
+}
+
 /// Keeps the layers that nothing is known of.
 struct NewLayers {
     intake: Intake,
@@ -100,11 +108,8 @@ impl NewLayers {
         }
         if format == Format::Tar {
             let diff_id = hint.of_uncompressed();
-            if let Some(kept) = state.scaffold.values().find(|kept| kept.diff_id == diff_id) {
-                return Some(kept.clone());
-            }
-            let (descriptor, _) = state.known.layer(&diff_id)?;
-            return Some(Kept { diff_id, descriptor: descriptor.clone() });
+            let descriptor = state.layer(&diff_id)?.clone();
+            return Some(Kept { diff_id, descriptor });
         }
         let (descriptor, _) = state.known.blob(hint)?;
         let diff_id = state.known.diff_id(hint)?.clone();
@@ -121,11 +126,7 @@ impl Layers for NewLayers {
         // Before Docker 25 nothing but its bytes tells what a layer is: it is compressed once it is known to be new.
         let Spooled { blob, kept } = spooled(layer, None, &self.directory).await?;
         let inner = self.intake.inner();
-        let known = {
-            let state = inner.state();
-            let scaffold = state.scaffold.values().find(|below| below.diff_id == kept.diff_id).map(|below| &below.descriptor);
-            scaffold.or_else(|| Some(&state.known.layer(&kept.diff_id)?.0)).cloned()
-        };
+        let known = inner.state().layer(&kept.diff_id).cloned();
         if let Some(descriptor) = known {
             return Ok(Kept { descriptor, ..kept });
         }

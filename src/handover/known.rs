@@ -80,7 +80,7 @@ impl Known {
     /// Takes in layers that a repository has.
     pub fn add_layers(&mut self, layers: &[Descriptor], diff_ids: &[DiffId], repository: &Repository) {
         for (layer, diff_id) in layers.iter().zip(diff_ids) {
-            let known = || (Descriptor { annotations: BTreeMap::new(), platform: None, ..layer.clone() }, repository.clone());
+            let known = || (layer.clone().bare(), repository.clone());
             self.by_digest.entry(layer.digest.clone()).or_insert_with(known);
             self.by_diff_id.entry(diff_id.clone()).or_insert_with(known);
             self.diff_ids.entry(layer.digest.clone()).or_insert_with(|| diff_id.clone());

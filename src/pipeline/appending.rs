@@ -18,11 +18,11 @@ use super::solving::{Attempted, Course, broken, created};
 use super::unchanged::composed;
 use crate::append::{LayerIndex, Open, PathIndex, reach, skeleton};
 use crate::context::Tree;
-use crate::domain::{Descriptor, DiffId, Digest, Platform, Selector, StepKey, media_type};
+use crate::domain::{Descriptor, DiffId, Digest, Selector, StepKey, media_type};
 use crate::engine::buildkit::{Gateway, SolveRequest, Solved};
 use crate::error::{Error, Result};
 use crate::graph::{Ground, Input, Key, Op, Taken, Use, uses};
-use crate::plan::{Appendable, Layer, StepRecord, appendable, assemble};
+use crate::plan::{Appendable, Layer, StepRecord, appendable, assemble, bare_image};
 
 /// What files are laid on: its layers, which stay where they are, and what is known of its paths.
 #[derive(Default)]
@@ -128,7 +128,7 @@ impl Run<'_> {
         let (new, config) = release.take_layers(&self.docker, self.exit(), 1).await?;
         let times = created(&config, new.len() + 1);
         let new = new.into_iter().zip(times.into_iter().skip(1)).map(|(layer, created)| Layer {
-            blob: Descriptor { annotations: [].into(), platform: None, ..layer.blob },
+            blob: layer.blob.bare(),
             diff_id: layer.diff_id,
             created,
         });
@@ -205,9 +205,7 @@ impl Skeleton {
         let blob = Bytes::from(tar);
         let descriptor = Descriptor::new(media_type::OCI_LAYER, Digest::of(&blob), blob.len() as u64);
         let layer = Layer { blob: descriptor, diff_id, created: None };
-        let platform = serde_json::from_slice::<Platform>(config).map_err(|error| broken(&error))?;
-        let config = serde_json::to_vec(&platform).map_err(|error| broken(&error))?;
-        let image = assemble(&config, std::slice::from_ref(&layer), &Map::new()).map_err(|error| broken(&error))?;
+        let image = bare_image(config, std::slice::from_ref(&layer)).map_err(|error| broken(&error))?;
         Ok(Self { image, layer, blob })
     }
 }

@@ -9,12 +9,13 @@ use tokio::io::AsyncRead;
 use super::ahead::Ahead;
 use super::cache::Store;
 use super::cold::LastCold;
-use super::job::Job;
+use super::job::{Job, write_metadata};
 use super::loading::Loaded;
 use super::release::Release;
 use super::transport::Way;
 use super::{call, outputs};
 use crate::build::{Compiled, Failed, Input, SessionCredentials, failure, frontend_options};
+use crate::domain::{Descriptor, ImageRef};
 use crate::engine::buildkit::{
     BuildKit, CacheOption, Export, Outputs, Session, SessionParts, SolveOutcome, SolveRequest, Solved, SshAgents,
 };
@@ -26,7 +27,7 @@ use crate::plan::explained;
 use crate::push::preflight;
 use crate::registry::Registries;
 use crate::report::{
-    CiReport, Deployable, Note, Outcome, RunReport, StrategyUsed, Tier, can_hand_off, hand_off, remove_iid_file,
+    CiReport, Deployable, Metadata, Note, Outcome, RunReport, StrategyUsed, Tier, can_hand_off, hand_off, remove_iid_file,
 };
 use crate::save::{Executed, Exit};
 use crate::settings::{BuildSettings, CacheFrom, Settings};
@@ -85,18 +86,15 @@ pub async fn build(
             Err(error) => step.failed(error),
         }
         let looked = looked?;
-        let there = looked.skipped.first().map(|(tag, digest)| Deployable { tag: tag.clone(), digest: digest.clone() });
-        for (tag, digest) in &looked.skipped {
-            events.note(format!("{tag} is there already ({digest}) and is left alone"));
+        for (tag, there) in &looked.skipped {
+            events.note(format!("{tag} is there already ({}) and is left alone", there.digest));
         }
         for repository in &looked.created {
             events.note(format!("made the repository {repository}"));
         }
         tags = looked.push;
         if tags.is_empty() {
-            if let Some(there) = &there {
-                hand_off(&build.hand_off, there)?;
-            }
+            tell_skipped(build, &looked.skipped, events)?;
             built.report.outcome = Outcome::Skipped;
             built.report.seconds.total = began.elapsed().as_secs_f64();
             return Ok(built);
@@ -133,6 +131,19 @@ pub async fn build(
     built.report.outcome = Outcome::Success;
     built.report.seconds.total = began.elapsed().as_secs_f64();
     Ok(built)
+}
+
+/// Says of an image that was there already what its registry does. There is nothing for `--iidfile`: it names an image of a daemon,
+/// and none has this one.
+fn tell_skipped(build: &BuildSettings, skipped: &[(ImageRef, Descriptor)], events: &Events) -> Result<()> {
+    let Some((tag, there)) = skipped.first() else { return Ok(()) };
+    // The other tags may stand for other images.
+    let same = skipped.iter().filter(|(_, other)| other.digest == there.digest);
+    let names = same.map(|(tag, _)| tag.clone()).collect();
+    let metadata = Metadata { descriptor: Some(there.clone()), names, ..Metadata::default() };
+    // What its configuration is was not asked.
+    write_metadata(build, &metadata, &there.digest.to_string(), events)?;
+    hand_off(&build.hand_off, &Deployable { tag: tag.clone(), digest: there.digest.clone() })
 }
 
 /// A daemon that answers.

@@ -13,7 +13,7 @@ use crate::engine::{Docker, EngineInfo};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, settled};
 use crate::plan::{CompiledRecord, KnownFacts, Syntax, compiled_key};
-use crate::registry::{self, Kind, Registries};
+use crate::registry::{self, Registries};
 
 /// What a Dockerfile's compiled form is remembered by.
 pub(super) struct CompiledKey {
@@ -149,7 +149,7 @@ impl Job<'_> {
             match now {
                 Ok(now) if now.as_ref() == Some(then) => {}
                 // A registry that does not answer says nothing of its tags.
-                Err(error) if is_silence(&error) => silent.push((name, then, error)),
+                Err(error) if error.is_silence() => silent.push((name, then, error)),
                 _ => return Ok(None),
             }
         }
@@ -220,9 +220,4 @@ async fn present(registries: &Registries, name: &str) -> registry::Result<Option
     let Ok(reference) = name.parse::<ImageRef>() else { return Ok(None) };
     let client = registries.repository(&reference.repository);
     Ok(client.head_manifest(&reference.reference()).await?.map(|head| head.digest))
-}
-
-/// Whether a registry gave no answer, or would not for now.
-fn is_silence(error: &registry::Error) -> bool {
-    matches!(error.kind, Kind::Network | Kind::Tls | Kind::TooManyRequests)
 }

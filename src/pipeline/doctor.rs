@@ -3,9 +3,10 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+mod cache;
+mod rules;
+
 use super::build::Daemon;
-use super::kept;
-use super::planning::seconds_now;
 use super::transport::Way;
 use super::upkeep::Answer;
 use crate::domain::ImageRef;
@@ -14,15 +15,13 @@ use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::push::preflight;
 use crate::registry::Registries;
-use crate::settings::{CacheMode, CacheSettings, DoctorSettings, IfTagExists, PushSettings, Settings};
-use crate::store::{self, Fault, Name, Store};
-use crate::transfer::BytesSource;
-
-/// How far clocks may be apart. AWS refuses requests of a clock that is off by more than a quarter of an hour.
-const CLOCKS_APART: u64 = 5 * 60;
+use crate::settings::{DoctorSettings, IfTagExists, Proxy, PushSettings, Settings};
 
 /// How long one thing may take.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a connection may take to be made.
+const CONNECT: Duration = Duration::from_secs(10);
 
 /// Least room for layers on their way, in bytes: those that several transfers hold.
 const ROOM: u64 = 2 << 30;
@@ -43,10 +42,6 @@ impl Found {
         let mend = error.hint_text().unwrap_or(mend);
         Self::Wrong(format!("{}{cause}", error.message()), mend.to_owned(), error.kind())
     }
-
-    fn of_store(what: &str, error: &store::Error, mend: &str) -> Self {
-        Self::Wrong(format!("{what}: {error}"), error.hint_text().unwrap_or(mend).to_owned(), Kind::Cache)
-    }
 }
 
 /// Tries everything.
@@ -64,13 +59,12 @@ pub async fn doctor(settings: &Settings, doctor: &DoctorSettings, events: &Event
         all.push(("registry", registry(&registries, tag).await));
     }
     match &doctor.store {
-        Some(cache) => all.extend(cache_of(cache).await),
+        Some(cache) => all.extend(cache::tried(cache).await),
         None => all.push(("cache", Found::NotTried("--cache-mode is off".to_owned()))),
     }
     all.push(("room", room()));
-    if !doctor.proxies.is_empty() {
-        let names = doctor.proxies.join(", ");
-        all.push(("proxies", Found::Right(format!("{names} (never used for 127.0.0.1, through which layers go to the daemon)"))));
+    for proxy in &doctor.proxies {
+        all.push(("proxy", self::proxy(proxy).await));
     }
     let exit_code = all.iter().find_map(|(_, found)| match found {
         Found::Wrong(.., kind) => Some(kind.exit_code()),
@@ -145,75 +139,24 @@ async fn registry(registries: &Registries, tag: &ImageRef) -> Found {
     }
 }
 
-async fn cache_of(cache: &CacheSettings) -> Vec<(&'static str, Found)> {
-    let silent = || {
-        let mend = "a network without a way there (an endpoint for S3 in a VPC), or a proxy that is not named (HTTPS_PROXY)";
-        Found::Wrong(format!("{} does not answer", cache.shown), mend.to_owned(), Kind::Cache)
-    };
-    let tried = async {
-        let store = kept::open(&cache.location).await;
-        match kept::is_there(&*store).await {
-            Ok(there) => tries(&*store, cache, there).await,
-            Err(error) => {
-                vec![("cache", Found::of_store(&cache.shown, &error, "s3:GetObject on its objects, s3:ListBucket on the bucket"))]
-            }
+/// Whether something listens where a proxy is said to be. What it lets through shows by the others.
+async fn proxy(proxy: &Proxy) -> Found {
+    let Proxy { name, host, port } = proxy;
+    match tokio::time::timeout(CONNECT, tokio::net::TcpStream::connect((&**host, *port))).await {
+        Ok(Ok(_)) => {
+            Found::Right(format!("{name}: {host}:{port} (never used for 127.0.0.1, through which layers go to the daemon)"))
         }
-    };
-    tokio::time::timeout(PATIENCE, tried).await.unwrap_or_else(|_| vec![("cache", silent())])
-}
-
-/// Writes, reads and removes an object of its own.
-async fn tries(store: &dyn Store, cache: &CacheSettings, there: bool) -> Vec<(&'static str, Found)> {
-    let Ok(name) = format!("probe/{:032x}", rand::random::<u128>()).parse::<Name>() else { return Vec::new() };
-    let bytes = BytesSource::new("hakobi doctor\n".into());
-    let state = if there { "there" } else { "empty, or not there yet" };
-    let written = store.write(&name, &bytes).await;
-    let read_only = cache.mode == CacheMode::ReadOnly;
-    match &written {
-        Err(error) if read_only && error.fault() == Fault::Denied => {
-            return vec![("cache", Found::Right(format!("{} ({state}) may be read, and not written", cache.shown)))];
-        }
-        Err(error) => {
-            let mend = "s3:PutObject on its objects; with a KMS key also kms:GenerateDataKey and kms:Decrypt";
-            return vec![("cache", Found::of_store(&format!("{} cannot be written", cache.shown), error, mend))];
-        }
-        Ok(()) => {}
-    }
-    let read = store::read_small(store, &name, 1 << 10).await;
-    let listed = store.list("probe/").await;
-    let removed = store.delete(&name).await;
-    let found = match (read, removed) {
-        (Err(error), _) => Found::of_store(&format!("{} cannot be read", cache.shown), &error, "s3:GetObject on its objects"),
-        (Ok(None), _) => Found::Wrong(
-            format!("{} does not give what was just written to it", cache.shown),
-            "another bucket, or a directory that is not shared".to_owned(),
-            Kind::Cache,
+        Ok(Err(error)) => Found::Wrong(
+            format!("{name}: {host}:{port} cannot be reached: {error}"),
+            format!("set {name} to the proxy that there is, or unset it"),
+            Kind::Push,
         ),
-        _ if read_only => Found::Doubtful(
-            format!("{} may be written, although --cache-mode is read-only", cache.shown),
-            "that is this program's word alone: give jobs of pull requests a role without s3:PutObject, or what they run can write what main reads".to_owned(),
+        Err(_) => Found::Wrong(
+            format!("{name}: {host}:{port} does not answer"),
+            format!("set {name} to the proxy that there is, or unset it"),
+            Kind::Push,
         ),
-        // A build removes nothing.
-        (_, Err(_)) => Found::Right(format!("{} ({state}) may be read and written; {name} stays there, as removing it is denied", cache.shown)),
-        _ => Found::Right(format!("{} ({state}) may be read and written", cache.shown)),
-    };
-    let mut all = vec![("cache", found)];
-    let entry = listed.ok().and_then(|entries| entries.into_iter().find(|entry| entry.name == name));
-    if let Some(entry) = entry {
-        let apart = entry.written.abs_diff(seconds_now());
-        all.push(match apart > CLOCKS_APART {
-            true => (
-                "clock",
-                Found::Wrong(
-                    format!("this machine's clock and the cache's are {} minutes apart", apart / 60),
-                    "set the clock: AWS refuses requests of one that is a quarter of an hour off".to_owned(),
-                    Kind::Cache,
-                ),
-            ),
-            false => ("clock", Found::Right("as the cache's".to_owned())),
-        });
     }
-    all
 }
 
 /// Where layers lie on their way.

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::domain::ImageRef;
 use crate::error::{Error, Result};
+use crate::registry::EcrHost;
 use crate::settings::{InitSettings, InitTarget};
 
 /// What stands in the examples for what is the user's.
@@ -34,8 +36,9 @@ pub fn init(settings: &InitSettings) -> Result<String> {
     let mut left = Vec::new();
     let mut text = text.to_owned();
     // The job's roles and region are those of the repository. They go in before what is the user's, which stays as it is.
-    if let Some((account, region)) = settings.repository.as_deref().and_then(of_ecr) {
-        let parts = text.split(REPOSITORY).map(|part| part.replace(ACCOUNT, account).replace(REGION, region));
+    let image = settings.repository.as_deref().and_then(|repository| repository.parse::<ImageRef>().ok());
+    if let Some(ecr) = image.and_then(|image| EcrHost::parse(&image.repository.host)) {
+        let parts = text.split(REPOSITORY).map(|part| part.replace(ACCOUNT, &ecr.account).replace(REGION, &ecr.region));
         text = parts.collect::<Vec<_>>().join(REPOSITORY);
     }
     for (given, place, flag) in [(&settings.repository, REPOSITORY, "--repository"), (&settings.bucket, BUCKET, "--bucket")] {
@@ -57,13 +60,6 @@ pub fn init(settings: &InitSettings) -> Result<String> {
         out.push_str("there is no Dockerfile here yet: the file builds the one at the top of the project\n");
     }
     Ok(out)
-}
-
-/// Account and region of an ECR repository: `ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME`.
-fn of_ecr(repository: &str) -> Option<(&str, &str)> {
-    let (account, rest) = repository.split_once(".dkr.ecr.")?;
-    let is_account = account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit());
-    rest.split_once('.').filter(|_| is_account).map(|(region, _)| (account, region))
 }
 
 fn write(path: &Path, text: &str) -> std::io::Result<()> {

@@ -116,26 +116,14 @@ impl Job<'_> {
         {
             write_iid_file(path, id)?;
         }
-        let outputs = &self.build.hand_off.github_output;
-        if self.build.metadata_file.is_some() || outputs.is_some() {
-            let config_digest: Option<Digest> = report.images.first().and_then(|image| image.config.parse().ok());
-            let metadata = Metadata {
-                config_digest,
-                descriptor,
-                names: self.tags.clone(),
-                exporter_response: solved.exporter.clone().into_iter().collect(),
-            };
-            if let Some(path) = &self.build.metadata_file {
-                metadata.write(path)?;
-            }
-            // Nobody asked for these: that they cannot be written fails nothing.
-            if let Some(path) = outputs {
-                let digest = metadata.descriptor.as_ref().map(|descriptor| descriptor.digest.to_string()).unwrap_or_default();
-                if let Err(error) = add_outputs(path, id, &digest, &metadata.to_json().into()) {
-                    self.events.warning(format!("the step has no outputs: {}", error.message()));
-                }
-            }
-        }
+        let config_digest: Option<Digest> = report.images.first().and_then(|image| image.config.parse().ok());
+        let metadata = Metadata {
+            config_digest,
+            descriptor,
+            names: self.tags.clone(),
+            exporter_response: solved.exporter.clone().into_iter().collect(),
+        };
+        write_metadata(self.build, &metadata, id, self.events)?;
         if let (Some(released), Some(tag)) = (released.filter(|released| released.failure().is_ok()), self.tags.first())
             && self.build.push
         {
@@ -231,4 +219,19 @@ impl Job<'_> {
         };
         faults.tell("is not used, and the build begins again without it", &why, hint)
     }
+}
+
+/// Writes what is known of an image for scripts, and for the later steps of a GitHub workflow.
+pub(super) fn write_metadata(build: &BuildSettings, metadata: &Metadata, id: &str, events: &Events) -> Result<()> {
+    if let Some(path) = &build.metadata_file {
+        metadata.write(path)?;
+    }
+    // Nobody asked for these: that they cannot be written fails nothing.
+    if let Some(path) = &build.hand_off.github_output {
+        let digest = metadata.descriptor.as_ref().map(|descriptor| descriptor.digest.to_string()).unwrap_or_default();
+        if let Err(error) = add_outputs(path, id, &digest, &metadata.to_json().into()) {
+            events.warning(format!("the step has no outputs: {}", error.message()));
+        }
+    }
+    Ok(())
 }

@@ -214,20 +214,18 @@ impl Run<'_> {
         for taken in round {
             let content = match self.look_at(planned, course, work, &taken).await {
                 Ok(content) => content,
-                // A base image can come down only when it is looked at.
-                Err(error) => match self.job.not_passed().await {
-                    Some(why) if !course.passed_by => {
-                        course.pass_by(&why, self.job.events);
+                Err(error) => {
+                    if self.passes_by(course).await {
                         return Ok(());
                     }
-                    _ if self.job.trusts_store() || !course.has_grafts() => return Err(error),
-                    _ => {
-                        self.job.store_failed(error.message(), None)?;
-                        course.grafts.clear();
-                        planned.without_records();
-                        return Ok(());
+                    if self.job.trusts_store() || !course.has_grafts() {
+                        return Err(error);
                     }
-                },
+                    self.job.store_failed(error.message(), None)?;
+                    course.grafts.clear();
+                    planned.without_records();
+                    return Ok(());
+                }
             };
             planned.facts.seen.insert(taken.place(), content);
         }

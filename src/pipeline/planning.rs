@@ -14,6 +14,7 @@ use super::kept::Kept;
 use crate::build::Compiled;
 use crate::context;
 use crate::domain::{DiffId, Digest, ImageRef, Platform, StepKey};
+use crate::endpoint::Shelf;
 use crate::engine::Docker;
 use crate::engine::buildkit::LocalDirs;
 use crate::error::{Error, Kind, Result};
@@ -153,16 +154,12 @@ impl Planned {
         let Some(own) = kept.own() else { return Ok(false) };
         let mut lost = self.forget_lost_bases(own).await?;
         loop {
-            let layers = self.plan.kept.values().flat_map(|record| &record.layers).map(|layer| layer.blob.digest.clone());
-            let layers: HashSet<Digest> = layers.collect();
-            let there = own.sizes(&layers.into_iter().collect::<Vec<_>>()).await;
-            let there = there.map_err(|error| Error::new(Kind::Cache, error.to_string()))?;
-            let is_whole = |record: &StepRecord| record.layers.iter().all(|layer| there.contains_key(&layer.blob.digest));
+            let there = layers_there(own, self.plan.kept.values()).await?;
             let gone: Vec<StepKey> = self
                 .plan
                 .kept
                 .iter()
-                .filter(|(_, record)| !is_whole(record))
+                .filter(|(_, record)| !is_whole(record, &there))
                 .filter_map(|(state, _)| match self.keys.state(state) {
                     Key::Known(key) => Some(key),
                     _ => None,
@@ -196,14 +193,11 @@ impl Planned {
     }
 
     /// Leaves recorded bases to their registries of which the store has lost layers.
-    async fn forget_lost_bases(&mut self, own: &crate::endpoint::Shelf) -> Result<bool> {
+    async fn forget_lost_bases(&mut self, own: &Shelf) -> Result<bool> {
         let Some(bases) = &mut self.recorded_bases else { return Ok(false) };
-        let layers = bases.values().flat_map(|record| &record.layers).map(|layer| layer.blob.digest.clone());
-        let layers: HashSet<Digest> = layers.collect();
-        let there = own.sizes(&layers.into_iter().collect::<Vec<_>>()).await;
-        let there = there.map_err(|error| Error::new(Kind::Cache, error.to_string()))?;
+        let there = layers_there(own, bases.values()).await?;
         let before = bases.len();
-        bases.retain(|_, record| record.layers.iter().all(|layer| there.contains_key(&layer.blob.digest)));
+        bases.retain(|_, record| is_whole(record, &there));
         Ok(bases.len() < before)
     }
 
@@ -349,6 +343,18 @@ impl Job<'_> {
         let vertexes = planned.graph.below(planned.graph.result()).into_iter().filter_map(vertex).collect();
         self.events.emit(Event::Status(Status { vertexes, ..Status::default() }));
     }
+}
+
+/// The layers of these records that the store has, with their sizes.
+async fn layers_there<'a>(own: &Shelf, records: impl Iterator<Item = &'a StepRecord>) -> Result<HashMap<Digest, u64>> {
+    let layers: HashSet<Digest> = records.flat_map(|record| &record.layers).map(|layer| layer.blob.digest.clone()).collect();
+    let layers: Vec<Digest> = layers.into_iter().collect();
+    own.sizes(&layers).await.map_err(|error| Error::new(Kind::Cache, error.to_string()))
+}
+
+/// Whether the store has all layers of a record.
+fn is_whole(record: &StepRecord, there: &HashMap<Digest, u64>) -> bool {
+    record.layers.iter().all(|layer| there.contains_key(&layer.blob.digest))
 }
 
 /// Seconds of the Unix epoch.

@@ -31,8 +31,8 @@ pub async fn push(settings: &Settings, images: &[ImageRef], push: &PushSettings,
     }
     let way = Way::choose(settings.transport, &docker).await?;
     let looked = preflight(&registries, images, push).await?;
-    for (tag, digest) in &looked.skipped {
-        events.note(format!("{tag} is there already ({digest}) and is left alone"));
+    for (tag, there) in &looked.skipped {
+        events.note(format!("{tag} is there already ({}) and is left alone", there.digest));
     }
     let mut report = RunReport {
         version: env!("CARGO_PKG_VERSION").to_owned(),

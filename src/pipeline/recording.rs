@@ -1,6 +1,6 @@
 //! After a planned build: what ran is remembered, layers before what names them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use super::build::Run;
@@ -11,7 +11,7 @@ use super::release::Released;
 use super::remembering::Remembering;
 use super::solving::{Course, broken, created};
 use crate::context::Tree;
-use crate::domain::{Descriptor, DiffId, Digest, Selector, StepKey};
+use crate::domain::{DiffId, Digest, Selector, StepKey};
 use crate::error::{Error, Kind, Result};
 use crate::graph::{Graph, Input, Key, Keys, Op, Stage, Taken};
 use crate::handover::{Composed, Intake};
@@ -146,7 +146,17 @@ impl Recording<'_> {
                 let taken = keep.collect();
                 return Ok(Looked { keys, taken });
             };
-            let content = self.run.look_at(self.planned, course, self.work, &taken).await?;
+            let content = match self.run.look_at(self.planned, course, self.work, &taken).await {
+                Ok(content) => content,
+                Err(error) => {
+                    if !self.run.passes_by(course).await {
+                        return Err(error);
+                    }
+                    // What else stands in for something still does.
+                    course.grafts.extend(self.run.grafts(self.planned, self.kept, None)?);
+                    continue;
+                }
+            };
             facts.seen.insert(taken.place(), content.clone());
             found.insert(taken.place(), content);
         }
@@ -208,10 +218,7 @@ impl Recording<'_> {
             .iter()
             .zip(&image.diff_ids)
             .zip(created)
-            .map(|((blob, diff_id), created)| {
-                let blob = Descriptor { annotations: BTreeMap::new(), platform: None, ..blob.clone() };
-                Layer { blob, diff_id: diff_id.clone(), created }
-            })
+            .map(|((blob, diff_id), created)| Layer { blob: blob.clone().bare(), diff_id: diff_id.clone(), created })
             .collect();
         // What the chain lies on is laid on without being there, when the first of its steps is files alone.
         if let Some(base) = &chain.base {

@@ -8,7 +8,7 @@ use super::job::Job;
 use super::planning::{Planned, Remembered};
 use super::solving::Course;
 use crate::domain::{Digest, StepKey};
-use crate::graph::{Graft, Holds, Input, Keys, Op, Remote, pinned};
+use crate::graph::{Graft, Holds, Input, Keys, Op, Remote, pinned, without_query};
 use crate::plan::{KnownFacts, RemoteRecord, remote_key};
 use crate::remote::{self, Client, Found, Version};
 
@@ -43,7 +43,7 @@ impl Job<'_> {
                 Err(why) => (Err(why), None),
                 Ok(Remote::File { url }) => match file(client, &url, remembered).await {
                     Ok((holds, record)) => (Ok(holds), record),
-                    Err(why) => (Err(format!("{}: {why}", shown(&url))), None),
+                    Err(why) => (Err(format!("{}: {why}", without_query(&url))), None),
                 },
                 Ok(Remote::Repository { url, secrets, .. }) if self.gives(&secrets) => {
                     (Err(format!("{url} is asked with a secret, which hakobi leaves to the daemon")), None)
@@ -111,9 +111,4 @@ async fn file(
     let holds = Holds::File { content: content.clone(), modified: modified.clone() };
     let record = (was_read && !etag.is_empty()).then_some((key, RemoteRecord { etag, modified, content }));
     Ok((holds, record))
-}
-
-/// A URL without what may be a credential.
-fn shown(url: &str) -> &str {
-    url.split('?').next().unwrap_or(url)
 }

@@ -1,5 +1,6 @@
 //! Solves of a planned build: what is kept stands in for what led to it, and it is noted what ran.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use tokio_util::io::SyncIoBridge;
@@ -12,14 +13,14 @@ use super::release::Release;
 use super::transport::Way;
 use crate::build::{Failed, Refusal, failure};
 use crate::context::Tree;
-use crate::domain::{Descriptor, Digest, Platform, Selector};
+use crate::domain::{Digest, Selector};
 use crate::endpoint::Shelf;
 use crate::engine::buildkit::{Export, Gateway, SolveOutcome, SolveRequest, Solved, pb};
 use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::graph::{Graft, Grafted, Graph, Input, Op, Taken};
 use crate::handover::KnownImage;
-use crate::plan::{Layer, assemble, explained};
+use crate::plan::{Layer, bare_image, explained};
 use crate::registry::Source as _;
 use crate::save::Executed;
 
@@ -68,7 +69,7 @@ impl Course {
 
     /// Whether anything stands in for a state or a base.
     pub(super) fn has_grafts(&self) -> bool {
-        self.grafts.values().any(|graft| graft.identifier.starts_with("docker-image://"))
+        self.grafts.values().any(Graft::is_image)
     }
 
     /// From here on the daemon pulls base images itself.
@@ -207,8 +208,10 @@ impl Run<'_> {
                 release.learn(&record.blobs(), &record.diff_ids(), own.repository());
             }
             // Also where the daemon made the rest itself: it would ask the registry what the base is.
-            let name = planned.graph.op(&source.step).map(|op| op.name.clone()).unwrap_or_default();
-            grafts.entry(source.clone()).or_insert(self.offered(own, &planned.compiled.config, &record.layers, name)?);
+            if let Entry::Vacant(base) = grafts.entry(source.clone()) {
+                let name = planned.graph.op(&source.step).map(|op| op.name.clone()).unwrap_or_default();
+                base.insert(self.offered(own, &planned.compiled.config, &record.layers, name)?);
+            }
         }
         for op in planned.graph.below(planned.graph.result()) {
             let Some(pb::op::Op::Source(source)) = &op.op.op else { continue };
@@ -241,10 +244,7 @@ impl Run<'_> {
             .layers
             .iter()
             .zip(&base.diff_ids)
-            .map(|(blob, diff_id)| {
-                let blob = Descriptor { annotations: [].into(), platform: None, ..blob.clone() };
-                Layer { blob, diff_id: diff_id.clone(), created: None }
-            })
+            .map(|(blob, diff_id)| Layer { blob: blob.clone().bare(), diff_id: diff_id.clone(), created: None })
             .collect();
         let name = planned.graph.op(&source.step).map(|op| op.name.clone()).unwrap_or_default();
         self.offered(own, &base.config, &layers, name)
@@ -252,9 +252,7 @@ impl Run<'_> {
 
     /// Layers as an image that the daemon can take, of the platform that a configuration names.
     fn offered(&self, own: &Shelf, config: &[u8], layers: &[Layer], name: String) -> Result<Graft> {
-        let platform = serde_json::from_slice::<Platform>(config).map_err(|error| broken(&error))?;
-        let config = serde_json::to_vec(&platform).map_err(|error| broken(&error))?;
-        let image = assemble(&config, layers, &serde_json::Map::new()).map_err(|error| broken(&error))?;
+        let image = bare_image(config, layers).map_err(|error| broken(&error))?;
         Ok(self.source(&own.offer(&image.manifest, image.config), name))
     }
 
@@ -272,6 +270,18 @@ impl Run<'_> {
         let tree = course.trees.get(&place).ok_or_else(|| Error::push("what is copied out of a stage was not looked at"))?;
         let content = tree.digest(&[Selector::everything()]);
         content.map_err(|error| Error::push("what is copied out of a stage has no digest").because(&error))
+    }
+
+    /// Leaves base images to the daemon, where it is for want of one that something could not be looked at: one may come down only then.
+    /// Tells whether it is.
+    pub(super) async fn passes_by(&self, course: &mut Course) -> bool {
+        match self.job.not_passed().await {
+            Some(why) if !course.passed_by => {
+                course.pass_by(&why, self.job.events);
+                true
+            }
+            _ => false,
+        }
     }
 
     async fn extract(&self, work: &Work<'_>, definition: pb::Definition, selectors: &[Selector]) -> Result<Tree> {

@@ -25,12 +25,12 @@ const AT_ONCE: usize = 16;
 /// Blobs read at once when all are verified. Their bytes come from afar and are hashed here.
 const VERIFIED_AT_ONCE: usize = 6;
 
-/// What `cache` says, and its exit code.
+/// What a command says, and its exit code.
 #[derive(Debug, Default)]
 pub struct Answer {
     /// For standard output.
     pub text: String,
-    /// 4 where something is wrong and was left so.
+    /// Not 0 where something is wrong and was left so.
     pub exit_code: u8,
 }
 

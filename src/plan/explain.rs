@@ -11,7 +11,7 @@ use super::decide::{Plan, Verdict};
 use super::facts::KnownFacts;
 use super::hidden::{is_hidden, shown};
 use crate::domain::Digest;
-use crate::graph::{Graph, Holds, Key, Keys, Op, Remote, Use, apart, instruction_of, stage_of, uses};
+use crate::graph::{Graph, Holds, Key, Keys, Op, Remote, Use, apart, instruction_of, stage_of, uses, without_query};
 
 /// Most changed files that are named.
 const NAMED: usize = 3;
@@ -141,8 +141,7 @@ fn remote(source: &Op, holds: &Holds) -> Option<(String, String)> {
         Holds::Commit(commit) => format!("commit {commit}"),
     };
     match Remote::of(source)?.ok()? {
-        // What stands behind the question mark may sign it.
-        Remote::File { url } => Some((url.split('?').next().unwrap_or_default().to_owned(), what)),
+        Remote::File { url } => Some((without_query(&url).to_owned(), what)),
         Remote::Repository { url, reference, .. } if reference.is_empty() => Some((url, what)),
         Remote::Repository { url, reference, .. } => Some((format!("{url}#{reference}"), what)),
     }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use super::record::Layer;
-use crate::domain::{Digest, RawManifest, media_type, retyped};
+use crate::domain::{Digest, Platform, RawManifest, media_type, retyped};
 
 /// A manifest with its configuration.
 #[derive(Debug, Clone)]
@@ -51,6 +51,15 @@ pub fn assemble(config: &[u8], layers: &[Layer], annotations: &Map<String, Value
         manifest["annotations"] = Value::Object(annotations.clone());
     }
     Ok(Assembled { manifest: RawManifest::from_json(kind, &manifest)?, config })
+}
+
+/// Makes an image of these layers alone, of the platform that a configuration names.
+///
+/// # Errors
+/// If the configuration names none.
+pub fn bare_image(config: &[u8], layers: &[Layer]) -> serde_json::Result<Assembled> {
+    let platform: Platform = serde_json::from_slice(config)?;
+    assemble(&serde_json::to_vec(&platform)?, layers, &Map::new())
 }
 
 /// Gives each entry of the history its time: a layer's is that of the layer, what makes none has the time of what comes before it,

@@ -24,7 +24,7 @@ pub use compiled::{CompiledRecord, Syntax, compiled_key};
 pub use decide::{Plan, Verdict};
 pub use explain::{Inputs, StepInputs, explain, explained};
 pub use facts::{KnownFacts, Seen, selection};
-pub use image::{Assembled, assemble};
+pub use image::{Assembled, assemble, bare_image};
 pub use proof::{Allowed, allowed, stray};
 pub use record::{
     ColdRecord, DaemonRecord, HopeRecord, ImageRecord, Layer, ProofRecord, RemoteRecord, StepRecord, TakenRecord, image_key,

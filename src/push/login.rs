@@ -76,20 +76,12 @@ fn replace(path: &Path, config: &Map<String, Value>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// A credential helper's answer (docker/docker-credential-helpers): `verb` is what Docker calls it with, `input` what it writes
-/// to its standard input. What to print on standard output; an error's text belongs there too, with exit code 1.
+/// A credential helper's answer where Docker asks for the credentials of a server (docker/docker-credential-helpers, `get`), as it goes to
+/// standard output.
 ///
 /// # Errors
 /// In the words that Docker knows, where there are no credentials.
-pub async fn helper(registries: &Registries, verb: &str, input: &str) -> Result<String> {
-    match verb {
-        "get" => {}
-        "list" => return Ok("{}".to_owned()),
-        // ECR's logins are made anew each time: there is nothing to keep or to forget.
-        "store" | "erase" => return Ok(String::new()),
-        _ => return Err(Error::usage(format!("`{verb}` is not what a credential helper is asked"))),
-    }
-    let server = input.trim();
+pub async fn helper(registries: &Registries, server: &str) -> Result<String> {
     let host = canonical_host(server);
     // Only AWS is asked. config.json may name this very helper.
     match registries.aws_login(&host).await {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use futures::future::join_all;
 
-use crate::domain::{Digest, ImageRef, Repository};
+use crate::domain::{Descriptor, ImageRef, Repository};
 use crate::error::{Error, Result};
 use crate::registry::{self, PushAccess, Registries};
 use crate::settings::{IfTagExists, PushSettings};
@@ -16,7 +16,7 @@ pub struct Preflight {
     /// left, nothing has to be built.
     pub push: Vec<ImageRef>,
     /// Targets that are left alone, with what is there.
-    pub skipped: Vec<(ImageRef, Digest)>,
+    pub skipped: Vec<(ImageRef, Descriptor)>,
     /// Repositories that were made.
     pub created: Vec<Repository>,
 }
@@ -67,13 +67,13 @@ async fn tags_there(
             return Ok(None);
         };
         let there = registries.repository(&target.repository).head_manifest(tag).await?;
-        Ok(there.map(|descriptor| Found { digest: descriptor.digest, immutable }))
+        Ok(there.map(|manifest| Found { manifest, immutable }))
     });
     join_all(asked).await.into_iter().collect::<registry::Result<_>>().map_err(Error::from)
 }
 
 struct Found {
-    digest: Digest,
+    manifest: Descriptor,
     immutable: bool,
 }
 
@@ -84,11 +84,11 @@ fn judge(targets: &[ImageRef], found: Vec<Option<Found>>, if_exists: IfTagExists
     for (target, found) in targets.iter().zip(found) {
         match (found, if_exists) {
             (None, _) => out.push.push(target.clone()),
-            (Some(found), IfTagExists::Skip) => out.skipped.push((target.clone(), found.digest)),
+            (Some(found), IfTagExists::Skip) => out.skipped.push((target.clone(), found.manifest)),
             (Some(found), _) => {
                 only_immutable &= found.immutable && if_exists == IfTagExists::Overwrite;
                 let why = if found.immutable { ", in a repository whose tags are immutable" } else { "" };
-                refused.push(format!("{target} ({}{why})", found.digest));
+                refused.push(format!("{target} ({}{why})", found.manifest.digest));
             }
         }
     }
@@ -122,13 +122,14 @@ pub(super) fn several(failures: Vec<registry::Error>) -> Option<Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::{Digest, media_type};
 
     fn target(text: &str) -> ImageRef {
         text.parse().expect("a reference")
     }
 
     fn found(immutable: bool) -> Option<Found> {
-        Some(Found { digest: Digest::of(b"x"), immutable })
+        Some(Found { manifest: Descriptor::new(media_type::OCI_MANIFEST, Digest::of(b"x"), 1), immutable })
     }
 
     #[test]

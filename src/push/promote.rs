@@ -62,7 +62,7 @@ pub async fn promote(
         .map(|(target, previous)| Promotion {
             target,
             digest: digest.clone(),
-            previous: Some(previous),
+            previous: Some(previous.digest),
             kept_as: None,
             state: Ok(None),
         })

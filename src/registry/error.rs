@@ -28,6 +28,8 @@ pub enum Kind {
     Network,
     /// The registry asked to slow down (429).
     TooManyRequests,
+    /// The registry, or what it signs in by, is not well for now (500, 503 and the like), however often it was asked.
+    Unavailable,
     /// Any other answer of the registry.
     Refused,
     /// Credentials could not be had: a helper, config.json or AWS failed.
@@ -168,6 +170,12 @@ impl Error {
     /// Whether the same may work a little later.
     pub(super) fn is_transient(&self) -> bool {
         matches!(self.kind, Kind::Network | Kind::TooManyRequests)
+    }
+
+    /// Whether nothing was said of what was asked: no answer came, or only that there is none for now.
+    #[must_use]
+    pub fn is_silence(&self) -> bool {
+        matches!(self.kind, Kind::Network | Kind::Tls | Kind::TooManyRequests | Kind::Unavailable)
     }
 
     fn tries(&self) -> String {

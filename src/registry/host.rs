@@ -183,7 +183,9 @@ impl Host {
                     return Ok(token);
                 }
                 Err(NoToken::Broken(cause)) => (true, Error::on(Kind::Network, what, &self.name).because(&cause)),
-                Err(NoToken::Refused(status, cause)) => (status == 429 || status >= 500, bad(&cause)),
+                Err(NoToken::Refused(429, cause)) => (true, Error::on(Kind::TooManyRequests, what, &self.name).because(&cause)),
+                Err(NoToken::Refused(500.., cause)) => (true, Error::on(Kind::Unavailable, what, &self.name).because(&cause)),
+                Err(NoToken::Refused(_, cause)) => (false, bad(&cause)),
             };
             if !transient || attempts.made() >= 5 || !attempts.again(None).await {
                 return Err(attempts.ended(error));

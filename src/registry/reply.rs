@@ -138,8 +138,33 @@ impl Refusal {
             (404, _) => Kind::NotFound,
             (413, _) => Kind::TooLarge,
             (429, _) | (_, "TOOMANYREQUESTS") => Kind::TooManyRequests,
+            _ if self.is_transient() => Kind::Unavailable,
             _ => Kind::Refused,
         };
         Error::at(kind, what, repository).because(&self.words())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registry_that_is_not_well_says_nothing_of_what_was_asked() {
+        let repository = "ghcr.io/team/app".parse::<crate::domain::ImageRef>().expect("a reference").repository;
+        for (status, code, kind, is_silence) in [
+            (503, "", Kind::Unavailable, true),
+            (500, "UNKNOWN", Kind::Unavailable, true),
+            (429, "", Kind::TooManyRequests, true),
+            (400, "TOOMANYREQUESTS", Kind::TooManyRequests, true),
+            (401, "UNAUTHORIZED", Kind::Unauthorized, false),
+            (404, "MANIFEST_UNKNOWN", Kind::NotFound, false),
+            (400, "UNSUPPORTED", Kind::Refused, false),
+            (501, "", Kind::Refused, false),
+        ] {
+            let refusal = Refusal { status, code: code.to_owned(), ..Refusal::default() };
+            let error = refusal.error("looking at the manifest 1", &repository);
+            assert_eq!((error.kind, error.is_silence()), (kind, is_silence), "{status} {code}");
+        }
     }
 }

@@ -280,7 +280,7 @@ pub struct RunReport {
     pub version: String,
     /// How it ended.
     pub outcome: Outcome,
-    /// The coldest image's; see [`RunReport::settle_tier`].
+    /// The coldest image's.
     pub tier: Tier,
     /// Who decided what is cached.
     pub strategy: StrategyUsed,
@@ -329,11 +329,6 @@ impl Default for RunReport {
 }
 
 impl RunReport {
-    /// Sets the run's tier to the coldest of its images; as it was where there are none.
-    pub fn settle_tier(&mut self) {
-        self.tier = self.images.iter().map(|image| image.tier).max().unwrap_or(self.tier);
-    }
-
     /// The report as JSON, with a newline at its end.
     #[must_use]
     pub fn to_json(&self) -> String {
@@ -348,15 +343,6 @@ impl RunReport {
     pub fn write(&self, path: &Path) -> Result<()> {
         file::replace(path, self.to_json().as_bytes())
             .map_err(|error| Error::new(Kind::Usage, format!("cannot write the report to {}", path.display())).because(&error))
-    }
-}
-
-impl From<crate::settings::Strategy> for StrategyUsed {
-    fn from(strategy: crate::settings::Strategy) -> Self {
-        match strategy {
-            crate::settings::Strategy::Auto => Self::Auto,
-            crate::settings::Strategy::Daemon => Self::Daemon,
-        }
     }
 }
 

@@ -60,8 +60,6 @@ struct Seen {
 pub struct Steps {
     order: Vec<String>,
     seen: HashMap<String, Seen>,
-    // (vertex, id) → bytes so far.
-    context: HashMap<(String, String), i64>,
 }
 
 impl Steps {
@@ -81,27 +79,15 @@ impl Steps {
                 seen.cached = true;
             }
         }
-        for part in
-            status.statuses.iter().filter(|part| part.id.starts_with("transferring ") && part.id != "transferring dockerfile:")
-        {
-            if self.seen.contains_key(&part.vertex) {
-                let bytes = self.context.entry((part.vertex.clone(), part.id.clone())).or_default();
-                *bytes = part.current.max(*bytes);
-            }
-        }
     }
 
     fn vertex(&mut self, vertex: &Vertex) {
-        let name = StepName::parse(&vertex.name).filter(|name| !name.is_base());
-        let is_context = vertex.name.ends_with("load build context") || vertex.name.ends_with("load from client");
-        if name.is_none() && !is_context {
-            return;
-        }
+        let Some(name) = StepName::parse(&vertex.name).filter(|name| !name.is_base()) else { return };
         if !self.seen.contains_key(&vertex.digest) {
             self.order.push(vertex.digest.clone());
         }
         let seen = self.seen.entry(vertex.digest.clone()).or_default();
-        seen.name = name;
+        seen.name = Some(name);
         let Some(started) = vertex.started else { return };
         match seen.runs.iter_mut().find(|(start, _)| *start == started) {
             Some(run) => run.1 = vertex.completed,
@@ -176,12 +162,6 @@ impl Steps {
                 }
             })
             .collect()
-    }
-
-    /// Bytes of the build contexts that the daemon asked for. The Dockerfile and its ignore file do not count.
-    #[must_use]
-    pub fn context_bytes(&self) -> u64 {
-        self.context.values().map(|bytes| u64::try_from(*bytes).unwrap_or(0)).sum()
     }
 
     /// `cold` where no step was cached, `partial` where one was: what BuildKit's own cache amounts to.
@@ -264,7 +244,6 @@ mod tests {
             brief(&steps),
             ["build 2 COPY . . Hit 0.0", "build 3 RUN make Miss 2.0", "stage-1 2 COPY --from=build x y Skipped 0.0"]
         );
-        assert_eq!(steps.context_bytes(), 700);
         assert_eq!(steps.tier(), Tier::Partial);
         let map = HashMap::from([("c".to_owned(), Location { file: "Dockerfile".into(), line: 7 })]);
         let lines: Vec<u32> = steps.reports(Some(&map), &HashMap::new()).iter().map(|step| step.line).collect();

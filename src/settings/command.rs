@@ -15,8 +15,19 @@ pub struct DoctorSettings {
     pub store: Option<CacheSettings>,
     /// What the CI says of this run.
     pub ci: CiSettings,
-    /// Variables that name proxies and are set.
-    pub proxies: Vec<String>,
+    /// The proxies that variables name.
+    pub proxies: Vec<Proxy>,
+}
+
+/// A proxy, without what it may take as a login.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proxy {
+    /// The variable.
+    pub name: String,
+    /// Where it is.
+    pub host: String,
+    /// And its port.
+    pub port: u16,
 }
 
 /// The CIs that `hakobi init` knows.

@@ -20,7 +20,7 @@ pub use directory::DirectoryStore;
 pub use error::{Error, Fault, Result};
 pub use memory::MemoryStore;
 pub use name::{InvalidName, Name};
-pub use s3::S3Store;
+pub use s3::{Encryption, Rule, S3Store};
 
 use crate::transfer::{BlobSource, ByteStream};
 

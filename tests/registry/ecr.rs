@@ -193,12 +193,12 @@ async fn a_role_is_taken_on_for_its_registry_alone() {
 async fn as_a_credential_helper_it_answers_in_dockers_words() {
     let fake = EcrFake::start().await;
     let registries = ecr_registries(&fake);
-    let answer = push::login::helper(&registries, "get", &format!("https://{HOST}\n")).await.unwrap();
+    let answer = push::login::helper(&registries, &format!("https://{HOST}")).await.unwrap();
     let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
     assert_eq!(answer["Username"], "AWS");
     assert_eq!(answer["ServerURL"], format!("https://{HOST}"));
     assert_eq!(answer["Secret"].as_str().map(str::len), Some(32));
-    let error = push::login::helper(&registries, "get", "docker.io").await.unwrap_err().to_string();
+    let error = push::login::helper(&registries, "docker.io").await.unwrap_err().to_string();
     assert_eq!(error, "credentials not found in native keychain");
 }
 

@@ -193,6 +193,7 @@ async fn what_stays_broken_ends_with_the_number_of_attempts() {
     let began = Instant::now();
     let error = registries.repository(&repository).upload(&BytesSource::new(noise(1000)), None, quiet()).await.unwrap_err();
     assert!(began.elapsed() < Duration::from_secs(4));
+    assert!(error.kind == Kind::Unavailable && error.is_silence(), "{error}");
     let text = error.to_string();
     assert!(text.contains(&repository.to_string()) && text.contains("attempts in") && text.contains("503"), "{text}");
     assert!(count.load(Ordering::SeqCst) > 3);

@@ -139,7 +139,7 @@ async fn preflight_leaves_nothing_behind_and_sees_tags() {
     assert!(ask(IfTagExists::Fail).await.unwrap_err().to_string().contains(&targets[0].to_string()));
     let skipped = ask(IfTagExists::Skip).await.unwrap();
     assert_eq!(skipped.push, targets[1..]);
-    assert_eq!(skipped.skipped, [(targets[0].clone(), image.manifest.digest())]);
+    assert_eq!(skipped.skipped, [(targets[0].clone(), image.manifest.descriptor())]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

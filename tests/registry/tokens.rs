@@ -117,6 +117,26 @@ async fn an_identity_token_is_exchanged_and_buildkit_gets_what_it_asks_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_token_service_that_is_not_well_refuses_no_login() {
+    let own: Arc<Mutex<String>> = Arc::default();
+    let served = Arc::clone(&own);
+    let server = serve(move |request| {
+        let challenge = format!("Bearer realm=\"http://{}/token\",service=\"reg\"", served.lock().unwrap());
+        Box::pin(async move {
+            Say::This(match request.uri().path() {
+                "/token" => answer(503, &[], ""),
+                _ => answer(401, &[("www-authenticate", &challenge)], ""),
+            })
+        })
+    })
+    .await;
+    *own.lock().unwrap() = server.address.to_string();
+    let client = registries().repository(&repository(&server.address.to_string(), "app"));
+    let error = client.head_manifest("1").await.unwrap_err();
+    assert!(error.kind == Kind::Unavailable && error.is_silence(), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_password_goes_to_a_token_service_without_tls() {
     let (registries, _config) = with_config(r#"{"auths":{"ghcr.io":{"auth":"dTpw"}}}"#);
     let error = registries.fetch_token("http://tokens.example/token", "s", &[], "ghcr.io", "").await.unwrap_err();

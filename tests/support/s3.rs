@@ -45,12 +45,33 @@ pub enum Fault {
 /// A fault that begins after so many requests of a method; until it is mended.
 type Faults = Arc<Mutex<Option<(Method, u32, Fault)>>>;
 
+/// What the bucket is like, beyond what the server below knows of.
+#[derive(Debug, Clone, Default)]
+pub struct Bucket {
+    /// Its lifecycle configuration, as S3 gives it; it says nothing of such rules where there is none.
+    pub lifecycle: Option<String>,
+    /// The keys of KMS that may be used; others are not there, or denied if their name says so.
+    pub keys: Vec<&'static str>,
+    /// Objects whose keys begin so may not be written.
+    pub guarded: Vec<String>,
+    /// How far its clock is behind this machine's.
+    pub behind: Duration,
+}
+
+/// What a bucket is like, and how objects were encrypted, by their paths.
+#[derive(Clone, Default)]
+struct Extras {
+    bucket: Arc<Mutex<Bucket>>,
+    encrypted: Arc<Mutex<HashMap<String, String>>>,
+}
+
 /// Ends with its objects.
 pub struct S3Server {
     address: SocketAddr,
     directory: TempDir,
     connections: Arc<AtomicU64>,
     faults: Faults,
+    extras: Extras,
     _stop: tokio::sync::oneshot::Sender<()>,
 }
 
@@ -67,6 +88,8 @@ impl S3Server {
         let (root, counted) = (directory.path().to_owned(), Arc::clone(&connections));
         let faults = Faults::default();
         let made = Arc::clone(&faults);
+        let extras = Extras::default();
+        let given = extras.clone();
         let (address, told) = std::sync::mpsc::channel();
         let (stop, stopped) = tokio::sync::oneshot::channel();
         std::thread::spawn(move || {
@@ -75,13 +98,13 @@ impl S3Server {
                 let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
                 address.send(listener.local_addr().unwrap()).unwrap();
                 tokio::select! {
-                    () = serve_with(listener, &root, rate, counted, made) => {}
+                    () = serve_with(listener, &root, rate, counted, made, given) => {}
                     _ = stopped => {}
                 }
             });
             runtime.shutdown_timeout(Duration::from_secs(1));
         });
-        Self { address: told.recv().unwrap(), directory, connections, faults, _stop: stop }
+        Self { address: told.recv().unwrap(), directory, connections, faults, extras, _stop: stop }
     }
 
     pub fn endpoint(&self) -> String {
@@ -109,6 +132,11 @@ impl S3Server {
         *self.faults.lock().unwrap() = Some((method, count, fault));
     }
 
+    /// From now on the bucket is like this.
+    pub fn set(&self, bucket: Bucket) {
+        *self.extras.bucket.lock().unwrap() = bucket;
+    }
+
     pub fn mend(&self) {
         *self.faults.lock().unwrap() = None;
     }
@@ -121,10 +149,17 @@ impl S3Server {
 
 /// Serves the buckets below a directory, for ever.
 pub async fn serve(listener: TcpListener, root: &Path, rate: Option<u64>, connections: Arc<AtomicU64>) {
-    serve_with(listener, root, rate, connections, Faults::default()).await;
+    serve_with(listener, root, rate, connections, Faults::default(), Extras::default()).await;
 }
 
-async fn serve_with(listener: TcpListener, root: &Path, rate: Option<u64>, connections: Arc<AtomicU64>, faults: Faults) {
+async fn serve_with(
+    listener: TcpListener,
+    root: &Path,
+    rate: Option<u64>,
+    connections: Arc<AtomicU64>,
+    faults: Faults,
+    extras: Extras,
+) {
     let mut service = S3ServiceBuilder::new(FileSystem::new(root).unwrap());
     service.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
     let service = service.build();
@@ -134,9 +169,10 @@ async fn serve_with(listener: TcpListener, root: &Path, rate: Option<u64>, conne
         let _ = stream.set_nodelay(true);
         connections.fetch_add(1, Ordering::Relaxed);
         let (service, faults, objects) = (service.clone(), Arc::clone(&faults), objects.clone());
+        let (extras, root) = (extras.clone(), root.to_owned());
         let service = service_fn(move |request: Request<Incoming>| {
             let (service, fault) = (service.clone(), due(&faults, request.method()));
-            let objects = objects.clone();
+            let (objects, extras, root) = (objects.clone(), extras.clone(), root.clone());
             async move {
                 let refused = |status: u16, code: &str| {
                     let body = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>it is so</Message></Error>");
@@ -145,8 +181,18 @@ async fn serve_with(listener: TcpListener, root: &Path, rate: Option<u64>, conne
                 match fault {
                     None => {
                         let _turn = objects.turn(&request).await;
+                        if let Some((status, code)) = extras.refuses(&request) {
+                            return refused(status, &code);
+                        }
+                        if let Some(rules) = extras.lifecycle(&request) {
+                            return Ok(Response::new(s3s::Body::from(rules)));
+                        }
+                        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+                        let key = header(&request, KMS_KEY);
                         let answer = hyper::service::Service::call(&service, request).await;
-                        answer.map_err(|error| std::io::Error::other(format!("{error:?}")))
+                        let mut answer = answer.map_err(|error| std::io::Error::other(format!("{error:?}")))?;
+                        extras.tell(&root, &method, &path, key, &mut answer);
+                        Ok(answer)
                     }
                     Some(Fault::Expired) => refused(403, "ExpiredToken"),
                     Some(Fault::SlowDown) => refused(503, "SlowDown"),
@@ -159,6 +205,59 @@ async fn serve_with(listener: TcpListener, root: &Path, rate: Option<u64>, conne
             let stream = Limited { stream, rate, sent: 0, began: tokio::time::Instant::now(), pause: None };
             let _ = Builder::new(TokioExecutor::new()).http1_only().serve_connection(TokioIo::new(stream), service).await;
         });
+    }
+}
+
+/// The key of KMS that a request names, and that an answer does.
+const KMS_KEY: &str = "x-amz-server-side-encryption-aws-kms-key-id";
+
+fn header(request: &Request<Incoming>, name: &str) -> Option<String> {
+    request.headers().get(name)?.to_str().ok().map(str::to_owned)
+}
+
+impl Extras {
+    /// The answer to what is not allowed.
+    fn refuses(&self, request: &Request<Incoming>) -> Option<(u16, String)> {
+        if !matches!(*request.method(), Method::PUT | Method::POST) {
+            return None;
+        }
+        let bucket = self.bucket.lock().unwrap();
+        let key = request.uri().path().trim_start_matches('/').split_once('/')?.1;
+        if bucket.guarded.iter().any(|prefix| key.starts_with(prefix)) {
+            return Some((403, "AccessDenied".to_owned()));
+        }
+        match header(request, KMS_KEY) {
+            Some(key) if bucket.keys.contains(&&*key) => None,
+            Some(key) if key.contains("denied") => Some((
+                403,
+                "AccessDenied</Code><Message>not authorized to perform: kms:GenerateDataKey</Message><Code>".to_owned(),
+            )),
+            Some(_) => Some((400, "KMS.NotFoundException".to_owned())),
+            None => None,
+        }
+    }
+
+    /// The answer to who asks for the lifecycle rules.
+    fn lifecycle(&self, request: &Request<Incoming>) -> Option<String> {
+        request.uri().query().filter(|query| query.split('&').any(|part| part == "lifecycle" || part == "lifecycle="))?;
+        self.bucket.lock().unwrap().lifecycle.clone()
+    }
+
+    /// What the bucket adds to the server's answer.
+    fn tell(&self, root: &Path, method: &Method, path: &str, key: Option<String>, answer: &mut Response<s3s::Body>) {
+        let mut encrypted = self.encrypted.lock().unwrap();
+        if *method == Method::PUT && answer.status().is_success() {
+            let behind = self.bucket.lock().unwrap().behind;
+            let file = std::fs::File::options().write(true).open(root.join(path.trim_start_matches('/')));
+            if let Some(file) = file.ok().filter(|_| !behind.is_zero()) {
+                file.set_modified(std::time::SystemTime::now() - behind).unwrap();
+            }
+            key.map(|key| encrypted.insert(path.to_owned(), key));
+        }
+        if let Some(key) = encrypted.get(path).filter(|_| matches!(*method, Method::GET | Method::HEAD)) {
+            answer.headers_mut().insert("x-amz-server-side-encryption", "aws:kms".parse().unwrap());
+            answer.headers_mut().insert(KMS_KEY, key.parse().unwrap());
+        }
     }
 }
 

@@ -18,6 +18,7 @@ where
                 "AccessDeniedException" | "AccessDenied" => Kind::Denied,
                 "ExpiredTokenException" | "UnrecognizedClientException" | "InvalidSignatureException" => Kind::Credentials,
                 "ThrottlingException" | "TooManyRequestsException" => Kind::TooManyRequests,
+                _ if error.raw_response().is_some_and(|response| response.status().as_u16() >= 500) => Kind::Unavailable,
                 _ => Kind::Refused,
             };
             (kind, if code.is_empty() { message.to_owned() } else { format!("{code}: {message}") })

@@ -75,18 +75,6 @@ fn a_run_that_stopped_at_once_has_every_key() {
 }
 
 #[test]
-fn the_coldest_image_gives_the_tier() {
-    let image = |tier| ImageReport { tier, ..ImageReport::default() };
-    let mut report =
-        RunReport { images: vec![image(Tier::Append), image(Tier::Partial), image(Tier::Unchanged)], ..RunReport::default() };
-    report.settle_tier();
-    assert_eq!(report.tier, Tier::Partial);
-    report.images.clear();
-    report.settle_tier();
-    assert_eq!(report.tier, Tier::Partial);
-}
-
-#[test]
 fn words() {
     let words = serde_json::json!([
         CacheMode::ReadOnly,

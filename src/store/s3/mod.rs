@@ -1,6 +1,7 @@
 //! A store in S3, or in what speaks its protocol. Region, credentials and endpoint are the SDK's own configuration.
 
 mod error;
+mod lifecycle;
 mod read;
 mod write;
 
@@ -19,6 +20,8 @@ use super::{Entry, Name, Result, Store};
 use crate::aws::{self, AwsSource, Wanted};
 use crate::settings::S3Settings;
 use crate::transfer::{BlobSource, ByteStream};
+
+pub use lifecycle::{Encryption, Rule};
 
 /// Parts that are read ahead at once, over all streams of the store.
 const READ_AHEAD: usize = 16;
