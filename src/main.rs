@@ -64,6 +64,12 @@ async fn run(settings: Settings) -> u8 {
     let shown = display.finish().await;
     match result {
         Ok(done) => done.tell(&settings, &shown),
+        Err(error) if matches!(settings.command, Command::Login(LoginSettings::Helper(_))) => {
+            // docker-credential-helpers' protocol: what docker is to say of a failure is on standard output, and the code is 1.
+            let all: Vec<&str> = std::iter::once(error.message()).chain(error.causes().iter().map(|cause| &**cause)).collect();
+            let _ = report::to_stdout(&(all.join(": ") + "\n"));
+            1
+        }
         Err(error) => {
             let mut report = RunReport { version: env!("CARGO_PKG_VERSION").to_owned(), ..RunReport::default() };
             report.steps = shown.steps.reports(None, &HashMap::new());

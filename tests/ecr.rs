@@ -71,6 +71,11 @@ async fn docker_signs_in_by_it() {
     let answer: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
     assert_eq!(answer["ServerURL"], format!("https://{HOST}"));
     assert_eq!(answer["Username"], "AWS");
+    // These words, on standard output, are what docker takes for "none": it goes on without a login.
+    machine.write("server", "https://registry.example.com");
+    let server = std::fs::File::open(machine.folder().join("server")).unwrap();
+    let run = Run::of(machine.command(&helper).arg("get").stdin(server)).exits(1);
+    assert_eq!((&*run.stdout, &*run.stderr), ("credentials not found in native keychain\n", ""));
 }
 
 #[test]

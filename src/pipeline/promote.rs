@@ -42,7 +42,7 @@ pub async fn promote(
 ) -> Result<String> {
     let promotions = push::promote(registries, events, source, targets, settings).await?;
     let mut text = String::new();
-    let mut failures = Vec::new();
+    let (mut failures, mut hint) = (Vec::new(), None);
     for promotion in &promotions {
         let before = promotion.previous.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string);
         let line = match &promotion.state {
@@ -50,6 +50,7 @@ pub async fn promote(
             Ok(Some(_)) => writeln!(text, "{}: {before} -> {}", promotion.target, promotion.digest),
             Err(error) => {
                 failures.push(format!("{}: {error}", promotion.target));
+                hint = hint.or(error.hint());
                 Ok(())
             }
         };
@@ -60,7 +61,13 @@ pub async fn promote(
         }
     }
     if !failures.is_empty() {
-        return Err(Error::push(failures.join("\n")));
+        // What did move, and how it goes back, is not lost with what did not.
+        text.lines().for_each(|line| events.note(line));
+        let failed = Error::push(failures.join("\n"));
+        return Err(match hint {
+            Some(hint) => failed.hint(hint),
+            None => failed,
+        });
     }
     text.push_str(
         "No running ECS service changed: a service takes up a moved tag when it is deployed anew:\n  \

@@ -71,8 +71,11 @@ pub async fn push(settings: &Settings, images: &[ImageRef], push: &PushSettings,
         }
     }
     report.seconds.total = began.elapsed().as_secs_f64();
-    match failures.into_iter().next() {
-        Some(error) => Err(error),
-        None => Ok(report),
-    }
+    let Some(first) = failures.first() else { return Ok(report) };
+    let all: Vec<&str> = failures.iter().map(Error::message).collect();
+    let failed = Error::push(all.join("\n"));
+    Err(match first.hint_text() {
+        Some(hint) => failed.hint(hint),
+        None => failed,
+    })
 }
