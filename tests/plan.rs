@@ -57,6 +57,7 @@ fn what_changed_is_what_moves(name: &'static str) {
         assert_eq!(unchanged[what][kind], 0, "{what} {kind}: {unchanged:#}");
     }
     assert_eq!(steps(&unchanged, "miss"), [""; 0]);
+    assert_eq!(unchanged["seconds"]["restore"], 0.0);
     assert_eq!(engine.docker(&["images", "-q"]), "", "nothing came into the daemon");
 
     // Metadata makes no layer.
@@ -84,6 +85,7 @@ fn what_changed_is_what_moves(name: &'static str) {
     let behind = ["COPY src.txt .", "RUN cat src.txt /toolchain > /out", "COPY --from=build /out /out"];
     assert_eq!(steps(&changed, "miss"), behind, "{changed:#}");
     assert_eq!(changed["layers"]["pushed"], 1, "{changed:#}");
+    assert!(changed["seconds"]["restore"].as_f64().unwrap() > 0.0, "{changed:#}");
     let why = [
         ("COPY src.txt .", "src.txt changed"),
         ("RUN cat src.txt /toolchain > /out", "it builds on `COPY src.txt .`, which changed"),

@@ -17,6 +17,6 @@ mod shelf;
 mod through;
 mod uploads;
 
-pub use pull::Served;
+pub use pull::{Given, Served};
 pub use server::{Address, Endpoint, Receiver};
 pub use shelf::Shelf;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -22,16 +23,37 @@ const PART: usize = 128 << 10;
 
 /// What went out, by blob.
 #[derive(Debug, Clone, Default)]
-pub struct Served(Arc<Mutex<BTreeMap<Digest, u64>>>);
+pub struct Served(Arc<Mutex<BTreeMap<Digest, Given>>>);
+
+/// What went out of a blob.
+#[derive(Debug, Clone, Copy)]
+pub struct Given {
+    /// So many bytes.
+    pub bytes: u64,
+    /// When it began.
+    pub began: Instant,
+    /// When the last of them went.
+    pub ended: Instant,
+}
 
 impl Served {
-    /// So many bytes of a blob went out.
-    pub fn add(&self, digest: &Digest, bytes: u64) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(digest.clone()).or_default() += bytes;
+    /// A blob begins to go out.
+    pub fn begin(&self, digest: &Digest) {
+        self.add(digest, 0);
     }
 
-    pub(super) fn blobs(&self) -> BTreeMap<Digest, u64> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// So many bytes of a blob went out.
+    pub fn add(&self, digest: &Digest, bytes: u64) {
+        let now = Instant::now();
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let given = all.entry(digest.clone()).or_insert(Given { bytes: 0, began: now, ended: now });
+        given.bytes += bytes;
+        given.ended = now;
+    }
+
+    pub(super) fn blobs(&self) -> BTreeMap<Digest, Given> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().filter(|(_, given)| given.bytes > 0).map(|(digest, given)| (digest.clone(), *given)).collect()
     }
 }
 
@@ -101,6 +123,7 @@ impl Shelves {
         }
         let mut answer = answer(status, &headers);
         if request.method() == Method::GET {
+            self.served.begin(&digest);
             let stream = shelf.open_blob(&digest, Some(size), start).await.map_err(|error| fault(&error))?;
             let whole = end == size;
             let stream: ByteStream = if whole { stream } else { Box::pin(stream.take(end - start)) };

@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::http::Handler;
-use super::pull::{Served, Shelves};
+use super::pull::{Given, Served, Shelves};
 use super::shelf::Shelf;
 use crate::domain::{Digest, ImageRef, RawManifest, RegistryHost, Repository};
 use crate::transfer::{Identity, Spool};
@@ -122,9 +122,9 @@ impl Endpoint {
         self.served.clone()
     }
 
-    /// The blobs that were pulled from here, with the bytes that went out.
+    /// The blobs that were pulled from here, with what went out of them.
     #[must_use]
-    pub fn served(&self) -> BTreeMap<Digest, u64> {
+    pub fn served(&self) -> BTreeMap<Digest, Given> {
         self.served.blobs()
     }
 

@@ -245,7 +245,7 @@ impl Run<'_> {
             built.report.cache.warnings = store.faults.told();
         }
         if let Some((kept, _)) = self.job.kept() {
-            (built.report.layers.restored, built.report.bytes.restored) = kept.restored(&cache.kept_layers());
+            kept.restored(&cache.kept_layers()).tell(&mut built.report);
         }
         self.job.tell(built, &id, &solved, released.as_ref(), &compiled, Some(&self.info))?;
         match released {

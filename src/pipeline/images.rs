@@ -194,7 +194,10 @@ impl<'a> Run<'a> {
             Err(error) => step.failed(error),
         }
         let (layers, bytes) = match restored {
-            Ok(None) => kept.restored(&found.manifest.layers.iter().map(|layer| layer.digest.clone()).collect()),
+            Ok(None) => {
+                let restored = kept.restored(&found.manifest.layers.iter().map(|layer| layer.digest.clone()).collect());
+                (restored.layers, restored.bytes)
+            }
             Ok(Some(loaded)) => loaded,
             // What the daemon says of a damaged layer is less clear than what is known here.
             Err(_) if !kept.damaged().is_empty() => {

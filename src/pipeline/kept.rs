@@ -13,12 +13,13 @@ use tokio::task::JoinSet;
 use super::indexing::index_layer;
 use crate::aws::AwsSource;
 use crate::domain::{Digest, ImageRef, Repository, StepKey};
-use crate::endpoint::{Address, Endpoint, Served, Shelf};
+use crate::endpoint::{Address, Endpoint, Given, Served, Shelf};
 use crate::engine::buildkit::{ContentSource, ContentSources};
 use crate::error::Kind;
 use crate::handover::{KnownImage, load_stages};
 use crate::plan::Records;
 use crate::registry::{Home as _, Registries, Source as _};
+use crate::report::RunReport;
 use crate::settings::{BuildSettings, CacheMode, CacheSettings, StoreLocation};
 use crate::store::{Blobs, DirectoryStore, Error, Fault, Name, Result, S3Store, Store, read_small};
 use crate::transfer::{ByteStream, BytesSource};
@@ -265,11 +266,40 @@ impl Kept {
         self.endpoint.tally().add(digest, bytes);
     }
 
-    /// What the daemon took of these blobs: how many, and their bytes.
-    pub(super) fn restored(&self, layers: &HashSet<Digest>) -> (u64, u64) {
+    /// What the daemon took of these blobs.
+    pub(super) fn restored(&self, layers: &HashSet<Digest>) -> Restored {
         let served = self.endpoint.served();
-        let taken = served.iter().filter(|(digest, _)| layers.contains(*digest));
-        taken.fold((0, 0), |(count, sum), (_, bytes)| (count + 1, sum + bytes))
+        let mut taken: Vec<Given> =
+            served.into_iter().filter(|(digest, _)| layers.contains(digest)).map(|(_, given)| given).collect();
+        taken.sort_by_key(|given| given.began);
+        let mut restored = Restored::default();
+        // Several at once count once.
+        let mut until = None;
+        for given in taken {
+            let from = until.map_or(given.began, |until| given.began.max(until));
+            restored.layers += 1;
+            restored.bytes += given.bytes;
+            restored.seconds += given.ended.saturating_duration_since(from).as_secs_f64();
+            until = Some(given.ended.max(from));
+        }
+        restored
+    }
+}
+
+/// What came from the store to the daemon.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Restored {
+    pub(super) layers: u64,
+    pub(super) bytes: u64,
+    /// How long any of them was on its way; the daemon does other things meanwhile.
+    pub(super) seconds: f64,
+}
+
+impl Restored {
+    /// Puts it into the report.
+    pub(super) fn tell(self, report: &mut RunReport) {
+        (report.layers.restored, report.bytes.restored) = (self.layers, self.bytes);
+        report.seconds.restore = self.seconds;
     }
 }
 

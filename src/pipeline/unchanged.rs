@@ -142,7 +142,7 @@ impl Job<'_> {
         let layers: HashSet<Digest> =
             planned.plan.kept.values().flat_map(|record| &record.layers).map(|layer| layer.blob.digest.clone()).collect();
         if let Some((kept, _)) = self.kept() {
-            (built.report.layers.restored, built.report.bytes.restored) = kept.restored(&layers);
+            kept.restored(&layers).tell(&mut built.report);
         }
         let id = match (&released, id.is_empty()) {
             // Without a daemon, the configuration's digest.
