@@ -1,4 +1,4 @@
-//! What a run leaves for whoever goes on with the image.
+//! What a run leaves for whoever goes on with the image, and how a release goes back.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
@@ -7,7 +7,7 @@ mod support;
 use serde_json::{Value, json};
 use support::engine::{D28, Engine, crane};
 use support::image::base;
-use support::machine::Machine;
+use support::machine::{Machine, Run};
 use support::parts::{part, unique};
 
 const HAND_OFF: [&str; 14] = [
@@ -163,4 +163,56 @@ fn what_cannot_be_handed_over_is_said_before_anything_runs() {
     wrong(&["--timeline", "nowhere/run.html"], "there is no folder");
     let push = machine.hakobi(&["push", "r.example.com/app:1", "--report", "nowhere/report.json"]).exits(2);
     assert!(push.stderr.contains("there is no folder"), "{}", push.stderr);
+}
+
+/// What a tag stood for before, each digest with the line that rolls back to it, as `promote --list` tells them.
+fn before(told: &str) -> Vec<(String, String)> {
+    let lines: Vec<&str> = told.lines().skip(1).map(str::trim).collect();
+    let one = |pair: &[&str]| {
+        let digest = pair[0].strip_prefix("before: ").unwrap_or_else(|| panic!("{told}"));
+        (digest.split(',').next().unwrap().to_owned(), pair[1].to_owned())
+    };
+    lines.chunks_exact(2).map(one).collect()
+}
+
+#[test]
+fn a_release_is_rolled_back_by_the_line_that_is_told() {
+    let engine = Engine::fresh(D28);
+    let machine = Machine::with(&engine.host());
+    let image = project(&machine);
+    let live = format!("{image}:live");
+    let list = |code| machine.hakobi(&["promote", "--list", &live]).exits(code);
+    let built = ["1", "2", "3"].map(|tag| {
+        machine.write("src.txt", tag);
+        let tag = format!("{image}:{tag}");
+        machine.hakobi(&["build", "--network", "host", "--cache-mode", "off", "-t", &tag, "--push", "."]).exits(0);
+        (crane(&["digest", &tag]), tag)
+    });
+    let [(one, first), (two, second), (three, third)] = built;
+    let absent = list(3);
+    assert!(absent.stderr.contains(&format!("there is no image {live}")), "{}", absent.stderr);
+    assert_eq!(absent.stdout, "");
+
+    machine.hakobi(&["promote", &first, "live"]).exits(0);
+    let told = list(0).stdout;
+    assert!(told.starts_with(&format!("{live} stands for {one}, made ")), "{told}");
+    assert!(told.contains("nothing that it stood for before is kept"), "{told}");
+    for newer in [&second, &third] {
+        machine.hakobi(&["promote", newer, "live"]).exits(0);
+    }
+    let told = list(0).stdout;
+    assert!(told.starts_with(&format!("{live} stands for {three}, made ")), "{told}");
+    // What was made last stands first.
+    let back = |digest: &str| format!("hakobi promote {image}:live-previous-{} {live}", &digest["sha256:".len()..][..12]);
+    assert_eq!(before(&told), [(two.clone(), back(&two)), (one.clone(), back(&one))], "{told}");
+
+    Run::of(machine.command("sh").args(["-c", &back(&two)])).exits(0);
+    assert_eq!(crane(&["digest", &live]), two);
+    let told = list(0).stdout;
+    assert!(told.starts_with(&format!("{live} stands for {two}, made ")), "{told}");
+    assert_eq!(before(&told), [(three.clone(), back(&three)), (one.clone(), back(&one))], "and forward again: {told}");
+
+    let by_digest = machine.hakobi(&["promote", "--list", &format!("{image}@{two}")]).exits(2);
+    assert!(by_digest.stderr.contains("is no tag, and a digest always stands for the same image"), "{}", by_digest.stderr);
+    machine.hakobi(&["promote", "--list", &live, "prod"]).exits(2);
 }
