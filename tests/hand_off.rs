@@ -5,7 +5,7 @@
 mod support;
 
 use serde_json::{Value, json};
-use support::engine::{D28, Engine, crane};
+use support::engine::{C28, D28, Engine, crane};
 use support::image::base;
 use support::machine::{Machine, Run};
 use support::parts::{part, unique};
@@ -78,6 +78,53 @@ fn deployments_get_the_digest() {
     let names: Vec<&str> = names.as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["web", "worker", image.rsplit('/').next().unwrap()]);
     assert!(machine.read("../imageDetail.json").contains("@sha256:"));
+}
+
+/// Several platforms have one tag, and an index stands for it: that is what goes on.
+#[test]
+fn several_platforms_are_handed_over_by_their_index() {
+    let engine = Engine::fresh(C28);
+    let machine = Machine::with(&engine.host());
+    let image = format!("{}/{}", part("HAKOBI_TEST_REGISTRY_OPEN"), unique("platforms"));
+    let tag = format!("{image}:1");
+    // No command runs in it, so that nothing has to be emulated.
+    machine.write("Dockerfile", "FROM scratch\nCOPY src.txt /\n").write("src.txt", "one\n");
+    let platforms = ["--platform", "linux/amd64,linux/arm64"];
+    let build = ["build", "--metadata-file", "../metadata.json", "--report", "../report.json", "-t", &tag, "--push"];
+    machine.hakobi(&[&build[..], &platforms, &HAND_OFF, &["."]].concat()).exits(0);
+
+    let digest = crane(&["digest", &tag]);
+    let uri = format!("{image}@{digest}");
+    let named = |name: &str| json!({ "name": name, "imageUri": uri });
+    assert_eq!(json(&machine, "../imagedefinitions.json"), json!([named("web"), named("worker")]));
+    assert_eq!(json(&machine, "../imageDetail.json"), json!({ "ImageURI": uri }));
+    let variables = format!("export IMAGE_URI={uri}\nexport IMAGE_DIGEST={digest}\nexport IMAGE_TAG=1\n");
+    assert_eq!(machine.read("../image.env"), variables);
+    let metadata = json(&machine, "../metadata.json");
+    assert_eq!((&metadata["containerimage.digest"], &metadata["image.name"]), (&json!(digest), &json!(tag)), "{metadata:#}");
+    let descriptor = &metadata["containerimage.descriptor"];
+    let index = "application/vnd.oci.image.index.v1+json";
+    assert_eq!((&descriptor["digest"], &descriptor["mediaType"]), (&json!(digest), &json!(index)), "{metadata:#}");
+
+    // The report has an image for each, as the index has them.
+    let index: Value = serde_json::from_str(&crane(&["manifest", &tag])).unwrap();
+    let children = index["manifests"].as_array().unwrap();
+    let report = machine.report("../report.json");
+    let images = report["images"].as_array().unwrap();
+    let told: Vec<&Value> = images.iter().map(|image| &image["platform"]).collect();
+    assert_eq!(told, ["linux/amd64", "linux/arm64"], "{report:#}");
+    assert_eq!(children.len(), 2, "{index:#}");
+    for (image_report, child) in images.iter().zip(children) {
+        let platform = format!("linux/{}", child["platform"]["architecture"].as_str().unwrap());
+        assert_eq!((&image_report["platform"], &image_report["digest"]), (&json!(platform), &child["digest"]), "{index:#}");
+        assert_eq!(image_report["tags"], json!([{ "ref": tag, "pushed": true }]), "{report:#}");
+        let config = crane(&["config", &format!("{image}@{}", child["digest"].as_str().unwrap())]);
+        let config: Value = serde_json::from_str(&config).unwrap();
+        assert_eq!(config["architecture"], child["platform"]["architecture"], "{config:#}");
+    }
+    assert_eq!((&report["strategy"], &report["cache"]["warnings"]), (&json!("daemon"), &json!([])), "{report:#}");
+    let plan = machine.hakobi(&[&["plan"][..], &platforms, &["."]].concat()).exits(2);
+    assert!(plan.stderr.contains("a plan is made for one platform"), "{}", plan.stderr);
 }
 
 #[test]
