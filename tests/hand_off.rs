@@ -1,13 +1,13 @@
-//! What a run leaves for whoever goes on with the image.
+//! What a run leaves for whoever goes on with the image, and how a release goes back.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
 
 use serde_json::{Value, json};
-use support::engine::{D28, Engine, crane};
+use support::engine::{C28, D28, Engine, crane};
 use support::image::base;
-use support::machine::Machine;
+use support::machine::{Machine, Run};
 use support::parts::{part, unique};
 
 const HAND_OFF: [&str; 14] = [
@@ -78,6 +78,53 @@ fn deployments_get_the_digest() {
     let names: Vec<&str> = names.as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["web", "worker", image.rsplit('/').next().unwrap()]);
     assert!(machine.read("../imageDetail.json").contains("@sha256:"));
+}
+
+/// Several platforms have one tag, and an index stands for it: that is what goes on.
+#[test]
+fn several_platforms_are_handed_over_by_their_index() {
+    let engine = Engine::fresh(C28);
+    let machine = Machine::with(&engine.host());
+    let image = format!("{}/{}", part("HAKOBI_TEST_REGISTRY_OPEN"), unique("platforms"));
+    let tag = format!("{image}:1");
+    // No command runs in it, so that nothing has to be emulated.
+    machine.write("Dockerfile", "FROM scratch\nCOPY src.txt /\n").write("src.txt", "one\n");
+    let platforms = ["--platform", "linux/amd64,linux/arm64"];
+    let build = ["build", "--metadata-file", "../metadata.json", "--report", "../report.json", "-t", &tag, "--push"];
+    machine.hakobi(&[&build[..], &platforms, &HAND_OFF, &["."]].concat()).exits(0);
+
+    let digest = crane(&["digest", &tag]);
+    let uri = format!("{image}@{digest}");
+    let named = |name: &str| json!({ "name": name, "imageUri": uri });
+    assert_eq!(json(&machine, "../imagedefinitions.json"), json!([named("web"), named("worker")]));
+    assert_eq!(json(&machine, "../imageDetail.json"), json!({ "ImageURI": uri }));
+    let variables = format!("export IMAGE_URI={uri}\nexport IMAGE_DIGEST={digest}\nexport IMAGE_TAG=1\n");
+    assert_eq!(machine.read("../image.env"), variables);
+    let metadata = json(&machine, "../metadata.json");
+    assert_eq!((&metadata["containerimage.digest"], &metadata["image.name"]), (&json!(digest), &json!(tag)), "{metadata:#}");
+    let descriptor = &metadata["containerimage.descriptor"];
+    let index = "application/vnd.oci.image.index.v1+json";
+    assert_eq!((&descriptor["digest"], &descriptor["mediaType"]), (&json!(digest), &json!(index)), "{metadata:#}");
+
+    // The report has an image for each, as the index has them.
+    let index: Value = serde_json::from_str(&crane(&["manifest", &tag])).unwrap();
+    let children = index["manifests"].as_array().unwrap();
+    let report = machine.report("../report.json");
+    let images = report["images"].as_array().unwrap();
+    let told: Vec<&Value> = images.iter().map(|image| &image["platform"]).collect();
+    assert_eq!(told, ["linux/amd64", "linux/arm64"], "{report:#}");
+    assert_eq!(children.len(), 2, "{index:#}");
+    for (image_report, child) in images.iter().zip(children) {
+        let platform = format!("linux/{}", child["platform"]["architecture"].as_str().unwrap());
+        assert_eq!((&image_report["platform"], &image_report["digest"]), (&json!(platform), &child["digest"]), "{index:#}");
+        assert_eq!(image_report["tags"], json!([{ "ref": tag, "pushed": true }]), "{report:#}");
+        let config = crane(&["config", &format!("{image}@{}", child["digest"].as_str().unwrap())]);
+        let config: Value = serde_json::from_str(&config).unwrap();
+        assert_eq!(config["architecture"], child["platform"]["architecture"], "{config:#}");
+    }
+    assert_eq!((&report["strategy"], &report["cache"]["warnings"]), (&json!("daemon"), &json!([])), "{report:#}");
+    let plan = machine.hakobi(&[&["plan"][..], &platforms, &["."]].concat()).exits(2);
+    assert!(plan.stderr.contains("a plan is made for one platform"), "{}", plan.stderr);
 }
 
 #[test]
@@ -163,4 +210,56 @@ fn what_cannot_be_handed_over_is_said_before_anything_runs() {
     wrong(&["--timeline", "nowhere/run.html"], "there is no folder");
     let push = machine.hakobi(&["push", "r.example.com/app:1", "--report", "nowhere/report.json"]).exits(2);
     assert!(push.stderr.contains("there is no folder"), "{}", push.stderr);
+}
+
+/// What a tag stood for before, each digest with the line that rolls back to it, as `promote --list` tells them.
+fn before(told: &str) -> Vec<(String, String)> {
+    let lines: Vec<&str> = told.lines().skip(1).map(str::trim).collect();
+    let one = |pair: &[&str]| {
+        let digest = pair[0].strip_prefix("before: ").unwrap_or_else(|| panic!("{told}"));
+        (digest.split(',').next().unwrap().to_owned(), pair[1].to_owned())
+    };
+    lines.chunks_exact(2).map(one).collect()
+}
+
+#[test]
+fn a_release_is_rolled_back_by_the_line_that_is_told() {
+    let engine = Engine::fresh(D28);
+    let machine = Machine::with(&engine.host());
+    let image = project(&machine);
+    let live = format!("{image}:live");
+    let list = |code| machine.hakobi(&["promote", "--list", &live]).exits(code);
+    let built = ["1", "2", "3"].map(|tag| {
+        machine.write("src.txt", tag);
+        let tag = format!("{image}:{tag}");
+        machine.hakobi(&["build", "--network", "host", "--cache-mode", "off", "-t", &tag, "--push", "."]).exits(0);
+        (crane(&["digest", &tag]), tag)
+    });
+    let [(one, first), (two, second), (three, third)] = built;
+    let absent = list(3);
+    assert!(absent.stderr.contains(&format!("there is no image {live}")), "{}", absent.stderr);
+    assert_eq!(absent.stdout, "");
+
+    machine.hakobi(&["promote", &first, "live"]).exits(0);
+    let told = list(0).stdout;
+    assert!(told.starts_with(&format!("{live} stands for {one}, made ")), "{told}");
+    assert!(told.contains("nothing that it stood for before is kept"), "{told}");
+    for newer in [&second, &third] {
+        machine.hakobi(&["promote", newer, "live"]).exits(0);
+    }
+    let told = list(0).stdout;
+    assert!(told.starts_with(&format!("{live} stands for {three}, made ")), "{told}");
+    // What was made last stands first.
+    let back = |digest: &str| format!("hakobi promote {image}:live-previous-{} {live}", &digest["sha256:".len()..][..12]);
+    assert_eq!(before(&told), [(two.clone(), back(&two)), (one.clone(), back(&one))], "{told}");
+
+    Run::of(machine.command("sh").args(["-c", &back(&two)])).exits(0);
+    assert_eq!(crane(&["digest", &live]), two);
+    let told = list(0).stdout;
+    assert!(told.starts_with(&format!("{live} stands for {two}, made ")), "{told}");
+    assert_eq!(before(&told), [(three.clone(), back(&three)), (one.clone(), back(&one))], "and forward again: {told}");
+
+    let by_digest = machine.hakobi(&["promote", "--list", &format!("{image}@{two}")]).exits(2);
+    assert!(by_digest.stderr.contains("is no tag, and a digest always stands for the same image"), "{}", by_digest.stderr);
+    machine.hakobi(&["promote", "--list", &live, "prod"]).exits(2);
 }
