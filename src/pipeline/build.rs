@@ -27,7 +27,8 @@ use crate::plan::explained;
 use crate::push::preflight;
 use crate::registry::Registries;
 use crate::report::{
-    CiReport, Deployable, Metadata, Note, Outcome, RunReport, StrategyUsed, Tier, can_hand_off, hand_off, remove_iid_file,
+    CiReport, Deployable, Metadata, Note, Outcome, RunReport, StrategyUsed, Tier, can_hand_off, can_write, hand_off,
+    remove_iid_file,
 };
 use crate::save::{Executed, Exit};
 use crate::settings::{BuildSettings, CacheFrom, Settings};
@@ -72,6 +73,7 @@ pub async fn build(
         remove_iid_file(path)?;
     }
     can_hand_off(&build.hand_off)?;
+    can_write([&build.iid_file, &build.metadata_file].into_iter().flatten().map(|path| &**path))?;
     let registries = Registries::new(&settings.registries, events.clone());
     let mut built = Built::default();
     built.report.version = env!("CARGO_PKG_VERSION").to_owned();
@@ -224,7 +226,12 @@ impl Run<'_> {
         built.report.bytes.context = session.bytes_sent();
         let graph = Graph::new(compiled.definition.clone()).ok();
         built.places = graph.as_ref().map(Graph::places).unwrap_or_default();
-        built.ran_all = graph.as_ref().is_some_and(|graph| explained(graph).into_iter().all(|op| executed.ended(&op.digest)));
+        // Of several platforms this is the graph of one.
+        let ran = |graph: &Graph| {
+            let all = explained(graph);
+            !all.is_empty() && all.into_iter().all(|op| executed.ended(&op.digest))
+        };
+        built.ran_all = build.platforms.len() < 2 && graph.as_ref().is_some_and(ran);
         let id = solved.exporter.get("containerimage.digest").cloned().unwrap_or_default();
         let mut released = None;
         if let Some(release) = release {

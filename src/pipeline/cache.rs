@@ -130,10 +130,12 @@ impl Run<'_> {
         }
     }
 
-    /// Where the store keeps this build. Before Docker 26 an output besides the image is one too many.
+    /// Where the store keeps this build. Before Docker 26 an output besides the image is one too many; what is kept is of one
+    /// platform.
     pub(super) fn keeps(&self) -> Option<ImageRef> {
-        let several = self.info.api >= SEVERAL_EXPORTS_API || self.job.build.outputs.is_empty();
-        self.job.kept().and_then(|(kept, _)| kept.target()).filter(|_| several)
+        let build = self.job.build;
+        let can = self.info.api >= SEVERAL_EXPORTS_API || build.outputs.is_empty();
+        self.job.kept().and_then(|(kept, _)| kept.target()).filter(|_| can && build.platforms.len() < 2)
     }
 
     /// What the store holds of this image: the own scope's, or the first fallback's that has any.

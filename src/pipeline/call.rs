@@ -8,6 +8,18 @@ use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::settings::BuildSettings;
 
+/// What a check says in JSON of a Dockerfile that cannot be read.
+#[derive(serde::Deserialize)]
+struct Checked {
+    #[serde(rename = "buildError")]
+    broken: Option<Broken>,
+}
+
+#[derive(serde::Deserialize)]
+struct Broken {
+    message: String,
+}
+
 /// The frontend's answer.
 pub(super) struct Answer {
     pub(super) text: String,
@@ -42,6 +54,11 @@ pub(super) async fn call(
     let metadata = metadata.unwrap_or_default();
     let text = |key: &str| metadata.get(key).map(|value| String::from_utf8_lossy(value).into_owned());
     let json = build.call_format.as_deref() == Some("json");
+    // The text of a check has its warnings alone; what keeps the Dockerfile from being read is in the other form.
+    let broken = text("result.json").and_then(|json| serde_json::from_str::<Checked>(&json).ok()?.broken);
+    if let (Some(broken), "lint", false) = (broken, name, json) {
+        return Err(Error::build(broken.message));
+    }
     let Some(answer) = (if json { text("result.json") } else { text("result.txt") }) else {
         return Err(Error::usage(format!("this Docker daemon's Dockerfile frontend does not know --call {}", build.call))
             .hint("a `# syntax=docker/dockerfile:1` line brings one that does"));

@@ -138,7 +138,7 @@ impl<'a> Run<'a> {
             kept.begin().await.map_err(|error| super::cache_error("the cache cannot be begun", &error))?;
             let blobs = released.kept().await?;
             let [composed] = &released.images[..] else {
-                return Err(Error::new(Kind::Cache, "an image for several platforms is saved by `hakobi build` only"));
+                return Err(Error::new(Kind::Cache, "an image for several platforms is not kept"));
             };
             self.report.images.push(ImageReport {
                 digest: composed.manifest.digest().to_string(),

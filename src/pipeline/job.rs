@@ -116,7 +116,11 @@ impl Job<'_> {
         {
             write_iid_file(path, id)?;
         }
-        let config_digest: Option<Digest> = report.images.first().and_then(|image| image.config.parse().ok());
+        // An index has several.
+        let config_digest = match &report.images[..] {
+            [image] => image.config.parse::<Digest>().ok(),
+            _ => None,
+        };
         let metadata = Metadata {
             config_digest,
             descriptor,

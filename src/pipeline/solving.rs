@@ -56,9 +56,10 @@ impl Course {
         self.ran.iter().any(|step| graph.op(step).is_some_and(|op| !op.inputs.is_empty()))
     }
 
-    /// Whether everything ran that can.
+    /// Whether everything ran that can, and there is such a thing.
     pub(super) fn ran_all(&self, graph: &Graph) -> bool {
-        explained(graph).into_iter().all(|op| self.ran.contains(&op.digest))
+        let all = explained(graph);
+        !all.is_empty() && all.into_iter().all(|op| self.ran.contains(&op.digest))
     }
 
     /// Whether a command ran.
@@ -200,7 +201,14 @@ impl Run<'_> {
             // Of those alone that something open is built on: others need not come at all.
             let open = planned.graph.grafted(planned.graph.result(), &grafts, &HashSet::new()).map_err(|error| broken(&error))?;
             for (source, base) in planned.bases.iter().filter(|(source, _)| open.names.contains_key(&source.step)) {
-                grafts.insert(source.clone(), self.through(planned, kept, source, base)?);
+                match self.through(planned, kept, source, base) {
+                    Ok(graft) => grafts.insert(source.clone(), graft),
+                    // The daemon can bring it as well.
+                    Err(error) => {
+                        self.job.events.note(format!("base images do not come through hakobi: {}", error.message()));
+                        break;
+                    }
+                };
             }
         }
         for (source, record) in planned.recorded_bases.iter().flatten() {

@@ -24,6 +24,13 @@ pub struct Standing {
     pub created: String,
 }
 
+impl Standing {
+    /// As text, fractions of a second of other lengths would stand in another order.
+    fn made(&self) -> Option<jiff::Timestamp> {
+        self.created.parse().ok()
+    }
+}
+
 /// What a tag stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct History {
@@ -48,7 +55,7 @@ pub async fn history(registries: &Registries, image: &ImageRef) -> Result<Histor
         .try_collect()
         .await?;
     let mut before: Vec<Standing> = before.into_iter().flatten().filter(|standing| standing.digest != now.digest).collect();
-    before.sort_by(|a, b| (&b.created, &b.tag.tag).cmp(&(&a.created, &a.tag.tag)));
+    before.sort_by_key(|standing| std::cmp::Reverse((standing.made(), standing.tag.tag.clone())));
     Ok(History { now, before })
 }
 
