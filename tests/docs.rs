@@ -119,6 +119,11 @@ fn docker_28_has_nothing_to_warn_of() {
         assert_eq!(run.code, 1, "{wrong}\n{}{}", run.stdout, run.stderr);
         assert!(format!("{}{}", run.stdout, run.stderr).contains(told), "{wrong}\n{}{}", run.stdout, run.stderr);
     }
+    // A person reads the other form.
+    let machine = Machine::with(&engine.host());
+    machine.write("Dockerfile", "FROM scratch\nCOPPY a /\n");
+    let run = machine.hakobi(&["build", "--check", "."]).exits(1);
+    assert!(run.stderr.contains("unknown instruction"), "{}{}", run.stdout, run.stderr);
 }
 
 /// The documents are for Docker 20.10 too, whose own frontend knows fewer words.

@@ -207,7 +207,9 @@ fn what_cannot_be_handed_over_is_said_before_anything_runs() {
     };
     wrong(&["--image-definitions", "x.json"], "nothing is pushed");
     wrong(&["--push", "--container-name", "web"], "--image-definitions");
-    wrong(&["--timeline", "nowhere/run.html"], "there is no folder");
+    for flag in ["--timeline", "--metadata-file", "--iidfile"] {
+        wrong(&[flag, "nowhere/file"], "there is no folder");
+    }
     let push = machine.hakobi(&["push", "r.example.com/app:1", "--report", "nowhere/report.json"]).exits(2);
     assert!(push.stderr.contains("there is no folder"), "{}", push.stderr);
 }
