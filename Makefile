@@ -1,11 +1,12 @@
-# What each does is in tests/check, demo/run and CONTRIBUTING.md.
-.PHONY: help setup fmt lint test test-long bench demo
+# What each does is in tests/check, demo/run, release/run and CONTRIBUTING.md.
+.PHONY: help setup fmt lint test test-long bench demo dist
 
 help:
 	@echo 'make demo       bring up a Docker engine, and run the main job three times with a cache in a directory'
 	@echo 'make test       everything CI runs: lint, the real engines and registries, all tests'
 	@echo 'make test-long  the same with the long tests'
 	@echo 'make bench      hakobi beside the ways it replaces, as a table'
+	@echo 'make dist       release archives with static binaries, in target/dist'
 	@echo 'make lint       format, clippy, rustdoc, licences and advisories'
 	@echo 'make fmt        format the code'
 	@echo 'make setup      install what the above need and lack'
@@ -32,3 +33,6 @@ bench:
 
 demo:
 	@demo/run
+
+dist:
+	@release/run

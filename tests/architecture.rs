@@ -80,6 +80,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("aws_sdk_s3", &["src/store/s3"]),
     ("clap", &["src/cli/"]),
     ("clap_complete", &["src/cli/"]),
+    ("clap_mangen", &["src/cli/"]),
     ("console", &["src/report/"]),
 ];
 
@@ -94,7 +95,7 @@ const ENVIRONMENT: &[&str] = &[
 /// Who writes to the terminal.
 const PRINTING: &[&str] = &[
     "src/report/",
-    // What a script reads: help, completions, a login.
+    // What a script reads: help, completions, manual pages, a login.
     "src/main.rs",
     // `-o -`: a result that is itself standard output.
     "src/pipeline/outputs.rs",

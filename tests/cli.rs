@@ -27,7 +27,7 @@ fn version_and_help_go_to_standard_output() {
     let version = hakobi(folder.path(), &["--version"], &[]);
     assert_eq!(text(&version.stdout), format!("hakobi {}\n", env!("CARGO_PKG_VERSION")));
     for (arguments, words) in [
-        (&["--help"][..], &["build", "push", "promote", "login", "completions", "Exit codes", "HAKOBI_IF_TAG_EXISTS"][..]),
+        (&["--help"][..], &["build", "push", "promote", "login", "completions", "man", "Exit codes", "HAKOBI_IF_TAG_EXISTS"][..]),
         (
             &["build", "--help"],
             &["What is built:", "Where the result goes:", "Registries:", "Cache:", "How RUN runs:", "Display:", "--tag-commit"],
@@ -87,4 +87,41 @@ fn completions_are_scripts() {
     assert!(text(&output.stdout).contains("complete -F _hakobi"), "{}", text(&output.stdout));
     let checked = Command::new("bash").args(["-n", "-c", &text(&output.stdout)]).output().expect("bash runs");
     assert!(checked.status.success(), "{}", text(&checked.stderr));
+}
+
+/// The page of `hakobi` and some words, and of all commands that it names; returns their names.
+fn pages(folder: &Path, words: &[&str]) -> Vec<String> {
+    let output = hakobi(folder, &[&["man"], words].concat(), &[]);
+    assert_eq!(output.status.code(), Some(0), "{words:?}: {}", text(&output.stderr));
+    let page = text(&output.stdout);
+    let name = [&["hakobi"], words].concat().join("-");
+    assert!(page.contains(&format!("\n.TH {name} 1 \"\" \"hakobi {}\" ", env!("CARGO_PKG_VERSION"))), "{page}");
+    for broken in ["--", "`", "\nhakobi-"] {
+        assert!(!page.contains(broken), "{name}: {broken:?} is not written as roff wants it:\n{page}");
+    }
+    let mut names = vec![words.join(" ")];
+    for line in page.lines().map(|line| line.replace("\\-", "-")) {
+        if let Some(command) = line.strip_prefix(&format!("{name}-")).and_then(|rest| rest.strip_suffix("(1)")) {
+            names.extend(pages(folder, &[words, &[command]].concat()));
+        }
+    }
+    names
+}
+
+#[test]
+fn every_command_has_a_manual_page() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let help = text(&hakobi(folder.path(), &["--help"], &[]).stdout);
+    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let listed: Vec<&str> =
+        listed.filter_map(|line| line.strip_prefix("  ")?.split(' ').next()).filter(|name| !name.is_empty()).collect();
+    let pages = pages(folder.path(), &[]);
+    assert!(listed.contains(&"build") && listed.contains(&"man"), "{help}");
+    for name in listed.iter().chain(&["", "cache ls", "cache stat", "cache verify"]) {
+        assert!(pages.iter().any(|page| page == name), "`{name}` has none: {pages:?}");
+    }
+    let build = text(&hakobi(folder.path(), &["man", "build"], &[]).stdout);
+    for part in ["\\fBhakobi build\\fR [OPTIONS] CONTEXT", ".SH CACHE", "\\fB\\-\\-tag\\-commit\\fR", "(gadocker build\\(ga"] {
+        assert!(build.contains(part), "no {part:?}:\n{build}");
+    }
 }

@@ -44,6 +44,7 @@ pub fn hakobi() -> Command {
         .subcommand(doctor())
         .subcommand(login())
         .subcommand(completions())
+        .subcommand(man())
 }
 
 fn push() -> Command {
@@ -130,6 +131,18 @@ fn completions() -> Command {
     Command::new("completions")
         .about("Print a script that completes commands and options in a shell")
         .arg(Arg::new("shell").value_name("SHELL").help("The shell").required(true).value_parser(EnumValueParser::<Shell>::new()))
+}
+
+fn man() -> Command {
+    Command::new("man")
+        .about("Print the manual page of hakobi or of one of its commands")
+        .after_help("To read one: `hakobi man build | man -l -`.")
+        .arg(
+            Arg::new("command")
+                .value_name("COMMAND")
+                .help("The command, as in `hakobi man cache ls` [default: hakobi itself]")
+                .action(ArgAction::Append),
+        )
 }
 
 /// How a run is shown.

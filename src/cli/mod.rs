@@ -15,6 +15,7 @@ mod environment;
 mod frontend;
 mod given;
 mod hand_off;
+mod man;
 mod mounts;
 mod others;
 mod outputs;
@@ -100,8 +101,10 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, environment: &Environment
 
 fn resolve(name: &str, matches: &ArgMatches, environment: &Environment) -> Result<Settings> {
     let given = Given(matches);
-    if name == "completions" {
-        return Ok(without_daemon(others::completions(matches)?, environment));
+    match name {
+        "completions" => return Ok(without_daemon(others::completions(matches)?, environment)),
+        "man" => return Ok(without_daemon(man::man(matches)?, environment)),
+        _ => {}
     }
     let mut warnings = Vec::new();
     let registries = registries::registries(given, environment)?;

@@ -120,6 +120,8 @@ fn refused_command_lines() {
         ("login", "<HOST>"),
         ("login word", "not a registry"),
         ("completions dos", "invalid value 'dos'"),
+        ("man dos", "`hakobi` has no command `dos`"),
+        ("man cache dos", "`hakobi cache` has no command `dos`"),
         ("bild .", "unrecognized subcommand 'bild'"),
         ("", "Usage:"),
     ] {
@@ -316,7 +318,7 @@ fn contexts_of_docker() {
     let place = place(&[]).with_docker_config(r#"{"currentContext":"gone"}"#);
     assert!(place.refused("build .").contains("`gone`, named by Docker's config.json"));
     assert!(place.run("build -H unix:///s .").is_ok(), "a host is above a context");
-    for line in ["login docker.io", "promote h.x/a:1 prod", "completions bash"] {
+    for line in ["login docker.io", "promote h.x/a:1 prod", "completions bash", "man build"] {
         assert!(place.run(line).is_ok(), "{line} asks no daemon");
     }
     assert!(place.run("build -H unix:///s --builder gone .").is_err(), "with a host, the context in use is `default`");

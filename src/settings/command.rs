@@ -190,7 +190,7 @@ pub enum Command {
     Init(InitSettings),
     /// `login HOST`: prints, stores or answers credentials.
     Login(LoginSettings),
-    /// `completions SHELL`: the text is ready.
+    /// `completions SHELL`, `man`: the text is ready.
     Print(String),
 }
 
