@@ -78,12 +78,12 @@ impl Failed<'_> {
     }
 }
 
-/// Whether trying again may help: the network, or a registry's bad moment, and nothing that a step did.
+/// Whether trying again may help: the network, or a registry's or containerd's bad moment, and nothing that a step did.
 #[must_use]
 pub fn is_passing(status: &tonic::Status) -> bool {
     let message = status.message();
     let of_a_step = message.contains("did not complete successfully") || message.contains("dockerfile parse error");
-    const PASSING: [&str; 14] = [
+    const PASSING: [&str; 15] = [
         "connection reset",
         "connection refused",
         "i/o timeout",
@@ -98,6 +98,8 @@ pub fn is_passing(status: &tonic::Status) -> bool {
         "unexpected status: 5",
         "unexpected status from HEAD request",
         "toomanyrequests",
+        // containerd's collector took a layer away that an image is just being unpacked on ("… does not exist: not found").
+        "parent snapshot sha256:",
     ];
     !of_a_step && PASSING.iter().any(|passing| message.contains(passing))
 }
@@ -199,6 +201,9 @@ mod tests {
     #[test]
     fn a_step_that_failed_is_never_tried_again() {
         assert!(is_passing(&tonic::Status::unknown("failed to do request: dial tcp: connection refused")));
+        assert!(is_passing(&tonic::Status::not_found(
+            "failed to prepare extraction snapshot \"extract-1\": parent snapshot sha256:94cf does not exist: not found"
+        )));
         assert!(!is_passing(&tonic::Status::unknown(
             "process \"curl: connection refused\" did not complete successfully: exit code: 7"
         )));
