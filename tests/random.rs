@@ -1,4 +1,4 @@
-//! Random trees and COPY lines: what an append makes is what a build on the whole base makes, and what that refuses is refused.
+//! Random trees and COPY lines: what an append makes is what `docker build` makes, and what that refuses is refused.
 //!
 //! `HAKOBI_RANDOM_SEED` begins with another seed, `HAKOBI_RANDOM_ROUNDS` says how many the long test tries.
 
@@ -15,9 +15,9 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use serde_json::Value;
 use support::engine::{C28, D20, D28, Engine};
-use support::image::{config, flattened};
 use support::machine::Machine;
 use support::parts::{part, unique};
+use support::plain::{Times, backdate, now, plain_build, same_image};
 
 /// Few names, so that what is copied meets what is there.
 const NAMES: [&str; 6] = ["a", "b", "c d", "ä", ".e", "f.txt"];
@@ -127,6 +127,8 @@ fn round(engine: &Engine, seed: u64) -> Vec<&'static str> {
     machine.write(".dockerignore", "Dockerfile\n.dockerignore\n");
     let folder = machine.folder().join("s");
     sources(random, &folder);
+    backdate(&folder, 2020);
+    let since = now();
     // The base is kept, then files are laid on it.
     machine.write("Dockerfile", &format!("{head}COPY .dockerignore* /t0/\n"));
     let arguments = ["build", "--network", "host", "--report", "../report.json", "--cache", "../cache", "--push", "-t"];
@@ -138,26 +140,21 @@ fn round(engine: &Engine, seed: u64) -> Vec<&'static str> {
     let mut ends = Vec::new();
     for _ in 0..2 {
         let appended = ours();
-        let arguments =
-            ["build", "--network", "host", "--strategy", "daemon", "--cache-mode", "off", "--push", "-t", &plain, "."];
-        let built = machine.hakobi(&arguments);
+        let built = plain_build(engine, &machine, &plain, &[]);
         assert_eq!(appended.code, built.code, "{what}\n{}\n---- plain\n{}", appended.stderr, built.stderr);
         if built.code != 0 {
             ends.push("refused");
             return ends;
         }
         let report: Value = machine.report("../report.json");
-        let (ours, theirs) = (flattened(&image), flattened(&plain));
-        let other: Vec<_> = ours.iter().filter(|(path, node)| theirs.get(*path) != Some(node)).collect();
-        let missing: Vec<_> = theirs.iter().filter(|(path, _)| !ours.contains_key(*path)).collect();
-        assert!(other.is_empty() && missing.is_empty(), "{what}\nother {other:#?}\nmissing {missing:#?}\n{}", appended.stderr);
-        assert_eq!(config(&image), config(&plain), "{what}");
+        same_image(engine, &image, &plain, Times::All, since, &format!("{what}\n{}", appended.stderr));
         ends.push(match (report["tier"].as_str(), appended.stderr.contains("what the base has where files are copied to")) {
             (Some("append"), true) => "by skeleton",
             (Some("append"), false) => "by hakobi",
             _ => "on the base",
         });
         edit(&folder);
+        backdate(&folder, 2021);
     }
     ends
 }

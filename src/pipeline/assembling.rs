@@ -116,7 +116,9 @@ impl Job<'_> {
         }
         let Some(contexts) = Contexts::of(planned, &makers).await else { return not("the build context cannot be read") };
         let mut paths = below.paths;
-        let mut worked: Vec<(Worked<'_>, u64, LayerIndex)> = Vec::new();
+        // What is made on the way has the time of the build, as in a layer that BuildKit makes.
+        let now = seconds_now();
+        let mut worked: Vec<(Worked<'_>, LayerIndex)> = Vec::new();
         for (op, step) in makers.into_iter().zip(&open.steps) {
             // What is merged was made on nothing.
             let laid = match op.digest == *step {
@@ -127,18 +129,16 @@ impl Job<'_> {
                 Ok(laid) => laid,
                 Err(why) => return not(&format!("`{}`: {why}", crate::graph::instruction_of(&op.name))),
             };
-            // The newest of its files: the same files give the same layer, wherever and whenever it is made.
-            let now = laid.entries().filter_map(|(_, entry)| entry.modified).max().unwrap_or_else(seconds_now);
             let index = laid.index(now);
             paths.apply(&index);
-            worked.push((Worked { op, laid }, now, index));
+            worked.push((Worked { op, laid }, index));
         }
         let settings = &self.build.push_settings;
         let keep = kept.target().map(|target| target.repository);
         let release = Release::open(&self.registries, &self.tags, keep.as_ref(), settings, &[], self.events).await?;
         let mut layers = below.layers;
         let mut indexes = Vec::new();
-        for (Worked { op, laid }, now, index) in worked {
+        for (Worked { op, laid }, index) in worked {
             let step = self.events.step(op.name.clone());
             let layer = self.write(planned, op, laid, now, &release).await;
             match &layer {

@@ -7,4 +7,5 @@ pub mod http_fake;
 pub mod image;
 pub mod machine;
 pub mod parts;
+pub mod plain;
 pub mod s3;

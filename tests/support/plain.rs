@@ -1,0 +1,114 @@
+//! The oracle: what plain `docker build` on an engine makes, and how an image of hakobi's is held against it.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::Path;
+use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::engine::{D20, Engine};
+use super::image::{config, flattened, layers};
+use super::machine::{Machine, Run};
+use super::parts::part;
+
+/// Builds the project of `machine` with `docker build` (BuildKit) on this engine, and pushes the image. Nothing is taken from the
+/// engine's cache: `--no-cache` runs each step, and the daemon has never seen this client, so it cannot reuse files of an earlier
+/// context (it would take a file of the same size and time for the one that it has).
+pub fn plain_build(engine: &Engine, machine: &Machine, image: &str, more: &[&str]) -> Run {
+    let client = tempfile::tempdir().unwrap();
+    let docker = |arguments: &[&str]| {
+        let mut command = machine.command(part("HAKOBI_TEST_DOCKER_CLI"));
+        command.env("DOCKER_HOST", engine.host()).env("DOCKER_CONFIG", client.path()).env("DOCKER_BUILDKIT", "1");
+        Run::of(command.args(arguments))
+    };
+    let build = ["build", "--no-cache", "--provenance=false", "--network", "host", "-t", image];
+    let built = docker(&[&build[..], more, &["."]].concat());
+    if built.code == 0 {
+        docker(&["push", "-q", image]).exits(0);
+    }
+    built
+}
+
+/// Which times are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Times {
+    /// None: the image may have files of an earlier build, with the times of that.
+    No,
+    /// Those of directories.
+    Directories,
+    /// All.
+    All,
+}
+
+/// Panics unless the two images have the same files and the same configuration. A time from `since` on, in seconds of the Unix
+/// epoch, is the time of a build: it need not be the same.
+///
+/// Docker 20.10's file sync loses the time of a directory that is not empty, so that it gets the build's. hakobi gives it the
+/// directory's own ([`backdate`] says which that is), as later versions do.
+#[track_caller]
+pub fn same_image(engine: &Engine, ours: &str, plain: &str, times: Times, since: u64, what: &str) {
+    let (our_files, plain_files) = (flattened(ours), flattened(plain));
+    let other: Vec<_> = our_files
+        .iter()
+        .filter(|(path, node)| plain_files.get(*path) != Some(node))
+        .map(|(path, node)| (path, node, plain_files.get(path)))
+        .collect();
+    let missing: Vec<_> = plain_files.keys().filter(|path| !our_files.contains_key(*path)).collect();
+    assert!(other.is_empty() && missing.is_empty(), "{what}: other {other:#?}, missing {missing:#?}");
+    let (our_config, plain_config) = (config(ours), config(plain));
+    assert_eq!(our_config, plain_config, "{what}");
+    assert_eq!(layers(ours), layers(plain), "{what}");
+    if times == Times::No {
+        return;
+    }
+    let (our_times, plain_times) = (modified(ours, times, since), modified(plain, times, since));
+    let lost = |ours: Option<u64>, plain: Option<Option<u64>>| {
+        engine.name() == D20 && plain == Some(None) && ours.is_some_and(|time| time % 60 == OF_DIRECTORIES)
+    };
+    let other = our_times.iter().filter(|(path, time)| {
+        let plain = plain_times.get(*path);
+        plain != Some(time) && !lost(**time, plain.copied())
+    });
+    let other: Vec<_> = other.collect();
+    let other: Vec<_> = other.into_iter().map(|(path, time)| (path, time, plain_times.get(path))).collect();
+    assert!(other.is_empty(), "{what}: times {other:#?}");
+}
+
+/// The times of an image's paths; nothing for the time of a build.
+fn modified(image: &str, times: Times, since: u64) -> BTreeMap<String, Option<u64>> {
+    let output = Command::new(part("HAKOBI_TEST_CRANE")).args(["export", image, "-"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut out = BTreeMap::new();
+    for entry in tar::Archive::new(&output.stdout[..]).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        if times == Times::All || entry.header().entry_type().is_dir() {
+            let path = String::from_utf8_lossy(&entry.path_bytes()).trim_end_matches('/').to_owned();
+            out.insert(path, Some(entry.header().mtime().unwrap()).filter(|time| *time < since));
+        }
+        entry.read_to_end(&mut Vec::new()).unwrap();
+    }
+    out
+}
+
+/// Seconds of the Unix epoch.
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+/// The second that [`backdate`] gives directories, and nothing else.
+pub const OF_DIRECTORIES: u64 = 6;
+
+/// Gives all directories and links below a directory one time, and all files another, in that year.
+pub fn backdate(folder: &Path, year: u32) {
+    let others = ["!", "-type", "f", "!", "-type", "d"];
+    for (kind, year, second) in [(&["-type", "d"][..], 2019, OF_DIRECTORIES), (&others[..], 2019, 8), (&["-type", "f"], year, 9)]
+    {
+        let status = Command::new("find")
+            .arg(folder)
+            .args(kind)
+            .args(["-exec", "touch", "-h", "-d", &format!("{year}-02-03 04:05:0{second} UTC"), "{}", "+"])
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+}
