@@ -10,7 +10,7 @@ use serde_json::Value;
 use support::engine::{C28, D20, D28, Engine};
 use support::machine::Machine;
 use support::parts::{part, unique};
-use support::plain::{Times, backdate, now, plain_build, same_image};
+use support::plain::{Times, backdate, backdate_directories, now, plain_build, same_image};
 
 /// A Dockerfile. `BASE` is the base image; `~` in front of a name says that Docker 20.10's own frontend does not know what it uses.
 struct Case(&'static str, &'static str);
@@ -185,6 +185,8 @@ impl Bench<'_> {
         for (edit, unchanged, change) in EDITS.iter().filter(|(edit, ..)| edits.is_empty() || edits.contains(edit)) {
             let what = format!("{}: {case} after {edit}", self.engine.name());
             change(&self.machine);
+            // As with files: a directory whose files are as they were may come from an earlier build.
+            backdate_directories(&self.machine.folder());
             if wiped {
                 self.engine.wipe();
             }

@@ -100,15 +100,18 @@ pub const OF_DIRECTORIES: u64 = 6;
 
 /// Gives all directories and links below a directory one time, and all files another, in that year.
 pub fn backdate(folder: &Path, year: u32) {
-    let others = ["!", "-type", "f", "!", "-type", "d"];
-    for (kind, year, second) in [(&["-type", "d"][..], 2019, OF_DIRECTORIES), (&others[..], 2019, 8), (&["-type", "f"], year, 9)]
-    {
-        let status = Command::new("find")
-            .arg(folder)
-            .args(kind)
-            .args(["-exec", "touch", "-h", "-d", &format!("{year}-02-03 04:05:0{second} UTC"), "{}", "+"])
-            .status()
-            .unwrap();
-        assert!(status.success());
-    }
+    backdate_directories(folder);
+    dated(folder, &["!", "-type", "f", "!", "-type", "d"], 2019, 8);
+    dated(folder, &["-type", "f"], year, 9);
+}
+
+/// Gives all directories the time that [`backdate`] gives them.
+pub fn backdate_directories(folder: &Path) {
+    dated(folder, &["-type", "d"], 2019, OF_DIRECTORIES);
+}
+
+fn dated(folder: &Path, kind: &[&str], year: u32, second: u64) {
+    let time = format!("{year}-02-03 04:05:0{second} UTC");
+    let status = Command::new("find").arg(folder).args(kind).args(["-exec", "touch", "-h", "-d", &time, "{}", "+"]).status();
+    assert!(status.unwrap().success());
 }
