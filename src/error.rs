@@ -92,11 +92,29 @@ impl Error {
         self
     }
 
+    /// Takes another failure with its causes as the causes, and its hint where this one has none.
+    #[must_use]
+    pub fn caused_by(mut self, cause: Self) -> Self {
+        self.causes.push(cause.message);
+        self.causes.extend(cause.causes);
+        self.hint = self.hint.or(cause.hint);
+        self
+    }
+
     /// What the user can do about it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// What the user can do about it, if there is something: for hints that another error brings along.
+    #[must_use]
+    pub fn hint_if(self, hint: Option<impl Into<String>>) -> Self {
+        match hint {
+            Some(hint) => self.hint(hint),
+            None => self,
+        }
     }
 
     /// What failed.

@@ -128,7 +128,10 @@ impl Done {
         if !matches!(settings.progress, ProgressMode::Quiet) && !matches!(report.outcome, report::Outcome::Failure) {
             report::print_summary(report, settings.progress);
         }
-        if let Some(text) = self.text.or(self.built.text)
+        // Scripts for shells, what a credential helper answers and files that are made are what they are.
+        let is_answer = !matches!(settings.command, Command::Print(_) | Command::Login(_) | Command::Init(_));
+        let text = self.text.or(self.built.text);
+        if let Some(text) = text.map(|text| if is_answer { report::answer(&text) } else { text })
             && report::to_stdout(&text).is_err()
         {
             return Kind::Usage.exit_code();
@@ -161,7 +164,7 @@ fn summarize(build: &BuildSettings, report: &RunReport) -> Result<()> {
     }
     // Nobody asked for this one: that it cannot be written fails nothing.
     if let Some(Err(error)) = build.hand_off.github_summary.as_ref().map(|path| report::add(path, &text)) {
-        report::to_stderr(&format!("warning: the step has no summary: {}\n", error.message()));
+        report::to_stderr(&report::warning(&format!("the step has no summary: {}", error.message()), false));
     }
     Ok(())
 }

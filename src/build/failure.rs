@@ -4,22 +4,11 @@ use bollard_buildkit_proto::google::rpc;
 use bollard_buildkit_proto::pb;
 use prost::Message;
 
+use super::excerpt::Source;
 use crate::error::Error;
-
-/// BuildKit's `errdefs.Source`: which lines an error is about.
-#[derive(Clone, PartialEq, prost::Message)]
-struct Source {
-    #[prost(message, optional, tag = "1")]
-    info: Option<pb::SourceInfo>,
-    #[prost(message, repeated, tag = "2")]
-    ranges: Vec<pb::Range>,
-}
 
 /// What the daemon says when it refuses.
 pub type Refusal = tonic::Status;
-
-/// Lines shown around those that an error is about.
-const AROUND: usize = 2;
 
 /// Where a build was when it failed: its graph and the step that ended with an error.
 #[derive(Debug, Clone, Copy)]
@@ -39,7 +28,7 @@ pub fn failure(status: &tonic::Status, local: Option<String>, failed: Option<Fai
     }
     let message = plain(status.message());
     // Docker 20.10 names no lines; the graph knows them.
-    let text = match excerpt(status).or_else(|| lines(&failed?.source()?)) {
+    let text = match excerpt(status).or_else(|| failed?.source()?.excerpt()) {
         Some(excerpt) => format!("{excerpt}{message}"),
         None => message.to_owned(),
     };
@@ -104,68 +93,22 @@ pub fn is_passing(status: &tonic::Status) -> bool {
     !of_a_step && PASSING.iter().any(|passing| message.contains(passing))
 }
 
-/// The lines that the error's details name, as buildx shows them.
+/// Whether the connection to the daemon broke off: what the daemon itself answers has no error of this side behind it.
+#[must_use]
+pub fn is_cut_off(status: &tonic::Status) -> bool {
+    std::error::Error::source(status).is_some()
+}
+
+/// The lines that the error's details name, as buildx shows them: each source once.
 fn excerpt(status: &tonic::Status) -> Option<String> {
     let details = rpc::Status::decode(status.details()).ok()?.details;
-    let sources = details.iter().filter(|detail| detail.type_url.contains("errdefs.Source"));
-    sources.filter_map(|detail| source(&detail.type_url, &detail.value)).find_map(|source| lines(&source))
-}
-
-fn source(type_url: &str, value: &[u8]) -> Option<Source> {
-    if !type_url.ends_with("+json") {
-        return Source::decode(value).ok();
-    }
-    #[derive(serde::Deserialize)]
-    struct Json {
-        info: Info,
-        #[serde(default)]
-        ranges: Vec<Range>,
-    }
-    #[derive(serde::Deserialize)]
-    struct Info {
-        filename: String,
-        data: String,
-    }
-    #[derive(serde::Deserialize)]
-    struct Range {
-        start: Line,
-        #[serde(default)]
-        end: Line,
-    }
-    #[derive(serde::Deserialize, Default)]
-    struct Line {
-        #[serde(default)]
-        line: i32,
-    }
-    use base64::Engine as _;
-    let json: Json = serde_json::from_slice(value).ok()?;
-    let data = base64::engine::general_purpose::STANDARD.decode(json.info.data).ok()?;
-    let position = |line: Line| Some(pb::Position { line: line.line, character: 0 });
-    Some(Source {
-        info: Some(pb::SourceInfo { filename: json.info.filename, data, ..pb::SourceInfo::default() }),
-        ranges: json
-            .ranges
-            .into_iter()
-            .map(|range| pb::Range { start: position(range.start), end: position(range.end) })
-            .collect(),
-    })
-}
-
-fn lines(source: &Source) -> Option<String> {
-    let info = source.info.as_ref()?;
-    let range = source.ranges.first()?;
-    let first = usize::try_from(range.start.as_ref()?.line).ok().filter(|line| *line > 0)?;
-    let last = range.end.as_ref().and_then(|end| usize::try_from(end.line).ok()).unwrap_or(first).max(first);
-    let text = String::from_utf8_lossy(&info.data);
-    let mut out = format!("{}:{first}\n--------------------\n", info.filename);
-    for (number, line) in text.lines().enumerate().map(|(index, line)| (index + 1, line)) {
-        if number + AROUND >= first && number <= last + AROUND {
-            let mark = if (first..=last).contains(&number) { ">>>" } else { "   " };
-            out.push_str(&format!("{number:4} | {mark} {line}\n"));
+    let mut all: Vec<String> = Vec::new();
+    for excerpt in details.iter().filter_map(|detail| Source::of(detail)?.excerpt()) {
+        if !all.contains(&excerpt) {
+            all.push(excerpt);
         }
     }
-    out.push_str("--------------------\n");
-    Some(out)
+    (!all.is_empty()).then(|| all.concat())
 }
 
 #[cfg(test)]

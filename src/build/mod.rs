@@ -2,6 +2,7 @@
 
 mod compile;
 mod credentials;
+mod excerpt;
 mod failure;
 mod input;
 mod options;
@@ -9,7 +10,8 @@ mod sources;
 
 pub use compile::Compiled;
 pub use credentials::SessionCredentials;
-pub use failure::{Failed, Refusal, failure, is_passing};
+pub use excerpt::check_failure;
+pub use failure::{Failed, Refusal, failure, is_cut_off, is_passing};
 pub use input::Input;
 pub use options::frontend_options;
 pub use sources::FrontendFile;

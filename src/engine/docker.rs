@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bollard::query_parameters::{
     CreateImageOptions, ImportImageOptions, ListImagesOptions, PushImageOptions, RemoveImageOptions, TagImageOptions,
@@ -24,6 +25,12 @@ use crate::transfer::ByteStream;
 
 /// Seconds until the daemon's first answer to a request. Generous: a busy overlay2 daemon answers an inspection late.
 const ANSWER_SECONDS: u64 = 300;
+
+/// How long a daemon may take to say that it is there.
+const PING: Duration = Duration::from_secs(5);
+/// How often, and after which pause, a daemon is asked whether it is there again: service managers start one anew within seconds.
+const PINGS: u32 = 6;
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// How a daemon keeps images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +95,30 @@ impl Docker {
     #[must_use]
     pub fn dialer(&self) -> &Dialer {
         &self.dialer
+    }
+
+    /// Whether it answers now.
+    pub async fn answers(&self) -> bool {
+        let answer = tokio::time::timeout(PING, self.api.ping()).await;
+        answer.is_ok_and(|answer| answer.is_ok())
+    }
+
+    /// Says of a daemon whose connection broke off in a build whether it is gone or was restarted: it is asked for some seconds.
+    pub async fn went_away(&self, how: &str) -> Error {
+        const WHY: &str = "`journalctl -u docker` says why it ended, and `dmesg` whether the machine ran out of memory";
+        for attempt in 0..PINGS {
+            if attempt > 0 {
+                tokio::time::sleep(PAUSE).await;
+            }
+            if self.answers().await {
+                return Error::build(format!(
+                    "the connection to the Docker daemon broke off: {how}. The daemon answers again: it was restarted"
+                ))
+                .hint(format!("build again; {WHY}"));
+            }
+        }
+        Error::build(format!("the Docker daemon went away and does not answer at {}: {how}", self.dialer.origin()))
+            .hint(format!("start it and build again; {WHY}"))
     }
 
     /// What kind of daemon this is.
@@ -283,7 +314,11 @@ impl Docker {
         let options = PushImageOptions { tag: name.tag.clone(), ..PushImageOptions::default() };
         let mut messages = std::pin::pin!(self.api.push_image(&name.repository.to_string(), Some(options), None));
         while let Some(message) = messages.next().await {
-            let message = message.map_err(|error| Error::push(format!("the daemon cannot hand over {name}")).because(&error))?;
+            let message = match message {
+                Ok(message) => message,
+                Err(error) if is_cut_off(&error) => return Err(self.went_away(&chain(&error)).await),
+                Err(error) => return Err(Error::push(format!("the daemon cannot hand over {name}")).because(&error)),
+            };
             if let Some(detail) = message.error_detail {
                 return Err(Error::push(format!("the daemon cannot hand over {name}: {}", detail.message.unwrap_or_default())));
             }
@@ -323,6 +358,12 @@ impl Drop for BorrowedName {
 fn parse_api(text: &str) -> Option<(u32, u32)> {
     let (major, minor) = text.split_once('.')?;
     Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+/// Whether it is the connection that failed, and nothing that the daemon said.
+fn is_cut_off(error: &bollard::errors::Error) -> bool {
+    use bollard::errors::Error;
+    matches!(error, Error::IOError { .. } | Error::HyperResponseError { .. })
 }
 
 /// hyper's client says only "client error" itself; the reason is behind it.

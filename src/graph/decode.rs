@@ -239,6 +239,27 @@ impl Graph {
         infos.iter().find(|info| info.filename == file).and_then(|info| std::str::from_utf8(&info.data).ok())
     }
 
+    /// All of the user's files, as far as they are text.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        let infos = self.definition.source.iter().flat_map(|source| &source.infos);
+        infos.filter_map(|info| std::str::from_utf8(&info.data).ok())
+    }
+
+    /// A step's lines as the user's file has them, before anything is put in for variables. Returns `None` if the step stands in no
+    /// file.
+    #[must_use]
+    pub fn written(&self, step: &Digest) -> Option<String> {
+        let source = self.definition.source.as_ref()?;
+        let location = source.locations.get(&step.to_string())?.locations.first()?;
+        let info = source.infos.get(usize::try_from(location.source_index).ok()?)?;
+        let line = |position: &Option<pb::Position>| usize::try_from(position.as_ref()?.line).ok();
+        let first = location.ranges.iter().filter_map(|range| line(&range.start)).min().filter(|first| *first > 0)?;
+        let last = location.ranges.iter().filter_map(|range| line(&range.end)).max()?.max(first);
+        let text = String::from_utf8_lossy(&info.data);
+        let lines: Vec<&str> = text.lines().skip(first - 1).take(last + 1 - first).map(str::trim_end).collect();
+        Some(lines.join("\n")).filter(|lines| !lines.trim().is_empty())
+    }
+
     /// Where each step stands in the user's file.
     #[must_use]
     pub fn places(&self) -> BTreeMap<String, Place> {

@@ -99,7 +99,7 @@ impl Job<'_> {
                             built.report.layers.saved += saved.pushed;
                             built.report.bytes.saved += saved.bytes;
                         }
-                        Err(error) => faults.tell("did not take this build", &error, error.hint_text())?,
+                        Err(error) => faults.tell("did not take this build", &error)?,
                     }
                     built.report.seconds.save = at.elapsed().as_secs_f64();
                     *released

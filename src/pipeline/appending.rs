@@ -31,6 +31,10 @@ pub(super) struct Below {
     pub(super) paths: PathIndex,
 }
 
+/// Why a base comes down: it is not recorded which paths it has, or not sure which of them are copied onto.
+const UNKNOWN: &str = "which paths it has is not recorded";
+const UNSURE: &str = "it is not sure what is copied onto";
+
 /// What came of trying to append.
 pub(super) enum Appended {
     /// The image is there, by the daemon.
@@ -67,10 +71,15 @@ impl Run<'_> {
             return Ok(Appended::No);
         };
         // On nothing there is nothing that could come down.
-        let (Some(ground), Some(below)) = (open.ground.clone(), job.below(planned, &open, records).await?) else {
+        let Some(ground) = open.ground.clone() else { return Ok(Appended::No) };
+        let Some(below) = job.below(planned, &open, records).await? else {
+            built.not_appended(&open.steps, UNKNOWN);
             return Ok(Appended::No);
         };
         let wanted = unseen(planned, course, &open);
+        if wanted.iter().any(|taken| course.unknown.contains(&taken.place())) {
+            return Ok(Appended::No);
+        }
         if !wanted.is_empty() {
             self.look_at_all(built, planned, course, kept, records, work, wanted).await?;
             return Ok(Appended::Again);
@@ -81,6 +90,7 @@ impl Run<'_> {
             match reach(&below.paths, &opens) {
                 Ok(paths) => paths,
                 Err(why) => {
+                    built.not_appended(&open.steps, &format!("{UNSURE}: {why}"));
                     job.events.note(format!("the base comes down, since it is not sure what is copied onto: {why}"));
                     return Ok(Appended::No);
                 }
@@ -162,6 +172,36 @@ impl Job<'_> {
         let indexes = records.read::<LayerIndex>(&keys).await?;
         let known: Option<Vec<&LayerIndex>> = keys.iter().map(|key| indexes.get(key)).collect();
         Ok(known.map(|known| Below { paths: PathIndex::of(known), layers }))
+    }
+}
+
+/// Why files will not be laid on what is not there, as far as that can be told before anything was copied out of a stage.
+pub(super) fn not_appended(planned: &Planned, open: &Appendable, below: Option<&Below>) -> Option<String> {
+    let Some(below) = below else { return Some(UNKNOWN.to_owned()) };
+    let course = Course::default();
+    if open.ground.is_none() || !unseen(planned, &course, open).is_empty() {
+        return None;
+    }
+    let operations = open.steps.iter().filter_map(|step| planned.graph.op(step));
+    let opens: Vec<Open<'_>> = operations.filter_map(|op| opened(planned, &course, op)).collect();
+    reach(&below.paths, &opens).err().map(|why| format!("{UNSURE}: {why}"))
+}
+
+/// Adds to the reason why a step runs why its base comes down for it.
+pub(super) fn tell_not_appended(reason: &mut String, why: &str) {
+    if !reason.is_empty() {
+        reason.push_str("; ");
+    }
+    reason.push_str(&format!("its base comes down: {why}"));
+}
+
+impl Built {
+    /// Says of files that could have been laid on what is not there why they were not: with the first of their steps.
+    fn not_appended(&mut self, steps: &[Digest], why: &str) {
+        let note = steps.first().and_then(|step| self.notes.get_mut(&step.to_string()));
+        if let Some(note) = note.filter(|note| !note.reason.contains(why)) {
+            tell_not_appended(&mut note.reason, why);
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use crate::append::assemble::{Content, Files, Laid, LaidKind, Laying, Source, la
 use crate::append::{LayerIndex, PathIndex};
 use crate::context::{Entry, NodeKind, walk};
 use crate::domain::{Descriptor, DiffId, Digest, Hasher, StepKey, media_type};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::graph::{Graph, Input, Op, shape};
 use crate::handover::Composed;
 use crate::plan::{Appendable, Inputs, Layer, ProofRecord, StepRecord, appendable, assemble, selection};
@@ -169,7 +169,7 @@ impl Job<'_> {
         if keep.is_some() {
             let told = kept.records().write(indexes).await;
             if let (Err(error), Some((_, faults))) = (told, self.kept()) {
-                faults.tell("did not take this build", &error, error.hint_text())?;
+                faults.tell("did not take this build", &error)?;
             }
         }
         let chain = planned.graph.chain_of(planned.graph.result());
@@ -228,7 +228,7 @@ impl Job<'_> {
             return released.kept().await;
         }
         // What says what the store is may have gone, by a lifecycle rule.
-        kept.begin().await.map_err(|error| Error::new(Kind::Cache, error.to_string()))?;
+        kept.begin().await.map_err(super::cache_fault)?;
         let saved = released.kept().await?;
         if let [image] = &released.images[..] {
             let build = Remembering { planned, kept, keys: &planned.keys, image, inputs };

@@ -14,12 +14,12 @@ use super::loading::Loaded;
 use super::release::Release;
 use super::transport::Way;
 use super::{call, outputs};
-use crate::build::{Compiled, Failed, Input, SessionCredentials, failure, frontend_options};
+use crate::build::{Compiled, Failed, Input, Refusal, SessionCredentials, failure, frontend_options, is_cut_off};
 use crate::domain::{Descriptor, ImageRef};
 use crate::engine::buildkit::{
     BuildKit, CacheOption, Export, Outputs, Session, SessionParts, SolveOutcome, SolveRequest, Solved, SshAgents,
 };
-use crate::engine::{Dialer, Docker, EngineInfo};
+use crate::engine::{Dialer, Docker, EngineInfo, StoreKind};
 use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::graph::{Graph, Place};
@@ -185,7 +185,7 @@ impl Run<'_> {
         let sinks = Outputs::default();
         let session = self.session(&mut input, &sinks).await?;
         if build.call != "build" {
-            let answer = call::call(&self.buildkit, &session, build, options, self.job.events).await?;
+            let answer = call::call(self, &session, options).await?;
             built.text = Some(answer.text);
             built.exit_code = answer.exit_code;
             return Ok(());
@@ -300,6 +300,14 @@ impl Run<'_> {
     pub(super) fn exports(&self, release: Option<&Release>, sinks: &Outputs) -> Result<(Vec<Export>, outputs::Files)> {
         let mut exports = Vec::new();
         let mut names: Vec<String> = Vec::new();
+        let into_daemon = release.is_some() || self.job.build.load;
+        if into_daemon && self.job.build.platforms.len() > 1 && self.info.store == StoreKind::GraphDriver {
+            let why = "an image for several platforms cannot be built: this Docker daemon's image store (overlay2) takes one platform for each image";
+            return Err(Error::build(why).hint(
+                "turn on the containerd image store (https://docs.docker.com/go/build-multi-platform/), name a daemon that has it in DOCKER_HOST, \
+                 or build one platform at a time",
+            ));
+        }
         if self.job.build.load {
             names.extend(self.job.tags.iter().map(ToString::to_string));
         }
@@ -395,9 +403,17 @@ impl Run<'_> {
                     let failed = compiled
                         .as_ref()
                         .and_then(|compiled| Some(Failed { definition: &compiled.definition, step: executed.failed()? }));
-                    return Err(failure(&status, session.local_failure(), failed));
+                    return Err(self.failure(&status, session, failed).await);
                 }
             }
+        }
+    }
+
+    /// A solve's failure in the user's terms; of a connection that broke off, what became of the daemon.
+    pub(super) async fn failure(&self, status: &Refusal, session: &Session, failed: Option<Failed<'_>>) -> Error {
+        match is_cut_off(status) {
+            true => self.docker.went_away(status.message()).await,
+            false => failure(status, session.local_failure(), failed),
         }
     }
 

@@ -9,7 +9,7 @@ use super::release::Released;
 use super::transport::Way;
 use crate::domain::{Digest, ImageRef};
 use crate::engine::buildkit::{CacheOption, ContentSources, Session};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::graph::Graph;
 use crate::handover::{CachedStages, KnownImage, load, load_stages};
@@ -85,7 +85,7 @@ impl<'a> Store<'a> {
         let kept = match Kept::of_build(settings, build, registries).await {
             Ok(kept) => Some(kept),
             Err(error) => {
-                faults.tell("is not used", &error, error.hint_text())?;
+                faults.tell("is not used", &error)?;
                 None
             }
         };
@@ -108,14 +108,17 @@ impl Run<'_> {
         if let Some(to) = cache.save_to.as_ref().filter(|_| self.job.build.push) {
             match saving(&cache.stages, to, None).save(released).await {
                 Ok(saved) => built.report.layers.saved += saved.pushed,
-                Err(error) => self.job.events.warning(format!("the stages' cache was not saved: {error}")),
+                Err(error) => {
+                    let text = format!("the stages' cache was not saved: {error}");
+                    self.job.events.warning(super::with_remedy(text, error.hint_text()));
+                }
             }
         }
         let (Some((kept, faults)), Some(to)) = (self.job.kept(), self.keeps()) else { return Ok(()) };
         // What may be damaged is not carried on.
         let (before, own) = if kept.damaged().is_empty() { (&*cache.kept, cache.own) } else { (&[][..], false) };
         let kept = async {
-            kept.begin().await.map_err(|error| Error::new(Kind::Cache, error.to_string()))?;
+            kept.begin().await.map_err(super::cache_fault)?;
             let image = released.kept().await?;
             let index = saving(before, &to, Some(own)).save(released).await?;
             Ok::<_, Error>((image.pushed + index.pushed, image.bytes + index.bytes))
@@ -126,7 +129,7 @@ impl Run<'_> {
                 built.report.bytes.saved += bytes;
                 Ok(())
             }
-            Err(error) => faults.tell("did not take this build", &error, error.hint_text()),
+            Err(error) => faults.tell("did not take this build", &error),
         }
     }
 
@@ -154,7 +157,7 @@ impl Run<'_> {
                 }
                 Err(error) => {
                     let what = format!("is not used for the scope {scope}");
-                    faults.tell(&what, &error, None)?;
+                    faults.tell(&what, &error)?;
                 }
             }
         }
@@ -198,7 +201,8 @@ impl Run<'_> {
     /// What was found at a cache reference; a fault is a warning and a colder build.
     fn looked_up<T: Default>(&self, reference: &ImageRef, found: crate::registry::Result<T>) -> T {
         found.unwrap_or_else(|error| {
-            self.job.events.warning(format!("the cache at {reference} is not used: {error}"));
+            let text = format!("the cache at {reference} is not used: {error}");
+            self.job.events.warning(super::with_remedy(text, error.hint().as_deref()));
             T::default()
         })
     }

@@ -2,23 +2,10 @@
 
 use std::collections::HashMap;
 
-use crate::build::failure;
-use crate::engine::buildkit::{BuildKit, Session, SolveRequest};
+use super::build::Run;
+use crate::build::check_failure;
+use crate::engine::buildkit::{Session, SolveRequest};
 use crate::error::{Error, Result};
-use crate::event::Events;
-use crate::settings::BuildSettings;
-
-/// What a check says in JSON of a Dockerfile that cannot be read.
-#[derive(serde::Deserialize)]
-struct Checked {
-    #[serde(rename = "buildError")]
-    broken: Option<Broken>,
-}
-
-#[derive(serde::Deserialize)]
-struct Broken {
-    message: String,
-}
 
 /// The frontend's answer.
 pub(super) struct Answer {
@@ -26,13 +13,8 @@ pub(super) struct Answer {
     pub(super) exit_code: u8,
 }
 
-pub(super) async fn call(
-    buildkit: &BuildKit,
-    session: &Session,
-    build: &BuildSettings,
-    mut options: HashMap<String, String>,
-    events: &Events,
-) -> Result<Answer> {
+pub(super) async fn call(run: &Run<'_>, session: &Session, mut options: HashMap<String, String>) -> Result<Answer> {
+    let build = run.job.build;
     // buildx's word for the frontend's `lint`.
     let name = if build.call == "check" { "lint" } else { &build.call };
     options.insert("requestid".to_owned(), format!("frontend.{name}"));
@@ -43,21 +25,24 @@ pub(super) async fn call(
     caps.push_str("moby.buildkit.frontend.subrequests+forward");
     let mut metadata = None;
     let slot = &mut metadata;
-    buildkit
-        .build(session, SolveRequest::default(), events, |mut gateway| async move {
+    let asked = run
+        .buildkit
+        .build(session, SolveRequest::default(), run.job.events, |mut gateway| async move {
             let mut solved = gateway.dockerfile(options).await?;
             *slot = Some(std::mem::take(&mut solved.metadata));
             Ok(solved)
         })
-        .await
-        .map_err(|status| failure(&status, session.local_failure(), None))?;
+        .await;
+    if let Err(status) = asked {
+        return Err(run.failure(&status, session, None).await);
+    }
     let metadata = metadata.unwrap_or_default();
     let text = |key: &str| metadata.get(key).map(|value| String::from_utf8_lossy(value).into_owned());
     let json = build.call_format.as_deref() == Some("json");
     // The text of a check has its warnings alone; what keeps the Dockerfile from being read is in the other form.
-    let broken = text("result.json").and_then(|json| serde_json::from_str::<Checked>(&json).ok()?.broken);
-    if let (Some(broken), "lint", false) = (broken, name, json) {
-        return Err(Error::build(broken.message));
+    let broken = text("result.json").filter(|_| name == "lint" && !json).and_then(|json| check_failure(&json));
+    if let Some(broken) = broken {
+        return Err(Error::build(broken));
     }
     let Some(answer) = (if json { text("result.json") } else { text("result.txt") }) else {
         return Err(Error::usage(format!("this Docker daemon's Dockerfile frontend does not know --call {}", build.call))

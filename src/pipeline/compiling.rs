@@ -6,7 +6,7 @@ use super::ahead::Ahead;
 use super::build::Run;
 use super::job::Job;
 use super::planning::{Planned, Remembered};
-use crate::build::{Compiled, Input, failure};
+use crate::build::{Compiled, Input};
 use crate::domain::{Digest, ImageRef, StepKey};
 use crate::engine::buildkit::{Session, SolveRequest, Solved};
 use crate::engine::{Docker, EngineInfo};
@@ -96,7 +96,7 @@ impl Run<'_> {
             match self.buildkit.build(session, request, self.job.events, work).await {
                 Ok(_) => return compiled.ok_or_else(|| Error::build("the frontend gave no graph")),
                 Err(status) if self.job.tries_again(&mut attempt, &status).await => {}
-                Err(status) => return Err(failure(&status, session.local_failure(), None)),
+                Err(status) => return Err(self.failure(&status, session, None).await),
             }
         }
     }

@@ -62,11 +62,7 @@ pub async fn restore(settings: &Settings, images: &[ImageRef], cache: &CacheSett
             Ok(true) => run.report.outcome = Outcome::Success,
             Ok(false) => {}
             Err(error) if error.kind() == Kind::Cache => {
-                let why = error
-                    .causes()
-                    .first()
-                    .map_or_else(|| error.message().to_owned(), |cause| format!("{}: {cause}", error.message()));
-                faults.tell(&format!("does not give {image}"), &why, error.hint_text())?;
+                faults.tell(&format!("does not give {image}"), &error)?;
             }
             Err(error) => return Err(error),
         }
@@ -124,7 +120,7 @@ impl<'a> Run<'a> {
     async fn save(&mut self, image: &ImageRef, compression: Compression) -> Result<RepositoryBlobs> {
         let kept = self.kept(image).await?;
         let to = kept.target().ok_or_else(|| Error::new(Kind::Cache, "the cache is only read"))?;
-        let failed = |error: Error| Error::new(Kind::Cache, format!("{image} was not saved")).because(&error);
+        let failed = |error: Error| Error::new(Kind::Cache, format!("{image} was not saved")).caused_by(error);
         let before = load_stages(&self.registries, &to).await.map_err(|error| failed(error.into()))?.images;
         let push = PushSettings { compression, ..PushSettings::default() };
         let release = Release::open(&self.registries, &[], Some(&to.repository), &push, &before, self.events).await?;

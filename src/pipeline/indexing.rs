@@ -27,7 +27,7 @@ pub(super) fn key(diff_id: &DiffId) -> StepKey {
 impl Recording<'_> {
     /// Remembers which paths are in an image's layers, as far as that is not known; gives all that is known of them, by diff ID.
     pub(super) async fn index(&self, image: &Composed, proved: &Proved<'_>) -> Result<HashMap<DiffId, LayerIndex>> {
-        let faulty = |error: crate::store::Error| Error::new(Kind::Cache, error.to_string());
+        let faulty = super::cache_fault::<crate::store::Error>;
         let store = self.kept.records();
         self.kept.passed().await;
         let keys: HashMap<StepKey, &DiffId> = image.diff_ids.iter().map(|diff_id| (key(diff_id), diff_id)).collect();
@@ -71,7 +71,7 @@ impl Recording<'_> {
         }
         if bytes.is_none() {
             let kept = self.kept.blobs().open(&blob.digest, Some(blob.size), 0).await;
-            bytes = kept.map_err(|error| Error::new(Kind::Cache, error.to_string()))?;
+            bytes = kept.map_err(super::cache_fault)?;
         }
         match bytes {
             Some(bytes) => Ok(Some(plain(bytes).await.map_err(unreadable)?)),

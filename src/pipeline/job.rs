@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::CacheFaults;
 use super::build::Built;
 use super::cache::Store;
 use super::kept::Kept;
 use super::release::{Release, Released};
+use super::{Amiss, CacheFaults};
 use crate::build::{Compiled, Refusal, is_passing};
 use crate::domain::{Descriptor, Digest, ImageRef, Platform};
 use crate::engine::buildkit::SolveOutcome;
@@ -149,7 +149,7 @@ impl Job<'_> {
         let Some((kept, faults)) = self.kept() else { return Ok(()) };
         // What is damaged was told when it was found.
         match kept.unread().filter(|_| kept.damaged().is_empty()) {
-            Some(why) => faults.tell("could not be read in part, which costs time", &why, None),
+            Some(why) => faults.tell("could not be read in part, which costs time", &Amiss(&why, None)),
             None => Ok(()),
         }
     }
@@ -207,7 +207,7 @@ impl Job<'_> {
     pub(super) fn store_lacks_layers(&self) -> Result<()> {
         let Some((_, faults)) = self.kept() else { return Ok(()) };
         faults.give_up();
-        faults.tell("lacks layers of what it remembers", &"they were removed", Some("the next run has them again"))
+        faults.tell("lacks layers of what it remembers", &Amiss("they were removed", Some("the next run has them again")))
     }
 
     pub(super) fn store_failed(&self, message: &str, release: Option<&Release>) -> Result<()> {
@@ -221,7 +221,7 @@ impl Job<'_> {
             true => (message.to_owned(), None),
             false => (format!("damaged: {}", damaged.join(", ")), Some("`hakobi cache verify --repair` removes what is damaged")),
         };
-        faults.tell("is not used, and the build begins again without it", &why, hint)
+        faults.tell("is not used, and the build begins again without it", &Amiss(&why, hint))
     }
 }
 

@@ -238,7 +238,7 @@ impl Kept {
     pub(super) async fn released(&self, registries: &Registries) -> crate::error::Result<Option<KnownImage>> {
         for (_, reference) in self.references() {
             let stages = load_stages(registries, &reference).await;
-            let stages = stages.map_err(|error| crate::error::Error::new(Kind::Cache, error.to_string()))?;
+            let stages = stages.map_err(super::cache_fault)?;
             if let Some(image) = stages.images.into_iter().find(|image| image.stage() == Some("")) {
                 return Ok(Some(image));
             }

@@ -94,7 +94,10 @@ impl Run<'_> {
     }
 
     async fn load_offered(&self, own: &Shelf, digest: &Digest, name: &ImageRef) -> Result<Vec<(Digest, u64)>> {
-        let failed = |error: crate::registry::Error| Error::new(Kind::Cache, "what is kept cannot be read").because(&error);
+        let failed = |error: crate::registry::Error| {
+            let hint = error.hint();
+            Error::new(Kind::Cache, "what is kept cannot be read").because(&error).hint_if(hint)
+        };
         let lost = || Error::new(Kind::Cache, "what is kept cannot be read");
         let raw = own.manifest(&digest.to_string()).await.map_err(failed)?.ok_or_else(lost)?;
         let manifest = raw.manifest().map_err(|error| lost().because(&error))?;

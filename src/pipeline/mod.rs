@@ -88,12 +88,66 @@ fn room(kind: Kind) -> Result<tempfile::TempDir> {
     })
 }
 
-/// A fault of the store that ends a run, with its hint.
-fn cache_error(what: &str, why: &crate::store::Error) -> Error {
-    let error = Error::new(Kind::Cache, format!("{what}: {why}"));
-    match why.hint_text() {
-        Some(hint) => error.hint(hint),
-        None => error,
+/// What is amiss with the cache, and what the user can do about it: errors of all rooms, and words of the pipeline's own.
+trait Fault: std::fmt::Display {
+    /// What to do about it. `None` if nothing is known.
+    fn remedy(&self) -> Option<String>;
+}
+
+impl Fault for Error {
+    fn remedy(&self) -> Option<String> {
+        self.hint_text().map(str::to_owned)
+    }
+}
+
+impl Fault for crate::store::Error {
+    fn remedy(&self) -> Option<String> {
+        self.hint_text().map(str::to_owned)
+    }
+}
+
+impl Fault for crate::registry::Error {
+    fn remedy(&self) -> Option<String> {
+        self.hint()
+    }
+}
+
+impl Fault for serde_json::Error {
+    fn remedy(&self) -> Option<String> {
+        None
+    }
+}
+
+/// A fault in words, with or without a remedy.
+struct Amiss<'a>(&'a str, Option<&'a str>);
+
+impl std::fmt::Display for Amiss<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl Fault for Amiss<'_> {
+    fn remedy(&self) -> Option<String> {
+        self.1.map(str::to_owned)
+    }
+}
+
+/// A fault of the cache that ends a run, with its hint.
+fn cache_error(what: &str, why: &impl Fault) -> Error {
+    Error::new(Kind::Cache, format!("{what}: {why}")).hint_if(why.remedy())
+}
+
+/// A fault of the cache as an error, with its hint.
+fn cache_fault<F: Fault>(why: F) -> Error {
+    Error::new(Kind::Cache, why.to_string()).hint_if(why.remedy())
+}
+
+/// A fault in a warning: with its hint in brackets.
+fn with_remedy(text: String, remedy: Option<&str>) -> String {
+    match remedy {
+        Some(remedy) => format!("{text} ({remedy})"),
+        None => text,
     }
 }
 
@@ -110,16 +164,13 @@ impl<'a> CacheFaults<'a> {
         Self { settings, events, told: Mutex::default(), gave_up: AtomicBool::new(false) }
     }
 
-    fn tell(&self, what: &str, why: &impl std::fmt::Display, hint: Option<&str>) -> Result<()> {
+    fn tell(&self, what: &str, why: &impl Fault) -> Result<()> {
         let text = format!("the cache {} {what}: {why}", self.settings.shown);
+        let remedy = why.remedy();
         if self.settings.required {
-            let error = Error::new(Kind::Cache, text);
-            return Err(match hint {
-                Some(hint) => error.hint(hint),
-                None => error,
-            });
+            return Err(Error::new(Kind::Cache, text).hint_if(remedy));
         }
-        let text = hint.map_or(text.clone(), |hint| format!("{text} ({hint})"));
+        let text = with_remedy(text, remedy.as_deref());
         self.told.lock().unwrap_or_else(PoisonError::into_inner).push(text.clone());
         self.events.warning(text);
         Ok(())

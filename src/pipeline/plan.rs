@@ -6,6 +6,7 @@ use serde::Serialize;
 use tokio::io::AsyncRead;
 
 use super::ahead::Ahead;
+use super::appending::{not_appended, tell_not_appended};
 use super::build::{Daemon, Run};
 use super::cache::Store;
 use super::job::Job;
@@ -20,9 +21,9 @@ use crate::engine::buildkit::Outputs;
 use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::graph::{self, Key};
-use crate::plan::{Inputs, Verdict, advise, appendable, explain};
+use crate::plan::{Inputs, Verdict, advise, appendable, explain, is_internal};
 use crate::registry::Registries;
-use crate::report::{AdviceReport, StepReport, StepStatus, Tier};
+use crate::report::{AdviceReport, StepReport, StepStatus, Tier, one_line};
 use crate::settings::{BuildSettings, Settings};
 
 /// What is told.
@@ -80,12 +81,25 @@ pub async fn plan(
     let mut inputs = Inputs::of(&planned.graph, &planned.keys, &planned.facts);
     let before = remembered.one::<Inputs>(&kept.inputs_key()).await?;
     inputs.measure(&planned.graph, &HashMap::new(), before.as_ref());
-    let reasons = explain(&planned.graph, &planned.plan, before.as_ref(), &inputs);
+    let mut reasons = explain(&planned.graph, &planned.plan, before.as_ref(), &inputs);
+    let open = planned.graph.below(planned.graph.result()).into_iter().filter(|op| planned.plan.runs(&op.digest));
+    let has_commands = open.into_iter().any(graph::Op::is_command);
+    // The files are laid on what is there; its layers stay where they are.
+    let appends = match appendable(&planned.graph, &planned.plan).filter(|_| !has_commands) {
+        Some(open) => {
+            let below = job.below(&planned, &open, &remembered).await?;
+            if let (Some(why), Some(first)) = (not_appended(&planned, &open, below.as_ref()), open.steps.first()) {
+                tell_not_appended(reasons.entry(first.clone()).or_default(), &why);
+            }
+            below.is_some()
+        }
+        None => false,
+    };
     let places = planned.graph.places();
     let mut steps = Vec::new();
     let mut lines = Vec::new();
     for op in planned.graph.below(planned.graph.result()) {
-        let Some(verdict) = planned.plan.verdicts.get(&op.digest) else { continue };
+        let Some(verdict) = planned.plan.verdicts.get(&op.digest).filter(|_| !is_internal(op)) else { continue };
         let (status, word) = match verdict {
             Verdict::Hit => (StepStatus::Hit, "kept"),
             Verdict::Miss => (StepStatus::Miss, "runs"),
@@ -94,8 +108,8 @@ pub async fn plan(
         };
         let reason = reasons.get(&op.digest).cloned().unwrap_or_default();
         let line = places.get(&op.digest.to_string()).and_then(|place| u32::try_from(place.line).ok()).unwrap_or(0);
-        let behind = if reason.is_empty() { String::new() } else { format!("\n            {reason}") };
-        lines.push(format!("{word:<10}  {}{behind}\n", op.name));
+        let behind = if reason.is_empty() { String::new() } else { format!("\n            {}", one_line(&reason)) };
+        lines.push(format!("{word:<10}  {}{behind}\n", one_line(&op.name)));
         steps.push(StepReport {
             stage: graph::stage_of(&op.name).map(|stage| stage.0).unwrap_or_default(),
             line,
@@ -109,13 +123,6 @@ pub async fn plan(
         });
     }
     let kept = steps.iter().any(|step| step.status == StepStatus::Hit);
-    let open = planned.graph.below(planned.graph.result()).into_iter().filter(|op| planned.plan.runs(&op.digest));
-    let has_commands = open.into_iter().any(graph::Op::is_command);
-    // The files are laid on what is there; its layers stay where they are.
-    let appends = match appendable(&planned.graph, &planned.plan).filter(|_| !has_commands) {
-        Some(open) => job.below(&planned, &open, &remembered).await?.is_some(),
-        None => false,
-    };
     let tier = match (planned.plan.unchanged, appends, kept) {
         (true, ..) => Tier::Unchanged,
         (false, true, _) => Tier::Append,

@@ -14,6 +14,7 @@ use super::recording::Recording;
 use super::release::{Release, Released};
 use super::solving::{Attempted, Course, broken};
 use super::unchanged::Put;
+use crate::domain::Digest;
 use crate::engine::buildkit::{Gateway, Outputs, Session, SolveOutcome, SolveRequest, Solved};
 use crate::error::{Error, Result};
 use crate::graph::{Grafted, Graph, Input, Taken};
@@ -48,7 +49,7 @@ impl Run<'_> {
         if self.keeps().is_some()
             && let Err(error) = kept.begin().await
         {
-            faults.tell("does not take this build", &error, error.hint_text())?;
+            faults.tell("does not take this build", &error)?;
         }
         planned.made_there = self.made_there(&planned, kept, &records, &work).await?;
         let (mut before, mut assembled, mut laid) = (None, None, false);
@@ -75,7 +76,7 @@ impl Run<'_> {
                     Ok(true) => job.events.note("the cache lost layers of what it remembers: that is made anew"),
                     Err(error) => {
                         faults.give_up();
-                        faults.tell("is not used", &error, error.hint_text())?;
+                        faults.tell("is not used", &error)?;
                         planned.without_records();
                     }
                 }
@@ -136,7 +137,7 @@ impl Run<'_> {
                     built.report.layers.saved += saved.pushed;
                     built.report.bytes.saved += saved.bytes;
                 }
-                Err(error) => faults.tell("did not take this build", &error, error.hint_text())?,
+                Err(error) => faults.tell("did not take this build", &error)?,
             }
             built.report.seconds.save = at.elapsed().as_secs_f64();
         }
@@ -218,13 +219,21 @@ impl Run<'_> {
                     if self.passes_by(course).await {
                         return Ok(());
                     }
-                    if self.job.trusts_store() || !course.has_grafts() {
+                    if !self.job.trusts_store() && course.has_grafts() {
+                        self.job.store_failed(error.message(), None)?;
+                        course.grafts.clear();
+                        planned.without_records();
+                        return Ok(());
+                    }
+                    if !self.docker.answers().await {
                         return Err(error);
                     }
-                    self.job.store_failed(error.message(), None)?;
-                    course.grafts.clear();
-                    planned.without_records();
-                    return Ok(());
+                    // It is like nothing that was seen before: what copies from there runs.
+                    self.job
+                        .events
+                        .warning(format!("{error}; the steps that copy from there run, and this build is not remembered"));
+                    course.unknown.insert(taken.place());
+                    Digest::of(&rand::random::<[u8; 32]>())
                 }
             };
             planned.facts.seen.insert(taken.place(), content);

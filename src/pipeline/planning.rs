@@ -17,7 +17,7 @@ use crate::domain::{DiffId, Digest, ImageRef, Platform, StepKey};
 use crate::endpoint::Shelf;
 use crate::engine::Docker;
 use crate::engine::buildkit::LocalDirs;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::event::{Event, Status, Time, Vertex};
 use crate::graph::{Graph, Input, Key, Keys, Op};
 use crate::handover::{KnownImage, load};
@@ -48,7 +48,7 @@ impl<'a> Remembered<'a> {
             Ok(found) => Ok(found),
             Err(error) => {
                 self.faults.give_up();
-                self.faults.tell("is not used", &error, error.hint_text())?;
+                self.faults.tell("is not used", &error)?;
                 Ok(HashMap::new())
             }
         }
@@ -349,7 +349,7 @@ impl Job<'_> {
 async fn layers_there<'a>(own: &Shelf, records: impl Iterator<Item = &'a StepRecord>) -> Result<HashMap<Digest, u64>> {
     let layers: HashSet<Digest> = records.flat_map(|record| &record.layers).map(|layer| layer.blob.digest.clone()).collect();
     let layers: Vec<Digest> = layers.into_iter().collect();
-    own.sizes(&layers).await.map_err(|error| Error::new(Kind::Cache, error.to_string()))
+    own.sizes(&layers).await.map_err(super::cache_fault)
 }
 
 /// Whether the store has all layers of a record.

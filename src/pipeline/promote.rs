@@ -63,11 +63,7 @@ pub async fn promote(
     if !failures.is_empty() {
         // What did move, and how it goes back, is not lost with what did not.
         text.lines().for_each(|line| events.note(line));
-        let failed = Error::push(failures.join("\n"));
-        return Err(match hint {
-            Some(hint) => failed.hint(hint),
-            None => failed,
-        });
+        return Err(Error::push(failures.join("\n")).hint_if(hint));
     }
     text.push_str(
         "No running ECS service changed: a service takes up a moved tag when it is deployed anew:\n  \

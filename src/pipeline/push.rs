@@ -72,10 +72,6 @@ pub async fn push(settings: &Settings, images: &[ImageRef], push: &PushSettings,
     }
     report.seconds.total = began.elapsed().as_secs_f64();
     let Some(first) = failures.first() else { return Ok(report) };
-    let all: Vec<&str> = failures.iter().map(Error::message).collect();
-    let failed = Error::push(all.join("\n"));
-    Err(match first.hint_text() {
-        Some(hint) => failed.hint(hint),
-        None => failed,
-    })
+    let all: Vec<String> = failures.iter().map(ToString::to_string).collect();
+    Err(Error::new(first.kind(), all.join("\n")).hint_if(failures.iter().find_map(Error::hint_text)))
 }

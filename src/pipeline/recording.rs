@@ -12,7 +12,7 @@ use super::remembering::Remembering;
 use super::solving::{Course, broken, created};
 use crate::context::Tree;
 use crate::domain::{DiffId, Digest, Selector, StepKey};
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::graph::{Graph, Input, Key, Keys, Op, Stage, Taken};
 use crate::handover::{Composed, Intake};
 use crate::plan::{Allowed, Inputs, Layer, ProofRecord, StepRecord, TakenRecord, allowed, stray};
@@ -37,7 +37,7 @@ impl Recording<'_> {
         inputs: &Inputs,
         assembled: HashMap<Input, StepRecord>,
     ) -> Result<RepositoryBlobs> {
-        let faulty = |error: crate::store::Error| Error::new(Kind::Cache, error.to_string());
+        let faulty = super::cache_fault::<crate::store::Error>;
         self.kept.begin().await.map_err(faulty)?;
         let mut saved = released.kept().await?;
         let [image] = &released.images[..] else { return Ok(saved) };

@@ -20,7 +20,7 @@ use crate::registry::{Home as _, Registries, Source as _};
 use crate::report::LayerCounts;
 use crate::save::{Exit, with_whole_cache};
 use crate::settings::PushSettings;
-use crate::transfer::{ByteStream, BytesSource, Spool};
+use crate::transfer::{ByteStream, Spool};
 
 /// The name of the released image at the endpoint.
 const NAME: &str = "image";
@@ -109,7 +109,7 @@ impl Release {
         }
         let layers = self.way.pusher.finish_blobs().await?.total();
         for pusher in std::iter::once(&self.way.pusher).chain(&self.way.keeper) {
-            pusher.upload(Arc::new(BytesSource::new(image.config.clone())), None);
+            pusher.upload_config(image.config.clone());
         }
         let sent = self.way.pusher.finish_blobs().await?.total();
         let tags = self.way.pusher.put(&image.manifest, &[], &self.tags).await;
@@ -195,7 +195,7 @@ impl Release {
                 None => image,
             };
             for pusher in std::iter::once(&self.way.pusher).chain(&self.way.keeper) {
-                pusher.upload(Arc::new(BytesSource::new(image.config.clone())), None);
+                pusher.upload_config(image.config.clone());
             }
             images.push(image);
         }
@@ -263,11 +263,7 @@ impl Released {
         let failed: Vec<String> =
             self.tags.iter().filter_map(|tag| Some(format!("{}: {}", tag.reference, tag.state.as_ref().err()?))).collect();
         let hint = self.tags.iter().find_map(|tag| tag.state.as_ref().err()?.hint());
-        match (failed.len(), hint) {
-            (0, _) => Ok(()),
-            (_, Some(hint)) => Err(Error::push(failed.join("\n")).hint(hint)),
-            (_, None) => Err(Error::push(failed.join("\n"))),
-        }
+        if failed.is_empty() { Ok(()) } else { Err(Error::push(failed.join("\n")).hint_if(hint)) }
     }
 }
 

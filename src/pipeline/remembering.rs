@@ -6,7 +6,7 @@ use super::job::Job;
 use super::kept::Kept;
 use super::planning::Planned;
 use crate::domain::StepKey;
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::graph::{Input, Key, Keys};
 use crate::handover::Composed;
 use crate::plan::{HopeRecord, ImageRecord, Inputs, StepRecord, TakenRecord};
@@ -32,7 +32,7 @@ impl Job<'_> {
         taken: Vec<(StepKey, TakenRecord)>,
     ) -> Result<()> {
         let Remembering { planned, kept, keys, image, inputs } = *build;
-        let faulty = |error: crate::store::Error| Error::new(Kind::Cache, error.to_string());
+        let faulty = super::cache_fault::<crate::store::Error>;
         let hopes: Vec<_> = records.keys().filter_map(|state| Some((keys.weak(state)?, HopeRecord {}))).collect();
         let known = |(state, record)| match keys.state(&state) {
             Key::Known(key) => Some((key, record)),
@@ -51,7 +51,7 @@ impl Job<'_> {
         }
         let Some(own) = kept.own() else { return Ok(()) };
         let put = async |manifest: &crate::domain::RawManifest, reference: &str| {
-            own.put_manifest(manifest, reference).await.map_err(|error| Error::new(Kind::Cache, error.to_string()))
+            own.put_manifest(manifest, reference).await.map_err(super::cache_fault)
         };
         put(&image.manifest, &image.manifest.digest().to_string()).await?;
         if let Key::Known(key) = keys.state(planned.graph.result()) {
@@ -64,8 +64,8 @@ impl Job<'_> {
     /// Has the image's name in the store stand for this one: what `cache ls`, `restore` and `export` know it by.
     pub(super) async fn point(&self, kept: &Kept, image: &Composed) -> Result<()> {
         let (Some(own), Some(target)) = (kept.own(), kept.target()) else { return Ok(()) };
-        let index = only_image(image).map_err(|error| Error::new(Kind::Cache, error.to_string()))?;
-        let faulty = |error: crate::registry::Error| Error::new(Kind::Cache, error.to_string());
+        let index = only_image(image).map_err(super::cache_fault)?;
+        let faulty = super::cache_fault::<crate::registry::Error>;
         let tag = target.reference();
         if own.manifest(&tag).await.map_err(faulty)?.is_some_and(|there| there.digest() == index.digest()) {
             return Ok(());

@@ -11,7 +11,7 @@ use super::planned::Work;
 use super::planning::Planned;
 use super::release::Release;
 use super::transport::Way;
-use crate::build::{Failed, Refusal, failure};
+use crate::build::{Failed, Refusal, is_cut_off};
 use crate::context::Tree;
 use crate::domain::{Digest, Selector};
 use crate::endpoint::Shelf;
@@ -48,6 +48,8 @@ pub(super) struct Course {
     pub(super) looked_at: HashSet<Digest>,
     /// Whether one of these ran again: what was seen of it is not what the image has then.
     pub(super) ran_again: bool,
+    /// What could not be looked at: what is copied from there is not known.
+    pub(super) unknown: HashSet<(Input, Vec<Selector>)>,
 }
 
 impl Course {
@@ -169,7 +171,7 @@ impl Run<'_> {
                         let of = grafted.iter().find(|grafted| grafted.definition.metadata.contains_key(step))?;
                         Some(Failed { definition: &of.definition, step })
                     });
-                    return Err(failure(&status, work.session.local_failure(), failed));
+                    return Err(self.failure(&status, work.session, failed).await);
                 }
                 None => "a layer is damaged".to_owned(),
             };
@@ -275,9 +277,9 @@ impl Run<'_> {
             course.looked_at.extend(grafted.names.into_keys().filter(is_step));
             course.trees.insert(place.clone(), tree);
         }
-        let tree = course.trees.get(&place).ok_or_else(|| Error::push("what is copied out of a stage was not looked at"))?;
+        let tree = course.trees.get(&place).ok_or_else(|| Error::build("what is copied out of a stage was not looked at"))?;
         let content = tree.digest(&[Selector::everything()]);
-        content.map_err(|error| Error::push("what is copied out of a stage has no digest").because(&error))
+        content.map_err(|error| Error::build("what is copied out of a stage has no digest").because(&error))
     }
 
     /// Leaves base images to the daemon, where it is for want of one that something could not be looked at: one may come down only then.
@@ -308,11 +310,15 @@ impl Run<'_> {
         let entitlements = self.job.build.entitlements.clone();
         let request = SolveRequest { exports: vec![export], entitlements, ..SolveRequest::default() };
         let ask = |mut gateway: Gateway| async move { gateway.graph(definition, &[], false).await };
-        let solved = self.buildkit.build(work.session, request, &Events::none(), ask).await;
-        solved
-            .map_err(|status| Error::push(format!("what is copied out of a stage cannot be looked at: {}", status.message())))?;
+        match self.buildkit.build(work.session, request, &Events::none(), ask).await {
+            Ok(_) => {}
+            Err(status) if is_cut_off(&status) => return Err(self.docker.went_away(status.message()).await),
+            Err(status) => {
+                return Err(Error::build(format!("what is copied out of a stage cannot be looked at: {}", status.message())));
+            }
+        }
         let tree = reading.await.map_err(std::io::Error::other).and_then(|tree| tree);
-        tree.map_err(|error| Error::push("what is copied out of a stage cannot be read").because(&error))
+        tree.map_err(|error| Error::build("what is copied out of a stage cannot be read").because(&error))
     }
 }
 

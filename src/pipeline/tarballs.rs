@@ -91,7 +91,7 @@ async fn keep(
     events: &Events,
 ) -> Result<RepositoryBlobs> {
     let tag = name.tag.as_deref().unwrap_or("latest");
-    let failed = |error: Error| Error::new(Kind::Cache, format!("{name} was not imported")).because(&error);
+    let failed = |error: Error| Error::new(Kind::Cache, format!("{name} was not imported")).caused_by(error);
     let kept = Kept::open(cache, &name.repository.path, tag, registries).await;
     let kept = kept.map_err(|error| super::cache_error(&format!("the cache {} cannot be used", cache.shown), &error))?;
     let to = kept.target().ok_or_else(|| Error::new(Kind::Cache, "the cache is only read"))?;

@@ -43,7 +43,7 @@ impl Job<'_> {
                 if let ([image], Some((_, faults))) = (&released.images[..], self.kept())
                     && let Err(error) = self.point(kept, image).await
                 {
-                    faults.tell("did not take this build", &error, error.hint_text())?;
+                    faults.tell("did not take this build", &error)?;
                 }
                 Ok(Put::Done(Box::new(released)))
             }

@@ -5,6 +5,7 @@ use super::kept::Kept;
 use super::planned::Work;
 use super::planning::{Planned, Remembered};
 use super::solving::Course;
+use crate::build::is_cut_off;
 use crate::domain::Digest;
 use crate::engine::buildkit::{Gateway, SolveRequest, Solved};
 use crate::error::{Error, Result};
@@ -70,7 +71,12 @@ impl Run<'_> {
         let asked = self.buildkit.build(work.session, SolveRequest::default(), &events, ask).await;
         drop(events);
         let executed = listening.await.unwrap_or_default();
-        asked.map_err(|status| Error::build(format!("the daemon cannot be asked what it has: {}", status.message())))?;
+        if let Err(status) = asked {
+            return Err(match is_cut_off(&status) {
+                true => self.docker.went_away(status.message()).await,
+                false => Error::build(format!("the daemon cannot be asked what it has: {}", status.message())),
+            });
+        }
         Ok(step.is_some_and(|step| executed.found(&step)))
     }
 }

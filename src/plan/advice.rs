@@ -77,10 +77,8 @@ impl<'a> Build<'a> {
         let steps: Vec<Step<'a>> = explained(graph)
             .into_iter()
             .zip(&now.steps)
-            .map(|(op, now)| {
-                let before = before.and_then(|before| before.same(now));
-                Step { op, now, before, runs: runs.contains(&op.digest) }
-            })
+            .zip(now.paired(before))
+            .map(|((op, now), before)| Step { op, now, before, runs: runs.contains(&op.digest) })
             .collect();
         let by_digest = steps.iter().enumerate().map(|(place, step)| (&step.op.digest, place)).collect();
         Self { graph, places: graph.places(), steps, by_digest }

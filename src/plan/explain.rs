@@ -2,7 +2,7 @@
 //!
 //! An explanation may be incomplete; a key may not. Where nothing is known of the last build, it says so.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bollard_buildkit_proto::pb;
 use serde::{Deserialize, Serialize};
@@ -10,11 +10,16 @@ use serde::{Deserialize, Serialize};
 use super::decide::{Plan, Verdict};
 use super::facts::KnownFacts;
 use super::hidden::{is_hidden, shown};
+use super::pairs::pairs;
+use super::variables::{Setters, names, values};
 use crate::domain::Digest;
 use crate::graph::{Graph, Holds, Key, Keys, Op, Remote, Use, apart, instruction_of, stage_of, uses, without_query};
 
 /// Most changed files that are named.
 const NAMED: usize = 3;
+
+/// Longest text of an instruction that is remembered, in bytes; of a longer one its digest is.
+const LONGEST: usize = 4096;
 
 /// What the steps of a build depended on.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -28,8 +33,11 @@ pub struct Inputs {
 pub struct StepInputs {
     /// Its stage; empty where there is but one.
     pub stage: String,
-    /// As the Dockerfile has it.
+    /// As the frontend calls it, with the values of variables put in.
     pub instruction: String,
+    /// Its lines as the Dockerfile has them; empty if that is not known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub written: String,
     /// Its key, where it had one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
@@ -59,27 +67,36 @@ impl Inputs {
     /// What the steps of this graph depend on.
     #[must_use]
     pub fn of(graph: &Graph, keys: &Keys, facts: &KnownFacts) -> Self {
-        let mut places: HashMap<&Digest, usize> = HashMap::new();
+        // What is no step of its own (a merge, a folder that the frontend makes) stands for what it is made on.
+        let mut places: HashMap<&Digest, Vec<usize>> = HashMap::new();
         let mut steps = Vec::new();
         for op in graph.below(graph.result()) {
-            if let Some(step) = step(graph, op, keys, facts, &places) {
-                places.insert(&op.digest, steps.len());
-                steps.push(step);
+            let mut on: Vec<usize> = op.inputs.iter().filter_map(|input| places.get(&input.step)).flatten().copied().collect();
+            on.dedup();
+            match step(graph, op, keys, facts, on.clone()) {
+                Some(step) => {
+                    places.insert(&op.digest, vec![steps.len()]);
+                    steps.push(step);
+                }
+                None => drop(places.insert(&op.digest, on)),
             }
         }
         Self { steps }
     }
 
-    /// A step of another build, in this one.
-    pub(super) fn same(&self, step: &StepInputs) -> Option<&StepInputs> {
-        self.steps.iter().find(|other| other.stage == step.stage && other.instruction == step.instruction)
+    /// What each of these steps was in another build. `None` for those that it did not have.
+    pub(super) fn paired<'a>(&self, before: Option<&'a Self>) -> Vec<Option<&'a StepInputs>> {
+        match before {
+            Some(before) => pairs(before, self),
+            None => vec![None; self.steps.len()],
+        }
     }
 
     /// Takes down how long the steps took that ran, and of the others what the last build knew.
     pub fn measure(&mut self, graph: &Graph, ran: &HashMap<Digest, f64>, before: Option<&Self>) {
-        for (step, op) in self.steps.iter_mut().zip(explained(graph)) {
-            let last = || before.and_then(|before| before.same(step)?.seconds);
-            step.seconds = ran.get(&op.digest).copied().or_else(last);
+        let before = self.paired(before);
+        for ((step, op), before) in self.steps.iter_mut().zip(explained(graph)).zip(before) {
+            step.seconds = ran.get(&op.digest).copied().or_else(|| before?.seconds);
         }
     }
 }
@@ -91,16 +108,29 @@ pub fn explained(graph: &Graph) -> Vec<&Op> {
 }
 
 fn has_inputs(op: &Op) -> bool {
-    matches!(op.op.op, Some(pb::op::Op::Exec(_) | pb::op::Op::File(_)))
+    matches!(op.op.op, Some(pb::op::Op::Exec(_) | pb::op::Op::File(_))) && !is_internal(op)
 }
 
-fn step(graph: &Graph, op: &Op, keys: &Keys, facts: &KnownFacts, places: &HashMap<&Digest, usize>) -> Option<StepInputs> {
+/// Whether a step is the frontend's own: it stands in no Dockerfile, and nobody can change it.
+#[must_use]
+pub fn is_internal(op: &Op) -> bool {
+    op.name.starts_with("[internal]")
+}
+
+/// The text of an instruction, or of a very long one what tells it from others.
+fn remembered(written: String) -> String {
+    if written.len() <= LONGEST { written } else { Digest::of(written.as_bytes()).to_string() }
+}
+
+fn step(graph: &Graph, op: &Op, keys: &Keys, facts: &KnownFacts, on: Vec<usize>) -> Option<StepInputs> {
     if !has_inputs(op) {
         return None;
     }
     let mut out = StepInputs {
         stage: stage_of(&op.name).map(|stage| stage.0).unwrap_or_default(),
         instruction: instruction_of(&op.name).to_owned(),
+        written: graph.written(&op.digest).map(remembered).unwrap_or_default(),
+        on,
         key: match keys.state(&crate::graph::Input { step: op.digest.clone(), output: 0 }) {
             Key::Known(key) => Some(key.hex()),
             _ => None,
@@ -113,9 +143,6 @@ fn step(graph: &Graph, op: &Op, keys: &Keys, facts: &KnownFacts, places: &HashMa
     out.operation = rest.hex()[..16].to_owned();
     for (input, used) in op.inputs.iter().zip(uses(op)) {
         let Some(source) = graph.op(&input.step) else { continue };
-        if let Some(place) = places.get(&input.step) {
-            out.on.push(*place);
-        }
         if let Some(image) = source.image() {
             let (name, digest) = image.split_once('@').unwrap_or((image, ""));
             out.images.insert(name.to_owned(), digest.to_owned());
@@ -151,13 +178,14 @@ fn remote(source: &Op, holds: &Holds) -> Option<(String, String)> {
 #[must_use]
 pub fn explain(graph: &Graph, plan: &Plan, before: Option<&Inputs>, now: &Inputs) -> HashMap<Digest, String> {
     let mut reasons: HashMap<Digest, String> = HashMap::new();
-    for (place, op) in explained(graph).into_iter().enumerate() {
-        let Some(step) = now.steps.get(place) else { break };
+    let changes =
+        Changes { pairs: before.map(|before| pairs(before, now)), now, setters: graph.texts().map(Setters::of).collect() };
+    for (place, op) in explained(graph).into_iter().enumerate().take(now.steps.len()) {
         let reason = match plan.verdicts.get(&op.digest) {
             Some(Verdict::Uncacheable(why)) => why.clone(),
             Some(Verdict::Miss) if plan.old.contains_key(&op.digest) => aged(plan.old[&op.digest]),
             Some(Verdict::Miss) if op.ignores_cache => "it is to run in any case (--no-cache)".to_owned(),
-            Some(Verdict::Miss) => missed(step, before, now),
+            Some(Verdict::Miss) => changes.missed(place),
             _ => continue,
         };
         reasons.insert(op.digest.clone(), reason);
@@ -173,49 +201,123 @@ fn aged(ran: Option<u64>) -> String {
     }
 }
 
-fn missed(step: &StepInputs, before: Option<&Inputs>, now: &Inputs) -> String {
-    let Some(before) = before else {
-        // What it takes decides, and that is there only when it was made.
-        let waits = step.on.last().and_then(|place| now.steps.get(*place)).filter(|_| step.key.is_none());
-        return match waits {
-            Some(on) => format!("no record of an earlier build, and it depends on what `{}` makes", shortened(&on.instruction)),
-            None => "no record of an earlier build".to_owned(),
+/// The last build beside this one.
+struct Changes<'a> {
+    /// What each step was. `None` if nothing is known of the last build.
+    pairs: Option<Vec<Option<&'a StepInputs>>>,
+    now: &'a Inputs,
+    /// Of each of the user's files.
+    setters: Vec<Setters>,
+}
+
+impl Changes<'_> {
+    /// Why a step has to run.
+    fn missed(&self, place: usize) -> String {
+        let step = &self.now.steps[place];
+        let Some(pairs) = &self.pairs else {
+            // What it takes decides, and that is there only when it was made.
+            let waits = step.on.last().and_then(|place| self.now.steps.get(*place)).filter(|_| step.key.is_none());
+            return match waits {
+                Some(on) => {
+                    format!("no record of an earlier build, and it depends on what `{}` makes", shortened(&on.instruction))
+                }
+                None => "no record of an earlier build".to_owned(),
+            };
         };
-    };
-    let Some(last) = before.same(step) else { return "a new or changed line".to_owned() };
-    let mut changed = files(&last.files, &step.files);
-    changed.extend(variables(&last.env, &step.env));
-    for (image, digest) in &step.images {
-        match last.images.get(image) {
-            Some(other) if other == digest => {}
-            Some(_) => changed.push(format!("new base {image}@{}", digest.get(..19).unwrap_or(digest))),
-            None => changed.push(format!("another base: {image}")),
+        let Some(last) = pairs[place] else { return "a new or changed line".to_owned() };
+        let mut changed = self.put_in(last, step);
+        changed.extend(files(&last.files, &step.files));
+        changed
+            .extend(self.variables(&last.env, &step.env).into_iter().filter(|told| !changed.contains(told)).collect::<Vec<_>>());
+        for (image, digest) in &step.images {
+            match last.images.get(image) {
+                Some(other) if other == digest => {}
+                Some(_) => changed.push(format!("new base {image}@{}", digest.get(..19).unwrap_or(digest))),
+                None => changed.push(format!("another base: {image}")),
+            }
+        }
+        for (name, what) in &step.remotes {
+            if what.is_empty() {
+                changed.push(name.clone());
+            } else if last.remotes.get(name).is_some_and(|other| other != what) {
+                changed.push(format!("{name} is {} now", what.get(..19).unwrap_or(what)));
+            }
+        }
+        if changed.is_empty() && last.operation != step.operation {
+            changed.push(match has_other_text(last, step) {
+                // The values cannot be read off: the names at least.
+                true => match names(&step.written) {
+                    names if names.is_empty() => "its options changed".to_owned(),
+                    names => format!("the value of {} changed", self.all_named(&names)),
+                },
+                false => "its options changed".to_owned(),
+            });
+        }
+        if !changed.is_empty() {
+            return changed.join(", ");
+        }
+        let is_changed = |place: &&usize| {
+            let Some(on) = self.now.steps.get(**place) else { return false };
+            pairs[**place].is_none_or(|last| last.key != on.key || on.key.is_none())
+        };
+        let behind = step.on.iter().rev().find(is_changed).and_then(|place| self.now.steps.get(*place));
+        match (behind, last.key == step.key && step.key.is_some()) {
+            (Some(on), _) => format!("it builds on `{}`, which changed", shortened(&on.instruction)),
+            (None, true) => "its result is not kept any more".to_owned(),
+            (None, false) => "what it is built on changed".to_owned(),
         }
     }
-    for (name, what) in &step.remotes {
-        if what.is_empty() {
-            changed.push(name.clone());
-        } else if last.remotes.get(name).is_some_and(|other| other != what) {
-            changed.push(format!("{name} is {} now", what.get(..19).unwrap_or(what)));
+
+    /// The variables of an instruction's text that have other values than in the last build.
+    fn put_in(&self, last: &StepInputs, step: &StepInputs) -> Vec<String> {
+        if !has_other_text(last, step) {
+            return Vec::new();
         }
+        let told = |step: &StepInputs| {
+            let values = values(&step.written, &step.instruction).into_iter();
+            values
+                .map(|(name, value)| {
+                    let value = shown(&name, &value);
+                    (name, value)
+                })
+                .collect::<BTreeMap<_, _>>()
+        };
+        let (then, mut now) = (told(last), told(step));
+        // Only what is known of both.
+        now.retain(|name, _| then.contains_key(name));
+        let then = then.into_iter().filter(|(name, _)| now.contains_key(name)).collect();
+        self.variables(&then, &now)
     }
-    if changed.is_empty() && last.operation != step.operation {
-        changed.push("its options changed".to_owned());
+
+    fn named(&self, name: &str) -> String {
+        let named = self.setters.iter().map(|setters| setters.named(name)).find(|named| named != name);
+        named.unwrap_or_else(|| name.to_owned())
     }
-    if !changed.is_empty() {
-        return changed.join(", ");
+
+    fn all_named(&self, names: &BTreeSet<String>) -> String {
+        names.iter().map(|name| self.named(name)).collect::<Vec<_>>().join(" or ")
     }
-    let behind = step
-        .on
-        .iter()
-        .rev()
-        .filter_map(|place| now.steps.get(*place))
-        .find(|on| before.same(on).is_none_or(|last| last.key != on.key || on.key.is_none()));
-    match (behind, last.key == step.key && step.key.is_some()) {
-        (Some(on), _) => format!("it builds on `{}`, which changed", shortened(&on.instruction)),
-        (None, true) => "its result is not kept any more".to_owned(),
-        (None, false) => "what it is built on changed".to_owned(),
+
+    fn variables(&self, last: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> Vec<String> {
+        let changed = now.iter().filter_map(|(name, value)| {
+            let named = self.named(name);
+            match last.get(name) {
+                Some(other) if other == value => None,
+                Some(other) if is_hidden(value) || is_hidden(other) => Some(format!("{named} changed")),
+                Some(other) => Some(format!("{named} was {}, now {}", shortened(other), shortened(value))),
+                None if is_hidden(value) => Some(format!("{named} is set")),
+                None => Some(format!("{named} is set to {}", shortened(value))),
+            }
+        });
+        let gone =
+            last.keys().filter(|name| !now.contains_key(*name)).map(|name| format!("{} is not set any more", self.named(name)));
+        changed.chain(gone).collect()
     }
+}
+
+/// Whether another text came of the same line: something else was put in for a variable.
+fn has_other_text(last: &StepInputs, step: &StepInputs) -> bool {
+    !step.written.is_empty() && last.written == step.written && last.instruction != step.instruction
 }
 
 fn files(last: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> Vec<String> {
@@ -232,18 +334,6 @@ fn files(last: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> Vec
         out.push(format!("and {more} more files"));
     }
     out
-}
-
-fn variables(last: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> Vec<String> {
-    let changed = now.iter().filter_map(|(name, value)| match last.get(name) {
-        Some(other) if other == value => None,
-        Some(other) if is_hidden(value) || is_hidden(other) => Some(format!("{name} changed")),
-        Some(other) => Some(format!("{name} was {}, now {}", shortened(other), shortened(value))),
-        None if is_hidden(value) => Some(format!("{name} is set")),
-        None => Some(format!("{name} is set to {}", shortened(value))),
-    });
-    let gone = last.keys().filter(|name| !now.contains_key(*name)).map(|name| format!("{name} is not set any more"));
-    changed.chain(gone).collect()
 }
 
 /// A text that fits in a line.
@@ -264,6 +354,12 @@ mod tests {
         step
     }
 
+    /// Why the step at a place has to run.
+    fn why(place: usize, before: Option<&Inputs>, now: &Inputs) -> String {
+        let setters = vec![Setters::of("FROM x\nARG V\nENV W=x\n")];
+        Changes { pairs: before.map(|before| pairs(before, now)), now, setters }.missed(place)
+    }
+
     fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     }
@@ -279,14 +375,20 @@ mod tests {
         };
         let now = |step: StepInputs| {
             let all = Inputs { steps: vec![step.clone()] };
-            missed(&step, Some(&before), &all)
+            why(0, Some(&before), &all)
         };
         let files = |pairs: &[(&str, &str)]| now(step("COPY . /app", |step| step.files = map(pairs)));
         assert_eq!(files(&[("a", "1"), ("b", "2"), ("d", "1")]), "b changed, d is new, c is gone");
         assert_eq!(files(&[("e", "1"), ("f", "2"), ("g", "1")]), "e is new, f is new, g is new, and 3 more files");
-        assert_eq!(now(step("RUN make", |step| step.env = map(&[("V", "1.3")]))), "V was 1.2, now 1.3, W is not set any more");
+        assert_eq!(
+            now(step("RUN make", |step| step.env = map(&[("V", "1.3")]))),
+            "ARG V was 1.2, now 1.3, ENV W is not set any more"
+        );
         let secret = |value: &str| shown("TOKEN", value);
-        let told = variables(&map(&[("TOKEN", &secret("one"))]), &map(&[("TOKEN", &secret("two")), ("KEY", &shown("KEY", "x"))]));
+        let all = Inputs::default();
+        let told = Changes { pairs: None, now: &all, setters: Vec::new() };
+        let told =
+            told.variables(&map(&[("TOKEN", &secret("one"))]), &map(&[("TOKEN", &secret("two")), ("KEY", &shown("KEY", "x"))]));
         assert_eq!(told, ["KEY is set", "TOKEN changed"]);
         let moved = now(step("RUN base", |step| step.images = map(&[("python:3", "sha256:fedcba9876543210")])));
         assert_eq!(moved, "new base python:3@sha256:fedcba987654");
@@ -294,7 +396,7 @@ mod tests {
         assert_eq!(elsewhere(&[("https://host/a: its server answers 503", "")]), "https://host/a: its server answers 503");
         assert_eq!(now(step("RUN other", |_| ())), "a new or changed line");
         assert_eq!(now(step("RUN make", |step| step.env = map(&[("V", "1.2"), ("W", "x")]))), "its result is not kept any more");
-        assert_eq!(missed(&before.steps[0], None, &before), "no record of an earlier build");
+        assert_eq!(why(0, None, &before), "no record of an earlier build");
     }
 
     #[test]
@@ -306,9 +408,58 @@ mod tests {
             ],
         };
         let now = chain("new");
-        assert_eq!(missed(&now.steps[1], Some(&chain("old")), &now), "it builds on `COPY a /`, which changed");
-        let mut waiting = now.steps[1].clone();
-        waiting.key = None;
-        assert_eq!(missed(&waiting, None, &now), "no record of an earlier build, and it depends on what `COPY a /` makes");
+        assert_eq!(why(1, Some(&chain("old")), &now), "it builds on `COPY a /`, which changed");
+        let mut waiting = now.clone();
+        waiting.steps[1].key = None;
+        assert_eq!(why(1, None, &waiting), "no record of an earlier build, and it depends on what `COPY a /` makes");
+    }
+
+    #[test]
+    fn a_changed_variable_is_named_and_its_line_is_no_new_one() {
+        let build = |version: &str, key: &str| Inputs {
+            steps: vec![
+                step(&format!("RUN get {version}"), |step| {
+                    step.written = "RUN get $V".to_owned();
+                    step.env = map(&[("V", version)]);
+                    step.key = Some(key.to_owned());
+                }),
+                step(&format!("COPY app-{version} /app"), |step| {
+                    step.written = "COPY app-${V} /app".to_owned();
+                    step.operation = version.to_owned();
+                    step.files = map(&[(&*format!("app-{version}"), "1")]);
+                }),
+                step(&format!("WORKDIR /srv/{version}{version}"), |step| {
+                    step.written = "WORKDIR /srv/$V$V".to_owned();
+                    step.operation = version.to_owned();
+                }),
+            ],
+        };
+        let (before, now) = (build("1.2", "a"), build("1.3", "b"));
+        assert_eq!(why(0, Some(&before), &now), "ARG V was 1.2, now 1.3");
+        assert_eq!(why(1, Some(&before), &now), "ARG V was 1.2, now 1.3, app-1.3 is new, app-1.2 is gone");
+        assert_eq!(why(2, Some(&before), &now), "the value of ARG V changed");
+        // A value that is nobody's business is not told of a text either.
+        let secret = |value: &str| Inputs {
+            steps: vec![step(&format!("ADD http://x/{value} /"), |step| {
+                (step.written, step.operation) = ("ADD http://x/$TOKEN /".to_owned(), value.to_owned());
+            })],
+        };
+        assert_eq!(why(0, Some(&secret("one")), &secret("two")), "TOKEN changed");
+    }
+
+    #[test]
+    fn a_renamed_stage_changes_no_line() {
+        let build = |name: &str, file: &str| Inputs {
+            steps: vec![
+                step("COPY a /", |step| (step.stage, step.files) = (name.to_owned(), map(&[("a", file)]))),
+                step("RUN make", |step| (step.stage, step.key, step.on) = (name.to_owned(), Some(file.to_owned()), vec![0])),
+                step(&format!("COPY --from={name} /x /"), |step| {
+                    (step.stage, step.key, step.on) = ("stage-1".to_owned(), Some(file.to_owned()), vec![1]);
+                }),
+            ],
+        };
+        let (before, now) = (build("build", "1"), build("compile", "2"));
+        assert_eq!(why(0, Some(&before), &now), "a changed");
+        assert_eq!(why(2, Some(&before), &now), "it builds on `RUN make`, which changed");
     }
 }

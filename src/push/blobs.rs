@@ -30,16 +30,16 @@ impl PushedBlobs {
     }
 }
 
-/// What was pushed to one repository. Configs count as blobs too where they were uploaded as such.
+/// What was pushed to one repository. Only layers are counted; the bytes are those of configurations too.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RepositoryBlobs {
-    /// Blobs whose bytes were sent.
+    /// Layers whose bytes were sent.
     pub pushed: u64,
-    /// Blobs taken over from another repository of the same registry, without sending them.
+    /// Layers taken over from another repository of the same registry, without sending them.
     pub mounted: u64,
-    /// Blobs that were there.
+    /// Layers that were there.
     pub already_there: u64,
-    /// Bytes sent.
+    /// Bytes sent, of configurations too.
     pub bytes: u64,
 }
 

@@ -112,11 +112,7 @@ pub(super) fn several(failures: Vec<registry::Error>) -> Option<Error> {
     if rest.is_empty() {
         return Some(first.into());
     }
-    let error = Error::push(format!("{first}; {}", rest.join("; ")));
-    Some(match first.hint() {
-        Some(hint) => error.hint(hint),
-        None => error,
-    })
+    Some(Error::push(format!("{first}; {}", rest.join("; "))).hint_if(first.hint()))
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::domain::{Descriptor, Digest, ImageRef, RawManifest, Repository};
 use crate::error::Result;
 use crate::event::Events;
 use crate::registry::{Error, Progress, Registries, RemoteBlob, read_blob};
-use crate::transfer::BlobSource;
+use crate::transfer::{BlobSource, BytesSource};
 
 /// Pushes to a set of repositories. Cheap to clone; uploads that still run end with the last handle.
 #[derive(Clone)]
@@ -104,15 +104,26 @@ impl Pusher {
     /// uploads follow it. `origin` is a repository that may have the blob, to mount it from. Failures are told by
     /// [`Pusher::finish_blobs`].
     pub fn upload(&self, source: Arc<dyn BlobSource>, origin: Option<Repository>) {
-        self.upload_where(source, origin, |_| true);
+        self.upload_where(source, origin, true, |_| true);
     }
 
-    fn upload_where(&self, source: Arc<dyn BlobSource>, origin: Option<Repository>, wanted: impl Fn(&Repository) -> bool) {
+    /// Begins to upload an image's configuration, as [`Pusher::upload`] does with a layer. It is counted as no layer.
+    pub fn upload_config(&self, config: Bytes) {
+        self.upload_where(Arc::new(BytesSource::new(config)), None, false, |_| true);
+    }
+
+    fn upload_where(
+        &self,
+        source: Arc<dyn BlobSource>,
+        origin: Option<Repository>,
+        is_layer: bool,
+        wanted: impl Fn(&Repository) -> bool,
+    ) {
         for target in self.0.targets.iter().filter(|target| wanted(target.home.repository())) {
             let target = Arc::clone(target);
             let (source, origin, events) = (Arc::clone(&source), origin.clone(), self.0.events.clone());
             self.spawn(async move {
-                if let Err(error) = Box::pin(upload_to(&target, &*source, origin.as_ref(), &events)).await {
+                if let Err(error) = Box::pin(upload_to(&target, &*source, is_layer, origin.as_ref(), &events)).await {
                     target.failed(error);
                 }
             });
@@ -127,7 +138,7 @@ impl Pusher {
             return;
         }
         let source = RemoteBlob::new(self.0.registries.home(from), blob);
-        self.upload_where(Arc::new(source), Some(from.clone()), |target| target != from);
+        self.upload_where(Arc::new(source), Some(from.clone()), true, |target| target != from);
     }
 
     /// Waits for all uploads so far.
@@ -181,14 +192,20 @@ impl Pusher {
     }
 }
 
-async fn upload_to(target: &Target, source: &dyn BlobSource, origin: Option<&Repository>, events: &Events) -> Result<(), Error> {
+async fn upload_to(
+    target: &Target,
+    source: &dyn BlobSource,
+    is_layer: bool,
+    origin: Option<&Repository>,
+    events: &Events,
+) -> Result<(), Error> {
     let known = source.known();
     if let Some(identity) = &known {
         if !target.begin(&identity.digest) {
             return Ok(());
         }
         if target.has(&identity.digest).await? {
-            target.count(|counts| counts.already_there += 1);
+            target.count(|counts| counts.already_there += u64::from(is_layer));
             return Ok(());
         }
     }
@@ -221,9 +238,9 @@ async fn upload_to(target: &Target, source: &dyn BlobSource, origin: Option<&Rep
     target.begin(&uploaded.identity.digest);
     target.count(|counts| {
         if uploaded.mounted {
-            counts.mounted += 1;
+            counts.mounted += u64::from(is_layer);
         } else {
-            counts.pushed += 1;
+            counts.pushed += u64::from(is_layer);
             counts.bytes += uploaded.sent;
         }
     });

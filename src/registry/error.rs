@@ -241,11 +241,8 @@ fn login_name(host: &RegistryHost) -> &str {
 
 impl From<Error> for user::Error {
     fn from(error: Error) -> Self {
-        let failure = Self::push(error.to_string());
-        match error.hint() {
-            Some(hint) => failure.hint(hint.trim_end().replace(" `docker login `", " `docker login`")),
-            None => failure,
-        }
+        let hint = error.hint().map(|hint| hint.trim_end().replace(" `docker login `", " `docker login`"));
+        Self::push(error.to_string()).hint_if(hint)
     }
 }
 

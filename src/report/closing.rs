@@ -1,6 +1,6 @@
 //! What both displays end with: the failing step's log and the frontend's warnings.
 
-use super::text::{Paint, clean, log_seconds};
+use super::text::{Paint, log_seconds, title};
 use super::trace::Trace;
 use crate::event::BuildWarning;
 
@@ -32,7 +32,7 @@ pub(super) fn warnings(warnings: &[BuildWarning], paint: Paint) -> String {
     for warning in warnings {
         out.push_str(&format!(" - {}{}\n", place(warning), short(warning)));
         if !warning.url.is_empty() {
-            out.push_str(&format!("   {}\n", clean(&warning.url)));
+            out.push_str(&format!("   {}\n", title(&warning.url)));
         }
     }
     out
@@ -41,12 +41,12 @@ pub(super) fn warnings(warnings: &[BuildWarning], paint: Paint) -> String {
 fn place(warning: &BuildWarning) -> String {
     match (warning.file.is_empty(), warning.line) {
         (true, _) => String::new(),
-        (false, 0) => format!("{}: ", clean(&warning.file)),
-        (false, line) => format!("{}:{line}: ", clean(&warning.file)),
+        (false, 0) => format!("{}: ", title(&warning.file)),
+        (false, line) => format!("{}:{line}: ", title(&warning.file)),
     }
 }
 
 /// A warning in one line.
 pub(super) fn short(warning: &BuildWarning) -> String {
-    super::text::title(&String::from_utf8_lossy(&warning.short))
+    title(&String::from_utf8_lossy(&warning.short))
 }

@@ -131,6 +131,8 @@ fn write_variables(path: &Path, image: &Deployable) -> Result<()> {
 /// Where the file cannot be written.
 pub fn add_outputs(path: &Path, id: &str, digest: &str, metadata: &Value) -> Result<()> {
     let metadata = serde_json::to_string_pretty(metadata).unwrap_or_default();
+    // A second line would be an output of its own.
+    let (id, digest) = (super::text::title(id), super::text::title(digest));
     // A line that no value has.
     let end = format!("hakobi-{:032x}", rand::random::<u128>());
     add(path, &format!("imageid={id}\ndigest={digest}\nmetadata<<{end}\n{metadata}\n{end}\n"))

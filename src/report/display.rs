@@ -5,7 +5,7 @@ use super::plain::Plain;
 use super::screen::Screen;
 use super::steps::Steps;
 use super::terminal::Terminal;
-use super::text::{Paint, clean};
+use super::text::{Paint, message};
 use super::timeline::{Remark, Timeline};
 use super::trace::Trace;
 use super::{closing, raw};
@@ -72,9 +72,9 @@ impl Display {
         }
         match event {
             Event::Status(_) => {}
-            Event::Note(text) => self.say(&format!("note: {}\n", clean(text).trim_end())),
+            Event::Note(text) => self.say(&format!("note: {}\n", message(text))),
             Event::Warning(text) => {
-                self.say(&format!("{}: {}\n", self.paint.bold("33", "warning"), clean(text).trim_end()));
+                self.say(&format!("{}: {}\n", self.paint.bold("33", "warning"), message(text)));
             }
         }
     }

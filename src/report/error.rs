@@ -1,6 +1,6 @@
 //! A failure as the user reads it.
 
-use super::text::{Paint, clean};
+use super::text::{Paint, clean, harmless, message};
 use crate::error::Error;
 
 /// The failure's text, with a newline at its end: `error: …`, the causes, the hint. The message is shown whole, with
@@ -10,16 +10,18 @@ pub fn error(error: &Error, color: bool) -> String {
     let paint = Paint(color);
     let mut out = format!("{}: {}\n", paint.bold("31", "error"), clean(error.message()).trim_end());
     for cause in error.causes() {
-        out.push_str(&format!("  {}: {}\n", paint.bold("31", "caused by"), indented(cause)));
+        out.push_str(&format!("  {}: {}\n", paint.bold("31", "caused by"), message(cause)));
     }
     if let Some(hint) = error.hint_text() {
-        out.push_str(&format!("  {}: {}\n", paint.bold("36", "hint"), indented(hint)));
+        out.push_str(&format!("  {}: {}\n", paint.bold("36", "hint"), message(hint)));
     }
-    out
+    harmless(&out).into_owned()
 }
 
-fn indented(text: &str) -> String {
-    clean(text).trim_end().replace('\n', "\n    ")
+/// A fault that ends nothing, once the display has ended; with a newline at its end.
+#[must_use]
+pub fn warning(text: &str, color: bool) -> String {
+    harmless(&format!("{}: {}\n", Paint(color).bold("33", "warning"), message(text))).into_owned()
 }
 
 #[cfg(test)]

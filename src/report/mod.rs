@@ -29,7 +29,7 @@ mod trace;
 
 pub use deploy::{Deployable, add, add_outputs, can_hand_off, hand_off, write_summary};
 pub use display::Shown;
-pub use error::error;
+pub use error::{error, warning};
 pub use file::can_write;
 pub use frame::Size;
 pub use markdown::markdown;
@@ -42,4 +42,5 @@ pub use steps::{Location, Note, StepResult, Steps};
 pub use summary::{print_summary, summary};
 pub use task::{Handle, spawn, spawn_on};
 pub use terminal::{Terminal, to_stderr, to_stdout};
+pub use text::{answer, one_line};
 pub use timeline::Timeline;

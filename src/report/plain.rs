@@ -176,7 +176,8 @@ fn part_line(number: usize, part: &Progress) -> String {
 fn ending(paint: Paint, number: usize, trace: &Trace, entry: &Entry, now: Time) -> String {
     let text = match &entry.error {
         Some(_) if entry.is_canceled() => paint.warn("CANCELED"),
-        Some(error) => paint.bad(&format!("ERROR: {error}")),
+        // Each of its lines is this step's.
+        Some(error) => paint.bad(&format!("ERROR: {}", error.trim_end().replace('\n', &format!("\n#{number} ")))),
         None if entry.cached => "CACHED".to_owned(),
         None => format!("DONE {:.1}s", trace.seconds(entry, now)),
     };

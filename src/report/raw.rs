@@ -12,5 +12,5 @@ pub(super) fn line(event: &Event) -> String {
         Event::Note(text) => serde_json::json!({"hakobi": {"note": text}}).to_string(),
         Event::Warning(text) => serde_json::json!({"hakobi": {"warning": text}}).to_string(),
     };
-    if json.is_empty() { json } else { json + "\n" }
+    if json.is_empty() { json } else { super::text::escaped_json(&json) + "\n" }
 }

@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal as _, Write};
 
 use super::frame::Size;
+use super::text::harmless;
 use crate::event::Time;
 
 /// A writer with what a display must know of it.
@@ -49,14 +50,14 @@ impl Terminal {
     /// In one piece. That no one reads any more (a closed pipe) must not fail a build.
     pub(super) fn write(&mut self, text: &str) {
         if !text.is_empty() {
-            let _ = self.writer.write_all(text.as_bytes()).and_then(|()| self.writer.flush());
+            let _ = self.writer.write_all(harmless(text).as_bytes()).and_then(|()| self.writer.flush());
         }
     }
 }
 
 /// Writes to standard error what is not an event: an error's text, the summary.
 pub fn to_stderr(text: &str) {
-    let _ = io::stderr().lock().write_all(text.as_bytes());
+    let _ = io::stderr().lock().write_all(harmless(text).as_bytes());
 }
 
 /// Writes to standard output what scripts read there.

@@ -26,6 +26,60 @@ pub(super) fn clean(text: &str) -> String {
     out
 }
 
+/// A text in one line of its own: further lines are indented, so that none of them can be taken for another message.
+pub(super) fn message(text: &str) -> String {
+    clean(text).trim_end().replace('\n', "\n    ")
+}
+
+/// What CI systems take for commands to themselves at the start of a line, whatever blanks are before it (GitHub, Azure, TeamCity).
+const COMMANDS: [&str; 4] = ["::", "##[", "##vso[", "##teamcity["];
+
+/// All that is written to a log or a terminal passes here: a line that a CI would take for a command gets a backslash before it.
+pub(super) fn harmless(text: &str) -> Cow<'_, str> {
+    // A carriage return begins a line as well.
+    let is_command = |line: &str| COMMANDS.iter().any(|command| line.trim_start().starts_with(command));
+    if !text.split(['\n', '\r']).any(is_command) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 8);
+    for line in text.split_inclusive(['\n', '\r']) {
+        if is_command(line) {
+            out.push('\\');
+        }
+        out.push_str(line);
+    }
+    Cow::Owned(out)
+}
+
+/// JSON without characters that a terminal may take for a command, or that turn the writing round: written as escapes they mean the
+/// same. They stand in strings only.
+pub(super) fn escaped_json(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c != '\n' && (c.is_control() || is_direction(c)) {
+            out.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// A command's answer for standard output, made fit for a terminal and a log. JSON stays JSON.
+#[must_use]
+pub fn answer(text: &str) -> String {
+    match text.trim_start().starts_with(['{', '[']) && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() {
+        true => escaped_json(text),
+        false => harmless(&clean(text)).into_owned(),
+    }
+}
+
+/// A step's name, a reason or the like in one line.
+#[must_use]
+pub fn one_line(text: &str) -> String {
+    title(text)
+}
+
 type Chars<'a> = std::iter::Peekable<std::str::Chars<'a>>;
 
 fn skip_csi(chars: &mut Chars<'_>) {

@@ -1,7 +1,6 @@
 //! The index of stage images.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -12,7 +11,6 @@ use crate::error::{Error, Result};
 use crate::graph::Step;
 use crate::handover::{Composed, JOINED_ANNOTATION, KnownImage, STAGE_ANNOTATION};
 use crate::push::{Pusher, RepositoryBlobs};
-use crate::transfer::BytesSource;
 
 /// What is put behind a tag for the index beside it.
 pub const CACHE_SUFFIX: &str = "-cache";
@@ -82,7 +80,7 @@ pub async fn put_index(
             inline_cache: image.inline_cache.as_deref(),
         }));
     if let Some((joined, config)) = join(&parts.collect::<Vec<_>>()) {
-        pusher.upload(Arc::new(BytesSource::new(config)), None);
+        pusher.upload_config(config);
         let released = images.first().map(|(_, image)| image.manifest.digest().to_string()).unwrap_or_default();
         manifests
             .push(Descriptor { annotations: BTreeMap::from([(JOINED_ANNOTATION.to_owned(), released)]), ..joined.descriptor() });
@@ -92,7 +90,7 @@ pub async fn put_index(
         pusher.copy(layer, released_in);
     }
     for (stage, image) in images {
-        pusher.upload(Arc::new(BytesSource::new(image.config.clone())), None);
+        pusher.upload_config(image.config.clone());
         manifests.push(of_stage(stage, image));
         children.push(image.manifest.clone());
     }

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use bollard_buildkit_proto::google::rpc;
 use bollard_buildkit_proto::moby::buildkit::v1 as api;
 use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
 use futures::StreamExt;
+use prost::Message as _;
 
 use super::connect::BuildKit;
 use super::gateway::{Gateway, Solved};
@@ -153,10 +155,18 @@ impl BuildKit {
         match (solved, bridged) {
             (Ok(solved), Ok(())) => Ok(SolveOutcome { exporter: solved.into_inner().exporter_response }),
             (Err(solve), Err(bridge)) if solve.message().is_empty() || solve.code() == tonic::Code::Cancelled => Err(bridge),
+            // A frontend's error names its lines of the Dockerfile to the gateway alone.
+            (Err(solve), Err(bridge)) if has_source(&bridge) && !has_source(&solve) => Err(bridge),
             (Err(solve), _) => Err(solve),
             (_, Err(bridge)) => Err(bridge),
         }
     }
+}
+
+/// Whether an answer says which lines of the user's file it is about (BuildKit's `errdefs.Source`).
+fn has_source(status: &tonic::Status) -> bool {
+    rpc::Status::decode(status.details())
+        .is_ok_and(|status| status.details.iter().any(|detail| detail.type_url.contains("errdefs.Source")))
 }
 
 fn entry(option: CacheOption) -> api::CacheOptionsEntry {

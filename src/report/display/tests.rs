@@ -123,3 +123,74 @@ fn a_dropped_display_ends() {
     step.done();
     assert!(buffer.text().contains("[+] Building"));
 }
+
+/// What a file name, a build argument, a registry's error or a tag may hold: a CI's commands at the start of a line, and a terminal's.
+const HOSTILE: &str =
+    "x\n::error::y\r\n  ::add-mask::z\n##[error]w\n##vso[task.setvariable]v\u{1b}[2J\u{1b}]0;t\u{7}\u{9b}1A\u{202e}\u{8}u";
+
+/// Fails if a line begins with a CI's command, or if there is a terminal's that is not the display's own.
+#[track_caller]
+fn is_harmless(what: &str, text: &str) {
+    for line in text.split(['\n', '\r']) {
+        for command in ["::", "##[", "##vso["] {
+            assert!(!line.trim_start().starts_with(command), "{what}: {line:?} in {text}");
+        }
+    }
+    for forbidden in ["\u{1b}[2J", "\u{1b}]", "\u{9b}", "\u{202e}", "\u{8}", "\u{7}"] {
+        assert!(!text.contains(forbidden), "{what}: {forbidden:?} in {text:?}");
+    }
+}
+
+/// A run in which all words are hostile.
+fn hostile() -> super::super::testing::Script {
+    let mut script = super::super::testing::Script::new();
+    script.begin("a", &format!("[2/3] COPY {HOSTILE} /"), 0.0);
+    script.progress(0.1, super::super::testing::part("a", &format!("sending {HOSTILE}"), 1, 2, None));
+    script.log(0.2, "a", HOSTILE);
+    script.warning(0.3, "a", HOSTILE, 1);
+    script.event(0.4, Event::Note(format!("first changed step: {HOSTILE}")));
+    script.event(0.5, Event::Warning(HOSTILE.to_owned()));
+    script.fail("b", &format!("pushing {HOSTILE}"), 0.0, 0.6, HOSTILE);
+    script.fail("a", &format!("[2/3] COPY {HOSTILE} /"), 0.0, 0.7, HOSTILE);
+    script.in_order()
+}
+
+#[test]
+fn no_word_of_others_begins_a_line_or_commands_a_terminal() {
+    use super::super::run::{AdviceReport, Outcome, StepReport, StepStatus, Tier};
+    use super::super::{RunReport, answer, error, markdown, summary, warning};
+
+    let mut timeline = Timeline::default();
+    let mut steps = Vec::new();
+    for mode in [ProgressMode::Auto, ProgressMode::Plain, ProgressMode::Tty, ProgressMode::RawJson, ProgressMode::Quiet] {
+        let buffer = Buffer::default();
+        let size = Size { width: 80, height: 24 };
+        let terminal = Terminal::new(buffer.clone(), move || size, || at(1.0), false);
+        let mut display = Display::new(terminal, mode, false);
+        for (_, event) in hostile().events() {
+            display.event(event);
+            display.refresh();
+        }
+        let shown = display.end();
+        steps = shown.steps.reports(None, &std::collections::HashMap::new());
+        timeline = shown.timeline;
+        is_harmless(&format!("{mode:?}"), &buffer.text());
+        assert_eq!(buffer.text().is_empty(), mode == ProgressMode::Quiet);
+    }
+    let failure = crate::error::Error::push(HOSTILE).because(&std::io::Error::other(HOSTILE)).hint(HOSTILE);
+    is_harmless("error", &error(&failure, false));
+    is_harmless("warning", &warning(HOSTILE, false));
+    is_harmless("answer", &answer(&format!("kept  {HOSTILE}\n")));
+    let json = answer(&serde_json::json!({ "a": HOSTILE }).to_string());
+    is_harmless("JSON", &json);
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&json).unwrap()["a"], HOSTILE);
+    let mut report = RunReport { outcome: Outcome::Success, tier: Tier::Partial, ..RunReport::default() };
+    steps.push(StepReport { status: StepStatus::Miss, reason: HOSTILE.to_owned(), ..StepReport::default() });
+    report.steps = steps;
+    report.steps[0].reason = HOSTILE.to_owned();
+    report.advice = vec![AdviceReport { file: HOSTILE.to_owned(), line: 1, seconds: None, text: HOSTILE.to_owned() }];
+    report.cache.warnings = vec![HOSTILE.to_owned()];
+    is_harmless("summary", &summary(&report).unwrap());
+    is_harmless("Markdown", &markdown(&report));
+    is_harmless("timeline", &timeline.page(&report, Some(HOSTILE)));
+}

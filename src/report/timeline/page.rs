@@ -73,7 +73,8 @@ pub(super) fn page(run: &Run, report: &RunReport, error: Option<&str>) -> String
             } }
         }
     };
-    page.into_string()
+    // A log that the page is shown in is no less one.
+    super::text::harmless(&page.into_string()).into_owned()
 }
 
 fn title(report: &RunReport) -> String {
@@ -244,7 +245,7 @@ fn remarks(run: &Run, report: &RunReport) -> Markup {
         @if !report.advice.is_empty() {
             h2 { "Advice" }
             ul { @for advice in &report.advice {
-                li { @if advice.line > 0 { code { (advice.file) ":" (advice.line) } " " } (super::text::clean(&advice.text)) }
+                li { @if advice.line > 0 { code { (super::text::title(&advice.file)) ":" (advice.line) } " " } (super::text::clean(&advice.text)) }
             } }
         }
     }
