@@ -109,10 +109,11 @@ impl Gateway {
     /// With the daemon's words.
     pub async fn graph(
         &mut self,
-        definition: pb::Definition,
+        mut definition: pb::Definition,
         imports: &[CacheOption],
         evaluate: bool,
     ) -> Result<Solved, tonic::Status> {
+        without_empty_locations(&mut definition);
         let cache_imports = imports
             .iter()
             .map(|import| api::CacheOptionsEntry {
@@ -237,6 +238,14 @@ impl Gateway {
     }
 }
 
+/// Takes out of a graph's source map the steps that stand nowhere. An empty message as a map's value is left out when it is encoded,
+/// Docker 20.10 reads that as a null pointer, and the whole daemon ends when such a step fails.
+fn without_empty_locations(definition: &mut pb::Definition) {
+    if let Some(source) = &mut definition.source {
+        source.locations.retain(|_, locations| !locations.locations.is_empty());
+    }
+}
+
 /// A container of a build.
 pub struct Container {
     client: LlbBridgeClient<InterceptedService<Channel, BuildId>>,
@@ -331,4 +340,21 @@ impl Container {
 /// Docker 20.10 tells another exit code than 0 only in the words of an error.
 fn exit_code_in(message: &str) -> Option<u32> {
     message.rsplit_once("exit code: ").and_then(|(_, code)| code.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_step_is_sent_that_stands_nowhere() {
+        let range = pb::Range { start: Some(pb::Position { line: 2, character: 0 }), end: None };
+        let somewhere = pb::Locations { locations: vec![pb::Location { source_index: 0, ranges: vec![range] }] };
+        let locations = [("a".to_owned(), somewhere), ("b".to_owned(), pb::Locations::default())].into();
+        let source = pb::Source { locations, ..pb::Source::default() };
+        let mut definition = pb::Definition { source: Some(source), ..pb::Definition::default() };
+        without_empty_locations(&mut definition);
+        let left: Vec<String> = definition.source.unwrap_or_default().locations.into_keys().collect();
+        assert_eq!(left, ["a"]);
+    }
 }
