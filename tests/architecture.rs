@@ -71,8 +71,11 @@ impl Imports {
 const CRATES: &[(&str, &[&str])] = &[
     ("bollard", &["src/engine/docker"]),
     // The graph is BuildKit's own messages as values; the build reads the details of a failed solve's status.
-    ("bollard_buildkit_proto", &["src/engine/", "src/graph/", "src/plan/", "src/append/", "src/build/failure.rs"]),
-    ("prost", &["src/engine/", "src/graph/", "src/build/failure.rs"]),
+    (
+        "bollard_buildkit_proto",
+        &["src/engine/", "src/graph/", "src/plan/", "src/append/", "src/build/failure.rs", "src/build/excerpt.rs"],
+    ),
+    ("prost", &["src/engine/", "src/graph/", "src/build/failure.rs", "src/build/excerpt.rs"]),
     ("tonic", &["src/engine/", "src/build/"]),
     ("aws_config", &["src/aws.rs", "src/store/s3"]),
     ("aws_sdk_ecr", &["src/registry/ecr"]),

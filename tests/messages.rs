@@ -156,7 +156,8 @@ fn failures_are_told_as_docker_tells_them(name: &'static str) {
         }
     }
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), BROKEN.len(), wrong.join("\n"));
-    assert!(with_lines >= 40, "docker shows lines of {with_lines} only");
+    // Docker 20.10 tells its client of no lines at all.
+    assert!(with_lines >= 40 || name == D20, "docker shows lines of {with_lines} only");
 }
 
 #[test]
