@@ -10,6 +10,10 @@ use super::input::Input;
 pub struct FrontendFile {
     /// `dockerfile/Dockerfile`.
     pub name: String,
+    /// The name of the local directory.
+    pub directory: String,
+    /// The path in that.
+    pub path: String,
     /// Its bytes.
     pub content: Option<Vec<u8>>,
 }
@@ -42,5 +46,5 @@ fn file(of: &str, directory: &Path, name: &str) -> io::Result<FrontendFile> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(error),
     };
-    Ok(FrontendFile { name: format!("{of}/{name}"), content })
+    Ok(FrontendFile { name: format!("{of}/{name}"), directory: of.to_owned(), path: name.to_owned(), content })
 }

@@ -6,6 +6,7 @@
 
 mod glob;
 mod hash;
+mod held;
 mod links;
 mod pattern;
 mod tar;
@@ -14,6 +15,7 @@ mod walk;
 
 pub use glob::{clean, matches};
 pub use hash::{counts, hash};
+pub use held::{Difference, Held};
 pub use pattern::{InvalidPattern, ParentMatch, PatternMatcher};
 pub use tree::{Node, NodeKind, NotSelected, Tree};
 pub use walk::{Entry, EntryKind, Selection, WalkError, walk};

@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 
 use super::links;
 use super::pattern::{InvalidPattern, ParentMatch, PatternMatcher};
+use super::tree::{Node, NodeKind};
 
 /// What of a directory is asked for.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Selection {
     /// A path must match one of these; all do where there are none.
     pub include: Vec<String>,
@@ -36,6 +37,24 @@ pub struct Entry {
     pub modified: i64,
     /// Extended attributes.
     pub xattrs: Vec<(String, Vec<u8>)>,
+}
+
+impl Entry {
+    /// A path of a tree, without what a tree does not say: size, time, and which files are one.
+    #[must_use]
+    pub fn of(path: String, node: &Node) -> Self {
+        let kind = match &node.kind {
+            NodeKind::File(_) => EntryKind::File,
+            NodeKind::Directory => EntryKind::Directory,
+            NodeKind::Link(target) => EntryKind::Link(target.clone()),
+            NodeKind::Pipe => EntryKind::Pipe,
+            NodeKind::Device { character, major, minor } => {
+                EntryKind::Device { character: *character, major: *major, minor: *minor }
+            }
+        };
+        let xattrs = node.xattrs.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+        Self { path, kind, mode: node.mode, size: 0, modified: 0, xattrs }
+    }
 }
 
 /// What an entry is.
@@ -134,7 +153,12 @@ impl Walker<'_> {
     fn directory(&mut self, path: &str, included: Option<&ParentMatch>, excluded: Option<&ParentMatch>) -> Result<(), WalkError> {
         let read = |error| WalkError::Read { path: if path.is_empty() { ".".to_owned() } else { path.to_owned() }, error };
         let mut names = Vec::new();
-        for entry in fs::read_dir(self.root.join(path)).map_err(read)? {
+        let entries = match fs::read_dir(self.root.join(path)) {
+            // Gone since the directory above was read.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_empty() => return Ok(()),
+            entries => entries.map_err(read)?,
+        };
+        for entry in entries {
             names.push(entry.map_err(read)?.file_name());
         }
         names.sort();
@@ -182,13 +206,18 @@ impl Walker<'_> {
         }
         if !directory {
             if !skip {
-                let entry = self.describe(path.clone(), &full, &metadata).map_err(read)?;
-                self.hand_over(entry)?;
+                match self.describe(path.clone(), &full, &metadata) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    entry => self.hand_over(entry.map_err(read)?)?,
+                }
             }
             return Ok(());
         }
         let depth = self.waiting.len();
-        let entry = self.describe(path.clone(), &full, &metadata).map_err(read)?;
+        let entry = match self.describe(path.clone(), &full, &metadata) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entry => entry.map_err(read)?,
+        };
         if skip {
             self.waiting.push(entry);
         } else {

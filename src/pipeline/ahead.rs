@@ -6,6 +6,7 @@ use super::assembling::Assembled;
 use super::build::Built;
 use super::compiling::{CompiledKey, machine};
 use super::job::Job;
+use super::moving::PLANS;
 use super::planning::{Planned, Remembered};
 use super::unchanged::Put;
 use crate::build::{Input, frontend_options};
@@ -25,6 +26,17 @@ pub(super) enum Ahead {
     Open(Box<Planned>),
     /// Nowhere: nothing is remembered, or it is not to be planned.
     Nothing(Option<CompiledKey>),
+}
+
+impl Ahead {
+    /// What the compiled form is remembered by, where it may be.
+    pub(super) fn key(&self) -> Option<&CompiledKey> {
+        match self {
+            Self::Open(planned) => planned.compiled_by.as_ref(),
+            Self::Nothing(key) => key.as_ref(),
+            Self::Done => None,
+        }
+    }
 }
 
 impl Job<'_> {
@@ -68,11 +80,29 @@ impl Job<'_> {
         daemon: Option<(&Docker, &EngineInfo)>,
         began: Instant,
     ) -> Result<Ahead> {
-        let Some((kept, faults)) = self.kept().filter(|_| self.plans(input)) else { return Ok(Ahead::Nothing(None)) };
+        let mut plans = PLANS;
+        loop {
+            plans -= 1;
+            if let Some(ahead) = Box::pin(self.ahead_by_one_plan(built, input, daemon, began, plans)).await? {
+                return Ok(ahead);
+            }
+        }
+    }
+
+    /// Gives `None` if the sources moved and it may be planned again.
+    async fn ahead_by_one_plan(
+        &self,
+        built: &mut Built,
+        input: &Input,
+        daemon: Option<(&Docker, &EngineInfo)>,
+        began: Instant,
+        plans: u32,
+    ) -> Result<Option<Ahead>> {
+        let Some((kept, faults)) = self.kept().filter(|_| self.plans(input)) else { return Ok(Some(Ahead::Nothing(None))) };
         let records = Remembered::of(kept, faults);
         let mut planned = match self.remembered_plan(input, &records, daemon).await? {
             Ahead::Open(planned) => planned,
-            other => return Ok(other),
+            other => return Ok(Some(other)),
         };
         let released = match self.put(&planned, kept, &records).await? {
             Put::Done(released) => {
@@ -82,10 +112,10 @@ impl Job<'_> {
             }
             Put::Failed => {
                 planned.without_records();
-                return Ok(Ahead::Open(planned));
+                return Ok(Some(Ahead::Open(planned)));
             }
             // The daemon is to say whether it is right.
-            Put::Open if self.build.verify => return Ok(Ahead::Open(planned)),
+            Put::Open if self.build.verify => return Ok(Some(Ahead::Open(planned))),
             Put::Open => match self.assemble(&planned, kept, &records).await? {
                 Assembled::Done(released, new) => {
                     let inputs = Inputs::of(&planned.graph, &planned.keys, &planned.facts);
@@ -106,11 +136,19 @@ impl Job<'_> {
                 }
                 Assembled::Not(why) => {
                     planned.not_assembled = why;
-                    return Ok(Ahead::Open(planned));
+                    return Ok(Some(Ahead::Open(planned)));
+                }
+                Assembled::Moved(difference) if plans > 0 => {
+                    self.tell_moved(&difference, plans);
+                    return Ok(None);
+                }
+                Assembled::Moved(difference) => {
+                    planned.not_assembled = Some(format!("the build context changes while it is read ({difference})"));
+                    return Ok(Some(Ahead::Open(planned)));
                 }
                 Assembled::Failed => {
                     planned.without_records();
-                    return Ok(Ahead::Open(planned));
+                    return Ok(Some(Ahead::Open(planned)));
                 }
             },
         };
@@ -119,7 +157,7 @@ impl Job<'_> {
         built.places = planned.graph.places();
         self.show_hits(&planned);
         self.end(built, &planned, String::new(), SolveOutcome::default(), Some(released), None)?;
-        Ok(Ahead::Done)
+        Ok(Some(Ahead::Done))
     }
 
     /// Why a build that came so far needs the daemon that could not be had.

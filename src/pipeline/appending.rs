@@ -59,8 +59,16 @@ impl Run<'_> {
         work: &Work<'_>,
     ) -> Result<Appended> {
         let job = &self.job;
+        // What files are sent is not known before they are.
+        if !planned.knows_sources() {
+            return Ok(Appended::No);
+        }
         match job.assemble(planned, kept, records).await? {
             Assembled::Done(released, records) => return Ok(Appended::Here(released, records)),
+            Assembled::Moved(difference) => {
+                work.session.tell_moved(&difference);
+                return Err(Error::build(format!("the build context changed while it was read: {difference}")));
+            }
             Assembled::Failed => {
                 planned.without_records();
                 return Ok(Appended::Again);
@@ -107,7 +115,7 @@ impl Run<'_> {
         let at = std::time::Instant::now();
         let release = self.open_release(planned, work).await?.ok_or_else(|| Error::push("there is nowhere to push to"))?;
         release.intake().pass_over(&made.layer.blob, &made.layer.diff_id);
-        course.grafts.extend(self.grafts(planned, kept, None)?);
+        course.take_grafts(self.grafts(planned, kept, None)?, planned);
         let result = planned.graph.result();
         let grafted = planned.graph.grafted_on(result, &course.grafts, &course.given, Some(&ground));
         let grafted = grafted.map_err(|error| broken(&error))?;

@@ -1,10 +1,9 @@
 //! Layers that are worked out here: files of the build context on a base that is not there, without a daemon.
 //!
-//! Only for steps of which a daemon once made just the layer that had been worked out (`prove`).
+//! Only for steps of which a daemon once made just the layer that had been worked out (`proving`).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io::{self, Write};
-use std::path::PathBuf;
 
 use tokio_util::io::SyncIoBridge;
 
@@ -12,19 +11,18 @@ use super::indexing;
 use super::job::Job;
 use super::kept::Kept;
 use super::planning::{Planned, Remembered, seconds_now};
-use super::recording::{Proved, Recording};
+use super::proving::{Contexts, content};
 use super::release::{Release, Released};
 use super::remembering::Remembering;
 use super::solving::broken;
 use super::unchanged::composed;
-use crate::append::assemble::{Content, Files, Laid, LaidKind, Laying, Source, lay};
+use crate::append::assemble::{Content, Laid, LaidKind, WriteError};
 use crate::append::{LayerIndex, PathIndex};
-use crate::context::{Entry, NodeKind, walk};
+use crate::context::Difference;
 use crate::domain::{Descriptor, DiffId, Digest, Hasher, StepKey, media_type};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Input, Op, shape};
-use crate::handover::Composed;
-use crate::plan::{Appendable, Inputs, Layer, ProofRecord, StepRecord, appendable, assemble, selection};
+use crate::plan::{Appendable, Inputs, Layer, ProofRecord, StepRecord, appendable, assemble};
 use crate::settings::Compression;
 use crate::transfer::BlobSource as _;
 use crate::transfer::compress::compress;
@@ -38,53 +36,10 @@ pub(super) enum Assembled {
     Done(Box<Released>, HashMap<Input, StepRecord>),
     /// It takes a daemon, and why, where that is not just that a command has to run.
     Not(Option<String>),
+    /// Its files are not what they were when they were hashed.
+    Moved(Difference),
     /// The store cannot give what it remembers; that was told.
     Failed,
-}
-
-/// The files that a build's contexts send, by the steps that stand for these.
-pub(super) struct Contexts(HashMap<Digest, (PathBuf, Vec<Entry>)>);
-
-impl Contexts {
-    /// Those that these steps take from; nothing where one of them cannot be read.
-    async fn of(planned: &Planned, steps: &[&Op]) -> Option<Self> {
-        let mut contexts = HashMap::new();
-        for input in steps.iter().flat_map(|op| &op.inputs) {
-            let source = planned.graph.op(&input.step).filter(|op| !contexts.contains_key(&op.digest));
-            let Some((op, (name, selection))) = source.and_then(|op| Some((op, selection(op)?))) else { continue };
-            let root = planned.directories.get(&name)?.to_owned();
-            let from = root.clone();
-            let walked = tokio::task::spawn_blocking(move || {
-                let mut entries = Vec::new();
-                let done = walk(&from, &selection, &mut |entry| {
-                    entries.push(entry);
-                    true
-                });
-                done.map(|()| entries)
-            });
-            contexts.insert(op.digest.clone(), (root, walked.await.ok()?.ok()?));
-        }
-        Some(Self(contexts))
-    }
-
-    /// The layer of a step on a state.
-    fn lay(&self, graph: &Graph, op: &Op, below: &PathIndex) -> std::result::Result<Laid, Laying> {
-        let nothing = PathIndex::default();
-        // The files of heredocs are made on nothing, and copied from there.
-        let mut made: BTreeMap<usize, Laid> = BTreeMap::new();
-        for (place, input) in op.inputs.iter().enumerate() {
-            if let Some(source) = graph.op(&input.step).filter(|op| op.inputs.is_empty() && op.files().is_some()) {
-                made.insert(place, lay(&source.op, &nothing, &|_| None)?);
-            }
-        }
-        lay(&op.op, below, &|place| {
-            if let Some(made) = made.get(&place) {
-                return Some(Source::Made(made));
-            }
-            let (root, entries) = self.0.get(&op.inputs.get(place)?.step)?;
-            Some(Source::Files(Files { root, entries }))
-        })
-    }
 }
 
 /// A step's new layer, worked out.
@@ -114,7 +69,11 @@ impl Job<'_> {
         if shapes.is_empty() || !shapes.iter().all(|shape| proofs.contains_key(shape)) {
             return not("no daemon was seen to make of such a step what hakobi would make");
         }
-        let Some(contexts) = Contexts::of(planned, &makers).await else { return not("the build context cannot be read") };
+        let contexts = match Contexts::read(planned, &makers).await {
+            Ok(Some(contexts)) => contexts,
+            Ok(None) => return not("the build context cannot be read"),
+            Err(difference) => return Ok(Assembled::Moved(difference)),
+        };
         let mut paths = below.paths;
         // What is made on the way has the time of the build, as in a layer that BuildKit makes.
         let now = seconds_now();
@@ -141,11 +100,20 @@ impl Job<'_> {
         for (Worked { op, laid }, index) in worked {
             let step = self.events.step(op.name.clone());
             let layer = self.write(planned, op, laid, now, &release).await;
-            match &layer {
-                Ok(_) => step.done(),
-                Err(error) => step.failed(error),
-            }
-            let layer = layer?;
+            let layer = match layer {
+                Ok(Ok(layer)) => {
+                    step.done();
+                    layer
+                }
+                Ok(Err(difference)) => {
+                    step.failed(&difference);
+                    return Ok(Assembled::Moved(difference));
+                }
+                Err(error) => {
+                    step.failed(&error);
+                    return Err(error);
+                }
+            };
             indexes.push((indexing::key(&layer.diff_id), index));
             layers.push(layer);
         }
@@ -181,38 +149,49 @@ impl Job<'_> {
         Ok(Assembled::Done(Box::new(released), new.collect()))
     }
 
-    /// Writes a layer, compresses it and sends it on, all at once.
-    async fn write(&self, planned: &Planned, op: &Op, laid: Laid, now: u64, release: &Release) -> Result<Layer> {
+    /// Writes a layer, compresses it and sends it on, all at once; or tells which of its files is not what it was.
+    async fn write(
+        &self,
+        planned: &Planned,
+        op: &Op,
+        laid: Laid,
+        now: u64,
+        release: &Release,
+    ) -> Result<std::result::Result<Layer, Difference>> {
         let failed = |error: &io::Error| Error::build("a layer of files cannot be made").because(error);
         let keyed = keyed(planned, op, &laid);
         let (theirs, ours) = tokio::io::duplex(PIPE);
         let writing = tokio::task::spawn_blocking(move || {
             let mut out = Hashing { out: SyncIoBridge::new(ours), hasher: Hasher::default() };
             let mut changed = None;
-            laid.write_tar(&mut out, now, &mut |source, path, digest| {
+            let written = laid.write_tar(&mut out, now, &mut |source, path, digest| {
                 if keyed.get(&(source, path.to_owned())) != Some(digest) {
-                    changed = Some(path.to_owned());
+                    changed.get_or_insert_with(|| Difference::of_content(path));
                 }
-            })?;
-            out.flush()?;
-            match changed {
-                Some(path) => {
-                    Err(io::Error::other(format!("{path} changes while it is read: something writes into the build context")))
+            });
+            match (changed, written) {
+                (Some(difference), _) | (None, Err(WriteError::Moved(difference))) => Ok(Err(difference)),
+                (None, Err(WriteError::Out(error))) => Err(error),
+                (None, Ok(())) => {
+                    out.flush()?;
+                    Ok(Ok(out.hasher.diff_id()))
                 }
-                None => Ok(out.hasher.diff_id()),
             }
         });
         let compression = self.build.push_settings.compression;
         let spool = release.take_stream(compress(Box::pin(theirs), compression))?;
-        let diff_id: DiffId =
-            writing.await.map_err(io::Error::other).and_then(|written| written).map_err(|error| failed(&error))?;
+        let written = writing.await.map_err(io::Error::other).and_then(|written| written).map_err(|error| failed(&error))?;
+        let diff_id: DiffId = match written {
+            Ok(diff_id) => diff_id,
+            Err(difference) => return Ok(Err(difference)),
+        };
         let identity = spool.identity().await.map_err(|error| failed(&error))?;
         let media_type = match compression {
             Compression::Gzip(_) => media_type::OCI_LAYER_GZIP,
             Compression::Zstd(_) => media_type::OCI_LAYER_ZSTD,
         };
         let created = jiff::Timestamp::now().to_string();
-        Ok(Layer { blob: Descriptor::new(media_type, identity.digest, identity.size), diff_id, created: Some(created) })
+        Ok(Ok(Layer { blob: Descriptor::new(media_type, identity.digest, identity.size), diff_id, created: Some(created) }))
     }
 
     /// Remembers an image that was assembled.
@@ -260,15 +239,6 @@ fn keyed(planned: &Planned, op: &Op, laid: &Laid) -> HashMap<(usize, String), Di
     files.filter_map(|(source, path)| Some(((source, path.clone()), content(planned, op, source, path)?))).collect()
 }
 
-/// The digest that a file of an input was keyed by.
-fn content(planned: &Planned, op: &Op, source: usize, path: &str) -> Option<Digest> {
-    let Some(Ok(tree)) = planned.facts.locals.get(&op.inputs.get(source)?.step) else { return None };
-    match &tree.get(path)?.kind {
-        NodeKind::File(content) => Some(content.clone()),
-        _ => None,
-    }
-}
-
 /// Bytes that are hashed as they pass.
 struct Hashing<W> {
     out: W,
@@ -284,49 +254,5 @@ impl<W: Write> Write for Hashing<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
-    }
-}
-
-impl Recording<'_> {
-    /// Holds the layers that the daemon made of files against what hakobi would have made; gives the steps where it is the same, which
-    /// can do without a daemon from then on. Of others it is said what differs.
-    pub(super) async fn prove(
-        &self,
-        image: &Composed,
-        proved: &Proved<'_>,
-        records: &HashMap<Input, StepRecord>,
-        indexes: &HashMap<DiffId, LayerIndex>,
-    ) -> Result<Vec<StepKey>> {
-        let graph = &self.planned.graph;
-        let chain = graph.chain_of(graph.result());
-        let mut proofs = Vec::new();
-        let Some(base) = image.diff_ids.len().checked_sub(chain.layers()) else { return Ok(proofs) };
-        let makers: Vec<&Op> = chain.links.iter().filter_map(|link| graph.op(&link.made_by)).collect();
-        let Some(contexts) = Contexts::of(self.planned, &makers).await else { return Ok(proofs) };
-        let mut paths = PathIndex::default();
-        for diff_id in &image.diff_ids[..base] {
-            let Some(index) = indexes.get(diff_id) else { return Ok(proofs) };
-            paths.apply(index);
-        }
-        for (link, op) in chain.links.iter().zip(makers) {
-            let place = base + link.layers - 1;
-            let Some(index) = image.diff_ids.get(place).and_then(|diff_id| indexes.get(diff_id)) else { return Ok(proofs) };
-            if op.files().is_some() && proved.course.given.contains(&link.state.step) && records.contains_key(&link.state) {
-                let on_the_chain = op.digest == link.state.step;
-                let nothing = PathIndex::default();
-                let laid = contexts.lay(graph, op, if on_the_chain { &paths } else { &nothing });
-                if let (Ok(laid), Some(layer)) = (laid, self.tree(&image.layers[place], proved).await?) {
-                    match laid.differs(&layer, &|source, path| content(self.planned, op, source, path)) {
-                        None => proofs.extend(shape(graph, op)),
-                        Some(what) => self.run.job.events.note(format!(
-                            "`{}` is left to the daemon, which makes another layer of it than hakobi would: {what}",
-                            crate::graph::instruction_of(&op.name)
-                        )),
-                    }
-                }
-            }
-            paths.apply(index);
-        }
-        Ok(proofs)
     }
 }

@@ -11,6 +11,7 @@ use super::cache::Store;
 use super::cold::LastCold;
 use super::job::{Job, write_metadata};
 use super::loading::Loaded;
+use super::moving::Start;
 use super::release::Release;
 use super::transport::Way;
 use super::{call, outputs};
@@ -183,22 +184,22 @@ impl Run<'_> {
         self.resolve_host_gateway(&mut options).await?;
         let colder = frontend_options(build, &input, &cache.imports);
         let sinks = Outputs::default();
-        let session = self.session(&mut input, &sinks).await?;
         if build.call != "build" {
+            let session = self.session(&mut input, &sinks, None).await?;
             let answer = call::call(self, &session, options).await?;
             built.text = Some(answer.text);
             built.exit_code = answer.exit_code;
             return Ok(());
         }
-        if self.job.plans(&input)
-            && let Some(planned) = self.planned(&session, &colder, &input, ahead).await?
-            && (self.way == Way::Registry || planned.knows_bases())
-        {
-            let work = super::planned::Work { session: &session, sinks: &sinks, cache: &cache };
-            let done = Box::pin(self.run_planned(built, planned, work, began)).await;
-            self.unload().await;
-            return done;
-        }
+        let session = if self.job.plans(&input) {
+            let start = Start { options: &colder, cache: &cache, sinks: &sinks, began };
+            match self.build_by_plan(built, &mut input, ahead, start).await? {
+                Some(session) => session,
+                None => return Ok(()),
+            }
+        } else {
+            self.session(&mut input, &sinks, None).await?
+        };
         if build.max_age.is_some() {
             let why = "--max-age takes hakobi's plan, and BuildKit decides what is cached here";
             return Err(Error::usage(why).hint("a cache, one platform and a context in a directory are what a plan takes"));
@@ -261,10 +262,10 @@ impl Run<'_> {
         }
     }
 
-    /// A session that serves what the build is made of.
-    pub(super) async fn session(&self, input: &mut Input, sinks: &Outputs) -> Result<Session> {
+    /// A session that serves what the build is made of; the daemon keeps its copies of local directories under the shared key.
+    pub(super) async fn session(&self, input: &mut Input, sinks: &Outputs, shared_key: Option<String>) -> Result<Session> {
         let parts = SessionParts {
-            shared_key: input.shared_key.clone(),
+            shared_key: shared_key.unwrap_or_else(|| input.shared_key.clone()),
             directories: input.directories.clone(),
             credentials: Some(Arc::new(SessionCredentials(self.job.registries.clone()))),
             secrets: self.job.build.secrets.clone(),

@@ -8,7 +8,7 @@ use super::job::Job;
 use super::planning::{Planned, Remembered};
 use crate::build::{Compiled, Input};
 use crate::domain::{Digest, ImageRef, StepKey};
-use crate::engine::buildkit::{Session, SolveRequest, Solved};
+use crate::engine::buildkit::{ExpectedFile, Session, SolveRequest, Solved};
 use crate::engine::{Docker, EngineInfo};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, settled};
@@ -22,6 +22,8 @@ pub(super) struct CompiledKey {
     frontend: Option<String>,
     /// The Dockerfile.
     text: Vec<u8>,
+    /// The files that the key was made of, which the frontend is to be sent.
+    files: Vec<ExpectedFile>,
 }
 
 impl CompiledKey {
@@ -39,9 +41,20 @@ impl CompiledKey {
             Syntax::Image(image) => Some(image),
             Syntax::Other => return None,
         };
+        let expected = files.iter().map(|file| ExpectedFile {
+            directory: file.directory.clone(),
+            path: file.path.clone(),
+            content: file.content.as_deref().map(Digest::of),
+        });
+        let expected = expected.collect();
         let files = files.iter().map(|file| (&*file.name, file.content.as_deref()));
         let options = options.iter().filter(|(name, _)| *name != "cache-imports").map(|(name, value)| (&**name, &**value));
-        Some(Self { key: compiled_key(platform, files, options), frontend, text })
+        Some(Self { key: compiled_key(platform, files, options), frontend, text, files: expected })
+    }
+
+    /// The files that it was made of.
+    pub(super) fn files(&self) -> &[ExpectedFile] {
+        &self.files
     }
 
     /// Whether a word stands in the Dockerfile.

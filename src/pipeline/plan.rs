@@ -40,7 +40,7 @@ async fn compiled<'a>(job: Job<'a>, daemon: Daemon, mut input: Input, ahead: Ahe
     let run = Run { job, docker, buildkit, info, way: Way::Registry, loaded: Loaded::default() };
     let mut options = frontend_options(run.job.build, &input, &[]);
     run.resolve_host_gateway(&mut options).await?;
-    let session = run.session(&mut input, &Outputs::default()).await?;
+    let session = run.session(&mut input, &Outputs::default(), None).await?;
     let several = || Error::usage("a plan is made for one platform").hint("--platform names one");
     let planned = run.planned(&session, &options, &input, ahead).await?.ok_or_else(several)?;
     Ok((planned, run.job))

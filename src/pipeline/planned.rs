@@ -180,7 +180,7 @@ impl Run<'_> {
         work: &Work<'_>,
         round: Vec<Taken>,
     ) -> Result<()> {
-        course.grafts.extend(self.grafts(planned, kept, None)?);
+        course.take_grafts(self.grafts(planned, kept, None)?, planned);
         let states: HashSet<&Input> = round.iter().map(|taken| &taken.state).collect();
         let mut all = Vec::new();
         for state in states {
@@ -216,6 +216,9 @@ impl Run<'_> {
             let content = match self.look_at(planned, course, work, &taken).await {
                 Ok(content) => content,
                 Err(error) => {
+                    if work.session.moved().is_some() {
+                        return Err(error);
+                    }
                     if self.passes_by(course).await {
                         return Ok(());
                     }
@@ -299,10 +302,9 @@ impl Run<'_> {
         release: Option<&Release>,
     ) -> Result<SolveOutcome> {
         loop {
-            let grafts = self.grafts(planned, kept, release)?;
+            course.take_grafts(self.grafts(planned, kept, release)?, planned);
             let result = planned.graph.result();
-            let grafted = planned.graph.grafted(result, &grafts, &course.given).map_err(|error| broken(&error))?;
-            course.grafts.extend(grafts);
+            let grafted = planned.graph.grafted(result, &course.grafts, &course.given).map_err(|error| broken(&error))?;
             tell_places(built, &grafted);
             let (exports, files) = self.exports(release, work.sinks)?;
             let entitlements = self.job.build.entitlements.clone();

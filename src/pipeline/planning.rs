@@ -1,6 +1,7 @@
 //! The plan of a build: compiled by the daemon's frontend, keyed by what is at hand, held against what the store remembers.
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,8 +12,9 @@ use super::CacheFaults;
 use super::compiling::CompiledKey;
 use super::job::Job;
 use super::kept::Kept;
+use super::moving::PLANS;
 use crate::build::Compiled;
-use crate::context;
+use crate::context::{self, Selection, WalkError};
 use crate::domain::{DiffId, Digest, ImageRef, Platform, StepKey};
 use crate::endpoint::Shelf;
 use crate::engine::Docker;
@@ -366,11 +368,24 @@ pub(super) fn seconds_now() -> u64 {
 async fn local(op: &Op, directories: &LocalDirs) -> Option<(Digest, std::result::Result<Arc<context::Tree>, String>)> {
     let (name, selection) = selection(op)?;
     let tree = match directories.get(&name).map(ToOwned::to_owned) {
-        Some(root) => tokio::task::spawn_blocking(move || context::hash(&root, &selection))
+        Some(root) => tokio::task::spawn_blocking(move || hashed(&root, &selection))
             .await
             .map_err(|error| error.to_string())
             .and_then(|hashed| hashed.map(Arc::new).map_err(|error| error.to_string())),
         None => Err(format!("{name} is no directory of this machine")),
     };
     Some((op.digest.clone(), tree))
+}
+
+/// Hashes a directory, more than once if it changes meanwhile.
+fn hashed(root: &Path, selection: &Selection) -> std::result::Result<context::Tree, WalkError> {
+    let mut tries = PLANS;
+    loop {
+        tries -= 1;
+        match context::hash(root, selection) {
+            Err(WalkError::Changed(_)) if tries > 0 => {}
+            Err(WalkError::Read { error, .. }) if error.kind() == std::io::ErrorKind::NotFound && tries > 0 => {}
+            hashed => return hashed,
+        }
+    }
 }

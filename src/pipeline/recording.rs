@@ -7,15 +7,17 @@ use super::build::Run;
 use super::kept::Kept;
 use super::planned::Work;
 use super::planning::{Planned, seconds_now};
+use super::proving::{Compared, Contexts, Made};
 use super::release::Released;
 use super::remembering::Remembering;
 use super::solving::{Course, broken, created};
+use crate::append::{LayerIndex, PathIndex};
 use crate::context::Tree;
 use crate::domain::{DiffId, Digest, Selector, StepKey};
 use crate::error::Result;
 use crate::graph::{Graph, Input, Key, Keys, Op, Stage, Taken};
 use crate::handover::{Composed, Intake};
-use crate::plan::{Allowed, Inputs, Layer, ProofRecord, StepRecord, TakenRecord, allowed, stray};
+use crate::plan::{Inputs, Layer, ProofRecord, StepRecord, TakenRecord};
 use crate::push::RepositoryBlobs;
 use crate::registry::Source as _;
 use crate::save::StageSaver;
@@ -56,11 +58,10 @@ impl Recording<'_> {
             let intakes: Vec<&Intake> = std::iter::once(released.release.intake()).chain(&intake).collect();
             let seen = Proved { course: &course, keys, intakes: &intakes, trees: Mutex::default() };
             let indexes = self.index(image, &seen).await?;
-            self.chain(self.planned.graph.result(), image, &seen, &mut records).await?;
+            let mut proofs = self.chain(self.planned.graph.result(), image, &seen, &indexes, &mut records).await?;
             for (state, image) in &stages {
-                self.chain(state, image, &seen, &mut records).await?;
+                proofs.extend(self.chain(state, image, &seen, &indexes, &mut records).await?);
             }
-            let proofs = self.prove(image, &seen, &records, &indexes).await?;
             let record = |state: &Input| records.get(state).or_else(|| self.planned.plan.kept.get(state));
             let taken = looked.taken.into_iter().map(|(key, (content, state))| {
                 let chain = record(&state).and_then(StepRecord::chain);
@@ -153,7 +154,7 @@ impl Recording<'_> {
                         return Err(error);
                     }
                     // What else stands in for something still does.
-                    course.grafts.extend(self.run.grafts(self.planned, self.kept, None)?);
+                    course.take_grafts(self.run.grafts(self.planned, self.kept, None)?, self.planned);
                     continue;
                 }
             };
@@ -186,20 +187,23 @@ impl Recording<'_> {
         }
     }
 
-    /// The records of the states on a chain, if it adds up: each step one layer, on those of the base.
+    /// The records of the states on a chain, if it adds up: each step one layer, on those of the base, and each layer of files what its
+    /// files make. Gives the kinds of step of which the daemon made just the layer that hakobi would have made.
     async fn chain(
         &self,
         state: &Input,
         image: &Composed,
         proved: &Proved<'_>,
+        indexes: &HashMap<DiffId, LayerIndex>,
         records: &mut HashMap<Input, StepRecord>,
-    ) -> Result<()> {
+    ) -> Result<Vec<StepKey>> {
+        let mut proofs = Vec::new();
         let chain = self.planned.graph.chain_of(state);
         let base: Vec<DiffId> = match &chain.base {
             None => Vec::new(),
             Some(base) => match self.planned.facts.images.get(&base.step) {
                 Some(Ok(layers)) => layers.clone(),
-                _ => return Ok(()),
+                _ => return Ok(proofs),
             },
         };
         if image.diff_ids.len() != base.len() + chain.layers() || !image.diff_ids.starts_with(&base) {
@@ -209,7 +213,7 @@ impl Recording<'_> {
                 chain.layers(),
                 base.len()
             ));
-            return Ok(());
+            return Ok(proofs);
         }
         let base_layers = base.len();
         let created = created(&image.config, image.diff_ids.len());
@@ -225,41 +229,44 @@ impl Recording<'_> {
             records.insert(base.clone(), StepRecord { layers: layers[..base_layers].to_vec(), ran: None });
         }
         let now = seconds_now();
+        let makers: Vec<&Op> = chain.links.iter().filter_map(|link| self.planned.graph.op(&link.made_by)).collect();
+        let contexts = Contexts::hashed(self.planned, &makers);
+        let known = |layers: &[DiffId]| layers.iter().map(|layer| indexes.get(layer)).collect::<Option<Vec<_>>>();
+        let nothing = PathIndex::default();
+        // Only the paths of the final image's layers are known.
+        let mut below = known(&image.diff_ids[..base_layers]).map(PathIndex::of);
         for link in &chain.links {
+            let place = (base_layers + link.layers).saturating_sub(1);
+            let made = self.planned.graph.op(&link.made_by).filter(|_| place < layers.len());
             // What was kept is as it was recorded.
-            if !proved.course.given.contains(&link.state.step) {
-                continue;
+            if proved.course.given.contains(&link.state.step) {
+                if let Some(op) = made {
+                    // What is merged was made on nothing.
+                    let below = if op.digest == link.state.step { below.as_ref() } else { Some(&nothing) };
+                    match self.compared(Made { op, image, place, below }, contexts.as_ref(), indexes, proved).await? {
+                        Compared::Same(shape) => proofs.extend(shape),
+                        Compared::Unknown => {}
+                        Compared::Other(what) => {
+                            self.run.job.events.warning(format!(
+                                "`{}` is not saved, nor is what is built on it: the daemon's layer is not what its files make ({what})",
+                                crate::graph::instruction_of(&op.name)
+                            ));
+                            return Ok(proofs);
+                        }
+                    }
+                }
+                let layers = &layers[..base_layers + link.layers];
+                if let Key::Known(_) = proved.keys.state(&link.state) {
+                    let ran = proved.course.ran.contains(&link.state.step).then_some(now);
+                    records.insert(link.state.clone(), StepRecord { layers: layers.to_vec(), ran });
+                }
             }
-            let layers = &layers[..base.len() + link.layers];
-            if let Some((op, layer)) = self.planned.graph.op(&link.made_by).zip(layers.last())
-                && let Some(path) = self.stray(op, layer, proved).await?
-            {
-                self.run.job.events.warning(format!(
-                    "{path} in the image has other bytes than were hashed for `{}`: something may have written to it meanwhile, and \
-                     nothing is remembered from there on",
-                    op.name
-                ));
-                return Ok(());
-            }
-            if let Key::Known(_) = proved.keys.state(&link.state) {
-                let ran = proved.course.ran.contains(&link.state.step).then_some(now);
-                records.insert(link.state.clone(), StepRecord { layers: layers.to_vec(), ran });
-            }
+            below = below.zip(image.diff_ids.get(place).and_then(|layer| indexes.get(layer))).map(|(mut below, index)| {
+                below.apply(index);
+                below
+            });
         }
-        Ok(())
-    }
-
-    /// A file of a copy's layer with bytes that the step's key was not made of.
-    async fn stray(&self, op: &Op, layer: &Layer, proved: &Proved<'_>) -> Result<Option<String>> {
-        let of = |input: &Input, selectors: &[Selector]| match self.planned.facts.locals.get(&input.step) {
-            Some(local) => local.as_ref().ok().map(|tree| &**tree),
-            None => proved.course.trees.get(&(input.clone(), selectors.to_vec())),
-        };
-        let allowed = allowed(&self.planned.graph, op, of);
-        if allowed == Allowed::Anything {
-            return Ok(None);
-        }
-        Ok(self.tree(&layer.blob, proved).await?.and_then(|tree| stray(&tree, &allowed)))
+        Ok(proofs)
     }
 }
 

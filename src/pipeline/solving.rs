@@ -75,6 +75,17 @@ impl Course {
         self.grafts.values().any(Graft::is_image)
     }
 
+    /// Has these stand in for states from here on. What a step was given already stays as it is, so that the daemon finds its work again:
+    /// another image there, or the steps in its place, would make another step of it. Only what has to run now is not stood in for.
+    pub(super) fn take_grafts(&mut self, new: HashMap<Input, Graft>, planned: &Planned) {
+        self.grafts.retain(|state, _| !planned.plan.runs(&state.step));
+        for (state, graft) in new {
+            if !self.given.contains(&state.step) {
+                self.grafts.entry(state).or_insert(graft);
+            }
+        }
+    }
+
     /// From here on the daemon pulls base images itself.
     pub(super) fn pass_by(&mut self, why: &str, events: &Events) {
         events.note(format!("the daemon pulls base images itself, as a layer did not come through hakobi: {why}"));
@@ -156,6 +167,10 @@ impl Run<'_> {
                     course.given.extend(grafted.iter().flat_map(|grafted| grafted.names.keys().cloned()));
                     return Ok(Attempted::Done(solved));
                 }
+                // Whatever else is said: the files are to be looked at again.
+                Some(Err(status)) if work.session.moved().is_some() => {
+                    return Err(self.failure(&status, work.session, None).await);
+                }
                 Some(Err(status)) if from_store && job.blames_store(status.message()) => status.message().to_owned(),
                 Some(Err(status)) if course.blames_pins(status.message()) => {
                     job.events
@@ -234,7 +249,8 @@ impl Run<'_> {
             let content = content.map_or_else(|| format!("{:032x}", rand::random::<u128>()), |content| content.to_string());
             let mut attributes = source.attrs.clone();
             let hint = attributes.entry("local.sharedkeyhint".to_owned()).or_default();
-            *hint = format!("{hint} {content}");
+            // Copies that were not compared as they were sent have other names.
+            *hint = format!("{hint} compared {content}");
             // A graph that was remembered names the session of that build, and BuildKit takes a source of the same session for the
             // same files (`local.CacheKey`). Without a name it is this run's.
             attributes.remove("local.session");

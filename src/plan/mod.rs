@@ -27,7 +27,7 @@ pub use decide::{Plan, Verdict};
 pub use explain::{Inputs, StepInputs, explain, explained, is_internal};
 pub use facts::{KnownFacts, Seen, selection};
 pub use image::{Assembled, assemble, bare_image};
-pub use proof::{Allowed, allowed, stray};
+pub use proof::{Allowed, allowed, missing, stray};
 pub use record::{
     ColdRecord, DaemonRecord, HopeRecord, ImageRecord, Layer, ProofRecord, RemoteRecord, StepRecord, TakenRecord, image_key,
     remote_key,

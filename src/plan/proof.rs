@@ -13,7 +13,12 @@ use crate::graph::{Graph, Input, Op, Use, uses};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Allowed {
     /// These.
-    Only(HashSet<Digest>),
+    Only {
+        /// The contents.
+        contents: HashSet<Digest>,
+        /// The files that are copied, by their paths in what they are copied from.
+        copied: Vec<(String, Digest)>,
+    },
     /// It cannot be told: a command ran, or an archive is unpacked.
     Anything,
 }
@@ -22,7 +27,7 @@ pub enum Allowed {
 #[must_use]
 pub fn allowed<'a>(graph: &Graph, op: &Op, tree: impl Fn(&Input, &[Selector]) -> Option<&'a Tree>) -> Allowed {
     let Some(pb::op::Op::File(file)) = &op.op.op else { return Allowed::Anything };
-    let mut contents = HashSet::new();
+    let (mut contents, mut copied) = (HashSet::new(), Vec::new());
     let mut has_archive = false;
     let all = uses(op);
     let by_content =
@@ -31,10 +36,14 @@ pub fn allowed<'a>(graph: &Graph, op: &Op, tree: impl Fn(&Input, &[Selector]) ->
         let Use::Content(selectors) = used else { continue };
         // A stage that stands still, which nobody had to look at.
         let Some(tree) = graph.op(&input.step).and_then(|_| tree(input, &selectors)) else { return Allowed::Anything };
+        let selected = tree.selected_paths(&selectors);
         for (path, node) in tree.iter() {
             if let NodeKind::File(content) = &node.kind {
                 has_archive |= is_archive(&path);
                 contents.insert(content.clone());
+                if selected.contains_key(&path) {
+                    copied.push((path, content.clone()));
+                }
             }
         }
     }
@@ -52,17 +61,34 @@ pub fn allowed<'a>(graph: &Graph, op: &Op, tree: impl Fn(&Input, &[Selector]) ->
             Some(_) => {}
         }
     }
-    Allowed::Only(contents)
+    Allowed::Only { contents, copied }
 }
 
 /// The first file of a layer that holds what it may not.
 #[must_use]
 pub fn stray(layer: &Tree, allowed: &Allowed) -> Option<String> {
-    let Allowed::Only(contents) = allowed else { return None };
+    let Allowed::Only { contents, .. } = allowed else { return None };
     layer.iter().find_map(|(path, node)| match &node.kind {
         NodeKind::File(content) if !contents.contains(content) && !is_whiteout(&path) => Some(path),
         _ => None,
     })
+}
+
+/// The first file that is copied and not in the layer, neither under its name nor under another. One that another copy overwrites has its
+/// name there.
+#[must_use]
+pub fn missing(layer: &Tree, allowed: &Allowed) -> Option<String> {
+    let Allowed::Only { copied, .. } = allowed else { return None };
+    let name = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
+    let files = || {
+        layer
+            .iter()
+            .filter_map(|(path, node)| if let NodeKind::File(content) = &node.kind { Some((path, content)) } else { None })
+    };
+    let contents: HashSet<&Digest> = files().map(|(_, content)| content).collect();
+    let names: HashSet<String> = files().map(|(path, _)| name(&path)).collect();
+    let absent = copied.iter().find(|(path, content)| !contents.contains(content) && !names.contains(&name(path)));
+    absent.map(|(path, _)| path.clone())
 }
 
 /// What may be unpacked, by its name: more than is, never less that people use.
@@ -92,9 +118,14 @@ mod tests {
         let mut layer = Tree::default();
         layer.insert("app/a", file(b"a"));
         layer.insert("app/.wh.gone", file(b""));
-        let only = |contents: &[&[u8]]| Allowed::Only(contents.iter().map(|content| Digest::of(content)).collect());
+        let only = |contents: &[&[u8]]| Allowed::Only {
+            contents: contents.iter().map(|content| Digest::of(content)).collect(),
+            copied: contents.iter().map(|content| (String::from_utf8_lossy(content).into_owned(), Digest::of(content))).collect(),
+        };
         assert_eq!(stray(&layer, &only(&[b"a", b"b"])), None);
         assert_eq!(stray(&layer, &only(&[b"b"])), Some("app/a".to_owned()));
         assert_eq!(stray(&layer, &Allowed::Anything), None);
+        assert_eq!(missing(&layer, &only(&[b"a"])), None);
+        assert_eq!(missing(&layer, &only(&[b"a", b"b"])), Some("b".to_owned()));
     }
 }

@@ -8,8 +8,8 @@ use crate::domain::Digest;
 
 impl Laid {
     /// The first thing in which a layer that the daemon made is another than this one, for a person; nothing if it is the same.
-    /// Times are not compared, nor does what a store may leave out have to be there ([`LaidEntry::as_below`]). `content` has the
-    /// digests of a source's files by the number of the input and the path.
+    /// Times are not compared, nor does what a store may leave out have to be there ([`LaidEntry::as_below`], [`Laid::left_out`]).
+    /// `content` has the digests of a source's files by the number of the input and the path.
     pub fn differs(&self, layer: &Tree, content: &dyn Fn(usize, &str) -> Option<Digest>) -> Option<String> {
         let mut theirs: BTreeMap<String, &Node> = layer.iter().collect();
         for (path, entry) in self.entries() {
@@ -26,6 +26,18 @@ impl Laid {
         }
         let first = theirs.keys().min_by(|a, b| path_order(a, b));
         first.map(|path| format!("{path}: only in the daemon's layer"))
+    }
+
+    /// The files and links that the daemon's layer leaves out: right only if the state below has just the same there
+    /// ([`Laid::differs_at`]).
+    pub fn left_out<'a>(&'a self, layer: &'a Tree) -> impl Iterator<Item = &'a str> {
+        let absent = self.entries.iter().filter(|(path, entry)| entry.as_below && layer.get(path).is_none());
+        absent.filter(|(_, entry)| entry.kind != LaidKind::Directory).map(|(path, _)| &**path)
+    }
+
+    /// In what a path is another than here, for a person; nothing if it is the same, or is not in this layer.
+    pub fn differs_at(&self, path: &str, node: &Node, content: &dyn Fn(usize, &str) -> Option<Digest>) -> Option<String> {
+        self.entry_differs(self.entries.get(path)?, node, content)
     }
 
     fn entry_differs(&self, entry: &LaidEntry, node: &Node, content: &dyn Fn(usize, &str) -> Option<Digest>) -> Option<String> {

@@ -24,6 +24,7 @@ use crate::context::Entry;
 pub use layer::{Content, Laid, LaidEntry, LaidKind};
 use source::Tree;
 use state::State;
+pub use write::WriteError;
 
 /// What a local source sends.
 #[derive(Debug, Clone, Copy)]

@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use super::archive::{HEAD, may_be_archive};
 use super::differ::tar_name;
 use super::layer::{Content, Laid, LaidEntry, LaidKind};
+use crate::context::Difference;
 use crate::domain::{Digest, Hasher};
 
 /// Longest name that a plain header takes, in bytes.
@@ -18,14 +19,39 @@ const SIZE: u64 = 0o77_777_777_777;
 /// Mode of a whiteout, as Docker writes it.
 const WHITEOUT: u32 = 0o600;
 
+/// Why there is no tar of a layer.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// A file is not what it was.
+    #[error("{0}")]
+    Moved(Difference),
+    /// It could not be written.
+    #[error(transparent)]
+    Out(#[from] io::Error),
+}
+
 impl Laid {
     /// Writes the layer's tar. `now` is the time of what has none of its own, in seconds of the Unix epoch. Each file of a source goes
     /// through once, whatever its size, and its digest to `hashed` with the number of the input and the path: whether it still is what
     /// it was is for the caller to say.
     ///
     /// # Errors
-    /// If a file cannot be read, has not as many bytes as it had, or has become an archive; or if `out` fails.
-    pub fn write_tar(&self, out: impl Write, now: u64, hashed: &mut dyn FnMut(usize, &str, &Digest)) -> io::Result<()> {
+    /// If a file can no longer be read, has not as many bytes as it had, or has become an archive; or if `out` fails.
+    pub fn write_tar(&self, out: impl Write, now: u64, hashed: &mut dyn FnMut(usize, &str, &Digest)) -> Result<(), WriteError> {
+        let mut differs = None;
+        self.write_files(out, now, hashed, &mut differs).map_err(|error| match differs {
+            Some(difference) => WriteError::Moved(difference),
+            None => WriteError::Out(error),
+        })
+    }
+
+    fn write_files(
+        &self,
+        out: impl Write,
+        now: u64,
+        hashed: &mut dyn FnMut(usize, &str, &Digest),
+        differs: &mut Option<Difference>,
+    ) -> io::Result<()> {
         let mut tar = tar::Builder::new(out);
         for (path, entry) in self.entries() {
             let mut header = tar::Header::new_ustar();
@@ -55,7 +81,7 @@ impl Laid {
             header.set_cksum();
             match &entry.kind {
                 LaidKind::File(Content::Context { source, path, file, plain, .. }) => {
-                    let mut reader = Checked::open(file, path, size, *plain)?;
+                    let mut reader = Checked::open(file, path, size, *plain, differs)?;
                     tar.append(&header, &mut reader)?;
                     hashed(*source, path, &reader.finish()?);
                 }
@@ -102,6 +128,8 @@ fn fill(field: &mut [u8], text: &str) {
 struct Checked<'a> {
     file: File,
     path: &'a str,
+    /// How it differs from that, once it is seen.
+    differs: &'a mut Option<Difference>,
     left: u64,
     hasher: Hasher,
     /// The first bytes of what must not have become an archive.
@@ -109,13 +137,25 @@ struct Checked<'a> {
 }
 
 impl<'a> Checked<'a> {
-    fn open(file: &std::path::Path, path: &'a str, size: u64, plain: bool) -> io::Result<Self> {
-        let file = File::open(file).map_err(|error| io::Error::new(error.kind(), format!("cannot read {path}: {error}")))?;
-        Ok(Self { file, path, left: size, hasher: Hasher::default(), head: plain.then(Vec::new) })
+    fn open(
+        file: &std::path::Path,
+        path: &'a str,
+        size: u64,
+        plain: bool,
+        differs: &'a mut Option<Difference>,
+    ) -> io::Result<Self> {
+        match File::open(file) {
+            Ok(file) => Ok(Self { file, path, differs, left: size, hasher: Hasher::default(), head: plain.then(Vec::new) }),
+            Err(error) => {
+                *differs = Some(Difference::at(path, "it can no longer be read"));
+                Err(error)
+            }
+        }
     }
 
-    fn changed(&self) -> io::Error {
-        io::Error::other(format!("{} changes while it is read: something writes into the build context", self.path))
+    fn changed(&mut self) -> io::Error {
+        *self.differs = Some(Difference::of_content(self.path));
+        io::Error::other("it changed while it was read")
     }
 
     fn finish(mut self) -> io::Result<Digest> {
@@ -132,7 +172,13 @@ impl Read for Checked<'_> {
         if room == 0 {
             return Ok(0);
         }
-        let read = self.file.read(&mut buffer[..room])?;
+        let read = match self.file.read(&mut buffer[..room]) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                *self.differs = Some(Difference::at(self.path, "it can no longer be read"));
+                return Err(error);
+            }
+            read => read?,
+        };
         if read == 0 {
             return Err(self.changed());
         }

@@ -15,7 +15,7 @@ pub use bollard_buildkit_proto::pb;
 pub use connect::BuildKit;
 pub use gateway::{Container, Gateway, Process, Reference, Solved};
 pub use session::{
-    ContentSource, ContentSources, CredentialSource, Credentials, LocalDirs, OutputSink, Outputs, Session, SessionParts,
-    SshAgents, Uploads,
+    ContentSource, ContentSources, CredentialSource, Credentials, ExpectedFile, LocalDirs, OutputSink, Outputs, Session,
+    SessionParts, SshAgents, Uploads,
 };
 pub use solve::{CacheOption, Export, SolveOutcome, SolveRequest};

@@ -1,7 +1,7 @@
 //! File sync: the daemon asks for a local directory by patterns, gets a list of what is there, and asks for the files whose
 //! content it lacks (tonistiigi/fsutil `Send`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,7 +19,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::context::{self, Entry, EntryKind, Selection, WalkError};
+use super::expected::{Against, Expected};
+use crate::context::{self, Difference, Entry, EntryKind, Selection, WalkError};
+use crate::domain::{Digest, Hasher};
 
 /// Files that are read at once.
 const READERS: usize = 8;
@@ -75,11 +77,12 @@ pub(super) struct FileSyncService {
     directories: LocalDirs,
     sent: Arc<AtomicU64>,
     failure: Failure,
+    expected: Expected,
 }
 
 impl FileSyncService {
-    pub(super) fn new(directories: LocalDirs, sent: Arc<AtomicU64>, failure: Failure) -> Self {
-        Self { directories, sent, failure }
+    pub(super) fn new(directories: LocalDirs, sent: Arc<AtomicU64>, failure: Failure, expected: Expected) -> Self {
+        Self { directories, sent, failure, expected }
     }
 }
 
@@ -97,8 +100,10 @@ impl FileSync for FileSyncService {
             exclude: values(request.metadata(), "exclude-patterns"),
             follow: values(request.metadata(), "followpaths"),
         };
+        let against = self.expected.of(&name, &selection);
         let (sender, receiver) = mpsc::channel(256);
         let sending = Sending {
+            expected: against.is_anything().then(|| self.expected.clone()),
             root: root.clone(),
             to: sender,
             files: Arc::default(),
@@ -108,7 +113,7 @@ impl FileSync for FileSyncService {
         };
         tokio::task::spawn_blocking({
             let sending = sending.clone();
-            move || sending.list(&selection)
+            move || sending.list(&selection, against)
         });
         tokio::spawn(async move { sending.answer(request.into_inner()).await });
         Ok(Response::new(ReceiverStream::new(receiver).boxed()))
@@ -136,28 +141,57 @@ fn values(metadata: &MetadataMap, name: &str) -> Vec<String> {
 struct Sending {
     root: PathBuf,
     to: mpsc::Sender<Result<Packet, Status>>,
-    /// Paths by the place in the list, less those that were asked for.
-    files: Arc<Mutex<HashMap<u32, (String, bool)>>>,
+    /// Files by the place in the list, less those that were asked for.
+    files: Arc<Mutex<HashMap<u32, Listed>>>,
     readers: Arc<Semaphore>,
     sent: Arc<AtomicU64>,
     failure: Failure,
+    /// Where it is told what differs from what was hashed, if this transfer is held against anything.
+    expected: Option<Expected>,
+}
+
+/// A file that was listed.
+struct Listed {
+    path: String,
+    /// In bytes; nothing for another name of a file before it.
+    size: Option<u64>,
+    /// Whether it is sent without its content: a socket.
+    empty: bool,
+    /// The digest of its bytes when it was hashed.
+    content: Option<Digest>,
 }
 
 impl Sending {
-    fn list(&self, selection: &Selection) {
+    fn list(&self, selection: &Selection, mut against: Against) {
         let mut number = 0;
+        let mut names = HashSet::new();
+        let mut differs = None;
         let mut each = |entry: Entry| {
+            if let Err(difference) = against.entry(&entry) {
+                differs = Some(difference);
+                return false;
+            }
+            if matches!(against, Against::Files(_)) && self.expected.is_some() {
+                names.insert(entry.path.clone());
+            }
             if matches!(entry.kind, EntryKind::File | EntryKind::HardLink(_) | EntryKind::Socket) {
-                let empty = matches!(entry.kind, EntryKind::Socket);
-                self.files.lock().unwrap_or_else(PoisonError::into_inner).insert(number, (entry.path.clone(), empty));
+                let size = (entry.kind == EntryKind::File).then_some(entry.size);
+                let (path, empty) = (entry.path.clone(), entry.kind == EntryKind::Socket);
+                let listed = Listed { content: against.content(&path), path, size, empty };
+                self.files.lock().unwrap_or_else(PoisonError::into_inner).insert(number, listed);
             }
             number += 1;
             self.to.blocking_send(Ok(packet(PacketType::PacketStat, 0, Some(stat(entry)), Vec::new()))).is_ok()
         };
-        let last = match context::walk(&self.root, selection, &mut each) {
-            Ok(()) => packet(PacketType::PacketStat, 0, None, Vec::new()),
-            Err(WalkError::Stopped) => return,
-            Err(error) => self.fault(&error.to_string()),
+        let walked = context::walk(&self.root, selection, &mut each);
+        let differs = differs.or_else(|| walked.is_ok().then(|| against.end(|path| names.contains(path)).err()).flatten());
+        let last = match (differs, walked) {
+            (Some(difference), _) => self.moved(&difference),
+            (None, Ok(())) => packet(PacketType::PacketStat, 0, None, Vec::new()),
+            (None, Err(WalkError::Stopped)) => return,
+            // It could be read when it was hashed.
+            (None, Err(WalkError::Read { path, .. })) if self.expected.is_some() => self.moved(&unreadable(&path)),
+            (None, Err(error)) => self.fault(&error.to_string()),
         };
         let _ = self.to.blocking_send(Ok(last));
     }
@@ -165,15 +199,15 @@ impl Sending {
     /// Takes requests as they come, however many wait for what was asked for before: they are small, and h2 ends a connection on which
     /// too many small frames lie about unread.
     async fn answer(&self, mut requests: Streaming<Packet>) {
-        let (asked_for, mut asked) = mpsc::unbounded_channel::<(u32, String, bool)>();
+        let (asked_for, mut asked) = mpsc::unbounded_channel::<(u32, Listed)>();
         let sending = self.clone();
         tokio::spawn(async move {
-            while let Some((id, path, empty)) = asked.recv().await {
+            while let Some((id, file)) = asked.recv().await {
                 let Ok(permit) = Arc::clone(&sending.readers).acquire_owned().await else { return };
                 let sending = sending.clone();
                 tokio::spawn(async move {
                     let _permit = permit;
-                    sending.send(id, &path, empty).await;
+                    sending.send(id, &file).await;
                 });
             }
         });
@@ -181,11 +215,11 @@ impl Sending {
             match PacketType::try_from(request.r#type) {
                 Ok(PacketType::PacketReq) => {
                     let asked = self.files.lock().unwrap_or_else(PoisonError::into_inner).remove(&request.id);
-                    let Some((path, empty)) = asked else {
+                    let Some(file) = asked else {
                         let _ = self.to.send(Ok(self.fault(&format!("invalid file id {}", request.id)))).await;
                         return;
                     };
-                    if asked_for.send((request.id, path, empty)).is_err() {
+                    if asked_for.send((request.id, file)).is_err() {
                         return;
                     }
                 }
@@ -198,17 +232,24 @@ impl Sending {
         }
     }
 
-    async fn send(&self, id: u32, path: &str, empty: bool) {
-        let result = if empty { Ok(()) } else { self.content(id, path).await };
-        let last = match result {
-            Ok(()) => packet(PacketType::PacketData, id, None, Vec::new()),
-            Err(error) => self.fault(&format!("cannot read {path} in the build context: {error}")),
+    /// Sends a file. Its last packet says that it is whole, and goes only if the bytes are those that were hashed.
+    async fn send(&self, id: u32, file: &Listed) {
+        let last = match self.content(id, file).await {
+            Ok(None) => packet(PacketType::PacketData, id, None, Vec::new()),
+            Ok(Some(difference)) => self.moved(&difference),
+            Err(_) if self.expected.is_some() => self.moved(&unreadable(&file.path)),
+            Err(error) => self.fault(&format!("cannot read {} in the build context: {error}", file.path)),
         };
         let _ = self.to.send(Ok(last)).await;
     }
 
-    async fn content(&self, id: u32, path: &str) -> io::Result<()> {
-        let mut file = tokio::fs::File::open(self.root.join(Path::new(path))).await?;
+    /// Sends what is in a file, and tells how that differs from what was hashed.
+    async fn content(&self, id: u32, listed: &Listed) -> io::Result<Option<Difference>> {
+        if listed.empty {
+            return Ok(None);
+        }
+        let (mut hasher, mut size) = (listed.content.is_some().then(Hasher::default), 0);
+        let mut file = tokio::fs::File::open(self.root.join(Path::new(&listed.path))).await?;
         file.set_max_buf_size(CHUNK * 8);
         loop {
             let mut data = vec![0; CHUNK];
@@ -220,22 +261,43 @@ impl Sending {
                     read => filled += read,
                 }
             }
-            if filled == 0 {
-                return Ok(());
-            }
             data.truncate(filled);
-            self.sent.fetch_add(filled as u64, Ordering::Relaxed);
-            let sent = self.to.send(Ok(packet(PacketType::PacketData, id, None, data))).map(|sent| sent.is_ok()).await;
-            if !sent || filled < CHUNK {
-                return Ok(());
+            size += filled as u64;
+            if let Some(hasher) = &mut hasher {
+                hasher.update(&data);
+            }
+            if filled > 0 {
+                self.sent.fetch_add(filled as u64, Ordering::Relaxed);
+                let sent = self.to.send(Ok(packet(PacketType::PacketData, id, None, data))).map(|sent| sent.is_ok()).await;
+                if !sent {
+                    return Ok(None);
+                }
+            }
+            if filled < CHUNK {
+                break;
             }
         }
+        // The size that was listed goes into the daemon's own digest of it.
+        let is_same = listed.size.is_none_or(|listed| listed == size) && hasher.map(|hasher| hasher.digest()) == listed.content;
+        Ok((listed.content.is_some() && !is_same).then(|| Difference::of_content(&listed.path)))
+    }
+
+    /// Ends the transfer, as it is not what was hashed that would be sent.
+    fn moved(&self, difference: &Difference) -> Packet {
+        if let Some(expected) = &self.expected {
+            expected.tell(difference);
+        }
+        self.fault(&format!("the build context changed while it was read: {difference}"))
     }
 
     fn fault(&self, text: &str) -> Packet {
         self.failure.set(text);
         packet(PacketType::PacketErr, 0, None, text.as_bytes().to_vec())
     }
+}
+
+fn unreadable(path: &str) -> Difference {
+    Difference::at(path, "it can no longer be read")
 }
 
 fn packet(kind: PacketType, id: u32, stat: Option<Stat>, data: Vec<u8>) -> Packet {
@@ -288,3 +350,7 @@ fn stat(entry: Entry) -> Stat {
         xattrs: entry.xattrs.into_iter().collect(),
     }
 }
+
+#[cfg(test)]
+#[path = "files_tests.rs"]
+mod tests;

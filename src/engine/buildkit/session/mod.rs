@@ -2,6 +2,7 @@
 
 mod auth;
 mod content;
+mod expected;
 mod files;
 mod outputs;
 mod secrets;
@@ -28,12 +29,14 @@ use tonic::service::Routes;
 
 pub use auth::{CredentialSource, Credentials};
 pub use content::{ContentSource, ContentSources};
+pub use expected::ExpectedFile;
 pub use files::LocalDirs;
 pub use outputs::{OutputSink, Outputs};
 pub use ssh::SshAgents;
 pub use uploads::Uploads;
 
 use super::connect::BuildKit;
+use crate::context::{Difference, Selection, Tree};
 use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::settings::Secret;
@@ -67,6 +70,7 @@ pub struct Session {
     id: String,
     sent: Arc<AtomicU64>,
     failure: files::Failure,
+    expected: expected::Expected,
     task: JoinHandle<()>,
 }
 
@@ -84,11 +88,12 @@ impl Session {
         ];
         let sent = Arc::new(AtomicU64::new(0));
         let failure = files::Failure::default();
+        let expected = expected::Expected::default();
         let mut methods = vec!["/grpc.health.v1.Health/Check"];
         let mut routes = Routes::new(HealthServer::new(Healthy));
         if !parts.directories.is_empty() {
             methods.push("/moby.filesync.v1.FileSync/DiffCopy");
-            let service = files::FileSyncService::new(parts.directories, Arc::clone(&sent), failure.clone());
+            let service = files::FileSyncService::new(parts.directories, Arc::clone(&sent), failure.clone(), expected.clone());
             routes = routes.add_service(FileSyncServer::new(service));
         }
         if let Some(credentials) = parts.credentials {
@@ -126,7 +131,7 @@ impl Session {
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
         });
-        Ok(Self { id, sent, failure, task })
+        Ok(Self { id, sent, failure, expected, task })
     }
 
     /// What solves name it by.
@@ -139,6 +144,33 @@ impl Session {
     #[must_use]
     pub fn bytes_sent(&self) -> u64 {
         self.sent.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Says which files local sources are, by their names and what they select. One that differs ends its transfer with an error.
+    pub fn expect_trees(&self, trees: impl IntoIterator<Item = ((String, Selection), Arc<Tree>)>) {
+        self.expected.expect_trees(trees);
+    }
+
+    /// Says which bytes files have that are read to compile.
+    pub fn expect_files(&self, files: &[ExpectedFile]) {
+        self.expected.expect_files(files);
+    }
+
+    /// From here on local files are sent as they are.
+    pub fn expect_nothing(&self) {
+        self.expected.expect_nothing();
+    }
+
+    /// Notes that local files are not what they were, wherever that was seen.
+    pub fn tell_moved(&self, difference: &Difference) {
+        self.expected.tell(difference);
+    }
+
+    /// The first thing in which local files differed from what they were to be. `None` if nothing did: then all that was sent of them
+    /// is what was expected.
+    #[must_use]
+    pub fn moved(&self) -> Option<Difference> {
+        self.expected.moved()
     }
 
     /// Why local files could not be sent: our own words, where the daemon's would be vague.

@@ -1,0 +1,149 @@
+//! What a daemon gets that asks for the files of a directory: those that were hashed, or an error before the first that differs is whole.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use bollard_buildkit_proto::moby::filesync::v1::file_sync_client::FileSyncClient;
+use bollard_buildkit_proto::moby::filesync::v1::file_sync_server::FileSyncServer;
+use hyper_util::rt::TokioIo;
+use tonic::transport::{Endpoint, Server};
+
+use super::super::expected::ExpectedFile;
+use super::*;
+use crate::domain::Digest;
+
+/// Asks for all that a directory has, as fsutil's `Receive` does. Gives the files that came whole, or the sender's error.
+async fn received(service: FileSyncService, include: &[&str]) -> Result<HashMap<String, Vec<u8>>, String> {
+    let (ours, theirs) = tokio::io::duplex(1 << 16);
+    let server = Server::builder().add_service(FileSyncServer::new(service));
+    tokio::spawn(server.serve_with_incoming(futures::stream::iter([Ok::<_, io::Error>(theirs)])));
+    let mut once = Some(ours);
+    let connector = tower::service_fn(move |_| {
+        let stream = once.take().map(TokioIo::new).ok_or_else(|| io::Error::other("one connection only"));
+        async move { stream }
+    });
+    let channel = Endpoint::from_static("http://session").connect_with_connector(connector).await.expect("a channel");
+    let (asking, asked) = mpsc::channel(64);
+    let mut request = Request::new(ReceiverStream::new(asked));
+    request.metadata_mut().insert("dir-name", "context".parse().expect("a value"));
+    for pattern in include {
+        request.metadata_mut().append("include-patterns", pattern.parse().expect("a value"));
+    }
+    let mut packets = FileSyncClient::new(channel).diff_copy(request).await.expect("an answer").into_inner();
+    let mut listed: Vec<Stat> = Vec::new();
+    let mut open: HashMap<u32, Vec<u8>> = HashMap::new();
+    let mut whole = HashMap::new();
+    while let Some(packet) = packets.next().await {
+        let packet = packet.map_err(|status| status.to_string())?;
+        match (PacketType::try_from(packet.r#type).expect("a kind"), packet.stat) {
+            (PacketType::PacketErr, _) => return Err(String::from_utf8_lossy(&packet.data).into_owned()),
+            (PacketType::PacketStat, Some(stat)) => listed.push(stat),
+            (PacketType::PacketStat, None) => {
+                for (id, stat) in listed.iter().enumerate().filter(|(_, stat)| stat.mode & !0o777 == 0) {
+                    open.insert(id as u32, Vec::new());
+                    let asks = Packet { r#type: PacketType::PacketReq.into(), id: id as u32, ..Packet::default() };
+                    asking.send(asks).await.expect("sent");
+                    assert!(stat.linkname.is_empty());
+                }
+            }
+            (PacketType::PacketData, _) if packet.data.is_empty() => {
+                let path = listed[packet.id as usize].path.clone();
+                whole.insert(path, open.remove(&packet.id).expect("a file that was asked for"));
+                if open.is_empty() {
+                    return Ok(whole);
+                }
+            }
+            (PacketType::PacketData, _) => open.get_mut(&packet.id).expect("asked for").extend(packet.data),
+            (PacketType::PacketFin | PacketType::PacketReq, _) => {}
+        }
+    }
+    Err("it ended".to_owned())
+}
+
+/// A context, and a service that is to send just that.
+fn hashed(include: &[&str]) -> (tempfile::TempDir, FileSyncService, Expected) {
+    let root = tempfile::tempdir().expect("a directory");
+    fs::create_dir(root.path().join("app")).expect("made");
+    for (path, text) in [("app/a", "a\n"), ("app/b", "b\n"), ("app/empty", "")] {
+        fs::write(root.path().join(path), text).expect("written");
+    }
+    fs::write(root.path().join("app/large"), vec![7; 3 * CHUNK]).expect("written");
+    let expected = Expected::default();
+    let include = include.iter().map(|pattern| (*pattern).to_owned()).collect();
+    let selection = Selection { include, ..Selection::default() };
+    let tree = context::hash(root.path(), &selection).expect("hashed");
+    expected.expect_trees([(("context".to_owned(), selection), Arc::new(tree))]);
+    let mut directories = LocalDirs::default();
+    directories.add("context", root.path());
+    let service = FileSyncService::new(directories, Arc::default(), Failure::default(), expected.clone());
+    (root, service, expected)
+}
+
+/// What is told when something was done to the context after it was hashed.
+async fn told(done: impl FnOnce(&Path)) -> String {
+    let (root, service, expected) = hashed(&["app"]);
+    done(root.path());
+    let error = received(service, &["app"]).await.expect_err("it is not sent");
+    let difference = expected.moved().expect("it is told").to_string();
+    assert_eq!(error, format!("the build context changed while it was read: {difference}"));
+    difference
+}
+
+#[tokio::test]
+async fn what_was_hashed_is_sent() {
+    let (_root, service, expected) = hashed(&["app"]);
+    let files = received(service, &["app"]).await.expect("sent");
+    assert_eq!(files.len(), 4);
+    assert_eq!((&*files["app/a"], files["app/large"].len()), (&b"a\n"[..], 3 * CHUNK));
+    assert_eq!(expected.moved(), None);
+}
+
+#[tokio::test]
+async fn nothing_else_is() {
+    let write = |path: &'static str, text: &'static str| move |root: &Path| fs::write(root.join(path), text).expect("written");
+    assert_eq!(told(write("app/a", "A\n")).await, "app/a: its content changed");
+    assert_eq!(told(write("app/a", "")).await, "app/a: its content changed");
+    assert_eq!(told(write("app/empty", "more")).await, "app/empty: its content changed");
+    assert_eq!(told(write("app/new", "")).await, "app/new: it is new");
+    let longer = |root: &Path| fs::write(root.join("app/large"), vec![7; 3 * CHUNK + 1]).expect("written");
+    assert_eq!(told(longer).await, "app/large: its content changed");
+    let last = |root: &Path| {
+        let mut bytes = vec![7; 3 * CHUNK];
+        bytes[3 * CHUNK - 1] = 8;
+        fs::write(root.join("app/large"), bytes).expect("written");
+    };
+    assert_eq!(told(last).await, "app/large: its content changed");
+    assert_eq!(told(|root| fs::remove_file(root.join("app/b")).expect("removed")).await, "app/b: it is gone");
+    let mode = |root: &Path| fs::set_permissions(root.join("app/a"), fs::Permissions::from_mode(0o755)).expect("set");
+    assert_eq!(told(mode).await, "app/a: its mode changed");
+}
+
+#[tokio::test]
+async fn what_was_not_hashed_is_sent_as_it_is() {
+    let (root, service, expected) = hashed(&["app/b"]);
+    fs::write(root.path().join("app/a"), "other\n").expect("written");
+    let files = received(service, &["app/a"]).await.expect("sent");
+    assert_eq!((&*files["app/a"], expected.moved()), (&b"other\n"[..], None));
+}
+
+#[tokio::test]
+async fn what_is_compiled_is_what_the_key_was_made_of() {
+    let file = |path: &str, text: Option<&str>| ExpectedFile {
+        directory: "context".to_owned(),
+        path: path.to_owned(),
+        content: text.map(|text| Digest::of(text.as_bytes())),
+    };
+    for (expects, moved) in [
+        (file("app/a", Some("a\n")), None),
+        (file("app/a", Some("other\n")), Some("app/a: its content changed")),
+        (file("app/none", None), None),
+        (file("app/b", None), Some("app/b: it is new")),
+        (file("app/none", Some("text")), Some("app/none: it is gone")),
+    ] {
+        let (_root, service, expected) = hashed(&["nothing"]);
+        expected.expect_files(std::slice::from_ref(&expects));
+        let came = received(service, &["app/a", "app/b", "app/none"]).await;
+        assert_eq!(expected.moved().map(|moved| moved.to_string()).as_deref(), moved, "{expects:?}");
+        assert_eq!(came.is_err(), moved.is_some(), "{expects:?}: {came:?}");
+    }
+}
