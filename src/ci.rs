@@ -74,11 +74,18 @@ impl Scope {
         out
     }
 
-    /// A branch's or tag's own. One that is called as pull requests' scopes are gets another name: a pull request must not
-    /// write what a branch reads.
+    /// A branch's own. A branch that is called as other scopes are gets another name: a pull request, a tag or a pipeline must not
+    /// write what a branch reads, and no two branches share a scope.
     fn of_branch(branch: &str) -> Self {
         let like_a_request = branch.strip_prefix("pr-").is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()));
-        Self::new(if like_a_request { format!("branch-{branch}") } else { branch.to_owned() }, &[])
+        let like_another = ["tag-", "branch-", "codepipeline-"].iter().any(|prefix| branch.starts_with(prefix))
+            || [DEFAULT, LOCAL].contains(&branch);
+        Self::new(if like_a_request || like_another { format!("branch-{branch}") } else { branch.to_owned() }, &[])
+    }
+
+    /// A tag's own, never a branch's: a tag may be called `main` too, and more people may push tags than push to `main`.
+    fn of_tag(tag: &str) -> Self {
+        Self::new(format!("tag-{tag}"), &[])
     }
 
     /// A pull request's own, which reads its target's.
@@ -87,6 +94,12 @@ impl Scope {
         Self::new(format!("pr-{number}"), &[target.map(|target| Self::of_branch(&target).name)])
     }
 }
+
+/// The scope of a run of which the service does not say what it is about.
+const DEFAULT: &str = "default";
+
+/// The scope of someone's own machine.
+const LOCAL: &str = "local";
 
 /// Branches whose cache everyone may read.
 const MAIN_BRANCHES: [&str; 2] = ["main", "master"];
@@ -146,32 +159,42 @@ impl Ci {
 /// Whose cache this run uses, by the services' own variables.
 fn scope(provider: Provider, get: &impl Fn(&str) -> Option<String>) -> Scope {
     let branch = |name: &str| get(name).map(|branch| Scope::of_branch(&branch));
+    let tag = |name: &str| get(name).map(|tag| Scope::of_tag(&tag));
     let found = match provider {
         Provider::GitHubActions => {
             let number = get("GITHUB_REF").and_then(|text| Some(text.strip_prefix("refs/pull/")?.split('/').next()?.to_owned()));
             match number {
                 Some(number) => Some(Scope::of_request(&number, get("GITHUB_BASE_REF"))),
-                None => branch("GITHUB_REF_NAME"),
+                None => {
+                    let by_ref = get("GITHUB_REF").and_then(|text| Some(Scope::of_tag(text.strip_prefix("refs/tags/")?)));
+                    let is_tag = get("GITHUB_REF_TYPE").is_some_and(|kind| kind == "tag");
+                    by_ref.or_else(|| if is_tag { tag("GITHUB_REF_NAME") } else { branch("GITHUB_REF_NAME") })
+                }
             }
         }
         Provider::GitLab => match get("CI_MERGE_REQUEST_IID") {
             Some(number) => Some(Scope::of_request(&number, get("CI_MERGE_REQUEST_TARGET_BRANCH_NAME"))),
-            None => branch("CI_COMMIT_REF_NAME"),
+            None => tag("CI_COMMIT_TAG").or_else(|| branch("CI_COMMIT_REF_NAME")),
         },
-        // TRAVIS_BRANCH of a pull request is its target.
+        // TRAVIS_BRANCH of a pull request is its target, and of a tag the tag.
         Provider::Travis => match get("TRAVIS_PULL_REQUEST").filter(|number| number != "false") {
             Some(number) => Some(Scope::of_request(&number, get("TRAVIS_BRANCH"))),
-            None => branch("TRAVIS_BRANCH"),
+            None => tag("TRAVIS_TAG").or_else(|| branch("TRAVIS_BRANCH")),
         },
         Provider::CodeBuild => code_build(get),
         Provider::Jenkins => match get("CHANGE_ID") {
             Some(number) => Some(Scope::of_request(&number, get("CHANGE_TARGET"))),
-            None => branch("BRANCH_NAME")
-                .or_else(|| get("GIT_BRANCH").map(|text| Scope::of_branch(text.strip_prefix("origin/").unwrap_or(&text)))),
+            // BRANCH_NAME of a tag is the tag.
+            None => tag("TAG_NAME").or_else(|| branch("BRANCH_NAME")).or_else(|| {
+                let text = get("GIT_BRANCH")?;
+                let tag = ["refs/tags/", "origin/tags/", "tags/"].iter().find_map(|prefix| text.strip_prefix(prefix));
+                let branch = ["refs/heads/", "origin/"].iter().find_map(|prefix| text.strip_prefix(prefix)).unwrap_or(&text);
+                Some(tag.map_or_else(|| Scope::of_branch(branch), Scope::of_tag))
+            }),
         },
         Provider::Local => None,
     };
-    found.unwrap_or_else(|| Scope::new(if provider == Provider::Local { "local" } else { "default" }.to_owned(), &[]))
+    found.unwrap_or_else(|| Scope::new(if provider == Provider::Local { LOCAL } else { DEFAULT }.to_owned(), &[]))
 }
 
 /// Under CodePipeline there is no webhook, and nothing tells which branch it is.
@@ -182,7 +205,9 @@ fn code_build(get: &impl Fn(&str) -> Option<String>) -> Option<Scope> {
     let trigger = get("CODEBUILD_WEBHOOK_TRIGGER")?;
     match trigger.split_once('/')? {
         ("pr", number) => Some(Scope::of_request(number, get("CODEBUILD_WEBHOOK_BASE_REF"))),
-        (_, name) => Some(Scope::of_branch(name)),
+        ("branch", name) => Some(Scope::of_branch(name)),
+        ("tag", name) => Some(Scope::of_tag(name)),
+        _ => None,
     }
 }
 
@@ -266,6 +291,30 @@ mod tests {
             (&[("JENKINS_URL", "http://j/"), ("CHANGE_ID", "5"), ("CHANGE_TARGET", "dev")], "pr-5", "dev"),
             (&[("JENKINS_URL", "http://j/"), ("GIT_BRANCH", "origin/dev")], "dev", "main"),
             (&[("GITLAB_CI", "true"), ("CI_COMMIT_REF_NAME", "dev")], "dev", "main"),
+            // A tag that is called like a branch, and a branch that is called like a tag's scope.
+            (
+                &[github, ("GITHUB_REF", "refs/tags/main"), ("GITHUB_REF_TYPE", "tag"), ("GITHUB_REF_NAME", "main")],
+                "tag-main",
+                "main",
+            ),
+            (&[github, ("GITHUB_REF_TYPE", "tag"), ("GITHUB_REF_NAME", "main")], "tag-main", "main"),
+            (&[github, ("GITHUB_REF", "refs/heads/tag-main"), ("GITHUB_REF_NAME", "tag-main")], "branch-tag-main", "main"),
+            (
+                &[github, ("GITHUB_REF", "refs/heads/branch-pr-3"), ("GITHUB_REF_NAME", "branch-pr-3")],
+                "branch-branch-pr-3",
+                "main",
+            ),
+            (&[("CODEBUILD_BUILD_ID", "x:1"), ("CODEBUILD_WEBHOOK_TRIGGER", "tag/main")], "tag-main", "main"),
+            (&[("CODEBUILD_BUILD_ID", "x:1"), ("CODEBUILD_WEBHOOK_TRIGGER", "branch/default")], "branch-default", "main"),
+            (&[("CODEBUILD_BUILD_ID", "x:1"), ("CODEBUILD_WEBHOOK_TRIGGER", "other/main")], "default", "main"),
+            (
+                &[("TRAVIS", "true"), ("TRAVIS_PULL_REQUEST", "false"), ("TRAVIS_BRANCH", "main"), ("TRAVIS_TAG", "main")],
+                "tag-main",
+                "main",
+            ),
+            (&[("GITLAB_CI", "true"), ("CI_COMMIT_REF_NAME", "main"), ("CI_COMMIT_TAG", "main")], "tag-main", "main"),
+            (&[("JENKINS_URL", "http://j/"), ("BRANCH_NAME", "main"), ("TAG_NAME", "main")], "tag-main", "main"),
+            (&[("JENKINS_URL", "http://j/"), ("GIT_BRANCH", "refs/tags/main")], "tag-main", "main"),
             (&[], "local", "main"),
         ] {
             let found = detect(variables).scope;

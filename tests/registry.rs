@@ -15,6 +15,8 @@ mod helpers;
 mod reads;
 #[path = "registry/real.rs"]
 mod real;
+#[path = "registry/redirects.rs"]
+mod redirects;
 #[path = "registry/silence.rs"]
 mod silence;
 #[path = "registry/tls.rs"]

@@ -173,7 +173,9 @@ impl Host {
         if url.scheme() != "https" && trust == super::http::Trust::Verified && credential.is_some() {
             return Err(bad("the token service is not reached by TLS, so no password is sent to it"));
         }
-        let client = self.shared.http.client(trust)?;
+        // A refresh token goes in the body, which a redirect would take along.
+        let in_body = matches!(credential, Some(Credential::IdentityToken(_)));
+        let client = if in_body { self.shared.http.own_client(trust)? } else { self.shared.http.client(trust)? };
         let mut attempts = Attempts::new(&self.shared.patience, &self.tokens);
         loop {
             let ask = Ask { realm: url.clone(), service, scopes, client_id, credential };
@@ -195,6 +197,11 @@ impl Host {
 
     /// A registry refused this login: what it was made of is forgotten. `false` where there is nothing else to try.
     pub(super) async fn refused(&self, used: &Used, refusal: &Refusal) -> bool {
+        let Ok(start) = self.start().await else { return false };
+        // A host that the registry only redirected to must not say where its login is to be sent.
+        if refusal.from.as_ref().is_some_and(|from| from.origin() != start.base.origin()) {
+            return false;
+        }
         let mut auth = self.auth.lock().await;
         let changed = refusal.challenge.is_some() && refusal.challenge != auth.challenge;
         if let Some(challenge) = &refusal.challenge {

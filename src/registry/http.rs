@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use reqwest::redirect::Policy;
 use reqwest::{Client, Url};
 
 use super::error::{Error, Kind};
@@ -28,29 +29,76 @@ pub(super) enum Trust {
 /// certificate authorities on its machine.
 #[derive(Debug, Default)]
 pub(super) struct Http {
-    verified: OnceLock<Client>,
-    insecure: OnceLock<Client>,
-    loopback: OnceLock<Client>,
+    clients: [OnceLock<Client>; 6],
 }
+
+/// Which redirects are followed. A login never follows one to another host or port: reqwest takes it off the request. It does not
+/// know that a login in a body, like a refresh token, is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Redirects {
+    /// All, but for one from TLS to plain HTTP of the same host and port, which would keep the login.
+    Safe,
+    /// Those that stay with the registry.
+    Own,
+}
+
+/// Most redirects that are followed for one request, as in Go.
+const MOST_REDIRECTS: usize = 10;
 
 impl Http {
     /// The client for this kind of trust.
     pub(super) fn client(&self, trust: Trust) -> Result<&Client, Error> {
-        let slot = match trust {
-            Trust::Verified => &self.verified,
-            Trust::Insecure => &self.insecure,
-            Trust::Loopback => &self.loopback,
+        self.get(trust, Redirects::Safe)
+    }
+
+    /// The client for what finds out where a registry is and for what carries a login in other places than a header: a redirect to
+    /// another host is an answer, which is not followed.
+    pub(super) fn own_client(&self, trust: Trust) -> Result<&Client, Error> {
+        self.get(trust, Redirects::Own)
+    }
+
+    fn get(&self, trust: Trust, redirects: Redirects) -> Result<&Client, Error> {
+        let place = match trust {
+            Trust::Verified => 0,
+            Trust::Insecure => 1,
+            Trust::Loopback => 2,
         };
+        let slot = &self.clients[place + if redirects == Redirects::Own { 3 } else { 0 }];
         if let Some(client) = slot.get() {
             return Ok(client);
         }
-        let client =
-            build(trust).map_err(|error| Error::new(Kind::Tls, "setting up TLS", "this machine").because(&describe(&error)))?;
+        let client = build(trust, redirects)
+            .map_err(|error| Error::new(Kind::Tls, "setting up TLS", "this machine").because(&describe(&error)))?;
         Ok(slot.get_or_init(|| client))
     }
 }
 
-fn build(trust: Trust) -> reqwest::Result<Client> {
+/// Whether a redirect stays with a host: the same scheme, host and port, or the same host by TLS.
+pub(super) fn stays(from: &Url, to: &Url) -> bool {
+    let ports = (from.port_or_known_default(), to.port_or_known_default());
+    let upgrade = from.scheme() == "http" && to.scheme() == "https" && (ports.0 == ports.1 || ports == (Some(80), Some(443)));
+    from.origin() == to.origin() || (upgrade && from.host_str() == to.host_str())
+}
+
+fn policy(redirects: Redirects) -> Policy {
+    Policy::custom(move |attempt| {
+        let Some(from) = attempt.previous().last() else { return attempt.follow() };
+        let to = attempt.url();
+        let downgrade = from.scheme() == "https" && to.scheme() != "https";
+        let keeps_login = from.host_str() == to.host_str() && from.port_or_known_default() == to.port_or_known_default();
+        if attempt.previous().len() > MOST_REDIRECTS {
+            attempt.error("there are too many of them")
+        } else if redirects == Redirects::Own && !stays(from, to) {
+            attempt.stop()
+        } else if downgrade && keeps_login {
+            attempt.error("one leads from TLS to plain HTTP")
+        } else {
+            attempt.follow()
+        }
+    })
+}
+
+fn build(trust: Trust, redirects: Redirects) -> reqwest::Result<Client> {
     install_crypto();
     let builder = Client::builder()
         .user_agent(concat!("hakobi/", env!("CARGO_PKG_VERSION")))
@@ -59,6 +107,7 @@ fn build(trust: Trust) -> reqwest::Result<Client> {
         .connect_timeout(Duration::from_secs(20))
         .pool_idle_timeout(Duration::from_secs(50))
         .tcp_nodelay(true)
+        .redirect(policy(redirects))
         .referer(false);
     match trust {
         Trust::Verified => builder,
@@ -85,7 +134,7 @@ pub(super) fn describe(error: &reqwest::Error) -> String {
     let mut text = match (error.is_connect(), error.is_timeout()) {
         (_, true) => "timed out".to_owned(),
         (true, _) => "cannot connect".to_owned(),
-        _ if error.is_redirect() => "too many redirects".to_owned(),
+        _ if error.is_redirect() => "the registry's redirects cannot be followed".to_owned(),
         _ => "the connection broke".to_owned(),
     };
     let mut next = error.source();
@@ -112,9 +161,26 @@ mod tests {
     }
 
     #[test]
+    fn a_redirect_stays_with_its_host_or_does_not() {
+        for (from, to, expected) in [
+            ("http://r/v2/", "http://r/v2", true),
+            ("http://r/v2/", "https://r/v2/", true),
+            ("http://r:5000/v2/", "https://r:5000/v2/", true),
+            ("http://r:5000/v2/", "https://r:5001/v2/", false),
+            ("http://r:5000/v2/", "http://r:5001/v2/", false),
+            ("https://r/v2/", "http://r/v2/", false),
+            ("https://r:5000/v2/", "http://r:5000/v2/", false),
+            ("https://r/v2/", "https://other/v2/", false),
+        ] {
+            let url = |text: &str| text.parse::<Url>().expect("a URL");
+            assert_eq!(stays(&url(from), &url(to)), expected, "{from} to {to}");
+        }
+    }
+
+    #[test]
     fn crypto_may_be_installed_twice() {
         install_crypto();
         install_crypto();
-        assert!(build(Trust::Loopback).is_ok());
+        assert!(build(Trust::Loopback, Redirects::Safe).is_ok());
     }
 }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use reqwest::Response;
 use reqwest::header::HeaderMap;
+use reqwest::{Response, Url};
 use serde::Deserialize;
 
 use super::auth::Challenge;
@@ -28,6 +28,8 @@ pub(super) struct Refusal {
     pub(super) message: String,
     pub(super) retry_after: Option<Duration>,
     pub(super) challenge: Option<Challenge>,
+    /// Where it came from, redirects followed.
+    pub(super) from: Option<Url>,
 }
 
 #[derive(Deserialize)]
@@ -65,6 +67,7 @@ impl Refusal {
             status: response.status().as_u16(),
             retry_after: retry_after(headers),
             challenge: Challenge::of(headers),
+            from: Some(response.url().clone()),
             ..Self::default()
         };
         let read = async {
@@ -100,8 +103,9 @@ impl Refusal {
 
     /// Whether the login is what was refused, so that a new one may help.
     pub(super) fn wants_login(&self) -> bool {
-        // ECR answers an expired token with 403.
-        self.status == 401 || (matches!(self.status, 400 | 403) && self.message.contains("token has expired"))
+        // ECR answers an expired token with 403, and spells "authorization token" with and without capitals.
+        let message = self.message.to_ascii_lowercase();
+        self.status == 401 || (matches!(self.status, 400 | 403) && message.contains("token has expired"))
     }
 
     /// Whether the same request may work a little later.
@@ -114,6 +118,8 @@ impl Refusal {
         let message = self.message.to_ascii_lowercase();
         self.code == "ImageTagAlreadyExistsException"
             || message.contains("tag is immutable")
+            // ECR's words before tags had rules of their own.
+            || message.contains("repository is immutable")
             || message.contains("immutable tag")
             || message.contains("imagetagalreadyexists")
     }
@@ -148,6 +154,25 @@ impl Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ecr_has_several_words_for_the_same() {
+        let said = |status: u16, message: &str| Refusal { status, message: message.to_owned(), ..Refusal::default() };
+        for message in [
+            "The image tag 'v1' already exists in the 'app' repository and cannot be overwritten because the tag is immutable.",
+            "The image tag 'v1' already exists in the 'app' repository and cannot be overwritten because the repository is immutable.",
+        ] {
+            assert!(said(400, message).is_immutable_tag(), "{message}");
+        }
+        for message in [
+            "Your authorization token has expired. Reauthenticate and try again.",
+            "Your Authorization Token has expired. Please run 'aws ecr get-login --no-include-email' to fetch a new one.",
+        ] {
+            assert!(said(403, message).wants_login() && said(400, message).wants_login(), "{message}");
+            assert!(!said(404, message).wants_login());
+        }
+        assert!(!said(403, "User: x is not authorized to perform: ecr:PutImage").wants_login());
+    }
 
     #[test]
     fn a_registry_that_is_not_well_says_nothing_of_what_was_asked() {

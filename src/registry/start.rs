@@ -78,7 +78,7 @@ async fn ping(shared: &Shared, host: &RegistryHost, base: Url, trust: Trust) -> 
     let url = base.join("/v2/").map_err(|_| Error::on(Kind::Refused, what, host))?;
     let response = shared
         .http
-        .client(trust)?
+        .own_client(trust)?
         .get(url)
         .timeout(Duration::from_secs(30))
         .send()
@@ -88,7 +88,7 @@ async fn ping(shared: &Shared, host: &RegistryHost, base: Url, trust: Trust) -> 
     if base.scheme() == "http" && response.status().as_u16() == 400 {
         return Err(Error::on(Kind::Network, what, host).because("it does not speak plain HTTP"));
     }
-    // A redirect may have led to TLS.
+    // A redirect may have led to TLS. One to another host is not followed: whoever answers there is not given this registry's login.
     let base = if response.url().origin() == base.origin() { base } else { moved(response.url()).unwrap_or(base) };
     Ok(Start { base, trust, challenge: Challenge::of(response.headers()) })
 }
@@ -109,7 +109,14 @@ pub(super) fn network(error: &reqwest::Error, what: &str, host: &RegistryHost) -
         "InvalidContentType",
         "corrupt message",
     ];
-    let kind = if tls.iter().any(|word| cause.contains(word)) { Kind::Tls } else { Kind::Network };
+    let kind = if tls.iter().any(|word| cause.contains(word)) {
+        Kind::Tls
+    } else if error.is_redirect() {
+        // They will not lead elsewhere in a second's time.
+        Kind::Refused
+    } else {
+        Kind::Network
+    };
     Error::on(kind, what, host).because(&cause)
 }
 

@@ -80,7 +80,10 @@ pub(in crate::registry) async fn fetch(client: &Client, ask: &Ask<'_>) -> Result
         Some(Credential::IdentityToken(refresh)) => refresh_request(client, ask, refresh).send().await,
         _ => plain_request(client, ask).send().await,
     }
-    .map_err(|error| NoToken::Broken(describe(&error)))?;
+    .map_err(|error| match error.is_redirect() {
+        true => NoToken::Refused(0, describe(&error)),
+        false => NoToken::Broken(describe(&error)),
+    })?;
     let answer = read(response).await?;
     let token = if answer.token.is_empty() { answer.access_token } else { answer.token };
     if token.is_empty() {
