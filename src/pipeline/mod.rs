@@ -32,6 +32,7 @@ mod solving;
 mod tarballs;
 mod transport;
 mod unchanged;
+mod unpack;
 mod upkeep;
 mod verifying;
 mod warm;
