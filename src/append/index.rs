@@ -9,7 +9,8 @@ use std::io::{self, Read};
 use serde::{Deserialize, Serialize};
 
 use super::rows::Rows;
-use crate::domain::is_below;
+use crate::domain::{is_below, shown, spelled};
+use crate::transfer::{LayerEntries, LayerEntry};
 
 /// Most links that are followed for one path, as in Linux.
 const LINKS: usize = 255;
@@ -65,7 +66,7 @@ impl Met {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(into = "Rows", try_from = "Rows")]
 pub struct LayerIndex {
-    /// What is there then, by path from the root without a leading `/`.
+    /// What is there then, by path from the root without a leading `/`, as [`spelled`].
     pub entries: BTreeMap<String, Met>,
     /// What of lower layers is not there any more (`.wh.NAME`).
     pub removed: BTreeSet<String>,
@@ -77,13 +78,12 @@ impl LayerIndex {
     /// Reads a layer's tar to its end.
     ///
     /// # Errors
-    /// If it cannot be read, or has names that no index holds: not UTF-8, or leading out of the root.
+    /// If it cannot be read, or has names that lead out of the root.
     pub fn of_tar(from: impl Read) -> io::Result<Self> {
         let mut index = Self::default();
-        let mut archive = tar::Archive::new(from);
-        for entry in archive.entries()? {
-            let mut entry = entry?;
-            let path = clean(&utf8(&entry.path_bytes())?)?;
+        let mut entries = LayerEntries::new(from);
+        while let Some(entry) = entries.next_entry()? {
+            let path = clean(&spelled(&entry.path))?;
             if path.is_empty() {
                 continue;
             }
@@ -99,29 +99,25 @@ impl LayerIndex {
                 }
                 continue;
             }
-            let header = entry.header();
+            let header = &entry.header;
             let owner = |id: u64| u32::try_from(id).map_err(io::Error::other);
             let met = match header.entry_type() {
                 tar::EntryType::Regular | tar::EntryType::Continuous | tar::EntryType::GNUSparse | tar::EntryType::Link => {
                     Met::plain(Kind::File)
                 }
                 tar::EntryType::Directory => {
-                    let owner = (owner(header.uid()?)?, owner(header.gid()?)?);
+                    let owner = (owner(entry.owner.0)?, owner(entry.owner.1)?);
                     Met::directory(header.mode()? & 0o7777, owner, header.mtime()?)
                 }
-                tar::EntryType::Symlink => {
-                    let target = entry.link_name_bytes().ok_or_else(|| io::Error::other("a link leads nowhere"))?;
-                    Met::plain(Kind::Link(utf8(&target)?))
-                }
+                tar::EntryType::Symlink if entry.link.is_empty() => return Err(io::Error::other("a link leads nowhere")),
+                tar::EntryType::Symlink => Met::plain(Kind::Link(spelled(&entry.link))),
                 tar::EntryType::Fifo | tar::EntryType::Char | tar::EntryType::Block => Met::plain(Kind::Other),
-                // Headers of the archive itself.
-                tar::EntryType::XGlobalHeader => continue,
-                other => return Err(io::Error::other(format!("{path} is of the kind {other:?}"))),
+                other => return Err(io::Error::other(format!("{} is of the kind {other:?}", shown(&path)))),
             };
             let text = match (&*path, &met.kind) {
-                ("etc/passwd" | "etc/group", Kind::File) if entry.size() <= TEXT && header_has_bytes(&entry) => {
+                ("etc/passwd" | "etc/group", Kind::File) if entry.size <= TEXT && has_bytes(&entry) => {
                     let mut bytes = Vec::new();
-                    entry.read_to_end(&mut bytes)?;
+                    entries.read_to_end(&mut bytes)?;
                     String::from_utf8(bytes).ok()
                 }
                 _ => None,
@@ -145,8 +141,8 @@ impl LayerIndex {
     }
 }
 
-fn header_has_bytes<R: Read>(entry: &tar::Entry<'_, R>) -> bool {
-    entry.header().entry_type() != tar::EntryType::Link
+fn has_bytes(entry: &LayerEntry) -> bool {
+    entry.header.entry_type() != tar::EntryType::Link && !entry.sparse
 }
 
 /// All paths of a state.
@@ -269,14 +265,10 @@ pub fn joined(directory: &str, name: &str) -> String {
     if directory.is_empty() { name.to_owned() } else { format!("{directory}/{name}") }
 }
 
-fn utf8(bytes: &[u8]) -> io::Result<String> {
-    String::from_utf8(bytes.to_vec()).map_err(|_| io::Error::other("a name is not UTF-8"))
-}
-
 fn clean(path: &str) -> io::Result<String> {
     let parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
     if parts.contains(&"..") {
-        return Err(io::Error::other(format!("{path} leads out of the layer")));
+        return Err(io::Error::other(format!("{} leads out of the layer", shown(path))));
     }
     Ok(parts.join("/"))
 }

@@ -10,6 +10,7 @@ use bollard_buildkit_proto::pb;
 use super::assemble::leads_to;
 use super::index::{Kind, Met, PathIndex, joined};
 use crate::context::{NodeKind, Tree};
+use crate::domain::{shown, spelled_text};
 
 /// The files whose text names owners.
 const OWNERS: [&str; 2] = ["etc/passwd", "etc/group"];
@@ -56,7 +57,7 @@ fn names(operation: &Open<'_>) -> HashSet<String> {
     }
     for action in &operation.operation.actions {
         if let Some(pb::file_action::Action::Copy(copy)) = &action.action {
-            add(&copy.src);
+            add(&spelled_text(&copy.src));
         }
     }
     names
@@ -80,21 +81,22 @@ impl Reach<'_> {
                     return unsure("an archive may be unpacked");
                 }
                 self.owner(copy.owner.as_ref())?;
-                let directory = self.path(&copy.dest)?;
+                let directory = self.path(&spelled_text(&copy.dest))?;
                 self.content(&directory, names)
             }
             Some(pb::file_action::Action::Mkfile(made)) => {
                 self.owner(made.owner.as_ref())?;
-                self.path(&made.path).map(drop)
+                self.path(&spelled_text(&made.path)).map(drop)
             }
             Some(pb::file_action::Action::Mkdir(made)) => {
                 self.owner(made.owner.as_ref())?;
-                self.path(&made.path).map(drop)
+                self.path(&spelled_text(&made.path)).map(drop)
             }
             Some(pb::file_action::Action::Symlink(made)) => {
                 self.owner(made.owner.as_ref())?;
                 // Where it lies, itself not followed.
-                let (above, name) = made.newpath.rsplit_once('/').unwrap_or(("", &made.newpath));
+                let path = spelled_text(&made.newpath);
+                let (above, name) = path.rsplit_once('/').unwrap_or(("", &path));
                 let above = self.path(above)?;
                 self.new_links.insert(name.to_owned());
                 self.put(&joined(&above, name))
@@ -112,7 +114,7 @@ impl Reach<'_> {
         }
         for on_the_way in links.iter().map(String::as_str).chain([path, &end]) {
             if let Some(name) = on_the_way.split('/').find(|name| self.new_links.contains(*name)) {
-                return Err(Unsure(format!("{name} on the way to {path} may be a link that was copied before")));
+                return Err(Unsure(format!("{} on the way to {path} may be a link that was copied before", shown(name))));
             }
         }
         for path in links.iter().chain([&end]) {
@@ -130,10 +132,10 @@ impl Reach<'_> {
                 continue;
             }
             if met.implied {
-                return Err(Unsure(format!("a layer of the base does not say what the directory /{path} is")));
+                return Err(Unsure(format!("a layer of the base does not say what the directory /{} is", shown(path))));
             }
             if met.kind == Kind::Other {
-                return Err(Unsure(format!("/{path} in the base is neither a file nor a directory nor a link")));
+                return Err(Unsure(format!("/{} in the base is neither a file nor a directory nor a link", shown(path))));
             }
             self.met.insert(path.to_owned(), met.clone());
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use super::index::{Kind, Met};
+use crate::domain::path_of;
 
 /// A file that stands in for another has a mode and a time that nothing copied has: the containerd store's differ takes a file of the
 /// same size, time and mode for the same.
@@ -28,13 +29,13 @@ pub fn skeleton(paths: &BTreeMap<String, Met>) -> io::Result<Vec<u8>> {
                 header.set_uid(met.owner.0.into());
                 header.set_gid(met.owner.1.into());
                 header.set_mtime(met.modified);
-                tar.append_data(&mut header, format!("{path}/"), io::empty())?;
+                tar.append_data(&mut header, path_of(&format!("{path}/")), io::empty())?;
             }
             Kind::Link(target) => {
                 header.set_entry_type(tar::EntryType::Symlink);
                 header.set_mode(0o777);
                 header.set_mtime(STAND_IN.1);
-                tar.append_link(&mut header, path, target)?;
+                tar.append_link(&mut header, path_of(path), path_of(target))?;
             }
             Kind::File | Kind::Other => {
                 let text = met.text.as_deref().unwrap_or_default();
@@ -42,7 +43,7 @@ pub fn skeleton(paths: &BTreeMap<String, Met>) -> io::Result<Vec<u8>> {
                 header.set_mode(STAND_IN.0);
                 header.set_mtime(STAND_IN.1);
                 header.set_size(text.len() as u64);
-                tar.append_data(&mut header, path, text.as_bytes())?;
+                tar.append_data(&mut header, path_of(path), text.as_bytes())?;
             }
         }
     }

@@ -21,10 +21,9 @@ pub struct Failed<'a> {
 
 /// The build's failure. `local` is what we could not read ourselves: where the daemon would only say that we failed.
 #[must_use]
-pub fn failure(status: &tonic::Status, local: Option<String>, failed: Option<Failed<'_>>) -> Error {
-    if let Some(local) = local {
-        let error = Error::build(local);
-        return error.hint("make it readable, or list it in .dockerignore");
+pub fn failure(status: &tonic::Status, local: Option<(String, &'static str)>, failed: Option<Failed<'_>>) -> Error {
+    if let Some((local, hint)) = local {
+        return Error::build(local).hint(hint);
     }
     let message = plain(status.message());
     // Docker 20.10 names no lines; the graph knows them.

@@ -1,5 +1,7 @@
 //! Go's `filepath.Clean` and `filepath.Match`, on which all of BuildKit's patterns rest.
 
+use crate::domain::bytes_of;
+
 /// Lexically the shortest path (Go `filepath.Clean` with `/`).
 #[must_use]
 pub fn clean(path: &str) -> String {
@@ -25,54 +27,66 @@ pub fn clean(path: &str) -> String {
     }
 }
 
-/// Whether the whole name matches the shell pattern; nothing where the pattern is malformed (Go `filepath.Match`).
+/// Whether the whole name matches the shell pattern; `None` if the pattern is malformed (Go `filepath.Match`). Both are
+/// [`crate::domain::spelled`]: Go compares bytes, and takes a byte that is not UTF-8 for a character of its own.
 #[must_use]
 pub fn matches(pattern: &str, name: &str) -> Option<bool> {
-    let pattern: Vec<char> = pattern.chars().collect();
-    let tokens = tokenize(&pattern)?;
-    let name: Vec<char> = name.chars().collect();
-    Some(matches_tokens(&tokens, &name))
+    let chunks = chunks(&bytes_of(pattern))?;
+    Some(matches_chunks(&chunks, &bytes_of(name)))
 }
 
 /// Whether `filepath.Match` takes the pattern at all.
 #[must_use]
 pub(super) fn is_valid(pattern: &str) -> bool {
-    tokenize(&pattern.chars().collect::<Vec<_>>()).is_some()
+    chunks(&bytes_of(pattern)).is_some()
+}
+
+/// What stands between two stars.
+#[derive(Default)]
+struct Chunk {
+    /// Whether a star stands before it.
+    star: bool,
+    tokens: Vec<Token>,
 }
 
 enum Token {
-    Star,
     Any,
-    Literal(char),
+    Byte(u8),
     Class { negated: bool, ranges: Vec<(char, char)> },
 }
 
-fn tokenize(pattern: &[char]) -> Option<Vec<Token>> {
-    let mut tokens = Vec::new();
+fn chunks(pattern: &[u8]) -> Option<Vec<Chunk>> {
+    let mut chunks = vec![Chunk::default()];
     let mut rest = pattern;
     while let Some((&first, after)) = rest.split_first() {
         rest = after;
-        tokens.push(match first {
-            '*' => Token::Star,
-            '?' => Token::Any,
-            '\\' => {
+        let token = match first {
+            b'*' => {
+                match chunks.last_mut() {
+                    Some(last) if last.tokens.is_empty() => last.star = true,
+                    _ => chunks.push(Chunk { star: true, tokens: Vec::new() }),
+                }
+                continue;
+            }
+            b'?' => Token::Any,
+            b'\\' => {
                 let (&escaped, after) = rest.split_first()?;
                 rest = after;
-                Token::Literal(escaped)
+                Token::Byte(escaped)
             }
-            '[' => {
-                let negated = rest.first() == Some(&'^');
+            b'[' => {
+                let negated = rest.first() == Some(&b'^');
                 if negated {
                     rest = &rest[1..];
                 }
                 let mut ranges = Vec::new();
                 loop {
-                    if rest.first() == Some(&']') && !ranges.is_empty() {
+                    if rest.first() == Some(&b']') && !ranges.is_empty() {
                         rest = &rest[1..];
                         break;
                     }
                     let low = class_char(&mut rest)?;
-                    let high = if rest.first() == Some(&'-') {
+                    let high = if rest.first() == Some(&b'-') {
                         rest = &rest[1..];
                         class_char(&mut rest)?
                     } else {
@@ -82,64 +96,71 @@ fn tokenize(pattern: &[char]) -> Option<Vec<Token>> {
                 }
                 Token::Class { negated, ranges }
             }
-            other => Token::Literal(other),
-        });
+            other => Token::Byte(other),
+        };
+        if let Some(last) = chunks.last_mut() {
+            last.tokens.push(token);
+        }
     }
-    Some(tokens)
+    Some(chunks)
 }
 
 /// Go `getEsc`: a character of a class, which neither `-` nor `]` can begin and which must not be the pattern's last.
-fn class_char(rest: &mut &[char]) -> Option<char> {
-    let (&first, mut after) = rest.split_first()?;
-    let value = match first {
-        '-' | ']' => return None,
-        '\\' => {
-            let (&escaped, behind) = after.split_first()?;
-            after = behind;
-            escaped
-        }
-        other => other,
-    };
-    if after.is_empty() {
+fn class_char(rest: &mut &[u8]) -> Option<char> {
+    let mut from = *rest;
+    match from.first()? {
+        b'-' | b']' => return None,
+        b'\\' => from = &from[1..],
+        _ => {}
+    }
+    let (value, length) = go_char(from)?;
+    let after = &from[length..];
+    if (value == char::REPLACEMENT_CHARACTER && length == 1) || after.is_empty() {
         return None;
     }
     *rest = after;
     Some(value)
 }
 
-fn matches_tokens(tokens: &[Token], name: &[char]) -> bool {
-    // Greedy with one point to go back to: the last star. A star stops at a separator.
-    let (mut t, mut n) = (0, 0);
-    let mut back: Option<(usize, usize)> = None;
-    loop {
-        let fits = match (tokens.get(t), name.get(n)) {
-            (None, None) => return true,
-            (Some(Token::Star), _) => {
-                back = Some((t, n));
-                t += 1;
-                continue;
-            }
-            (Some(Token::Any), Some(&c)) => c != '/',
-            (Some(Token::Literal(literal)), Some(c)) => literal == c,
-            (Some(Token::Class { negated, ranges }), Some(&c)) => {
-                ranges.iter().any(|&(low, high)| low <= c && c <= high) != *negated
-            }
-            _ => false,
-        };
-        if fits {
-            t += 1;
-            n += 1;
-            continue;
+/// The first character and its length in bytes, as Go decodes them: a byte that begins none is U+FFFD of length 1.
+fn go_char(bytes: &[u8]) -> Option<(char, usize)> {
+    let head = &bytes[..bytes.len().min(4)];
+    let valid = head.utf8_chunks().next()?.valid();
+    Some(valid.chars().next().map_or((char::REPLACEMENT_CHARACTER, 1), |c| (c, c.len_utf8())))
+}
+
+/// Matches one chunk after the other, each star as short as it can be. A star stops at a separator, and may, as in Go, end inside a
+/// character.
+fn matches_chunks(chunks: &[Chunk], mut name: &[u8]) -> bool {
+    for (place, chunk) in chunks.iter().enumerate() {
+        let last = place + 1 == chunks.len();
+        if chunk.star && chunk.tokens.is_empty() {
+            return !name.contains(&b'/');
         }
-        match back {
-            Some((star, from)) if name.get(from).is_some_and(|&c| c != '/') => {
-                back = Some((star, from + 1));
-                t = star + 1;
-                n = from + 1;
-            }
-            _ => return false,
+        let fits = |name| matches_chunk(&chunk.tokens, name).filter(|rest: &&[u8]| !last || rest.is_empty());
+        let stop = if chunk.star { name.iter().position(|byte| *byte == b'/').unwrap_or(name.len()) } else { 0 };
+        match (0..=stop).find_map(|from| fits(&name[from..])) {
+            Some(rest) => name = rest,
+            None => return false,
         }
     }
+    name.is_empty()
+}
+
+/// What is left of a name behind what a chunk matches.
+fn matches_chunk<'a>(tokens: &[Token], mut name: &'a [u8]) -> Option<&'a [u8]> {
+    for token in tokens {
+        let (c, length) = go_char(name)?;
+        name = match token {
+            Token::Byte(byte) => name.strip_prefix(&[*byte])?,
+            Token::Any if c == '/' => return None,
+            Token::Class { negated, ranges } if ranges.iter().any(|&(low, high)| low <= c && c <= high) == *negated => {
+                return None;
+            }
+            Token::Any | Token::Class { .. } => &name[length..],
+        };
+    }
+    Some(name)
 }
 
 #[cfg(test)]
@@ -187,8 +208,53 @@ mod tests {
             ("a\\", "a", None),
             ("*x", "xxx", Some(true)),
             ("", "", Some(true)),
+            ("**", "a", Some(true)),
+            ("*", "", Some(true)),
+            ("a*", "a/b", Some(false)),
+            ("a[^a]b", "a/b", Some(true)),
+            ("*??", "€", Some(true)),
+            ("??", "€", Some(false)),
+            ("[a-ζ]*", "α", Some(true)),
+            ("*[a-ζ]", "A", Some(false)),
+            ("a[^a][^a][^a]b", "a☺b", Some(false)),
+            ("a[^a]b", "a☺b", Some(true)),
+            ("[\\-x]", "-", Some(true)),
+            ("[x\\-]", "z", Some(false)),
+            ("[a-b-c]", "a", None),
+            ("[-x]", "x", None),
+            ("[a-", "a", None),
+            ("[^bc", "a", None),
+            ("a[", "ab", None),
+            ("a[", "x", None),
+            ("a/b[", "x", None),
+            ("*x", "/xxx", Some(false)),
         ] {
             assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn a_byte_that_is_not_utf8_is_a_character_of_its_own() {
+        let spelled = crate::domain::spelled;
+        for (pattern, name, expected) in [
+            (&b"caf?"[..], &b"caf\xe9"[..], Some(true)),
+            (b"c*", b"caf\xe9", Some(true)),
+            (b"caf\xe9", b"caf\xe9", Some(true)),
+            (b"caf\xe9", b"caf\xe8", Some(false)),
+            ("caf\u{fffd}".as_bytes(), b"caf\xe9", Some(false)),
+            ("caf[\u{fffd}]".as_bytes(), b"caf\xe9", Some(true)),
+            (b"caf[^a-z]", b"caf\xe9", Some(true)),
+            (b"[\xe9]", b"\xe9", None),
+            (b"??", b"\xe9\xe9", Some(true)),
+            ("?".as_bytes(), "\u{f0080}".as_bytes(), Some(true)),
+        ] {
+            assert_eq!(
+                matches(&spelled(pattern), &spelled(name)),
+                expected,
+                "{} {}",
+                pattern.escape_ascii(),
+                name.escape_ascii()
+            );
         }
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::tree::{Node, NodeKind, Tree};
 use super::walk::{Entry, EntryKind, Selection, WalkError, walk};
-use crate::domain::{Digest, Hasher};
+use crate::domain::{Digest, Hasher, path_of};
 
 /// Bytes read at once by each thread.
 const BUFFER: usize = 256 << 10;
@@ -70,7 +70,7 @@ fn contents(root: &Path, entries: &[Entry]) -> Result<HashMap<String, Digest>, W
             if failed.load(Ordering::Relaxed) {
                 return;
             }
-            match content(&root.join(&entry.path), entry.size, &mut buffer) {
+            match content(&root.join(path_of(&entry.path)), entry.size, &mut buffer) {
                 Ok(Some(digest)) => own.push((entry.path.clone(), digest)),
                 Ok(None) => stop(&failed, &failure, WalkError::Changed(entry.path.clone())),
                 Err(error) => stop(&failed, &failure, WalkError::Read { path: entry.path.clone(), error }),

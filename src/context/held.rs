@@ -6,11 +6,11 @@ use std::sync::Arc;
 use super::hash::counts;
 use super::tree::{Node, NodeKind, Tree};
 use super::walk::{Entry, EntryKind};
-use crate::domain::Digest;
+use crate::domain::{Digest, shown};
 
 /// How a path differs from what it was when it was hashed. It shows as `app/a: its mode changed`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{path}: {what}")]
+#[error("{}: {what}", shown(path))]
 pub struct Difference {
     /// The path, from the root of the context.
     pub path: String,

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use super::glob;
-use crate::domain::{has_wildcards, is_below};
+use crate::domain::{has_wildcards, is_below, path_of, spelled};
 
 /// The paths, and what they lead to within the root. Nothing means that everything is needed.
 pub(super) fn follow(root: &Path, paths: &[String]) -> io::Result<Option<Vec<String>>> {
@@ -47,14 +48,14 @@ fn append(root: &Path, path: &str, resolved: &mut BTreeSet<String>) -> io::Resul
 fn read_links(root: &Path, path: &str, wildcards: bool) -> io::Result<Option<Vec<String>>> {
     let (directory, base) = path.rsplit_once('/').unwrap_or((".", path));
     if wildcards && has_wildcards(base) {
-        let entries = match std::fs::read_dir(root.join(directory)) {
+        let entries = match std::fs::read_dir(root.join(path_of(directory))) {
             Ok(entries) => entries,
             Err(error) if is_absent(&error) => return Ok(None),
             Err(error) => return Err(error),
         };
         let mut out = None;
         for entry in entries {
-            let Ok(name) = entry?.file_name().into_string() else { continue };
+            let name = spelled(entry?.file_name().as_bytes());
             if glob::matches(base, &name) == Some(true)
                 && let Some(targets) = read_links(root, &glob::clean(&format!("{directory}/{name}")), false)?
             {
@@ -66,9 +67,9 @@ fn read_links(root: &Path, path: &str, wildcards: bool) -> io::Result<Option<Vec
     if path == "." {
         return Ok(None);
     }
-    match std::fs::read_link(root.join(path)) {
+    match std::fs::read_link(root.join(path_of(path))) {
         Ok(target) => {
-            let target = glob::clean(&target.to_string_lossy());
+            let target = glob::clean(&spelled(target.as_os_str().as_bytes()));
             Ok(Some(vec![if target.starts_with('/') { target } else { glob::clean(&format!("/{directory}/{target}")) }]))
         }
         // Not a link.

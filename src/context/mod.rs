@@ -5,6 +5,7 @@
 //! tonistiigi/fsutil for the walk.
 
 mod glob;
+mod go_regex;
 mod hash;
 mod held;
 mod links;

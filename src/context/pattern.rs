@@ -1,15 +1,18 @@
 //! The patterns of `.dockerignore` and of local sources, as moby/patternmatcher reads them.
 
+use std::borrow::Cow;
+
 use regex::Regex;
 
-use super::glob;
+use super::{glob, go_regex};
+use crate::domain::{bytes_of, shown};
 
 /// Why a pattern cannot be used.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
-#[error("`{0}` is not a pattern")]
+#[error("syntax error in pattern `{}`", shown(.0))]
 pub struct InvalidPattern(pub String);
 
-/// A list of patterns in which later ones override earlier ones; `!` takes back.
+/// A list of patterns, [`crate::domain::spelled`], in which later ones override earlier ones; `!` takes back.
 #[derive(Debug, Clone)]
 pub struct PatternMatcher {
     patterns: Vec<Pattern>,
@@ -30,6 +33,8 @@ enum Matcher {
     /// The text less a leading `**`.
     Suffix,
     Regex(Regex),
+    /// No expression comes of it: patternmatcher fails once a path is held against it.
+    Malformed,
 }
 
 /// Which patterns a directory matched: what its children start from.
@@ -58,7 +63,7 @@ impl PatternMatcher {
             if !glob::is_valid(&text) {
                 return Err(invalid());
             }
-            let matcher = compile(&text).ok_or_else(invalid)?;
+            let matcher = compile(&text);
             out.push(Pattern { text, exclusion, matcher });
         }
         Ok(Self { patterns: out })
@@ -76,15 +81,19 @@ impl PatternMatcher {
     }
 
     /// Whether the path, or a directory it lies in, matches.
-    #[must_use]
-    pub fn matches(&self, path: &str) -> bool {
-        self.matches_below(path, None).0
+    ///
+    /// # Errors
+    /// If a pattern that decides is malformed.
+    pub fn matches(&self, path: &str) -> Result<bool, InvalidPattern> {
+        Ok(self.matches_below(path, None)?.0)
     }
 
     /// Whether the path matches, given what its directory matched (patternmatcher `MatchesUsingParentResults`). Without a
     /// parent, all directories above are tried.
-    #[must_use]
-    pub fn matches_below(&self, path: &str, parent: Option<&ParentMatch>) -> (bool, ParentMatch) {
+    ///
+    /// # Errors
+    /// If a pattern that decides is malformed: not all that is can be told from the pattern alone.
+    pub fn matches_below(&self, path: &str, parent: Option<&ParentMatch>) -> Result<(bool, ParentMatch), InvalidPattern> {
         let mut matched = false;
         let mut info = vec![false; self.patterns.len()];
         for (index, pattern) in self.patterns.iter().enumerate() {
@@ -94,14 +103,31 @@ impl PatternMatcher {
                 if pattern.exclusion != matched {
                     continue;
                 }
-                fits = pattern.matches(path) || (parent.is_none() && ancestors(path).any(|ancestor| pattern.matches(ancestor)));
+                fits = pattern.matches(path)?;
+                if !fits && parent.is_none() {
+                    for ancestor in ancestors(path) {
+                        fits |= pattern.matches(ancestor)?;
+                    }
+                }
             }
             info[index] = fits;
             if fits {
                 matched = !pattern.exclusion;
             }
         }
-        (matched, ParentMatch(info))
+        Ok((matched, ParentMatch(info)))
+    }
+}
+
+/// A name as Go's regular expressions see it: a byte that is not UTF-8 is U+FFFD.
+fn runes(name: &str) -> Cow<'_, str> {
+    match bytes_of(name) {
+        Cow::Borrowed(_) => Cow::Borrowed(name),
+        Cow::Owned(bytes) => bytes
+            .utf8_chunks()
+            .flat_map(|chunk| chunk.valid().chars().chain(chunk.invalid().iter().map(|_| char::REPLACEMENT_CHARACTER)))
+            .collect::<String>()
+            .into(),
     }
 }
 
@@ -110,16 +136,17 @@ fn ancestors(path: &str) -> impl Iterator<Item = &str> {
 }
 
 impl Pattern {
-    fn matches(&self, path: &str) -> bool {
-        match &self.matcher {
+    fn matches(&self, path: &str) -> Result<bool, InvalidPattern> {
+        Ok(match &self.matcher {
+            Matcher::Malformed => return Err(InvalidPattern(self.text.clone())),
             Matcher::Exact => path == self.text,
             Matcher::Prefix => path.starts_with(&self.text[..self.text.len() - 2]),
             Matcher::Suffix => {
                 let suffix = &self.text[2..];
                 path.ends_with(suffix) || suffix.strip_prefix('/') == Some(path)
             }
-            Matcher::Regex(regex) => regex.is_match(path),
-        }
+            Matcher::Regex(regex) => regex.is_match(&runes(path)),
+        })
     }
 }
 
@@ -133,10 +160,12 @@ enum Kind {
 
 /// The kinds and the regular expression are patternmatcher's (`Pattern.compile`), its oddities included: they decide which
 /// files an image gets.
-fn compile(text: &str) -> Option<Matcher> {
+fn compile(text: &str) -> Matcher {
     let mut go = String::from("^");
     let mut kind = Kind::Exact;
-    let mut chars = text.chars().peekable();
+    let text = runes(text);
+    // Go's scanner passes over a byte order mark at the beginning.
+    let mut chars = text.strip_prefix('\u{feff}').unwrap_or(&text).chars().peekable();
     let mut first = true;
     while let Some(c) = chars.next() {
         match c {
@@ -186,61 +215,14 @@ fn compile(text: &str) -> Option<Matcher> {
         }
         first = false;
     }
-    Some(match kind {
+    match kind {
         Kind::Exact => Matcher::Exact,
         Kind::Prefix => Matcher::Prefix,
         Kind::Suffix => Matcher::Suffix,
         Kind::Regex => {
             go.push('$');
-            Matcher::Regex(Regex::new(&from_go(&go)?).ok()?)
+            go_regex::compile(&go).map_or(Matcher::Malformed, Matcher::Regex)
         }
-    })
-}
-
-/// The same expression for Rust's regex crate: in its classes `[`, `&&`, `--` and `~~` mean something, in Go's they do not;
-/// and Go's `\d`, `\s`, `\w` are ASCII.
-fn from_go(go: &str) -> Option<String> {
-    let mut out = String::with_capacity(go.len());
-    let mut chars = go.chars().peekable();
-    while let Some(c) = chars.next() {
-        match c {
-            '\\' => escape_to(&mut out, chars.next()?),
-            '[' => {
-                out.push('[');
-                if chars.peek() == Some(&'^') {
-                    chars.next();
-                    out.push('^');
-                }
-                let mut empty = true;
-                loop {
-                    let c = chars.next()?;
-                    if c == ']' && !empty {
-                        break;
-                    }
-                    empty = false;
-                    match c {
-                        '\\' => escape_to(&mut out, chars.next()?),
-                        // A dash stays one: between two characters it is a range in both.
-                        '-' => out.push('-'),
-                        c if c.is_ascii_punctuation() => out.extend(['\\', c]),
-                        c => out.push(c),
-                    }
-                }
-                out.push(']');
-            }
-            ']' => out.push_str("\\]"),
-            c => out.push(c),
-        }
-    }
-    Some(out)
-}
-
-fn escape_to(out: &mut String, escaped: char) {
-    match escaped {
-        'd' | 's' | 'w' | 'D' | 'S' | 'W' | 'b' | 'B' => out.push_str(&format!("(?-u:\\{escaped})")),
-        c if c.is_ascii_punctuation() || c.is_ascii_alphanumeric() => out.extend(['\\', c]),
-        // Go takes an escaped character beyond ASCII as itself.
-        c => out.push(c),
     }
 }
 
@@ -249,7 +231,7 @@ mod tests {
     use super::*;
 
     fn ignored(patterns: &[&str], path: &str) -> bool {
-        PatternMatcher::new(patterns).expect("patterns").matches(path)
+        PatternMatcher::new(patterns).expect("patterns").matches(path).expect("a pattern")
     }
 
     #[test]
@@ -292,6 +274,33 @@ mod tests {
             ("a[&&]b", "a&b", true),
             ("x/*/y", "x/a/b/y", false),
             ("foo*", "foobar/baz", true),
+            ("\\<", "<", true),
+            ("\\>x", ">x", true),
+            ("[<>y]", ">", true),
+            ("[<>y]", "z", false),
+            ("[[:alpha:]]", "q", true),
+            ("[[:alpha:]]", "q]", false),
+            ("[*]", "[", false),
+            ("[*]", "^/]", true),
+            ("a\\.b", "a.b", true),
+            ("a\\d", "a1", true),
+            ("a\\d", "ad", false),
+            ("^a", "^a", true),
+            ("^a*", "^ab", false),
+            ("\u{feff}a*", "ab", true),
+            ("**/", "dir/file/", true),
+            ("**/dir2/**", "dir/dir2/dir3/file", true),
+            ("**/file*.txt*", "dir/dir/file.txt", true),
+            ("**/**/*.txt2", "dir/dir/file.txt", false),
+            ("a**/*.txt", "a/dir/dir/file.txt", true),
+            ("a/*.txt**", "a/file.txt", true),
+            ("a[b-d]e", "aae", false),
+            (".*", "foo", false),
+            ("abc?def", "abcdef", false),
+            ("a\\\\", "a\\", true),
+            ("**/foo/bar", "dir/dir2/foo/bar", true),
+            ("a(b)c/def", "a(b)c/xyz", false),
+            ("dist/*.whl", "dist/proxy.py-2.4.0rc3.dev36+g08acad9-py3-none-any.whl", true),
         ] {
             assert_eq!(ignored(&[pattern], path), expected, "{pattern} on {path}");
         }
@@ -312,14 +321,20 @@ mod tests {
         for pattern in ["[", "a[]", "!", "a\\", "[a-]"] {
             assert!(PatternMatcher::new(&[pattern]).is_err(), "{pattern}");
         }
+        // These only once something is held against them.
+        for pattern in ["\\y", "a\\1", "[z-a]", "[[:x:]]", "\\ä"] {
+            let matcher = PatternMatcher::new(&[pattern]).expect("patterns");
+            assert!(matcher.matches("q").is_err(), "{pattern}");
+            assert!(!PatternMatcher::new(&[&format!("!{pattern}")]).expect("patterns").matches("q").expect("not tried"));
+        }
     }
 
     #[test]
     fn a_parents_match_counts_for_its_children() {
         let matcher = PatternMatcher::new(&["a", "!a/keep"]).expect("patterns");
-        let (matched, parent) = matcher.matches_below("a", None);
+        let (matched, parent) = matcher.matches_below("a", None).expect("a pattern");
         assert!(matched);
-        assert!(matcher.matches_below("a/x", Some(&parent)).0);
-        assert!(!matcher.matches_below("a/keep", Some(&parent)).0);
+        assert!(matcher.matches_below("a/x", Some(&parent)).expect("a pattern").0);
+        assert!(!matcher.matches_below("a/keep", Some(&parent)).expect("a pattern").0);
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::glob;
 use super::pattern::{InvalidPattern, ParentMatch, PatternMatcher};
-use crate::domain::{Digest, Hasher, Selector, has_wildcards, is_below};
+use crate::domain::{Digest, Hasher, Selector, has_wildcards, is_below, shown};
 
 /// Most links that are followed for one path, as in Linux.
 const LINKS: usize = 255;
@@ -51,10 +51,10 @@ pub struct Node {
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub enum NotSelected {
     /// There is no such path.
-    #[error("\"{0}\": not found")]
+    #[error("\"{}\": not found", shown(.0))]
     Absent(String),
     /// Links that lead to each other.
-    #[error("\"{0}\": too many links")]
+    #[error("\"{}\": too many links", shown(.0))]
     Links(String),
     /// A pattern is malformed.
     #[error(transparent)]
@@ -222,11 +222,11 @@ impl Tree {
             let parent = above.last();
             let (mut wanted, mut included, mut excluded) = (true, None, None);
             if let Some(include) = &include {
-                let (fits, found) = include.matches_below(&candidate, parent.and_then(|above| above.include.as_ref()));
+                let (fits, found) = include.matches_below(&candidate, parent.and_then(|above| above.include.as_ref()))?;
                 (wanted, included) = (fits, Some(found));
             }
             if wanted && let Some(exclude) = &exclude {
-                let (fits, found) = exclude.matches_below(&candidate, parent.and_then(|above| above.exclude.as_ref()));
+                let (fits, found) = exclude.matches_below(&candidate, parent.and_then(|above| above.exclude.as_ref()))?;
                 (wanted, excluded) = (!fits, Some(found));
             }
             let directory = node.kind == NodeKind::Directory;

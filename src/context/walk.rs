@@ -4,12 +4,14 @@
 use std::collections::HashMap;
 use std::fs::{self, Metadata};
 use std::io;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::links;
 use super::pattern::{InvalidPattern, ParentMatch, PatternMatcher};
 use super::tree::{Node, NodeKind};
+use crate::domain::{path_of, shown, spelled};
 
 /// What of a directory is asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -25,7 +27,7 @@ pub struct Selection {
 /// A file, directory or link of the context.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// From the context's root, with `/`.
+    /// From the context's root, with `/`, as [`spelled`].
     pub path: String,
     /// What it is.
     pub kind: EntryKind,
@@ -87,7 +89,7 @@ pub enum EntryKind {
 #[derive(Debug, thiserror::Error)]
 pub enum WalkError {
     /// Something cannot be read.
-    #[error("cannot read {path} in the build context: {error}")]
+    #[error("cannot read {} in the build context: {error}", shown(path))]
     Read {
         /// What.
         path: String,
@@ -96,11 +98,8 @@ pub enum WalkError {
         error: io::Error,
     },
     /// A file was another one each time it was looked at.
-    #[error("{0} changes while it is read: something writes into the build context")]
+    #[error("{} changes while it is read: something writes into the build context", shown(.0))]
     Changed(String),
-    /// A name that BuildKit's messages cannot carry.
-    #[error("the name of {0} in the build context is not UTF-8: rename it, or list it in .dockerignore")]
-    Name(String),
     /// A pattern is malformed.
     #[error(transparent)]
     Pattern(#[from] InvalidPattern),
@@ -153,7 +152,7 @@ impl Walker<'_> {
     fn directory(&mut self, path: &str, included: Option<&ParentMatch>, excluded: Option<&ParentMatch>) -> Result<(), WalkError> {
         let read = |error| WalkError::Read { path: if path.is_empty() { ".".to_owned() } else { path.to_owned() }, error };
         let mut names = Vec::new();
-        let entries = match fs::read_dir(self.root.join(path)) {
+        let entries = match fs::read_dir(self.root.join(path_of(path))) {
             // Gone since the directory above was read.
             Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_empty() => return Ok(()),
             entries => entries.map_err(read)?,
@@ -163,8 +162,7 @@ impl Walker<'_> {
         }
         names.sort();
         for name in names {
-            let name =
-                name.into_string().map_err(|name| WalkError::Name(Path::new(path).join(name).to_string_lossy().into_owned()))?;
+            let name = spelled(name.as_bytes());
             let child = if path.is_empty() { name } else { format!("{path}/{name}") };
             self.entry(child, included, excluded)?;
         }
@@ -172,7 +170,7 @@ impl Walker<'_> {
     }
 
     fn entry(&mut self, path: String, included: Option<&ParentMatch>, excluded: Option<&ParentMatch>) -> Result<(), WalkError> {
-        let full = self.root.join(&path);
+        let full = self.root.join(path_of(&path));
         let read = |error| WalkError::Read { path: path.clone(), error };
         let metadata = match fs::symlink_metadata(&full) {
             Ok(metadata) => metadata,
@@ -184,7 +182,7 @@ impl Walker<'_> {
         let mut skip = false;
         let mut include_info = None;
         if let Some(matcher) = &self.include {
-            let (matched, info) = matcher.matches_below(&path, included);
+            let (matched, info) = matcher.matches_below(&path, included)?;
             if !matched {
                 if directory && self.only_prefix_includes && !may_lie_below(matcher, false, &path) {
                     return Ok(());
@@ -195,7 +193,7 @@ impl Walker<'_> {
         }
         let mut exclude_info = None;
         if let Some(matcher) = &self.exclude {
-            let (matched, info) = matcher.matches_below(&path, excluded);
+            let (matched, info) = matcher.matches_below(&path, excluded)?;
             if matched {
                 if directory && self.only_prefix_exceptions && !may_lie_below(matcher, true, &path) {
                     return Ok(());
@@ -251,12 +249,7 @@ impl Walker<'_> {
         let kind = if kind.is_dir() {
             EntryKind::Directory
         } else if kind.is_symlink() {
-            EntryKind::Link(
-                fs::read_link(full)?
-                    .into_os_string()
-                    .into_string()
-                    .map_err(|_| io::Error::other("the link's target is not UTF-8"))?,
-            )
+            EntryKind::Link(spelled(&fs::read_link(full)?.into_os_string().into_vec()))
         } else if kind.is_fifo() {
             EntryKind::Pipe
         } else if kind.is_socket() {
@@ -304,8 +297,8 @@ fn xattrs(path: &Path) -> io::Result<Vec<(String, Vec<u8>)>> {
     };
     let mut out = Vec::new();
     for name in names {
-        if let (Some(text), Ok(Some(value))) = (name.to_str(), xattr::get(path, &name)) {
-            out.push((text.to_owned(), value));
+        if let Ok(Some(value)) = xattr::get(path, &name) {
+            out.push((spelled(name.as_bytes()), value));
         }
     }
     Ok(out)

@@ -8,7 +8,7 @@ use prost::Message;
 
 use super::decode::{Graph, Op};
 use super::wire::{Change, Field, Malformed, rewritten};
-use crate::domain::{Digest, Selector, StepKey, has_wildcards};
+use crate::domain::{Digest, Selector, StepKey, has_wildcards, spelled_text};
 
 /// How an input counts. Selections stand in the order of the arguments: of two files of one name the last one stays.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,7 +156,7 @@ fn of_exec(op: &Op, exec: &pb::ExecOp) -> Vec<Use> {
         let content = safe && !off && !default_root;
         let entry = taken.entry(index).or_insert_with(|| Some(Vec::new()));
         match entry {
-            Some(selectors) if content => selectors.push(Selector::of(&selector, true)),
+            Some(selectors) if content => selectors.push(Selector::of(&spelled_text(&selector), true)),
             _ => *entry = None,
         }
     }
@@ -209,12 +209,13 @@ fn of_file(op: &Op, file: &pb::FileOp) -> Vec<Use> {
 
 fn of_copy(copy: &pb::FileActionCopy) -> Selector {
     let path = if copy.src.starts_with('/') { copy.src.clone() } else { format!("/{}", copy.src) };
+    let spelled = |texts: &[String]| texts.iter().map(|text| spelled_text(text).into_owned()).collect();
     Selector {
         wildcard: copy.allow_wildcard && has_wildcards(&path),
-        path,
+        path: spelled_text(&path).into_owned(),
         follow: copy.follow_symlink,
-        include: copy.include_patterns.clone(),
-        exclude: copy.exclude_patterns.clone(),
-        required: copy.required_paths.clone(),
+        include: spelled(&copy.include_patterns),
+        exclude: spelled(&copy.exclude_patterns),
+        required: spelled(&copy.required_paths),
     }
 }

@@ -5,7 +5,7 @@ use prost::Message;
 
 use super::decode::Graph;
 use super::graft::encoded;
-use crate::domain::{Digest, Selector};
+use crate::domain::{Digest, Selector, bytes_of};
 
 /// A graph of one step that makes a file of this text: a daemon that has it in its cache made it before.
 #[must_use]
@@ -33,10 +33,13 @@ impl Graph {
     pub fn extraction(&self, selectors: &[Selector]) -> pb::Definition {
         let mut definition = self.definition().clone();
         let Some(end) = definition.def.pop().and_then(|end| pb::Op::decode(&end[..]).ok()) else { return definition };
+        // They came out of texts.
+        let text = |name: &str| String::from_utf8_lossy(&bytes_of(name)).into_owned();
+        let texts = |names: &[String]| names.iter().map(|name| text(name)).collect();
         let last = selectors.len().saturating_sub(1);
         let actions = selectors.iter().enumerate().map(|(place, selector)| {
             let copy = pb::FileActionCopy {
-                src: selector.path.clone(),
+                src: text(&selector.path),
                 dest: format!("/{place}/"),
                 mode: -1,
                 follow_symlink: selector.follow,
@@ -44,9 +47,9 @@ impl Graph {
                 allow_wildcard: selector.wildcard,
                 allow_empty_wildcard: true,
                 timestamp: -1,
-                include_patterns: selector.include.clone(),
-                exclude_patterns: selector.exclude.clone(),
-                required_paths: selector.required.clone(),
+                include_patterns: texts(&selector.include),
+                exclude_patterns: texts(&selector.exclude),
+                required_paths: texts(&selector.required),
                 ..pb::FileActionCopy::default()
             };
             // Actions are numbered behind the inputs: the one before this is the first input's successor.

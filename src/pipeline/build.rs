@@ -414,7 +414,7 @@ impl Run<'_> {
     pub(super) async fn failure(&self, status: &Refusal, session: &Session, failed: Option<Failed<'_>>) -> Error {
         match is_cut_off(status) {
             true => self.docker.went_away(status.message()).await,
-            false => failure(status, session.local_failure(), failed),
+            false => failure(status, session.local_failure(status.message()), failed),
         }
     }
 

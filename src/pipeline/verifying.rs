@@ -98,8 +98,11 @@ impl Run<'_> {
             if let Some(path) = differing(&our, &their, complete) {
                 let step = open.steps.get(place).and_then(|step| planned.graph.op(step));
                 let name = step.map(|op| crate::graph::instruction_of(&op.name)).unwrap_or_default();
-                return Err(failed(&format!("/{path} is another one in the layer that `{name}` makes on the whole base"))
-                    .hint("the image that was pushed is the one without the base: this is a fault of hakobi, please report it"));
+                return Err(failed(&format!(
+                    "/{} is another one in the layer that `{name}` makes on the whole base",
+                    crate::domain::shown(&path)
+                ))
+                .hint("the image that was pushed is the one without the base: this is a fault of hakobi, please report it"));
             }
         }
         step.done();

@@ -321,12 +321,13 @@ fn has_other_text(last: &StepInputs, step: &StepInputs) -> bool {
 }
 
 fn files(last: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> Vec<String> {
+    let name = crate::domain::shown;
     let changed = now.iter().filter_map(|(path, content)| match last.get(path) {
         Some(other) if other == content => None,
-        Some(_) => Some(format!("{path} changed")),
-        None => Some(format!("{path} is new")),
+        Some(_) => Some(format!("{} changed", name(path))),
+        None => Some(format!("{} is new", name(path))),
     });
-    let gone = last.keys().filter(|path| !now.contains_key(*path)).map(|path| format!("{path} is gone"));
+    let gone = last.keys().filter(|path| !now.contains_key(*path)).map(|path| format!("{} is gone", name(path)));
     let all: Vec<String> = changed.chain(gone).collect();
     let more = all.len().saturating_sub(NAMED);
     let mut out: Vec<String> = all.into_iter().take(NAMED).collect();

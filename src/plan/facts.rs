@@ -7,7 +7,7 @@ use bollard_buildkit_proto::pb;
 
 use super::record::RemoteRecord;
 use crate::context::{Selection, Tree};
-use crate::domain::{ChainId, DiffId, Digest, Selector, StepKey};
+use crate::domain::{ChainId, DiffId, Digest, Selector, StepKey, spelled_text};
 use crate::graph::{Facts, Holds, Input, Op, Taken};
 
 /// Facts at hand. Leaves are named by their steps.
@@ -67,7 +67,10 @@ pub fn selection(op: &Op) -> Option<(String, Selection)> {
     let Some(pb::op::Op::Source(source)) = &op.op.op else { return None };
     let name = source.identifier.strip_prefix("local://")?;
     let list = |key: &str| match source.attrs.get(key) {
-        Some(json) => serde_json::from_str::<Vec<String>>(json).ok(),
+        Some(json) => {
+            let texts = serde_json::from_str::<Vec<String>>(json).ok()?;
+            Some(texts.iter().map(|text| spelled_text(text).into_owned()).collect())
+        }
         None => Some(Vec::new()),
     };
     let selection = Selection {

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use bollard_buildkit_proto::pb;
 
 use crate::context::{NodeKind, Tree};
-use crate::domain::{Digest, Selector};
+use crate::domain::{Digest, Selector, shown};
 use crate::graph::{Graph, Input, Op, Use, uses};
 
 /// What the files of a layer may hold.
@@ -69,7 +69,7 @@ pub fn allowed<'a>(graph: &Graph, op: &Op, tree: impl Fn(&Input, &[Selector]) ->
 pub fn stray(layer: &Tree, allowed: &Allowed) -> Option<String> {
     let Allowed::Only { contents, .. } = allowed else { return None };
     layer.iter().find_map(|(path, node)| match &node.kind {
-        NodeKind::File(content) if !contents.contains(content) && !is_whiteout(&path) => Some(path),
+        NodeKind::File(content) if !contents.contains(content) && !is_whiteout(&path) => Some(shown(&path).into_owned()),
         _ => None,
     })
 }

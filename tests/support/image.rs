@@ -22,8 +22,8 @@ pub fn flattened(image: &str) -> BTreeMap<String, String> {
     let mut out = BTreeMap::new();
     for entry in tar::Archive::new(&output.stdout[..]).entries().unwrap() {
         let mut entry = entry.unwrap();
-        let path = String::from_utf8_lossy(&entry.path_bytes()).trim_end_matches('/').to_owned();
-        let link = entry.link_name_bytes().map(|link| String::from_utf8_lossy(&link).into_owned()).unwrap_or_default();
+        let path = text(&entry.path_bytes()).trim_end_matches('/').to_owned();
+        let link = entry.link_name_bytes().map(|link| text(&link)).unwrap_or_default();
         let xattrs = entry.pax_extensions().unwrap().into_iter().flatten().map(Result::unwrap);
         let xattrs = xattrs.filter(|extension| extension.key().unwrap().starts_with("SCHILY.xattr"));
         let xattrs: Vec<String> =
@@ -42,6 +42,11 @@ pub fn flattened(image: &str) -> BTreeMap<String, String> {
         out.insert(path, format!("{what} {:x}", Sha256::digest(&content)));
     }
     out
+}
+
+/// A name, with what is not UTF-8 in it told apart.
+fn text(name: &[u8]) -> String {
+    std::str::from_utf8(name).map_or_else(|_| name.escape_ascii().to_string(), str::to_owned)
 }
 
 /// The configuration less times, and the history less those and what the daemon's own words in it are.

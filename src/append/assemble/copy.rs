@@ -10,7 +10,8 @@ use super::source::{Item, ItemKind, Tree};
 use super::state::{Node, NodeKind, Owner, Seen, State, parent};
 use super::{Laying, refused, time_of, unsure};
 use crate::append::index::joined;
-use crate::context::{ParentMatch, PatternMatcher, clean};
+use crate::context::{InvalidPattern, ParentMatch, PatternMatcher, clean};
+use crate::domain::spelled_text;
 
 /// Mode of directories that are made on the way.
 const DIRECTORY: u32 = 0o755;
@@ -33,11 +34,13 @@ pub(super) fn copy(state: &mut State<'_>, tree: &Tree, action: &pb::FileActionCo
     };
     let matcher = |patterns: &[String]| match patterns {
         [] => Ok(None),
-        patterns => PatternMatcher::new(patterns).map(Some).map_err(|error| Laying::Unsure(error.to_string())),
+        patterns => {
+            PatternMatcher::new(&patterns.iter().map(|text| spelled_text(text)).collect::<Vec<_>>()).map(Some).map_err(malformed)
+        }
     };
-    let (source, target) = (clean_path(&action.src), clean_path(&action.dest));
+    let (source, target) = (clean_path(&spelled_text(&action.src)), clean_path(&spelled_text(&action.dest)));
     if !action.create_dest_path {
-        let path = state.resolved(&action.dest)?;
+        let path = state.resolved(&spelled_text(&action.dest))?;
         if parent(&path).is_some_and(|parent| matches!(state.seen(parent), Ok(Seen::Nothing))) {
             return refused(format!("failed to stat {}: no such file or directory", action.dest));
         }
@@ -159,7 +162,7 @@ impl Copier<'_, '_> {
     /// keeps its header. `matched` is what the directory above matched.
     fn copy(&mut self, source: &str, components: &str, target: &str, matched: Option<&Matched>) -> Result<(), Laying> {
         let nested = !components.is_empty();
-        let (wanted, matched) = if nested { self.wanted(components, matched) } else { (true, Matched::default()) };
+        let (wanted, matched) = if nested { self.wanted(components, matched)? } else { (true, Matched::default()) };
         let is_directory = self.tree.is_directory(source);
         if !wanted && !is_directory {
             return Ok(());
@@ -206,19 +209,21 @@ impl Copier<'_, '_> {
     }
 
     /// Whether patterns take a path below the top.
-    fn wanted(&self, components: &str, above: Option<&Matched>) -> (bool, Matched) {
+    fn wanted(&self, components: &str, above: Option<&Matched>) -> Result<(bool, Matched), Laying> {
         let mut matched = Matched::default();
         let mut wanted = true;
         if let Some(include) = &self.include {
-            let (fits, found) = include.matches_below(components, above.and_then(|above| above.include.as_ref()));
+            let (fits, found) =
+                include.matches_below(components, above.and_then(|above| above.include.as_ref())).map_err(malformed)?;
             (wanted, matched.include) = (fits, Some(found));
         }
         if let Some(exclude) = &self.exclude {
-            let (fits, found) = exclude.matches_below(components, above.and_then(|above| above.exclude.as_ref()));
+            let (fits, found) =
+                exclude.matches_below(components, above.and_then(|above| above.exclude.as_ref())).map_err(malformed)?;
             wanted &= !fits;
             matched.exclude = Some(found);
         }
-        (wanted, matched)
+        Ok((wanted, matched))
     }
 
     /// Makes the directories above something that is wanted. Of one that is there already only the bits are changed.
@@ -293,6 +298,10 @@ impl Copier<'_, '_> {
         let modified = if self.time.is_some() { self.time } else { item.modified.seconds()? };
         Ok(Node { capability: item.capability.clone(), ..Node::new(NodeKind::Directory, mode, owner, modified) })
     }
+}
+
+fn malformed(error: InvalidPattern) -> Laying {
+    Laying::Unsure(error.to_string())
 }
 
 /// What a directory matched, for what is in it.

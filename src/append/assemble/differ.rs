@@ -4,13 +4,17 @@ use std::collections::BTreeMap;
 
 use super::layer::{Content, Laid, LaidEntry, LaidKind, path_order};
 use crate::context::{Node, NodeKind, Tree};
-use crate::domain::Digest;
+use crate::domain::{Digest, shown};
 
 impl Laid {
     /// The first thing in which a layer that the daemon made is another than this one, for a person; nothing if it is the same.
     /// Times are not compared, nor does what a store may leave out have to be there ([`LaidEntry::as_below`], [`Laid::left_out`]).
     /// `content` has the digests of a source's files by the number of the input and the path.
     pub fn differs(&self, layer: &Tree, content: &dyn Fn(usize, &str) -> Option<Digest>) -> Option<String> {
+        self.difference(layer, content).map(|what| shown(&what).into_owned())
+    }
+
+    fn difference(&self, layer: &Tree, content: &dyn Fn(usize, &str) -> Option<Digest>) -> Option<String> {
         let mut theirs: BTreeMap<String, &Node> = layer.iter().collect();
         for (path, entry) in self.entries() {
             let name = tar_name(path, &entry.kind);

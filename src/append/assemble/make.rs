@@ -5,12 +5,13 @@ use bollard_buildkit_proto::pb;
 use super::layer::Content;
 use super::state::{Node, NodeKind, Owner, Seen, State};
 use super::{Laying, refused, time_of, unsure};
+use crate::domain::spelled_text;
 
 /// Bits that a daemon's umask takes away, and BuildKit's own does not.
 const UMASK: u32 = 0o022;
 
 pub(super) fn directory(state: &mut State<'_>, action: &pb::FileActionMkDir, owner: Option<Owner>) -> Result<(), Laying> {
-    let path = state.resolved(&action.path)?;
+    let path = state.resolved(&spelled_text(&action.path))?;
     let modified = time_of(action.timestamp)?;
     if action.make_parents {
         // Only what is made has these bits.
@@ -30,7 +31,7 @@ pub(super) fn directory(state: &mut State<'_>, action: &pb::FileActionMkDir, own
 }
 
 pub(super) fn file(state: &mut State<'_>, action: &pb::FileActionMkFile, owner: Option<Owner>) -> Result<(), Laying> {
-    let path = state.resolved(&action.path)?;
+    let path = state.resolved(&spelled_text(&action.path))?;
     match state.seen(&path)? {
         Seen::Nothing => {}
         Seen::Directory => return refused(format!("open /{path}: is a directory")),
@@ -45,14 +46,14 @@ pub(super) fn file(state: &mut State<'_>, action: &pb::FileActionMkFile, owner: 
 }
 
 pub(super) fn link(state: &mut State<'_>, action: &pb::FileActionSymlink, owner: Option<Owner>) -> Result<(), Laying> {
-    let path = state.resolved(&action.newpath)?;
+    let path = state.resolved(&spelled_text(&action.newpath))?;
     if state.seen(&path)? != Seen::Nothing {
         return refused(format!("symlink {} /{path}: file exists", action.oldpath));
     }
     if owner.is_none() && state.inherits_group(&path) {
         return unsure(format!("/{path} is made in a directory that gives its group on"));
     }
-    let kind = NodeKind::Link(action.oldpath.clone());
+    let kind = NodeKind::Link(spelled_text(&action.oldpath).into_owned());
     state.put(&path, Node::new(kind, 0o777, owner.unwrap_or_default(), time_of(action.timestamp)?))
 }
 
@@ -60,7 +61,7 @@ pub(super) fn remove(state: &mut State<'_>, action: &pb::FileActionRm) -> Result
     if action.allow_wildcard {
         return unsure("it removes by wildcards");
     }
-    let path = crate::context::clean(&format!("/{}", action.path));
+    let path = crate::context::clean(&format!("/{}", spelled_text(&action.path)));
     let Some((directory, name)) = path[1..].rsplit_once('/').or(Some(("", &path[1..]))).filter(|(_, name)| !name.is_empty())
     else {
         return refused("rmPath: invalid empty path");

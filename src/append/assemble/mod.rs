@@ -21,6 +21,7 @@ use bollard_buildkit_proto::pb;
 
 use super::index::{Kind, PathIndex};
 use crate::context::Entry;
+use crate::domain::shown;
 pub use layer::{Content, Laid, LaidEntry, LaidKind};
 use source::Tree;
 use state::State;
@@ -64,11 +65,11 @@ pub(super) fn leads_to(state: &PathIndex, path: &str) -> Result<String, Laying> 
 }
 
 fn unsure<T>(reason: impl Into<String>) -> Result<T, Laying> {
-    Err(Laying::Unsure(reason.into()))
+    Err(Laying::Unsure(shown(&reason.into()).into_owned()))
 }
 
 fn refused<T>(message: impl Into<String>) -> Result<T, Laying> {
-    Err(Laying::Refused(message.into()))
+    Err(Laying::Refused(shown(&message.into()).into_owned()))
 }
 
 /// The layer of a file operation. `base` is the state that it is laid on, `source` the source behind an input by its number; nothing

@@ -9,7 +9,7 @@ use super::state::{Owner, parent};
 use super::{Files, Laying, Source, seconds, unsure};
 use crate::append::index::joined;
 use crate::context::{EntryKind, matches};
-use crate::domain::has_wildcards;
+use crate::domain::{has_wildcards, is_utf8, path_of, shown};
 
 /// A path of a source.
 #[derive(Debug, Clone)]
@@ -157,9 +157,13 @@ fn joined_opt(directory: &str, below: &str) -> String {
 fn of_files(number: usize, files: Files<'_>) -> Result<BTreeMap<String, Item>, Laying> {
     let mut items: BTreeMap<String, Item> = BTreeMap::new();
     for entry in files.entries {
+        if !is_utf8(&entry.path) || matches!(&entry.kind, EntryKind::Link(target) if !is_utf8(target)) {
+            // So that a file that a later cold build cannot have never gets into an image without one.
+            return unsure(format!("recent daemons do not take the name {}, which is not UTF-8", shown(&entry.path)));
+        }
         let (kind, group) = match &entry.kind {
             EntryKind::File => {
-                let (path, file) = (entry.path.clone(), files.root.join(&entry.path));
+                let (path, file) = (entry.path.clone(), files.root.join(path_of(&entry.path)));
                 (ItemKind::File(Content::Context { source: number, path, file, size: entry.size, plain: false }), None)
             }
             EntryKind::HardLink(first) => {

@@ -7,7 +7,7 @@ use super::archive::{HEAD, may_be_archive};
 use super::differ::tar_name;
 use super::layer::{Content, Laid, LaidEntry, LaidKind};
 use crate::context::Difference;
-use crate::domain::{Digest, Hasher};
+use crate::domain::{Digest, Hasher, bytes_of};
 
 /// Longest name that a plain header takes, in bytes.
 const NAME: usize = 100;
@@ -76,8 +76,8 @@ impl Laid {
             let extensions = extensions(&name, target, entry, size);
             tar.append_pax_extensions(extensions.iter().map(|(key, value)| (*key, &**value)))?;
             let fields = header.as_ustar_mut().ok_or_else(|| io::Error::other("it is no ustar header"))?;
-            fill(&mut fields.name, &name);
-            fill(&mut fields.linkname, target.unwrap_or_default());
+            fill(&mut fields.name, &bytes_of(&name));
+            fill(&mut fields.linkname, &bytes_of(target.unwrap_or_default()));
             header.set_cksum();
             match &entry.kind {
                 LaidKind::File(Content::Context { source, path, file, plain, .. }) => {
@@ -98,10 +98,10 @@ fn extensions<'a>(name: &'a str, target: Option<&'a str>, entry: &'a LaidEntry, 
     let is_plain = |text: &str| text.len() <= NAME && text.is_ascii();
     let mut out = Vec::new();
     if !is_plain(name) {
-        out.push(("path", name.as_bytes().to_vec()));
+        out.push(("path", bytes_of(name).into_owned()));
     }
     if let Some(target) = target.filter(|target| !is_plain(target)) {
-        out.push(("linkpath", target.as_bytes().to_vec()));
+        out.push(("linkpath", bytes_of(target).into_owned()));
     }
     for (key, number, largest) in [
         ("uid", u64::from(entry.owner.0), u64::from(OWNER)),
@@ -119,9 +119,9 @@ fn extensions<'a>(name: &'a str, target: Option<&'a str>, entry: &'a LaidEntry, 
 }
 
 /// As much as fits: the rest is in an extension.
-fn fill(field: &mut [u8], text: &str) {
-    let size = text.len().min(field.len());
-    field[..size].copy_from_slice(&text.as_bytes()[..size]);
+fn fill(field: &mut [u8], name: &[u8]) {
+    let size = name.len().min(field.len());
+    field[..size].copy_from_slice(&name[..size]);
 }
 
 /// A file that is read just as it was found.

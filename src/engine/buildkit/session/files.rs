@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bollard_buildkit_proto::fsutil::types::Packet;
 use bollard_buildkit_proto::fsutil::types::packet::PacketType;
-use bollard_buildkit_proto::fsutil::types::{Packet, Stat};
-use bollard_buildkit_proto::moby::filesync::v1::file_sync_server::FileSync;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use percent_encoding::percent_decode_str;
@@ -20,8 +19,9 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::expected::{Against, Expected};
+use super::sync_wire::{SentPacket, SentStat, SentXattr};
 use crate::context::{self, Difference, Entry, EntryKind, Selection, WalkError};
-use crate::domain::{Digest, Hasher};
+use crate::domain::{Digest, Hasher, bytes_of, is_utf8, path_of, shown, spelled};
 
 /// Files that are read at once.
 const READERS: usize = 8;
@@ -59,17 +59,45 @@ impl LocalDirs {
     }
 }
 
-/// The first thing that could not be read.
+/// What went wrong with local files.
 #[derive(Clone, Default)]
-pub(super) struct Failure(Arc<Mutex<Option<String>>>);
+pub(super) struct Failure(Arc<Mutex<Failed>>);
+
+#[derive(Default)]
+struct Failed {
+    /// The first thing that could not be read.
+    unread: Option<String>,
+    /// The first path that was sent although it, or the link's target, is not UTF-8: recent daemons do not take it.
+    odd: Option<String>,
+}
+
+/// What gRPC says of a name that is not UTF-8.
+const NOT_UTF8: &str = "invalid UTF-8";
 
 impl Failure {
-    pub(super) fn get(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Why files could not be sent, given what the daemon says, and what to do.
+    pub(super) fn get(&self, said: &str) -> Option<(String, &'static str)> {
+        let failed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(unread) = &failed.unread {
+            return Some((unread.clone(), "make it readable, or list it in .dockerignore"));
+        }
+        let odd = failed.odd.as_ref().filter(|_| said.contains(NOT_UTF8))?;
+        let text = format!("failed to send {}: this Docker daemon accepts only names and link targets in UTF-8", shown(odd));
+        Some((text, "rename it, or exclude it in .dockerignore with a wildcard for what is not UTF-8"))
     }
 
     fn set(&self, text: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| text.to_owned());
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).unread.get_or_insert_with(|| text.to_owned());
+    }
+
+    fn note(&self, entry: &Entry) {
+        let target = match &entry.kind {
+            EntryKind::Link(target) | EntryKind::HardLink(target) => target,
+            _ => "",
+        };
+        if !is_utf8(&entry.path) || !is_utf8(target) {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).odd.get_or_insert_with(|| entry.path.clone());
+        }
     }
 }
 
@@ -86,12 +114,12 @@ impl FileSyncService {
     }
 }
 
-#[tonic::async_trait]
-impl FileSync for FileSyncService {
-    type DiffCopyStream = BoxStream<'static, Result<Packet, Status>>;
-    type TarStreamStream = BoxStream<'static, Result<Packet, Status>>;
+/// What the daemon gets.
+pub(super) type Packets = BoxStream<'static, Result<SentPacket, Status>>;
 
-    async fn diff_copy(&self, request: Request<Streaming<Packet>>) -> Result<Response<Self::DiffCopyStream>, Status> {
+impl FileSyncService {
+    /// Begins to send what the request asks for.
+    pub(super) fn diff_copy(&self, request: Request<Streaming<Packet>>) -> Result<Response<Packets>, Status> {
         let name = values(request.metadata(), "dir-name").pop().unwrap_or_default();
         let root =
             self.directories.0.get(&name).ok_or_else(|| Status::not_found(format!("no access allowed to dir \"{name}\"")))?;
@@ -118,10 +146,6 @@ impl FileSync for FileSyncService {
         tokio::spawn(async move { sending.answer(request.into_inner()).await });
         Ok(Response::new(ReceiverStream::new(receiver).boxed()))
     }
-
-    async fn tar_stream(&self, _: Request<Streaming<Packet>>) -> Result<Response<Self::TarStreamStream>, Status> {
-        Err(Status::unimplemented("only DiffCopy is spoken"))
-    }
 }
 
 /// The values of a header; those beyond ASCII are encoded as in a URL's query, which another header tells.
@@ -131,16 +155,22 @@ fn values(metadata: &MetadataMap, name: &str) -> Vec<String> {
         .get_all(name)
         .iter()
         .filter_map(|value| value.to_str().ok())
-        .map(|value| {
-            if encoded { percent_decode_str(&value.replace('+', " ")).decode_utf8_lossy().into_owned() } else { value.to_owned() }
-        })
+        .map(
+            |value| {
+                if encoded {
+                    spelled(&percent_decode_str(&value.replace('+', " ")).collect::<Vec<u8>>())
+                } else {
+                    value.to_owned()
+                }
+            },
+        )
         .collect()
 }
 
 #[derive(Clone)]
 struct Sending {
     root: PathBuf,
-    to: mpsc::Sender<Result<Packet, Status>>,
+    to: mpsc::Sender<Result<SentPacket, Status>>,
     /// Files by the place in the list, less those that were asked for.
     files: Arc<Mutex<HashMap<u32, Listed>>>,
     readers: Arc<Semaphore>,
@@ -181,6 +211,7 @@ impl Sending {
                 self.files.lock().unwrap_or_else(PoisonError::into_inner).insert(number, listed);
             }
             number += 1;
+            self.failure.note(&entry);
             self.to.blocking_send(Ok(packet(PacketType::PacketStat, 0, Some(stat(entry)), Vec::new()))).is_ok()
         };
         let walked = context::walk(&self.root, selection, &mut each);
@@ -238,7 +269,7 @@ impl Sending {
             Ok(None) => packet(PacketType::PacketData, id, None, Vec::new()),
             Ok(Some(difference)) => self.moved(&difference),
             Err(_) if self.expected.is_some() => self.moved(&unreadable(&file.path)),
-            Err(error) => self.fault(&format!("cannot read {} in the build context: {error}", file.path)),
+            Err(error) => self.fault(&format!("cannot read {} in the build context: {error}", shown(&file.path))),
         };
         let _ = self.to.send(Ok(last)).await;
     }
@@ -249,7 +280,7 @@ impl Sending {
             return Ok(None);
         }
         let (mut hasher, mut size) = (listed.content.is_some().then(Hasher::default), 0);
-        let mut file = tokio::fs::File::open(self.root.join(Path::new(&listed.path))).await?;
+        let mut file = tokio::fs::File::open(self.root.join(path_of(&listed.path))).await?;
         file.set_max_buf_size(CHUNK * 8);
         loop {
             let mut data = vec![0; CHUNK];
@@ -283,14 +314,14 @@ impl Sending {
     }
 
     /// Ends the transfer, as it is not what was hashed that would be sent.
-    fn moved(&self, difference: &Difference) -> Packet {
+    fn moved(&self, difference: &Difference) -> SentPacket {
         if let Some(expected) = &self.expected {
             expected.tell(difference);
         }
         self.fault(&format!("the build context changed while it was read: {difference}"))
     }
 
-    fn fault(&self, text: &str) -> Packet {
+    fn fault(&self, text: &str) -> SentPacket {
         self.failure.set(text);
         packet(PacketType::PacketErr, 0, None, text.as_bytes().to_vec())
     }
@@ -300,12 +331,12 @@ fn unreadable(path: &str) -> Difference {
     Difference::at(path, "it can no longer be read")
 }
 
-fn packet(kind: PacketType, id: u32, stat: Option<Stat>, data: Vec<u8>) -> Packet {
-    Packet { r#type: kind.into(), stat, id, data }
+fn packet(kind: PacketType, id: u32, stat: Option<SentStat>, data: Vec<u8>) -> SentPacket {
+    SentPacket { kind: kind.into(), stat, id, data }
 }
 
 /// Go's `os.FileMode`, owner 0 (as buildx sends it) and the link's target where there is one.
-fn stat(entry: Entry) -> Stat {
+fn stat(entry: Entry) -> SentStat {
     const DIRECTORY: u32 = 1 << 31;
     const LINK: u32 = 1 << 27;
     const DEVICE: u32 = 1 << 26;
@@ -320,14 +351,14 @@ fn stat(entry: Entry) -> Stat {
             mode |= flag;
         }
     }
-    let (mut linkname, mut devmajor, mut devminor) = (String::new(), 0, 0);
+    let (mut linkname, mut devmajor, mut devminor) = (Vec::new(), 0, 0);
     match entry.kind {
         EntryKind::File | EntryKind::Socket => {}
-        EntryKind::HardLink(target) => linkname = target,
+        EntryKind::HardLink(target) => linkname = bytes_of(&target).into_owned(),
         EntryKind::Directory => mode |= DIRECTORY,
         EntryKind::Link(target) => {
             mode |= LINK;
-            linkname = target;
+            linkname = bytes_of(&target).into_owned();
         }
         EntryKind::Pipe => mode |= PIPE,
         EntryKind::Device { character, major, minor } => {
@@ -337,8 +368,9 @@ fn stat(entry: Entry) -> Stat {
     }
     // The size of a link is its target's length, as `lstat` has it.
     let size = if mode & LINK != 0 { linkname.len() as i64 } else { i64::try_from(entry.size).unwrap_or(i64::MAX) };
-    Stat {
-        path: entry.path,
+    let xattr = |(name, value): (String, Vec<u8>)| SentXattr { name: bytes_of(&name).into_owned(), value };
+    SentStat {
+        path: bytes_of(&entry.path).into_owned(),
         mode,
         uid: 0,
         gid: 0,
@@ -347,7 +379,7 @@ fn stat(entry: Entry) -> Stat {
         linkname,
         devmajor,
         devminor,
-        xattrs: entry.xattrs.into_iter().collect(),
+        xattrs: entry.xattrs.into_iter().map(xattr).collect(),
     }
 }
 

@@ -3,19 +3,20 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
+use bollard_buildkit_proto::fsutil::types::Stat;
 use bollard_buildkit_proto::moby::filesync::v1::file_sync_client::FileSyncClient;
-use bollard_buildkit_proto::moby::filesync::v1::file_sync_server::FileSyncServer;
 use hyper_util::rt::TokioIo;
 use tonic::transport::{Endpoint, Server};
 
 use super::super::expected::ExpectedFile;
+use super::super::sync_wire::FileSyncServer;
 use super::*;
 use crate::domain::Digest;
 
 /// Asks for all that a directory has, as fsutil's `Receive` does. Gives the files that came whole, or the sender's error.
 async fn received(service: FileSyncService, include: &[&str]) -> Result<HashMap<String, Vec<u8>>, String> {
     let (ours, theirs) = tokio::io::duplex(1 << 16);
-    let server = Server::builder().add_service(FileSyncServer::new(service));
+    let server = Server::builder().add_service(FileSyncServer(Arc::new(service)));
     tokio::spawn(server.serve_with_incoming(futures::stream::iter([Ok::<_, io::Error>(theirs)])));
     let mut once = Some(ours);
     let connector = tower::service_fn(move |_| {

@@ -7,6 +7,7 @@ mod files;
 mod outputs;
 mod secrets;
 mod ssh;
+mod sync_wire;
 mod uploads;
 
 use std::sync::Arc;
@@ -19,7 +20,6 @@ use bollard_buildkit_proto::health::{
 use bollard_buildkit_proto::moby::buildkit::secrets::v1::secrets_server::SecretsServer;
 use bollard_buildkit_proto::moby::filesync::v1::auth_server::AuthServer;
 use bollard_buildkit_proto::moby::filesync::v1::file_send_server::FileSendServer;
-use bollard_buildkit_proto::moby::filesync::v1::file_sync_server::FileSyncServer;
 use bollard_buildkit_proto::moby::sshforward::v1::ssh_server::SshServer;
 use bollard_buildkit_proto::moby::upload::v1::upload_server::UploadServer;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -94,7 +94,7 @@ impl Session {
         if !parts.directories.is_empty() {
             methods.push("/moby.filesync.v1.FileSync/DiffCopy");
             let service = files::FileSyncService::new(parts.directories, Arc::clone(&sent), failure.clone(), expected.clone());
-            routes = routes.add_service(FileSyncServer::new(service));
+            routes = routes.add_service(sync_wire::FileSyncServer(Arc::new(service)));
         }
         if let Some(credentials) = parts.credentials {
             // The token methods are not offered: the daemon then fetches tokens itself with these credentials.
@@ -173,10 +173,11 @@ impl Session {
         self.expected.moved()
     }
 
-    /// Why local files could not be sent: our own words, where the daemon's would be vague.
+    /// Why local files could not be sent, and what to do, if a build failed with what the daemon says: our own words, where the
+    /// daemon's would be vague.
     #[must_use]
-    pub fn local_failure(&self) -> Option<String> {
-        self.failure.get()
+    pub fn local_failure(&self, said: &str) -> Option<(String, &'static str)> {
+        self.failure.get(said)
     }
 }
 

@@ -1,0 +1,240 @@
+//! The regular expressions that patternmatcher makes of patterns, for Rust's regex crate.
+//!
+//! The two do not mean the same by `\<`, `\d`, `[[]`, `[a&&b]` and more. So an expression is taken apart by Go's rules
+//! (`regexp/syntax`, `Parse` with `Perl`), as far as such expressions go, and put together anew with every character by its number.
+
+use std::fmt::Write as _;
+use std::iter::Peekable;
+use std::str::Chars;
+
+use regex::Regex;
+
+/// The same expression as Go's; `None` if Go does not compile it.
+pub(super) fn compile(go: &str) -> Option<Regex> {
+    Regex::new(&translated(go)?).ok()
+}
+
+fn translated(go: &str) -> Option<String> {
+    let mut out = String::with_capacity(go.len() * 4);
+    let mut rest = go.chars().peekable();
+    while let Some(c) = rest.next() {
+        match c {
+            '\\' => escape(&mut out, &mut rest)?,
+            '[' => class(&mut out, &mut rest)?,
+            // What patternmatcher writes itself: all else that has a meaning is escaped by it.
+            '^' | '$' | '.' | '*' | '(' | ')' | '?' => out.push(c),
+            c => character(&mut out, c),
+        }
+    }
+    Some(out)
+}
+
+fn character(out: &mut String, c: char) {
+    // Writing to a string does not fail.
+    let _ = write!(out, "\\x{{{:x}}}", u32::from(c));
+}
+
+/// What follows a backslash outside of a class.
+fn escape(out: &mut String, rest: &mut Peekable<Chars<'_>>) -> Option<()> {
+    match *rest.peek()? {
+        c @ ('A' | 'z' | 'b' | 'B') => {
+            rest.next();
+            let _ = write!(out, "(?-u:\\{c})");
+        }
+        'Q' => {
+            rest.next();
+            let text: String = rest.by_ref().collect();
+            let (quoted, behind) = text.split_once("\\E").unwrap_or((&text, ""));
+            quoted.chars().for_each(|c| character(out, c));
+            out.push_str(&translated(behind)?);
+        }
+        _ => match set(rest)? {
+            Some(set) => out.push_str(&set),
+            None => character(out, escaped(rest)?),
+        },
+    }
+    Some(())
+}
+
+/// A set of characters that has a name, behind a backslash: the outer `None` if there is no such set, the inner one if it is another
+/// escape.
+fn set(rest: &mut Peekable<Chars<'_>>) -> Option<Option<String>> {
+    let named = |c| {
+        Some(match c {
+            'd' => "[0-9]",
+            'D' => "[^0-9]",
+            's' => "[\\t\\n\\f\\r ]",
+            'S' => "[^\\t\\n\\f\\r ]",
+            'w' => "[0-9A-Za-z_]",
+            'W' => "[^0-9A-Za-z_]",
+            _ => return None,
+        })
+    };
+    let c = *rest.peek()?;
+    if let Some(set) = named(c) {
+        rest.next();
+        return Some(Some(set.to_owned()));
+    }
+    if !matches!(c, 'p' | 'P') {
+        return Some(None);
+    }
+    rest.next();
+    // Braces are escaped by patternmatcher, so that a name has one letter.
+    let category = rest.next().filter(|category| "CLMNPSZ".contains(*category))?;
+    Some(Some(format!("\\{c}{{{category}}}")))
+}
+
+/// The character that an escape stands for (Go `parser.parseEscape`).
+fn escaped(rest: &mut Peekable<Chars<'_>>) -> Option<char> {
+    let c = rest.next()?;
+    let octal = |rest: &mut Peekable<Chars<'_>>| rest.next_if(|c| ('0'..='7').contains(c)).and_then(|c| c.to_digit(8));
+    match c {
+        '1'..='7' if !rest.peek().is_some_and(|next| ('0'..='7').contains(next)) => None,
+        '0'..='7' => {
+            let mut number = c.to_digit(8)?;
+            for _ in 0..2 {
+                let Some(digit) = octal(rest) else { break };
+                number = number * 8 + digit;
+            }
+            char::from_u32(number)
+        }
+        'x' => {
+            let (high, low) = (rest.next()?.to_digit(16)?, rest.next()?.to_digit(16)?);
+            char::from_u32(high * 16 + low)
+        }
+        'a' => Some('\x07'),
+        'f' => Some('\x0c'),
+        'n' => Some('\n'),
+        'r' => Some('\r'),
+        't' => Some('\t'),
+        'v' => Some('\x0b'),
+        c if c.is_ascii_alphanumeric() => None,
+        c if c.is_ascii() => Some(c),
+        // Go refuses an escaped character beyond ASCII.
+        _ => None,
+    }
+}
+
+/// A class, behind its `[` (Go `parser.parseClass`).
+fn class(out: &mut String, rest: &mut Peekable<Chars<'_>>) -> Option<()> {
+    out.push('[');
+    if rest.next_if_eq(&'^').is_some() {
+        out.push('^');
+    }
+    let mut first = true;
+    loop {
+        let c = *rest.peek()?;
+        if c == ']' && !first {
+            rest.next();
+            break;
+        }
+        first = false;
+        if let Some(name) = posix(rest) {
+            out.push_str(&name?);
+            continue;
+        }
+        if c == '\\' {
+            let mut behind = rest.clone();
+            behind.next();
+            if let Some(set) = set(&mut behind)? {
+                *rest = behind;
+                out.push_str(&set);
+                continue;
+            }
+        }
+        let low = class_character(rest)?;
+        let mut high = low;
+        let mut behind = rest.clone();
+        if behind.next() == Some('-') && behind.peek().is_some_and(|next| *next != ']') {
+            *rest = behind;
+            high = class_character(rest)?;
+        }
+        if high < low {
+            return None;
+        }
+        character(out, low);
+        out.push('-');
+        character(out, high);
+    }
+    out.push(']');
+    Some(())
+}
+
+fn class_character(rest: &mut Peekable<Chars<'_>>) -> Option<char> {
+    match rest.next()? {
+        '\\' => escaped(rest),
+        c => Some(c),
+    }
+}
+
+/// A `[:name:]`; the inner `None` if there is no such name.
+fn posix(rest: &mut Peekable<Chars<'_>>) -> Option<Option<String>> {
+    const NAMES: [&str; 14] = [
+        "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space", "upper", "word",
+        "xdigit",
+    ];
+    let text: String = rest.clone().collect();
+    let (name, _) = text.strip_prefix("[:")?.split_once(":]")?;
+    for _ in 0..name.chars().count() + 4 {
+        rest.next();
+    }
+    let known = NAMES.contains(&name.strip_prefix('^').unwrap_or(name));
+    Some(known.then(|| format!("[:{name}:]")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expressions_mean_what_they_mean_in_go() {
+        for (go, text, expected) in [
+            (r"^\<$", "<", Some(true)),
+            (r"^\>$", "", Some(false)),
+            (r"^[<>y]$", ">", Some(true)),
+            (r"^[\<y]$", "<", Some(true)),
+            (r"^[[]$", "[", Some(true)),
+            (r"^[a&&b]$", "&", Some(true)),
+            (r"^[a--b]$", "b", None),
+            (r"^[+--]$", ",", Some(true)),
+            (r"^[a~~b]$", "~", Some(true)),
+            (r"^[]a]$", "]", Some(true)),
+            (r"^[a-]$", "-", Some(true)),
+            (r"^[-a]$", "-", Some(true)),
+            (r"^[b-a]$", "a", None),
+            (r"^[[:alpha:]]$", "q", Some(true)),
+            (r"^[[:^alpha:]]$", "q", Some(false)),
+            (r"^[[:alpha:]-z]$", "-", Some(true)),
+            (r"^[[:no:]]$", "n", None),
+            (r"^[[:alpha]$", ":", Some(true)),
+            (r"^\d$", "٣", Some(false)),
+            (r"^[\d]$", "3", Some(true)),
+            (r"^[^\D]$", "3", Some(true)),
+            (r"^\w$", "ä", Some(false)),
+            (r"^\s$", "\x0b", Some(false)),
+            (r"^a\b$", "a", Some(true)),
+            (r"^\x41\101$", "AA", Some(true)),
+            (r"^\0$", "\0", Some(true)),
+            (r"^\1$", "1", None),
+            (r"^\8$", "8", None),
+            (r"^\y$", "y", None),
+            (r"^\_$", "_", Some(true)),
+            (r"^\ä$", "ä", None),
+            (r"^\pL$", "ä", Some(true)),
+            (r"^\PL$", "ä", Some(false)),
+            (r"^\pX$", "x", None),
+            (r"^\C$", "x", None),
+            (r"^\Qa[^/]*$", "a[^/]*$", Some(true)),
+            (r"^\Qa.\Eb$", "a.b", Some(true)),
+            (r"^[[^/]*]$", "^/[]", Some(true)),
+            (r"^[^/]*$", "a\nb", Some(true)),
+            (r"^.*$", "a\nb", Some(false)),
+            (r"^a^b$", "a^b", Some(false)),
+            (r"^[\b]$", "b", None),
+            (r"^[", "", None),
+            (r"^\", "", None),
+        ] {
+            assert_eq!(compile(go).map(|regex| regex.is_match(text)), expected, "{go} on {text:?}");
+        }
+    }
+}
