@@ -7,13 +7,17 @@ mod conformance;
 mod support;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use futures::future::BoxFuture;
 use hakobi::aws::AwsSource;
 use hakobi::domain::Digest;
 use hakobi::settings::S3Settings;
-use hakobi::store::{Blobs, DirectoryStore, Fault, MemoryStore, Name, S3Store, Store};
-use hakobi::transfer::BytesSource;
-use support::s3::{ACCESS_KEY, BUCKET, S3Server, SECRET_KEY};
+use hakobi::store::{Blobs, DirectoryStore, Fault, MemoryStore, Name, Pace, Paced, Patience, S3Store, Store};
+use hakobi::transfer::{BlobSource as _, BytesSource};
+use http::Method;
+use support::http_fake::{Say, answer, serve};
+use support::s3::{ACCESS_KEY, BUCKET, Fault as S3Fault, S3Server, SECRET_KEY};
 use tokio::io::AsyncReadExt as _;
 
 fn settings(bucket: &str, prefix: &str) -> S3Settings {
@@ -100,6 +104,85 @@ async fn faults_of_s3_name_their_cause() {
     assert_eq!(error.fault(), Fault::Unreachable, "{error}");
 }
 
+/// A store that a run is patient with for a few seconds.
+async fn paced(server: &S3Server) -> Arc<dyn Store> {
+    let pace = Pace::new(Patience { total: Duration::from_secs(3), ..Patience::default() });
+    let store = S3Store::open_paced(settings(BUCKET, ""), &source(server, SECRET_KEY), pace.clone()).await;
+    Arc::new(Paced::new(store, pace))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_that_stalls_or_drips_is_given_up() {
+    let layer = BytesSource::new(varied(9 << 20).into());
+    let digest = layer.known().unwrap().digest;
+    for method in [Method::PUT, Method::POST, Method::HEAD] {
+        let server = S3Server::start();
+        let blobs = Blobs::new(paced(&server).await);
+        server.break_after(method.clone(), 0, S3Fault::Stall);
+        let began = Instant::now();
+        let many = (0..5).map(|_| blobs.keep(&layer));
+        for kept in futures::future::join_all(many).await {
+            assert_eq!(kept.unwrap_err().fault(), Fault::Unreachable, "{method}");
+        }
+        assert!(began.elapsed() < Duration::from_secs(8), "{method}: {:?}", began.elapsed());
+        assert!(blobs.size(&digest).await.unwrap_err().to_string().contains("given up"));
+    }
+    // 2,000 bytes in a second on each of three connections.
+    let server = S3Server::limited(Some(2000));
+    let blobs = Blobs::new(paced(&server).await);
+    blobs.keep(&layer).await.unwrap();
+    let began = Instant::now();
+    let read = async || {
+        let mut bytes = Vec::new();
+        blobs
+            .open(&digest, None, 0)
+            .await?
+            .unwrap()
+            .read_to_end(&mut bytes)
+            .await
+            .map_err(|error| hakobi::store::Error::new(Fault::Other, error.to_string()))
+    };
+    let (one, two, three) = tokio::join!(read(), read(), read());
+    for read in [one, two, three] {
+        assert!(read.unwrap_err().to_string().contains("given up"));
+    }
+    assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_that_is_slow_is_waited_for() {
+    // Each part takes longer than a run is patient, and moves all the time.
+    let server = S3Server::limited(Some(200_000));
+    let blobs = Blobs::new(paced(&server).await);
+    let layer = BytesSource::new(varied(1 << 20).into());
+    blobs.keep(&layer).await.unwrap();
+    let mut bytes = Vec::new();
+    blobs.open(&layer.known().unwrap().digest, None, 0).await.unwrap().unwrap().read_to_end(&mut bytes).await.unwrap();
+    assert_eq!(bytes.len(), 1 << 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_are_none_cost_seconds() {
+    let nonsense = |_: hyper::Request<hyper::body::Incoming>| -> BoxFuture<'static, Say> {
+        Box::pin(async { Say::This(answer(200, &[("content-length", "4")], "<a/>")) })
+    };
+    let around = |_: hyper::Request<hyper::body::Incoming>| -> BoxFuture<'static, Say> {
+        Box::pin(async { Say::This(answer(307, &[("location", "/elsewhere")], "")) })
+    };
+    for server in [serve(nonsense).await, serve(around).await] {
+        let endpoint = format!("http://{}", server.address);
+        let source = AwsSource::Fixed { endpoint, access_key: ACCESS_KEY.into(), secret_key: SECRET_KEY.into() };
+        let pace = Pace::default();
+        let store = S3Store::open_paced(settings(BUCKET, ""), &source, pace.clone()).await;
+        let blobs = Blobs::new(Arc::new(Paced::new(store, pace)));
+        let began = Instant::now();
+        for number in 0_u8..20 {
+            assert!(blobs.read(&Digest::of(&[number]), 1 << 20).await.is_err());
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    }
+}
+
 #[tokio::test]
 async fn a_directory_that_is_a_file_is_a_fault() {
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -114,7 +197,7 @@ async fn a_source_that_breaks_off_leaves_nothing() {
     let store = DirectoryStore::new(directory.path().to_owned());
     let name = Name::reference("main", "app");
     let error = store.write(&name, &conformance::Broken).await.unwrap_err();
-    assert_eq!(error.fault(), Fault::Other);
+    assert_eq!(error.fault(), Fault::Source);
     assert_eq!(store.list("").await.unwrap(), []);
     let left = std::fs::read_dir(directory.path().join("refs/main")).unwrap().count();
     assert_eq!(left, 0);

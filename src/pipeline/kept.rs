@@ -1,12 +1,12 @@
 //! The store of a run: opened, and served to the daemon.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::JoinSet;
 
@@ -21,7 +21,7 @@ use crate::plan::Records;
 use crate::registry::{Home as _, Registries, Source as _};
 use crate::report::RunReport;
 use crate::settings::{BuildSettings, CacheMode, CacheSettings, StoreLocation};
-use crate::store::{Blobs, DirectoryStore, Error, Fault, Name, Result, S3Store, Store, read_small};
+use crate::store::{Blobs, DirectoryStore, Error, Fault, Name, Pace, Paced, Result, S3Store, Store, read_small};
 use crate::transfer::{ByteStream, BytesSource};
 
 /// The version of the store's layout that this program reads and writes.
@@ -31,7 +31,7 @@ const FORMAT: u32 = 1;
 const FIRST_LOOK: Duration = Duration::from_secs(30);
 
 /// What `hakobi.json` says.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
 struct Format {
     version: u32,
 }
@@ -70,29 +70,65 @@ struct Indexed {
 /// The store at this place.
 pub(super) async fn open(location: &StoreLocation) -> Arc<dyn Store> {
     match location {
-        StoreLocation::Directory(directory) => Arc::new(DirectoryStore::new(directory.clone())),
-        StoreLocation::S3(settings) => Arc::new(S3Store::open(settings.clone(), &AwsSource::Environment).await),
+        // A directory may be another machine's.
+        StoreLocation::Directory(directory) => Arc::new(Paced::new(DirectoryStore::new(directory.clone()), Pace::default())),
+        StoreLocation::S3(settings) => {
+            let pace = Pace::default();
+            let store = S3Store::open_paced(settings.clone(), &AwsSource::Environment, pace.clone()).await;
+            Arc::new(Paced::new(store, pace))
+        }
+    }
+}
+
+/// What a place says of itself as a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// Nothing: there is no store yet.
+    Absent,
+    /// Nothing that can be understood: the file is damaged, and what is beside it may be right.
+    Unreadable,
+    /// It is a store of the layout that this program knows.
+    Known,
+}
+
+impl Layout {
+    /// Of a place.
+    ///
+    /// # Errors
+    /// If it cannot be read, or has another layout.
+    pub(super) async fn of(store: &dyn Store) -> Result<Self> {
+        let bytes = match read_small(store, &Name::format(), 64 << 10).await {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Ok(Self::Absent),
+            Err(error) if error.fault() == Fault::Damaged => return Ok(Self::Unreadable),
+            Err(error) => return Err(error),
+        };
+        match serde_json::from_slice::<serde_json::Value>(&bytes).ok().as_ref().and_then(|format| format.get("version")) {
+            None => Ok(Self::Unreadable),
+            Some(version) if version.as_u64() == Some(FORMAT.into()) => Ok(Self::Known),
+            // Whatever it is, another hakobi wrote it.
+            Some(version) => Err(Error::new(Fault::Other, format!("it has layout {version}, and this hakobi knows {FORMAT}"))
+                .hint("use a newer hakobi, or another prefix")),
+        }
     }
 }
 
 /// Whether there is a store yet, of a layout that this program knows.
+///
+/// # Errors
+/// Also if nobody can tell, as what it says of itself is damaged.
 pub(super) async fn is_there(store: &dyn Store) -> Result<bool> {
-    let Some(bytes) = read_small(store, &Name::format(), 64 << 10).await? else { return Ok(false) };
-    match serde_json::from_slice::<Format>(&bytes) {
-        Ok(Format { version: FORMAT }) => Ok(true),
-        Ok(Format { version }) => {
-            Err(Error::new(Fault::Other, format!("it has layout {version}, and this hakobi knows {FORMAT}"))
-                .hint("use a newer hakobi, or another prefix"))
-        }
-        Err(_) => {
-            Err(Error::new(Fault::Damaged, "its hakobi.json cannot be read").hint("use another prefix, or remove that file"))
-        }
+    match Layout::of(store).await? {
+        Layout::Absent => Ok(false),
+        Layout::Known => Ok(true),
+        Layout::Unreadable => Err(Error::new(Fault::Damaged, "its hakobi.json cannot be read")
+            .hint("the next build that writes to it mends it, and so does `hakobi cache verify --repair`")),
     }
 }
 
-/// Says of a new store what its layout is.
+/// Says what its layout is of a store that does not.
 pub(super) async fn begin(blobs: &Blobs) -> Result<()> {
-    if is_there(blobs.store()).await? { Ok(()) } else { write_format(blobs).await }
+    if Layout::of(blobs.store()).await? == Layout::Known { Ok(()) } else { write_format(blobs).await }
 }
 
 async fn write_format(blobs: &Blobs) -> Result<()> {
@@ -115,10 +151,14 @@ impl Kept {
     /// Opens the store for an image of this name and serves it.
     pub(super) async fn open(settings: &CacheSettings, image: &str, tag: &str, registries: &Registries) -> Result<Self> {
         let store = open(&settings.location).await;
-        let looked = tokio::time::timeout(FIRST_LOOK, is_there(&*store)).await;
+        let looked = tokio::time::timeout(FIRST_LOOK, Layout::of(&*store)).await;
         let silent = || Error::new(Fault::Unreachable, format!("it has not answered for {} seconds", FIRST_LOOK.as_secs()));
-        let new = !looked.map_err(|_| silent())??;
+        let layout = looked.map_err(|_| silent())??;
         let blobs = Blobs::new(store);
+        if layout == Layout::Unreadable {
+            blobs.note_unusable(&Name::format());
+        }
+        let new = layout != Layout::Known;
         let address = Address::bind()
             .await
             .map_err(|error| Error::new(Fault::Other, format!("hakobi cannot listen on 127.0.0.1: {error}")))?;
@@ -146,7 +186,7 @@ impl Kept {
     /// What was recorded of steps, by scope.
     pub(super) fn records(&self) -> Records {
         let scopes = self.shelves.iter().map(|shelf| shelf.scope().to_owned()).collect();
-        Records::new(self.blobs.clone(), scopes)
+        Records::new(self.blobs.clone(), scopes, self.writes)
     }
 
     /// What the inputs of this image's last build are remembered by.
@@ -254,6 +294,21 @@ impl Kept {
     /// Waits until a blob turns out to be damaged.
     pub(super) async fn found_damaged(&self) {
         self.blobs.found_damaged().await;
+    }
+
+    /// Whether a blob that the daemon was given turned out to be damaged.
+    pub(super) fn is_distrusted(&self) -> bool {
+        self.blobs.is_distrusted()
+    }
+
+    /// Other objects that cannot be understood.
+    pub(super) fn unusable(&self) -> BTreeSet<Name> {
+        self.blobs.unusable()
+    }
+
+    /// Whether this run may write to the store.
+    pub(super) fn writes(&self) -> bool {
+        self.writes
     }
 
     /// Blobs that turned out to be damaged.

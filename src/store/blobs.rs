@@ -1,7 +1,7 @@
 //! Blobs of a store, by their digests: what is read is verified while it streams, and what was found damaged counts as not
 //! there from then on.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,6 +16,9 @@ use super::{Error, Fault, Name, Result, Store};
 use crate::domain::{Digest, Hasher};
 use crate::transfer::{BlobSource, ByteStream, BytesSource};
 
+/// Largest blob that is kept, in bytes.
+const LARGEST: u64 = 1 << 40;
+
 /// The blobs of a store. Cheap to clone; clones know of each other's damaged blobs.
 #[derive(Debug, Clone)]
 pub struct Blobs {
@@ -27,6 +30,10 @@ pub struct Blobs {
 #[derive(Debug, Default)]
 struct Seen {
     damaged: HashSet<Digest>,
+    /// Whether a blob was found damaged while it streamed: whatever harmed the one may have harmed more.
+    distrusted: bool,
+    /// Other objects that could not be understood.
+    unusable: BTreeSet<Name>,
     /// Written by this run, and not found damaged since.
     written: HashSet<Digest>,
     /// Why something could not be read: the first fault.
@@ -37,6 +44,12 @@ impl Seen {
     fn damaged(&mut self, digest: &Digest) {
         self.written.remove(digest);
         self.damaged.insert(digest.clone());
+    }
+
+    /// One that someone was given already, in part.
+    fn distrusted(&mut self, digest: &Digest) {
+        self.damaged(digest);
+        self.distrusted = true;
     }
 }
 
@@ -59,6 +72,26 @@ impl Blobs {
         self.seen.borrow().damaged.clone()
     }
 
+    /// Whether a blob that was passed on turned out to be damaged.
+    #[must_use]
+    pub fn is_distrusted(&self) -> bool {
+        self.seen.borrow().distrusted
+    }
+
+    /// Other objects that are there and were not understood: each is a miss.
+    #[must_use]
+    pub fn unusable(&self) -> BTreeSet<Name> {
+        self.seen.borrow().unusable.clone()
+    }
+
+    /// Notes that an object is there and cannot be understood.
+    pub fn note_unusable(&self, name: &Name) {
+        self.seen.send_if_modified(|seen| {
+            seen.unusable.insert(name.clone());
+            false
+        });
+    }
+
     /// Why something could not be read since this was asked last: who asked for it may not have said.
     #[must_use]
     pub fn unread(&self) -> Option<String> {
@@ -78,21 +111,21 @@ impl Blobs {
         result
     }
 
-    /// Waits until one is found.
+    /// Waits until one is found that was passed on.
     pub async fn found_damaged(&self) {
         // The sender is this object's own, so there is one as long as it is waited for.
-        let _ = self.seen.subscribe().wait_for(|seen| !seen.damaged.is_empty()).await;
+        let _ = self.seen.subscribe().wait_for(|seen| seen.distrusted).await;
     }
 
-    /// The size of a blob that is kept, in bytes. Once one was found damaged, no other is believed in this run but what the run
-    /// itself wrote: whatever harmed the one may have harmed more.
+    /// The size of a blob that is kept, in bytes. One that was found damaged is not there. Once that was one that streamed, no other
+    /// is believed in this run but what the run itself wrote: whatever harmed the one may have harmed more.
     ///
     /// # Errors
     /// If the store cannot tell.
     pub async fn size(&self, digest: &Digest) -> Result<Option<u64>> {
         let believed = {
             let seen = self.seen.borrow();
-            seen.damaged.is_empty() || seen.written.contains(digest)
+            seen.written.contains(digest) || !(seen.distrusted || seen.damaged.contains(digest))
         };
         if believed { self.noted(self.store.size(&Name::blob(digest)).await) } else { Ok(None) }
     }
@@ -114,7 +147,7 @@ impl Blobs {
                 let (seen, blob) = (self.seen.clone(), digest.clone());
                 let told = move |trouble| match trouble {
                     Trouble::Damaged => {
-                        seen.send_modify(|seen| seen.damaged(&blob));
+                        seen.send_modify(|seen| seen.distrusted(&blob));
                         io::Error::other(damaged(&blob))
                     }
                     Trouble::Broken(error) => {
@@ -167,8 +200,11 @@ impl Blobs {
     /// # Errors
     /// If its bytes break off, or the store does not take them.
     pub async fn keep(&self, source: &dyn BlobSource) -> Result<bool> {
-        let broken = |error: io::Error| Error::new(Fault::Other, format!("what is to be kept broke off: {error}"));
+        let broken = |error: io::Error| Error::new(Fault::Source, format!("what is to be kept broke off: {error}"));
         let identity = source.identity().await.map_err(broken)?;
+        if identity.size > LARGEST {
+            return Err(broken(io::Error::other(format!("{} bytes are more than any layer has", identity.size))));
+        }
         // One of another size is a damaged one, which this mends.
         if self.size(&identity.digest).await? == Some(identity.size) {
             return Ok(false);
@@ -245,7 +281,7 @@ impl AsyncRead for Verified {
         if ended && self.hasher.take().is_some_and(|hasher| hasher.digest() != self.expected) {
             buffer.set_filled(before);
             self.failed = true;
-            self.seen.send_modify(|seen| seen.damaged(&self.expected));
+            self.seen.send_modify(|seen| seen.distrusted(&self.expected));
             return Poll::Ready(Err(io::Error::other(damaged(&self.expected))));
         }
         Poll::Ready(Ok(()))
@@ -267,7 +303,7 @@ mod tests {
         assert!(!blobs.keep(&layer).await.expect("kept"));
         assert_eq!(blobs.read(&digest, 5).await.expect("read").as_deref(), Some(&b"layer"[..]));
         assert!(blobs.read(&digest, 4).await.is_err());
-        store.write(&Name::blob(&digest), &BytesSource::new("lazer".into())).await.expect("written");
+        store.set(&Name::blob(&digest), "lazer".into());
         for (size, passed_on) in [(None, 5), (Some(5), 0)] {
             let mut out = Vec::new();
             let error = blobs.open(&digest, size, 0).await.expect("opened").expect("there").read_to_end(&mut out).await;
@@ -307,7 +343,7 @@ mod tests {
         let whole = bytes.clone();
         bytes[2 * part + 7] ^= 1;
         for broken in [bytes, whole[..2 * part + 7].to_vec()] {
-            store.write(&Name::blob(&digest), &BytesSource::new(broken.into())).await.expect("written");
+            store.set(&Name::blob(&digest), broken.into());
             for offset in [0, 5, 2 * part, 2 * part + 9] {
                 let before = whole[offset..].len() - whole[offset.max(2 * part)..].len();
                 assert_eq!(read(offset).await, (false, whole[offset..offset + before].to_vec()), "from {offset}");
@@ -325,7 +361,7 @@ mod tests {
     async fn a_blob_of_another_size_is_mended() {
         let store = Arc::new(MemoryStore::default());
         let blobs = Blobs::new(store.clone());
-        store.write(&Name::blob(&Digest::of(b"layer")), &BytesSource::new("lay".into())).await.expect("written");
+        store.set(&Name::blob(&Digest::of(b"layer")), "lay".into());
         assert!(blobs.keep(&BytesSource::new("layer".into())).await.expect("kept"));
         assert!(blobs.read(&Digest::of(b"layer"), 100).await.is_ok());
     }

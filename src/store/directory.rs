@@ -9,8 +9,8 @@ use std::time::UNIX_EPOCH;
 use async_trait::async_trait;
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 
-use super::{Entry, Error, Name, Result, Store};
-use crate::transfer::{BlobSource, ByteStream};
+use super::{Entry, Error, Name, Object, Result, Store};
+use crate::transfer::ByteStream;
 
 /// Files on their way begin so; no [`Name`] does.
 const PARTIAL: &str = ".hakobi-";
@@ -57,7 +57,7 @@ impl Store for DirectoryStore {
         Ok(Some(Box::pin(file.take(range.end.saturating_sub(range.start)))))
     }
 
-    async fn write(&self, name: &Name, source: &dyn BlobSource) -> Result<()> {
+    async fn put(&self, name: &Name, object: &Object<'_>) -> Result<()> {
         let path = self.path(name);
         let fault = |error: io::Error| Error::io("write", &path, &error);
         let parent = path.parent().unwrap_or(&self.root).to_owned();
@@ -66,7 +66,7 @@ impl Store for DirectoryStore {
         let (file, partial) = partial.and_then(|made| made).map_err(fault)?.into_parts();
         let mut file = tokio::fs::File::from_std(file);
         file.set_max_buf_size(BUFFER);
-        let mut bytes = source.open(0).await.map_err(fault)?;
+        let mut bytes = object.open().await.map_err(fault)?;
         tokio::io::copy(&mut bytes, &mut file).await.map_err(fault)?;
         file.flush().await.map_err(fault)?;
         // Dropped on any way out before this, the partial file goes.

@@ -11,10 +11,12 @@ pub enum Fault {
     Missing,
     /// No space left.
     Full,
-    /// It cannot be reached, or broke off.
+    /// It cannot be reached, broke off, or is not well for now.
     Unreachable,
     /// The bytes are not those that the name says.
     Damaged,
+    /// What was to be written could not be read, or was something else. The store itself is well.
+    Source,
     /// Anything else.
     Other,
 }

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::io::AsyncReadExt;
 
-use super::{Entry, Error, Fault, Name, Result, Store};
-use crate::transfer::{BlobSource, ByteStream};
+use super::{Entry, Error, Fault, Name, Object, Result, Store};
+use crate::transfer::ByteStream;
 
 /// Objects in memory.
 #[derive(Debug, Default)]
@@ -19,6 +19,12 @@ pub struct MemoryStore(Mutex<BTreeMap<Name, (Bytes, u64)>>);
 impl MemoryStore {
     fn objects(&self) -> MutexGuard<'_, BTreeMap<Name, (Bytes, u64)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets an object to these bytes, whatever its name says: what a fault of a disk, or someone else, may do to it.
+    pub fn set(&self, name: &Name, bytes: Bytes) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        self.objects().insert(name.clone(), (bytes, now));
     }
 }
 
@@ -36,12 +42,11 @@ impl Store for MemoryStore {
         }))
     }
 
-    async fn write(&self, name: &Name, source: &dyn BlobSource) -> Result<()> {
-        let broken = |error: std::io::Error| Error::new(Fault::Other, format!("cannot read what {name} is made of: {error}"));
+    async fn put(&self, name: &Name, object: &Object<'_>) -> Result<()> {
+        let broken = |error: std::io::Error| Error::new(Fault::Other, format!("cannot write {name}: {error}"));
         let mut bytes = Vec::new();
-        source.open(0).await.map_err(broken)?.read_to_end(&mut bytes).await.map_err(broken)?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        self.objects().insert(name.clone(), (bytes.into(), now));
+        object.open().await.map_err(broken)?.read_to_end(&mut bytes).await.map_err(broken)?;
+        self.set(name, bytes.into());
         Ok(())
     }
 

@@ -8,6 +8,8 @@ mod directory;
 mod error;
 mod memory;
 mod name;
+mod object;
+mod pace;
 mod s3;
 mod sums;
 
@@ -20,6 +22,8 @@ pub use directory::DirectoryStore;
 pub use error::{Error, Fault, Result};
 pub use memory::MemoryStore;
 pub use name::{InvalidName, Name};
+pub use object::Object;
+pub use pace::{Pace, Paced, Patience};
 pub use s3::{Encryption, Rule, S3Store};
 
 use crate::transfer::{BlobSource, ByteStream};
@@ -44,12 +48,20 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// These bytes of an object, fewer where it ends before.
     async fn read(&self, name: &Name, range: Range<u64>) -> Result<Option<ByteStream>>;
 
-    /// Keeps an object, whole or not at all; one that is there is replaced in one moment.
-    async fn write(&self, name: &Name, source: &dyn BlobSource) -> Result<()>;
+    /// Keeps an object, whole or not at all; one that is there is replaced in one moment. This is what a store implements;
+    /// [`Store::write`] is what is called.
+    async fn put(&self, name: &Name, object: &Object<'_>) -> Result<()>;
 
     /// All objects below a prefix that ends with `/`, or all, in no order.
     async fn list(&self, prefix: &str) -> Result<Vec<Entry>>;
 
     /// Removes an object; one that is not there is no fault.
     async fn delete(&self, name: &Name) -> Result<()>;
+
+    /// Keeps what a source gives under a name, if its bytes are what the name or else the source says: they are hashed on their
+    /// way. What is the source's fault and not the store's is told apart ([`Fault::Source`]).
+    async fn write(&self, name: &Name, source: &dyn BlobSource) -> Result<()> {
+        let object = Object::of(name, source).await?;
+        self.put(name, &object).await.map_err(|error| object.blame(name, error))
+    }
 }

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use hakobi::domain::Digest;
-use hakobi::store::{Name, Store};
+use hakobi::store::{Fault, Name, Store};
 use hakobi::transfer::{BlobSource, ByteStream, BytesSource, Identity};
 use tokio::io::AsyncReadExt;
 
@@ -24,7 +24,38 @@ impl BlobSource for Broken {
     }
 
     async fn identity(&self) -> std::io::Result<Identity> {
-        Err(std::io::Error::other("broken off"))
+        Ok(Identity { digest: Digest::of(b"some more"), size: 9 })
+    }
+}
+
+/// A source that gives other bytes than it says.
+pub struct Lying {
+    pub bytes: bytes::Bytes,
+    pub said: Identity,
+}
+
+impl Lying {
+    /// The last byte is another one.
+    fn at_the_end(size: usize) -> Self {
+        let mut bytes = vec![7; size];
+        let said = Identity { digest: Digest::of(&bytes), size: size as u64 };
+        bytes[size - 1] ^= 1;
+        Self { bytes: bytes.into(), said }
+    }
+}
+
+#[async_trait]
+impl BlobSource for Lying {
+    fn known(&self) -> Option<Identity> {
+        Some(self.said.clone())
+    }
+
+    async fn open(&self, _: u64) -> std::io::Result<ByteStream> {
+        Ok(Box::pin(std::io::Cursor::new(self.bytes.clone())))
+    }
+
+    async fn identity(&self) -> std::io::Result<Identity> {
+        Ok(self.said.clone())
     }
 }
 
@@ -56,6 +87,20 @@ pub async fn holds(store: &dyn Store) {
     store.write(&pointer, &BytesSource::new("second".into())).await.expect("written");
     assert!(store.write(&pointer, &Broken).await.is_err());
     assert_eq!(bytes(store, &pointer, 0..100).await.as_deref(), Some(&b"second"[..]));
+
+    // Bytes that are not those of the digest are never there, whoever says that they are; small or in several parts, too few or too
+    // many. That is the source's fault.
+    let cut = Lying { bytes: "cut of".into(), said: Identity { digest: Digest::of(b"cut off"), size: 7 } };
+    let empty = Lying { bytes: bytes::Bytes::new(), said: Identity { digest: Digest::of(b"x"), size: 0 } };
+    for lying in [Lying::at_the_end(10), Lying::at_the_end(9 << 20), cut, empty] {
+        let name = Name::blob(&lying.said.digest);
+        let error = store.write(&name, &lying).await.expect_err("wrong bytes");
+        assert_eq!(error.fault(), Fault::Source, "{error}");
+        assert_eq!(store.size(&name).await.expect("an answer"), None, "{error}");
+    }
+    let other = Name::blob(&Digest::of(b"another"));
+    assert_eq!(store.write(&other, &BytesSource::new("one".into())).await.expect_err("another blob").fault(), Fault::Source);
+    assert_eq!(store.size(&other).await.expect("an answer"), None);
 
     // An empty object is an object.
     let empty = Name::reference("main", "empty");

@@ -50,6 +50,9 @@ where
             "the role needs {needs}, and s3:ListBucket on the bucket: without it S3 answers so for what is not there; \
              for a bucket with a KMS key also kms:Decrypt and kms:GenerateDataKey"
         )),
+        // It is not well for now, however often the SDK asked.
+        (_, Some(429 | 500 | 502 | 503 | 504)) => at(Fault::Unreachable),
+        (_, Some(_)) if matches!(error, SdkError::ResponseError(_)) => at(Fault::Unreachable),
         (_, Some(_)) => at(Fault::Other),
         (_, None) if said.contains("region must be set") => {
             at(Fault::Other).hint("set AWS_REGION, or add ?region= to the cache's URL")

@@ -1,5 +1,6 @@
 //! A store in S3, or in what speaks its protocol. Region, credentials and endpoint are the SDK's own configuration.
 
+mod body;
 mod error;
 mod lifecycle;
 mod read;
@@ -16,10 +17,10 @@ use aws_sdk_s3::types::{ServerSideEncryption, StorageClass};
 use aws_types::service_config::ServiceConfigKey;
 use tokio::sync::Semaphore;
 
-use super::{Entry, Name, Result, Store};
+use super::{Entry, Name, Object, Pace, Result, Store};
 use crate::aws::{self, AwsSource, Wanted};
 use crate::settings::S3Settings;
-use crate::transfer::{BlobSource, ByteStream};
+use crate::transfer::ByteStream;
 
 pub use lifecycle::{Encryption, Rule};
 
@@ -41,6 +42,8 @@ struct Inner {
     settings: S3Settings,
     ahead: Arc<Semaphore>,
     parts: Semaphore,
+    /// Told of all bytes that move.
+    pace: Pace,
 }
 
 impl fmt::Debug for S3Store {
@@ -52,6 +55,11 @@ impl fmt::Debug for S3Store {
 impl S3Store {
     /// The store in a bucket. Nothing is asked of it yet.
     pub async fn open(settings: S3Settings, source: &AwsSource) -> Self {
+        Self::open_paced(settings, source, Pace::default()).await
+    }
+
+    /// The same with a pace that it tells of all bytes that move: see [`super::Paced`].
+    pub async fn open_paced(settings: S3Settings, source: &AwsSource, pace: Pace) -> Self {
         let wanted = Wanted {
             region: settings.region.clone(),
             // Of a part up or down; one that takes longer is asked for anew.
@@ -72,6 +80,7 @@ impl S3Store {
             settings,
             ahead: Arc::new(Semaphore::new(READ_AHEAD)),
             parts: Semaphore::new(SENT_AT_ONCE),
+            pace,
         };
         Self(Arc::new(inner))
     }
@@ -121,8 +130,8 @@ impl Store for S3Store {
         read::open(Arc::clone(&self.0), self.key(name), range).await
     }
 
-    async fn write(&self, name: &Name, source: &dyn BlobSource) -> Result<()> {
-        write::write(&self.0, &self.key(name), source).await
+    async fn put(&self, name: &Name, object: &Object<'_>) -> Result<()> {
+        write::write(&self.0, &self.key(name), object).await
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<Entry>> {
@@ -160,3 +169,6 @@ impl Store for S3Store {
 
 /// How long a connection may stand still.
 const STALL: Duration = Duration::from_secs(20);
+
+/// The bytes that one connection has to bring in that time: the rest of a range is asked for again on another one.
+const LEAST: u64 = 20 << 10;

@@ -11,7 +11,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 use tokio_util::io::StreamReader;
 
-use super::{Inner, STALL, error};
+use super::{Inner, LEAST, STALL, error};
 use crate::store::{Error, Fault, Result};
 use crate::transfer::ByteStream;
 
@@ -110,17 +110,25 @@ async fn part(inner: &Inner, key: &str, range: Range<u64>, etag: Option<&str>) -
     let mut attempt = 1;
     loop {
         match once(inner, key, &range, etag).await {
-            Err(error) if attempt < ATTEMPTS && error.fault() == Fault::Unreachable => {
+            Err(Broken::Midway(_)) if attempt < ATTEMPTS => {
                 tokio::time::sleep(pause.mul_f64(rand::random::<f64>())).await;
                 pause *= 4;
                 attempt += 1;
             }
-            result => return result,
+            result => return result.map_err(|(Broken::Midway(error) | Broken::Refused(error))| error),
         }
     }
 }
 
-async fn once(inner: &Inner, key: &str, range: &Range<u64>, etag: Option<&str>) -> Result<Option<Part>> {
+/// Why a range did not come.
+enum Broken {
+    /// It broke off. On another connection it may come.
+    Midway(Error),
+    /// It was not given at all, however often the SDK asked.
+    Refused(Error),
+}
+
+async fn once(inner: &Inner, key: &str, range: &Range<u64>, etag: Option<&str>) -> Result<Option<Part>, Broken> {
     let bucket = &inner.settings.bucket;
     let asked = format!("bytes={}-{}", range.start, range.end - 1);
     let request = inner.client.get_object().bucket(bucket).key(key).range(asked).set_if_match(etag.map(str::to_owned));
@@ -133,30 +141,44 @@ async fn once(inner: &Inner, key: &str, range: &Range<u64>, etag: Option<&str>) 
         Err(error) => {
             return match error::absent_or(&format!("read {key}"), "s3:GetObject", bucket, &error) {
                 None => Ok(None),
-                Some(error) => Err(error),
+                Some(error) => Err(Broken::Refused(error)),
             };
         }
     };
-    let cut = |why: &str| Error::new(Fault::Unreachable, format!("reading {key} from the bucket {bucket} broke off: {why}"));
+    let cut = |why: &str| {
+        Broken::Midway(Error::new(Fault::Unreachable, format!("reading {key} from the bucket {bucket} broke off: {why}")))
+    };
     let whole = answer.content_range().and_then(|range| range.rsplit('/').next()?.parse().ok());
     let length = answer.content_length().and_then(|length| u64::try_from(length).ok()).unwrap_or_default();
     let whole = whole.unwrap_or(range.start + length);
     let expected = range.end.min(whole).saturating_sub(range.start);
     // A server that does not know ranges would send the whole object for each of them.
     if length != expected {
-        return Err(Error::new(
-            Fault::Other,
+        return Err(Broken::Refused(Error::new(
+            Fault::Unreachable,
             format!("reading {key}: the server sent {length} bytes where {expected} were asked for"),
-        ));
+        )));
     }
-    let mut bytes = Vec::with_capacity(usize::try_from(expected).unwrap_or_default());
+    // No more than was asked for, whatever the answer says of the object.
+    let mut bytes = Vec::with_capacity(usize::try_from(expected.min(PART)).unwrap_or_default());
+    let (mut due, mut since) = (tokio::time::Instant::now() + STALL, 0);
     loop {
-        match tokio::time::timeout(STALL, answer.body.next()).await {
-            Ok(Some(Ok(chunk))) => bytes.extend_from_slice(&chunk),
+        match tokio::time::timeout_at(due, answer.body.next()).await {
+            Ok(Some(Ok(chunk))) => {
+                inner.pace.moved(chunk.len() as u64);
+                since += chunk.len() as u64;
+                if since >= LEAST {
+                    (due, since) = (tokio::time::Instant::now() + STALL, 0);
+                }
+                bytes.extend_from_slice(&chunk);
+                if bytes.len() as u64 > expected {
+                    return Err(cut("it is longer than it should be"));
+                }
+            }
             Ok(Some(Err(error))) => return Err(cut(&DisplayErrorContext(&error).to_string())),
             Ok(None) if bytes.len() as u64 == expected => break,
             Ok(None) => return Err(cut("it ended before its length")),
-            Err(_) => return Err(cut("nothing came any more")),
+            Err(_) => return Err(cut("next to nothing came any more")),
         }
     }
     Ok(Some(Part { bytes: bytes.into(), whole, etag: answer.e_tag().map(str::to_owned) }))

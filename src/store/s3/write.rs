@@ -1,6 +1,5 @@
 //! Writing an object: small ones at once, others in parts side by side. Every byte goes with its SHA-256.
 
-use aws_sdk_s3::primitives::ByteStream as Body;
 use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
 use base64::Engine as _;
 use bytes::Bytes;
@@ -8,9 +7,10 @@ use futures::stream::{FuturesUnordered, StreamExt as _};
 use sha2::Digest as _;
 use tokio::io::AsyncReadExt as _;
 
+use super::body::body;
 use super::{Inner, error};
-use crate::store::{Error, Fault, Result};
-use crate::transfer::{BlobSource, ByteStream};
+use crate::store::{Error, Fault, Object, Result};
+use crate::transfer::ByteStream;
 
 /// The least size of a part, in bytes; S3 takes none below 5 MiB but the last.
 const PART: u64 = 8 << 20;
@@ -18,13 +18,11 @@ const PART: u64 = 8 << 20;
 /// S3 takes no more parts than this.
 const MOST_PARTS: u64 = 10_000;
 
-pub(super) async fn write(inner: &Inner, key: &str, source: &dyn BlobSource) -> Result<()> {
-    let broken = |error: std::io::Error| Error::new(Fault::Other, format!("cannot read what is to be kept as {key}: {error}"));
-    let size = match source.known() {
-        Some(identity) => identity.size,
-        None => source.identity().await.map_err(broken)?.size,
-    };
-    let mut bytes = source.open(0).await.map_err(broken)?;
+pub(super) async fn write(inner: &Inner, key: &str, object: &Object<'_>) -> Result<()> {
+    let broken = |error: std::io::Error| Error::new(Fault::Source, format!("cannot read what is to be kept as {key}: {error}"));
+    let size = object.size();
+    // The last bytes come only if all are right: no upload of others is completed.
+    let mut bytes = object.open().await.map_err(broken)?;
     if size <= PART {
         let bytes = take(&mut bytes, size).await.map_err(broken)?;
         return put(inner, key, bytes).await;
@@ -59,7 +57,7 @@ async fn put(inner: &Inner, key: &str, bytes: Bytes) -> Result<()> {
         .set_server_side_encryption(inner.encryption())
         .set_ssekms_key_id(inner.settings.kms_key.clone().filter(|key| !key.is_empty()))
         .set_storage_class(inner.storage_class());
-    match request.body(Body::from(bytes)).send().await {
+    match request.body(body(bytes, &inner.pace)).send().await {
         Ok(_) => Ok(()),
         Err(error) => Err(error::failed(&format!("write {key}"), "s3:PutObject", bucket, &error)),
     }
@@ -92,7 +90,7 @@ impl<'a> Upload<'a> {
 
     async fn parts(&self, stream: &mut ByteStream, size: u64, part: u64) -> Result<Vec<CompletedPart>> {
         let broken =
-            |error: std::io::Error| Error::new(Fault::Other, format!("cannot read what is to be kept as {}: {error}", self.key));
+            |error: std::io::Error| Error::new(Fault::Source, format!("cannot read what is to be kept as {}: {error}", self.key));
         let mut running = FuturesUnordered::new();
         let mut done = Vec::new();
         let (mut at, mut number) = (0, 0);
@@ -126,7 +124,7 @@ impl<'a> Upload<'a> {
         let Inner { client, settings, .. } = self.inner;
         let sum = checksum(bytes.clone()).await;
         let request = client.upload_part().bucket(&settings.bucket).key(self.key).upload_id(&self.id).part_number(number);
-        let sent = request.checksum_sha256(&sum).body(Body::from(bytes)).send().await;
+        let sent = request.checksum_sha256(&sum).body(body(bytes, &self.inner.pace)).send().await;
         let failed = |error| error::failed(&format!("write a part of {}", self.key), "s3:PutObject", &settings.bucket, &error);
         let sent = sent.map_err(failed)?;
         Ok(CompletedPart::builder().part_number(number).set_e_tag(sent.e_tag).checksum_sha256(sum).build())
