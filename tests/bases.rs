@@ -301,6 +301,7 @@ fn a_base_that_lies_about_its_layers() {
     assert!(lying.code == 1 || lying.stderr.contains("nothing is remembered of a stage"), "{}", lying.stderr);
     let indexes = std::fs::read_dir(machine.folder().join("../cache/steps/main")).into_iter().flatten();
     let names: Vec<String> = indexes.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    let claimed = hakobi::domain::StepKey::of(format!("hakobi layer index 1\n{other}").as_bytes());
+    let blob = manifest["layers"][1]["digest"].as_str().unwrap();
+    let claimed = hakobi::domain::StepKey::of(format!("hakobi layer index 2\n{blob}\n{other}").as_bytes());
     assert!(!names.contains(&claimed.hex().to_owned()), "{names:?}");
 }

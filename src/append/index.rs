@@ -1,6 +1,6 @@
 //! The path index: what file operations can meet in a state, made from its layers without keeping a byte of their files.
 //!
-//! One index stands for one layer, under its diff ID, and those of a state's layers laid over each other are the state's: so a
+//! One index stands for one layer, under its blob and diff ID, and those of a state's layers laid over each other are the state's: so a
 //! layer that many states share is looked at once.
 
 use std::collections::{BTreeMap, BTreeSet};

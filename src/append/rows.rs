@@ -5,6 +5,12 @@ use serde::{Deserialize, Serialize};
 
 use super::index::{Kind, LayerIndex, Met};
 
+/// Longest path, in bytes, as in Linux.
+const LONGEST: usize = 4096;
+
+/// Most bytes of all paths of a layer: rows that share much stand for more than they are.
+const MOST: usize = 256 << 20;
+
 /// An index as rows.
 #[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Rows {
@@ -79,8 +85,13 @@ impl TryFrom<Rows> for LayerIndex {
     fn try_from(rows: Rows) -> Result<Self, Broken> {
         let mut index = Self::default();
         let mut before = String::new();
+        let mut all = 0;
         for row in rows.rows {
             let path = format!("{}{}", before.get(..row.shared).ok_or(Broken)?, row.name);
+            all += path.len();
+            if path.len() > LONGEST || all > MOST {
+                return Err(Broken);
+            }
             let met = match (row.kind, row.text) {
                 (None, text) => Met { text, ..Met::plain(Kind::File) },
                 (Some('d'), None) => {

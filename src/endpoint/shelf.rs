@@ -20,6 +20,9 @@ use crate::transfer::{BlobSource, ByteStream, BytesSource};
 /// Largest manifest, in bytes: what registries themselves take.
 const MANIFEST_LIMIT: u64 = 4 << 20;
 
+/// Largest configuration, in bytes: what is read without its size being known. Inline cache makes them large.
+const CONFIG_LIMIT: u64 = 16 << 20;
+
 /// Largest pointer, in bytes.
 const POINTER_LIMIT: u64 = 64 << 10;
 
@@ -92,9 +95,26 @@ impl Shelf {
     }
 
     async fn pointed(&self, tag: &str) -> store::Result<Option<Pointer>> {
-        let bytes = read_small(self.0.blobs.store(), &self.pointer(tag), POINTER_LIMIT).await?;
-        // What cannot be read was written by another version: a miss.
-        Ok(bytes.and_then(|bytes| serde_json::from_slice::<Pointer>(&bytes).ok()).filter(|pointer| pointer.version == VERSION))
+        #[derive(Deserialize)]
+        struct Version {
+            version: u32,
+        }
+        let name = self.pointer(tag);
+        let bytes = match read_small(self.0.blobs.store(), &name, POINTER_LIMIT).await {
+            Err(error) if error.fault() == Fault::Damaged => Bytes::new(),
+            Err(error) => return Err(error),
+            Ok(None) => return Ok(None),
+            Ok(Some(bytes)) => bytes,
+        };
+        // Another version's is a miss too, and nothing is wrong with it.
+        if serde_json::from_slice::<Version>(&bytes).is_ok_and(|head| head.version != VERSION) {
+            return Ok(None);
+        }
+        let pointer = serde_json::from_slice::<Pointer>(&bytes).ok();
+        if pointer.is_none() {
+            self.0.blobs.note_unusable(&name);
+        }
+        Ok(pointer)
     }
 
     /// Offers an image of this store's layers for as long as the endpoint runs; gives its name.
@@ -188,7 +208,12 @@ impl Shelf {
         if let Some(manifest) = self.0.offered.manifest(&digest) {
             return Ok(Some(manifest));
         }
-        let Some(bytes) = self.0.blobs.read(&digest, MANIFEST_LIMIT).await? else { return Ok(None) };
+        let bytes = match self.0.blobs.read(&digest, MANIFEST_LIMIT).await {
+            // A miss: whoever makes the same again writes it anew.
+            Err(error) if error.fault() == Fault::Damaged => return Ok(None),
+            bytes => bytes?,
+        };
+        let Some(bytes) = bytes else { return Ok(None) };
         let Some(media_type) = told.or_else(|| RawManifest::media_type_of(&bytes)) else { return Ok(None) };
         let manifest = RawManifest { media_type, bytes };
         self.0.offered.add(&manifest);
@@ -201,6 +226,7 @@ impl Shelf {
             Fault::Missing => Kind::NotFound,
             Fault::Damaged => Kind::Damaged,
             Fault::Unreachable => Kind::Network,
+            Fault::Source => Kind::Source,
             Fault::Full | Fault::Other => Kind::Local,
         };
         let cause = match error.hint_text() {
@@ -238,6 +264,11 @@ impl Source for Shelf {
         {
             return Ok(stream);
         }
+        if size.is_none() && offset == 0 {
+            let read = self.0.blobs.read(digest, CONFIG_LIMIT).await.map_err(|error| self.error(&what(), &error))?;
+            let read = read.map(|bytes| Box::pin(std::io::Cursor::new(bytes)) as ByteStream);
+            return read.ok_or_else(|| registry::Error::elsewhere(Kind::NotFound, what(), "the cache", "it is not there"));
+        }
         let opened = self.0.blobs.open(digest, size, offset).await.map_err(|error| self.error(&what(), &error))?;
         opened.ok_or_else(|| registry::Error::elsewhere(Kind::NotFound, what(), "the cache", "it is not there"))
     }
@@ -269,7 +300,7 @@ impl Home for Shelf {
         let identity = source
             .identity()
             .await
-            .map_err(|error| registry::Error::elsewhere(Kind::Local, "keeping a blob", "the cache", &error.to_string()))?;
+            .map_err(|error| registry::Error::elsewhere(Kind::Source, "keeping a blob", "the cache", &error.to_string()))?;
         let kept = self.0.blobs.keep(source).await;
         let new = kept.map_err(|error| self.error(&format!("keeping the blob {}", identity.digest), &error))?;
         progress(identity.size);

@@ -12,6 +12,12 @@ use crate::registry::{self, Registries, read_blob};
 /// Largest image configuration taken, in bytes. Inline cache makes them large.
 const CONFIG_LIMIT: u64 = 16 << 20;
 
+/// Most layers of an image; Docker takes 127.
+const LAYERS_LIMIT: usize = 1000;
+
+/// Largest layer, in bytes.
+const LAYER_LIMIT: u64 = 1 << 40;
+
 /// Most images taken from one index.
 const IMAGES_LIMIT: usize = 200;
 
@@ -180,10 +186,21 @@ async fn image(
     annotations: BTreeMap<String, String>,
 ) -> registry::Result<Option<KnownImage>> {
     let Ok(manifest) = raw.manifest() else { return Ok(None) };
-    let config = read_blob(&*registries.home(&reference.repository), &manifest.config.digest, CONFIG_LIMIT).await?;
+    let config = match read_blob(&*registries.home(&reference.repository), &manifest.config.digest, CONFIG_LIMIT).await {
+        // Of the cache's images, one that is not whole is none; what is kept next writes it anew.
+        Err(error)
+            if registries.is_own(&reference.repository)
+                && matches!(error.kind, registry::Kind::Damaged | registry::Kind::NotFound) =>
+        {
+            return Ok(None);
+        }
+        config => config?,
+    };
     // Other artifacts have manifests too: what has no root file system is no image.
     let Ok(parsed) = serde_json::from_slice::<ImageConfig>(&config) else { return Ok(None) };
-    if parsed.rootfs.diff_ids.len() != manifest.layers.len() {
+    let layers = &manifest.layers;
+    let is_sane = layers.len() <= LAYERS_LIMIT && layers.iter().all(|layer| layer.size <= LAYER_LIMIT);
+    if parsed.rootfs.diff_ids.len() != layers.len() || !is_sane {
         return Ok(None);
     }
     Ok(Some(KnownImage {

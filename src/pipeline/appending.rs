@@ -13,7 +13,7 @@ use super::job::Job;
 use super::kept::Kept;
 use super::planned::Work;
 use super::planning::{Planned, Remembered};
-use super::release::Released;
+use super::release::{Given, Released};
 use super::solving::{Attempted, Course, broken, created};
 use super::unchanged::composed;
 use crate::append::{LayerIndex, Open, PathIndex, reach, skeleton};
@@ -21,7 +21,7 @@ use crate::context::Tree;
 use crate::domain::{Descriptor, DiffId, Digest, Selector, StepKey, media_type};
 use crate::engine::buildkit::{Gateway, SolveRequest, Solved};
 use crate::error::{Error, Result};
-use crate::graph::{Ground, Input, Key, Op, Taken, Use, uses};
+use crate::graph::{Ground, Input, Op, Taken, Use, uses};
 use crate::plan::{Appendable, Layer, StepRecord, appendable, assemble, bare_image};
 
 /// What files are laid on: its layers, which stay where they are, and what is known of its paths.
@@ -156,9 +156,10 @@ impl Run<'_> {
         let released = release.put(composed(image.manifest, image.config)?, own).await?;
         built.report.seconds.push += at.elapsed().as_secs_f64();
         match released {
-            Some(released) => Ok(Appended::Done(Box::new(released))),
-            None => {
-                job.store_lacks_layers()?;
+            Given::Done(released) => Ok(Appended::Done(released)),
+            Given::Not(why) => {
+                job.store_gave_not(&why)?;
+                course.grafts.clear();
                 planned.without_records();
                 Ok(Appended::Again)
             }
@@ -170,13 +171,12 @@ impl Job<'_> {
     /// What the open steps are laid on, if all of it is known.
     pub(super) async fn below(&self, planned: &Planned, open: &Appendable, records: &Remembered<'_>) -> Result<Option<Below>> {
         let Some(ground) = &open.ground else { return Ok(Some(Below::default())) };
-        let record = match (planned.plan.kept.get(ground), planned.keys.state(ground)) {
-            (Some(record), _) => Some(record.clone()),
-            (None, Key::Known(key)) => records.one::<StepRecord>(&key).await?,
-            _ => None,
+        let record = match planned.plan.kept.get(ground) {
+            Some(record) => Some(record.clone()),
+            None => planned.record_of(ground, records).await?,
         };
         let Some(StepRecord { layers, .. }) = record else { return Ok(None) };
-        let keys: Vec<StepKey> = layers.iter().map(|layer| indexing::key(&layer.diff_id)).collect();
+        let keys: Vec<StepKey> = layers.iter().map(|layer| indexing::key(&layer.blob.digest, &layer.diff_id)).collect();
         let indexes = records.read::<LayerIndex>(&keys).await?;
         let known: Option<Vec<&LayerIndex>> = keys.iter().map(|key| indexes.get(key)).collect();
         Ok(known.map(|known| Below { paths: PathIndex::of(known), layers }))

@@ -12,7 +12,7 @@ use super::job::Job;
 use super::kept::Kept;
 use super::planning::{Planned, Remembered, seconds_now};
 use super::proving::{Contexts, content};
-use super::release::{Release, Released};
+use super::release::{Given, Release, Released};
 use super::remembering::Remembering;
 use super::solving::broken;
 use super::unchanged::composed;
@@ -114,25 +114,19 @@ impl Job<'_> {
                     return Err(error);
                 }
             };
-            indexes.push((indexing::key(&layer.diff_id), index));
+            indexes.push((indexing::key(&layer.blob.digest, &layer.diff_id), index));
             layers.push(layer);
         }
         release.finish().await?;
         let annotations = self.annotations().into_iter().map(|(name, value)| (name, value.into())).collect();
         let image = assemble(&planned.compiled.config, &layers, &annotations).map_err(|error| broken(&error))?;
         let Some(own) = kept.own() else { return Ok(Assembled::Not(None)) };
-        let put = release.put(composed(image.manifest, image.config)?, own).await;
-        let released = match put {
-            Ok(Some(released)) => released,
-            Ok(None) => {
-                self.store_lacks_layers()?;
+        let released = match release.put(composed(image.manifest, image.config)?, own).await? {
+            Given::Done(released) => released,
+            Given::Not(why) => {
+                self.store_gave_not(&why)?;
                 return Ok(Assembled::Failed);
             }
-            Err(_) if !kept.damaged().is_empty() => {
-                self.store_failed("", None)?;
-                return Ok(Assembled::Failed);
-            }
-            Err(error) => return Err(error),
         };
         if keep.is_some() {
             let told = kept.records().write(indexes).await;
@@ -142,11 +136,11 @@ impl Job<'_> {
         }
         let chain = planned.graph.chain_of(planned.graph.result());
         let base = layers.len().saturating_sub(chain.layers());
-        let new = chain.links.iter().filter(|link| open.steps.contains(&link.state.step)).map(|link| {
-            let layers = layers[..base + link.layers].to_vec();
-            (link.state.clone(), StepRecord { layers, ran: None })
+        let new = chain.links.iter().filter(|link| open.steps.contains(&link.state.step)).filter_map(|link| {
+            let layers = layers.get(..base + link.layers)?.to_vec();
+            Some((link.state.clone(), StepRecord { layers, ran: None }))
         });
-        Ok(Assembled::Done(Box::new(released), new.collect()))
+        Ok(Assembled::Done(released, new.collect()))
     }
 
     /// Writes a layer, compresses it and sends it on, all at once; or tells which of its files is not what it was.

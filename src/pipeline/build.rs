@@ -7,7 +7,7 @@ use std::time::Instant;
 use tokio::io::AsyncRead;
 
 use super::ahead::Ahead;
-use super::cache::Store;
+use super::cache::{Cache, Store};
 use super::cold::LastCold;
 use super::job::{Job, write_metadata};
 use super::loading::Loaded;
@@ -204,51 +204,52 @@ impl Run<'_> {
             let why = "--max-age takes hakobi's plan, and BuildKit decides what is cached here";
             return Err(Error::usage(why).hint("a cache, one platform and a context in a directory are what a plan takes"));
         }
-        let keep = self.keeps().map(|target| target.repository);
-        let tags = if build.push { &*self.job.tags } else { &[] };
-        let release = match build.push || keep.is_some() {
-            true => {
-                let known = cache.known();
-                let open =
-                    Release::open(&self.job.registries, tags, keep.as_ref(), &build.push_settings, &known, self.job.events);
-                Some(open.await?)
-            }
-            false => None,
-        };
-        let (exports, files) = self.exports(release.as_ref(), &sinks)?;
-        let inline = release.is_some() && self.exports_inline();
-        let request =
-            SolveRequest { exports, cache_exports: self.cache_exports(inline), entitlements: build.entitlements.clone() };
-        let at = Instant::now();
-        let (solved, compiled, executed) = self.solve(&session, &request, &mut options, &colder, release.as_ref()).await?;
-        built.report.seconds.build = at.elapsed().as_secs_f64();
-        self.job.store_was_read()?;
-        files.finish().await?;
-        built.report.bytes.context = session.bytes_sent();
-        let graph = Graph::new(compiled.definition.clone()).ok();
-        built.places = graph.as_ref().map(Graph::places).unwrap_or_default();
-        // Of several platforms this is the graph of one.
-        let ran = |graph: &Graph| {
-            let all = explained(graph);
-            !all.is_empty() && all.into_iter().all(|op| executed.ended(&op.digest))
-        };
-        built.ran_all = build.platforms.len() < 2 && graph.as_ref().is_some_and(ran);
-        let id = solved.exporter.get("containerimage.digest").cloned().unwrap_or_default();
-        let mut released = None;
-        if let Some(release) = release {
+        let (solved, compiled, released) = loop {
+            let release = self.release(&cache).await?;
+            let (exports, files) = self.exports(release.as_ref(), &sinks)?;
+            let inline = release.is_some() && self.exports_inline();
+            let request =
+                SolveRequest { exports, cache_exports: self.cache_exports(inline), entitlements: build.entitlements.clone() };
+            let at = Instant::now();
+            let (solved, compiled, executed) = self.solve(&session, &request, &mut options, &colder, release.as_ref()).await?;
+            built.report.seconds.build += at.elapsed().as_secs_f64();
+            self.job.store_was_read()?;
+            files.finish().await?;
+            built.report.bytes.context = session.bytes_sent();
+            let graph = Graph::new(compiled.definition.clone()).ok();
+            built.places = graph.as_ref().map(Graph::places).unwrap_or_default();
+            // Of several platforms this is the graph of one.
+            let ran = |graph: &Graph| {
+                let all = explained(graph);
+                !all.is_empty() && all.into_iter().all(|op| executed.ended(&op.digest))
+            };
+            built.ran_all = build.platforms.len() < 2 && graph.as_ref().is_some_and(ran);
+            let Some(release) = release else { break (solved, compiled, None) };
             let at = Instant::now();
             // The image came out of the daemon under a name of our own, which goes whatever comes of the push.
             let steps = graph.as_ref().map(|graph| graph.chain(graph.result())).unwrap_or_default();
-            let done = release.push(&self.docker, self.exit(), self.job.annotations(), &cache.before(), inline, &steps).await?;
-            built.report.seconds.push = at.elapsed().as_secs_f64();
+            let before = if self.job.gave_store_up() { cache.latest().to_vec() } else { cache.before() };
+            let done = release.push(&self.docker, self.exit(), self.job.annotations(), &before, inline, &steps).await;
+            built.report.seconds.push += at.elapsed().as_secs_f64();
+            let done = match done {
+                Ok(done) => done,
+                // The daemon does not hand over what the store has already, and that does not give it.
+                Err(failure) if self.job.failed_by_store(&failure)? => {
+                    without_store(&mut options, &colder);
+                    continue;
+                }
+                Err(failure) => return Err(failure.into()),
+            };
             if let Some(graph) = graph.as_ref().filter(|_| inline) {
                 let at = Instant::now();
                 self.save(built, &session, graph, &executed, &cache, &done).await?;
                 built.report.seconds.save = at.elapsed().as_secs_f64();
             }
-            released = Some(done);
-        }
+            break (solved, compiled, Some(done));
+        };
+        let id = solved.exporter.get("containerimage.digest").cloned().unwrap_or_default();
         drop(input);
+        self.job.tell_damage()?;
         if let Some(store) = &self.job.store {
             built.report.cache.warnings = store.faults.told();
         }
@@ -260,6 +261,19 @@ impl Run<'_> {
             Some(released) => released.failure(),
             None => Ok(()),
         }
+    }
+
+    /// Opens the way out of the daemon, if anything is to come out.
+    async fn release(&self, cache: &Cache) -> Result<Option<Release>> {
+        let build = self.job.build;
+        let keep = self.keeps().map(|target| target.repository);
+        if !build.push && keep.is_none() {
+            return Ok(None);
+        }
+        let tags = if build.push { &*self.job.tags } else { &[] };
+        let known = if self.job.gave_store_up() { cache.latest().to_vec() } else { cache.known() };
+        let open = Release::open(&self.job.registries, tags, keep.as_ref(), &build.push_settings, &known, self.job.events);
+        Ok(Some(open.await?))
     }
 
     /// A session that serves what the build is made of; the daemon keeps its copies of local directories under the shared key.
@@ -382,14 +396,9 @@ impl Run<'_> {
             };
             let solved = match solved {
                 Ok(solved) => solved,
-                // What was to come from the store did not come: the build begins again without it. BuildKit has taken over what
-                // it found there as its own cache, so that all of that has to be left out.
+                // What was to come from the store did not come: the build begins again without it.
                 Err(why) => {
-                    match colder.get(IMPORTS) {
-                        Some(imports) => options.insert(IMPORTS.to_owned(), imports.clone()),
-                        None => options.remove(IMPORTS),
-                    };
-                    options.insert("no-cache".to_owned(), String::new());
+                    without_store(options, colder);
                     self.job.store_failed(&why, release)?;
                     continue;
                 }
@@ -434,6 +443,16 @@ impl Run<'_> {
         *hosts = hosts.replace(WORD, address);
         Ok(())
     }
+}
+
+/// Leaves out what is to come from the store. BuildKit has taken over what it found there as its own cache, so that all of that has
+/// to be left out too.
+fn without_store(options: &mut std::collections::HashMap<String, String>, colder: &std::collections::HashMap<String, String>) {
+    match colder.get(IMPORTS) {
+        Some(imports) => options.insert(IMPORTS.to_owned(), imports.clone()),
+        None => options.remove(IMPORTS),
+    };
+    options.insert("no-cache".to_owned(), String::new());
 }
 
 /// Events that it is noted of which steps ran, and that go on from there.

@@ -116,7 +116,8 @@ impl Run<'_> {
         }
         let (Some((kept, faults)), Some(to)) = (self.job.kept(), self.keeps()) else { return Ok(()) };
         // What may be damaged is not carried on.
-        let (before, own) = if kept.damaged().is_empty() { (&*cache.kept, cache.own) } else { (&[][..], false) };
+        let whole = kept.damaged().is_empty() && kept.unusable().is_empty();
+        let (before, own) = if whole { (&*cache.kept, cache.own) } else { (&[][..], false) };
         let kept = async {
             kept.begin().await.map_err(super::cache_fault)?;
             let image = released.kept().await?;

@@ -15,6 +15,9 @@ use crate::graph::{Graph, settled};
 use crate::plan::{CompiledRecord, KnownFacts, Syntax, compiled_key};
 use crate::registry::{self, Registries};
 
+/// Most steps of a compiled form that is remembered: it is walked from its end to its beginning.
+const MOST_STEPS: usize = 2000;
+
 /// What a Dockerfile's compiled form is remembered by.
 pub(super) struct CompiledKey {
     key: StepKey,
@@ -155,7 +158,13 @@ impl Job<'_> {
     /// A compiled Dockerfile as it is remembered, if all that it was made of is as it was, with the layers of its bases.
     pub(super) async fn recall(&self, key: &CompiledKey, records: &Remembered<'_>) -> Result<Option<Recalled>> {
         let Some(record) = records.one::<CompiledRecord>(&key.key).await? else { return Ok(None) };
-        let Some(definition) = record.definition().and_then(|bytes| Graph::decoded(&bytes).ok()) else { return Ok(None) };
+        let definition = record.definition().and_then(|bytes| Graph::decoded(&bytes).ok());
+        // What cannot be planned with is a miss.
+        let usable = definition.filter(|graph| graph.def.len() <= MOST_STEPS && Graph::new(graph.clone()).is_ok());
+        let Some(definition) = usable else {
+            records.refuse(&key.key);
+            return Ok(None);
+        };
         let present = record.references.keys().map(|name| present(&self.registries, name));
         let mut silent = Vec::new();
         for (now, (name, then)) in futures::future::join_all(present).await.into_iter().zip(&record.references) {

@@ -15,13 +15,18 @@ use crate::domain::{Descriptor, DiffId, Digest, Hasher, StepKey};
 use crate::endpoint::Shelf;
 use crate::error::{Error, Kind, Result};
 use crate::handover::Composed;
-use crate::plan::Records;
+use crate::plan::{LARGE, Record, Records};
 use crate::transfer::ByteStream;
 use crate::transfer::compress::plain;
 
+impl Record for LayerIndex {
+    const LIMIT: u64 = LARGE;
+}
+
 /// What a layer's index is remembered by.
-pub(super) fn key(diff_id: &DiffId) -> StepKey {
-    StepKey::of(format!("hakobi layer index 1\n{diff_id}").as_bytes())
+/// One that was read is of both: of a blob that is said to be something else, there is none.
+pub(super) fn key(blob: &Digest, diff_id: &DiffId) -> StepKey {
+    StepKey::of(format!("hakobi layer index 2\n{blob}\n{diff_id}").as_bytes())
 }
 
 impl Recording<'_> {
@@ -30,21 +35,23 @@ impl Recording<'_> {
         let faulty = super::cache_fault::<crate::store::Error>;
         let store = self.kept.records();
         self.kept.passed().await;
-        let keys: HashMap<StepKey, &DiffId> = image.diff_ids.iter().map(|diff_id| (key(diff_id), diff_id)).collect();
+        let all = image.layers.iter().map(|layer| &layer.digest).zip(&image.diff_ids);
+        let keys: HashMap<StepKey, &DiffId> = all.map(|(blob, diff_id)| (key(blob, diff_id), diff_id)).collect();
         let known = store.read::<LayerIndex>(&keys.keys().cloned().collect::<Vec<_>>()).await.map_err(faulty)?;
-        let absent = image.layers.iter().zip(&image.diff_ids).filter(|(_, diff_id)| !known.contains_key(&key(diff_id)));
+        let is_known = |blob: &Descriptor, diff_id: &DiffId| known.contains_key(&key(&blob.digest, diff_id));
+        let absent = image.layers.iter().zip(&image.diff_ids).filter(|(blob, diff_id)| !is_known(blob, diff_id));
         let threads = std::thread::available_parallelism().map_or(2, usize::from);
         let new = futures::stream::iter(absent)
             .map(|(blob, diff_id)| async move {
                 let index = index(self.layer(blob, proved).await?, None).await;
-                Ok(index.map(|index| (diff_id.clone(), index)))
+                Ok(index.map(|index| (key(&blob.digest, diff_id), diff_id.clone(), index)))
             })
             .buffer_unordered(threads);
-        let new: Vec<Result<Option<(DiffId, LayerIndex)>>> = new.collect().await;
-        let new: Vec<(DiffId, LayerIndex)> = new.into_iter().filter_map(Result::transpose).collect::<Result<_>>()?;
-        store.write(new.iter().map(|(diff_id, index)| (key(diff_id), index))).await.map_err(faulty)?;
+        let new: Vec<Result<Option<(StepKey, DiffId, LayerIndex)>>> = new.collect().await;
+        let new: Vec<(StepKey, DiffId, LayerIndex)> = new.into_iter().filter_map(Result::transpose).collect::<Result<_>>()?;
+        store.write(new.iter().map(|(key, _, index)| (key.clone(), index))).await.map_err(faulty)?;
         let known = known.into_iter().filter_map(|(key, index)| Some(((*keys.get(&key)?).clone(), index)));
-        Ok(new.into_iter().chain(known).collect())
+        Ok(new.into_iter().map(|(_, diff_id, index)| (diff_id, index)).chain(known).collect())
     }
 
     /// The files of a layer; nothing where it cannot be had.
@@ -83,7 +90,7 @@ impl Recording<'_> {
 /// Remembers which paths are in a base image's layer, while the daemon gets it, if that is not known. What fails here is tried once
 /// more when the build is kept.
 pub(super) async fn index_layer(records: Records, from: Shelf, blob: Digest, diff_id: DiffId, cores: Arc<Semaphore>) {
-    let key = key(&diff_id);
+    let key = key(&blob, &diff_id);
     let known = records.read::<LayerIndex>(std::slice::from_ref(&key)).await;
     if known.is_ok_and(|known| !known.is_empty()) {
         return;

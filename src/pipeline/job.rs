@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::build::Built;
 use super::cache::Store;
 use super::kept::Kept;
-use super::release::{Release, Released};
+use super::release::{NotGiven, Release, Released};
 use super::{Amiss, CacheFaults};
 use crate::build::{Compiled, Refusal, is_passing};
 use crate::domain::{Descriptor, Digest, ImageRef, Platform};
@@ -13,6 +13,7 @@ use crate::engine::buildkit::SolveOutcome;
 use crate::engine::{EngineInfo, StoreKind};
 use crate::error::Result;
 use crate::event::Events;
+use crate::push::Failure;
 use crate::registry::Registries;
 use crate::report::{Deployable, ImageReport, LayerCounts, Metadata, TagReport, add_outputs, hand_off, write_iid_file};
 use crate::settings::{BuildSettings, ContextSource, DockerfileSource, Settings};
@@ -148,7 +149,7 @@ impl Job<'_> {
     pub(super) fn store_was_read(&self) -> Result<()> {
         let Some((kept, faults)) = self.kept() else { return Ok(()) };
         // What is damaged was told when it was found.
-        match kept.unread().filter(|_| kept.damaged().is_empty()) {
+        match kept.unread().filter(|_| !kept.is_distrusted()) {
             Some(why) => faults.tell("could not be read in part, which costs time", &Amiss(&why, None)),
             None => Ok(()),
         }
@@ -169,7 +170,7 @@ impl Job<'_> {
 
     /// Whether the store is used still.
     pub(super) fn trusts_store(&self) -> bool {
-        self.kept().is_some_and(|(kept, faults)| !faults.gave_up() && kept.damaged().is_empty())
+        self.kept().is_some_and(|(kept, faults)| !faults.gave_up() && !kept.is_distrusted())
     }
 
     /// Why a base image's layer did not come through the endpoint, if one did not.
@@ -190,24 +191,44 @@ impl Job<'_> {
     pub(super) fn blames_store(&self, message: &str) -> bool {
         let Some((kept, _)) = self.kept() else { return false };
         let is_named = kept.own().is_some_and(|own| own.is_named_in(message));
-        is_named
-            || !kept.damaged().is_empty()
-            || kept.references().any(|(_, reference)| message.contains(&*reference.repository.path))
+        is_named || kept.is_distrusted() || kept.references().any(|(_, reference)| message.contains(&*reference.repository.path))
     }
 
     /// Whether it is a layer that a solve still waited for after the store, or the way of base images through here, was left out.
     pub(super) fn is_left_over(&self, message: &str) -> bool {
         // containerd's words, Docker's, and those of a store that is read through the session.
         const FETCHING: [&str; 4] = ["could not fetch content descriptor", "failed to copy", "is damaged", "blob"];
-        let broken = |kept: &Kept| !kept.damaged().is_empty() || !kept.own().is_none_or(crate::endpoint::Shelf::passes);
+        let broken = |kept: &Kept| kept.is_distrusted() || !kept.own().is_none_or(crate::endpoint::Shelf::passes);
         self.kept().is_some_and(|(kept, _)| broken(kept)) && FETCHING.iter().any(|words| message.contains(words))
     }
 
-    /// Layers that are remembered are not there: nothing of the store is used from here on.
-    pub(super) fn store_lacks_layers(&self) -> Result<()> {
+    /// The store did not give what it remembers: nothing of it is used from here on.
+    pub(super) fn store_gave_not(&self, why: &NotGiven) -> Result<()> {
         let Some((_, faults)) = self.kept() else { return Ok(()) };
-        faults.give_up();
-        faults.tell("lacks layers of what it remembers", &Amiss("they were removed", Some("the next run has them again")))
+        match why {
+            NotGiven::Lacking => {
+                faults.give_up();
+                faults.tell("lacks layers of what it remembers", &Amiss("they were removed", Some("the next run has them again")))
+            }
+            NotGiven::Broken(why) => self.store_failed(why, None),
+            NotGiven::Otherwise(why) => {
+                faults.give_up();
+                faults.tell("has records that are not right, and the build begins again without it", &Amiss(why, None))
+            }
+        }
+    }
+
+    /// Whether a push failed because the store did not give a layer, so that the build is to begin again without it. That was told.
+    pub(super) fn failed_by_store(&self, failure: &Failure) -> Result<bool> {
+        let Some((kept, faults)) = self.kept() else { return Ok(false) };
+        let by_store = failure.source().is_some_and(|from| kept.repositories().contains(from));
+        // What was given up once is not to blame again.
+        if !by_store || faults.left_out() || !self.is_repeatable() {
+            return Ok(false);
+        }
+        self.store_failed(failure.error.message(), None)?;
+        faults.leave_out();
+        Ok(true)
     }
 
     pub(super) fn store_failed(&self, message: &str, release: Option<&Release>) -> Result<()> {
@@ -216,12 +237,32 @@ impl Job<'_> {
             release.forget(&kept.repositories());
         }
         faults.give_up();
-        let damaged: Vec<String> = kept.damaged().iter().map(ToString::to_string).collect();
-        let (why, hint) = match damaged.is_empty() {
-            true => (message.to_owned(), None),
-            false => (format!("damaged: {}", damaged.join(", ")), Some("`hakobi cache verify --repair` removes what is damaged")),
+        let (why, hint) = match kept.is_distrusted() {
+            false => (message.to_owned(), None),
+            true => {
+                faults.tells_damage();
+                let damaged: Vec<String> = kept.damaged().iter().map(ToString::to_string).collect();
+                (format!("damaged: {}", damaged.join(", ")), Some("`hakobi cache verify --repair` removes what is damaged"))
+            }
         };
         faults.tell("is not used, and the build begins again without it", &Amiss(&why, hint))
+    }
+
+    /// Says so if something of the store was damaged or did not make sense, unless that was told. Each was a miss.
+    pub(super) fn tell_damage(&self) -> Result<()> {
+        let Some((kept, faults)) = self.kept() else { return Ok(()) };
+        let damaged = kept.damaged().into_iter().map(|digest| format!("the blob {digest}"));
+        let mut all: Vec<String> = damaged.chain(kept.unusable().into_iter().map(|name| name.to_string())).collect();
+        if all.is_empty() || faults.tells_damage() {
+            return Ok(());
+        }
+        all.sort();
+        let more = if all.len() > 1 { format!(" and {} more", all.len() - 1) } else { String::new() };
+        let what = match kept.writes() {
+            true => "had damaged objects, which cost time; this build wrote anew what it made",
+            false => "has damaged objects, which cost time",
+        };
+        faults.tell(what, &Amiss(&format!("{}{more}", all.swap_remove(0)), None))
     }
 }
 

@@ -160,11 +160,20 @@ struct CacheFaults<'a> {
     events: &'a Events,
     told: Mutex<Vec<String>>,
     gave_up: AtomicBool,
+    left_out: AtomicBool,
+    told_damage: AtomicBool,
 }
 
 impl<'a> CacheFaults<'a> {
     fn new(settings: &'a CacheSettings, events: &'a Events) -> Self {
-        Self { settings, events, told: Mutex::default(), gave_up: AtomicBool::new(false) }
+        Self {
+            settings,
+            events,
+            told: Mutex::default(),
+            gave_up: AtomicBool::new(false),
+            left_out: AtomicBool::new(false),
+            told_damage: AtomicBool::new(false),
+        }
     }
 
     fn tell(&self, what: &str, why: &impl Fault) -> Result<()> {
@@ -186,6 +195,20 @@ impl<'a> CacheFaults<'a> {
 
     fn gave_up(&self) -> bool {
         self.gave_up.load(Ordering::Relaxed)
+    }
+
+    /// The build began again without the store, after it was to be pushed already.
+    fn leave_out(&self) {
+        self.left_out.store(true, Ordering::Relaxed);
+    }
+
+    /// What is damaged is told now; says whether it was told before.
+    fn tells_damage(&self) -> bool {
+        self.told_damage.swap(true, Ordering::Relaxed)
+    }
+
+    fn left_out(&self) -> bool {
+        self.left_out.load(Ordering::Relaxed)
     }
 
     fn told(&self) -> Vec<String> {

@@ -71,7 +71,7 @@ impl Run<'_> {
             }
             // Layers that are to come down have to be there; a daemon that made them itself asks for none.
             if !planned.is_there() {
-                match planned.forget_lost(kept).await {
+                match planned.forget_lost(kept, &records).await {
                     Ok(false) => {}
                     Ok(true) => job.events.note("the cache lost layers of what it remembers: that is made anew"),
                     Err(error) => {
@@ -273,22 +273,27 @@ impl Run<'_> {
         work: &Work<'_>,
     ) -> Result<(Option<Released>, String, SolveOutcome)> {
         let job = &self.job;
-        let release = self.open_release(planned, work).await?;
-        let at = Instant::now();
-        let solved = self.solve_planned(built, planned, course, kept, work, release.as_ref()).await?;
-        built.report.seconds.build += at.elapsed().as_secs_f64();
-        let id = solved.exporter.get("containerimage.digest").cloned().unwrap_or_default();
-        let released = match release {
-            Some(release) => {
-                let at = Instant::now();
-                let before = work.cache.before();
-                let done = release.push(&self.docker, self.exit(), job.annotations(), &before, false, &[]).await?;
-                built.report.seconds.push = at.elapsed().as_secs_f64();
-                Some(done)
+        loop {
+            let release = self.open_release(planned, work).await?;
+            let at = Instant::now();
+            let solved = self.solve_planned(built, planned, course, kept, work, release.as_ref()).await?;
+            built.report.seconds.build += at.elapsed().as_secs_f64();
+            let id = solved.exporter.get("containerimage.digest").cloned().unwrap_or_default();
+            let Some(release) = release else { return Ok((None, id, solved)) };
+            let at = Instant::now();
+            let before = if job.gave_store_up() { work.cache.latest().to_vec() } else { work.cache.before() };
+            let done = release.push(&self.docker, self.exit(), job.annotations(), &before, false, &[]).await;
+            built.report.seconds.push += at.elapsed().as_secs_f64();
+            match done {
+                Ok(done) => return Ok((Some(done), id, solved)),
+                // The daemon does not hand over what the store has already, and that does not give it.
+                Err(failure) if job.failed_by_store(&failure)? => {
+                    course.grafts.clear();
+                    planned.without_records();
+                }
+                Err(failure) => return Err(failure.into()),
             }
-            None => None,
-        };
-        Ok((released, id, solved))
+        }
     }
 
     /// Solves what is open on what is kept.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures::future::join_all;
-use serde::de::DeserializeOwned;
 
 use super::CacheFaults;
 use super::compiling::CompiledKey;
@@ -23,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::event::{Event, Status, Time, Vertex};
 use crate::graph::{Graph, Input, Key, Keys, Op};
 use crate::handover::{KnownImage, load};
-use crate::plan::{DaemonRecord, KnownFacts, Plan, Records, StepRecord, TakenRecord, Verdict, selection};
+use crate::plan::{DaemonRecord, KnownFacts, Plan, Record, Records, StepRecord, TakenRecord, Verdict, fits, misfits, selection};
 use crate::registry::Home as _;
 
 /// What a store remembers. A fault is told once, and is a miss from then on.
@@ -38,11 +37,16 @@ impl<'a> Remembered<'a> {
     }
 
     /// The record of one key.
-    pub(super) async fn one<T: DeserializeOwned + Send>(&self, key: &StepKey) -> Result<Option<T>> {
+    pub(super) async fn one<T: Record>(&self, key: &StepKey) -> Result<Option<T>> {
         Ok(self.read(std::slice::from_ref(key)).await?.remove(key))
     }
 
-    pub(super) async fn read<T: DeserializeOwned + Send>(&self, keys: &[StepKey]) -> Result<HashMap<StepKey, T>> {
+    /// Notes that the record of a key is not used, as it does not fit what is known.
+    pub(super) fn refuse(&self, key: &StepKey) {
+        self.records.refuse(key);
+    }
+
+    pub(super) async fn read<T: Record>(&self, keys: &[StepKey]) -> Result<HashMap<StepKey, T>> {
         if keys.is_empty() || self.faults.gave_up() {
             return Ok(HashMap::new());
         }
@@ -139,11 +143,37 @@ impl Planned {
     async fn ask(&mut self, keys: &[StepKey], records: &Remembered<'_>) -> Result<()> {
         let new: Vec<StepKey> = keys.iter().filter(|key| !self.found.contains_key(key)).cloned().collect();
         let mut found: HashMap<StepKey, StepRecord> = records.read(&new).await?;
+        let mut wrong = misfits(&self.graph, &self.keys, &self.facts, &found);
+        wrong.extend(found.iter().filter(|(_, record)| !self.agrees(record)).map(|(key, _)| key.clone()));
+        for key in wrong {
+            records.refuse(&key);
+            found.remove(&key);
+        }
         self.found.extend(new.into_iter().map(|key| {
             let record = found.remove(&key);
             (key, record)
         }));
         Ok(())
+    }
+
+    /// Whether a record says of the layers of base images what their registries say.
+    fn agrees(&self, record: &StepRecord) -> bool {
+        let told = self.bases.values().flat_map(|base| base.manifest.layers.iter().zip(&base.diff_ids));
+        let told: HashMap<&Digest, (u64, &DiffId)> = told.map(|(blob, diff_id)| (&blob.digest, (blob.size, diff_id))).collect();
+        record.layers.iter().all(|layer| {
+            told.get(&layer.blob.digest).is_none_or(|(size, diff_id)| *size == layer.blob.size && **diff_id == layer.diff_id)
+        })
+    }
+
+    /// The record of a state, if it fits what is known of the graph.
+    pub(super) async fn record_of(&self, state: &Input, records: &Remembered<'_>) -> Result<Option<StepRecord>> {
+        let Key::Known(key) = self.keys.state(state) else { return Ok(None) };
+        let Some(record) = records.one::<StepRecord>(&key).await? else { return Ok(None) };
+        if fits(&self.graph, &self.facts, state, &record) && self.agrees(&record) {
+            return Ok(Some(record));
+        }
+        records.refuse(&key);
+        Ok(None)
     }
 
     fn of_found(&self) -> Plan {
@@ -152,11 +182,17 @@ impl Planned {
     }
 
     /// Plans anew without what the store has lost layers of; tells whether that was anything.
-    pub(super) async fn forget_lost(&mut self, kept: &Kept) -> Result<bool> {
+    pub(super) async fn forget_lost(&mut self, kept: &Kept, records: &Remembered<'_>) -> Result<bool> {
         let Some(own) = kept.own() else { return Ok(false) };
         let mut lost = self.forget_lost_bases(own).await?;
         loop {
             let there = layers_there(own, self.plan.kept.values()).await?;
+            for (state, record) in &self.plan.kept {
+                // One of the two is not right. Whichever it is, neither is used.
+                if let (true, Key::Known(key)) = (is_of_other_sizes(record, &there), self.keys.state(state)) {
+                    records.refuse(&key);
+                }
+            }
             let gone: Vec<StepKey> = self
                 .plan
                 .kept
@@ -182,15 +218,14 @@ impl Planned {
     pub(super) async fn take_recorded_bases(&mut self, records: &Remembered<'_>) -> Result<()> {
         let sources = self.graph.below(self.graph.result()).into_iter().filter(|op| op.image().is_some());
         let states = sources.map(|op| Input { step: op.digest.clone(), output: 0 });
-        let keyed = states.filter_map(|state| match self.keys.state(&state) {
-            Key::Known(key) => Some((state, key)),
-            _ => None,
-        });
-        let keyed: Vec<(Input, StepKey)> = keyed.collect();
-        let found: HashMap<StepKey, StepRecord> =
-            records.read(&keyed.iter().map(|(_, key)| key.clone()).collect::<Vec<_>>()).await?;
-        let bases = keyed.into_iter().filter_map(|(state, key)| Some((state, found.get(&key)?.clone())));
-        self.recorded_bases = Some(bases.collect());
+        let states: Vec<Input> = states.collect();
+        let mut bases = HashMap::new();
+        for state in states {
+            if let Some(record) = self.record_of(&state, records).await? {
+                bases.insert(state, record);
+            }
+        }
+        self.recorded_bases = Some(bases);
         Ok(())
     }
 
@@ -356,7 +391,12 @@ async fn layers_there<'a>(own: &Shelf, records: impl Iterator<Item = &'a StepRec
 
 /// Whether the store has all layers of a record.
 fn is_whole(record: &StepRecord, there: &HashMap<Digest, u64>) -> bool {
-    record.layers.iter().all(|layer| there.contains_key(&layer.blob.digest))
+    record.layers.iter().all(|layer| there.get(&layer.blob.digest) == Some(&layer.blob.size))
+}
+
+/// Whether the store has a layer of a record that is larger or smaller than that says.
+fn is_of_other_sizes(record: &StepRecord, there: &HashMap<Digest, u64>) -> bool {
+    record.layers.iter().any(|layer| there.get(&layer.blob.digest).is_some_and(|size| *size != layer.blob.size))
 }
 
 /// Seconds of the Unix epoch.

@@ -15,7 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::graph::{Graph, Step};
 use crate::handover::{Composed, Intake, Known, KnownImage, NewLayer, load};
-use crate::push::{Pusher, RepositoryBlobs, TagOutcome};
+use crate::push::{Failure, Pusher, RepositoryBlobs, TagOutcome};
 use crate::registry::{Home as _, Registries, Source as _};
 use crate::report::LayerCounts;
 use crate::save::{Exit, with_whole_cache};
@@ -60,6 +60,24 @@ pub(super) struct Released {
     pub(super) bytes: u64,
 }
 
+/// What came of putting an image whose layers are kept.
+pub(super) enum Given {
+    /// It is there.
+    Done(Box<Released>),
+    /// The store is at fault. Nothing was tagged.
+    Not(NotGiven),
+}
+
+/// Why the store did not give an image.
+pub(super) enum NotGiven {
+    /// Layers are gone.
+    Lacking,
+    /// It cannot be read.
+    Broken(String),
+    /// What was remembered of the layers is not so.
+    Otherwise(String),
+}
+
 impl Release {
     /// Opens the way out of the daemon: to the repositories of these tags, and to where images are kept, if that is named.
     pub(super) async fn open(
@@ -95,19 +113,42 @@ impl Release {
         self.way.intake.learn(|known| known.add_layers(layers, diff_ids, repository));
     }
 
-    /// Puts an image that is not in the daemon. Layers that the targets lack come from the shelf; nothing is put where that lacks
-    /// one too.
-    pub(super) async fn put(self, image: Composed, from: &Shelf) -> Result<Option<Released>> {
+    /// Puts an image that is not in the daemon. Layers that the targets lack come from the shelf; nothing is put if that lacks one
+    /// too, cannot give it, or either has another size than the image says.
+    ///
+    /// # Errors
+    /// If the targets fail.
+    pub(super) async fn put(self, image: Composed, from: &Shelf) -> Result<Given> {
         let wanted = self.way.pusher.missing(&image.layers).await?;
         let digests: Vec<Digest> = wanted.iter().map(|layer| layer.digest.clone()).collect();
-        let there = from.sizes(&digests).await?;
+        let there = match from.sizes(&digests).await {
+            Ok(there) => there,
+            Err(error) => return Ok(Given::Not(NotGiven::Broken(error.to_string()))),
+        };
         if !digests.iter().all(|digest| there.contains_key(digest)) {
-            return Ok(None);
+            return Ok(Given::Not(NotGiven::Lacking));
+        }
+        for layer in &image.layers {
+            let size = match there.get(&layer.digest) {
+                Some(size) => Some(*size),
+                None => self.way.pusher.size(&layer.digest).await?,
+            };
+            // Some registries do not say.
+            if let Some(size) = size.filter(|size| *size != layer.size && *size > 0) {
+                let why = format!("the layer {} has {size} bytes, not {}", layer.digest, layer.size);
+                return Ok(Given::Not(NotGiven::Otherwise(why)));
+            }
         }
         for layer in &wanted {
             self.way.pusher.copy(layer, from.repository());
         }
-        let layers = self.way.pusher.finish_blobs().await?.total();
+        let layers = match self.way.pusher.finish_blobs().await {
+            Ok(pushed) => pushed.total(),
+            Err(failure) if failure.source() == Some(from.repository()) => {
+                return Ok(Given::Not(NotGiven::Broken(failure.error.to_string())));
+            }
+            Err(failure) => return Err(failure.into()),
+        };
         for pusher in std::iter::once(&self.way.pusher).chain(&self.way.keeper) {
             pusher.upload_config(image.config.clone());
         }
@@ -117,7 +158,7 @@ impl Release {
         let already_in_registry = (image.layers.len() as u64 * repositories).saturating_sub(pushed);
         let layers = LayerCounts { pushed, already_in_registry, ..LayerCounts::default() };
         let manifest = image.manifest.clone();
-        Ok(Some(Released { manifest, images: vec![image], tags, layers, bytes: sent.bytes, release: self }))
+        Ok(Given::Done(Box::new(Released { manifest, images: vec![image], tags, layers, bytes: sent.bytes, release: self })))
     }
 
     /// What takes the image.
@@ -152,6 +193,9 @@ impl Release {
     }
 
     /// Has the daemon hand the image over, unless BuildKit did already, and puts it under all tags.
+    ///
+    /// # Errors
+    /// If the daemon, the targets, or a repository fails that layers were to be copied from.
     pub(super) async fn push(
         self,
         docker: &Docker,
@@ -160,7 +204,7 @@ impl Release {
         latest: &[KnownImage],
         inline: bool,
         steps: &[Step],
-    ) -> Result<Released> {
+    ) -> Result<Released, Failure> {
         let reference = self.reference();
         let mut learning = std::mem::take(&mut *self.learning.lock().unwrap_or_else(PoisonError::into_inner));
         while let Some(learned) = learning.join_next().await {
@@ -232,7 +276,7 @@ impl Release {
 
     /// Waits until all that was taken is where it goes.
     pub(super) async fn finish(&self) -> Result<()> {
-        self.way.pusher.finish_blobs().await.map(drop)
+        Ok(self.way.pusher.finish_blobs().await.map(drop)?)
     }
 
     /// A way for further images into the repository of this reference; what the release holds is known there.

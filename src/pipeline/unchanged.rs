@@ -6,15 +6,16 @@ use super::build::Built;
 use super::job::Job;
 use super::kept::Kept;
 use super::planning::{Planned, Remembered};
-use super::release::{Release, Released};
-use crate::domain::{Digest, ImageConfig, RawManifest, StepKey};
+use super::release::{Given, NotGiven, Release, Released};
+use crate::domain::{Descriptor, Digest, ImageConfig, RawManifest, StepKey};
 use crate::engine::EngineInfo;
 use crate::engine::buildkit::SolveOutcome;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::graph::{Input, Key};
 use crate::handover::Composed;
-use crate::plan::{Advice, ImageRecord, Inputs, Verdict, advise, assemble, explain, image_key};
+use crate::plan::{Advice, ImageRecord, Inputs, Layer, StepRecord, Verdict, advise, assemble, explain, image_key};
 use crate::report::{AdviceReport, Note};
+use crate::transfer::BytesSource;
 
 /// Largest manifest and configuration read from the store, in bytes.
 const SMALL: u64 = 16 << 20;
@@ -29,60 +30,102 @@ pub(super) enum Put {
     Failed,
 }
 
+/// The image of a state that is kept.
+enum Whole {
+    /// As it was kept.
+    Image(Box<Composed>),
+    /// Made again of its layers.
+    Made(Box<Composed>),
+    /// There is none, or it is not only to be pushed.
+    Nothing,
+    /// It has other layers than are remembered of the state: one of the two is wrong.
+    Otherwise,
+}
+
 impl Job<'_> {
     /// Puts the image, if nothing has to run and it is only to be pushed.
     pub(super) async fn put(&self, planned: &Planned, kept: &Kept, records: &Remembered<'_>) -> Result<Put> {
-        let (Some(image), Some(own)) = (self.unchanged(planned, kept, records).await?, kept.own()) else {
-            return Ok(Put::Open);
+        let Some(own) = kept.own() else { return Ok(Put::Open) };
+        let (image, is_kept) = match self.unchanged(planned, kept, records).await? {
+            Whole::Image(image) => (*image, true),
+            Whole::Made(image) => (*image, false),
+            Whole::Nothing => return Ok(Put::Open),
+            Whole::Otherwise => {
+                let why = "the layers of the image are not those of its last step".to_owned();
+                self.store_gave_not(&NotGiven::Otherwise(why))?;
+                return Ok(Put::Failed);
+            }
         };
         let settings = &self.build.push_settings;
         let release = Release::open(&self.registries, &self.tags, None, settings, &[], self.events).await?;
-        match release.put(image, own).await {
-            Ok(Some(released)) => {
-                // What was made in an earlier run is the last one now.
+        match release.put(image, own).await? {
+            Given::Done(released) => {
                 if let ([image], Some((_, faults))) = (&released.images[..], self.kept())
-                    && let Err(error) = self.point(kept, image).await
+                    && let Err(error) = self.remember_put(planned, kept, image, is_kept).await
                 {
                     faults.tell("did not take this build", &error)?;
                 }
-                Ok(Put::Done(Box::new(released)))
-            }
-            Ok(None) => {
-                self.store_lacks_layers()?;
-                Ok(Put::Failed)
+                Ok(Put::Done(released))
             }
             // Nothing was tagged yet: layers go before what names them.
-            Err(_) if !kept.damaged().is_empty() => {
-                self.store_failed("", None)?;
+            Given::Not(why) => {
+                self.store_gave_not(&why)?;
                 Ok(Put::Failed)
             }
-            Err(error) => Err(error),
         }
     }
 
+    /// What was made in an earlier run is the last one now. What of it was lost or damaged is written anew.
+    async fn remember_put(&self, planned: &Planned, kept: &Kept, image: &Composed, is_kept: bool) -> Result<()> {
+        if kept.target().is_none() {
+            return Ok(());
+        }
+        if !is_kept || !kept.unusable().is_empty() {
+            let faulty = |error: crate::store::Error| Error::new(Kind::Cache, error.to_string());
+            kept.begin().await.map_err(faulty)?;
+            for bytes in [&image.config, &image.manifest.bytes] {
+                kept.blobs().keep(&BytesSource::new(bytes.clone())).await.map_err(faulty)?;
+            }
+            if let Some(key) = planned.result_key() {
+                let record = ImageRecord { manifest: image.manifest.descriptor() };
+                kept.records().write([(self.image_key(&key, planned), record)]).await.map_err(faulty)?;
+            }
+        }
+        self.point(kept, image).await
+    }
+
     /// The image, where its state is kept and it is only to be pushed.
-    async fn unchanged(&self, planned: &Planned, kept: &Kept, records: &Remembered<'_>) -> Result<Option<Composed>> {
+    async fn unchanged(&self, planned: &Planned, kept: &Kept, records: &Remembered<'_>) -> Result<Whole> {
         let kept_result = planned.plan.kept.get(planned.graph.result()).filter(|_| self.is_only_pushed());
         let (Some(record), Some(key)) = (kept_result, planned.result_key()) else {
-            return Ok(None);
+            return Ok(Whole::Nothing);
         };
         let image = self.image_key(&key, planned);
-        let known = records.one::<ImageRecord>(&image).await?;
-        // One that cannot be read is made again.
-        if let Some(known) = known
-            && let Ok(Some(bytes)) = kept.blobs().read(&known.manifest.digest, SMALL).await
+        if let Some(known) = records.one::<ImageRecord>(&image).await?
+            // One that cannot be read is made again.
+            && let Some(known) = self.known_image(kept, &known).await
         {
-            let raw = RawManifest { media_type: known.manifest.media_type, bytes };
-            if let Ok(manifest) = raw.manifest()
-                && let Ok(Some(config)) = kept.blobs().read(&manifest.config.digest, SMALL).await
-            {
-                return Ok(Some(composed(raw, config)?));
+            if !has_layers(&known, record) {
+                records.refuse(&image);
+                return Ok(Whole::Otherwise);
             }
+            if says(&known, &planned.compiled.config) {
+                return Ok(Whole::Image(Box::new(known)));
+            }
+            records.refuse(&image);
         }
         let annotations = self.annotations().into_iter().map(|(name, value)| (name, value.into())).collect();
         let made = assemble(&planned.compiled.config, &record.layers, &annotations)
             .map_err(|error| Error::build("the frontend's configuration cannot be read").because(&error))?;
-        Ok(Some(composed(made.manifest, made.config)?))
+        Ok(Whole::Made(Box::new(composed(made.manifest, made.config)?)))
+    }
+
+    async fn known_image(&self, kept: &Kept, known: &ImageRecord) -> Option<Composed> {
+        let bytes = kept.blobs().read(&known.manifest.digest, SMALL).await.ok()??;
+        let raw = RawManifest { media_type: known.manifest.media_type.clone(), bytes };
+        let config = raw.manifest().ok()?.config.digest;
+        let config = kept.blobs().read(&config, SMALL).await.ok()??;
+        composed(raw, config).ok()
     }
 
     /// What an image of this build is remembered by.
@@ -136,6 +179,7 @@ impl Job<'_> {
         released: Option<Released>,
         engine: Option<&EngineInfo>,
     ) -> Result<()> {
+        self.tell_damage()?;
         if let Some(store) = &self.store {
             built.report.cache.warnings = store.faults.told();
         }
@@ -158,6 +202,23 @@ impl Job<'_> {
             None => Ok(()),
         }
     }
+}
+
+/// Whether an image has the layers that are remembered of a state.
+fn has_layers(image: &Composed, record: &StepRecord) -> bool {
+    let same = |(ours, theirs): (&Layer, &Descriptor)| ours.blob.digest == theirs.digest && ours.blob.size == theirs.size;
+    image.diff_ids == record.diff_ids()
+        && image.layers.len() == record.layers.len()
+        && record.layers.iter().zip(&image.layers).all(same)
+}
+
+/// Whether an image's configuration says what the frontend says. What the exporter completes is left out.
+fn says(image: &Composed, frontend: &[u8]) -> bool {
+    type Object = serde_json::Map<String, serde_json::Value>;
+    let read = |bytes: &[u8]| serde_json::from_slice::<Object>(bytes).ok();
+    let (Some(frontend), Some(config)) = (read(frontend), read(&image.config)) else { return false };
+    let mut said = frontend.iter().filter(|(name, _)| !matches!(&***name, "rootfs" | "history" | "created"));
+    said.all(|(name, value)| config.get(name) == Some(value))
 }
 
 /// Advice as reports have it.

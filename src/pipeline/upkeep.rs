@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use futures::StreamExt as _;
 use futures::stream;
@@ -67,6 +68,10 @@ struct Pointer {
 pub async fn cache(command: CacheCommand, settings: &CacheSettings, events: &Events) -> Result<Answer> {
     let failed = |error: store::Error| super::cache_error(&format!("the cache {} cannot be read", settings.shown), &error);
     let store = kept::open(&settings.location).await;
+    let mends = command == CacheCommand::Verify { repair: true };
+    if mends && kept::Layout::of(&*store).await.map_err(failed)? == kept::Layout::Unreadable {
+        kept::begin(&Blobs::new(Arc::clone(&store))).await.map_err(failed)?;
+    }
     if !kept::is_there(&*store).await.map_err(failed)? {
         return Err(Error::new(Kind::Cache, format!("there is no cache at {}", settings.shown))
             .hint("the first `hakobi build --cache …` makes one; --cache names another place"));

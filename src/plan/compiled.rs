@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
+use super::record::{LARGE, Record};
 use crate::domain::{DiffId, Digest, Hasher, StepKey};
 
 /// A compiled Dockerfile, good for as long as the references that it was made with lead to the same images.
@@ -21,6 +22,14 @@ pub struct CompiledRecord {
     pub references: BTreeMap<String, Digest>,
     /// The layers of the base images, uncompressed, by the steps of the graph that name them.
     pub images: BTreeMap<String, Vec<DiffId>>,
+}
+
+impl Record for CompiledRecord {
+    const LIMIT: u64 = LARGE;
+
+    fn is_sane(&self) -> bool {
+        serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&self.config).is_ok()
+    }
 }
 
 impl CompiledRecord {

@@ -11,6 +11,7 @@ use super::decide::{Plan, Verdict};
 use super::facts::KnownFacts;
 use super::hidden::{is_hidden, shown};
 use super::pairs::pairs;
+use super::record::{LARGE, Record};
 use super::variables::{Setters, names, values};
 use crate::domain::Digest;
 use crate::graph::{Graph, Holds, Key, Keys, Op, Remote, Use, apart, instruction_of, stage_of, uses, without_query};
@@ -61,6 +62,10 @@ pub struct StepInputs {
     /// How long it took when it last ran, where that was seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
+}
+
+impl Record for Inputs {
+    const LIMIT: u64 = LARGE;
 }
 
 impl Inputs {

@@ -11,6 +11,7 @@ mod compiled;
 mod decide;
 mod explain;
 mod facts;
+mod fits;
 mod hidden;
 mod image;
 mod pairs;
@@ -26,11 +27,12 @@ pub use compiled::{CompiledRecord, Syntax, compiled_key};
 pub use decide::{Plan, Verdict};
 pub use explain::{Inputs, StepInputs, explain, explained, is_internal};
 pub use facts::{KnownFacts, Seen, selection};
+pub use fits::{fits, misfits};
 pub use image::{Assembled, assemble, bare_image};
 pub use proof::{Allowed, allowed, missing, stray};
 pub use record::{
-    ColdRecord, DaemonRecord, HopeRecord, ImageRecord, Layer, ProofRecord, RemoteRecord, StepRecord, TakenRecord, image_key,
-    remote_key,
+    ColdRecord, DaemonRecord, HopeRecord, ImageRecord, LARGE, Layer, ProofRecord, Record, RemoteRecord, StepRecord, TakenRecord,
+    image_key, remote_key,
 };
 pub use records::Records;
 pub use rounds::{hopes, next_round};

@@ -1,11 +1,64 @@
 //! What is remembered of a step, of what was taken out of it, and of an image made of it.
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
 
 use crate::domain::{ChainId, Descriptor, DiffId, Digest, Hasher, StepKey};
 
-/// The version of the records that this program reads and writes. It is in every key too, so that another one is a miss.
-const VERSION: u32 = 1;
+/// The version of the records that this program reads and writes. One of another version is a miss.
+const VERSION: u32 = 2;
+
+/// Most layers of a state. Docker takes 127.
+const MOST_LAYERS: usize = 1000;
+
+/// Largest layer, in bytes.
+const LARGEST_LAYER: u64 = 1 << 40;
+
+/// Largest record of a few fields, in bytes, as it is kept and as it is meant.
+const SMALL: u64 = 4 << 20;
+
+/// Largest record of many files or of a whole graph, in bytes, as it is kept and as it is meant. None that is larger is written.
+pub const LARGE: u64 = 32 << 20;
+
+/// What can be read from a store. Nobody knows who wrote what is there: it is read within limits, and has to make sense.
+pub trait Record: DeserializeOwned + Send {
+    /// Largest that is read, in bytes, as it is kept and as it is meant.
+    const LIMIT: u64 = SMALL;
+
+    /// Whether it makes sense by itself.
+    fn is_sane(&self) -> bool {
+        true
+    }
+}
+
+impl Record for StepRecord {
+    fn is_sane(&self) -> bool {
+        let mut known = HashMap::new();
+        // One blob is one tar.
+        let mut agrees = |layer: &Layer| {
+            let (diff_id, size) = known.entry(layer.blob.digest.clone()).or_insert((layer.diff_id.clone(), layer.blob.size));
+            *diff_id == layer.diff_id && *size == layer.blob.size
+        };
+        self.layers.len() <= MOST_LAYERS
+            && self.layers.iter().all(|layer| (1..=LARGEST_LAYER).contains(&layer.blob.size) && agrees(layer))
+    }
+}
+
+impl Record for TakenRecord {}
+impl Record for HopeRecord {}
+impl Record for DaemonRecord {}
+impl Record for ProofRecord {}
+impl Record for ImageRecord {}
+impl Record for RemoteRecord {}
+
+impl Record for ColdRecord {
+    fn is_sane(&self) -> bool {
+        // A year.
+        (0.0..=31_536_000.0).contains(&self.seconds)
+    }
+}
 
 /// A layer of a state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,18 +177,58 @@ pub fn image_key(state: &StepKey, config: &[u8], options: &[String]) -> StepKey 
     hasher.step_key()
 }
 
-#[derive(Serialize, Deserialize)]
-struct Versioned<T> {
+/// A record as it is written.
+#[derive(Serialize)]
+struct Sealed<'a> {
     version: u32,
-    record: T,
+    seal: Digest,
+    record: &'a RawValue,
 }
 
-/// The record as it is kept.
-pub(super) fn encode<T: Serialize>(record: T) -> serde_json::Result<Vec<u8>> {
-    serde_json::to_vec(&Versioned { version: VERSION, record })
+/// A record as it is read, whatever version it is of.
+#[derive(Deserialize)]
+struct Read<'a> {
+    version: u32,
+    #[serde(default)]
+    seal: Option<Digest>,
+    #[serde(borrow)]
+    record: &'a RawValue,
 }
 
-/// A record; nothing where another version wrote it, or it cannot be read.
-pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
-    serde_json::from_slice::<Versioned<T>>(bytes).ok().filter(|read| read.version == VERSION).map(|read| read.record)
+/// The digest of a record under its key: one that was changed, cut, or moved to another key is none. It proves nothing of who wrote
+/// it.
+fn seal(key: &StepKey, record: &str) -> Digest {
+    Digest::of(format!("hakobi record {VERSION}\n{key}\n{record}").as_bytes())
+}
+
+/// The record as it is kept under a key.
+pub(super) fn encode<T: Serialize>(key: &StepKey, record: T) -> serde_json::Result<Vec<u8>> {
+    let record = serde_json::value::to_raw_value(&record)?;
+    serde_json::to_vec(&Sealed { version: VERSION, seal: seal(key, record.get()), record: &record })
+}
+
+/// What bytes turned out to be that should be a record.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Decoded<T> {
+    /// One.
+    Record(T),
+    /// One of another version.
+    OtherVersion,
+    /// None, or none that makes sense.
+    Unusable,
+}
+
+/// Reads the record of a key.
+pub(super) fn decode<T: Record>(key: &StepKey, bytes: &[u8]) -> Decoded<T> {
+    let Ok(read) = serde_json::from_slice::<Read<'_>>(bytes) else { return Decoded::Unusable };
+    if read.version != VERSION {
+        return Decoded::OtherVersion;
+    }
+    if read.seal != Some(seal(key, read.record.get())) {
+        return Decoded::Unusable;
+    }
+    match serde_json::from_str::<T>(read.record.get()) {
+        Ok(record) if record.is_sane() => Decoded::Record(record),
+        _ => Decoded::Unusable,
+    }
 }

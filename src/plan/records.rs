@@ -7,15 +7,12 @@ use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 
-use super::record::{decode, encode};
+use super::record::{Decoded, LARGE, Record, decode, encode};
 use crate::domain::StepKey;
 use crate::store::{Blobs, Error, Fault, Name, Result, read_small};
 use crate::transfer::BytesSource;
-
-/// Largest record read, in bytes, as it is kept and as it is meant.
-const LIMIT: u64 = 64 << 20;
 
 /// Records asked for at once.
 const AT_ONCE: usize = 32;
@@ -26,36 +23,62 @@ pub struct Records {
     blobs: Blobs,
     /// The own scope first.
     scopes: Vec<String>,
+    /// Whether the own scope may be written.
+    writes: bool,
 }
 
 impl Records {
     /// Those of these scopes, the own one first.
     #[must_use]
-    pub fn new(blobs: Blobs, scopes: Vec<String>) -> Self {
-        Self { blobs, scopes }
+    pub fn new(blobs: Blobs, scopes: Vec<String>, writes: bool) -> Self {
+        Self { blobs, scopes, writes }
     }
 
     /// The records of these keys, of the first scope that has each.
     ///
     /// # Errors
-    /// If the store cannot be read; what is not there, or cannot be understood, is a miss.
-    pub async fn read<T: DeserializeOwned + Send>(&self, keys: &[StepKey]) -> Result<HashMap<StepKey, T>> {
+    /// If the store cannot be read. What is not there is a miss, and so is what is no record of that key: it is noted
+    /// ([`Blobs::unusable`]).
+    pub async fn read<T: Record>(&self, keys: &[StepKey]) -> Result<HashMap<StepKey, T>> {
         let read = stream::iter(keys.to_vec()).map(|key| async move { Ok((self.one(&key).await?, key)) });
         let read: Vec<(Option<T>, StepKey)> = read.buffer_unordered(AT_ONCE).try_collect().await?;
         Ok(read.into_iter().filter_map(|(record, key)| Some((key, record?))).collect())
     }
 
-    async fn one<T: DeserializeOwned>(&self, key: &StepKey) -> Result<Option<T>> {
+    async fn one<T: Record>(&self, key: &StepKey) -> Result<Option<T>> {
+        let mut mends = None;
         for scope in &self.scopes {
-            let Some(bytes) = read_small(self.blobs.store(), &Name::step(scope, key), LIMIT).await? else { continue };
-            let mut plain = Vec::new();
-            if GzDecoder::new(&bytes[..]).take(LIMIT).read_to_end(&mut plain).is_ok()
-                && let Some(record) = decode(&plain)
-            {
-                return Ok(Some(record));
+            let name = Name::step(scope, key);
+            let packed = match read_small(self.blobs.store(), &name, T::LIMIT).await {
+                Err(error) if error.fault() == Fault::Damaged => None,
+                Err(error) => return Err(error),
+                Ok(None) => continue,
+                Ok(packed) => packed,
+            };
+            let decoded = packed.as_ref().and_then(|packed| unpacked(packed, T::LIMIT));
+            match decoded.map_or(Decoded::Unusable, |plain| decode(key, &plain)) {
+                Decoded::Record(record) => {
+                    // Else the own scope's stays unusable for as long as another has a good one.
+                    if let (Some(mends), Some(packed)) = (mends, packed) {
+                        let _ = self.blobs.store().write(&mends, &BytesSource::new(packed)).await;
+                    }
+                    return Ok(Some(record));
+                }
+                Decoded::OtherVersion => {}
+                Decoded::Unusable => {
+                    self.blobs.note_unusable(&name);
+                    mends = mends.or_else(|| (self.writes && self.scopes.first() == Some(scope)).then_some(name));
+                }
             }
         }
         Ok(None)
+    }
+
+    /// Notes that the record of a key is not used, as it does not fit what is known.
+    pub fn refuse(&self, key: &StepKey) {
+        if let Some(scope) = self.scopes.first() {
+            self.blobs.note_unusable(&Name::step(scope, key));
+        }
     }
 
     /// Writes records to the own scope. What they name must be in the store already.
@@ -67,7 +90,11 @@ impl Records {
         let mut objects = Vec::new();
         for (key, record) in records {
             let broken = |error: &dyn std::fmt::Display| Error::new(Fault::Other, format!("a record cannot be written: {error}"));
-            let plain = encode(record).map_err(|error| broken(&error))?;
+            let plain = encode(&key, record).map_err(|error| broken(&error))?;
+            // Nobody would read it.
+            if plain.len() as u64 > LARGE {
+                continue;
+            }
             let mut packed = GzEncoder::new(Vec::new(), Compression::default());
             let packed = packed.write_all(&plain).and_then(|()| packed.finish()).map_err(|error| broken(&error))?;
             objects.push((Name::step(scope, &key), packed));
@@ -78,5 +105,135 @@ impl Records {
             .buffer_unordered(AT_ONCE)
             .try_collect()
             .await
+    }
+}
+
+/// What is packed in these bytes; nothing if that is broken, or more than the limit.
+fn unpacked(packed: &[u8], limit: u64) -> Option<Vec<u8>> {
+    let mut plain = Vec::new();
+    GzDecoder::new(packed).take(limit + 1).read_to_end(&mut plain).ok()?;
+    (plain.len() as u64 <= limit).then_some(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::domain::{Descriptor, DiffId, Digest, media_type};
+    use crate::plan::{Layer, StepRecord};
+    use crate::store::{MemoryStore, Store};
+
+    fn layer(text: &str) -> Layer {
+        let blob = Descriptor::new(media_type::OCI_LAYER_GZIP, Digest::of(text.as_bytes()), 100);
+        Layer { blob, diff_id: DiffId::of(format!("{text}, unpacked").as_bytes()), created: None }
+    }
+
+    fn record() -> StepRecord {
+        StepRecord { layers: ["base", "one", "two"].map(layer).to_vec(), ran: Some(1) }
+    }
+
+    fn packed(plain: &[u8]) -> bytes::Bytes {
+        let mut packed = GzEncoder::new(Vec::new(), Compression::default());
+        packed.write_all(plain).expect("packed");
+        packed.finish().expect("packed").into()
+    }
+
+    /// A store with the record of a key, in the scopes `own` and `main`.
+    async fn kept(key: &StepKey) -> (Arc<MemoryStore>, impl Fn() -> Records) {
+        let store = Arc::new(MemoryStore::default());
+        for scope in ["own", "main"] {
+            let records = Records::new(Blobs::new(store.clone()), vec![scope.to_owned()], true);
+            records.write([(key.clone(), record())]).await.expect("written");
+        }
+        let opened = store.clone();
+        let records = move || Records::new(Blobs::new(opened.clone()), vec!["own".to_owned()], true);
+        (store, records)
+    }
+
+    async fn plain(store: &MemoryStore, key: &StepKey) -> Value {
+        let packed = read_small(store, &Name::step("own", key), 1 << 20).await.expect("read").expect("there");
+        serde_json::from_slice(&unpacked(&packed, 1 << 20).expect("unpacked")).expect("JSON")
+    }
+
+    #[tokio::test]
+    async fn a_record_that_was_changed_is_a_miss_that_is_noted() {
+        let key = StepKey::of(b"key");
+        let (store, records) = kept(&key).await;
+        assert_eq!(records().read::<StepRecord>(std::slice::from_ref(&key)).await.expect("read").get(&key), Some(&record()));
+        let whole = plain(&store, &key).await;
+        let changed = |change: &dyn Fn(&mut Value)| {
+            let mut value = whole.clone();
+            change(&mut value);
+            packed(value.to_string().as_bytes())
+        };
+        let many: Vec<Value> = vec![whole["record"]["layers"][0].clone(); 200_000];
+        let mut deep = "[".repeat(10_000);
+        deep.push_str(&"]".repeat(10_000));
+        let lies = [
+            changed(&|value| value["record"]["layers"][0]["blob"]["size"] = json!(u64::MAX)),
+            changed(&|value| value["record"]["layers"][1]["blob"]["size"] = json!(101)),
+            changed(&|value| {
+                let diff_id = value["record"]["layers"][1]["diff_id"].take();
+                value["record"]["layers"][1]["diff_id"] = value["record"]["layers"][2]["diff_id"].take();
+                value["record"]["layers"][2]["diff_id"] = diff_id;
+            }),
+            changed(&|value| value["record"]["layers"][2] = value["record"]["layers"][1].clone()),
+            changed(&|value| drop(value["record"]["layers"].as_array_mut().map(Vec::pop))),
+            changed(&|value| value["record"]["layers"] = json!([])),
+            changed(&|value| value["record"]["layers"] = json!(many)),
+            changed(&|value| drop(value.as_object_mut().map(|value| value.remove("seal")))),
+            changed(&|value| value["record"] = json!({})),
+            packed(deep.as_bytes()),
+            packed(&vec![b' '; 100 << 20]),
+            packed(b""),
+            bytes::Bytes::new(),
+            vec![0; 5 << 20].into(),
+        ];
+        for (number, lie) in lies.into_iter().enumerate() {
+            store.set(&Name::step("own", &key), lie);
+            let records = records();
+            assert!(records.read::<StepRecord>(std::slice::from_ref(&key)).await.expect("read").is_empty(), "{number}");
+            assert_eq!(records.blobs.unusable().len(), 1, "{number}");
+            // It is written anew as what it should be.
+            records.write([(key.clone(), record())]).await.expect("written");
+            assert_eq!(records.read::<StepRecord>(std::slice::from_ref(&key)).await.expect("read").len(), 1, "{number}");
+        }
+        // Another hakobi's is none that is broken.
+        store.set(&Name::step("own", &key), changed(&|value| value["version"] = json!(99)));
+        let other = records();
+        assert!(other.read::<StepRecord>(std::slice::from_ref(&key)).await.expect("read").is_empty());
+        assert!(other.blobs.unusable().is_empty());
+        // What is right under one key is nothing under another.
+        let moved = StepKey::of(b"another");
+        store.set(&Name::step("own", &moved), packed(whole.to_string().as_bytes()));
+        assert!(records().read::<StepRecord>(std::slice::from_ref(&moved)).await.expect("read").is_empty());
+    }
+
+    #[tokio::test]
+    async fn another_scopes_record_mends_the_own_one() {
+        let key = StepKey::of(b"key");
+        let (store, _) = kept(&key).await;
+        let name = Name::step("own", &key);
+        let scopes = vec!["own".to_owned(), "main".to_owned()];
+        for (writes, left) in [(false, Some(3)), (true, None)] {
+            store.set(&name, "???".into());
+            let records = Records::new(Blobs::new(store.clone()), scopes.clone(), writes);
+            assert_eq!(records.read::<StepRecord>(std::slice::from_ref(&key)).await.expect("read").len(), 1);
+            assert_eq!(records.blobs.unusable().len(), 1);
+            assert_eq!(store.size(&name).await.expect("an answer").filter(|size| *size == 3), left);
+        }
+    }
+
+    #[test]
+    fn one_blob_is_one_layer() {
+        let mut record = record();
+        assert!(record.is_sane());
+        record.layers.push(layer("one"));
+        assert!(record.is_sane(), "two steps may make the same layer");
+        record.layers[1].diff_id = DiffId::of(b"other");
+        assert!(!record.is_sane());
     }
 }

@@ -60,7 +60,8 @@ struct State {
     /// Blobs that were counted or are on their way, so that none is sent twice.
     begun: std::collections::HashSet<Digest>,
     counts: RepositoryBlobs,
-    failures: Vec<Error>,
+    /// With the repository that the blob was to be copied from.
+    failures: Vec<(Error, Option<Repository>)>,
     step: Option<Step>,
 }
 
@@ -120,20 +121,20 @@ impl Target {
         self.with(|state| change(&mut state.counts));
     }
 
-    pub(super) fn failed(&self, error: Error) {
-        self.with(|state| state.failures.push(error));
+    pub(super) fn failed(&self, error: Error, from: Option<Repository>) {
+        self.with(|state| state.failures.push((error, from)));
     }
 
     /// Whether the registry was given up: what has not begun to go there is not begun.
     pub(super) fn is_lost(&self) -> bool {
-        self.with(|state| state.failures.iter().any(|error| error.kind == Kind::Network))
+        self.with(|state| state.failures.iter().any(|(error, _)| error.kind == Kind::Network))
     }
 
     pub(super) fn counts(&self) -> RepositoryBlobs {
         self.with(|state| state.counts)
     }
 
-    pub(super) fn take_failures(&self) -> Vec<Error> {
+    pub(super) fn take_failures(&self) -> Vec<(Error, Option<Repository>)> {
         self.with(|state| std::mem::take(&mut state.failures))
     }
 

@@ -2,6 +2,7 @@
 //! and images copied from registry to registry.
 
 mod blobs;
+mod failure;
 mod history;
 pub mod login;
 mod preflight;
@@ -10,6 +11,7 @@ mod pusher;
 mod tags;
 
 pub use blobs::{PushedBlobs, RepositoryBlobs};
+pub use failure::{Failure, Side};
 pub use history::{History, Standing, history};
 pub use preflight::{Preflight, preflight};
 pub use promote::{Promotion, promote};

@@ -7,7 +7,7 @@ use futures::future::{join_all, try_join_all};
 use tokio::task::JoinSet;
 
 use super::blobs::{PushedBlobs, Target};
-use super::preflight::several;
+use super::failure::Failure;
 use super::tags::{self, TagOutcome};
 use crate::domain::{Descriptor, Digest, ImageRef, RawManifest, Repository};
 use crate::error::Result;
@@ -124,7 +124,7 @@ impl Pusher {
             let (source, origin, events) = (Arc::clone(&source), origin.clone(), self.0.events.clone());
             self.spawn(async move {
                 if let Err(error) = Box::pin(upload_to(&target, &*source, is_layer, origin.as_ref(), &events)).await {
-                    target.failed(error);
+                    target.failed(error, origin);
                 }
             });
         }
@@ -144,15 +144,15 @@ impl Pusher {
     /// Waits for all uploads so far.
     ///
     /// # Errors
-    /// If any failed; all failures are named.
-    pub async fn finish_blobs(&self) -> Result<PushedBlobs> {
+    /// If any failed; all failures are named, and which side they are of.
+    pub async fn finish_blobs(&self) -> Result<PushedBlobs, Failure> {
         let mut tasks = std::mem::take(&mut *self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         let mut failures = Vec::new();
         while let Some(ended) = tasks.join_next().await {
             if let Err(error) = ended
                 && error.is_panic()
             {
-                failures.push(Error::internal("an upload ended by a fault of hakobi's own"));
+                failures.push((Error::internal("an upload ended by a fault of hakobi's own"), None));
             }
         }
         let mut pushed = PushedBlobs::default();
@@ -160,15 +160,15 @@ impl Pusher {
             let own = target.take_failures();
             if let Some(step) = target.take_step() {
                 match own.first() {
-                    Some(error) => step.failed(error),
+                    Some((error, _)) => step.failed(error),
                     None => step.done(),
                 }
             }
             failures.extend(own);
             pushed.repositories.push((target.home.repository().clone(), target.counts()));
         }
-        match several(failures) {
-            Some(error) => Err(error),
+        match Failure::of(failures) {
+            Some(failure) => Err(failure),
             None => Ok(pushed),
         }
     }

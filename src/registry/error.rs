@@ -34,7 +34,9 @@ pub enum Kind {
     Refused,
     /// Credentials could not be had: a helper, config.json or AWS failed.
     Credentials,
-    /// This side failed: the source of a blob could not be read.
+    /// The source of a blob that was to be uploaded could not be read. The registry is well.
+    Source,
+    /// This side failed.
     Local,
 }
 

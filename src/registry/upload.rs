@@ -70,7 +70,7 @@ impl Client {
     /// registry that has it. `progress` is told how far it is, in bytes.
     ///
     /// # Errors
-    /// If the registry refuses, stays unreachable over the whole deadline, or the source fails ([`Kind::Local`]).
+    /// If the registry refuses, stays unreachable over the whole deadline, or the source fails ([`Kind::Source`]).
     pub async fn upload(&self, source: &dyn BlobSource, from: Option<&Repository>, progress: Progress) -> Result<Uploaded> {
         let what = match source.known() {
             Some(identity) => format!("uploading the blob {}", identity.digest),
@@ -137,8 +137,8 @@ impl Upload<'_> {
         Ok(None)
     }
 
-    fn local(&self, cause: &str) -> Error {
-        Error::at(Kind::Local, self.what.clone(), &self.client.repository).because(cause)
+    fn unread(&self, cause: &str) -> Error {
+        Error::at(Kind::Source, self.what.clone(), &self.client.repository).because(cause)
     }
 
     /// The progress, which also shows the other uploads that bytes get there.
@@ -158,8 +158,8 @@ impl Upload<'_> {
     async fn patch(&mut self, location: &Url, offset: u64) -> Result<Patched> {
         let host = &*self.client.host;
         let repository = &self.client.repository;
-        let source = self.source.open(offset).await.map_err(|error| self.local(&error.to_string()))?;
-        let begun = Body::begin(source, offset, self.beating(offset)).await.map_err(|error| self.local(&error.to_string()))?;
+        let source = self.source.open(offset).await.map_err(|error| self.unread(&error.to_string()))?;
+        let begun = Body::begin(source, offset, self.beating(offset)).await.map_err(|error| self.unread(&error.to_string()))?;
         let Some((body, watch)) = begun else { return Ok(Patched::Whole(location.clone())) };
         let mut request = host.client().await?.patch(location.clone()).header(CONTENT_TYPE, "application/octet-stream");
         if let Some(identity) = self.source.known() {
@@ -186,7 +186,7 @@ impl Upload<'_> {
         };
         self.sent += watch.sent();
         if let Some(cause) = watch.source_failed() {
-            return Err(self.local(&cause));
+            return Err(self.unread(&cause));
         }
         if watch.sent() >= WORTH_IT {
             self.attempts.progressed();
@@ -241,7 +241,7 @@ impl Upload<'_> {
 
     /// Closes the upload with the blob's digest.
     async fn finish(&mut self, location: Url) -> Result<Option<Identity>> {
-        let identity = self.source.identity().await.map_err(|error| self.local(&error.to_string()))?;
+        let identity = self.source.identity().await.map_err(|error| self.unread(&error.to_string()))?;
         self.what = format!("uploading the blob {}", identity.digest);
         let host = &*self.client.host;
         let repository = &self.client.repository;

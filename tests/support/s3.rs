@@ -43,7 +43,16 @@ pub enum Fault {
 }
 
 /// A fault that begins after so many requests of a method; until it is mended.
-type Faults = Arc<Mutex<Option<(Method, u32, Fault)>>>;
+type Faults = Arc<Mutex<Option<Breaks>>>;
+
+/// What is broken.
+struct Breaks {
+    method: Method,
+    /// Part of the object's path.
+    below: String,
+    left: u32,
+    fault: Fault,
+}
 
 /// What the bucket is like, beyond what the server below knows of.
 #[derive(Debug, Clone, Default)]
@@ -129,7 +138,12 @@ impl S3Server {
 
     /// From the request after this many of a method on, every one of that method meets this.
     pub fn break_after(&self, method: Method, count: u32, fault: Fault) {
-        *self.faults.lock().unwrap() = Some((method, count, fault));
+        *self.faults.lock().unwrap() = Some(Breaks { method, below: String::new(), left: count, fault });
+    }
+
+    /// From now on every request of a method for an object whose path has this in it meets this.
+    pub fn break_below(&self, below: &str, method: Method, fault: Fault) {
+        *self.faults.lock().unwrap() = Some(Breaks { method, below: below.to_owned(), left: 0, fault });
     }
 
     /// From now on the bucket is like this.
@@ -171,7 +185,7 @@ async fn serve_with(
         let (service, faults, objects) = (service.clone(), Arc::clone(&faults), objects.clone());
         let (extras, root) = (extras.clone(), root.to_owned());
         let service = service_fn(move |request: Request<Incoming>| {
-            let (service, fault) = (service.clone(), due(&faults, request.method()));
+            let (service, fault) = (service.clone(), due(&faults, &request));
             let (objects, extras, root) = (objects.clone(), extras.clone(), root.clone());
             async move {
                 let refused = |status: u16, code: &str| {
@@ -292,13 +306,14 @@ impl Objects {
 }
 
 /// What this request meets.
-fn due(faults: &Faults, method: &Method) -> Option<Fault> {
+fn due(faults: &Faults, request: &Request<Incoming>) -> Option<Fault> {
     let mut faults = faults.lock().unwrap();
-    let (_, left, fault) = faults.as_mut().filter(|(broken, ..)| broken == method)?;
-    if *left == 0 {
-        return Some(*fault);
+    let is_meant = |breaks: &&mut Breaks| breaks.method == *request.method() && request.uri().path().contains(&breaks.below);
+    let breaks = faults.as_mut().filter(is_meant)?;
+    if breaks.left == 0 {
+        return Some(breaks.fault);
     }
-    *left -= 1;
+    breaks.left -= 1;
     None
 }
 
