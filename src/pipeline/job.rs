@@ -148,8 +148,8 @@ impl Job<'_> {
     /// Says so if something of the store could not be read that BuildKit went on without.
     pub(super) fn store_was_read(&self) -> Result<()> {
         let Some((kept, faults)) = self.kept() else { return Ok(()) };
-        // What is damaged was told when it was found.
-        match kept.unread().filter(|_| !kept.is_distrusted()) {
+        // What is damaged, and why the store was given up, was told when it was found.
+        match kept.unread().filter(|_| !kept.is_distrusted() && !faults.gave_up()) {
             Some(why) => faults.tell("could not be read in part, which costs time", &Amiss(&why, None)),
             None => Ok(()),
         }
@@ -213,6 +213,7 @@ impl Job<'_> {
             NotGiven::Broken(why) => self.store_failed(why, None),
             NotGiven::Otherwise(why) => {
                 faults.give_up();
+                faults.tells_damage();
                 faults.tell("has records that are not right, and the build begins again without it", &Amiss(why, None))
             }
         }

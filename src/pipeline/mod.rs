@@ -56,6 +56,7 @@ use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::report::{self, CacheReport, EngineReport, Store, Transport};
 use crate::settings::{CacheMode, CacheSettings};
+use crate::store::GIVEN_UP;
 
 /// What the report says of the daemon.
 fn engine_report(info: &EngineInfo, way: Option<Way>) -> EngineReport {
@@ -183,7 +184,13 @@ impl<'a> CacheFaults<'a> {
             return Err(Error::new(Kind::Cache, text).hint_if(remedy));
         }
         let text = with_remedy(text, remedy.as_deref());
-        self.told.lock().unwrap_or_else(PoisonError::into_inner).push(text.clone());
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        // Why it was given up was told, whatever else it is asked for.
+        if !told.is_empty() && text.contains(GIVEN_UP) {
+            return Ok(());
+        }
+        told.push(text.clone());
+        drop(told);
         self.events.warning(text);
         Ok(())
     }

@@ -23,7 +23,7 @@ pub use error::{Error, Fault, Result};
 pub use memory::MemoryStore;
 pub use name::{InvalidName, Name};
 pub use object::Object;
-pub use pace::{Pace, Paced, Patience};
+pub use pace::{GIVEN_UP, Pace, Paced, Patience};
 pub use s3::{Encryption, Rule, S3Store};
 
 use crate::transfer::{BlobSource, ByteStream};

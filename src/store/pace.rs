@@ -19,6 +19,9 @@ use tokio::sync::watch;
 use super::{Entry, Error, Fault, Name, Object, Result, Store};
 use crate::transfer::ByteStream;
 
+/// What every answer says of a store that was given up.
+pub const GIVEN_UP: &str = "the cache is given up";
+
 /// How often it is looked at what came.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -105,7 +108,7 @@ impl Pace {
     }
 
     fn give_up(&self, why: &str) {
-        let error = Error::new(Fault::Unreachable, format!("the cache is given up: {why}"));
+        let error = Error::new(Fault::Unreachable, format!("{GIVEN_UP}: {why}"));
         self.0.given_up.send_if_modified(|given_up| {
             let is_first = given_up.is_none();
             given_up.get_or_insert(error);
@@ -146,7 +149,7 @@ impl Pace {
         let answer = tokio::select! {
             answer = answer => answer,
             error = given_up.wait_for(Option::is_some) => Err(error.ok().and_then(|error| error.clone()).unwrap_or_else(|| {
-                Error::new(Fault::Unreachable, "the cache is given up")
+                Error::new(Fault::Unreachable, GIVEN_UP)
             })),
         };
         match &answer {
@@ -274,7 +277,7 @@ impl AsyncRead for PacedStream {
             Poll::Ready(()) => {
                 this.waits = None;
                 let error = this.pace.given_up();
-                Poll::Ready(Err(error.map_or_else(|| io::Error::other("the cache is given up"), io::Error::other)))
+                Poll::Ready(Err(error.map_or_else(|| io::Error::other(GIVEN_UP), io::Error::other)))
             }
         }
     }
