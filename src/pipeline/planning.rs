@@ -22,7 +22,10 @@ use crate::error::{Error, Result};
 use crate::event::{Event, Status, Time, Vertex};
 use crate::graph::{Graph, Input, Key, Keys, Op};
 use crate::handover::{KnownImage, load};
-use crate::plan::{DaemonRecord, KnownFacts, Plan, Record, Records, StepRecord, TakenRecord, Verdict, fits, misfits, selection};
+use crate::plan::{
+    DaemonRecord, KnownFacts, LayerRecord, Plan, Record, Records, StepRecord, TakenRecord, Verdict, fits, layer_key, misfits,
+    selection,
+};
 use crate::registry::Home as _;
 
 /// What a store remembers. A fault is told once, and is a miss from then on.
@@ -145,6 +148,7 @@ impl Planned {
         let mut found: HashMap<StepKey, StepRecord> = records.read(&new).await?;
         let mut wrong = misfits(&self.graph, &self.keys, &self.facts, &found);
         wrong.extend(found.iter().filter(|(_, record)| !self.agrees(record)).map(|(key, _)| key.clone()));
+        wrong.extend(unseen(&found, records).await?);
         for key in wrong {
             records.refuse(&key);
             found.remove(&key);
@@ -170,7 +174,10 @@ impl Planned {
         let Key::Known(key) = self.keys.state(state) else { return Ok(None) };
         let Some(record) = records.one::<StepRecord>(&key).await? else { return Ok(None) };
         if fits(&self.graph, &self.facts, state, &record) && self.agrees(&record) {
-            return Ok(Some(record));
+            let found = HashMap::from([(key.clone(), record)]);
+            if unseen(&found, records).await?.is_empty() {
+                return Ok(found.into_values().next());
+            }
         }
         records.refuse(&key);
         Ok(None)
@@ -380,6 +387,14 @@ impl Job<'_> {
         let vertexes = planned.graph.below(planned.graph.result()).into_iter().filter_map(vertex).collect();
         self.events.emit(Event::Status(Status { vertexes, ..Status::default() }));
     }
+}
+
+/// The keys of records with a layer that nobody saw to be what it is said to be.
+async fn unseen(found: &HashMap<StepKey, StepRecord>, records: &Remembered<'_>) -> Result<Vec<StepKey>> {
+    let layers: HashSet<StepKey> = found.values().flat_map(|record| &record.layers).map(layer_key).collect();
+    let seen: HashMap<StepKey, LayerRecord> = records.read(&layers.into_iter().collect::<Vec<_>>()).await?;
+    let is_seen = |record: &StepRecord| record.layers.iter().all(|layer| seen.contains_key(&layer_key(layer)));
+    Ok(found.iter().filter(|(_, record)| !is_seen(record)).map(|(key, _)| key.clone()).collect())
 }
 
 /// The layers of these records that the store has, with their sizes.

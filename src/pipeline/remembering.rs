@@ -1,6 +1,6 @@
 //! What is remembered of a planned build, however it was made: records, behind the layers that they name.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::job::Job;
 use super::kept::Kept;
@@ -9,7 +9,7 @@ use crate::domain::StepKey;
 use crate::error::Result;
 use crate::graph::{Input, Key, Keys};
 use crate::handover::Composed;
-use crate::plan::{HopeRecord, ImageRecord, Inputs, StepRecord, TakenRecord};
+use crate::plan::{HopeRecord, ImageRecord, Inputs, LayerRecord, StepRecord, TakenRecord, layer_key};
 use crate::registry::{Home as _, Source as _};
 use crate::save::only_image;
 
@@ -34,13 +34,18 @@ impl Job<'_> {
         let Remembering { planned, kept, keys, image, inputs } = *build;
         let faulty = super::cache_fault::<crate::store::Error>;
         let hopes: Vec<_> = records.keys().filter_map(|state| Some((keys.weak(state)?, HopeRecord {}))).collect();
-        let known = |(state, record)| match keys.state(&state) {
+        let keyed = |(state, record)| match keys.state(&state) {
             Key::Known(key) => Some((key, record)),
             _ => None,
         };
         let store = kept.records();
+        let known = planned.plan.kept.values().flat_map(|record| &record.layers).map(layer_key);
+        let known: HashSet<StepKey> = known.collect();
+        let new = records.values().flat_map(|record| &record.layers).map(layer_key).filter(|key| !known.contains(key));
+        let new: HashSet<StepKey> = new.collect();
+        store.write(new.into_iter().map(|key| (key, LayerRecord {}))).await.map_err(faulty)?;
         store.write(taken).await.map_err(faulty)?;
-        store.write(records.into_iter().filter_map(known)).await.map_err(faulty)?;
+        store.write(records.into_iter().filter_map(keyed)).await.map_err(faulty)?;
         store.write(hopes).await.map_err(faulty)?;
         store.write([(kept.inputs_key(), inputs)]).await.map_err(faulty)?;
         store.write(planned.facts.asked.iter().cloned()).await.map_err(faulty)?;

@@ -31,8 +31,8 @@ pub use fits::{fits, misfits};
 pub use image::{Assembled, assemble, bare_image};
 pub use proof::{Allowed, allowed, missing, stray};
 pub use record::{
-    ColdRecord, DaemonRecord, HopeRecord, ImageRecord, LARGE, Layer, ProofRecord, Record, RemoteRecord, StepRecord, TakenRecord,
-    image_key, remote_key,
+    ColdRecord, DaemonRecord, HopeRecord, ImageRecord, LARGE, Layer, LayerRecord, ProofRecord, Record, RemoteRecord, StepRecord,
+    TakenRecord, image_key, layer_key, remote_key,
 };
 pub use records::Records;
 pub use rounds::{hopes, next_round};

@@ -50,6 +50,7 @@ impl Record for TakenRecord {}
 impl Record for HopeRecord {}
 impl Record for DaemonRecord {}
 impl Record for ProofRecord {}
+impl Record for LayerRecord {}
 impl Record for ImageRecord {}
 impl Record for RemoteRecord {}
 
@@ -110,6 +111,17 @@ pub struct DaemonRecord {
 /// That the daemon made of a step the layer that hakobi had worked out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProofRecord {}
+
+/// That a blob is what a diff ID says, as an image had it that a daemon or hakobi made. A step's record whose layers nobody saw so is
+/// not used: an overlay2 daemon takes a diff ID on trust.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerRecord {}
+
+/// What a layer is remembered by.
+#[must_use]
+pub fn layer_key(layer: &Layer) -> StepKey {
+    StepKey::of(format!("hakobi layer 1\n{}\n{}", layer.blob.digest, layer.diff_id).as_bytes())
+}
 
 /// An image that was made of a state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
