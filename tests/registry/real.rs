@@ -65,7 +65,7 @@ async fn an_upload_follows_a_blob_that_is_still_arriving() {
     let (writer, spool) = Spool::create(directory.path()).unwrap();
     pusher.upload(Arc::new(spool), None);
     writer.fail("the daemon went away");
-    let error = pusher.finish_blobs().await.unwrap_err().to_string();
+    let error = pusher.finish_blobs().await.unwrap_err().error.to_string();
     assert!(error.contains("the daemon went away"), "{error}");
 }
 

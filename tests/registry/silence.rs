@@ -75,7 +75,7 @@ async fn uploads_that_are_all_cut_are_given_up_together() {
     for _ in 0..40 {
         pusher.upload(Arc::new(BytesSource::new(noise(1000))), None);
     }
-    let error = pusher.finish_blobs().await.unwrap_err().to_string();
+    let error = pusher.finish_blobs().await.unwrap_err().error.to_string();
     assert!(began.elapsed() < TOTAL * 2, "{:?}", began.elapsed());
     assert!(error.contains(&repository.to_string()), "{error}");
 }
