@@ -128,7 +128,7 @@ pub async fn push(registries: &Registries, image: &Image, to: &Repository, tags:
     for (_, bytes) in &image.blobs {
         pusher.upload(Arc::new(BytesSource::new(bytes.clone())), None);
     }
-    pusher.finish_blobs().await.map_err(|error| error.to_string())?;
+    pusher.finish_blobs().await.map_err(|error| error.error.to_string())?;
     let tags: Vec<ImageRef> = tags.iter().map(|tag| to.tag(tag)).collect();
     for outcome in pusher.put(&image.manifest, &[], &tags).await {
         outcome.state.map_err(|error| error.to_string())?;
