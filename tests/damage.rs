@@ -94,6 +94,9 @@ fn lie(machine: &Machine, change: &dyn Fn(&mut Vec<Value>)) {
     }
 }
 
+/// What is done to the layers of each record.
+type Lie<'a> = &'a dyn Fn(&mut Vec<Value>);
+
 #[test]
 fn records_that_lie_are_misses() {
     let engine = Engine::lock(D28);
@@ -108,7 +111,7 @@ fn records_that_lie_are_misses() {
             std::mem::swap(&mut one["diff_id"], &mut other["diff_id"]);
         }
     };
-    let lies: [(&str, &dyn Fn(&mut Vec<Value>)); 7] = [
+    let lies: [(&str, Lie<'_>); 7] = [
         ("a size of 2^64-1", &|layers| layers.iter_mut().for_each(|layer| layer["blob"]["size"] = json!(u64::MAX))),
         ("a size that is off by one", &|layers| {
             layers.iter_mut().for_each(|layer| layer["blob"]["size"] = json!(layer["blob"]["size"].as_u64().unwrap() + 1));
