@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::hidden::Hidden;
+
 /// What failed, as scripts tell it apart by exit code (command-line contract).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -115,6 +117,14 @@ impl Error {
             Some(hint) => self.hint(hint),
             None => self,
         }
+    }
+
+    /// Without the values that are hidden.
+    #[must_use]
+    pub fn without(mut self, hidden: &Hidden) -> Self {
+        hidden.hide(&mut self.message);
+        self.causes.iter_mut().chain(&mut self.hint).for_each(|text| hidden.hide(text));
+        self
     }
 
     /// What failed.

@@ -6,6 +6,8 @@
 use serde::Serialize;
 use tokio::sync::mpsc;
 
+use crate::hidden::Hidden;
+
 /// Something that happened.
 #[derive(Debug, Clone)]
 pub enum Event {
@@ -15,6 +17,32 @@ pub enum Event {
     Note(String),
     /// A fault that does not fail the run.
     Warning(String),
+}
+
+impl Event {
+    fn hide(&mut self, hidden: &Hidden) {
+        match self {
+            Self::Note(text) | Self::Warning(text) => hidden.hide(text),
+            Self::Status(status) => {
+                for vertex in &mut status.vertexes {
+                    hidden.hide(&mut vertex.name);
+                    hidden.hide(&mut vertex.error);
+                }
+                for progress in &mut status.statuses {
+                    hidden.hide(&mut progress.id);
+                    hidden.hide(&mut progress.name);
+                }
+                for warning in &mut status.warnings {
+                    if let Ok(text) = std::str::from_utf8(&warning.short)
+                        && let std::borrow::Cow::Owned(text) = hidden.text(text)
+                    {
+                        warning.short = text.into_bytes();
+                    }
+                    hidden.hide(&mut warning.url);
+                }
+            }
+        }
+    }
 }
 
 /// What changed in a build. As in BuildKit, each message has only what is new.
@@ -203,14 +231,23 @@ fn base64<S: serde::Serializer>(data: &[u8], serializer: S) -> Result<S::Ok, S::
 
 /// Sends events. Never blocks, and never fails: where no one listens, nothing is lost but the display.
 #[derive(Clone, Debug)]
-pub struct Events(mpsc::UnboundedSender<Event>);
+pub struct Events {
+    sender: mpsc::UnboundedSender<Event>,
+    hidden: Hidden,
+}
 
 impl Events {
     /// A sender and the receiver that `report` reads.
     #[must_use]
     pub fn channel() -> (Self, mpsc::UnboundedReceiver<Event>) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        (Self(sender), receiver)
+        (Self { sender, hidden: Hidden::default() }, receiver)
+    }
+
+    /// The values that no event shows, for all clones of this sender.
+    #[must_use]
+    pub fn hidden(&self) -> &Hidden {
+        &self.hidden
     }
 
     /// A sender that no one listens to.
@@ -219,9 +256,10 @@ impl Events {
         Self::channel().0
     }
 
-    /// Tells what happened.
-    pub fn emit(&self, event: Event) {
-        let _ = self.0.send(event);
+    /// Tells what happened, without the values that are hidden. What a command printed is passed on as it is.
+    pub fn emit(&self, mut event: Event) {
+        event.hide(&self.hidden);
+        let _ = self.sender.send(event);
     }
 
     /// Tells something that is no fault.
@@ -302,5 +340,32 @@ impl Step {
             }],
             ..Status::default()
         }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hidden_values_are_in_no_event() {
+        let (events, mut receiver) = Events::channel();
+        events.hidden().add_variable("API_TOKEN", Some("canary-4711"));
+        let step = events.clone().step("COPY canary-4711 /");
+        step.progress("canary-4711", 1, 2, false);
+        step.failed(&"/canary-4711: not found");
+        events.note("canary-4711 is new");
+        events.warning("canary-4711 is gone");
+        let short = b"canary-4711".to_vec();
+        let warning = BuildWarning { vertex: String::new(), level: 1, short, url: String::new(), file: String::new(), line: 1 };
+        events.emit(Event::Status(Status { warnings: vec![warning], ..Status::default() }));
+        drop((events, step));
+        let mut count = 0;
+        while let Ok(event) = receiver.try_recv() {
+            let text = format!("{event:?}");
+            assert!(!text.contains("canary-4711") && !text.contains("99, 97, 110, 97"), "{text}");
+            count += 1;
+        }
+        assert_eq!(count, 6);
     }
 }

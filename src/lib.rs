@@ -3,7 +3,7 @@
 //! The flow of a build, which [`pipeline`] owns: [`cli`] makes settings of flags and environment; [`push`] looks at the
 //! registries; [`build`] has BuildKit compile and build, through [`engine`], with the files of [`context`]; the daemon hands
 //! the image to [`endpoint`], where [`handover`] takes what is new and passes it on to [`push`] and its registries; [`save`]
-//! keeps every stage's cache for the next run; [`report`] shows it all, from [`event`]s. With `--strategy auto`, [`plan`] decides over
+//! keeps every stage's cache for the next run; [`report`] shows it all, from [`event`]s, less what is [`hidden`]. With `--strategy auto`, [`plan`] decides over
 //! the compiled graph what is kept in the [`store`], and only what is open is built.
 //!
 //! [`domain`] has the nouns, [`graph`] BuildKit's graph as a value, [`transfer`] streams of blobs, [`archive`] `docker save`'s
@@ -23,6 +23,7 @@ pub mod error;
 pub mod event;
 pub mod graph;
 pub mod handover;
+pub mod hidden;
 pub mod pipeline;
 pub mod plan;
 pub mod push;

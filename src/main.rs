@@ -7,6 +7,7 @@ use std::time::Duration;
 use hakobi::cli::{self, Outcome};
 use hakobi::error::{Error, Kind, Result};
 use hakobi::event::Events;
+use hakobi::hidden::Hidden;
 use hakobi::registry::{self, Registries};
 use hakobi::report::{self, Location, RunReport, Shown, Timeline};
 use hakobi::settings::{BuildSettings, Command, LoginSettings, ProgressMode, Settings};
@@ -60,10 +61,11 @@ async fn run(settings: Settings) -> u8 {
         // What was borrowed in the daemon is given back meanwhile.
         tokio::time::sleep(CLEAN_UP).await;
     }
+    let hidden = events.hidden().clone();
     drop(events);
     let shown = display.finish().await;
-    match result {
-        Ok(done) => done.tell(&settings, &shown),
+    match result.map_err(|error| error.without(&hidden)) {
+        Ok(done) => done.tell(&settings, &shown, &hidden),
         Err(error) if matches!(settings.command, Command::Login(LoginSettings::Helper(_))) => {
             // docker-credential-helpers' protocol: what docker is to say of a failure is on standard output, and the code is 1.
             let all: Vec<&str> = std::iter::once(error.message()).chain(error.causes().iter().map(|cause| &**cause)).collect();
@@ -108,7 +110,7 @@ impl Done {
         Self { built: pipeline::Built { report, ..pipeline::Built::default() }, text: None }
     }
 
-    fn tell(mut self, settings: &Settings, shown: &Shown) -> u8 {
+    fn tell(mut self, settings: &Settings, shown: &Shown, hidden: &Hidden) -> u8 {
         let report = &mut self.built.report;
         if matches!(settings.command, Command::Build(_)) {
             let places = self.built.places.into_iter();
@@ -121,6 +123,7 @@ impl Done {
             }
             report.tier = tier;
         }
+        report.hide(hidden);
         if let Err(error) = write_files(settings, report, &shown.timeline, None) {
             report::to_stderr(&report::error(&error, settings.color));
             return error.kind().exit_code();
@@ -131,7 +134,7 @@ impl Done {
         // Scripts for shells, what a credential helper answers and files that are made are what they are.
         let is_answer = !matches!(settings.command, Command::Print(_) | Command::Login(_) | Command::Init(_));
         let text = self.text.or(self.built.text);
-        if let Some(text) = text.map(|text| if is_answer { report::answer(&text) } else { text })
+        if let Some(text) = text.map(|text| if is_answer { report::answer(&hidden.text(&text)) } else { text })
             && report::to_stdout(&text).is_err()
         {
             return Kind::Usage.exit_code();

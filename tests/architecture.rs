@@ -9,15 +9,16 @@ mod source;
 use source::{File, files, names_crate};
 
 /// Values without I/O, for everyone.
-const BOTTOM: &[&str] = &["domain", "error", "event", "settings"];
+const BOTTOM: &[&str] = &["domain", "error", "event", "hidden", "settings"];
 
 /// Each room (`src/NAME/` or `src/NAME.rs`) and the rooms it may import besides itself, `+` adding to `BOTTOM`.
 /// From the bottom up: a row names only rooms of rows before it.
 const ROOMS: &[(&str, Imports)] = &[
     // Values.
     ("domain", Only(&[])),
-    ("error", Only(&["domain"])),
-    ("event", Only(&["domain", "error"])),
+    ("hidden", Only(&[])),
+    ("error", Only(&["domain", "hidden"])),
+    ("event", Only(&["domain", "error", "hidden"])),
     ("settings", Only(&["domain"])),
     // Pure, or streams of bytes.
     ("graph", Bottom(&[])),
@@ -75,7 +76,7 @@ const CRATES: &[(&str, &[&str])] = &[
         "bollard_buildkit_proto",
         &["src/engine/", "src/graph/", "src/plan/", "src/append/", "src/build/failure.rs", "src/build/excerpt.rs"],
     ),
-    ("prost", &["src/engine/", "src/graph/", "src/build/failure.rs", "src/build/excerpt.rs"]),
+    ("prost", &["src/engine/", "src/graph/", "src/plan/explain.rs", "src/build/failure.rs", "src/build/excerpt.rs"]),
     ("tonic", &["src/engine/", "src/build/"]),
     ("aws_config", &["src/aws.rs", "src/store/s3"]),
     ("aws_sdk_ecr", &["src/registry/ecr"]),

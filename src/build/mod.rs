@@ -7,6 +7,7 @@ mod failure;
 mod input;
 mod options;
 mod sources;
+mod variables;
 
 pub use compile::Compiled;
 pub use credentials::SessionCredentials;
@@ -15,3 +16,4 @@ pub use failure::{Failed, Refusal, failure, is_cut_off, is_passing};
 pub use input::Input;
 pub use options::frontend_options;
 pub use sources::FrontendFile;
+pub use variables::declared;

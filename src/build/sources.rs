@@ -19,6 +19,13 @@ pub struct FrontendFile {
 }
 
 impl Input {
+    /// The Dockerfile, if it is of this machine and can be read.
+    #[must_use]
+    pub fn dockerfile(&self) -> Option<Vec<u8>> {
+        let (directory, name) = self.directories.get("dockerfile").zip(self.options.get("filename"))?;
+        std::fs::read(directory.join(name)).ok()
+    }
+
     /// All of them, the Dockerfile first; nothing where that is not of this machine (BuildKit `dockerui.Client`: `ReadEntrypoint`,
     /// `NamedContext`).
     ///

@@ -57,7 +57,9 @@ impl Job<'_> {
         if self.build.platforms.len() > 1 {
             return Ok(Ahead::Nothing(None));
         }
-        let Some(key) = CompiledKey::of(input, &options, &platform) else { return Ok(Ahead::Nothing(None)) };
+        let Some(key) = CompiledKey::of(input, &options, &platform, self.events.hidden()) else {
+            return Ok(Ahead::Nothing(None));
+        };
         let Some(recalled) = self.recall(&key, records).await? else { return Ok(Ahead::Nothing(Some(key))) };
         let mut planned = self.plan(recalled.compiled, &input.directories, records, recalled.facts, None).await?;
         if recalled.by_record {
@@ -118,7 +120,7 @@ impl Job<'_> {
             Put::Open if self.build.verify => return Ok(Some(Ahead::Open(planned))),
             Put::Open => match self.assemble(&planned, kept, &records).await? {
                 Assembled::Done(released, new) => {
-                    let inputs = Inputs::of(&planned.graph, &planned.keys, &planned.facts);
+                    let inputs = Inputs::of(&planned.graph, &planned.keys, &planned.facts, self.events.hidden());
                     let before = records.one::<Inputs>(&kept.inputs_key()).await?;
                     self.explain(built, &planned, before.as_ref(), &inputs);
                     self.show_assembled(&planned);
@@ -173,7 +175,7 @@ impl Job<'_> {
                 return Error::no_daemon(what).because(&error).hint(HINT);
             }
         };
-        let now = Inputs::of(&planned.graph, &planned.keys, &planned.facts);
+        let now = Inputs::of(&planned.graph, &planned.keys, &planned.facts, self.events.hidden());
         let before = Remembered::of(kept, faults).one::<Inputs>(&kept.inputs_key()).await.ok().flatten();
         let reasons = explain(&planned.graph, &planned.plan, before.as_ref(), &now);
         let all = planned.graph.below(planned.graph.result()).into_iter();

@@ -9,6 +9,7 @@ use tokio::io::AsyncRead;
 use super::ahead::Ahead;
 use super::cache::{Cache, Store};
 use super::cold::LastCold;
+use super::hiding::{hide_arguments, hide_declared, hide_found};
 use super::job::{Job, write_metadata};
 use super::loading::Loaded;
 use super::moving::Start;
@@ -70,6 +71,7 @@ pub async fn build(
     stdin: impl AsyncRead + Send + Unpin + 'static,
 ) -> Result<Built> {
     let began = Instant::now();
+    hide_arguments(build, events.hidden());
     if let Some(path) = &build.iid_file {
         remove_iid_file(path)?;
     }
@@ -113,6 +115,7 @@ pub async fn build(
     let last_cold = LastCold::look(store.as_ref());
     let daemon = Daemon::connect(settings).await;
     let input = Input::open(build, stdin).await?;
+    hide_declared(&input, events.hidden());
     let job = Job { settings, build, events, registries, tags, store };
     let at_hand = daemon.as_ref().ok().map(|daemon| (&daemon.docker, &daemon.info));
     let ahead = Box::pin(job.ahead(&mut built, &input, at_hand, began)).await?;
@@ -374,6 +377,7 @@ impl Run<'_> {
             let building = self.buildkit.build(session, request.clone(), &events, |mut gateway| async move {
                 let solved: Solved = gateway.dockerfile(given).await?;
                 let compiled = slot.insert(Compiled::of(&solved));
+                hide_found(compiled, self.job.events.hidden());
                 if let Some(release) = release
                     && let Ok(graph) = Graph::new(compiled.definition.clone())
                 {

@@ -12,6 +12,7 @@ use crate::engine::buildkit::{ExpectedFile, Session, SolveRequest, Solved};
 use crate::engine::{Docker, EngineInfo};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, settled};
+use crate::hidden::Hidden;
 use crate::plan::{CompiledRecord, KnownFacts, Syntax, compiled_key};
 use crate::registry::{self, Registries};
 
@@ -31,10 +32,14 @@ pub(super) struct CompiledKey {
 
 impl CompiledKey {
     /// Of a build; nothing where what the frontend makes depends on more than can be seen from here.
-    pub(super) fn of(input: &Input, options: &HashMap<String, String>, platform: &str) -> Option<Self> {
+    pub(super) fn of(input: &Input, options: &HashMap<String, String>, platform: &str, hidden: &Hidden) -> Option<Self> {
         // A host's address that only the daemon knows; a graph all of which is to run.
         let of_daemon = options.get("add-hosts").is_some_and(|hosts| hosts.contains("host-gateway"));
         if of_daemon || options.contains_key("no-cache") {
+            return None;
+        }
+        // A digest of little more than a secret would let it be guessed.
+        if options.values().any(|value| hidden.is_in(value.as_bytes())) {
             return None;
         }
         let files = input.frontend_files().ok()??;
@@ -207,9 +212,15 @@ impl Job<'_> {
         false
     }
 
-    /// What is to be remembered of a compiled Dockerfile; nothing where its images cannot all be told by digests.
+    /// What is to be remembered of a compiled Dockerfile; `None` if its images cannot all be told by digests, or if it holds a value
+    /// that is hidden.
     pub(super) async fn compiled_record(&self, key: &CompiledKey, planned: &Planned) -> Option<(StepKey, CompiledRecord)> {
-        let mut record = CompiledRecord::new(&Graph::encoded(&planned.compiled.definition), planned.compiled.config.clone())?;
+        let definition = Graph::encoded(&planned.compiled.definition);
+        let hidden = self.events.hidden();
+        if hidden.is_in(&definition) || hidden.is_in(&planned.compiled.config) {
+            return None;
+        }
+        let mut record = CompiledRecord::new(&definition, planned.compiled.config.clone())?;
         record.engine.clone_from(&planned.compiled.engine);
         let mut references: BTreeMap<String, Digest> = BTreeMap::new();
         for op in planned.graph.below(planned.graph.result()).into_iter().filter(|op| op.inputs.is_empty()) {

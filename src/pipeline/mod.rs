@@ -9,6 +9,7 @@ mod call;
 mod cold;
 mod compiling;
 mod doctor;
+mod hiding;
 mod images;
 mod indexing;
 mod init;

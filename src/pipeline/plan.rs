@@ -9,6 +9,7 @@ use super::ahead::Ahead;
 use super::appending::{not_appended, tell_not_appended};
 use super::build::{Daemon, Run};
 use super::cache::Store;
+use super::hiding::{hide_arguments, hide_declared};
 use super::job::Job;
 use super::loading::Loaded;
 use super::planning::{Planned, Remembered};
@@ -57,6 +58,7 @@ pub async fn plan(
     events: &Events,
     stdin: impl AsyncRead + Send + Unpin + 'static,
 ) -> Result<Answer> {
+    hide_arguments(build, events.hidden());
     let Some(cache) = &build.store else {
         return Err(Error::usage("a plan is made against a cache").hint("--cache s3://BUCKET/PREFIX or --cache DIR"));
     };
@@ -64,6 +66,7 @@ pub async fn plan(
     let store = Some(Store::open(cache, build, &registries, events).await?);
     let job = Job { settings, build, events, registries, tags: build.tags.clone(), store };
     let input = Input::open(build, stdin).await?;
+    hide_declared(&input, events.hidden());
     let Some((kept, faults)) = job.kept().filter(|_| job.plans(&input)) else {
         return Err(Error::usage("there is nothing to plan with: the cache cannot be used, or the context is no directory"));
     };
@@ -78,7 +81,7 @@ pub async fn plan(
     };
     let Some((kept, faults)) = job.kept() else { return Err(Error::usage("the cache cannot be used")) };
     let remembered = Remembered::of(kept, faults);
-    let mut inputs = Inputs::of(&planned.graph, &planned.keys, &planned.facts);
+    let mut inputs = Inputs::of(&planned.graph, &planned.keys, &planned.facts, job.events.hidden());
     let before = remembered.one::<Inputs>(&kept.inputs_key()).await?;
     inputs.measure(&planned.graph, &HashMap::new(), before.as_ref());
     let mut reasons = explain(&planned.graph, &planned.plan, before.as_ref(), &inputs);

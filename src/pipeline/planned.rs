@@ -43,7 +43,7 @@ impl Run<'_> {
         let records = Remembered::of(kept, faults);
         built.report.seconds.plan = began.elapsed().as_secs_f64();
         built.places = planned.graph.places();
-        let mut inputs = Inputs::of(&planned.graph, &planned.keys, &planned.facts);
+        let mut inputs = Inputs::of(&planned.graph, &planned.keys, &planned.facts, job.events.hidden());
         let mut course = Course::default();
         // Base images are kept while the daemon pulls them.
         if self.keeps().is_some()

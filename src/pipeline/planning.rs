@@ -9,6 +9,7 @@ use futures::future::join_all;
 
 use super::CacheFaults;
 use super::compiling::CompiledKey;
+use super::hiding::hide_found;
 use super::job::Job;
 use super::kept::Kept;
 use super::moving::PLANS;
@@ -269,6 +270,7 @@ impl Job<'_> {
         known: KnownFacts,
         docker: Option<&Docker>,
     ) -> Result<Planned> {
+        hide_found(&compiled, self.events.hidden());
         let graph = Graph::new(compiled.definition.clone())
             .map_err(|error| Error::build("the frontend's graph cannot be used").because(&error))?;
         let mut facts = known;

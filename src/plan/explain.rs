@@ -5,16 +5,17 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bollard_buildkit_proto::pb;
+use prost::Message as _;
 use serde::{Deserialize, Serialize};
 
 use super::decide::{Plan, Verdict};
 use super::facts::KnownFacts;
-use super::hidden::{is_hidden, shown};
 use super::pairs::pairs;
 use super::record::{LARGE, Record};
 use super::variables::{Setters, names, values};
 use crate::domain::Digest;
 use crate::graph::{Graph, Holds, Key, Keys, Op, Remote, Use, apart, instruction_of, stage_of, uses, without_query};
+use crate::hidden::{Hidden, is_hidden, shown};
 
 /// Most changed files that are named.
 const NAMED: usize = 3;
@@ -69,16 +70,16 @@ impl Record for Inputs {
 }
 
 impl Inputs {
-    /// What the steps of this graph depend on.
+    /// What the steps of this graph depend on, without the values that are hidden: this is recorded.
     #[must_use]
-    pub fn of(graph: &Graph, keys: &Keys, facts: &KnownFacts) -> Self {
+    pub fn of(graph: &Graph, keys: &Keys, facts: &KnownFacts, hidden: &Hidden) -> Self {
         // What is no step of its own (a merge, a folder that the frontend makes) stands for what it is made on.
         let mut places: HashMap<&Digest, Vec<usize>> = HashMap::new();
         let mut steps = Vec::new();
         for op in graph.below(graph.result()) {
             let mut on: Vec<usize> = op.inputs.iter().filter_map(|input| places.get(&input.step)).flatten().copied().collect();
             on.dedup();
-            match step(graph, op, keys, facts, on.clone()) {
+            match step(graph, op, keys, facts, on.clone(), hidden) {
                 Some(step) => {
                     places.insert(&op.digest, vec![steps.len()]);
                     steps.push(step);
@@ -127,14 +128,21 @@ fn remembered(written: String) -> String {
     if written.len() <= LONGEST { written } else { Digest::of(written.as_bytes()).to_string() }
 }
 
-fn step(graph: &Graph, op: &Op, keys: &Keys, facts: &KnownFacts, on: Vec<usize>) -> Option<StepInputs> {
+fn step(
+    graph: &Graph,
+    op: &Op,
+    keys: &Keys,
+    facts: &KnownFacts,
+    on: Vec<usize>,
+    hidden: &Hidden,
+) -> Option<StepInputs> {
     if !has_inputs(op) {
         return None;
     }
     let mut out = StepInputs {
         stage: stage_of(&op.name).map(|stage| stage.0).unwrap_or_default(),
-        instruction: instruction_of(&op.name).to_owned(),
-        written: graph.written(&op.digest).map(remembered).unwrap_or_default(),
+        instruction: hidden.text(instruction_of(&op.name)).into_owned(),
+        written: graph.written(&op.digest).map(|written| remembered(hidden.text(&written).into_owned())).unwrap_or_default(),
         on,
         key: match keys.state(&crate::graph::Input { step: op.digest.clone(), output: 0 }) {
             Key::Known(key) => Some(key.hex()),
@@ -144,26 +152,43 @@ fn step(graph: &Graph, op: &Op, keys: &Keys, facts: &KnownFacts, on: Vec<usize>)
     };
     // The variables apart from the rest: they can be named.
     let (env, rest) = apart(op);
-    out.env = env.into_iter().map(|(name, value)| (name.clone(), shown(&name, &value))).collect();
-    out.operation = rest.hex()[..16].to_owned();
+    out.env = env.into_iter().map(|(name, value)| (name.clone(), hidden.text(shown(&name, &value)).into_owned())).collect();
+    // A digest of little more than a secret would let it be guessed.
+    if !operation_holds(op, hidden) {
+        out.operation = rest.hex()[..16].to_owned();
+    }
     for (input, used) in op.inputs.iter().zip(uses(op)) {
         let Some(source) = graph.op(&input.step) else { continue };
         if let Some(image) = source.image() {
             let (name, digest) = image.split_once('@').unwrap_or((image, ""));
-            out.images.insert(name.to_owned(), digest.to_owned());
+            out.images.insert(hidden.text(name).into_owned(), digest.to_owned());
         }
         match facts.remotes.get(&input.step) {
-            Some(Ok(holds)) => out.remotes.extend(remote(source, holds)),
-            Some(Err(why)) => drop(out.remotes.insert(why.clone(), String::new())),
+            Some(Ok(holds)) => {
+                out.remotes.extend(remote(source, holds).map(|(name, what)| (hidden.text(&name).into_owned(), what)));
+            }
+            Some(Err(why)) => drop(out.remotes.insert(hidden.text(why).into_owned(), String::new())),
             None => {}
         }
         if let (Use::Content(selectors), Some(Ok(tree))) = (used, facts.locals.get(&input.step)) {
             for (path, digest) in tree.selected_paths(&selectors) {
-                out.files.insert(path, digest.hex()[..16].to_owned());
+                out.files.insert(hidden.text(&path).into_owned(), digest.hex()[..16].to_owned());
             }
         }
     }
     Some(out)
+}
+
+/// Whether a hidden value stands in a step's operation, its variables apart.
+fn operation_holds(op: &Op, hidden: &Hidden) -> bool {
+    let mut op = op.op.clone();
+    if let Some(pb::op::Op::Exec(exec)) = &mut op.op
+        && let Some(meta) = &mut exec.meta
+    {
+        meta.env.clear();
+        meta.proxy_env = None;
+    }
+    hidden.is_in(&op.encode_to_vec())
 }
 
 /// What a source is called, and what it was.
@@ -266,8 +291,14 @@ impl Changes<'_> {
             pairs[**place].is_none_or(|last| last.key != on.key || on.key.is_none())
         };
         let behind = step.on.iter().rev().find(is_changed).and_then(|place| self.now.steps.get(*place));
+        let of_text = names(&step.written).into_iter().filter(|name| is_hidden(shown(name, name)));
+        let of_env = step.env.iter().filter(|(_, value)| is_hidden(value)).map(|(name, _)| name.clone());
+        let hidden: BTreeSet<String> = of_text.chain(of_env).collect();
         match (behind, last.key == step.key && step.key.is_some()) {
             (Some(on), _) => format!("it builds on `{}`, which changed", shortened(&on.instruction)),
+            (None, false) if step.key.is_some() && last.key.is_some() && !hidden.is_empty() => {
+                format!("{} changed (its value is hidden)", self.all_named(&hidden))
+            }
             (None, true) => "its result is not kept any more".to_owned(),
             (None, false) => "what it is built on changed".to_owned(),
         }
@@ -282,7 +313,7 @@ impl Changes<'_> {
             let values = values(&step.written, &step.instruction).into_iter();
             values
                 .map(|(name, value)| {
-                    let value = shown(&name, &value);
+                    let value = shown(&name, &value).to_owned();
                     (name, value)
                 })
                 .collect::<BTreeMap<_, _>>()
@@ -308,6 +339,8 @@ impl Changes<'_> {
             let named = self.named(name);
             match last.get(name) {
                 Some(other) if other == value => None,
+                // Whether it changed shows only in the step's key.
+                Some(other) if is_hidden(value) && is_hidden(other) => None,
                 Some(other) if is_hidden(value) || is_hidden(other) => Some(format!("{named} changed")),
                 Some(other) => Some(format!("{named} was {}, now {}", shortened(other), shortened(value))),
                 None if is_hidden(value) => Some(format!("{named} is set")),
@@ -390,12 +423,12 @@ mod tests {
             now(step("RUN make", |step| step.env = map(&[("V", "1.3")]))),
             "ARG V was 1.2, now 1.3, ENV W is not set any more"
         );
-        let secret = |value: &str| shown("TOKEN", value);
+        let secret = shown("TOKEN", "one");
         let all = Inputs::default();
         let told = Changes { pairs: None, now: &all, setters: Vec::new() };
         let told =
-            told.variables(&map(&[("TOKEN", &secret("one"))]), &map(&[("TOKEN", &secret("two")), ("KEY", &shown("KEY", "x"))]));
-        assert_eq!(told, ["KEY is set", "TOKEN changed"]);
+            told.variables(&map(&[("TOKEN", secret), ("X", "1")]), &map(&[("TOKEN", secret), ("KEY", secret), ("X", secret)]));
+        assert_eq!(told, ["KEY is set", "X changed"]);
         let moved = now(step("RUN base", |step| step.images = map(&[("python:3", "sha256:fedcba9876543210")])));
         assert_eq!(moved, "new base python:3@sha256:fedcba987654");
         let elsewhere = |pairs: &[(&str, &str)]| now(step("RUN base", |step| step.remotes = map(pairs)));
@@ -415,6 +448,11 @@ mod tests {
         };
         let now = chain("new");
         assert_eq!(why(1, Some(&chain("old")), &now), "it builds on `COPY a /`, which changed");
+        let with_token = |key: &str| {
+            let env = map(&[("TOKEN", shown("TOKEN", "x")), ("V", "1")]);
+            Inputs { steps: vec![step("RUN make", |step| (step.key, step.env) = (Some(key.to_owned()), env))] }
+        };
+        assert_eq!(why(0, Some(&with_token("old")), &with_token("new")), "TOKEN changed (its value is hidden)");
         let mut waiting = now.clone();
         waiting.steps[1].key = None;
         assert_eq!(why(1, None, &waiting), "no record of an earlier build, and it depends on what `COPY a /` makes");

@@ -11,8 +11,11 @@ mod compiled;
 mod decide;
 mod explain;
 mod facts;
+<<<<<<< HEAD
 mod fits;
 mod hidden;
+=======
+>>>>>>> d61c290 (Hide values of variables that are named like secrets, everywhere)
 mod image;
 mod pairs;
 mod proof;

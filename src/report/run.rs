@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::file;
 use crate::error::{Error, Kind, Result};
+use crate::hidden::Hidden;
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -329,6 +330,13 @@ impl Default for RunReport {
 }
 
 impl RunReport {
+    /// Replaces the values that are hidden in all that is made of a Dockerfile or of what someone else said.
+    pub fn hide(&mut self, hidden: &Hidden) {
+        let steps = self.steps.iter_mut().flat_map(|step| [&mut step.instruction, &mut step.reason]);
+        let advice = self.advice.iter_mut().map(|advice| &mut advice.text);
+        steps.chain(advice).chain(&mut self.cache.warnings).for_each(|text| hidden.hide(text));
+    }
+
     /// The report as JSON, with a newline at its end.
     #[must_use]
     pub fn to_json(&self) -> String {

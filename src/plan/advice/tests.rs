@@ -3,6 +3,7 @@
 use super::*;
 use crate::graph::testing::Made;
 use crate::graph::{Input, Keys};
+use crate::hidden::Hidden;
 use crate::plan::KnownFacts;
 
 /// A Dockerfile of one stage, made line by line.
@@ -70,7 +71,7 @@ impl Script {
         made.text(&self.text);
         let graph = made.graph(&self.last);
         let facts = KnownFacts::default();
-        let mut inputs = Inputs::of(&graph, &Keys::of(&graph, &facts), &facts);
+        let mut inputs = Inputs::of(&graph, &Keys::of(&graph, &facts), &facts, &Hidden::default());
         for (step, ours) in inputs.steps.iter_mut().zip(&self.inputs.steps) {
             (step.seconds, step.files) = (ours.seconds, ours.files.clone());
         }
