@@ -88,7 +88,7 @@ fn no_output_has_secrets(name: &'static str) {
         let argument = format!("API_TOKEN={OTHER}");
         let mut arguments = vec!["plan", "--network", "host", "--cache", "../cache", "--cache-scope", "main", "-t", &image];
         arguments.extend(["--build-arg", &argument]);
-        arguments.extend(json.then_some("--json"));
+        arguments.extend(json.then_some("--format=json"));
         arguments.push(".");
         has_no_canary(&machine, &machine.hakobi(&arguments).exits(0));
     }

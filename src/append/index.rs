@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::rows::Rows;
 use crate::domain::{is_below, shown, spelled};
+use crate::hidden::Hidden;
 use crate::transfer::{LayerEntries, LayerEntry};
 
 /// Most links that are followed for one path, as in Linux.
@@ -75,6 +76,16 @@ pub struct LayerIndex {
 }
 
 impl LayerIndex {
+    /// Whether a hidden value stands in one of its paths: its record has these in parts.
+    #[must_use]
+    pub fn holds(&self, hidden: &Hidden) -> bool {
+        let links = self.entries.values().filter_map(|met| match &met.kind {
+            Kind::Link(target) => Some(target),
+            _ => None,
+        });
+        self.entries.keys().chain(&self.removed).chain(&self.opaque).chain(links).any(|path| hidden.is_in(path.as_bytes()))
+    }
+
     /// Reads a layer's tar to its end.
     ///
     /// # Errors

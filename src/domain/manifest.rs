@@ -108,7 +108,8 @@ pub struct Manifest {
     pub media_type: String,
     /// The image configuration.
     pub config: Descriptor,
-    /// From the base upwards.
+    /// From the base upwards. Go writes `null` for a list without elements.
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub layers: Vec<Descriptor>,
     /// Free texts.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -147,9 +148,13 @@ pub struct ImageConfig {
 /// The layers of an image, uncompressed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RootFs {
-    /// From the base upwards. Absent in configurations without layers.
-    #[serde(default)]
+    /// From the base upwards. Absent or `null` in configurations without layers.
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub diff_ids: Vec<DiffId>,
+}
+
+fn null_is_empty<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// A manifest or index as its bytes.

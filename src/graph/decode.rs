@@ -130,8 +130,16 @@ impl Graph {
             places.insert(digest.clone(), place);
             ops.insert(digest.clone(), Op { digest, op, inputs, name, ignores_cache });
         }
-        let last = last.and_then(|digest| ops.get(&digest)).ok_or(InvalidGraph::Empty)?;
-        let result = last.inputs.first().cloned().ok_or(InvalidGraph::Empty)?;
+        let result = match last.and_then(|digest| ops.get(&digest)) {
+            Some(last) => last.inputs.first().cloned().ok_or(InvalidGraph::Empty)?,
+            // `FROM scratch` and nothing but metadata.
+            None => {
+                let step = Digest::of(b"");
+                let (op, inputs, name) = (pb::Op::default(), Vec::new(), String::new());
+                ops.insert(step.clone(), Op { digest: step.clone(), op, inputs, name, ignores_cache: false });
+                Input { step, output: 0 }
+            }
+        };
         Ok(Self { definition, ops, places, result })
     }
 
@@ -139,6 +147,12 @@ impl Graph {
     #[must_use]
     pub fn result(&self) -> &Input {
         &self.result
+    }
+
+    /// Whether the result has no layers, because no step leads to it.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        self.definition.def.is_empty()
     }
 
     /// A step.
@@ -204,6 +218,9 @@ impl Graph {
     /// nothing in it is to run in any case (`--no-cache`): that would make another result.
     #[must_use]
     pub fn cut(&self, state: &Input) -> pb::Definition {
+        if self.is_nothing() {
+            return self.definition.clone();
+        }
         let kept: HashSet<String> = self.below(state).into_iter().map(|op| op.digest.to_string()).collect();
         let mut def: Vec<Vec<u8>> =
             self.definition.def.iter().filter(|bytes| kept.contains(&Digest::of(bytes).to_string())).cloned().collect();

@@ -105,6 +105,10 @@ impl Graph {
         settled: &HashSet<Digest>,
         ground: Option<&Ground>,
     ) -> Result<Grafted, InvalidGraph> {
+        if self.is_nothing() {
+            let (definition, names, grafts) = (self.definition().clone(), HashMap::new(), HashMap::new());
+            return Ok(Grafted { definition, names, grafts, has_images: false, has_states: false });
+        }
         let source = |state: &Input, graft| Source::of(self, state, graft);
         let sources = grafts.iter().map(|(state, graft)| (state, source(state, graft))).collect();
         let is_made = |state: &Input| self.op(&state.step).is_some_and(|op| !op.inputs.is_empty());

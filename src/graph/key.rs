@@ -117,6 +117,10 @@ impl Keys {
 
     fn step(&mut self, graph: &Graph, op: &Op, facts: &dyn Facts) -> (Key, Option<Weak>) {
         let unknown = |why: &str| (Key::Unknown(why.to_owned()), None);
+        if graph.is_nothing() {
+            let key = Keyed::of("nothing").key();
+            return (Key::Known(key.clone()), Some(Weak { key, leaves_out: false }));
+        }
         if let Some(pb::op::Op::Source(source)) = &op.op.op {
             let key = of_source(op, source, graph.bytes(&op.digest), facts);
             let weak = match &key {

@@ -140,6 +140,7 @@ impl Graph {
                 chain.links.push(Link { state: state.clone(), made_by, layers });
                 chain
             }
+            _ if self.is_nothing() => Chain::default(),
             _ => Chain { links: Vec::new(), base: Some(state.clone()) },
         }
     }

@@ -121,7 +121,8 @@ async fn image(inner: &Inner, raw: &RawManifest, annotations: &BTreeMap<String, 
     let layers: Vec<Descriptor> = layers.into_iter().map(|layer| retyped(layer, oci)).collect();
     // The classic builder mixes both families' types; what is the same blob stays as the daemon calls it.
     let same = |(ours, theirs): (&Descriptor, &Descriptor)| *ours == retyped(theirs.clone(), oci);
-    let unchanged = layers.len() == manifest.layers.len() && layers.iter().zip(&manifest.layers).all(same);
+    // Without layers the daemon writes `null` where registries and clients want a list.
+    let unchanged = !layers.is_empty() && layers.iter().zip(&manifest.layers).all(same);
     let manifest = if unchanged && annotations.is_empty() {
         raw.clone()
     } else {

@@ -19,7 +19,7 @@ use super::unchanged::composed;
 use crate::append::{LayerIndex, Open, PathIndex, reach, skeleton};
 use crate::context::Tree;
 use crate::domain::{Descriptor, DiffId, Digest, Selector, StepKey, media_type};
-use crate::engine::buildkit::{Gateway, SolveRequest, Solved};
+use crate::engine::buildkit::{Gateway, Solved};
 use crate::error::{Error, Result};
 use crate::graph::{Ground, Input, Op, Taken, Use, uses};
 use crate::plan::{Appendable, Layer, StepRecord, appendable, assemble, bare_image};
@@ -121,8 +121,7 @@ impl Run<'_> {
         let grafted = grafted.map_err(|error| broken(&error))?;
         super::planned::tell_places(built, &grafted);
         let (exports, _) = self.exports(Some(&release), work.sinks)?;
-        let entitlements = job.build.entitlements.clone();
-        let request = SolveRequest { exports, cache_exports: Vec::new(), entitlements };
+        let request = self.request(exports, Vec::new());
         let (definition, config, imports) = (&grafted.definition, &made.image.config, &work.cache.imports);
         let ask = |mut gateway: Gateway| async move {
             let solved = gateway.graph(definition.clone(), imports, false).await?;

@@ -55,6 +55,9 @@ impl Job<'_> {
     pub(super) async fn assemble(&self, planned: &Planned, kept: &Kept, records: &Remembered<'_>) -> Result<Assembled> {
         // Times in the image would have to be that one.
         let has_epoch = self.build.build_args.iter().any(|(name, _)| name == "SOURCE_DATE_EPOCH");
+        if let Some(base) = planned.base_alone().filter(|_| self.is_only_pushed() && !has_epoch) {
+            return self.put_base(planned, kept, base).await;
+        }
         let Some(open) = appendable(&planned.graph, &planned.plan).filter(|_| self.is_only_pushed() && !has_epoch) else {
             return Ok(Assembled::Not(None));
         };
@@ -114,7 +117,9 @@ impl Job<'_> {
                     return Err(error);
                 }
             };
-            indexes.push((indexing::key(&layer.blob.digest, &layer.diff_id), index));
+            if !index.holds(self.events.hidden()) {
+                indexes.push((indexing::key(&layer.blob.digest, &layer.diff_id), index));
+            }
             layers.push(layer);
         }
         release.finish().await?;

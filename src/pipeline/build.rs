@@ -114,10 +114,11 @@ pub async fn build(
     };
     let last_cold = LastCold::look(store.as_ref());
     let daemon = Daemon::connect(settings).await;
-    let input = Input::open(build, stdin).await?;
+    let mut input = Input::open(build, stdin).await?;
     hide_declared(&input, events.hidden());
     let job = Job { settings, build, events, registries, tags, store };
     let at_hand = daemon.as_ref().ok().map(|daemon| (&daemon.docker, &daemon.info));
+    job.resolve_contexts(&mut input, at_hand.map(|(docker, _)| docker)).await;
     let ahead = Box::pin(job.ahead(&mut built, &input, at_hand, began)).await?;
     if !matches!(ahead, Ahead::Done) {
         let Daemon { docker, buildkit, info } = match daemon {
@@ -211,8 +212,7 @@ impl Run<'_> {
             let release = self.release(&cache).await?;
             let (exports, files) = self.exports(release.as_ref(), &sinks)?;
             let inline = release.is_some() && self.exports_inline();
-            let request =
-                SolveRequest { exports, cache_exports: self.cache_exports(inline), entitlements: build.entitlements.clone() };
+            let request = self.request(exports, self.cache_exports(inline));
             let at = Instant::now();
             let (solved, compiled, executed) = self.solve(&session, &request, &mut options, &colder, release.as_ref()).await?;
             built.report.seconds.build += at.elapsed().as_secs_f64();
@@ -313,6 +313,14 @@ impl Run<'_> {
             exports.push(CacheOption { kind: "inline".to_owned(), attributes: BTreeMap::new() });
         }
         exports
+    }
+
+    /// A solve whose result goes somewhere.
+    pub(super) fn request(&self, exports: Vec<Export>, cache_exports: Vec<CacheOption>) -> SolveRequest {
+        let entitlements = self.job.build.entitlements.clone();
+        let platforms: Vec<String> = self.job.build.platforms.iter().map(ToString::to_string).collect();
+        let platform = (!platforms.is_empty()).then(|| platforms.join(","));
+        SolveRequest { exports, cache_exports, entitlements, platform }
     }
 
     pub(super) fn exports(&self, release: Option<&Release>, sinks: &Outputs) -> Result<(Vec<Export>, outputs::Files)> {

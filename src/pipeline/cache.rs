@@ -82,7 +82,7 @@ impl<'a> Store<'a> {
         events: &'a Events,
     ) -> Result<Self> {
         let faults = CacheFaults::new(settings, events);
-        let kept = match Kept::of_build(settings, build, registries).await {
+        let kept = match Kept::of_build(settings, build, registries, events.hidden()).await {
             Ok(kept) => Some(kept),
             Err(error) => {
                 faults.tell("is not used", &error)?;

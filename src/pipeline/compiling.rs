@@ -110,7 +110,9 @@ impl Run<'_> {
             let work = |mut gateway: crate::engine::buildkit::Gateway| async move {
                 let solved: Solved = gateway.dockerfile(given).await?;
                 let compiled = Compiled { engine: engine(&self.info), ..Compiled::of(&solved) };
-                *slot = Some((solved.references.len() == 1).then_some(compiled));
+                if solved.has_graphs() {
+                    *slot = Some((solved.references.len() == 1).then_some(compiled));
+                }
                 // What is given back is built.
                 Ok(Solved::default())
             };
@@ -140,6 +142,7 @@ impl Run<'_> {
         let Some(compiled) = self.compile(session, options).await? else { return Ok(None) };
         let records = Remembered::of(kept, faults);
         let mut planned = self.job.plan(compiled, &input.directories, &records, known, Some(&self.docker)).await?;
+        planned.is_new_form = key.is_some();
         planned.compiled_by = key;
         Ok(Some(planned))
     }
@@ -249,7 +252,7 @@ impl Job<'_> {
 }
 
 /// What a name stands for in its registry now.
-async fn present(registries: &Registries, name: &str) -> registry::Result<Option<Digest>> {
+pub(super) async fn present(registries: &Registries, name: &str) -> registry::Result<Option<Digest>> {
     let Ok(reference) = name.parse::<ImageRef>() else { return Ok(None) };
     let client = registries.repository(&reference.repository);
     Ok(client.head_manifest(&reference.reference()).await?.map(|head| head.digest))

@@ -49,7 +49,9 @@ impl Recording<'_> {
             .buffer_unordered(threads);
         let new: Vec<Result<Option<(StepKey, DiffId, LayerIndex)>>> = new.collect().await;
         let new: Vec<(StepKey, DiffId, LayerIndex)> = new.into_iter().filter_map(Result::transpose).collect::<Result<_>>()?;
-        store.write(new.iter().map(|(key, _, index)| (key.clone(), index))).await.map_err(faulty)?;
+        let hidden = self.run.job.events.hidden();
+        let open = new.iter().filter(|(_, _, index)| !index.holds(hidden));
+        store.write(open.map(|(key, _, index)| (key.clone(), index))).await.map_err(faulty)?;
         let known = known.into_iter().filter_map(|(key, index)| Some(((*keys.get(&key)?).clone(), index)));
         Ok(new.into_iter().map(|(_, diff_id, index)| (diff_id, index)).chain(known).collect())
     }
@@ -110,7 +112,7 @@ pub(super) async fn read_tree(layer: ByteStream) -> std::io::Result<Tree> {
 
 /// The index of a layer; nothing where its paths cannot be told, and nothing can be laid on it then. Of a layer that no daemon has
 /// unpacked yet, whose diff ID is its image's word alone, the bytes are held against that.
-async fn index(layer: Option<ByteStream>, expected: Option<&DiffId>) -> Option<LayerIndex> {
+pub(super) async fn index(layer: Option<ByteStream>, expected: Option<&DiffId>) -> Option<LayerIndex> {
     let (layer, expected) = (layer?, expected.cloned());
     let read = tokio::task::spawn_blocking(move || {
         let mut from = Hashing { inner: SyncIoBridge::new(layer), hasher: expected.is_some().then(Hasher::default) };

@@ -17,6 +17,7 @@ use crate::endpoint::{Address, Endpoint, Given, Served, Shelf};
 use crate::engine::buildkit::{ContentSource, ContentSources};
 use crate::error::Kind;
 use crate::handover::{KnownImage, load_stages};
+use crate::hidden::Hidden;
 use crate::plan::Records;
 use crate::registry::{Home as _, Registries, Source as _};
 use crate::report::RunReport;
@@ -49,6 +50,8 @@ pub(super) struct Kept {
     begun: OnceCell<()>,
     /// Layers on their way from a registry to the daemon.
     passing: OnceLock<Passing>,
+    /// What no record may hold.
+    hidden: Hidden,
 }
 
 /// Base images on their way through the endpoint.
@@ -138,14 +141,19 @@ async fn write_format(blobs: &Blobs) -> Result<()> {
 
 impl Kept {
     /// Opens the store for the image of this build and serves it.
-    pub(super) async fn of_build(settings: &CacheSettings, build: &BuildSettings, registries: &Registries) -> Result<Self> {
+    pub(super) async fn of_build(
+        settings: &CacheSettings,
+        build: &BuildSettings,
+        registries: &Registries,
+        hidden: &Hidden,
+    ) -> Result<Self> {
         // One image of one Dockerfile: a repository's images share layers, a scope's are many.
         let image = build.tags.first().map_or("image", |tag| &tag.repository.path);
         let tag = match &build.target {
             Some(target) => format!("target-{}", target.to_lowercase()),
             None => "latest".to_owned(),
         };
-        Self::open(settings, image, &tag, registries).await
+        Ok(Self { hidden: hidden.clone(), ..Self::open(settings, image, &tag, registries).await? })
     }
 
     /// Opens the store for an image of this name and serves it.
@@ -175,7 +183,17 @@ impl Kept {
             registries.stand_in(Arc::new(shelf.clone()));
         }
         let endpoint = address.serve(shelves.clone(), None, PathBuf::new());
-        Ok(Self { endpoint, blobs, shelves, tag: tag.to_owned(), writes, new, begun: OnceCell::new(), passing: OnceLock::new() })
+        Ok(Self {
+            endpoint,
+            blobs,
+            shelves,
+            tag: tag.to_owned(),
+            writes,
+            new,
+            begun: OnceCell::new(),
+            passing: OnceLock::new(),
+            hidden: Hidden::default(),
+        })
     }
 
     /// The index of the image, by scope: the own one first.
@@ -186,7 +204,7 @@ impl Kept {
     /// What was recorded of steps, by scope.
     pub(super) fn records(&self) -> Records {
         let scopes = self.shelves.iter().map(|shelf| shelf.scope().to_owned()).collect();
-        Records::new(self.blobs.clone(), scopes, self.writes)
+        Records::new(self.blobs.clone(), scopes, self.writes, self.hidden.clone())
     }
 
     /// What the inputs of this image's last build are remembered by.

@@ -118,7 +118,7 @@ impl Job<'_> {
     /// What the compiled form of the files that are there now is remembered by.
     fn compiled_by(&self, input: &Input, platform: &str) -> Option<CompiledKey> {
         let options = frontend_options(self.build, input, &[]);
-        if self.build.platforms.len() > 1 { None } else { CompiledKey::of(input, &options, platform) }
+        if self.build.platforms.len() > 1 { None } else { CompiledKey::of(input, &options, platform, self.events.hidden()) }
     }
 }
 

@@ -65,7 +65,7 @@ pub async fn plan(
     let registries = Registries::new(&settings.registries, events.clone());
     let store = Some(Store::open(cache, build, &registries, events).await?);
     let job = Job { settings, build, events, registries, tags: build.tags.clone(), store };
-    let input = Input::open(build, stdin).await?;
+    let mut input = Input::open(build, stdin).await?;
     hide_declared(&input, events.hidden());
     let Some((kept, faults)) = job.kept().filter(|_| job.plans(&input)) else {
         return Err(Error::usage("there is nothing to plan with: the cache cannot be used, or the context is no directory"));
@@ -73,6 +73,7 @@ pub async fn plan(
     let records = Remembered::of(kept, faults);
     let daemon = Daemon::connect(settings).await;
     let at_hand = daemon.as_ref().ok().map(|daemon| (&daemon.docker, &daemon.info));
+    job.resolve_contexts(&mut input, at_hand.map(|(docker, _)| docker)).await;
     let ahead = job.remembered_plan(&input, &records, at_hand).await?;
     let (planned, job) = match (ahead, daemon) {
         (Ahead::Open(planned), _) => (*planned, job),

@@ -119,16 +119,20 @@ impl Run<'_> {
             _ => Ok(()),
         };
         built.report.bytes.context = work.session.bytes_sent();
+        if before.is_none() && planned.is_new_form {
+            before = Some(records.one::<Inputs>(&kept.inputs_key()).await?);
+        }
         let before = before.flatten();
         inputs.measure(&planned.graph, &course.seconds, before.as_ref());
         job.advise(built, &planned, &course.ran, before.as_ref(), &inputs);
         built.ran_all = course.ran_all(&planned.graph);
-        let is_new = !course.given.is_empty() || assembled.is_some();
+        let by_daemon = assembled.is_none() && !planned.plan.unchanged;
+        let is_new = !course.given.is_empty() || assembled.is_some() || by_daemon || planned.is_new_form;
         if let Some(released) = released.as_ref().filter(|_| self.keeps().is_some() && is_new) {
             let at = Instant::now();
             let recording = Recording { run: self, work: &work, planned: &planned, kept };
             let assembled = assembled.unwrap_or_default();
-            let recorded = match course.given.is_empty() {
+            let recorded = match course.given.is_empty() && !by_daemon {
                 true => job.remember_assembled(&planned, kept, released, assembled, &inputs).await,
                 false => Box::pin(recording.record(course, released, &inputs, assembled)).await,
             };
@@ -312,8 +316,7 @@ impl Run<'_> {
             let grafted = planned.graph.grafted(result, &course.grafts, &course.given).map_err(|error| broken(&error))?;
             tell_places(built, &grafted);
             let (exports, files) = self.exports(release, work.sinks)?;
-            let entitlements = self.job.build.entitlements.clone();
-            let request = SolveRequest { exports, cache_exports: self.cache_exports(false), entitlements };
+            let request = self.request(exports, self.cache_exports(false));
             let (definition, config) = (&grafted.definition, &planned.compiled.config);
             let imports = &work.cache.imports;
             let ask = |mut gateway: Gateway| async move {

@@ -24,8 +24,8 @@ use crate::event::{Event, Status, Time, Vertex};
 use crate::graph::{Graph, Input, Key, Keys, Op};
 use crate::handover::{KnownImage, load};
 use crate::plan::{
-    DaemonRecord, KnownFacts, LayerRecord, Plan, Record, Records, StepRecord, TakenRecord, Verdict, fits, layer_key, misfits,
-    selection,
+    DaemonRecord, KnownFacts, LayerRecord, Plan, Record, Records, StepRecord, TakenRecord, Verdict, aligned, fits, layer_key,
+    layer_name, misfits, selection,
 };
 use crate::registry::Home as _;
 
@@ -82,6 +82,8 @@ pub(super) struct Planned {
     pub(super) directories: LocalDirs,
     /// What its compiled form is remembered by, where it may be.
     pub(super) compiled_by: Option<CompiledKey>,
+    /// Whether its compiled form is to be remembered, and is not yet.
+    pub(super) is_new_form: bool,
     /// The base images as they are kept, where a registry does not say what they are now.
     pub(super) recorded_bases: Option<HashMap<Input, StepRecord>>,
     /// States that the daemon made itself, and the mark by which it is known again.
@@ -98,6 +100,28 @@ impl Planned {
         match self.keys.state(self.graph.result()) {
             Key::Known(key) => Some(key),
             _ => None,
+        }
+    }
+
+    /// Brings the history in the frontend's configuration into line with the layers, as BuildKit's exporter would: images that are put
+    /// together here then have the history of those that the daemon makes. A daemon that has images in place of steps would
+    /// name those.
+    fn align_history(&mut self) {
+        let chain = self.graph.chain_of(self.graph.result());
+        let (base, from) = match &chain.base {
+            None => (0, String::new()),
+            Some(base) => match (self.facts.images.get(&base.step), self.graph.op(&base.step).and_then(Op::image)) {
+                (Some(Ok(layers)), Some(image)) => (layers.len(), format!("pulled from {image}")),
+                _ => return,
+            },
+        };
+        let mut names = vec![from; base];
+        for link in &chain.links {
+            let name = self.graph.op(&link.made_by).map(|op| layer_name(op, &self.compiled.engine)).unwrap_or_default();
+            names.resize(base + link.layers, name);
+        }
+        if let Some(config) = aligned(&self.compiled.config, &names) {
+            self.compiled.config = config;
         }
     }
 
@@ -306,11 +330,13 @@ impl Job<'_> {
             not_assembled: None,
             directories: directories.clone(),
             compiled_by: None,
+            is_new_form: false,
             recorded_bases: None,
             made_there: None,
             since: self.build.max_age.map(|age| seconds_now().saturating_sub(age.as_secs())),
             found: HashMap::new(),
         };
+        planned.align_history();
         planned.decide(records).await?;
         Ok(planned)
     }

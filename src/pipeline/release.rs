@@ -142,9 +142,27 @@ impl Release {
         for layer in &wanted {
             self.way.pusher.copy(layer, from.repository());
         }
+        self.put_layered(image, Some(from.repository())).await
+    }
+
+    /// Puts an image of the layers of another: they are mounted or copied from where that is.
+    ///
+    /// # Errors
+    /// If the targets fail, or that registry does.
+    pub(super) async fn put_from(self, image: Composed, base: &KnownImage) -> Result<Given> {
+        for layer in &base.manifest.layers {
+            for pusher in std::iter::once(&self.way.pusher).chain(&self.way.keeper) {
+                pusher.copy(layer, &base.repository);
+            }
+        }
+        self.put_layered(image, None).await
+    }
+
+    /// Puts an image whose layers are on their way; nothing if the store is where one of them broke off.
+    async fn put_layered(self, image: Composed, store: Option<&Repository>) -> Result<Given> {
         let layers = match self.way.pusher.finish_blobs().await {
             Ok(pushed) => pushed.total(),
-            Err(failure) if failure.source() == Some(from.repository()) => {
+            Err(failure) if store.is_some() && failure.source() == store => {
                 return Ok(Given::Not(NotGiven::Broken(failure.error.to_string())));
             }
             Err(failure) => return Err(failure.into()),

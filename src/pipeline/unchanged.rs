@@ -57,7 +57,9 @@ impl Job<'_> {
             }
         };
         let settings = &self.build.push_settings;
-        let release = Release::open(&self.registries, &self.tags, None, settings, &[], self.events).await?;
+        // What is remembered with a new compiled form has its configuration in the store.
+        let keep = kept.target().filter(|_| planned.is_new_form).map(|target| target.repository);
+        let release = Release::open(&self.registries, &self.tags, keep.as_ref(), settings, &[], self.events).await?;
         match release.put(image, own).await? {
             Given::Done(released) => {
                 if let ([image], Some((_, faults))) = (&released.images[..], self.kept())

@@ -84,7 +84,10 @@ impl Plan {
     }
 
     fn without(graph: &Graph, keys: &Keys, records: &HashMap<StepKey, StepRecord>, unusable: &HashSet<Digest>) -> Self {
+        // Without layers there is nothing that could be lost.
+        let nothing = StepRecord { layers: Vec::new(), ran: None };
         let record = |state: &Input| match keys.state(state) {
+            _ if graph.is_nothing() => Some(&nothing),
             Key::Known(key) if !unusable.contains(&state.step) => records.get(&key),
             _ => None,
         };

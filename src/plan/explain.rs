@@ -15,7 +15,7 @@ use super::record::{LARGE, Record};
 use super::variables::{Setters, names, values};
 use crate::domain::Digest;
 use crate::graph::{Graph, Holds, Key, Keys, Op, Remote, Use, apart, instruction_of, stage_of, uses, without_query};
-use crate::hidden::{Hidden, is_hidden, shown};
+use crate::hidden::{Hidden, PLACEHOLDER, is_hidden, shown};
 
 /// Most changed files that are named.
 const NAMED: usize = 3;
@@ -128,14 +128,7 @@ fn remembered(written: String) -> String {
     if written.len() <= LONGEST { written } else { Digest::of(written.as_bytes()).to_string() }
 }
 
-fn step(
-    graph: &Graph,
-    op: &Op,
-    keys: &Keys,
-    facts: &KnownFacts,
-    on: Vec<usize>,
-    hidden: &Hidden,
-) -> Option<StepInputs> {
+fn step(graph: &Graph, op: &Op, keys: &Keys, facts: &KnownFacts, on: Vec<usize>, hidden: &Hidden) -> Option<StepInputs> {
     if !has_inputs(op) {
         return None;
     }
@@ -313,7 +306,8 @@ impl Changes<'_> {
             let values = values(&step.written, &step.instruction).into_iter();
             values
                 .map(|(name, value)| {
-                    let value = shown(&name, &value).to_owned();
+                    // Told apart here, and never shown.
+                    let value = if is_hidden(shown(&name, &value)) { format!("{PLACEHOLDER} {value}") } else { value };
                     (name, value)
                 })
                 .collect::<BTreeMap<_, _>>()
@@ -340,7 +334,7 @@ impl Changes<'_> {
             match last.get(name) {
                 Some(other) if other == value => None,
                 // Whether it changed shows only in the step's key.
-                Some(other) if is_hidden(value) && is_hidden(other) => None,
+                Some(other) if is_hidden(value) && is_hidden(other) && (value == PLACEHOLDER || other == PLACEHOLDER) => None,
                 Some(other) if is_hidden(value) || is_hidden(other) => Some(format!("{named} changed")),
                 Some(other) => Some(format!("{named} was {}, now {}", shortened(other), shortened(value))),
                 None if is_hidden(value) => Some(format!("{named} is set")),

@@ -1,11 +1,13 @@
 //! An image of a kept state: the frontend's configuration, completed as BuildKit's exporter completes it
 //! (`exporter/containerimage/writer.go`: `patchImageConfig`, `normalizeLayersAndHistory`).
 
+use bollard_buildkit_proto::pb;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use super::record::Layer;
 use crate::domain::{Digest, Platform, RawManifest, media_type, retyped};
+use crate::graph::Op;
 
 /// A manifest with its configuration.
 #[derive(Debug, Clone)]
@@ -53,6 +55,52 @@ pub fn assemble(config: &[u8], layers: &[Layer], annotations: &Map<String, Value
     Ok(Assembled { manifest: RawManifest::from_json(kind, &manifest)?, config })
 }
 
+/// What BuildKit calls the layer of a step, where the history has no entry for it.
+#[must_use]
+pub fn layer_name(op: &Op, engine: &str) -> String {
+    match &op.op.op {
+        Some(pb::op::Op::Exec(exec)) => {
+            let arguments = exec.meta.as_ref().map(|meta| meta.args.join(" ")).unwrap_or_default();
+            format!("mount / from exec {arguments}")
+        }
+        Some(pb::op::Op::File(_)) if engine.starts_with("20.") => "fileop target".to_owned(),
+        _ => op.name.clone(),
+    }
+}
+
+/// The configuration with as many entries for layers in its history as there are layers, as BuildKit has them: what is missing is added
+/// at the end, by the names of the last layers, and what is too much, at the end again, has no layer. `None` if it is in line, or cannot
+/// be read.
+#[must_use]
+pub fn aligned(config: &[u8], layers: &[String]) -> Option<Vec<u8>> {
+    let mut config: Map<String, Value> = serde_json::from_slice(config).ok()?;
+    let mut history = match config.remove("history") {
+        Some(Value::Array(history)) if history.iter().all(Value::is_object) => history,
+        None | Some(Value::Null) => Vec::new(),
+        Some(_) => return None,
+    };
+    let entries = history.iter().filter(|entry| !is_empty(entry)).count();
+    if entries == layers.len() {
+        return None;
+    }
+    let mut taken = 0;
+    for entry in &mut history {
+        if taken >= layers.len() {
+            entry["empty_layer"] = Value::Bool(true);
+        }
+        taken += usize::from(!is_empty(entry));
+    }
+    let missing = layers.get(entries..).unwrap_or_default();
+    history.extend(missing.iter().map(|name| json!({ "created_by": name, "comment": "buildkit.exporter.image.v0" })));
+    config.insert("history".to_owned(), Value::Array(history));
+    serde_json::to_vec(&config).ok()
+}
+
+/// Whether an entry of the history has no layer.
+fn is_empty(entry: &Value) -> bool {
+    entry.get("empty_layer").and_then(Value::as_bool).unwrap_or(false)
+}
+
 /// Makes an image of these layers alone, of the platform that a configuration names.
 ///
 /// # Errors
@@ -65,7 +113,6 @@ pub fn bare_image(config: &[u8], layers: &[Layer]) -> serde_json::Result<Assembl
 /// Gives each entry of the history its time: a layer's is that of the layer, what makes none has the time of what comes before it,
 /// and what comes before every new layer that of the first.
 fn complete(history: &mut [Value], layers: &[Layer]) {
-    let is_empty = |entry: &Value| entry.get("empty_layer").and_then(Value::as_bool).unwrap_or(false);
     let created = |entry: &Value| entry.get("created").filter(|created| !created.is_null()).cloned();
     let mut next = layers.iter();
     for entry in history.iter_mut().filter(|entry| !is_empty(entry)) {
@@ -103,5 +150,32 @@ fn complete(history: &mut [Value], layers: &[Layer]) {
             }
             (None, None) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn history(config: &Value, layers: &[&str]) -> Option<Value> {
+        let names: Vec<String> = layers.iter().map(|name| (*name).to_owned()).collect();
+        let aligned = aligned(&serde_json::to_vec(config).unwrap(), &names)?;
+        Some(serde_json::from_slice::<Value>(&aligned).unwrap()["history"].take())
+    }
+
+    #[test]
+    fn history_gets_as_many_entries_as_there_are_layers() {
+        // As three engines have it of a base of two layers without history, with ENV and COPY on it.
+        let copied = json!({ "history": [{ "created_by": "ENV", "empty_layer": true }, { "created_by": "COPY" }] });
+        let made = |name: &str| json!({ "created_by": name, "comment": "buildkit.exporter.image.v0" });
+        let expected = json!([copied["history"][0], copied["history"][1], made("base"), made("copy")]);
+        assert_eq!(history(&copied, &["base", "base", "copy"]), Some(expected));
+        assert_eq!(history(&copied, &["copy"]), None, "in line");
+        assert_eq!(history(&json!({ "history": null }), &["base"]), Some(json!([made("base")])));
+        // And of a base of one layer with two entries.
+        let many = json!({ "history": [{ "created_by": "1" }, { "created_by": "2" }, { "created_by": "COPY" }, { "created_by": "CMD", "empty_layer": true }] });
+        let aligned = history(&many, &["base", "copy"]).unwrap();
+        let empty: Vec<bool> = aligned.as_array().unwrap().iter().map(is_empty).collect();
+        assert_eq!(empty, [false, false, true, true]);
     }
 }

@@ -11,11 +11,7 @@ mod compiled;
 mod decide;
 mod explain;
 mod facts;
-<<<<<<< HEAD
 mod fits;
-mod hidden;
-=======
->>>>>>> d61c290 (Hide values of variables that are named like secrets, everywhere)
 mod image;
 mod pairs;
 mod proof;
@@ -31,7 +27,7 @@ pub use decide::{Plan, Verdict};
 pub use explain::{Inputs, StepInputs, explain, explained, is_internal};
 pub use facts::{KnownFacts, Seen, selection};
 pub use fits::{fits, misfits};
-pub use image::{Assembled, assemble, bare_image};
+pub use image::{Assembled, aligned, assemble, bare_image, layer_name};
 pub use proof::{Allowed, allowed, missing, stray};
 pub use record::{
     ColdRecord, DaemonRecord, HopeRecord, ImageRecord, LARGE, Layer, LayerRecord, ProofRecord, Record, RemoteRecord, StepRecord,

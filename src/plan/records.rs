@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::record::{Decoded, LARGE, Record, decode, encode};
 use crate::domain::StepKey;
+use crate::hidden::Hidden;
 use crate::store::{Blobs, Error, Fault, Name, Result, read_small};
 use crate::transfer::BytesSource;
 
@@ -25,13 +26,14 @@ pub struct Records {
     scopes: Vec<String>,
     /// Whether the own scope may be written.
     writes: bool,
+    hidden: Hidden,
 }
 
 impl Records {
-    /// Those of these scopes, the own one first.
+    /// Those of these scopes, the own one first. A record that holds one of these values is not written.
     #[must_use]
-    pub fn new(blobs: Blobs, scopes: Vec<String>, writes: bool) -> Self {
-        Self { blobs, scopes, writes }
+    pub fn new(blobs: Blobs, scopes: Vec<String>, writes: bool, hidden: Hidden) -> Self {
+        Self { blobs, scopes, writes, hidden }
     }
 
     /// The records of these keys, of the first scope that has each.
@@ -92,7 +94,7 @@ impl Records {
             let broken = |error: &dyn std::fmt::Display| Error::new(Fault::Other, format!("a record cannot be written: {error}"));
             let plain = encode(&key, record).map_err(|error| broken(&error))?;
             // Nobody would read it.
-            if plain.len() as u64 > LARGE {
+            if plain.len() as u64 > LARGE || self.hidden.is_in(&plain) {
                 continue;
             }
             let mut packed = GzEncoder::new(Vec::new(), Compression::default());
@@ -145,11 +147,11 @@ mod tests {
     async fn kept(key: &StepKey) -> (Arc<MemoryStore>, impl Fn() -> Records) {
         let store = Arc::new(MemoryStore::default());
         for scope in ["own", "main"] {
-            let records = Records::new(Blobs::new(store.clone()), vec![scope.to_owned()], true);
+            let records = Records::new(Blobs::new(store.clone()), vec![scope.to_owned()], true, Hidden::default());
             records.write([(key.clone(), record())]).await.expect("written");
         }
         let opened = store.clone();
-        let records = move || Records::new(Blobs::new(opened.clone()), vec!["own".to_owned()], true);
+        let records = move || Records::new(Blobs::new(opened.clone()), vec!["own".to_owned()], true, Hidden::default());
         (store, records)
     }
 
@@ -220,7 +222,7 @@ mod tests {
         let scopes = vec!["own".to_owned(), "main".to_owned()];
         for (writes, left) in [(false, Some(3)), (true, None)] {
             store.set(&name, "???".into());
-            let records = Records::new(Blobs::new(store.clone()), scopes.clone(), writes);
+            let records = Records::new(Blobs::new(store.clone()), scopes.clone(), writes, Hidden::default());
             assert_eq!(records.read::<StepRecord>(std::slice::from_ref(&key)).await.expect("read").len(), 1);
             assert_eq!(records.blobs.unusable().len(), 1);
             assert_eq!(store.size(&name).await.expect("an answer").filter(|size| *size == 3), left);

@@ -135,6 +135,7 @@ impl StageSaver<'_> {
             exports: vec![export],
             cache_exports: vec![CacheOption { kind: "inline".to_owned(), attributes: BTreeMap::new() }],
             entitlements: self.entitlements.clone(),
+            platform: None,
         };
         let definition = graph.cut(&stage.state);
         let config = bare_config(&self.platform);

@@ -44,6 +44,12 @@ pub struct Solved {
 }
 
 impl Solved {
+    /// Whether each result came with its graph. One without an ID is the empty one of `FROM scratch`.
+    #[must_use]
+    pub fn has_graphs(&self) -> bool {
+        self.references.values().all(|reference| reference.id.is_empty() || reference.def.is_some())
+    }
+
     /// The graph behind the only, or first, reference.
     #[must_use]
     pub fn definition(&self) -> Option<&pb::Definition> {

@@ -73,6 +73,8 @@ pub struct SolveRequest {
     pub cache_exports: Vec<CacheOption>,
     /// What steps may do: `network.host`, `security.insecure`.
     pub entitlements: Vec<String>,
+    /// The platforms that were asked for, if any: BuildKit warns of a result that is for others (`verifier.CheckInvalidPlatforms`).
+    pub platform: Option<String>,
 }
 
 /// What a build came to.
@@ -118,6 +120,7 @@ impl BuildKit {
                 ..api::CacheOptions::default()
             }),
             entitlements: request.entitlements,
+            frontend_attrs: request.platform.map(|platform| ("platform".to_owned(), platform)).into_iter().collect(),
             ..api::SolveRequest::default()
         });
         let status = tokio::spawn(follow(self.clone(), id, events.clone()));
