@@ -7,6 +7,7 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 
 use crate::hidden::Hidden;
+use crate::redact::{redact, redacted_bytes};
 
 /// Something that happened.
 #[derive(Debug, Clone)]
@@ -43,6 +44,14 @@ impl Event {
             }
         }
     }
+
+    /// Takes out what no output may show.
+    fn redact(&mut self) {
+        match self {
+            Self::Status(status) => status.redact(),
+            Self::Note(text) | Self::Warning(text) => redact(text),
+        }
+    }
 }
 
 /// What changed in a build. As in BuildKit, each message has only what is new.
@@ -60,6 +69,25 @@ pub struct Status {
     /// The frontend's complaints about the Dockerfile.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<BuildWarning>,
+}
+
+impl Status {
+    fn redact(&mut self) {
+        for vertex in &mut self.vertexes {
+            redact(&mut vertex.name);
+            redact(&mut vertex.error);
+        }
+        for progress in &mut self.statuses {
+            redact(&mut progress.id);
+            redact(&mut progress.name);
+        }
+        for bytes in self.logs.iter_mut().map(|log| &mut log.data).chain(self.warnings.iter_mut().map(|one| &mut one.short)) {
+            if let std::borrow::Cow::Owned(clean) = redacted_bytes(bytes) {
+                *bytes = clean;
+            }
+        }
+        self.warnings.iter_mut().for_each(|warning| redact(&mut warning.url));
+    }
 }
 
 /// A point in time, as RFC 3339 in JSON.
@@ -256,9 +284,10 @@ impl Events {
         Self::channel().0
     }
 
-    /// Tells what happened, without the values that are hidden. What a command printed is passed on as it is.
+    /// Tells what happened, without what is hidden. What a command printed is passed on but for hakobi's own secrets.
     pub fn emit(&self, mut event: Event) {
         event.hide(&self.hidden);
+        event.redact();
         let _ = self.sender.send(event);
     }
 

@@ -11,11 +11,11 @@ use hakobi::hidden::Hidden;
 use hakobi::registry::{self, Registries};
 use hakobi::report::{self, Location, RunReport, Shown, Timeline};
 use hakobi::settings::{BuildSettings, Command, LoginSettings, ProgressMode, Settings};
-use hakobi::{pipeline, push};
+use hakobi::{pipeline, push, shutdown};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// How long an interrupted run takes to tidy up.
-const CLEAN_UP: Duration = Duration::from_secs(1);
+/// How long the process may take at its end to give names back and to abort uploads.
+const CLEAN_UP: Duration = Duration::from_secs(4);
 
 fn main() -> ExitCode {
     let settings = match cli::settings() {
@@ -58,9 +58,9 @@ async fn run(settings: Settings) -> u8 {
         signal = interrupted() => Err(Error::new(Kind::Interrupted(signal), "interrupted")),
     };
     if result.as_ref().is_err_and(|error| matches!(error.kind(), Kind::Interrupted(_))) {
-        // What was borrowed in the daemon is given back meanwhile.
-        tokio::time::sleep(CLEAN_UP).await;
+        shutdown::begin();
     }
+    shutdown::finished(CLEAN_UP).await;
     let hidden = events.hidden().clone();
     drop(events);
     let shown = display.finish().await;

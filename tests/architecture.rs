@@ -9,16 +9,18 @@ mod source;
 use source::{File, files, names_crate};
 
 /// Values without I/O, for everyone.
-const BOTTOM: &[&str] = &["domain", "error", "event", "hidden", "settings"];
+const BOTTOM: &[&str] = &["redact", "shutdown", "domain", "error", "event", "hidden", "settings"];
 
 /// Each room (`src/NAME/` or `src/NAME.rs`) and the rooms it may import besides itself, `+` adding to `BOTTOM`.
 /// From the bottom up: a row names only rooms of rows before it.
 const ROOMS: &[(&str, Imports)] = &[
     // Values.
+    ("redact", Only(&[])),
+    ("shutdown", Only(&[])),
     ("domain", Only(&[])),
     ("hidden", Only(&[])),
     ("error", Only(&["domain", "hidden"])),
-    ("event", Only(&["domain", "error", "hidden"])),
+    ("event", Only(&["redact", "domain", "error", "hidden"])),
     ("settings", Only(&["domain"])),
     // Pure, or streams of bytes.
     ("graph", Bottom(&[])),

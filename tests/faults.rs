@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 use serde_json::Value;
-use support::engine::{D28, Engine};
+use support::engine::{C28, D28, Engine};
 use support::machine::Machine;
 use support::parts::{part, unique};
 use support::s3::{BUCKET, Fault, S3Server};
@@ -190,4 +190,52 @@ fn a_full_disk() {
     drop(small);
     right(&engine, &machine, &image, "../cache");
     assert_eq!(misses(&right(&engine, &machine, &image, "../cache")), 0);
+}
+
+#[test]
+fn a_signal_aborts_uploads() {
+    let engine = Engine::lock(D28);
+    for signal in ["TERM", "INT"] {
+        let server = S3Server::start();
+        let machine = on_s3(&server, &engine);
+        project(&machine);
+        engine.wipe();
+        // Whatever comes after the first part stands still.
+        server.break_after(Method::PUT, 3, Fault::Stall);
+        let mut child = start(&machine, &arguments(&unique("signal"), &format!("s3://{BUCKET}/signal")));
+        let began = Instant::now();
+        while server.open_uploads() == 0 {
+            assert!(child.try_wait().unwrap().is_none() && began.elapsed() < Duration::from_secs(120));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let asked = Instant::now();
+        assert!(Command::new("kill").arg(format!("-{signal}")).arg(child.id().to_string()).status().unwrap().success());
+        let status = child.wait().unwrap();
+        assert_eq!(status.code(), Some(if signal == "TERM" { 143 } else { 130 }));
+        assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+        assert_eq!(server.open_uploads(), 0, "{signal}");
+    }
+}
+
+#[test]
+fn a_full_tmpdir() {
+    for name in [D28, C28] {
+        let engine = Engine::lock(name);
+        let temporary = tempfile::tempdir().unwrap();
+        let small = Small::mount(&temporary.path().join("small"), "4m");
+        let machine = Machine::with(&engine.host()).set("TMPDIR", small.0.to_str().unwrap());
+        project(&machine);
+        // A push that has no room fails at once, and says what helps.
+        engine.wipe();
+        let tag = format!("{}/{}:1", part("HAKOBI_TEST_REGISTRY_OPEN"), unique("full-tmp"));
+        let began = Instant::now();
+        let options = ["build", "--network", "host", "--cache", "../cache", "--push", "-t", &tag, "."];
+        let failed = machine.hakobi(&options).exits(3);
+        assert!(failed.stderr.contains("No space left") && failed.stderr.contains("set TMPDIR"), "{name}: {}", failed.stderr);
+        assert!(began.elapsed() < Duration::from_secs(40), "{name}: {:?}", began.elapsed());
+        // What is only kept is a cache: the image is there all the same.
+        let image = unique("full-tmp");
+        let report = right(&engine, &machine, &image, "../cache");
+        assert!(warnings(&report).contains("TMPDIR"), "{name}: {report:#}");
+    }
 }

@@ -202,3 +202,39 @@ async fn a_source_that_breaks_off_leaves_nothing() {
     let left = std::fs::read_dir(directory.path().join("refs/main")).unwrap().count();
     assert_eq!(left, 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_whose_answer_is_lost_is_there() {
+    let server = S3Server::start();
+    let store = S3Store::open(settings(BUCKET, "p"), &source(&server, SECRET_KEY)).await;
+    let bytes = varied(20 << 20);
+    let name = Name::blob(&Digest::of(&bytes));
+    // The first begins the upload, the second completes it; whoever asks again hears that there is no such upload.
+    server.break_after(http::Method::POST, 1, S3Fault::Lost);
+    store.write(&name, &BytesSource::new(bytes.clone().into())).await.unwrap();
+    server.mend();
+    assert_eq!(store.size(&name).await.unwrap(), Some(bytes.len() as u64));
+    // One that was not completed is no success.
+    let more = varied(30 << 20);
+    let name = Name::blob(&Digest::of(&more));
+    server.break_after(http::Method::POST, 1, S3Fault::Reset);
+    store.write(&name, &BytesSource::new(more.into())).await.unwrap_err();
+    server.mend();
+    assert_eq!(server.open_uploads(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_is_dropped_is_aborted() {
+    let server = S3Server::limited(None);
+    let store = S3Store::open(settings(BUCKET, "p"), &source(&server, SECRET_KEY)).await;
+    let bytes = varied(40 << 20);
+    let name = Name::blob(&Digest::of(&bytes));
+    server.break_after(http::Method::PUT, 1, S3Fault::Stall);
+    let write = tokio::spawn(async move { store.write(&name, &BytesSource::new(bytes.into())).await });
+    while server.open_uploads() == 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    write.abort();
+    hakobi::shutdown::finished(std::time::Duration::from_secs(4)).await;
+    assert_eq!(server.open_uploads(), 0);
+}

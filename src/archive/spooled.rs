@@ -61,7 +61,7 @@ pub(super) async fn copy(mut from: ByteStream, mut writer: SpoolWriter) -> io::R
             Ok(0) => return Ok(writer.finish()),
             Ok(read) => writer.write(&buffer[..read]).await?,
             Err(error) => {
-                writer.fail(&error.to_string());
+                writer.fail(&error);
                 return Err(error);
             }
         }

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use crate::engine::buildkit::{LocalDirs, Uploads};
 use crate::error::{Error, Result};
 use crate::settings::{BuildSettings, ContextSource, DockerfileSource, NamedContext};
-use crate::transfer::ByteStream;
+use crate::transfer::{ByteStream, Scratch};
 
 /// Bytes that tell an archive from a Dockerfile (docker `build.archiveHeaderSize`).
 const HEADER: usize = 512;
@@ -28,7 +28,7 @@ pub struct Input {
     pub options: BTreeMap<String, String>,
     /// What the daemon keeps its copy of the context under.
     pub shared_key: String,
-    temporary: Vec<tempfile::TempDir>,
+    temporary: Vec<Scratch>,
 }
 
 impl Input {
@@ -172,8 +172,8 @@ impl Input {
     }
 
     fn temporary_directory(&mut self) -> Result<PathBuf> {
-        let directory = tempfile::Builder::new().prefix("hakobi-input-").tempdir().map_err(|error| {
-            Error::usage("a temporary directory cannot be made").because(&error).hint("TMPDIR names another place")
+        let directory = Scratch::new().map_err(|error| {
+            Error::usage("cannot create a temporary directory").because(&error).hint("set TMPDIR to another directory")
         })?;
         let path = directory.path().to_owned();
         self.temporary.push(directory);

@@ -2,6 +2,7 @@
 
 mod digest;
 mod inline_cache;
+mod made;
 mod manifest;
 mod name;
 mod path;
@@ -11,6 +12,7 @@ mod selector;
 
 pub use digest::{ChainId, DiffId, Digest, Hasher, InvalidDigest, StepKey};
 pub use inline_cache::{CacheLayer, INLINE_CACHE_KEY, InlineCache, comparable};
+pub use made::{Likeness, Made};
 pub use manifest::{Descriptor, DescriptorPlatform, ImageConfig, Index, Manifest, RawManifest, RootFs, media_type, retyped};
 pub use name::{bytes_of, is_utf8, path_of, shown, spelled, spelled_text};
 pub use path::is_below;

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
+use tokio::sync::watch;
 
 use super::pull::Shelves;
 use super::server::Receiver;
@@ -33,6 +34,8 @@ pub(super) struct Handler {
     taken: Mutex<HashMap<String, HashMap<String, RawManifest>>>,
     /// Whether someone who knows the word has asked anything.
     reached: Arc<AtomicBool>,
+    /// Why a blob could not be taken.
+    full: watch::Sender<Option<String>>,
 }
 
 /// An error in the protocol's words.
@@ -45,12 +48,40 @@ impl Handler {
         receiver: Option<Arc<dyn Receiver>>,
         directory: PathBuf,
         reached: Arc<AtomicBool>,
+        full: watch::Sender<Option<String>>,
     ) -> Self {
-        Self { word, shelves, receiver, directory, uploads: Uploads::default(), taken: Mutex::default(), reached }
+        Self { word, shelves, receiver, directory, uploads: Uploads::default(), taken: Mutex::default(), reached, full }
+    }
+
+    /// A blob that cannot be written. Daemons try again for a minute: whoever waits for the image need not.
+    fn disk(&self, error: &std::io::Error) -> Refusal {
+        self.full.send_replace(Some(error.to_string()));
+        let why = format!("hakobi cannot keep the blob on its way: {error}");
+        Refusal(StatusCode::INSUFFICIENT_STORAGE, "BLOB_UPLOAD_INVALID", why)
+    }
+
+    async fn write(&self, writer: &mut SpoolWriter, mut body: Incoming) -> Result<(), Refusal> {
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| Refusal(StatusCode::BAD_REQUEST, "BLOB_UPLOAD_INVALID", error.to_string()))?;
+            if let Some(data) = frame.data_ref() {
+                writer.write(data).await.map_err(|error| self.disk(&error))?;
+            }
+        }
+        Ok(())
     }
 
     fn receiver(&self) -> Result<&dyn Receiver, Refusal> {
         self.receiver.as_deref().ok_or_else(|| refused("nothing is taken here"))
+    }
+
+    /// What stands behind the word in a path that begins with it.
+    fn below_word<'a>(&self, path: &'a str) -> Option<&'a str> {
+        path.strip_prefix("/v2/")?.strip_prefix(&*self.word)?.strip_prefix('/')
+    }
+
+    /// Whether who asks knows the word.
+    pub(super) fn is_addressed<B>(&self, request: &Request<B>) -> bool {
+        self.below_word(request.uri().path()).is_some()
     }
 
     pub(super) async fn handle(&self, request: Request<Incoming>) -> Result<Answer, Infallible> {
@@ -73,9 +104,7 @@ impl Handler {
             return Ok(answer(StatusCode::OK, &[("Docker-Distribution-Api-Version", "registry/2.0".to_owned())]));
         }
         // Names may have slashes: the parts are told from the right.
-        let rest =
-            path.strip_prefix("/v2/").and_then(|rest| rest.strip_prefix(&*self.word)).and_then(|rest| rest.strip_prefix('/'));
-        let parts: Vec<&str> = rest.ok_or_else(not_found)?.split('/').collect();
+        let parts: Vec<&str> = self.below_word(&path).ok_or_else(not_found)?.split('/').collect();
         self.reached.store(true, Ordering::Relaxed);
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
         match (request.method().clone(), &parts[..]) {
@@ -140,7 +169,7 @@ impl Handler {
             ));
         }
         let receiver = self.receiver()?;
-        let (writer, spool) = Spool::create(&self.directory).map_err(|error| disk(&error))?;
+        let (writer, spool) = Spool::create(&self.directory).map_err(|error| self.disk(&error))?;
         let id = format!("{:032x}", rand::random::<u128>());
         receiver.arriving(spool.clone()).await;
         self.uploads.put(id.clone(), Upload { writer, spool });
@@ -159,7 +188,7 @@ impl Handler {
         // A part that does not go on where the last one ended changes nothing (distribution-spec, "Pushing a blob in chunks").
         let fits = begins(&request).is_none_or(|begins| begins == upload.writer.written());
         if fits {
-            write(&mut upload.writer, request.into_body()).await?;
+            self.write(&mut upload.writer, request.into_body()).await?;
         }
         let range = range(&upload.writer);
         self.uploads.put(id.to_owned(), upload);
@@ -174,9 +203,9 @@ impl Handler {
         let digest: Digest =
             query(&request, "digest").and_then(|digest| digest.parse().ok()).ok_or_else(|| invalid("no digest"))?;
         let mut upload = self.uploads.take(id).ok_or_else(unknown_upload)?;
-        write(&mut upload.writer, request.into_body()).await?;
+        self.write(&mut upload.writer, request.into_body()).await?;
         if upload.writer.identity().digest != digest {
-            upload.writer.fail("the daemon sent other bytes than it said");
+            upload.writer.fail(&std::io::Error::other("the daemon sent other bytes than it said"));
             return Err(invalid("these bytes have another digest"));
         }
         let identity = upload.writer.finish();
@@ -241,22 +270,8 @@ fn range(writer: &SpoolWriter) -> String {
     format!("0-{}", writer.written().saturating_sub(1))
 }
 
-async fn write(writer: &mut SpoolWriter, mut body: Incoming) -> Result<(), Refusal> {
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Refusal(StatusCode::BAD_REQUEST, "BLOB_UPLOAD_INVALID", error.to_string()))?;
-        if let Some(data) = frame.data_ref() {
-            writer.write(data).await.map_err(|error| disk(&error))?;
-        }
-    }
-    Ok(())
-}
-
 fn refused(why: &str) -> Refusal {
     Refusal(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", why.to_owned())
-}
-
-fn disk(error: &std::io::Error) -> Refusal {
-    Refusal(StatusCode::INSUFFICIENT_STORAGE, "BLOB_UPLOAD_INVALID", format!("hakobi cannot keep the blob on its way: {error}"))
 }
 
 fn unknown_upload() -> Refusal {

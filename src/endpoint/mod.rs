@@ -9,6 +9,7 @@
 //! way by its key (moby `distribution/xfer`), containerd's locks the blob it writes, and whoever waited finds it there
 //! (`remotes.Fetch`, `content.OpenWriter`). One stream for several readers would go at the pace of the slowest, or keep the layer.
 
+mod connections;
 mod http;
 mod offered;
 mod pull;
@@ -18,5 +19,5 @@ mod through;
 mod uploads;
 
 pub use pull::{Given, Served};
-pub use server::{Address, Endpoint, Receiver};
+pub use server::{Address, Endpoint, NOWHERE, Receiver, is_own_name};
 pub use shelf::Shelf;

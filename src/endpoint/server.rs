@@ -8,16 +8,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
+use super::connections;
 use super::http::Handler;
 use super::pull::{Given, Served, Shelves};
 use super::shelf::Shelf;
 use crate::domain::{Digest, ImageRef, RawManifest, RegistryHost, Repository};
+use crate::redact;
 use crate::transfer::{Identity, Spool};
+
+/// What the word in the repositories of every endpoint begins with.
+const MARK: &str = "hakobi-";
+
+/// The host in the names of images that are loaded as archives: no registry can have the name (RFC 2606).
+pub const NOWHERE: &str = "hakobi.invalid";
+
+/// What outputs show instead of an endpoint's address and word.
+const SHOWN: &str = "hakobi";
 
 /// Takes what the daemon pushes.
 #[async_trait]
@@ -48,6 +58,8 @@ pub struct Endpoint {
     word: String,
     served: Served,
     reached: Arc<AtomicBool>,
+    /// Why a blob could not be taken.
+    full: watch::Sender<Option<String>>,
     task: JoinHandle<()>,
 }
 
@@ -59,7 +71,11 @@ impl Address {
     pub async fn bind() -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
-        Ok(Self { listener, address, word: format!("{:032x}", rand::random::<u128>()) })
+        let word = format!("{MARK}{:032x}", rand::random::<u128>());
+        redact::hide(&address.to_string(), SHOWN);
+        redact::hide(&word, SHOWN);
+        redact::hide(&format!("{address}/{word}"), SHOWN);
+        Ok(Self { listener, address, word })
     }
 
     /// What a repository of this name is called by the daemon.
@@ -76,24 +92,25 @@ impl Address {
         let served = Served::default();
         let reached = Arc::new(AtomicBool::new(false));
         let shelves = Shelves::new(&word, shelves, served.clone());
-        let handler = Arc::new(Handler::new(word.clone(), shelves, receiver, directory, Arc::clone(&reached)));
-        let task = tokio::spawn(async move {
-            // Connections end with the set, and the set with this task.
-            let mut connections = JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                let _ = stream.set_nodelay(true);
-                let handler = Arc::clone(&handler);
-                let service = service_fn(move |request| {
-                    let handler = Arc::clone(&handler);
-                    async move { handler.handle(request).await }
-                });
-                connections.spawn(async move {
-                    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
-                });
-                while connections.try_join_next().is_some() {}
-            }
-        });
-        Endpoint { address, word, served, reached, task }
+        let full = watch::Sender::default();
+        let handler = Handler::new(word.clone(), shelves, receiver, directory, Arc::clone(&reached), full.clone());
+        let handler = Arc::new(handler);
+        let task = tokio::spawn(connections::accept(listener, handler, connections::STRANGER));
+        Endpoint { address, word, served, reached, full, task }
+    }
+}
+
+/// Whether a repository's name is one that an endpoint, or a run that loads archives, gave: `127.0.0.1:PORT/hakobi-HEX/…` or
+/// `hakobi.invalid/HEX`, with 32 digits. No user's image is called so.
+#[must_use]
+pub fn is_own_name(repository: &Repository) -> bool {
+    let is_word = |word: &str| word.len() == 32 && word.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let first = repository.path.split('/').next().unwrap_or_default();
+    let host = repository.host.as_str();
+    let port = host.strip_prefix("127.0.0.1:").and_then(|port| port.parse::<u16>().ok());
+    match port {
+        Some(_) => repository.path.contains('/') && first.strip_prefix(MARK).is_some_and(is_word),
+        None => host == NOWHERE && first == repository.path && is_word(first),
     }
 }
 
@@ -128,6 +145,19 @@ impl Endpoint {
         self.served.blobs()
     }
 
+    /// The word that is in all its repositories' names, by which the daemon's names of this run are recognised.
+    #[must_use]
+    pub fn word(&self) -> &str {
+        &self.word
+    }
+
+    /// Waits until a blob cannot be taken because there is no room for it, and says why; for ever if there is.
+    pub async fn lacks_room(&self) -> String {
+        let mut full = self.full.subscribe();
+        let why = full.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
+        why.unwrap_or_default()
+    }
+
     /// What the daemon must push to for the receiver to get it under this name.
     #[must_use]
     pub fn reference(&self, name: &str) -> ImageRef {
@@ -138,5 +168,31 @@ impl Endpoint {
 impl Drop for Endpoint {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_its_own_are_recognised() {
+        let word = "0123456789abcdef0123456789abcdef";
+        for (name, own) in [
+            (format!("127.0.0.1:40000/{MARK}{word}/image:image"), true),
+            (format!("127.0.0.1:40000/{MARK}{word}/0/team/app:latest"), true),
+            (format!("{NOWHERE}/{word}:abc"), true),
+            (format!("127.0.0.1:40000/{MARK}{word}:image"), false),
+            (format!("127.0.0.1:40000/{word}/image:image"), false),
+            (format!("127.0.0.1:40000/{MARK}{word}0/image:image"), false),
+            (format!("127.0.0.1:40000/team/{MARK}{word}/image:image"), false),
+            (format!("registry.example.com:5000/{MARK}{word}/image:image"), false),
+            (format!("{NOWHERE}/{word}/more:abc"), false),
+            ("127.0.0.1:5000/hakobi-app/image:latest".to_owned(), false),
+            ("hakobi-app:latest".to_owned(), false),
+        ] {
+            let reference: ImageRef = name.parse().unwrap();
+            assert_eq!(is_own_name(&reference.repository), own, "{name}");
+        }
     }
 }

@@ -21,6 +21,7 @@ use tokio_util::io::{ReaderStream, StreamReader};
 use super::dial::{Dialer, Stream};
 use crate::domain::{DiffId, ImageRef};
 use crate::error::{Error, Result};
+use crate::shutdown;
 use crate::transfer::ByteStream;
 
 /// Seconds until the daemon's first answer to a request. Generous: a busy overlay2 daemon answers an inspection late.
@@ -166,6 +167,23 @@ impl Docker {
             Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
             Err(error) => Err(Error::build(format!("the daemon cannot show the image {name}")).because(&error)),
         }
+    }
+
+    /// All names that the daemon has images under.
+    ///
+    /// # Errors
+    /// If the daemon does not answer.
+    pub async fn names(&self) -> Result<Vec<ImageRef>> {
+        let failed = |error| Error::no_daemon("the Docker daemon does not list its images").because(&error);
+        let images = self.api.list_images(None::<ListImagesOptions>).await.map_err(failed)?;
+        Ok(images.into_iter().flat_map(|image| image.repo_tags).filter_map(|name| name.parse().ok()).collect())
+    }
+
+    /// How long ago an image was given its last name. Returns `None` if the daemon does not say.
+    pub async fn named_for(&self, name: &ImageRef) -> Option<Duration> {
+        let image = self.api.inspect_image(&name.to_string()).await.ok()?;
+        let at: jiff::Timestamp = image.metadata?.last_tag_time?.to_string().parse().ok()?;
+        jiff::Timestamp::now().duration_since(at).try_into().ok()
     }
 
     /// Gives an image one more name.
@@ -334,6 +352,11 @@ pub struct BorrowedName {
 }
 
 impl BorrowedName {
+    /// Leaves the name to whoever takes it away from here on.
+    pub fn hand_on(mut self) {
+        self.docker = None;
+    }
+
     /// Takes the name away.
     ///
     /// # Errors
@@ -348,9 +371,9 @@ impl BorrowedName {
 
 impl Drop for BorrowedName {
     fn drop(&mut self) {
-        if let (Some(docker), Ok(runtime)) = (self.docker.take(), tokio::runtime::Handle::try_current()) {
+        if let Some(docker) = self.docker.take() {
             let name = self.name.clone();
-            runtime.spawn(async move { docker.untag(&name).await });
+            let _ = shutdown::spawn(async move { docker.untag(&name).await });
         }
     }
 }

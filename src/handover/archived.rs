@@ -131,7 +131,11 @@ impl Layers for NewLayers {
             return Ok(Kept { descriptor, ..kept });
         }
         let Descriptor { digest, size, .. } = kept.descriptor.clone();
-        inner.state().blobs.insert(digest.clone(), Blob { spool: blob.clone(), identity: Identity { digest, size } });
+        {
+            let mut state = inner.state();
+            state.is_uncompressed(&blob, &kept.diff_id);
+            state.blobs.insert(digest.clone(), Blob { spool: blob.clone(), identity: Identity { digest, size } });
+        }
         // While the next one comes.
         let intake = self.intake.clone();
         tokio::spawn(async move {

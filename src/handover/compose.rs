@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use futures::future::try_join_all;
 use serde_json::Value;
 use tokio::io::AsyncReadExt;
 
 use super::archived::TAG;
 use super::intake::{Inner, Intake};
 use super::transcode::{self, Format};
-use crate::domain::{Descriptor, DiffId, Digest, ImageConfig, Manifest, Platform, RawManifest, media_type, retyped};
+use crate::domain::{
+    Descriptor, DiffId, Digest, ImageConfig, Likeness, Made, Manifest, Platform, RawManifest, media_type, retyped,
+};
 use crate::error::{Error, Result};
 use crate::settings::Compression;
 use crate::transfer::BlobSource;
@@ -38,14 +41,17 @@ impl Intake {
     /// The images that came under this name: one, or those of an index.
     ///
     /// # Errors
-    /// If something of them did not come.
+    /// If something of them did not come, or they are not what the daemon made.
     pub async fn compose(&self, name: &str, annotations: &BTreeMap<String, String>) -> Result<Vec<Composed>> {
         let inner = self.inner();
-        let manifests = inner.state().manifests.get(name).cloned().unwrap_or_default();
-        let top = manifests.get(TAG).ok_or_else(|| Error::push("the daemon handed over no manifest"))?;
+        let (top, made) = handed_over(inner, name)?;
         if !top.is_index() {
-            return Ok(vec![Box::pin(image(inner, top, annotations)).await?]);
+            return Ok(vec![Box::pin(image(inner, &top, &made, annotations)).await?]);
         }
+        if made.likeness(&top) != Likeness::Manifest {
+            return Err(another());
+        }
+        let manifests = inner.state().manifests.get(name).cloned().unwrap_or_default();
         let index =
             top.index().map_err(|error| Error::push("the daemon handed over an index that cannot be read").because(&error))?;
         let mut out = Vec::new();
@@ -55,11 +61,20 @@ impl Intake {
                 continue;
             }
             if let Some(raw) = manifests.get(&child.digest.to_string()) {
-                out.push(Box::pin(image(inner, raw, annotations)).await?);
+                // The index names it by its digest.
+                let named = Made { digests: vec![child.digest.clone()], ..Made::default() };
+                out.push(Box::pin(image(inner, raw, &named, annotations)).await?);
             }
         }
         if out.is_empty() { Err(Error::push("the daemon handed over an index without images")) } else { Ok(out) }
     }
+}
+
+/// There is no room for a layer that comes from the daemon.
+#[must_use]
+pub fn no_room(why: &str) -> Error {
+    Error::push(format!("failed to keep a layer in the temporary folder: {why}"))
+        .hint("set TMPDIR to a directory with more free space")
 }
 
 /// A layer that the daemon made.
@@ -75,18 +90,65 @@ impl Intake {
     /// The layers above the first `below` of the image that came under this name, and its configuration.
     ///
     /// # Errors
-    /// If something of it did not come.
+    /// If something of it did not come, or it is not what the daemon made.
     pub async fn layers_above(&self, name: &str, below: usize) -> Result<(Vec<NewLayer>, Bytes)> {
         let inner = self.inner();
-        let top = inner.state().manifests.get(name).and_then(|manifests| manifests.get(TAG)).cloned();
-        let top = top.ok_or_else(|| Error::push("the daemon handed over no manifest"))?;
+        let (top, made) = handed_over(inner, name)?;
         let (manifest, config, parsed) = Box::pin(parts(inner, &top)).await?;
+        Box::pin(compare(inner, &top, &made, &manifest, &parsed.rootfs.diff_ids)).await?;
         let mut layers = Vec::new();
         for (layer, diff_id) in manifest.layers.iter().zip(parsed.rootfs.diff_ids).skip(below) {
             layers.push(NewLayer { blob: settle(inner, layer, &diff_id).await?, diff_id });
         }
         Ok((layers, config))
     }
+}
+
+/// The manifest that came under this name, and what the daemon says of it.
+fn handed_over(inner: &Inner, name: &str) -> Result<(RawManifest, Made)> {
+    let state = inner.state();
+    let top = state.manifests.get(name).and_then(|manifests| manifests.get(TAG)).cloned();
+    let top = top.ok_or_else(|| Error::push("the daemon handed over no manifest"))?;
+    let made = state.made.get(name).filter(|made| !made.digests.is_empty() || !made.diff_ids.is_empty()).cloned();
+    Ok((top, made.ok_or_else(|| Error::push("the daemon does not say which image it made"))?))
+}
+
+/// Compares what came with what the daemon made, before anything of it counts.
+async fn compare(inner: &Inner, raw: &RawManifest, made: &Made, manifest: &Manifest, diff_ids: &[DiffId]) -> Result<()> {
+    match made.likeness(raw) {
+        // It names everything else by its digest, and blobs are compared with theirs when they arrive.
+        Likeness::Manifest => return Ok(()),
+        Likeness::Config => {}
+        Likeness::None if made.diff_ids == diff_ids && !diff_ids.is_empty() => {}
+        Likeness::None => return Err(another()),
+    }
+    let is_it = |(layer, diff_id): (&Descriptor, &DiffId)| {
+        let (known, blob) = {
+            let state = inner.state();
+            let known = state.known.diff_id(&layer.digest).or_else(|| Some(&state.scaffold.get(&layer.digest)?.diff_id));
+            (known.cloned(), state.blobs.get(&layer.digest).cloned())
+        };
+        let diff_id = diff_id.clone();
+        async move {
+            let found = match (known, blob) {
+                (Some(known), _) => known,
+                (None, Some(blob)) => {
+                    let found = inner.diff_id(&blob.spool).await;
+                    found.map_err(|error| Error::push("a layer that the daemon handed over cannot be read").because(&error))?
+                }
+                // A registry has it, and whoever pulls it compares.
+                (None, None) => return Ok(()),
+            };
+            if found == diff_id { Ok(()) } else { Err(another()) }
+        }
+    };
+    try_join_all(manifest.layers.iter().zip(diff_ids).map(is_it)).await.map(drop)
+}
+
+/// What came is not what the daemon made.
+fn another() -> Error {
+    Error::push("failed to take the image from the daemon: another image was pushed to hakobi's local registry")
+        .hint("run the build again; look for a process on this host that connects to the ports of others")
 }
 
 /// A manifest that came with its configuration, which add up.
@@ -107,9 +169,10 @@ fn unreadable(what: &str) -> Error {
     Error::push(format!("the daemon handed over {what} that cannot be read"))
 }
 
-async fn image(inner: &Inner, raw: &RawManifest, annotations: &BTreeMap<String, String>) -> Result<Composed> {
+async fn image(inner: &Inner, raw: &RawManifest, made: &Made, annotations: &BTreeMap<String, String>) -> Result<Composed> {
     let (manifest, config, parsed) = Box::pin(parts(inner, raw)).await?;
     let diff_ids = parsed.rootfs.diff_ids;
+    Box::pin(compare(inner, raw, made, &manifest, &diff_ids)).await?;
     Box::pin(inner.ask(&manifest.layers)).await;
     let mut layers = Vec::with_capacity(diff_ids.len());
     for (layer, diff_id) in manifest.layers.iter().zip(&diff_ids) {
@@ -141,7 +204,10 @@ async fn settle(inner: &Inner, layer: &Descriptor, diff_id: &DiffId) -> Result<D
     let arrived = inner.state().blobs.get(&layer.digest).cloned();
     // What did not come is what we said is there.
     let Some(blob) = arrived else { return Ok(layer.clone()) };
-    let failed = |error: std::io::Error| Error::push("a layer cannot be sent on").because(&error);
+    let failed = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::StorageFull => no_room(&error.to_string()),
+        _ => Error::push("a layer cannot be sent on").because(&error),
+    };
     let format = Format::of(&transcode::head(&blob.spool, 4).await.map_err(failed)?);
     let source = inner.forward(&blob.spool).await.map_err(failed)?;
     let identity = source.identity().await.map_err(failed)?;

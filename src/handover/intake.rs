@@ -7,15 +7,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::join_all;
+use tokio::io::AsyncReadExt as _;
+use tokio::sync::OnceCell;
 
+use super::archived::TAG;
 use super::known::Known;
 use super::transcode::{self, Format};
 use crate::archive::Kept;
-use crate::domain::{Descriptor, DiffId, Digest, RawManifest, Repository, media_type};
+use crate::domain::{Descriptor, DiffId, Digest, Hasher, Likeness, Made, RawManifest, Repository, media_type};
 use crate::endpoint::Receiver;
 use crate::error::{Error, Result};
 use crate::push::Pusher;
 use crate::settings::Compression;
+use crate::transfer::compress::plain;
 use crate::transfer::{BlobSource, ByteStream, Identity, Spool};
 
 /// A blob that grows beyond this, in bytes, goes on to the registries while it arrives. A smaller one waits until the
@@ -47,6 +51,19 @@ pub(super) struct State {
     forwarded: HashMap<u64, Arc<dyn BlobSource>>,
     /// By the image's name, then by tag or digest.
     pub(super) manifests: HashMap<String, HashMap<String, RawManifest>>,
+    /// What the daemon says of the images that it hands over, by their names.
+    pub(super) made: HashMap<String, Made>,
+    /// Whether images are known by their configurations, so that each layer has to be compared with what they say.
+    compares: bool,
+    /// What blobs that arrived are uncompressed, by their spools.
+    diff_ids: HashMap<u64, Arc<OnceCell<DiffId>>>,
+}
+
+impl State {
+    /// It is known what a blob is uncompressed.
+    pub(super) fn is_uncompressed(&mut self, blob: &Spool, diff_id: &DiffId) {
+        self.diff_ids.insert(blob.id(), Arc::new(OnceCell::new_with(Some(diff_id.clone()))));
+    }
 }
 
 #[derive(Clone)]
@@ -90,6 +107,25 @@ impl Intake {
         self.0.state().scaffold.insert(layer.digest.clone(), kept);
     }
 
+    /// An image of this name is about to come, or to come once more: what came under it before counts no longer.
+    pub fn begin(&self, name: &str) {
+        let mut state = self.0.state();
+        state.manifests.remove(name);
+        state.made.remove(name);
+    }
+
+    /// Says what the daemon made: nothing else is taken under this name. `by_config` if the daemon knows the image by its
+    /// configuration only, as overlay2 engines do.
+    pub fn expect(&self, name: &str, made: Made, by_config: bool) {
+        let mut state = self.0.state();
+        state.compares |= by_config;
+        // What came before the daemon was asked for it is not the daemon's.
+        if by_config && let Some(own) = state.manifests.get_mut(name) {
+            own.retain(|_, manifest| !made.diff_ids.is_empty() || made.likeness(manifest) != Likeness::None);
+        }
+        state.made.insert(name.to_owned(), made);
+    }
+
     /// Learns of more images that registries hold.
     pub fn learn(&self, learn: impl FnOnce(&mut Known)) {
         learn(&mut self.0.state().known);
@@ -104,6 +140,22 @@ impl Inner {
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a blob that arrived, or arrives, is uncompressed; found out once.
+    pub(super) async fn diff_id(&self, spool: &Spool) -> std::io::Result<DiffId> {
+        let cell = Arc::clone(self.state().diff_ids.entry(spool.id()).or_default());
+        let found = cell.get_or_try_init(|| async {
+            let mut bytes = plain(spool.open(0).await?).await?;
+            let (mut hasher, mut buffer) = (Hasher::default(), vec![0; 256 << 10]);
+            loop {
+                match bytes.read(&mut buffer).await? {
+                    0 => return Ok(hasher.diff_id()),
+                    read => hasher.update(&buffer[..read]),
+                }
+            }
+        });
+        found.await.cloned()
     }
 
     /// Has a blob on its way, or there, sent to the registries, once; gives what they get.
@@ -192,6 +244,10 @@ impl Receiver for Intake {
             if blob.grown_to(STREAM_FROM).await {
                 // A fault shows again, and is told, when the image is composed.
                 let _ = inner.forward(&blob).await;
+                let compares = inner.state().compares;
+                if compares {
+                    let _ = inner.diff_id(&blob).await;
+                }
             }
         });
     }
@@ -202,7 +258,17 @@ impl Receiver for Intake {
 
     async fn manifest(&self, name: &str, reference: &str, manifest: RawManifest) -> Result<(), String> {
         let mut state = self.0.state();
+        if let Some(made) = state.made.get(name).filter(|_| reference == TAG)
+            && made.diff_ids.is_empty()
+            && made.likeness(&manifest) == Likeness::None
+        {
+            return Err("this is not the image that was built".to_owned());
+        }
         let own = state.manifests.entry(name.to_owned()).or_default();
+        // Daemons push again what did not arrive, but never another image.
+        if own.get(reference).is_some_and(|first| first.digest() != manifest.digest()) {
+            return Err("another image was pushed under this name".to_owned());
+        }
         own.insert(manifest.digest().to_string(), manifest.clone());
         own.insert(reference.to_owned(), manifest);
         Ok(())

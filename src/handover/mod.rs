@@ -11,6 +11,6 @@ mod known;
 mod transcode;
 
 pub use archived::composed;
-pub use compose::{Composed, NewLayer};
+pub use compose::{Composed, NewLayer, no_room};
 pub use intake::Intake;
 pub use known::{CachedStages, JOINED_ANNOTATION, Known, KnownImage, STAGE_ANNOTATION, load, load_stages};

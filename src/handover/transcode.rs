@@ -58,7 +58,7 @@ pub(super) fn transcode(
                 let raw = compress::decompress(raw, format == Format::Gzip, format == Format::Zstd);
                 writer.fill(compress::compress(raw, wanted));
             }
-            Err(error) => writer.fail(&error.to_string()),
+            Err(error) => writer.fail(&error),
         }
     });
     Ok(Arc::new(out))

@@ -128,8 +128,8 @@ impl Run<'_> {
             let metadata = [("containerimage.config".to_owned(), without_layers(config))].into();
             Ok(Solved { metadata, ..solved })
         };
-        match self.attempt(work, &[&grafted], request, course, Some(&release), ask).await? {
-            Attempted::Done(_) => {}
+        let made = match self.attempt(work, &[&grafted], request, course, Some(&release), ask).await? {
+            Attempted::Done(solved) => solved.made(),
             Attempted::WithoutStore => {
                 planned.without_records();
                 return Ok(Appended::Again);
@@ -139,10 +139,10 @@ impl Run<'_> {
                 return Ok(Appended::Again);
             }
             Attempted::Otherwise => return Ok(Appended::Again),
-        }
+        };
         built.report.seconds.build += at.elapsed().as_secs_f64();
         let at = std::time::Instant::now();
-        let (new, config) = release.take_layers(&self.docker, self.exit(), 1).await?;
+        let (new, config) = release.take_layers(&self.docker, self.exit(), made, 1).await?;
         let times = created(&config, new.len() + 1);
         let new = new.into_iter().zip(times.into_iter().skip(1)).map(|(layer, created)| Layer {
             blob: layer.blob.bare(),

@@ -114,6 +114,9 @@ pub async fn build(
     };
     let last_cold = LastCold::look(store.as_ref());
     let daemon = Daemon::connect(settings).await;
+    if let Ok(daemon) = &daemon {
+        super::leftovers::clear(&daemon.docker).await;
+    }
     let mut input = Input::open(build, stdin).await?;
     hide_declared(&input, events.hidden());
     let job = Job { settings, build, events, registries, tags, store };
@@ -232,23 +235,24 @@ impl Run<'_> {
             // The image came out of the daemon under a name of our own, which goes whatever comes of the push.
             let steps = graph.as_ref().map(|graph| graph.chain(graph.result())).unwrap_or_default();
             let before = if self.job.gave_store_up() { cache.latest().to_vec() } else { cache.before() };
-            let done = release.push(&self.docker, self.exit(), self.job.annotations(), &before, inline, &steps).await;
+            let annotations = self.job.annotations();
+            let pushed = release.push(&self.docker, self.exit(), solved.made(), annotations, &before, inline, &steps);
+            let done = Box::pin(pushed).await;
             built.report.seconds.push += at.elapsed().as_secs_f64();
-            let done = match done {
-                Ok(done) => done,
+            let released = match done {
                 // The daemon does not hand over what the store has already, and that does not give it.
                 Err(failure) if self.job.failed_by_store(&failure)? => {
                     without_store(&mut options, &colder);
                     continue;
                 }
-                Err(failure) => return Err(failure.into()),
+                done => self.job.released(done.map_err(Error::from))?,
             };
-            if let Some(graph) = graph.as_ref().filter(|_| inline) {
+            if let (Some(graph), Some(done)) = (graph.as_ref().filter(|_| inline), &released) {
                 let at = Instant::now();
-                self.save(built, &session, graph, &executed, &cache, &done).await?;
+                self.save(built, &session, graph, &executed, &cache, done).await?;
                 built.report.seconds.save = at.elapsed().as_secs_f64();
             }
-            break (solved, compiled, Some(done));
+            break (solved, compiled, released);
         };
         let id = solved.exporter.get("containerimage.digest").cloned().unwrap_or_default();
         drop(input);
@@ -342,6 +346,9 @@ impl Run<'_> {
             Some(reference) => {
                 names.push(reference.to_string());
                 exports.push(Export::into_daemon(&names));
+                if let Some(release) = release {
+                    release.lend(self.docker.borrow(reference));
+                }
             }
             None if self.job.build.load => exports.push(Export::into_daemon(&names)),
             None => {}
@@ -378,6 +385,7 @@ impl Run<'_> {
     ) -> Result<(SolveOutcome, Compiled, Executed)> {
         let mut attempt = 1;
         loop {
+            release.into_iter().for_each(Release::begin);
             let (events, listening) = self.listen();
             let mut compiled = None;
             let given = options.clone();
@@ -398,6 +406,7 @@ impl Run<'_> {
                 solved = building => Some(solved),
                 // An overlay2 daemon would ask for a damaged layer again and again, for more than a minute.
                 () = self.job.store_damaged(), if from_store => None,
+                error = lacks_room(release) => return Err(error),
             };
             drop(events);
             let executed = listening.await.unwrap_or_default();
@@ -465,6 +474,14 @@ fn without_store(options: &mut std::collections::HashMap<String, String>, colder
         None => options.remove(IMPORTS),
     };
     options.insert("no-cache".to_owned(), String::new());
+}
+
+/// Waits until what the daemon hands over does not fit into TMPDIR; for ever if it does.
+pub(super) async fn lacks_room(release: Option<&Release>) -> Error {
+    match release {
+        Some(release) => release.lacks_room().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Events that it is noted of which steps ran, and that go on from there.

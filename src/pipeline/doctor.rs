@@ -163,9 +163,9 @@ async fn proxy(proxy: &Proxy) -> Found {
 fn room() -> Found {
     let directory = match super::room(Kind::Usage) {
         Ok(directory) => directory,
-        Err(error) => return Found::wrong(&error, "TMPDIR names another place"),
+        Err(error) => return Found::wrong(&error, "set TMPDIR to another directory"),
     };
-    let shown = directory.path().parent().unwrap_or(directory.path()).display().to_string();
+    let shown = directory.path().ancestors().nth(2).unwrap_or(directory.path()).display().to_string();
     match rustix::fs::statvfs(directory.path()) {
         Ok(found) => {
             let free = found.f_bavail.saturating_mul(found.f_frsize);
@@ -173,7 +173,7 @@ fn room() -> Found {
             match free < ROOM {
                 true => Found::Doubtful(
                     told,
-                    "TMPDIR names another place; several large layers may be on their way at once".to_owned(),
+                    "set TMPDIR to another directory; several large layers may be on their way at once".to_owned(),
                 ),
                 false => Found::Right(told),
             }

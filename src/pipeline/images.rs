@@ -95,6 +95,7 @@ impl<'a> Run<'a> {
         let registries = Registries::new(&settings.registries, events.clone());
         let docker = Docker::connect(Dialer::new(&settings.daemon)?).await?;
         let info = docker.info().await?;
+        super::leftovers::clear(&docker).await;
         let way = Way::choose(settings.transport, &docker).await?;
         let report = RunReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -128,7 +129,8 @@ impl<'a> Run<'a> {
         let last = before.iter().find(|image| image.stage() == Some(""));
         let known: Vec<KnownImage> = last.into_iter().cloned().collect();
         let exit = self.way.exit(&self.info, true);
-        let released = Box::pin(release.push(&self.docker, exit, BTreeMap::new(), &known, false, &[])).await?;
+        let made = super::had(&self.docker, &self.info, image).await?;
+        let released = Box::pin(release.push(&self.docker, exit, made, BTreeMap::new(), &known, false, &[])).await?;
         let step = self.events.step(format!("[hakobi] saving {image}"));
         let saved = async {
             kept.begin().await.map_err(|error| super::cache_error("the cache cannot be begun", &error))?;
@@ -181,6 +183,9 @@ impl<'a> Run<'a> {
             return Ok(true);
         }
         let step = self.events.step(format!("[hakobi] restoring {image}"));
+        // The daemon has the image under a name of ours for a moment.
+        let scratch = super::room(Kind::Cache)?;
+        scratch.remember(kept.word());
         let restored = match self.way {
             Way::Registry => self.pull(&found, image).await,
             Way::Archive => self.load(&found, image).await,

@@ -139,6 +139,18 @@ impl Job<'_> {
         Ok(())
     }
 
+    /// What was released. If the image is only kept, a failure is the cache's.
+    pub(super) fn released(&self, released: Result<Released>) -> Result<Option<Released>> {
+        match (released, self.kept()) {
+            (Ok(released), _) => Ok(Some(released)),
+            (Err(error), Some((_, faults))) if !self.build.push => {
+                faults.tell("did not take this build", &error)?;
+                Ok(None)
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+
     /// The store, as long as it can be used.
     pub(super) fn kept(&self) -> Option<(&Kept, &CacheFaults<'_>)> {
         let store = self.store.as_ref()?;

@@ -23,7 +23,7 @@ use crate::registry::{Home as _, Registries, Source as _};
 use crate::report::RunReport;
 use crate::settings::{BuildSettings, CacheMode, CacheSettings, StoreLocation};
 use crate::store::{Blobs, DirectoryStore, Error, Fault, Name, Pace, Paced, Result, S3Store, Store, read_small};
-use crate::transfer::{ByteStream, BytesSource};
+use crate::transfer::{ByteStream, BytesSource, Scratch};
 
 /// The version of the store's layout that this program reads and writes.
 const FORMAT: u32 = 1;
@@ -57,7 +57,7 @@ pub(super) struct Kept {
 /// Base images on their way through the endpoint.
 struct Passing {
     /// Where their layers lie meanwhile.
-    room: tempfile::TempDir,
+    room: Scratch,
     indexed: Mutex<Indexed>,
     /// As many are read at once as there are cores.
     cores: Arc<Semaphore>,
@@ -262,6 +262,11 @@ impl Kept {
         self.shelves.iter().for_each(Shelf::passed);
         let mut tasks = std::mem::take(&mut passing.indexed.lock().unwrap_or_else(PoisonError::into_inner).tasks);
         while tasks.join_next().await.is_some() {}
+    }
+
+    /// The word that is in all its names.
+    pub(super) fn word(&self) -> &str {
+        self.endpoint.word()
     }
 
     /// What its shelves are called.

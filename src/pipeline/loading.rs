@@ -2,7 +2,7 @@
 //! which go again at the end of the run.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::Mutex;
 
@@ -10,27 +10,30 @@ use super::build::Run;
 use super::transport::Way;
 use crate::archive::{self, Encoding, SavedImage, SavedLayer};
 use crate::domain::{Digest, ImageConfig, ImageRef};
-use crate::endpoint::Shelf;
+use crate::endpoint::{NOWHERE, Shelf};
 use crate::engine::{BorrowedName, Docker, EngineInfo, StoreKind};
 use crate::error::{Error, Kind, Result};
 use crate::graph::{Graft, Grafted, Graph};
 use crate::handover::KnownImage;
 use crate::registry::{RemoteBlob, Source, read_blob};
-use crate::transfer::BlobSource;
+use crate::transfer::{BlobSource, Scratch};
 
 /// Largest configuration of an image of ours, in bytes.
 const CONFIG_LIMIT: u64 = 4 << 20;
 
 /// Images of a run that were loaded.
 pub(super) struct Loaded {
-    /// Repository of all of them; its word is this run's own. No registry can have the name (RFC 2606).
+    /// Repository of all of them; its word is this run's own.
     repository: String,
+    /// Remembers that word for the case that this run is killed.
+    scratch: OnceLock<Option<Scratch>>,
     names: Mutex<HashMap<Digest, BorrowedName>>,
 }
 
 impl Default for Loaded {
     fn default() -> Self {
-        Self { repository: format!("hakobi.invalid/{:032x}", rand::random::<u128>()), names: Mutex::default() }
+        let repository = format!("{NOWHERE}/{:032x}", rand::random::<u128>());
+        Self { repository, scratch: OnceLock::new(), names: Mutex::default() }
     }
 }
 
@@ -72,6 +75,11 @@ impl Run<'_> {
             }
             let name: ImageRef =
                 self.loaded.name(&digest).parse().map_err(|_| Error::build("an image of hakobi's own has no name"))?;
+            self.loaded.scratch.get_or_init(|| {
+                let scratch = Scratch::new().ok()?;
+                scratch.remember(self.loaded.repository.rsplit('/').next()?);
+                Some(scratch)
+            });
             let step = self.job.events.step("[hakobi] loading what is kept into the daemon");
             // From before it is there, so that it goes whatever happens meanwhile.
             let borrowed = self.docker.borrow(name.clone());

@@ -16,6 +16,7 @@ mod indexing;
 mod init;
 mod job;
 mod kept;
+mod leftovers;
 mod loading;
 mod metadata_only;
 mod moving;
@@ -54,12 +55,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use self::transport::Way;
-use crate::engine::{EngineInfo, StoreKind};
+use crate::domain::{ImageRef, Made};
+use crate::engine::{Docker, EngineInfo, StoreKind};
 use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::report::{self, CacheReport, EngineReport, Store, Transport};
 use crate::settings::{CacheMode, CacheSettings};
 use crate::store::GIVEN_UP;
+use crate::transfer::Scratch;
 
 /// What the report says of the daemon.
 fn engine_report(info: &EngineInfo, way: Option<Way>) -> EngineReport {
@@ -89,10 +92,20 @@ fn cache_report(settings: &CacheSettings) -> CacheReport {
 }
 
 /// A place for layers on their way; it goes with what it gives.
-fn room(kind: Kind) -> Result<tempfile::TempDir> {
-    tempfile::Builder::new().prefix("hakobi-").tempdir().map_err(|error| {
-        Error::new(kind, "there is no room for layers on their way").because(&error).hint("TMPDIR names another place")
+fn room(kind: Kind) -> Result<Scratch> {
+    Scratch::new().map_err(|error| {
+        let error = Error::new(kind, "cannot create a temporary directory for layers").because(&error);
+        error.hint("set TMPDIR to another directory")
     })
+}
+
+/// What is known of an image that the daemon has, besides its ID. A containerd store may hand over one image of an index.
+async fn had(docker: &Docker, info: &EngineInfo, image: &ImageRef) -> Result<Made> {
+    let diff_ids = match info.store {
+        StoreKind::Containerd => docker.image_layers(&image.to_string()).await?.unwrap_or_default(),
+        StoreKind::GraphDriver => Vec::new(),
+    };
+    Ok(Made { diff_ids, ..Made::default() })
 }
 
 /// What is amiss with the cache, and what the user can do about it: errors of all rooms, and words of the pipeline's own.

@@ -286,16 +286,16 @@ impl Run<'_> {
             let Some(release) = release else { return Ok((None, id, solved)) };
             let at = Instant::now();
             let before = if job.gave_store_up() { work.cache.latest().to_vec() } else { work.cache.before() };
-            let done = release.push(&self.docker, self.exit(), job.annotations(), &before, false, &[]).await;
+            let done = release.push(&self.docker, self.exit(), solved.made(), job.annotations(), &before, false, &[]);
+            let done = Box::pin(done).await;
             built.report.seconds.push += at.elapsed().as_secs_f64();
             match done {
-                Ok(done) => return Ok((Some(done), id, solved)),
                 // The daemon does not hand over what the store has already, and that does not give it.
                 Err(failure) if job.failed_by_store(&failure)? => {
                     course.grafts.clear();
                     planned.without_records();
                 }
-                Err(failure) => return Err(failure.into()),
+                done => return Ok((job.released(done.map_err(Error::from))?, id, solved)),
             }
         }
     }

@@ -29,6 +29,7 @@ pub async fn push(settings: &Settings, images: &[ImageRef], push: &PushSettings,
             return Err(Error::push(format!("the daemon has no image {image}")).hint("`docker images` lists what it has"));
         }
     }
+    super::leftovers::clear(&docker).await;
     let way = Way::choose(settings.transport, &docker).await?;
     let looked = preflight(&registries, images, push).await?;
     for (tag, there) in &looked.skipped {
@@ -50,7 +51,9 @@ pub async fn push(settings: &Settings, images: &[ImageRef], push: &PushSettings,
         }
         let release = Release::open(&registries, std::slice::from_ref(image), None, push, &known, events).await?;
         docker.tag(&image.to_string(), &release.reference()).await?;
-        let released = release.push(&docker, way.exit(&info, true), BTreeMap::new(), &known, false, &[]).await?;
+        let made = super::had(&docker, &info, image).await?;
+        let released = release.push(&docker, way.exit(&info, true), made, BTreeMap::new(), &known, false, &[]);
+        let released = Box::pin(released).await?;
         report.seconds.push = began.elapsed().as_secs_f64();
         report.layers.pushed += released.layers.pushed;
         report.layers.already_in_registry += released.layers.already_in_registry;

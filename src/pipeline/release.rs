@@ -1,26 +1,26 @@
 //! The release: an image out of the daemon and into all target repositories.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use crate::domain::{
-    Descriptor, DiffId, Digest, ImageRef, Index, InlineCache, Platform, RawManifest, Repository, comparable, media_type,
+    Descriptor, DiffId, Digest, ImageRef, Index, InlineCache, Made, Platform, RawManifest, Repository, comparable, media_type,
 };
 use crate::endpoint::{Endpoint, Shelf};
-use crate::engine::Docker;
+use crate::engine::{BorrowedName, Docker};
 use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::graph::{Graph, Step};
-use crate::handover::{Composed, Intake, Known, KnownImage, NewLayer, load};
+use crate::handover::{Composed, Intake, Known, KnownImage, NewLayer, load, no_room};
 use crate::push::{Failure, Pusher, RepositoryBlobs, TagOutcome};
 use crate::registry::{Home as _, Registries, Source as _};
 use crate::report::LayerCounts;
 use crate::save::{Exit, with_whole_cache};
 use crate::settings::PushSettings;
-use crate::transfer::{ByteStream, Spool};
+use crate::transfer::{ByteStream, Scratch, Spool};
 
 /// The name of the released image at the endpoint.
 const NAME: &str = "image";
@@ -43,7 +43,9 @@ pub(super) struct Release {
     events: Events,
     keep: Option<Repository>,
     way: Way,
-    directory: tempfile::TempDir,
+    directory: Scratch,
+    /// The image's name in the daemon while it is made.
+    lent: Mutex<Option<BorrowedName>>,
     learning: Mutex<JoinSet<Vec<KnownImage>>>,
 }
 
@@ -90,7 +92,7 @@ impl Release {
     ) -> Result<Self> {
         let directory = super::room(Kind::Push)?;
         let repositories = repositories(tags);
-        let way = way(registries, repositories, keep, settings, known, events, directory.path()).await?;
+        let way = way(registries, repositories, keep, settings, known, events, &directory).await?;
         Ok(Self {
             registries: registries.clone(),
             tags: tags.to_vec(),
@@ -99,6 +101,7 @@ impl Release {
             keep: keep.cloned(),
             way,
             directory,
+            lent: Mutex::default(),
             learning: Mutex::default(),
         })
     }
@@ -214,29 +217,30 @@ impl Release {
     ///
     /// # Errors
     /// If the daemon, the targets, or a repository fails that layers were to be copied from.
+    #[allow(clippy::too_many_arguments, reason = "each is another input of what is put")]
     pub(super) async fn push(
         self,
         docker: &Docker,
         exit: Exit,
+        made: Made,
         annotations: BTreeMap<String, String>,
         latest: &[KnownImage],
         inline: bool,
         steps: &[Step],
     ) -> Result<Released, Failure> {
-        let reference = self.reference();
         let mut learning = std::mem::take(&mut *self.learning.lock().unwrap_or_else(PoisonError::into_inner));
         while let Some(learned) = learning.join_next().await {
             self.way.intake.learn(|known| learned.unwrap_or_default().iter().for_each(|image| known.add(image)));
         }
-        if exit != Exit::Straight {
-            let step = self.events.step("[hakobi] taking the image from the daemon");
-            let handed = exit.hand_over(docker, &reference, &self.way.intake, NAME).await;
+        let step = (exit != Exit::Straight).then(|| self.events.step("[hakobi] taking the image from the daemon"));
+        let handed = self.hand_over(docker, exit, made).await;
+        if let Some(step) = step {
             match &handed {
                 Ok(()) => step.done(),
                 Err(error) => step.failed(error),
             }
-            handed?;
         }
+        handed?;
         let composed = self.way.intake.compose(NAME, &annotations).await?;
         let layers: u64 = composed.iter().map(|image| image.layers.len() as u64).sum();
         let repositories = repositories(&self.tags).len() as u64;
@@ -270,12 +274,50 @@ impl Release {
         Ok(Released { manifest, images, tags, layers, bytes: after.bytes, release: self })
     }
 
+    async fn hand_over(&self, docker: &Docker, exit: Exit, made: Made) -> Result<()> {
+        if let Some(lent) = self.lent().take() {
+            lent.hand_on();
+        }
+        let reference = self.reference();
+        tokio::select! {
+            handed = exit.hand_over(docker, &reference, &self.way.intake, NAME, made) => handed,
+            error = self.lacks_room() => Err(error),
+        }
+    }
+
+    /// Waits until a layer cannot be taken because TMPDIR is full; for ever if it is not.
+    pub(super) async fn lacks_room(&self) -> Error {
+        no_room(&self.way.endpoint.lacks_room().await)
+    }
+
+    /// The daemon is about to make the image; what came of an attempt before counts no longer.
+    pub(super) fn begin(&self) {
+        self.way.intake.begin(NAME);
+    }
+
+    /// The daemon gives the image this name, which goes again whatever happens meanwhile.
+    pub(super) fn lend(&self, name: BorrowedName) {
+        let mut lent = self.lent();
+        match &*lent {
+            Some(_) => name.hand_on(),
+            None => *lent = Some(name),
+        }
+    }
+
+    fn lent(&self) -> MutexGuard<'_, Option<BorrowedName>> {
+        self.lent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Has the daemon hand over the layers that it made on a layer that stands in for others; gives these and the configuration of
     /// the image that they came in.
-    pub(super) async fn take_layers(&self, docker: &Docker, exit: Exit, below: usize) -> Result<(Vec<NewLayer>, Bytes)> {
-        if exit != Exit::Straight {
-            exit.hand_over(docker, &self.reference(), &self.way.intake, NAME).await?;
-        }
+    pub(super) async fn take_layers(
+        &self,
+        docker: &Docker,
+        exit: Exit,
+        made: Made,
+        below: usize,
+    ) -> Result<(Vec<NewLayer>, Bytes)> {
+        self.hand_over(docker, exit, made).await?;
         let taken = self.way.intake.layers_above(NAME, below).await?;
         self.way.pusher.finish_blobs().await?;
         Ok(taken)
@@ -283,7 +325,7 @@ impl Release {
 
     /// Takes a new layer from a stream, and passes it on while it comes.
     pub(super) fn take_stream(&self, layer: ByteStream) -> Result<Spool> {
-        let full = |error: std::io::Error| Error::push("there is no room for layers on their way").because(&error);
+        let full = |error: std::io::Error| no_room(&error.to_string());
         let (writer, spool) = Spool::create(self.directory.path()).map_err(full)?;
         writer.fill(layer);
         for pusher in std::iter::once(&self.way.pusher).chain(&self.way.keeper) {
@@ -300,7 +342,7 @@ impl Release {
     /// A way for further images into the repository of this reference; what the release holds is known there.
     pub(super) async fn intake_for(&self, to: &ImageRef, stages: &[KnownImage], images: &[Composed]) -> Result<Way> {
         let repositories = vec![to.repository.clone()];
-        let directory = self.directory.path();
+        let directory = &self.directory;
         let way = way(&self.registries, repositories, None, &self.settings, stages, &self.events, directory).await?;
         let repository = self.repository()?;
         way.intake.learn(|known| images.iter().for_each(|image| known.add_layers(&image.layers, &image.diff_ids, repository)));
@@ -336,7 +378,7 @@ async fn way(
     settings: &PushSettings,
     images: &[KnownImage],
     events: &Events,
-    directory: &std::path::Path,
+    directory: &Scratch,
 ) -> Result<Way> {
     let pusher = Pusher::new(registries.clone(), repositories.clone(), events.clone());
     let mut known = Known::default();
@@ -350,10 +392,11 @@ async fn way(
     }
     let keeper = keep.map(|keep| Pusher::new(registries.clone(), vec![keep.clone()], events.clone()));
     let pushers = std::iter::once(&pusher).filter(|_| !repositories.is_empty()).chain(&keeper).cloned().collect();
-    let intake = Intake::new(pushers, known, settings.compression, directory.to_owned());
-    let endpoint = Endpoint::start(Arc::new(intake.clone()), directory.to_owned())
+    let intake = Intake::new(pushers, known, settings.compression, directory.path().to_owned());
+    let endpoint = Endpoint::start(Arc::new(intake.clone()), directory.path().to_owned())
         .await
         .map_err(|error| Error::push("hakobi cannot listen on 127.0.0.1").because(&error))?;
+    directory.remember(endpoint.word());
     Ok(Way { endpoint, intake, pusher, keeper })
 }
 

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use tokio_util::io::SyncIoBridge;
 
-use super::build::Run;
+use super::build::{Run, lacks_room};
 use super::kept::Kept;
 use super::planned::Work;
 use super::planning::Planned;
@@ -141,6 +141,7 @@ impl Run<'_> {
         }
         let mut attempt = 1;
         loop {
+            release.into_iter().for_each(Release::begin);
             let (events, listening) = self.listen();
             let mut passing = None;
             let solved = tokio::select! {
@@ -151,6 +152,7 @@ impl Run<'_> {
                 }
                 // An overlay2 daemon would ask for a damaged layer again and again, for more than a minute.
                 () = job.store_damaged(), if from_store => None,
+                error = lacks_room(release) => return Err(error),
                 solved = self.buildkit.build(work.session, request.clone(), &events, &ask) => Some(solved),
             };
             drop(events);

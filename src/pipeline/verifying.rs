@@ -14,10 +14,10 @@ use super::solving::{Attempted, Course, broken};
 use crate::context::{NodeKind, Tree};
 use crate::domain::Platform;
 use crate::endpoint::Endpoint;
-use crate::engine::StoreKind;
 use crate::engine::buildkit::{Export, Gateway, SolveRequest, Solved};
+use crate::engine::{BorrowedName, StoreKind};
 use crate::error::{Error, Kind, Result};
-use crate::handover::{Intake, Known};
+use crate::handover::{Intake, Known, no_room};
 use crate::plan::appendable;
 use crate::save::{Exit, bare_config};
 use crate::transfer::compress::plain;
@@ -49,6 +49,7 @@ impl Run<'_> {
         below.iter().zip(&image.diff_ids).for_each(|(layer, diff_id)| intake.pass_over(layer, diff_id));
         let endpoint = Endpoint::start(Arc::new(intake.clone()), directory.path().to_owned());
         let endpoint = endpoint.await.map_err(|error| failed("hakobi cannot listen on 127.0.0.1").because(&error))?;
+        directory.remember(endpoint.word());
         let reference = endpoint.reference(NAME);
         let exit = self.way.exit(&self.info, false);
         let export = match exit {
@@ -61,7 +62,10 @@ impl Run<'_> {
             SolveRequest { exports: vec![export], entitlements: job.build.entitlements.clone(), ..SolveRequest::default() };
         let platform = serde_json::from_slice::<Platform>(&planned.compiled.config).map_err(|error| broken(&error))?;
         let config = bare_config(&platform);
-        loop {
+        // From before it is there, so that it goes whatever happens meanwhile.
+        let borrowed = (exit != Exit::Straight).then(|| self.docker.borrow(reference.clone()));
+        let made = loop {
+            intake.begin(NAME);
             again.grafts.extend(self.grafts(planned, kept, None)?);
             let grafted = planned.graph.grafted(result, &again.grafts, &course.given).map_err(|error| broken(&error))?;
             let (definition, config, imports) = (&grafted.definition, &config, &work.cache.imports);
@@ -70,12 +74,16 @@ impl Run<'_> {
                 Ok(Solved { metadata: [("containerimage.config".to_owned(), config.clone())].into(), ..solved })
             };
             match self.attempt(work, &[&grafted], request.clone(), &mut again, None, ask).await? {
-                Attempted::Done(_) => break,
+                Attempted::Done(solved) => break solved.made(),
                 Attempted::Otherwise => {}
                 Attempted::WithoutStore | Attempted::Moved => return Err(failed("the base cannot be had")),
             }
+        };
+        borrowed.into_iter().for_each(BorrowedName::hand_on);
+        tokio::select! {
+            handed = exit.hand_over(&self.docker, &reference, &intake, NAME, made) => handed?,
+            why = endpoint.lacks_room() => return Err(no_room(&why)),
         }
-        exit.hand_over(&self.docker, &reference, &intake, NAME).await?;
         let (theirs, _) = intake.layers_above(NAME, below.len()).await?;
         if ours.len() != theirs.len() {
             return Err(failed(&format!("{} layers on the whole base, {} without it", theirs.len(), ours.len())));

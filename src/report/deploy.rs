@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::file::{self, cannot_write, folder};
 use crate::domain::{Digest, ImageRef};
 use crate::error::{Error, Result};
+use crate::redact::redacted;
 use crate::settings::HandOffSettings;
 
 /// Largest `imagedefinitions.json` that CodePipeline takes, in bytes (its file reference, "Image definitions file").
@@ -151,7 +152,8 @@ pub fn write_summary(path: &Path, text: &str) -> Result<()> {
 /// # Errors
 /// Where the file cannot be written.
 pub fn add(path: &Path, text: &str) -> Result<()> {
-    let added = OpenOptions::new().append(true).create(true).open(path).and_then(|mut file| file.write_all(text.as_bytes()));
+    let added =
+        OpenOptions::new().append(true).create(true).open(path).and_then(|mut file| file.write_all(redacted(text).as_bytes()));
     added.map_err(|error| cannot_write(path, &error))
 }
 

@@ -2,6 +2,7 @@
 
 use super::text::{Paint, clean, harmless, message};
 use crate::error::Error;
+use crate::redact::redact;
 
 /// The failure's text, with a newline at its end: `error: …`, the causes, the hint. The message is shown whole, with
 /// its own lines, as the daemon's excerpts of a Dockerfile need them.
@@ -15,6 +16,7 @@ pub fn error(error: &Error, color: bool) -> String {
     if let Some(hint) = error.hint_text() {
         out.push_str(&format!("  {}: {}\n", paint.bold("36", "hint"), message(hint)));
     }
+    redact(&mut out);
     harmless(&out).into_owned()
 }
 

@@ -5,10 +5,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use crate::error::{Error, Kind, Result};
+use crate::redact::redacted_bytes;
 
 /// Puts `content` at `path` by renaming a finished file onto it. What is no regular file (`/dev/stdout`, a pipe) is
 /// written to instead: renaming would do away with it.
 pub(super) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let content = &*redacted_bytes(content);
     match std::fs::metadata(path) {
         Ok(there) if !there.is_file() => {
             return std::fs::OpenOptions::new().write(true).open(path)?.write_all(content);

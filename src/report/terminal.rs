@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal as _, Write};
 use super::frame::Size;
 use super::text::harmless;
 use crate::event::Time;
+use crate::redact::redacted;
 
 /// A writer with what a display must know of it.
 pub struct Terminal {
@@ -57,7 +58,7 @@ impl Terminal {
 
 /// Writes to standard error what is not an event: an error's text, the summary.
 pub fn to_stderr(text: &str) {
-    let _ = io::stderr().lock().write_all(harmless(text).as_bytes());
+    let _ = io::stderr().lock().write_all(harmless(&redacted(text)).as_bytes());
 }
 
 /// Writes to standard output what scripts read there.
@@ -66,6 +67,6 @@ pub fn to_stderr(text: &str) {
 /// Where it cannot be written: a script that misses its answer must learn of it.
 pub fn to_stdout(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
+    out.write_all(redacted(text).as_bytes())?;
     out.flush()
 }

@@ -1,6 +1,6 @@
 //! How images come out of the daemon.
 
-use crate::domain::ImageRef;
+use crate::domain::{ImageRef, Made};
 use crate::engine::Docker;
 use crate::error::Result;
 use crate::handover::Intake;
@@ -17,11 +17,25 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// Hands the image of this name, which is ours and goes with it, to the intake.
+    /// Hands the image of this name, which is ours and goes with it, to the intake: the one that was made, and no other.
     ///
     /// # Errors
     /// If the daemon refuses, or the image cannot be taken.
-    pub async fn hand_over(self, docker: &Docker, reference: &ImageRef, intake: &Intake, name: &str) -> Result<()> {
+    pub async fn hand_over(
+        self,
+        docker: &Docker,
+        reference: &ImageRef,
+        intake: &Intake,
+        name: &str,
+        mut made: Made,
+    ) -> Result<()> {
+        if self != Self::Straight {
+            let borrowed = docker.borrow(reference.clone());
+            let id = docker.image_id(&reference.to_string()).await?;
+            made.digests.extend(id.and_then(|id| id.parse().ok()));
+            borrowed.hand_on();
+        }
+        intake.expect(name, made, self == Self::Pushed);
         match self {
             Self::Straight => Ok(()),
             Self::Pushed => docker.push_and_untag(reference).await,

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::domain::{Digest, ImageRef, Platform};
 use crate::endpoint::Endpoint;
-use crate::engine::Docker;
 use crate::engine::buildkit::{BuildKit, CacheOption, Export, Session, SolveRequest, Solved};
+use crate::engine::{BorrowedName, Docker};
 use crate::error::{Error, Result};
 use crate::event::{Event, Events};
 use crate::graph::{Graph, Stage};
-use crate::handover::{Composed, Intake};
+use crate::handover::{Composed, Intake, no_room};
 
 use super::exit::Exit;
 
@@ -137,6 +137,9 @@ impl StageSaver<'_> {
             entitlements: self.entitlements.clone(),
             platform: None,
         };
+        self.intake.begin(&name);
+        // From before it is there, so that it goes whatever happens meanwhile.
+        let borrowed = (self.exit != Exit::Straight).then(|| self.docker.borrow(reference.clone()));
         let definition = graph.cut(&stage.state);
         let config = bare_config(&self.platform);
         let result = self
@@ -147,8 +150,13 @@ impl StageSaver<'_> {
                 Ok(Solved { metadata, ..solved })
             })
             .await;
-        result.map_err(|status| Error::push(format!("stage {} cannot be exported: {}", stage.name.0, status.message())))?;
-        self.exit.hand_over(self.docker, &reference, self.intake, &name).await?;
+        let solved =
+            result.map_err(|status| Error::push(format!("stage {} cannot be exported: {}", stage.name.0, status.message())))?;
+        borrowed.into_iter().for_each(BorrowedName::hand_on);
+        tokio::select! {
+            handed = self.exit.hand_over(self.docker, &reference, self.intake, &name, solved.made()) => handed?,
+            why = self.endpoint.lacks_room() => return Err(no_room(&why)),
+        }
         self.intake.compose(&name, &BTreeMap::new()).await?.pop().ok_or_else(|| Error::push("the daemon handed over nothing"))
     }
 }

@@ -21,7 +21,7 @@ use crate::domain::Hasher;
 enum State {
     Growing(u64),
     Whole(Identity),
-    Failed(String),
+    Failed(io::ErrorKind, String),
 }
 
 impl State {
@@ -29,7 +29,7 @@ impl State {
         match self {
             Self::Growing(written) => Some(*written),
             Self::Whole(identity) => Some(identity.size),
-            Self::Failed(_) => None,
+            Self::Failed(..) => None,
         }
     }
 }
@@ -123,15 +123,15 @@ impl SpoolWriter {
                     Err(error) => Err(error),
                 };
                 if let Err(error) = read {
-                    return self.fail(&error.to_string());
+                    return self.fail(&error);
                 }
             }
         });
     }
 
     /// The blob will never be whole.
-    pub fn fail(self, why: &str) {
-        self.state.send_replace(State::Failed(why.to_owned()));
+    pub fn fail(self, error: &io::Error) {
+        self.state.send_replace(State::Failed(error.kind(), error.to_string()));
     }
 }
 
@@ -140,7 +140,7 @@ impl Drop for SpoolWriter {
         self.state.send_if_modified(|state| {
             let growing = matches!(state, State::Growing(_));
             if growing {
-                *state = State::Failed("the sender went away before the blob was whole".to_owned());
+                *state = State::Failed(io::ErrorKind::Other, "the sender went away before the blob was whole".to_owned());
             }
             growing
         });
@@ -170,7 +170,7 @@ impl BlobSource for Spool {
             .map_err(|_| io::Error::other("the sender went away before the blob was whole"))?;
         match &*state {
             State::Whole(identity) => Ok(identity.clone()),
-            State::Failed(why) => Err(io::Error::other(why.clone())),
+            State::Failed(kind, why) => Err(io::Error::new(*kind, why.clone())),
             State::Growing(_) => Err(io::Error::other("the blob is not whole")),
         }
     }
@@ -194,7 +194,7 @@ async fn beyond(mut state: watch::Receiver<State>, offset: u64) -> io::Result<u6
         .await
         .map_err(|_| io::Error::other("the sender went away before the blob was whole"))?;
     match &*state {
-        State::Failed(why) => Err(io::Error::other(why.clone())),
+        State::Failed(kind, why) => Err(io::Error::new(*kind, why.clone())),
         state => Ok(state.written().unwrap_or(offset)),
     }
 }

@@ -64,7 +64,7 @@ async fn an_upload_follows_a_blob_that_is_still_arriving() {
     pusher.upload(Arc::new(BytesSource::new(noise(10))), None);
     let (writer, spool) = Spool::create(directory.path()).unwrap();
     pusher.upload(Arc::new(spool), None);
-    writer.fail("the daemon went away");
+    writer.fail(&std::io::Error::other("the daemon went away"));
     let error = pusher.finish_blobs().await.unwrap_err().error.to_string();
     assert!(error.contains("the daemon went away"), "{error}");
 }

@@ -40,6 +40,8 @@ pub enum Fault {
     Reset,
     /// No answer.
     Stall,
+    /// What is asked is done, and the answer is lost.
+    Lost,
 }
 
 /// A fault that begins after so many requests of a method; until it is mended.
@@ -136,6 +138,12 @@ impl S3Server {
         self.directory.path().join(BUCKET)
     }
 
+    /// Files of multipart uploads that are neither complete nor aborted.
+    pub fn open_uploads(&self) -> usize {
+        let entries = std::fs::read_dir(self.directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        entries.filter(|name| name.to_string_lossy().contains("upload")).count()
+    }
+
     /// From the request after this many of a method on, every one of that method meets this.
     pub fn break_after(&self, method: Method, count: u32, fault: Fault) {
         *self.faults.lock().unwrap() = Some(Breaks { method, below: String::new(), left: count, fault });
@@ -193,7 +201,7 @@ async fn serve_with(
                     Ok(Response::builder().status(status).body(s3s::Body::from(body)).unwrap())
                 };
                 match fault {
-                    None => {
+                    None | Some(Fault::Lost) => {
                         let _turn = objects.turn(&request).await;
                         if let Some((status, code)) = extras.refuses(&request) {
                             return refused(status, &code);
@@ -206,7 +214,7 @@ async fn serve_with(
                         let answer = hyper::service::Service::call(&service, request).await;
                         let mut answer = answer.map_err(|error| std::io::Error::other(format!("{error:?}")))?;
                         extras.tell(&root, &method, &path, key, &mut answer);
-                        Ok(answer)
+                        if fault.is_some() { Err(std::io::Error::other("lost")) } else { Ok(answer) }
                     }
                     Some(Fault::Expired) => refused(403, "ExpiredToken"),
                     Some(Fault::SlowDown) => refused(503, "SlowDown"),

@@ -13,7 +13,7 @@ use super::connect::BuildKit;
 use super::gateway::{Gateway, Solved};
 use super::session::Session;
 use super::status;
-use crate::domain::ImageRef;
+use crate::domain::{ImageRef, Made};
 use crate::error::Result;
 use crate::event::{Event, Events};
 
@@ -82,6 +82,16 @@ pub struct SolveRequest {
 pub struct SolveOutcome {
     /// `containerimage.digest`, `containerimage.config.digest`, …
     pub exporter: HashMap<String, String>,
+}
+
+impl SolveOutcome {
+    /// Which image was made, as far as the exporters say.
+    #[must_use]
+    pub fn made(&self) -> Made {
+        let digests = ["containerimage.digest", "containerimage.config.digest"].into_iter();
+        let digests = digests.filter_map(|key| self.exporter.get(key)?.parse().ok());
+        Made { digests: digests.collect(), diff_ids: Vec::new() }
+    }
 }
 
 impl BuildKit {

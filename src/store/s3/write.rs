@@ -1,6 +1,8 @@
 //! Writing an object: small ones at once, others in parts side by side. Every byte goes with its SHA-256.
 
-use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
+use std::sync::Arc;
+
+use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, CompletedMultipartUpload, CompletedPart};
 use base64::Engine as _;
 use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt as _};
@@ -9,6 +11,7 @@ use tokio::io::AsyncReadExt as _;
 
 use super::body::body;
 use super::{Inner, error};
+use crate::shutdown;
 use crate::store::{Error, Fault, Object, Result};
 use crate::transfer::ByteStream;
 
@@ -18,7 +21,7 @@ const PART: u64 = 8 << 20;
 /// S3 takes no more parts than this.
 const MOST_PARTS: u64 = 10_000;
 
-pub(super) async fn write(inner: &Inner, key: &str, object: &Object<'_>) -> Result<()> {
+pub(super) async fn write(inner: &Arc<Inner>, key: &str, object: &Object<'_>) -> Result<()> {
     let broken = |error: std::io::Error| Error::new(Fault::Source, format!("cannot read what is to be kept as {key}: {error}"));
     let size = object.size();
     // The last bytes come only if all are right: no upload of others is completed.
@@ -29,8 +32,13 @@ pub(super) async fn write(inner: &Inner, key: &str, object: &Object<'_>) -> Resu
     }
     let part = PART.max(size.div_ceil(MOST_PARTS));
     let upload = Upload::begin(inner, key).await?;
-    match upload.parts(&mut bytes, size, part).await {
-        Ok(parts) => upload.complete(parts).await,
+    let sent = tokio::select! {
+        biased;
+        () = shutdown::begun() => Err(Error::new(Fault::Other, format!("cannot write {key}: interrupted"))),
+        sent = upload.parts(&mut bytes, size, part) => sent,
+    };
+    match sent {
+        Ok(parts) => upload.complete(parts, size).await,
         Err(error) => {
             upload.abort().await;
             Err(error)
@@ -63,29 +71,39 @@ async fn put(inner: &Inner, key: &str, bytes: Bytes) -> Result<()> {
     }
 }
 
-/// A multipart upload.
-struct Upload<'a> {
-    inner: &'a Inner,
-    key: &'a str,
+/// A multipart upload. Dropped before it is complete, it is aborted.
+struct Upload {
+    inner: Arc<Inner>,
+    key: String,
     id: String,
+    is_over: bool,
+    /// The process does not end before the upload is complete or aborted.
+    _open: shutdown::Open,
 }
 
-impl<'a> Upload<'a> {
-    async fn begin(inner: &'a Inner, key: &'a str) -> Result<Self> {
-        let bucket = &inner.settings.bucket;
-        let request = inner
-            .client
-            .create_multipart_upload()
-            .bucket(bucket)
-            .key(key)
-            .checksum_algorithm(ChecksumAlgorithm::Sha256)
-            .set_server_side_encryption(inner.encryption())
-            .set_ssekms_key_id(inner.settings.kms_key.clone().filter(|key| !key.is_empty()))
-            .set_storage_class(inner.storage_class());
-        let begun = request.send().await;
-        let begun = begun.map_err(|error| error::failed(&format!("write {key}"), "s3:PutObject", bucket, &error))?;
-        let id = begun.upload_id().unwrap_or_default().to_owned();
-        Ok(Self { inner, key, id })
+impl Upload {
+    async fn begin(inner: &Arc<Inner>, key: &str) -> Result<Self> {
+        let open = shutdown::open();
+        let (inner, of) = (Arc::clone(inner), key.to_owned());
+        // As a task of its own: if nobody waits for the answer any more, it is still known which upload to abort.
+        let begun = shutdown::spawn(async move {
+            let bucket = &inner.settings.bucket;
+            let request = inner
+                .client
+                .create_multipart_upload()
+                .bucket(bucket)
+                .key(&of)
+                .checksum_algorithm(ChecksumAlgorithm::Sha256)
+                .set_server_side_encryption(inner.encryption())
+                .set_ssekms_key_id(inner.settings.kms_key.clone().filter(|key| !key.is_empty()))
+                .set_storage_class(inner.storage_class());
+            let begun = request.send().await;
+            let begun = begun.map_err(|error| error::failed(&format!("write {of}"), "s3:PutObject", bucket, &error))?;
+            let id = begun.upload_id().unwrap_or_default().to_owned();
+            Ok(Self { inner, key: of, id, is_over: false, _open: open })
+        });
+        let lost = || Error::new(Fault::Other, format!("cannot write {key}: the run ends"));
+        begun.ok_or_else(lost)?.await.map_err(|_| lost())?
     }
 
     async fn parts(&self, stream: &mut ByteStream, size: u64, part: u64) -> Result<Vec<CompletedPart>> {
@@ -121,31 +139,74 @@ impl<'a> Upload<'a> {
     }
 
     async fn part(&self, number: i32, bytes: Bytes) -> Result<CompletedPart> {
-        let Inner { client, settings, .. } = self.inner;
+        let Inner { client, settings, .. } = &*self.inner;
         let sum = checksum(bytes.clone()).await;
-        let request = client.upload_part().bucket(&settings.bucket).key(self.key).upload_id(&self.id).part_number(number);
+        let request = client.upload_part().bucket(&settings.bucket).key(&self.key).upload_id(&self.id).part_number(number);
         let sent = request.checksum_sha256(&sum).body(body(bytes, &self.inner.pace)).send().await;
         let failed = |error| error::failed(&format!("write a part of {}", self.key), "s3:PutObject", &settings.bucket, &error);
         let sent = sent.map_err(failed)?;
         Ok(CompletedPart::builder().part_number(number).set_e_tag(sent.e_tag).checksum_sha256(sum).build())
     }
 
-    async fn complete(&self, parts: Vec<CompletedPart>) -> Result<()> {
-        let Inner { client, settings, .. } = self.inner;
+    async fn complete(mut self, parts: Vec<CompletedPart>, size: u64) -> Result<()> {
+        let Inner { client, settings, .. } = &*self.inner;
+        let whole = composite(&parts);
         let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
-        let request = client.complete_multipart_upload().bucket(&settings.bucket).key(self.key).upload_id(&self.id);
-        match request.multipart_upload(parts).send().await {
-            Ok(_) => Ok(()),
-            Err(error) => {
+        let request = client.complete_multipart_upload().bucket(&settings.bucket).key(&self.key).upload_id(&self.id);
+        let failed = match request.multipart_upload(parts).send().await {
+            Ok(_) => None,
+            // The answer may be lost while the object is there; whoever asks again is told that there is no such upload.
+            Err(_) if self.is_there(size, whole.as_deref()).await => None,
+            Err(error) => Some(error::failed(&format!("write {}", self.key), "s3:PutObject", &settings.bucket, &error)),
+        };
+        match failed {
+            None => {
+                self.is_over = true;
+                Ok(())
+            }
+            Some(error) => {
                 self.abort().await;
-                Err(error::failed(&format!("write {}", self.key), "s3:PutObject", &settings.bucket, &error))
+                Err(error)
             }
         }
     }
 
-    /// Parts that are left cost money. Where this fails too, the bucket's lifecycle rule has to clean up.
-    async fn abort(&self) {
-        let Inner { client, settings, .. } = self.inner;
-        let _ = client.abort_multipart_upload().bucket(&settings.bucket).key(self.key).upload_id(&self.id).send().await;
+    /// Whether the object is there, with these bytes as far as the server says: an older one may be damaged.
+    async fn is_there(&self, size: u64, whole: Option<&str>) -> bool {
+        let Inner { client, settings, .. } = &*self.inner;
+        let request = client.head_object().bucket(&settings.bucket).key(&self.key).checksum_mode(ChecksumMode::Enabled);
+        let Ok(head) = request.send().await else { return false };
+        let same_size = head.content_length().and_then(|length| u64::try_from(length).ok()) == Some(size);
+        same_size && head.checksum_sha256().is_none_or(|told| Some(told) == whole)
     }
+
+    /// Parts that are left cost money. If this fails too, the bucket's lifecycle rule has to clean up.
+    async fn abort(mut self) {
+        self.is_over = true;
+        abort(&self.inner, &self.key, &self.id).await;
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if !self.is_over {
+            let (inner, key, id) = (Arc::clone(&self.inner), std::mem::take(&mut self.key), std::mem::take(&mut self.id));
+            let _ = shutdown::spawn(async move { abort(&inner, &key, &id).await });
+        }
+    }
+}
+
+async fn abort(inner: &Inner, key: &str, id: &str) {
+    let Inner { client, settings, .. } = inner;
+    let _ = client.abort_multipart_upload().bucket(&settings.bucket).key(key).upload_id(id).send().await;
+}
+
+/// The checksum of an object that is made of these parts: that of their checksums, and their number (S3, "Composite checksums").
+fn composite(parts: &[CompletedPart]) -> Option<String> {
+    let base64 = base64::engine::general_purpose::STANDARD;
+    let mut all = sha2::Sha256::new();
+    for part in parts {
+        all.update(base64.decode(part.checksum_sha256()?).ok()?);
+    }
+    Some(format!("{}-{}", base64.encode(all.finalize()), parts.len()))
 }

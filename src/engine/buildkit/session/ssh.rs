@@ -20,6 +20,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::error::{Error, Result};
 use crate::settings::SshSource;
+use crate::transfer::Scratch;
 
 /// draft-miller-ssh-agent: the two requests that are let through, and the answer to all others.
 const REQUEST_IDENTITIES: u8 = 11;
@@ -33,7 +34,7 @@ const MESSAGE_LIMIT: u32 = 256 << 10;
 #[derive(Default)]
 pub struct SshAgents {
     sockets: HashMap<String, PathBuf>,
-    own: Vec<(Child, tempfile::TempDir)>,
+    own: Vec<(Child, Scratch)>,
 }
 
 impl SshAgents {
@@ -74,7 +75,7 @@ impl SshAgents {
                 .because(&error)
                 .hint("install OpenSSH's client (ssh-agent, ssh-add)")
         };
-        let directory = tempfile::tempdir().map_err(failed)?;
+        let directory = Scratch::new().map_err(failed)?;
         let socket = directory.path().join("agent.sock");
         let child = Command::new("ssh-agent")
             .args(["-D", "-a"])
