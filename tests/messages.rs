@@ -110,11 +110,12 @@ fn lines(text: &str) -> (BTreeSet<String>, BTreeSet<u32>) {
 
 /// What docker says in the end, less what comes before it on its way.
 fn words(stderr: &str) -> String {
-    const BEFORE: [&str; 5] = [
+    const BEFORE: [&str; 6] = [
         "failed to build: ",
         "failed to solve: ",
         "failed to solve with frontend dockerfile.v0: ",
         "failed to create LLB definition: ",
+        "failed to run Build function: ",
         "rpc error: code = Unknown desc = ",
     ];
     let last = stderr.lines().rev().find_map(|line| line.strip_prefix("ERROR: ")).unwrap_or_default();
