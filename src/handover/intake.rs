@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -27,6 +29,9 @@ use crate::transfer::{BlobSource, ByteStream, Identity, Spool};
 /// (moby `getMaxMountAndExistenceCheckAttempts`), and those are thrown away.
 const STREAM_FROM: u64 = 11 << 20;
 
+/// How long the daemon waits for what the cache says of a blob.
+const SOON: Duration = Duration::from_secs(5);
+
 /// Takes images from the daemon for registries, for a store, or for both.
 #[derive(Clone)]
 pub struct Intake(Arc<Inner>);
@@ -36,6 +41,8 @@ pub(super) struct Inner {
     pub(super) compression: Compression,
     directory: PathBuf,
     state: Mutex<State>,
+    /// Whether the cache did not answer in time: it is not asked again while an image is handed over.
+    slow_cache: AtomicBool,
 }
 
 #[derive(Default)]
@@ -77,7 +84,7 @@ impl Intake {
     #[must_use]
     pub fn new(pushers: Vec<Pusher>, known: Known, compression: Compression, directory: PathBuf) -> Self {
         let state = Mutex::new(State { known, ..State::default() });
-        Self(Arc::new(Inner { pushers, compression, directory, state }))
+        Self(Arc::new(Inner { pushers, compression, directory, state, slow_cache: AtomicBool::new(false) }))
     }
 
     pub(super) fn inner(&self) -> &Inner {
@@ -189,14 +196,32 @@ impl Inner {
 
     /// Asks for all blobs at once, so that the answers are at hand. A fault shows again, and is told, where one is used.
     pub(super) async fn ask(&self, blobs: &[Descriptor]) {
-        join_all(self.pushers.iter().map(|pusher| pusher.missing(blobs))).await;
+        join_all(self.pushers.iter().map(|pusher| self.soon(pusher, pusher.missing(blobs)))).await;
+    }
+
+    /// An answer of where blobs go. The cache has to give it soon, as a push does not wait for the cache.
+    async fn soon<T>(&self, pusher: &Pusher, answer: impl Future<Output = Result<T>>) -> Option<T> {
+        if !pusher.is_cache() {
+            return answer.await.ok();
+        }
+        if self.slow_cache.load(Ordering::Relaxed) {
+            return None;
+        }
+        match tokio::time::timeout(SOON, answer).await {
+            Ok(answer) => answer.ok(),
+            Err(_) => {
+                self.slow_cache.store(true, Ordering::Relaxed);
+                None
+            }
+        }
     }
 
     /// The size of a blob that one of them has; the others get it from there.
     async fn found(&self, digest: &Digest) -> Option<u64> {
         for pusher in &self.pushers {
             // A fault is no answer; the daemon then sends the blob.
-            let Some((size, from)) = pusher.size(digest).await.ok().flatten().zip(pusher.first()) else { continue };
+            let size = self.soon(pusher, pusher.size(digest)).await.flatten();
+            let Some((size, from)) = size.zip(pusher.first()) else { continue };
             self.copy(&Descriptor::new(media_type::OCI_LAYER_GZIP, digest.clone(), size), from);
             return Some(size);
         }
@@ -272,5 +297,63 @@ impl Receiver for Intake {
         own.insert(manifest.digest().to_string(), manifest.clone());
         own.insert(reference.to_owned(), manifest);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::event::Events;
+    use crate::registry::{self, Home, Progress, Put, Registries, Source, Uploaded};
+    use crate::settings::{PushSettings, RegistrySettings};
+
+    /// A cache that never answers.
+    struct Silent(Repository);
+
+    #[async_trait]
+    impl Source for Silent {
+        fn repository(&self) -> &Repository {
+            &self.0
+        }
+
+        async fn manifest(&self, _: &str) -> registry::Result<Option<RawManifest>> {
+            std::future::pending().await
+        }
+
+        async fn open_blob(&self, _: &Digest, _: Option<u64>, _: u64) -> registry::Result<ByteStream> {
+            std::future::pending().await
+        }
+    }
+
+    #[async_trait]
+    impl Home for Silent {
+        async fn sizes(&self, _: &[Digest]) -> registry::Result<HashMap<Digest, u64>> {
+            std::future::pending().await
+        }
+
+        async fn upload(&self, _: &dyn BlobSource, _: Option<&Repository>, _: Progress) -> registry::Result<Uploaded> {
+            std::future::pending().await
+        }
+
+        async fn put_manifest(&self, _: &RawManifest, _: &str) -> registry::Result<Put> {
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_daemon_does_not_wait_for_a_silent_cache() {
+        let registries = Registries::new(&RegistrySettings::default(), Events::none());
+        let repository = "127.0.0.1:1/cache/0/app:latest".parse::<crate::domain::ImageRef>().expect("a name").repository;
+        registries.stand_in(Arc::new(Silent(repository.clone())));
+        let pusher = Pusher::new(registries, vec![repository], Events::none());
+        let compression = PushSettings::default().compression;
+        let intake = Intake::new(vec![pusher], Known::default(), compression, PathBuf::new());
+        let began = Instant::now();
+        for number in 0_u8..20 {
+            assert_eq!(intake.has(&Digest::of(&[number])).await, None);
+        }
+        assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
     }
 }

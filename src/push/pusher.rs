@@ -20,6 +20,7 @@ use crate::transfer::{BlobSource, BytesSource};
 pub struct Pusher(Arc<Inner>);
 
 struct Inner {
+    is_cache: bool,
     registries: Registries,
     targets: Vec<Arc<Target>>,
     events: Events,
@@ -36,6 +37,7 @@ impl Pusher {
     /// A pusher to these repositories; one that is named twice is pushed to once.
     #[must_use]
     pub fn new(registries: Registries, repositories: Vec<Repository>, events: Events) -> Self {
+        let is_cache = repositories.iter().all(|repository| registries.is_own(repository));
         let mut targets: Vec<Arc<Target>> = Vec::new();
         for repository in repositories {
             if !targets.iter().any(|target| *target.home.repository() == repository) {
@@ -46,7 +48,13 @@ impl Pusher {
                 targets.push(Arc::new(Target::new(registries.home(&repository), label)));
             }
         }
-        Self(Arc::new(Inner { registries, targets, events, tasks: Mutex::default() }))
+        Self(Arc::new(Inner { is_cache, registries, targets, events, tasks: Mutex::default() }))
+    }
+
+    /// Whether it pushes to the cache alone, so that no push has to wait for it.
+    #[must_use]
+    pub fn is_cache(&self) -> bool {
+        self.0.is_cache
     }
 
     /// Whether every repository has the blob. Answers are kept.
