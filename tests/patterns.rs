@@ -24,7 +24,7 @@ const NAMES: [&str; 24] = [
 ];
 
 /// What patterns are made of, beside names.
-const PIECES: [&str; 58] = [
+const PIECES: [&str; 67] = [
     "*",
     "*",
     "*",
@@ -226,9 +226,25 @@ fn ignored_files_are_dockers() {
         builds.machine.write(path, "x");
     }
     builds.machine.write("Dockerfile", "FROM scratch\nCOPY . /\n");
-    for ignore in
-        ["\\<", "\\>", "[<>y]", "d\\d", "**/\\<", "\\é", "[[:alpha:]]", "!\\y", "\\y", "[^*]", "[z-a]\n", "*\n![<q]", "["]
-    {
+    for ignore in [
+        "\\<",
+        "\\>",
+        "[<>y]",
+        "d\\d",
+        "**/\\<",
+        "\\é",
+        "[[:alpha:]]",
+        "!\\y",
+        "\\y",
+        "[^*]",
+        "[z-a]\n",
+        "*\n![<q]",
+        "[",
+        "?1|y>",
+        "[d]{2}",
+        "?{1}",
+        "*{2}",
+    ] {
         builds.machine.write(".dockerignore", ignore);
         let [docker, hakobi] = builds.both();
         match (docker, hakobi) {

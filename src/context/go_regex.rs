@@ -17,16 +17,69 @@ pub(super) fn compile(go: &str) -> Option<Regex> {
 fn translated(go: &str) -> Option<String> {
     let mut out = String::with_capacity(go.len() * 4);
     let mut rest = go.chars().peekable();
+    let mut repeated = false;
     while let Some(c) = rest.next() {
+        let was_repeated = std::mem::take(&mut repeated);
         match c {
             '\\' => escape(&mut out, &mut rest)?,
             '[' => class(&mut out, &mut rest)?,
-            // What patternmatcher writes itself: all else that has a meaning is escaped by it.
-            '^' | '$' | '.' | '*' | '(' | ')' | '?' => out.push(c),
+            '*' | '?' => {
+                repeated = true;
+                out.push(c);
+            }
+            '{' => match repetition(&mut rest) {
+                // Go takes no repetition of a repetition.
+                Some(_) if was_repeated => return None,
+                Some((least, most)) => {
+                    repeated = true;
+                    out.push_str(&bounds(least, most)?);
+                }
+                None => character(&mut out, c),
+            },
+            // All else that has a meaning is escaped by patternmatcher.
+            '^' | '$' | '.' | '(' | ')' | '|' => out.push(c),
             c => character(&mut out, c),
         }
     }
     Some(out)
+}
+
+/// `{2}`, `{2,}` or `{2,3}` behind its brace; `None`, and nothing is taken, if it is text (Go `parser.repeat`).
+fn repetition(rest: &mut Peekable<Chars<'_>>) -> Option<(usize, Option<usize>)> {
+    let mut behind = rest.clone();
+    let number = |from: &mut Peekable<Chars<'_>>| {
+        let mut digits = String::new();
+        while let Some(digit) = from.next_if(char::is_ascii_digit) {
+            digits.push(digit);
+        }
+        let plain = !digits.is_empty() && (digits.len() == 1 || !digits.starts_with('0'));
+        // What is too long is too large in any case.
+        plain.then(|| digits.parse().unwrap_or(usize::MAX))
+    };
+    let least = number(&mut behind)?;
+    let most = match behind.next()? {
+        '}' => Some(least),
+        ',' if behind.next_if_eq(&'}').is_some() => None,
+        ',' => {
+            let most = number(&mut behind)?;
+            behind.next_if_eq(&'}')?;
+            Some(most)
+        }
+        _ => return None,
+    };
+    *rest = behind;
+    Some((least, most))
+}
+
+/// A repetition that Go takes.
+fn bounds(least: usize, most: Option<usize>) -> Option<String> {
+    const MOST: usize = 1000;
+    match most {
+        _ if least > MOST => None,
+        Some(most) if most > MOST || most < least => None,
+        Some(most) => Some(format!("{{{least},{most}}}")),
+        None => Some(format!("{{{least},}}")),
+    }
 }
 
 fn character(out: &mut String, c: char) {
@@ -79,9 +132,37 @@ fn set(rest: &mut Peekable<Chars<'_>>) -> Option<Option<String>> {
         return Some(None);
     }
     rest.next();
-    // Braces are escaped by patternmatcher, so that a name has one letter.
-    let category = rest.next().filter(|category| "CLMNPSZ".contains(*category))?;
-    Some(Some(format!("\\{c}{{{category}}}")))
+    let name = match rest.next()? {
+        '{' => braced(rest)?,
+        letter => letter.to_string(),
+    };
+    let (negated, name) = match name.strip_prefix('^') {
+        Some(name) => (c == 'p', name),
+        None => (c == 'P', &*name),
+    };
+    let set = match name {
+        "Any" => "\\x{0}-\\x{10ffff}".to_owned(),
+        name if CATEGORIES.split(' ').any(|category| category == name) => format!("\\p{{{name}}}"),
+        name if name.len() > 2 && name.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'_') => {
+            format!("\\p{{Script={name}}}")
+        }
+        _ => return None,
+    };
+    Some(Some(format!("[{}{set}]", if negated { "^" } else { "" })))
+}
+
+/// Go's names of the general categories of Unicode.
+const CATEGORIES: &str = "C Cc Cf Co Cs L Ll Lm Lo Lt Lu M Mc Me Mn N Nd Nl No P Pc Pd Pe Pf Pi Po Ps S Sc Sk Sm So Z Zl Zp Zs";
+
+/// What stands before the next closing brace, which is taken too.
+fn braced(rest: &mut Peekable<Chars<'_>>) -> Option<String> {
+    let mut out = String::new();
+    loop {
+        match rest.next()? {
+            '}' => return Some(out),
+            c => out.push(c),
+        }
+    }
 }
 
 /// The character that an escape stands for (Go `parser.parseEscape`).
@@ -97,6 +178,11 @@ fn escaped(rest: &mut Peekable<Chars<'_>>) -> Option<char> {
                 number = number * 8 + digit;
             }
             char::from_u32(number)
+        }
+        'x' if rest.next_if_eq(&'{').is_some() => {
+            let digits = braced(rest)?;
+            let digits = if digits.bytes().all(|digit| digit.is_ascii_hexdigit()) { digits.trim_start_matches('0') } else { "" };
+            u32::from_str_radix(digits, 16).ok().and_then(char::from_u32)
         }
         'x' => {
             let (high, low) = (rest.next()?.to_digit(16)?, rest.next()?.to_digit(16)?);
@@ -223,6 +309,14 @@ mod tests {
             (r"^\pL$", "ä", Some(true)),
             (r"^\PL$", "ä", Some(false)),
             (r"^\pX$", "x", None),
+            (r"^\p{Greek}$", "ζ", Some(true)),
+            (r"^\P{^Lu}$", "A", Some(true)),
+            (r"^[\p{Lu}x]$", "A", Some(true)),
+            (r"^\p{Letter$", "A", None),
+            (r"^\p{Any}$", "\n", Some(true)),
+            (r"^\x{61}$", "a", Some(true)),
+            (r"^\x{}$", "a", None),
+            (r"^\x{6g}$", "a", None),
             (r"^\C$", "x", None),
             (r"^\Qa[^/]*$", "a[^/]*$", Some(true)),
             (r"^\Qa.\Eb$", "a.b", Some(true)),
@@ -230,6 +324,20 @@ mod tests {
             (r"^[^/]*$", "a\nb", Some(true)),
             (r"^.*$", "a\nb", Some(false)),
             (r"^a^b$", "a^b", Some(false)),
+            (r"^a|b$", "ax", Some(true)),
+            (r"^a|b$", "x/b", Some(true)),
+            (r"^a{2}$", "aa", Some(true)),
+            (r"^ba{2,3}$", "baaaa", Some(false)),
+            (r"^a{2,}$", "aaaa", Some(true)),
+            (r"^a{,2}$", "a{,2}", Some(true)),
+            (r"^a{02}$", "a{02}", Some(true)),
+            (r"^a{x}$", "a{x}", Some(true)),
+            (r"^a{2$", "a{2", Some(true)),
+            (r"^a{3,2}$", "a", None),
+            (r"^a{1001}$", "a", None),
+            (r"^[^/]*{2}$", "a", None),
+            (r"^a{2}{2}$", "aaaa", None),
+            (r"^a|{2}$", "a", None),
             (r"^[\b]$", "b", None),
             (r"^[", "", None),
             (r"^\", "", None),

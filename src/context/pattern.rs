@@ -195,7 +195,8 @@ fn compile(text: &str) -> Matcher {
                 go.push_str("[^/]");
                 kind = Kind::Regex;
             }
-            '.' | '+' | '(' | ')' | '|' | '{' | '}' | '$' => {
+            // Not `|`, `{` and `}`, which patternmatcher means to escape as well: its table of characters ends before them.
+            '.' | '+' | '(' | ')' | '$' => {
                 go.push('\\');
                 go.push(c);
             }
@@ -287,6 +288,11 @@ mod tests {
             ("a\\d", "ad", false),
             ("^a", "^a", true),
             ("^a*", "^ab", false),
+            ("?a|b", "xa", true),
+            ("?a|b", "x/cb", true),
+            ("[a]{2}", "aa", true),
+            ("*.{a,b}", "x.{a,b}", true),
+            ("*.{a,b}", "x.a", false),
             ("\u{feff}a*", "ab", true),
             ("**/", "dir/file/", true),
             ("**/dir2/**", "dir/dir2/dir3/file", true),
