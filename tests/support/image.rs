@@ -20,26 +20,47 @@ pub fn flattened(image: &str) -> BTreeMap<String, String> {
     let output = Command::new(part("HAKOBI_TEST_CRANE")).args(["export", image, "-"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let mut out = BTreeMap::new();
-    for entry in tar::Archive::new(&output.stdout[..]).entries().unwrap() {
+    let mut extended = BTreeMap::new();
+    // As they stand: the tar crate's own reading of extended headers ends a value at a line's end, which names may hold.
+    for entry in tar::Archive::new(&output.stdout[..]).entries().unwrap().raw(true) {
         let mut entry = entry.unwrap();
-        let path = text(&entry.path_bytes()).trim_end_matches('/').to_owned();
-        let link = entry.link_name_bytes().map(|link| text(&link)).unwrap_or_default();
-        let xattrs = entry.pax_extensions().unwrap().into_iter().flatten().map(Result::unwrap);
-        let xattrs = xattrs.filter(|extension| extension.key().unwrap().starts_with("SCHILY.xattr"));
-        let xattrs: Vec<String> =
-            xattrs.map(|extension| format!("{}={:x?}", extension.key().unwrap(), extension.value_bytes())).collect();
+        let mut content = Vec::new();
+        entry.read_to_end(&mut content).unwrap();
         let header = entry.header();
+        if header.entry_type() == tar::EntryType::XHeader {
+            extended = pax(&content);
+            continue;
+        }
+        let records = std::mem::take(&mut extended);
+        let record = |key: &str| records.get(key).map(|value| text(value));
+        let number = |key: &str| record(key).map(|value| value.parse::<u64>().unwrap());
+        let path = record("path").unwrap_or_else(|| text(&entry.path_bytes())).trim_end_matches('/').to_owned();
+        let link = record("linkpath").or_else(|| entry.link_name_bytes().map(|link| text(&link))).unwrap_or_default();
+        let xattrs = records.iter().filter(|(key, _)| key.starts_with("SCHILY.xattr"));
+        let xattrs: Vec<String> = xattrs.map(|(key, value)| format!("{key}={value:x?}")).collect();
         let what = format!(
             "{:?} {:o} {}:{} {link} {}",
             header.entry_type(),
             header.mode().unwrap() & 0o7777,
-            header.uid().unwrap(),
-            header.gid().unwrap(),
+            number("uid").unwrap_or_else(|| header.uid().unwrap()),
+            number("gid").unwrap_or_else(|| header.gid().unwrap()),
             xattrs.join(" ")
         );
-        let mut content = Vec::new();
-        entry.read_to_end(&mut content).unwrap();
         out.insert(path, format!("{what} {:x}", Sha256::digest(&content)));
+    }
+    out
+}
+
+/// The records of an extended header, each read by its length (POSIX pax: `LENGTH KEY=VALUE` and a line's end).
+fn pax(mut records: &[u8]) -> BTreeMap<String, Vec<u8>> {
+    let mut out = BTreeMap::new();
+    while !records.is_empty() {
+        let space = records.iter().position(|byte| *byte == b' ').unwrap();
+        let length: usize = std::str::from_utf8(&records[..space]).unwrap().parse().unwrap();
+        let record = &records[space + 1..length - 1];
+        let equals = record.iter().position(|byte| *byte == b'=').unwrap();
+        out.insert(text(&record[..equals]), record[equals + 1..].to_vec());
+        records = &records[length..];
     }
     out
 }
