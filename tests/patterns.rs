@@ -24,7 +24,7 @@ const NAMES: [&str; 24] = [
 ];
 
 /// What patterns are made of, beside names.
-const PIECES: [&str; 67] = [
+const PIECES: [&str; 58] = [
     "*",
     "*",
     "*",
