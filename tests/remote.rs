@@ -17,6 +17,7 @@ use support::engine::{C28, D28, ENGINES, Engine};
 use support::http_fake::{Say, Server, answer, serve};
 use support::machine::{Machine, Run};
 use support::parts::{part, unique};
+use support::plain::{Times, now, plain_build, same_image};
 
 /// What the server says of a path.
 #[derive(Clone, Default)]
@@ -338,5 +339,63 @@ fn a_branch_is_kept_until_it_moves() {
         repository.git(&["commit", "-q", "--allow-empty", "-m", "nothing"]);
         let same = built(&engine, &machine, &image, &[]);
         assert_eq!(same["images"][0]["digest"], moved["images"][0]["digest"], "{name}: {same:#}");
+    }
+}
+
+/// What plain `docker build` and hakobi say of a Dockerfile that the daemon refuses, each on a machine whose Docker is empty.
+fn refused(engine: &Engine, machine: &Machine, image: &str, words: &str) {
+    engine.wipe();
+    let plain = plain_build(engine, machine, image, &[]).exits(1);
+    engine.wipe();
+    let ours = build(machine, image, &[]).exits(1);
+    assert!(plain.stderr.contains(words) && ours.stderr.contains(words), "{}\n{}", plain.stderr, ours.stderr);
+}
+
+#[test]
+fn a_checksum_of_a_commit_is_held_to_and_kept() {
+    for name in [D28, C28] {
+        let engine = Engine::lock(name);
+        let repository = Repository::served();
+        let mut machine = Machine::with(&engine.host());
+        let first = repository.git(&["rev-parse", "HEAD"]);
+        repository.git(&["tag", "v1"]);
+        let second = repository.commit("two");
+        let image = format!("{}/{}:1", part("HAKOBI_TEST_REGISTRY_OPEN"), unique("checksum"));
+        let plain = format!("{}/{}:1", part("HAKOBI_TEST_REGISTRY_OPEN"), unique("checksum-plain"));
+        let add = |machine: &Machine, checksum: &str, fragment: &str| {
+            let url = repository.url();
+            machine.write("Dockerfile", &format!("FROM scratch\nADD --checksum={checksum} {url}{fragment} /src\n"));
+        };
+        let differs = "expected checksum to match";
+        for (checksum, fragment) in [(&*second, "#v1"), (&*first, ""), (&second[..8], "#v1"), (&*second, &format!("#{first}"))] {
+            add(&machine, checksum, fragment);
+            refused(&engine, &machine, &image, differs);
+        }
+        for (checksum, fragment) in [(&*second, ""), (&*first, &format!("#{first}")), (&first[..8], "#v1"), (&*first, "#v1")] {
+            machine = Machine::with(&engine.host());
+            add(&machine, checksum, fragment);
+            let since = now();
+            engine.wipe();
+            plain_build(&engine, &machine, &plain, &[]).exits(0);
+            let cold = built(&engine, &machine, &image, &[]);
+            assert_eq!(cold["tier"], "cold", "{name}, {fragment}: {cold:#}");
+            same_image(&engine, &image, &plain, Times::No, since, fragment);
+            let same = built(&engine, &machine, &image, &[]);
+            assert_eq!(
+                (same["tier"].as_str(), statuses(&same)),
+                (Some("unchanged"), vec!["hit"]),
+                "{name}, {fragment}: {same:#}"
+            );
+            assert_eq!(same["images"][0]["digest"], cold["images"][0]["digest"]);
+        }
+        // The image of the commit is in the cache, and the tag is elsewhere.
+        repository.git(&["tag", "-f", "v1"]);
+        refused(&engine, &machine, &image, differs);
+        // A daemon that has the commit takes it, as plain `docker build` does, and nothing of that is remembered.
+        let other = Machine::with(&engine.host());
+        add(&other, &first, &format!("#{first}"));
+        build(&other, &image, &[]).exits(0);
+        build(&machine, &image, &[]).exits(0);
+        refused(&engine, &machine, &image, differs);
     }
 }

@@ -23,6 +23,8 @@ pub enum Remote {
         url: String,
         /// The branch or tag; empty for the one that the repository itself names.
         reference: String,
+        /// How the commit has to begin; empty if the Dockerfile does not say it.
+        checksum: String,
         /// Secrets that the daemon signs in with, where the build gives them.
         secrets: Vec<String>,
     },
@@ -49,6 +51,7 @@ mod number {
 }
 
 const CHECKSUM: &str = "http.checksum";
+const COMMIT_CHECKSUM: &str = "git.checksum";
 
 impl Remote {
     /// What a source has to be asked for; nothing where it is of another kind, or names just what it brings.
@@ -89,10 +92,11 @@ fn repository(source: &pb::SourceOp, rest: &str) -> Result<Remote, String> {
     if source.attrs.get("git.keepgitdir").is_some_and(|keep| keep == "true") {
         return Err(format!("{url} is taken with its .git directory, which holds more than a commit"));
     }
-    known(source, &["git.fullurl", "git.skipsubmodules", SECRETS[0], SECRETS[1]])?;
+    known(source, &["git.fullurl", "git.skipsubmodules", COMMIT_CHECKSUM, SECRETS[0], SECRETS[1]])?;
     let reference = fragment.split(':').next().unwrap_or_default().to_owned();
+    let checksum = source.attrs.get(COMMIT_CHECKSUM).cloned().unwrap_or_default();
     let secrets = SECRETS.iter().filter_map(|name| source.attrs.get(*name).cloned()).collect();
-    Ok(Remote::Repository { url: url.to_owned(), reference, secrets })
+    Ok(Remote::Repository { url: url.to_owned(), reference, checksum, secrets })
 }
 
 /// What an attribute that hakobi does not know would change, nobody can say.
@@ -111,10 +115,12 @@ fn without_credentials(url: &str) -> Result<(), String> {
     }
 }
 
-/// Whether the fragment is a whole commit: `git://host/path#COMMIT` and, behind it, `:subdirectory`.
+/// Whether the fragment is a whole commit: `git://host/path#COMMIT` and, behind it, `:subdirectory`. A checksum of another commit
+/// contradicts it.
 pub(super) fn names_a_commit(source: &pb::SourceOp) -> bool {
     let fragment = source.identifier.split_once('#').map(|(_, fragment)| fragment).unwrap_or_default();
-    is_commit(fragment.split(':').next().unwrap_or_default())
+    let named = fragment.split(':').next().unwrap_or_default();
+    is_commit(named) && source.attrs.get(COMMIT_CHECKSUM).is_none_or(|checksum| named.starts_with(&**checksum))
 }
 
 fn is_commit(text: &str) -> bool {
@@ -176,7 +182,7 @@ pub fn settled(op: &Op) -> Option<&str> {
     match source.identifier.split("://").next()? {
         "http" | "https" => source.attrs.get(CHECKSUM).map(String::as_str),
         "git" if names_a_commit(source) => source.identifier.split_once('#')?.1.split(':').next(),
-        "git" => source.attrs.get("git.checksum").map(String::as_str),
+        "git" => source.attrs.get(COMMIT_CHECKSUM).map(String::as_str),
         _ => None,
     }
 }
@@ -210,7 +216,8 @@ mod tests {
         assert_eq!(asked("docker-image://host/a", &[]), None);
         let repository = |url: &str, reference: &str, secrets: &[&str]| {
             let secrets = secrets.iter().map(|secret| (*secret).to_owned()).collect();
-            Some(Ok(Remote::Repository { url: url.to_owned(), reference: reference.to_owned(), secrets }))
+            let (url, reference) = (url.to_owned(), reference.to_owned());
+            Some(Ok(Remote::Repository { url, reference, checksum: String::new(), secrets }))
         };
         assert_eq!(asked("git://host/r.git#main:sub", &[]), repository("https://host/r.git", "main", &[]));
         let full = ("git.fullurl", "git://host:1/r.git");
@@ -218,7 +225,15 @@ mod tests {
         assert_eq!(asked("git://host:1/r.git", &[full, token, header]), {
             repository("git://host:1/r.git", "", &["GIT_AUTH_TOKEN", "GIT_AUTH_HEADER"])
         });
-        assert_eq!(asked(&format!("git://host/r.git#{COMMIT}:sub"), &[]), None);
+        let at_commit = format!("git://host/r.git#{COMMIT}:sub");
+        assert_eq!(asked(&at_commit, &[]), None);
+        assert_eq!(asked(&at_commit, &[("git.checksum", &COMMIT[..8])]), None);
+        for (identifier, reference, checksum) in [("git://host/r.git#v1", "v1", COMMIT), (&*at_commit, COMMIT, "ff")] {
+            assert_eq!(asked(identifier, &[("git.checksum", checksum)]), {
+                let (url, checksum) = ("https://host/r.git".to_owned(), checksum.to_owned());
+                Some(Ok(Remote::Repository { url, reference: reference.to_owned(), checksum, secrets: Vec::new() }))
+            });
+        }
     }
 
     #[test]

@@ -48,9 +48,14 @@ impl Job<'_> {
                 Ok(Remote::Repository { url, secrets, .. }) if self.gives(&secrets) => {
                     (Err(format!("{url} is asked with a secret, which hakobi leaves to the daemon")), None)
                 }
-                Ok(Remote::Repository { url, reference, .. }) => {
+                Ok(Remote::Repository { url, reference, checksum, .. }) => {
                     let commit = remote::commit(&url, &reference).await;
-                    (commit.map(Holds::Commit).map_err(|why| format!("{url}: {why}")), None)
+                    // The daemon refuses another commit, unless it has this one already.
+                    let commit = commit.and_then(|commit| match commit.starts_with(&checksum) {
+                        true => Ok(Holds::Commit(commit)),
+                        false => Err(format!("it is commit {commit}, not {checksum}")),
+                    });
+                    (commit.map_err(|why| format!("{url}: {why}")), None)
                 }
             };
             (digest, holds, record)
