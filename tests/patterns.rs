@@ -218,11 +218,10 @@ fn long_copied_files_are_dockers() {
 }
 
 /// Patterns that once meant something else here, or ended the build.
-#[test]
-fn ignored_files_are_dockers() {
-    let engine = Engine::lock(D28);
+fn ignored_files_are_dockers(engine: &'static str) {
+    let engine = Engine::lock(engine);
     let builds = Builds::on(&engine);
-    for path in ["<", ">", "y>", "[x]", "d1", "dd", "a/<", "é", "^", "q"] {
+    for path in ["<", ">", "y>", "[x]", "d1", "dd", "a/<", "é", "ü/é", "^", "q"] {
         builds.machine.write(path, "x");
     }
     builds.machine.write("Dockerfile", "FROM scratch\nCOPY . /\n");
@@ -233,6 +232,10 @@ fn ignored_files_are_dockers() {
         "d\\d",
         "**/\\<",
         "\\é",
+        "é",
+        "**/é",
+        "*\n![é]",
+        "ü\n!ü/é",
         "[[:alpha:]]",
         "!\\y",
         "\\y",
@@ -248,8 +251,35 @@ fn ignored_files_are_dockers() {
         builds.machine.write(".dockerignore", ignore);
         let [docker, hakobi] = builds.both();
         match (docker, hakobi) {
-            (Ok(docker), hakobi) => assert_eq!(Ok(docker), hakobi, "{ignore}"),
+            (Ok(docker), hakobi) => assert_eq!(Ok(docker), hakobi, "{}: {ignore}", engine.name()),
             (Err(said), hakobi) => assert!(said.contains("syntax error") && hakobi.is_err(), "{ignore}: {said} {hakobi:?}"),
         }
+    }
+}
+
+#[test]
+fn ignored_files_are_dockers_on_d20() {
+    ignored_files_are_dockers(D20);
+}
+
+#[test]
+fn ignored_files_are_dockers_on_d28() {
+    ignored_files_are_dockers(D28);
+}
+
+/// A source beyond ASCII is asked for alone, and what it is called comes with it.
+#[test]
+fn copied_names_beyond_ascii_are_dockers_on_d20() {
+    let engine = Engine::lock(D20);
+    let builds = Builds::on(&engine);
+    for path in ["é", "ü/é", "q", "app/ö"] {
+        builds.machine.write(path, "x");
+    }
+    std::os::unix::fs::symlink("../app/ö", builds.machine.folder().join("ü/link")).unwrap();
+    for copy in ["é /", "é q /", "ü/ /x/", "ü/[é] /", "*/é /", "ü/link /", "ä /"] {
+        builds.machine.write("Dockerfile", &format!("FROM scratch\nCOPY {copy}\n"));
+        let [docker, hakobi] = builds.both();
+        assert_eq!(docker.is_ok(), copy != "ä /", "{docker:?}");
+        assert_eq!(docker.ok(), hakobi.ok(), "{copy}");
     }
 }

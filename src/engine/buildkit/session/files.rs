@@ -11,7 +11,7 @@ use bollard_buildkit_proto::fsutil::types::Packet;
 use bollard_buildkit_proto::fsutil::types::packet::PacketType;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
-use percent_encoding::percent_decode_str;
+use percent_encoding::percent_decode;
 use tokio::io::AsyncReadExt;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -148,23 +148,18 @@ impl FileSyncService {
     }
 }
 
-/// The values of a header; those beyond ASCII are encoded as in a URL's query, which another header tells.
+/// The values of a header. Recent daemons encode those beyond ASCII as in a URL's query, which another header tells; 20.10 sends them as
+/// they are.
 fn values(metadata: &MetadataMap, name: &str) -> Vec<String> {
     let encoded = metadata.get(format!("{name}-encoded")).is_some_and(|flag| flag == "1");
-    metadata
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .map(
-            |value| {
-                if encoded {
-                    spelled(&percent_decode_str(&value.replace('+', " ")).collect::<Vec<u8>>())
-                } else {
-                    value.to_owned()
-                }
-            },
-        )
-        .collect()
+    let value = |bytes: &[u8]| {
+        if !encoded {
+            return spelled(bytes);
+        }
+        let spaced: Vec<u8> = bytes.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
+        spelled(&percent_decode(&spaced).collect::<Vec<u8>>())
+    };
+    metadata.get_all(name).iter().map(|text| value(text.as_encoded_bytes())).collect()
 }
 
 #[derive(Clone)]

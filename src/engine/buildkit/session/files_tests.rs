@@ -28,7 +28,8 @@ async fn received(service: FileSyncService, include: &[&str]) -> Result<HashMap<
     let mut request = Request::new(ReceiverStream::new(asked));
     request.metadata_mut().insert("dir-name", "context".parse().expect("a value"));
     for pattern in include {
-        request.metadata_mut().append("include-patterns", pattern.parse().expect("a value"));
+        // As Docker 20.10 sends them; later daemons encode what is not ASCII.
+        request.metadata_mut().append("include-patterns", pattern.as_bytes().try_into().expect("a value"));
     }
     let mut packets = FileSyncClient::new(channel).diff_copy(request).await.expect("an answer").into_inner();
     let mut listed: Vec<Stat> = Vec::new();
@@ -147,4 +148,24 @@ async fn what_is_compiled_is_what_the_key_was_made_of() {
         assert_eq!(expected.moved().map(|moved| moved.to_string()).as_deref(), moved, "{expects:?}");
         assert_eq!(came.is_err(), moved.is_some(), "{expects:?}: {came:?}");
     }
+}
+
+#[tokio::test]
+async fn patterns_beyond_ascii_are_read_as_they_come() {
+    let (root, service, _) = hashed(&["app"]);
+    fs::write(root.path().join("é"), "e\n").expect("written");
+    let files = received(service, &["é"]).await.expect("sent");
+    assert_eq!(files.into_iter().collect::<Vec<_>>(), [("é".to_owned(), b"e\n".to_vec())]);
+}
+
+#[test]
+fn values_are_decoded_where_a_header_says_so() {
+    let mut metadata = MetadataMap::new();
+    for value in ["é", "a b", "a+b%41", "\t"] {
+        metadata.append("followpaths", value.as_bytes().try_into().expect("a value"));
+    }
+    assert_eq!(values(&metadata, "followpaths"), ["é", "a b", "a+b%41", "\t"]);
+    metadata.insert("followpaths-encoded", "1".parse().expect("a value"));
+    metadata.insert("followpaths", "%C3%A9+%2B".parse().expect("a value"));
+    assert_eq!(values(&metadata, "followpaths"), ["é +"]);
 }

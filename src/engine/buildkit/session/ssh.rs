@@ -142,7 +142,8 @@ impl api::ssh_server::Ssh for SshService {
         &self,
         request: Request<Streaming<api::BytesMessage>>,
     ) -> Result<Response<Self::ForwardAgentStream>, Status> {
-        let id = request.metadata().get("buildkit.ssh.id").and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
+        let id = request.metadata().get("buildkit.ssh.id").map(|id| String::from_utf8_lossy(id.as_encoded_bytes()).into_owned());
+        let id = id.unwrap_or_default();
         let path = self.0.socket(&id).ok_or_else(|| Status::not_found(format!("unset ssh forward key {id}")))?;
         let agent = UnixStream::connect(path)
             .await
