@@ -208,6 +208,39 @@ fn platforms_are_as_asked_for_on_the_containerd_store() {
     platforms_are_as_asked_for(C28);
 }
 
+#[test]
+fn a_directory_in_place_of_a_stage_is_built_on() {
+    let engine = Engine::fresh(D28);
+    let machine = Machine::with(&engine.host());
+    let pushed = image("replaced");
+    machine.write("Dockerfile", "FROM scratch AS replaced\nFROM replaced\nCOPY a /a\nCOPY b /b\n").write("replaced/x", "x");
+    machine.write("a", "a").write("b", "b");
+    let folder = machine.folder().join("replaced");
+    let more = ["--build-context", &format!("replaced={}", folder.display())];
+    // The same again, the last copy changed, and the first.
+    for (path, content) in [("b", "b"), ("b", "b"), ("b", "changed"), ("a", "changed")] {
+        machine.write(path, content);
+        let (report, _) = build(&engine, &machine, &pushed, &more);
+        let plain = plain(&engine, &machine, &more);
+        assert_eq!((config(&pushed), flattened(&pushed)), (config(&plain), flattened(&plain)), "{report:#}");
+    }
+}
+
+#[test]
+fn a_directory_in_place_of_a_stage_is_refused_as_docker_refuses_it_on_the_containerd_store() {
+    let engine = Engine::fresh(C28);
+    let machine = Machine::with(&engine.host());
+    machine.write("Dockerfile", "FROM scratch AS replaced\nFROM replaced\nCOPY x /a\n").write("x", "x");
+    for tool in ["docker", "hakobi"] {
+        let arguments = ["build", "--build-context", "replaced=.", "-t", "x", "."];
+        let run = match tool {
+            "docker" => Run::of(machine.command(part("HAKOBI_TEST_DOCKER_CLI")).args(arguments)),
+            _ => machine.hakobi(&[&arguments[..], &["--cache", "../cache"]].concat()),
+        };
+        assert!(run.exits(1).stderr.contains("invalid image config for export: missing architecture"), "{tool}");
+    }
+}
+
 /// Pushes an image of busybox and one more layer, with this history.
 fn with_history(machine: &Machine, history: &Value) -> String {
     let folder = machine.home().join("history");

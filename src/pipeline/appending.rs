@@ -18,7 +18,7 @@ use super::solving::{Attempted, Course, broken, created};
 use super::unchanged::composed;
 use crate::append::{LayerIndex, Open, PathIndex, reach, skeleton};
 use crate::context::Tree;
-use crate::domain::{Descriptor, DiffId, Digest, Selector, StepKey, media_type};
+use crate::domain::{Descriptor, DiffId, Digest, Platform, Selector, StepKey, media_type};
 use crate::engine::buildkit::{Gateway, Solved};
 use crate::error::{Error, Result};
 use crate::graph::{Ground, Input, Op, Taken, Use, uses};
@@ -104,7 +104,7 @@ impl Run<'_> {
                 }
             }
         };
-        let made = Skeleton::of(skeleton(&paths).map_err(|error| broken(&error))?, &planned.compiled.config)?;
+        let made = Skeleton::of(skeleton(&paths).map_err(|error| broken(&error))?, &planned.platform()?)?;
         let Some(own) = kept.own() else { return Ok(Appended::No) };
         let reference = own.offer_made(&made.image.manifest, made.image.config.clone(), made.blob.clone());
         let ground = Ground {
@@ -247,12 +247,12 @@ struct Skeleton {
 }
 
 impl Skeleton {
-    fn of(tar: Vec<u8>, config: &[u8]) -> Result<Self> {
+    fn of(tar: Vec<u8>, platform: &Platform) -> Result<Self> {
         let diff_id = DiffId::of(&tar);
         let blob = Bytes::from(tar);
         let descriptor = Descriptor::new(media_type::OCI_LAYER, Digest::of(&blob), blob.len() as u64);
         let layer = Layer { blob: descriptor, diff_id, created: None };
-        let image = bare_image(config, std::slice::from_ref(&layer)).map_err(|error| broken(&error))?;
+        let image = bare_image(platform, std::slice::from_ref(&layer)).map_err(|error| broken(&error))?;
         Ok(Self { image, layer, blob })
     }
 }

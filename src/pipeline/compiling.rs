@@ -196,7 +196,7 @@ impl Job<'_> {
                 facts.images.insert(step, Ok(layers.clone()));
             }
         }
-        let compiled = Compiled { definition, config: record.config().to_vec(), engine: record.engine.clone() };
+        let compiled = Compiled { definition, config: record.config().to_vec(), platforms: None, engine: record.engine.clone() };
         Ok(Some(Recalled { compiled, facts, by_record: !silent.is_empty() }))
     }
 
@@ -219,6 +219,10 @@ impl Job<'_> {
     /// that is hidden.
     pub(super) async fn compiled_record(&self, key: &CompiledKey, planned: &Planned) -> Option<(StepKey, CompiledRecord)> {
         let definition = Graph::encoded(&planned.compiled.definition);
+        // The record has no other place for the platform.
+        if planned.compiled.platforms.is_some() {
+            return None;
+        }
         let hidden = self.events.hidden();
         if hidden.is_in(&definition) || hidden.is_in(&planned.compiled.config) {
             return None;

@@ -8,7 +8,7 @@ use super::kept::Kept;
 use super::release::{NotGiven, Release, Released};
 use super::{Amiss, CacheFaults};
 use crate::build::{Compiled, Refusal, is_passing};
-use crate::domain::{Descriptor, Digest, ImageRef, Platform};
+use crate::domain::{Descriptor, Digest, ImageRef};
 use crate::engine::buildkit::SolveOutcome;
 use crate::engine::{EngineInfo, StoreKind};
 use crate::error::Result;
@@ -80,8 +80,7 @@ impl Job<'_> {
         compiled: &Compiled,
         engine: Option<&EngineInfo>,
     ) -> Result<()> {
-        let platform =
-            serde_json::from_slice::<Platform>(&compiled.config).map(|platform| platform.to_string()).unwrap_or_default();
+        let platform = compiled.platform().map(|platform| platform.to_string()).unwrap_or_default();
         let config = solved.exporter.get("containerimage.config.digest").cloned();
         // Without a daemon and on overlay2 engines the two are one.
         let apart = engine.is_some_and(|engine| engine.store == StoreKind::Containerd);

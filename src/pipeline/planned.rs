@@ -317,12 +317,11 @@ impl Run<'_> {
             tell_places(built, &grafted);
             let (exports, files) = self.exports(release, work.sinks)?;
             let request = self.request(exports, self.cache_exports(false));
-            let (definition, config) = (&grafted.definition, &planned.compiled.config);
+            let (definition, metadata) = (&grafted.definition, &planned.compiled.metadata());
             let imports = &work.cache.imports;
             let ask = |mut gateway: Gateway| async move {
                 let solved = gateway.graph(definition.clone(), imports, false).await?;
-                let metadata = [("containerimage.config".to_owned(), config.clone())].into();
-                Ok(Solved { metadata, ..solved })
+                Ok(Solved { metadata: metadata.clone(), ..solved })
             };
             match self.attempt(work, &[&grafted], request, course, release, ask).await? {
                 Attempted::Done(solved) => {

@@ -125,6 +125,11 @@ impl Planned {
         }
     }
 
+    /// The platform that the image is for.
+    pub(super) fn platform(&self) -> Result<Platform> {
+        self.compiled.platform().ok_or_else(|| Error::build("the frontend did not say which platform the image is for"))
+    }
+
     /// Whether the daemon has all that is kept from its own work, so that it needs nothing of the store.
     pub(super) fn is_there(&self) -> bool {
         let Some(there) = &self.made_there else { return false };

@@ -13,7 +13,7 @@ use super::release::Release;
 use super::transport::Way;
 use crate::build::{Failed, Refusal, is_cut_off};
 use crate::context::Tree;
-use crate::domain::{Digest, Selector};
+use crate::domain::{Digest, Platform, Selector};
 use crate::endpoint::Shelf;
 use crate::engine::buildkit::{Export, Gateway, SolveOutcome, SolveRequest, Solved, pb};
 use crate::error::{Error, Result};
@@ -213,7 +213,7 @@ impl Run<'_> {
             }
             let name = planned.graph.op(&state.step).map(|op| &*op.name).unwrap_or_default();
             let name = format!("[hakobi] from the cache: {name}");
-            grafts.insert(state.clone(), self.offered(own, &planned.compiled.config, &record.layers, name)?);
+            grafts.insert(state.clone(), self.offered(own, &planned.platform()?, &record.layers, name)?);
         }
         let passes = self.way == Way::Registry && kept.has_begun() && own.passes();
         if passes && !is_there && self.job.is_repeatable() && self.job.trusts_store() {
@@ -237,7 +237,7 @@ impl Run<'_> {
             // Also where the daemon made the rest itself: it would ask the registry what the base is.
             if let Entry::Vacant(base) = grafts.entry(source.clone()) {
                 let name = planned.graph.op(&source.step).map(|op| op.name.clone()).unwrap_or_default();
-                base.insert(self.offered(own, &planned.compiled.config, &record.layers, name)?);
+                base.insert(self.offered(own, &planned.platform()?, &record.layers, name)?);
             }
         }
         for op in planned.graph.below(planned.graph.result()) {
@@ -275,12 +275,13 @@ impl Run<'_> {
             .map(|(blob, diff_id)| Layer { blob: blob.clone().bare(), diff_id: diff_id.clone(), created: None })
             .collect();
         let name = planned.graph.op(&source.step).map(|op| op.name.clone()).unwrap_or_default();
-        self.offered(own, &base.config, &layers, name)
+        let platform = serde_json::from_slice::<Platform>(&base.config).map_err(|error| broken(&error))?;
+        self.offered(own, &platform, &layers, name)
     }
 
-    /// Layers as an image that the daemon can take, of the platform that a configuration names.
-    fn offered(&self, own: &Shelf, config: &[u8], layers: &[Layer], name: String) -> Result<Graft> {
-        let image = bare_image(config, layers).map_err(|error| broken(&error))?;
+    /// Layers as an image that the daemon can take.
+    fn offered(&self, own: &Shelf, platform: &Platform, layers: &[Layer], name: String) -> Result<Graft> {
+        let image = bare_image(platform, layers).map_err(|error| broken(&error))?;
         Ok(self.source(&own.offer(&image.manifest, image.config), name))
     }
 

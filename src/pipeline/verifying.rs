@@ -12,7 +12,6 @@ use super::planning::Planned;
 use super::release::Released;
 use super::solving::{Attempted, Course, broken};
 use crate::context::{NodeKind, Tree};
-use crate::domain::Platform;
 use crate::endpoint::Endpoint;
 use crate::engine::buildkit::{Export, Gateway, SolveRequest, Solved};
 use crate::engine::{BorrowedName, StoreKind};
@@ -60,7 +59,7 @@ impl Run<'_> {
         let result = planned.graph.result();
         let request =
             SolveRequest { exports: vec![export], entitlements: job.build.entitlements.clone(), ..SolveRequest::default() };
-        let platform = serde_json::from_slice::<Platform>(&planned.compiled.config).map_err(|error| broken(&error))?;
+        let platform = planned.platform()?;
         let config = bare_config(&platform);
         // From before it is there, so that it goes whatever happens meanwhile.
         let borrowed = (exit != Exit::Straight).then(|| self.docker.borrow(reference.clone()));

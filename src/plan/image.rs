@@ -101,13 +101,12 @@ fn is_empty(entry: &Value) -> bool {
     entry.get("empty_layer").and_then(Value::as_bool).unwrap_or(false)
 }
 
-/// Makes an image of these layers alone, of the platform that a configuration names.
+/// Makes an image of these layers alone.
 ///
 /// # Errors
-/// If the configuration names none.
-pub fn bare_image(config: &[u8], layers: &[Layer]) -> serde_json::Result<Assembled> {
-    let platform: Platform = serde_json::from_slice(config)?;
-    assemble(&serde_json::to_vec(&platform)?, layers, &Map::new())
+/// If it cannot be written as JSON.
+pub fn bare_image(platform: &Platform, layers: &[Layer]) -> serde_json::Result<Assembled> {
+    assemble(&serde_json::to_vec(platform)?, layers, &Map::new())
 }
 
 /// Gives each entry of the history its time: a layer's is that of the layer, what makes none has the time of what comes before it,
