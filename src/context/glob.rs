@@ -29,24 +29,54 @@ pub fn clean(path: &str) -> String {
 
 /// Whether the whole name matches the shell pattern; `None` if the pattern is malformed (Go `filepath.Match`). Both are
 /// [`crate::domain::spelled`]: Go compares bytes, and takes a byte that is not UTF-8 for a character of its own.
+///
+/// Chunk after chunk, each star as short as it can be. A star stops at a separator, and may, as in Go, end inside a character. What
+/// stands behind a chunk that does not fit is not looked at, malformed or not.
 #[must_use]
 pub fn matches(pattern: &str, name: &str) -> Option<bool> {
-    let chunks = chunks(&bytes_of(pattern))?;
-    Some(matches_chunks(&chunks, &bytes_of(name)))
+    let (pattern, name) = (bytes_of(pattern), bytes_of(name));
+    let (mut pattern, mut name) = (&*pattern, &*name);
+    while !pattern.is_empty() {
+        let (star, chunk, behind) = first_chunk(pattern);
+        pattern = behind;
+        if star && chunk.is_empty() {
+            return Some(!name.contains(&b'/'));
+        }
+        let tokens = tokens(chunk)?;
+        let fits = |name| matches_chunk(&tokens, name).filter(|rest: &&[u8]| !behind.is_empty() || rest.is_empty());
+        let stop = if star { name.iter().position(|byte| *byte == b'/').unwrap_or(name.len()) } else { 0 };
+        match (0..=stop).find_map(|from| fits(&name[from..])) {
+            Some(rest) => name = rest,
+            None => return Some(false),
+        }
+    }
+    Some(name.is_empty())
 }
 
-/// Whether `filepath.Match` takes the pattern at all.
+/// Whether patternmatcher takes the pattern: it has it held against `.`, which tells of most that are malformed.
 #[must_use]
 pub(super) fn is_valid(pattern: &str) -> bool {
-    chunks(&bytes_of(pattern)).is_some()
+    matches(pattern, ".").is_some()
 }
 
-/// What stands between two stars.
-#[derive(Default)]
-struct Chunk {
-    /// Whether a star stands before it.
-    star: bool,
-    tokens: Vec<Token>,
+/// Whether a star stands first, what comes before the next one, and what is left (Go `scanChunk`).
+fn first_chunk(pattern: &[u8]) -> (bool, &[u8], &[u8]) {
+    let stars = pattern.iter().take_while(|byte| **byte == b'*').count();
+    let pattern = &pattern[stars..];
+    let (mut in_class, mut escaped) = (false, false);
+    let next = pattern.iter().position(|byte| {
+        match (std::mem::take(&mut escaped), byte) {
+            (true, _) => {}
+            (_, b'\\') => escaped = true,
+            (_, b'[') => in_class = true,
+            (_, b']') => in_class = false,
+            (_, b'*') => return !in_class,
+            _ => {}
+        }
+        false
+    });
+    let (chunk, rest) = pattern.split_at(next.unwrap_or(pattern.len()));
+    (stars > 0, chunk, rest)
 }
 
 enum Token {
@@ -55,19 +85,13 @@ enum Token {
     Class { negated: bool, ranges: Vec<(char, char)> },
 }
 
-fn chunks(pattern: &[u8]) -> Option<Vec<Chunk>> {
-    let mut chunks = vec![Chunk::default()];
-    let mut rest = pattern;
+/// What stands between two stars, taken apart.
+fn tokens(chunk: &[u8]) -> Option<Vec<Token>> {
+    let mut tokens = Vec::with_capacity(chunk.len());
+    let mut rest = chunk;
     while let Some((&first, after)) = rest.split_first() {
         rest = after;
-        let token = match first {
-            b'*' => {
-                match chunks.last_mut() {
-                    Some(last) if last.tokens.is_empty() => last.star = true,
-                    _ => chunks.push(Chunk { star: true, tokens: Vec::new() }),
-                }
-                continue;
-            }
+        tokens.push(match first {
             b'?' => Token::Any,
             b'\\' => {
                 let (&escaped, after) = rest.split_first()?;
@@ -97,12 +121,9 @@ fn chunks(pattern: &[u8]) -> Option<Vec<Chunk>> {
                 Token::Class { negated, ranges }
             }
             other => Token::Byte(other),
-        };
-        if let Some(last) = chunks.last_mut() {
-            last.tokens.push(token);
-        }
+        });
     }
-    Some(chunks)
+    Some(tokens)
 }
 
 /// Go `getEsc`: a character of a class, which neither `-` nor `]` can begin and which must not be the pattern's last.
@@ -127,24 +148,6 @@ fn go_char(bytes: &[u8]) -> Option<(char, usize)> {
     let head = &bytes[..bytes.len().min(4)];
     let valid = head.utf8_chunks().next()?.valid();
     Some(valid.chars().next().map_or((char::REPLACEMENT_CHARACTER, 1), |c| (c, c.len_utf8())))
-}
-
-/// Matches one chunk after the other, each star as short as it can be. A star stops at a separator, and may, as in Go, end inside a
-/// character.
-fn matches_chunks(chunks: &[Chunk], mut name: &[u8]) -> bool {
-    for (place, chunk) in chunks.iter().enumerate() {
-        let last = place + 1 == chunks.len();
-        if chunk.star && chunk.tokens.is_empty() {
-            return !name.contains(&b'/');
-        }
-        let fits = |name| matches_chunk(&chunk.tokens, name).filter(|rest: &&[u8]| !last || rest.is_empty());
-        let stop = if chunk.star { name.iter().position(|byte| *byte == b'/').unwrap_or(name.len()) } else { 0 };
-        match (0..=stop).find_map(|from| fits(&name[from..])) {
-            Some(rest) => name = rest,
-            None => return false,
-        }
-    }
-    name.is_empty()
 }
 
 /// What is left of a name behind what a chunk matches.
@@ -228,6 +231,14 @@ mod tests {
             ("a[", "x", None),
             ("a/b[", "x", None),
             ("*x", "/xxx", Some(false)),
+            ("a*[", "b", Some(false)),
+            ("a*[", "ab", None),
+            ("a*b[", "a/", None),
+            ("*[*]", "a*", Some(true)),
+            ("\\[*", "[x", Some(true)),
+            ("b*\\", ".", Some(false)),
+            ("*b\\", ".", None),
+            ("a]*", "a]b", Some(true)),
         ] {
             assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
         }

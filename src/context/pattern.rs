@@ -306,6 +306,9 @@ mod tests {
             ("a\\\\", "a\\", true),
             ("**/foo/bar", "dir/dir2/foo/bar", true),
             ("a(b)c/def", "a(b)c/xyz", false),
+            // Neither is malformed by Go's rules: what stands behind the first star is not looked at.
+            ("aba*b\\", "abaxb", false),
+            ("aba*b\\", "abaxb$x", true),
             ("dist/*.whl", "dist/proxy.py-2.4.0rc3.dev36+g08acad9-py3-none-any.whl", true),
         ] {
             assert_eq!(ignored(&[pattern], path), expected, "{pattern} on {path}");
@@ -324,11 +327,11 @@ mod tests {
 
     #[test]
     fn malformed_patterns_are_refused() {
-        for pattern in ["[", "a[]", "!", "a\\", "[a-]"] {
+        for pattern in ["[", "a[]", "!", "a\\", "[a-]", "**[", "*a\\"] {
             assert!(PatternMatcher::new(&[pattern]).is_err(), "{pattern}");
         }
         // These only once something is held against them.
-        for pattern in ["\\y", "a\\1", "[z-a]", "[[:x:]]", "\\ä"] {
+        for pattern in ["\\y", "a\\1", "[z-a]", "[[:x:]]", "\\ä", "a*["] {
             let matcher = PatternMatcher::new(&[pattern]).expect("patterns");
             assert!(matcher.matches("q").is_err(), "{pattern}");
             assert!(!PatternMatcher::new(&[&format!("!{pattern}")]).expect("patterns").matches("q").expect("not tried"));
