@@ -307,7 +307,7 @@ fn compared(
         let below = state.below("").map(|(path, met)| (path.to_owned(), met.kind.clone(), met.mode, met.owner, met.implied));
         below.collect::<Vec<_>>()
     };
-    let (ours, theirs) = (state(&laid.index(0)), state(index));
+    let (ours, theirs) = (state(&laid.index(0, content)), state(index));
     ours.iter().zip(&theirs).find(|(ours, theirs)| ours != theirs).map(|pair| format!("the state after it: {pair:?}"))
 }
 

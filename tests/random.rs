@@ -17,12 +17,16 @@ use serde_json::Value;
 use support::engine::{C28, D20, D28, Engine};
 use support::machine::Machine;
 use support::parts::{part, unique};
-use support::plain::{Times, backdate, now, plain_build, same_image};
+use support::plain::{Times, backdate, backdate_directories, now, plain_build, same_image};
 
 /// Few names, so that what is copied meets what is there.
-const NAMES: [&str; 6] = ["a", "b", "c d", "ä", ".e", "f.txt"];
+const NAMES: [&str; 8] = ["a", "b", "c d", "ä", ".e", "f.txt", "-x[1]", "g*"];
 const MODES: [u32; 5] = [0o644, 0o755, 0o600, 0o4755, 0o1777];
 const OWNERS: [&str; 6] = ["", "--chown=7:8 ", "--chown=app ", "--chown=app:99 ", "--chown=12 ", "--chown=:nobody "];
+
+/// Flags that Docker 20.10's own frontend does not know.
+const NEWER: [&str; 7] =
+    ["--exclude=a", "--exclude=**/b*", "--chmod=600", "--chmod=755", "--chmod=u+x,go-r", "--chmod=a=rX", "--chmod=g+w"];
 
 /// A path of up to three names.
 fn path(random: &mut StdRng) -> String {
@@ -61,16 +65,52 @@ fn base_commands(random: &mut StdRng) -> String {
     commands + "; true"
 }
 
+/// An archive of a few paths, compressed or not.
+fn archive(random: &mut StdRng) -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for _ in 0..random.random_range(1..5) {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(*MODES.choose(random).unwrap());
+        header.set_uid(random.random_range(0..9));
+        header.set_gid(random.random_range(0..9));
+        header.set_mtime(1_500_000_000);
+        header.set_size(0);
+        let at = path(random);
+        match random.random_range(0..5) {
+            0 => {
+                header.set_entry_type(tar::EntryType::Directory);
+                archive.append_data(&mut header, format!("{at}/"), &b""[..]).unwrap();
+            }
+            1 => {
+                header.set_entry_type(tar::EntryType::Symlink);
+                archive.append_link(&mut header, &at, path(random)).unwrap();
+            }
+            _ => {
+                header.set_size(at.len() as u64);
+                archive.append_data(&mut header, &at, at.as_bytes()).unwrap();
+            }
+        }
+    }
+    let bytes = archive.into_inner().unwrap();
+    if random.random_bool(0.5) {
+        return bytes;
+    }
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut gzip, &bytes).unwrap();
+    gzip.finish().unwrap()
+}
+
 /// Files below `s`; what is in the way stays.
 fn sources(random: &mut StdRng, root: &Path) {
     std::fs::create_dir_all(root).unwrap();
     for _ in 0..random.random_range(3..10) {
         let at = root.join(path(random));
         let _ = std::fs::create_dir_all(at.parent().unwrap());
-        match random.random_range(0..6) {
+        match random.random_range(0..8) {
             0 => drop(std::fs::create_dir_all(&at)),
             1 => drop(symlink(path(random), &at)),
             2 => drop(std::fs::hard_link(root.join(path(random)), &at)),
+            3 if !at.exists() => drop(std::fs::write(&at, archive(random))),
             _ => {
                 if std::fs::write(&at, path(random)).is_ok() && at.symlink_metadata().unwrap().is_file() {
                     let mode = *MODES.choose(random).unwrap();
@@ -81,7 +121,7 @@ fn sources(random: &mut StdRng, root: &Path) {
     }
 }
 
-fn copies(random: &mut StdRng) -> String {
+fn copies(random: &mut StdRng, newer: bool) -> String {
     let mut lines = String::new();
     for _ in 0..random.random_range(1..=3) {
         let from = match random.random_range(0..5) {
@@ -94,7 +134,11 @@ fn copies(random: &mut StdRng) -> String {
         let to = format!("/t/{}{slash}", path(random));
         match random.random_range(0..8) {
             0 => writeln!(lines, "WORKDIR {to}").unwrap(),
-            _ => writeln!(lines, "COPY {}[\"{from}\", \"{to}\"]", OWNERS.choose(random).unwrap()).unwrap(),
+            kind => {
+                let flag = if newer && random.random_bool(0.3) { NEWER.choose(random).unwrap() } else { "" };
+                let word = if kind < 3 { "ADD" } else { "COPY" };
+                writeln!(lines, "{word} {flag} {}[\"{from}\", \"{to}\"]", OWNERS.choose(random).unwrap()).unwrap();
+            }
         }
     }
     lines
@@ -108,9 +152,12 @@ fn edit(folder: &Path) {
             edit(&entry.path());
         } else if entry.file_type().unwrap().is_file() {
             let mode = entry.metadata().unwrap().permissions();
-            let text = std::fs::read_to_string(entry.path()).unwrap();
+            // A compressed archive stays one.
+            let Ok(text) = std::fs::read_to_string(entry.path()) else { continue };
             std::fs::write(entry.path(), text + "edited\n").unwrap();
             std::fs::set_permissions(entry.path(), mode).unwrap();
+            let edited = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_600_000_000);
+            std::fs::File::options().write(true).open(entry.path()).unwrap().set_modified(edited).unwrap();
         }
     }
 }
@@ -122,7 +169,7 @@ fn round(engine: &Engine, seed: u64) -> Vec<&'static str> {
     let machine = Machine::with(&engine.host());
     let registry = part("HAKOBI_TEST_REGISTRY_OPEN");
     let [image, plain] = ["random", "plain"].map(|name| format!("{registry}/{}:1", unique(name)));
-    let (before, copies) = (base_commands(random), copies(random));
+    let (before, copies) = (base_commands(random), copies(random, engine.name() != D20));
     let head = format!("FROM {registry}/base/busybox:latest\nRUN {before}\n");
     machine.write(".dockerignore", "Dockerfile\n.dockerignore\n");
     let folder = machine.folder().join("s");
@@ -151,10 +198,15 @@ fn round(engine: &Engine, seed: u64) -> Vec<&'static str> {
         ends.push(match (report["tier"].as_str(), appended.stderr.contains("what the base has where files are copied to")) {
             (Some("append"), true) => "by skeleton",
             (Some("append"), false) => "by hakobi",
-            _ => "on the base",
+            _ => {
+                let why = report["steps"].as_array().unwrap().iter().filter_map(|step| step["reason"].as_str());
+                why.filter(|why| why.contains("its base comes down"))
+                    .for_each(|why| eprintln!("{} seed {seed}: {why}", engine.name()));
+                "on the base"
+            }
         });
         edit(&folder);
-        backdate(&folder, 2021);
+        backdate_directories(&folder);
     }
     ends
 }

@@ -17,7 +17,7 @@ use crate::transfer::{LayerEntries, LayerEntry};
 const LINKS: usize = 255;
 
 /// Largest text of `/etc/passwd` and `/etc/group` that is kept, in bytes.
-const TEXT: u64 = 1 << 20;
+pub(super) const TEXT: u64 = 1 << 20;
 
 /// What a path is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,7 +94,7 @@ impl LayerIndex {
         let mut index = Self::default();
         let mut entries = LayerEntries::new(from);
         while let Some(entry) = entries.next_entry()? {
-            let path = clean(&spelled(&entry.path))?;
+            let path = cleaned(&spelled(&entry.path))?;
             if path.is_empty() {
                 continue;
             }
@@ -276,7 +276,11 @@ pub fn joined(directory: &str, name: &str) -> String {
     if directory.is_empty() { name.to_owned() } else { format!("{directory}/{name}") }
 }
 
-fn clean(path: &str) -> io::Result<String> {
+/// A path without `.` and empty parts.
+///
+/// # Errors
+/// If it has `..`.
+pub(super) fn cleaned(path: &str) -> io::Result<String> {
     let parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
     if parts.contains(&"..") {
         return Err(io::Error::other(format!("{} leads out of the layer", shown(path))));

@@ -9,6 +9,8 @@ use bollard_buildkit_proto::pb;
 
 use super::assemble::leads_to;
 use super::index::{Kind, Met, PathIndex, joined};
+use super::packed::Packed;
+use super::routes::{NewLinks, routes};
 use crate::context::{NodeKind, Tree};
 use crate::domain::{shown, spelled_text};
 
@@ -21,6 +23,8 @@ pub struct Open<'a> {
     pub operation: &'a pb::FileOp,
     /// All that it takes out of its inputs, or more.
     pub taken: Vec<&'a Tree>,
+    /// The paths of the archives that it may unpack.
+    pub packed: Vec<Packed>,
 }
 
 /// Why it is not sure what an operation meets.
@@ -33,16 +37,12 @@ pub struct Unsure(pub String);
 /// # Errors
 /// If something of that is not known.
 pub fn reach(state: &PathIndex, operations: &[Open<'_>]) -> Result<BTreeMap<String, Met>, Unsure> {
-    let mut reach = Reach { state, met: BTreeMap::new(), new_links: HashSet::new(), walked: BTreeSet::new() };
+    let mut reach = Reach { state, met: BTreeMap::new(), new_links: NewLinks::new(), walked: BTreeSet::new() };
     for operation in operations {
         let names = names(operation);
         reach.walked.clear();
         for action in &operation.operation.actions {
-            reach.action(action, &names)?;
-        }
-        for tree in &operation.taken {
-            let links = tree.iter().filter(|(_, node)| matches!(node.kind, NodeKind::Link(_)));
-            reach.new_links.extend(links.filter_map(|(path, _)| path.rsplit('/').next().map(str::to_owned)));
+            reach.action(action, &names, operation)?;
         }
     }
     Ok(reach.met)
@@ -66,27 +66,71 @@ fn names(operation: &Open<'_>) -> HashSet<String> {
 struct Reach<'a> {
     state: &'a PathIndex,
     met: BTreeMap<String, Met>,
-    /// Names of links that earlier operations may have made: where a path leads through one is not known here.
-    new_links: HashSet<String>,
+    /// Links that earlier operations may have made.
+    new_links: NewLinks,
     /// Directories whose content was gone through for this operation.
     walked: BTreeSet<String>,
 }
 
 impl Reach<'_> {
-    fn action(&mut self, action: &pb::FileAction, names: &HashSet<String>) -> Result<(), Unsure> {
+    /// The links that a copy may make: each may lie in the destination, under its own name with any of the directories above it, or
+    /// be the destination.
+    fn add_links(&mut self, destination: &str, taken: &[&Tree]) {
+        for (path, node) in taken.iter().flat_map(|tree| tree.iter()) {
+            let NodeKind::Link(target) = &node.kind else { continue };
+            let below = path.match_indices('/').map(|(slash, _)| &path[slash + 1..]).chain([&*path]);
+            let places = below.map(|below| joined(destination, below)).chain([destination.to_owned()]);
+            for place in places {
+                self.new_links.entry(place).or_default().insert(target.clone());
+            }
+        }
+    }
+
+    /// What an archive meets that is unpacked in a directory, which is its root (`archive.Untar` under `chroot`).
+    fn unpacked(&mut self, directory: &str, packed: &[Packed]) -> Result<(), Unsure> {
+        for entry in packed {
+            for (path, link) in [(Some(&entry.path), entry.link.as_ref()), (entry.same.as_ref(), None)] {
+                let Some(path) = path else { continue };
+                let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
+                let found = routes(self.state, &self.new_links, directory, above)?;
+                for link in &found.links {
+                    self.put(link)?;
+                }
+                for end in found.ends {
+                    let place = joined(&end, name);
+                    self.put(&place)?;
+                    if let Some(target) = link {
+                        self.new_links.entry(place).or_default().insert(target.clone());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn action(&mut self, action: &pb::FileAction, names: &HashSet<String>, open: &Open<'_>) -> Result<(), Unsure> {
         let unsure = |what: &str| Err(Unsure(what.to_owned()));
         match &action.action {
             Some(pb::file_action::Action::Copy(copy)) => {
-                if copy.attempt_unpack_docker_compatibility {
-                    return unsure("an archive may be unpacked");
-                }
                 self.owner(copy.owner.as_ref())?;
-                let directory = self.path(&spelled_text(&copy.dest))?;
-                self.content(&directory, names)
+                for directory in self.path(&spelled_text(&copy.dest))? {
+                    self.content(&directory, names)?;
+                    if copy.attempt_unpack_docker_compatibility {
+                        self.unpacked(&directory, &open.packed)?;
+                    }
+                    self.add_links(&directory, &open.taken);
+                }
+                Ok(())
             }
             Some(pb::file_action::Action::Mkfile(made)) => {
                 self.owner(made.owner.as_ref())?;
-                self.path(&spelled_text(&made.path)).map(drop)
+                // A pipe or a device is opened and written into.
+                for end in self.path(&spelled_text(&made.path))? {
+                    if self.state.get(&end).is_some_and(|met| met.kind == Kind::Other) {
+                        return unsure(&format!("/{} in the base is neither a file nor a directory nor a link", shown(&end)));
+                    }
+                }
+                Ok(())
             }
             Some(pb::file_action::Action::Mkdir(made)) => {
                 self.owner(made.owner.as_ref())?;
@@ -97,30 +141,26 @@ impl Reach<'_> {
                 // Where it lies, itself not followed.
                 let path = spelled_text(&made.newpath);
                 let (above, name) = path.rsplit_once('/').unwrap_or(("", &path));
-                let above = self.path(above)?;
-                self.new_links.insert(name.to_owned());
-                self.put(&joined(&above, name))
+                for above in self.path(above)? {
+                    let place = joined(&above, name);
+                    self.put(&place)?;
+                    self.new_links.entry(place).or_default().insert(spelled_text(&made.oldpath).into_owned());
+                }
+                Ok(())
             }
             _ => unsure("hakobi does not know what this operation meets"),
         }
     }
 
-    /// A path with all that leads there; gives where that is.
-    fn path(&mut self, path: &str) -> Result<String, Unsure> {
-        let (end, links) = self.state.walk(path).ok_or_else(|| Unsure(format!("{path} leads through too many links")))?;
-        // BuildKit takes `..` away as text: links upwards may lead it elsewhere than the kernel.
-        if leads_to(self.state, path).ok().as_ref() != Some(&end) {
-            return Err(Unsure(format!("{path} leads through links that lead upwards")));
-        }
-        for on_the_way in links.iter().map(String::as_str).chain([path, &end]) {
-            if let Some(name) = on_the_way.split('/').find(|name| self.new_links.contains(*name)) {
-                return Err(Unsure(format!("{} on the way to {path} may be a link that was copied before", shown(name))));
-            }
-        }
-        for path in links.iter().chain([&end]) {
+    /// A path with all that leads there. Returns where it can end.
+    fn path(&mut self, path: &str) -> Result<BTreeSet<String>, Unsure> {
+        // Only the daemon's machine knows where this leads.
+        leads_to(self.state, path).map_err(|why| Unsure(why.to_string()))?;
+        let found = routes(self.state, &self.new_links, "", path)?;
+        for path in found.links.iter().chain(&found.ends) {
             self.put(path)?;
         }
-        Ok(end)
+        Ok(found.ends)
     }
 
     /// A path and the directories above it, as far as there are any.
@@ -133,9 +173,6 @@ impl Reach<'_> {
             }
             if met.implied {
                 return Err(Unsure(format!("a layer of the base does not say what the directory /{} is", shown(path))));
-            }
-            if met.kind == Kind::Other {
-                return Err(Unsure(format!("/{} in the base is neither a file nor a directory nor a link", shown(path))));
             }
             self.met.insert(path.to_owned(), met.clone());
         }
@@ -174,11 +211,13 @@ impl Reach<'_> {
             return Ok(());
         }
         for path in OWNERS {
-            let end = self.path(path)?;
-            match self.state.get(&end) {
-                None => {}
-                Some(met) if met.text.is_some() => {}
-                Some(_) => return Err(Unsure(format!("what is in /{path} of the base is not known"))),
+            for end in self.path(path)? {
+                match self.state.get(&end) {
+                    Some(met) if matches!(met.kind, Kind::File | Kind::Other) && met.text.is_none() => {
+                        return Err(Unsure(format!("what is in /{path} of the base is not known")));
+                    }
+                    _ => {}
+                }
             }
         }
         Ok(())
@@ -224,7 +263,7 @@ mod tests {
 
     fn reached(dest: &str, taken: &[&str]) -> Result<Vec<String>, Unsure> {
         let (operation, taken) = (copy(dest), tree(taken));
-        let met = reach(&state(), &[Open { operation: &operation, taken: vec![&taken] }])?;
+        let met = reach(&state(), &[Open { operation: &operation, taken: vec![&taken], packed: Vec::new() }])?;
         Ok(met.into_keys().collect())
     }
 
@@ -238,22 +277,56 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_told() {
-        assert!(reached("/dev", &["null"]).unwrap_err().0.contains("neither"));
-        let first = copy("/usr");
-        let second = copy("/usr/link/x");
-        let taken = tree(&["link"]);
-        let open = |operation| Open { operation, taken: vec![&taken] };
-        assert!(reach(&state(), &[open(&first), open(&second)]).unwrap_err().0.contains("copied before"));
-        assert!(reach(&state(), &[open(&second)]).is_ok());
+    fn every_place_is_met_that_a_link_may_lead_to() {
+        // A link of the first copy is on the way of the second.
+        let (first, second) = (copy("/usr/share"), copy("/usr/share/link/static"));
+        let mut taken = tree(&["a.css"]);
+        let kind = NodeKind::Link("app".to_owned());
+        taken.insert("link", Node { kind, mode: 0o777, owner: (0, 0), xattrs: BTreeMap::new() });
+        let open = |operation| Open { operation, taken: vec![&taken], packed: Vec::new() };
+        let met = reach(&state(), &[open(&first), open(&second)]).unwrap();
+        assert!(met.contains_key("usr/share/app/static/a.css"), "{met:?}");
+        let met = reach(&state(), &[open(&second)]).unwrap();
+        assert!(!met.contains_key("usr/share/app/static"), "{met:?}");
+        // The kernel goes up from where a link leads, BuildKit from where it lies.
         let mut layer = LayerIndex::default();
-        layer.insert("a", Met::directory(0o755, (0, 0), 1));
-        layer.insert("a/b", Met::plain(Kind::Link("/usr/share".to_owned())));
-        layer.insert("c", Met::plain(Kind::Link("a/b/../x".to_owned())));
+        layer.insert("c", Met::plain(Kind::Link("srv/../share/app".to_owned())));
+        layer.insert("share", Met::directory(0o755, (0, 0), 1));
+        layer.insert("share/app", Met::directory(0o755, (0, 0), 1));
         let mut odd = state();
         odd.apply(&layer);
-        let upwards = copy("/c/y");
-        assert!(reach(&odd, &[open(&upwards)]).unwrap_err().0.contains("upwards"));
+        let (upwards, taken) = (copy("/c/y"), tree(&["a.css"]));
+        let met = reach(&odd, &[Open { operation: &upwards, taken: vec![&taken], packed: Vec::new() }]).unwrap();
+        assert!(met.contains_key("share/app") && met.contains_key("usr/share/app"), "{met:?}");
+    }
+
+    #[test]
+    fn an_archive_meets_what_its_paths_name() {
+        let mut add = copy("/usr/share");
+        let Some(pb::file_action::Action::Copy(action)) = &mut add.actions[0].action else { panic!() };
+        action.attempt_unpack_docker_compatibility = true;
+        let entry = |path: &str, link: Option<&str>, same: Option<&str>| Packed {
+            path: path.to_owned(),
+            link: link.map(str::to_owned),
+            same: same.map(str::to_owned),
+        };
+        let packed = vec![entry("new", Some("/app/static"), None), entry("new/b.css", None, Some("app/other"))];
+        let met = reach(&state(), &[Open { operation: &add, taken: Vec::new(), packed }]).unwrap();
+        let met: Vec<String> = met.into_keys().collect();
+        // `/` is the directory that it is unpacked in.
+        let expected =
+            ["usr", "usr/share", "usr/share/app", "usr/share/app/other", "usr/share/app/static", "usr/share/app/static/b.css"];
+        assert_eq!(met, expected);
+    }
+
+    #[test]
+    fn what_is_not_known_is_told() {
+        assert_eq!(reached("/dev", &["null"]).unwrap(), ["dev", "dev/null"], "a copy replaces it as it does a file");
+        let made = pb::FileActionMkFile { path: "/dev/null".to_owned(), ..Default::default() };
+        let action = pb::FileAction { action: Some(pb::file_action::Action::Mkfile(made)), ..Default::default() };
+        let operation = pb::FileOp { actions: vec![action] };
+        let open = Open { operation: &operation, taken: Vec::new(), packed: Vec::new() };
+        assert!(reach(&state(), &[open]).unwrap_err().0.contains("neither"));
     }
 
     #[test]
@@ -264,7 +337,7 @@ mod tests {
         if let Some(pb::file_action::Action::Copy(copy)) = &mut operation.actions[0].action {
             copy.owner = Some(pb::ChownOpt { user, group: None });
         }
-        let met = reach(&state(), &[Open { operation: &operation, taken: Vec::new() }]).unwrap();
+        let met = reach(&state(), &[Open { operation: &operation, taken: Vec::new(), packed: Vec::new() }]).unwrap();
         assert!(met["etc/passwd"].text.is_some());
     }
 }

@@ -1,7 +1,8 @@
 //! Appends: files are laid on a base that does not come down. The daemon's own copier does it, on a skeleton of the base; the layers that
 //! come out are those that a build on the whole base would have made, and the image has them on the base's own.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
 
 use bytes::Bytes;
 use serde_json::Map;
@@ -16,13 +17,13 @@ use super::planning::{Planned, Remembered};
 use super::release::{Given, Released};
 use super::solving::{Attempted, Course, broken, created};
 use super::unchanged::composed;
-use crate::append::{LayerIndex, Open, PathIndex, reach, skeleton};
-use crate::context::Tree;
-use crate::domain::{Descriptor, DiffId, Digest, Platform, Selector, StepKey, media_type};
-use crate::engine::buildkit::{Gateway, Solved};
+use crate::append::{LayerIndex, Met, Open, Packed, PathIndex, Unsure, packed, reach, skeleton};
+use crate::context::{NodeKind, Tree, clean, matches};
+use crate::domain::{Descriptor, DiffId, Digest, Platform, Selector, StepKey, is_below, media_type, path_of, spelled_text};
+use crate::engine::buildkit::{Gateway, Solved, pb};
 use crate::error::{Error, Result};
 use crate::graph::{Ground, Input, Op, Taken, Use, uses};
-use crate::plan::{Appendable, Layer, StepRecord, appendable, assemble, bare_image};
+use crate::plan::{Appendable, Layer, StepRecord, appendable, assemble, bare_image, selection};
 
 /// What files are laid on: its layers, which stay where they are, and what is known of its paths.
 #[derive(Default)]
@@ -31,9 +32,8 @@ pub(super) struct Below {
     pub(super) paths: PathIndex,
 }
 
-/// Why a base comes down: it is not recorded which paths it has, or not sure which of them are copied onto.
+/// Why a base comes down of which the paths are not recorded.
 const UNKNOWN: &str = "which paths it has is not recorded";
-const UNSURE: &str = "it is not sure what is copied onto";
 
 /// What came of trying to append.
 pub(super) enum Appended {
@@ -81,7 +81,7 @@ impl Run<'_> {
         // On nothing there is nothing that could come down.
         let Some(ground) = open.ground.clone() else { return Ok(Appended::No) };
         let Some(below) = job.below(planned, &open, records).await? else {
-            built.not_appended(&open.steps, UNKNOWN);
+            built.not_appended(&open.steps[0], UNKNOWN);
             return Ok(Appended::No);
         };
         let wanted = unseen(planned, course, &open);
@@ -93,15 +93,12 @@ impl Run<'_> {
             return Ok(Appended::Again);
         }
         let operations: Vec<&Op> = open.steps.iter().filter_map(|step| planned.graph.op(step)).collect();
-        let paths = {
-            let opens: Vec<Open<'_>> = operations.iter().filter_map(|op| opened(planned, course, op)).collect();
-            match reach(&below.paths, &opens) {
-                Ok(paths) => paths,
-                Err(why) => {
-                    built.not_appended(&open.steps, &format!("{UNSURE}: {why}"));
-                    job.events.note(format!("the base comes down, since it is not sure what is copied onto: {why}"));
-                    return Ok(Appended::No);
-                }
+        let paths = match met(planned, &course.trees, &below.paths, &operations) {
+            Ok(paths) => paths,
+            Err(stays) => {
+                job.events.note(format!("pulling the base image: cannot append {stays}"));
+                built.not_appended(&stays.step, &stays.why);
+                return Ok(Appended::No);
             }
         };
         let made = Skeleton::of(skeleton(&paths).map_err(|error| broken(&error))?, &planned.platform()?)?;
@@ -167,6 +164,23 @@ impl Run<'_> {
 }
 
 impl Job<'_> {
+    /// Which step will not be appended, as far as that can be told before anything was copied out of a stage.
+    pub(super) async fn not_appended(
+        &self,
+        planned: &Planned,
+        open: &Appendable,
+        below: Option<&Below>,
+        records: &Remembered<'_>,
+    ) -> Result<Option<Stays>> {
+        let steps: Vec<&Op> = open.steps.iter().filter_map(|step| planned.graph.op(step)).collect();
+        let Some(below) = below else { return Ok(steps.first().map(|op| Stays::new(op, UNKNOWN.to_owned()))) };
+        let is_unseen = !unseen(planned, &Course::default(), open).is_empty();
+        if open.ground.is_none() || is_unseen || self.work_out(planned, open, below.paths.clone(), records, 0).await?.is_ok() {
+            return Ok(None);
+        }
+        Ok(met(planned, &Looked::new(), &below.paths, &steps).err())
+    }
+
     /// What the open steps are laid on, if all of it is known.
     pub(super) async fn below(&self, planned: &Planned, open: &Appendable, records: &Remembered<'_>) -> Result<Option<Below>> {
         let Some(ground) = &open.ground else { return Ok(Some(Below::default())) };
@@ -182,18 +196,6 @@ impl Job<'_> {
     }
 }
 
-/// Why files will not be laid on what is not there, as far as that can be told before anything was copied out of a stage.
-pub(super) fn not_appended(planned: &Planned, open: &Appendable, below: Option<&Below>) -> Option<String> {
-    let Some(below) = below else { return Some(UNKNOWN.to_owned()) };
-    let course = Course::default();
-    if open.ground.is_none() || !unseen(planned, &course, open).is_empty() {
-        return None;
-    }
-    let operations = open.steps.iter().filter_map(|step| planned.graph.op(step));
-    let opens: Vec<Open<'_>> = operations.filter_map(|op| opened(planned, &course, op)).collect();
-    reach(&below.paths, &opens).err().map(|why| format!("{UNSURE}: {why}"))
-}
-
 /// Adds to the reason why a step runs why its base comes down for it.
 pub(super) fn tell_not_appended(reason: &mut String, why: &str) {
     if !reason.is_empty() {
@@ -203,9 +205,9 @@ pub(super) fn tell_not_appended(reason: &mut String, why: &str) {
 }
 
 impl Built {
-    /// Says of files that could have been laid on what is not there why they were not: with the first of their steps.
-    fn not_appended(&mut self, steps: &[Digest], why: &str) {
-        let note = steps.first().and_then(|step| self.notes.get_mut(&step.to_string()));
+    /// Says of a step that could have been laid on what is not there why it was not.
+    fn not_appended(&mut self, step: &Digest, why: &str) {
+        let note = self.notes.get_mut(&step.to_string());
         if let Some(note) = note.filter(|note| !note.reason.contains(why)) {
             tell_not_appended(&mut note.reason, why);
         }
@@ -225,18 +227,92 @@ fn unseen(planned: &Planned, course: &Course, open: &Appendable) -> Vec<Taken> {
     planned.keys.taken().iter().filter(|taken| places.contains(&taken.place())).cloned().collect()
 }
 
-/// A file operation with what it takes; nothing for a merge, which meets nothing.
-fn opened<'a>(planned: &'a Planned, course: &'a Course, op: &'a Op) -> Option<Open<'a>> {
-    let operation = op.files()?;
-    let taken = op.inputs.iter().zip(uses(op)).filter_map(|(input, used)| {
-        let Use::Content(selectors) = used else { return None };
+/// A step that cannot be appended, and why.
+pub(super) struct Stays {
+    /// The step.
+    pub(super) step: Digest,
+    instruction: String,
+    /// For a person.
+    pub(super) why: String,
+}
+
+impl Stays {
+    fn new(op: &Op, why: String) -> Self {
+        Self { step: op.digest.clone(), instruction: crate::graph::instruction_of(&op.name).to_owned(), why }
+    }
+}
+
+impl fmt::Display for Stays {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}`: {}", self.instruction, self.why)
+    }
+}
+
+/// What has been looked at of stages and images.
+pub(super) type Looked = HashMap<(Input, Vec<Selector>), Tree>;
+
+/// The paths of a state that these steps, one on the other, can meet; or the first step of which that is not known.
+pub(super) fn met(
+    planned: &Planned,
+    looked: &Looked,
+    below: &PathIndex,
+    steps: &[&Op],
+) -> std::result::Result<BTreeMap<String, Met>, Stays> {
+    let mut opens: Vec<Open<'_>> = Vec::new();
+    let mut paths = BTreeMap::new();
+    for op in steps {
+        let stays = |why: Unsure| Stays::new(op, why.to_string());
+        opens.extend(opened(planned, looked, op).map_err(stays)?);
+        paths = reach(below, &opens).map_err(stays)?;
+    }
+    Ok(paths)
+}
+
+/// A file operation with what it takes. Returns `None` for a merge, which meets nothing.
+fn opened<'a>(planned: &'a Planned, looked: &'a Looked, op: &'a Op) -> std::result::Result<Option<Open<'a>>, Unsure> {
+    let Some(operation) = op.files() else { return Ok(None) };
+    let mut taken = Vec::new();
+    for (input, used) in op.inputs.iter().zip(uses(op)) {
+        let Use::Content(selectors) = used else { continue };
         let tree: Option<&Tree> = match planned.facts.locals.get(&input.step) {
             Some(local) => local.as_ref().ok().map(|tree| &**tree),
-            None => course.trees.get(&(input.clone(), selectors)),
+            None => looked.get(&(input.clone(), selectors)),
         };
-        tree
-    });
-    Some(Open { operation, taken: taken.collect() })
+        taken.extend(tree);
+    }
+    let mut archives = Vec::new();
+    for action in &operation.actions {
+        if let Some(pb::file_action::Action::Copy(copy)) = &action.action
+            && copy.attempt_unpack_docker_compatibility
+        {
+            archives.extend(unpacked(planned, op, action.secondary_input, copy)?);
+        }
+    }
+    Ok(Some(Open { operation, taken, packed: archives }))
+}
+
+/// The paths of the archives that a copy may unpack.
+fn unpacked(planned: &Planned, op: &Op, source: i64, copy: &pb::FileActionCopy) -> std::result::Result<Vec<Packed>, Unsure> {
+    let unknown = || Unsure("it may unpack a file that is not in the build context".to_owned());
+    let source = usize::try_from(source).ok().and_then(|source| op.inputs.get(source)).ok_or_else(unknown)?;
+    let (name, _) = planned.graph.op(&source.step).and_then(selection).ok_or_else(unknown)?;
+    let root = planned.directories.get(&name).ok_or_else(unknown)?;
+    let Some(Ok(tree)) = planned.facts.locals.get(&source.step) else { return Err(unknown()) };
+    let pattern = clean(&format!("/{}", spelled_text(&copy.src)));
+    let pattern = &pattern[1..];
+    let named = |path: &str| path == pattern || matches(pattern, path) == Some(true);
+    // What a link leads to may be any of the files.
+    let by_link =
+        tree.iter().any(|(path, node)| matches!(node.kind, NodeKind::Link(_)) && (named(&path) || is_below(pattern, &path)));
+    let mut out = Vec::new();
+    for (path, node) in tree.iter() {
+        if let NodeKind::File(keyed) = &node.kind
+            && (by_link || named(&path))
+        {
+            out.extend(packed(&root.join(path_of(&path)), &path, keyed)?);
+        }
+    }
+    Ok(out)
 }
 
 /// An image of the skeleton alone.

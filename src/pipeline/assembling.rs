@@ -43,7 +43,7 @@ pub(super) enum Assembled {
 }
 
 /// A step's new layer, worked out.
-struct Worked<'a> {
+pub(super) struct Worked<'a> {
     /// The step that makes it.
     op: &'a Op,
     laid: Laid,
@@ -65,36 +65,11 @@ impl Job<'_> {
         let Some(below) = self.below(planned, &open, records).await? else {
             return not("what the files are laid on is not known");
         };
-        let Some(makers) = makers(&planned.graph, &open) else { return not("what is merged is more than one layer") };
-        let shapes: Option<Vec<StepKey>> = makers.iter().map(|op| shape(&planned.graph, op)).collect();
-        let shapes = shapes.unwrap_or_default();
-        let proofs = records.read::<ProofRecord>(&shapes).await?;
-        if shapes.is_empty() || !shapes.iter().all(|shape| proofs.contains_key(shape)) {
-            return not("no daemon was seen to make of such a step what hakobi would make");
-        }
-        let contexts = match Contexts::read(planned, &makers).await {
-            Ok(Some(contexts)) => contexts,
-            Ok(None) => return not("the build context cannot be read"),
-            Err(difference) => return Ok(Assembled::Moved(difference)),
-        };
-        let mut paths = below.paths;
-        // What is made on the way has the time of the build, as in a layer that BuildKit makes.
         let now = seconds_now();
-        let mut worked: Vec<(Worked<'_>, LayerIndex)> = Vec::new();
-        for (op, step) in makers.into_iter().zip(&open.steps) {
-            // What is merged was made on nothing.
-            let laid = match op.digest == *step {
-                true => contexts.lay(&planned.graph, op, &paths),
-                false => contexts.lay(&planned.graph, op, &PathIndex::default()),
-            };
-            let laid = match laid {
-                Ok(laid) => laid,
-                Err(why) => return not(&format!("`{}`: {why}", crate::graph::instruction_of(&op.name))),
-            };
-            let index = laid.index(now);
-            paths.apply(&index);
-            worked.push((Worked { op, laid }, index));
-        }
+        let worked = match self.work_out(planned, &open, below.paths, records, now).await? {
+            Ok(worked) => worked,
+            Err(otherwise) => return Ok(otherwise),
+        };
         let settings = &self.build.push_settings;
         let keep = kept.target().map(|target| target.repository);
         let release = Release::open(&self.registries, &self.tags, keep.as_ref(), settings, &[], self.events).await?;
@@ -146,6 +121,47 @@ impl Job<'_> {
             Some((link.state.clone(), StepRecord { layers, ran: None }))
         });
         Ok(Assembled::Done(released, new.collect()))
+    }
+
+    /// Works out the layers of the open steps, on a state with these paths. `now` is the time of what is made on the way, in seconds
+    /// of the Unix epoch, as BuildKit gives it the time of the build. Returns why, if that takes a daemon or the context changed.
+    pub(super) async fn work_out<'a>(
+        &self,
+        planned: &'a Planned,
+        open: &Appendable,
+        mut paths: PathIndex,
+        records: &Remembered<'_>,
+        now: u64,
+    ) -> Result<std::result::Result<Vec<(Worked<'a>, LayerIndex)>, Assembled>> {
+        let not = |why: &str| Ok(Err(Assembled::Not(Some(why.to_owned()))));
+        let Some(makers) = makers(&planned.graph, open) else { return not("what is merged is more than one layer") };
+        let shapes: Option<Vec<StepKey>> = makers.iter().map(|op| shape(&planned.graph, op)).collect();
+        let shapes = shapes.unwrap_or_default();
+        let proofs = records.read::<ProofRecord>(&shapes).await?;
+        if shapes.is_empty() || !shapes.iter().all(|shape| proofs.contains_key(shape)) {
+            return not("no daemon was seen to make of such a step what hakobi would make");
+        }
+        let contexts = match Contexts::read(planned, &makers).await {
+            Ok(Some(contexts)) => contexts,
+            Ok(None) => return not("the build context cannot be read"),
+            Err(difference) => return Ok(Err(Assembled::Moved(difference))),
+        };
+        let mut worked = Vec::new();
+        for (op, step) in makers.into_iter().zip(&open.steps) {
+            // What is merged was made on nothing.
+            let laid = match op.digest == *step {
+                true => contexts.lay(&planned.graph, op, &paths),
+                false => contexts.lay(&planned.graph, op, &PathIndex::default()),
+            };
+            let laid = match laid {
+                Ok(laid) => laid,
+                Err(why) => return not(&format!("`{}`: {why}", crate::graph::instruction_of(&op.name))),
+            };
+            let index = laid.index(now, &|source, path| content(planned, op, source, path));
+            paths.apply(&index);
+            worked.push((Worked { op, laid }, index));
+        }
+        Ok(Ok(worked))
     }
 
     /// Writes a layer, compresses it and sends it on, all at once; or tells which of its files is not what it was.

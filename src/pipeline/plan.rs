@@ -6,7 +6,7 @@ use serde::Serialize;
 use tokio::io::AsyncRead;
 
 use super::ahead::Ahead;
-use super::appending::{not_appended, tell_not_appended};
+use super::appending::tell_not_appended;
 use super::build::{Daemon, Run};
 use super::cache::Store;
 use super::hiding::{hide_arguments, hide_declared};
@@ -92,10 +92,11 @@ pub async fn plan(
     let appends = match appendable(&planned.graph, &planned.plan).filter(|_| !has_commands) {
         Some(open) => {
             let below = job.below(&planned, &open, &remembered).await?;
-            if let (Some(why), Some(first)) = (not_appended(&planned, &open, below.as_ref()), open.steps.first()) {
-                tell_not_appended(reasons.entry(first.clone()).or_default(), &why);
+            let stays = job.not_appended(&planned, &open, below.as_ref(), &remembered).await?;
+            if let Some(stays) = &stays {
+                tell_not_appended(reasons.entry(stays.step.clone()).or_default(), &stays.why);
             }
-            below.is_some()
+            below.is_some() && stays.is_none()
         }
         None => false,
     };

@@ -5,7 +5,7 @@ use std::io::{self, Read as _};
 use std::path::Path;
 
 /// Bytes that tell, in front of a file.
-pub(super) const HEAD: usize = 512;
+pub(in crate::append) const HEAD: usize = 512;
 
 /// What compressed files begin with, those of all versions of Docker's `archive` package together: gzip, bzip2, xz and zstd.
 const COMPRESSED: [&[u8]; 4] = [&[0x1f, 0x8b], b"BZh", &[0xfd, b'7', b'z', b'X', b'Z'], &[0x28, 0xb5, 0x2f, 0xfd]];
@@ -14,7 +14,7 @@ const COMPRESSED: [&[u8]; 4] = [&[0x1f, 0x8b], b"BZh", &[0xfd, b'7', b'z', b'X',
 const CHECKSUM: std::ops::Range<usize> = 148..156;
 
 /// Whether a file that begins with these bytes may be unpacked: more may than are.
-pub(super) fn may_be_archive(head: &[u8]) -> bool {
+pub(in crate::append) fn may_be_archive(head: &[u8]) -> bool {
     let skippable = matches!(head, [first, 0x2a, 0x4d, 0x18, ..] if first & 0xf0 == 0x50);
     skippable || COMPRESSED.iter().any(|magic| head.starts_with(magic)) || is_header(head)
 }

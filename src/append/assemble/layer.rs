@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::append::index::{Kind, LayerIndex, Met};
+use crate::append::index::{Kind, LayerIndex, Met, TEXT};
+use crate::domain::Digest;
 
 /// The layer of a file operation: all that is in it, by path without a leading `/`, the directories above each included.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -66,6 +67,21 @@ pub enum Content {
     Bytes(Arc<[u8]>),
 }
 
+impl Content {
+    /// The text, if it is known and not too large.
+    fn text(&self, content: &dyn Fn(usize, &str) -> Option<Digest>) -> Option<String> {
+        let bytes = match self {
+            Self::Bytes(bytes) => bytes.to_vec(),
+            Self::Context { source, path, file, size, .. } if *size <= TEXT => {
+                let bytes = std::fs::read(file).ok()?;
+                (content(*source, path)? == Digest::of(&bytes)).then_some(bytes)?
+            }
+            Self::Context { .. } => return None,
+        };
+        String::from_utf8(bytes).ok()
+    }
+}
+
 impl LaidEntry {
     pub(super) fn whiteout() -> Self {
         Self { kind: LaidKind::Whiteout, mode: 0, owner: (0, 0), modified: None, capability: None, as_below: false }
@@ -86,10 +102,11 @@ impl Laid {
         self.entries.is_empty()
     }
 
-    /// The index of the tar that [`Laid::write_tar`] writes at the time `now`, in seconds: what the next operation is laid on. Texts
-    /// of files out of a context are not in it.
+    /// The index of the tar that [`Laid::write_tar`] writes at the time `now`, in seconds: what the next operation is laid on. `content`
+    /// has the digests of a source's files by the number of the input and the path; the texts of `/etc/passwd` and `/etc/group` are
+    /// read, and are in the index if they have that digest.
     #[must_use]
-    pub fn index(&self, now: u64) -> LayerIndex {
+    pub fn index(&self, now: u64, content: &dyn Fn(usize, &str) -> Option<Digest>) -> LayerIndex {
         let mut index = LayerIndex::default();
         for (path, entry) in &self.entries {
             let met = match &entry.kind {
@@ -99,8 +116,8 @@ impl Laid {
                 }
                 LaidKind::Directory => Met::directory(entry.mode, entry.owner, entry.modified.unwrap_or(now)),
                 LaidKind::Link(target) => Met::plain(Kind::Link(target.clone())),
-                LaidKind::File(Content::Bytes(bytes)) if matches!(&**path, "etc/passwd" | "etc/group") => {
-                    Met { text: String::from_utf8(bytes.to_vec()).ok(), ..Met::plain(Kind::File) }
+                LaidKind::File(file) if matches!(&**path, "etc/passwd" | "etc/group") => {
+                    Met { text: file.text(content), ..Met::plain(Kind::File) }
                 }
                 LaidKind::File(_) | LaidKind::HardLink(_) => Met::plain(Kind::File),
             };

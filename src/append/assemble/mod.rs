@@ -15,6 +15,8 @@ mod source;
 mod state;
 mod write;
 
+pub(super) use archive::{HEAD, may_be_archive};
+
 use std::path::Path;
 
 use bollard_buildkit_proto::pb;

@@ -83,10 +83,10 @@ impl<'a> State<'a> {
         }
         match self.lower(path).map(|met| &met.kind) {
             None => Ok(Seen::Nothing),
-            Some(Kind::File) => Ok(Seen::File),
+            // A copy replaces a pipe or a device as it does a file.
+            Some(Kind::File | Kind::Other) => Ok(Seen::File),
             Some(Kind::Directory) => Ok(Seen::Directory),
             Some(Kind::Link(_)) => Ok(Seen::Link),
-            Some(Kind::Other) => unsure(format!("/{path} is a device or a pipe")),
         }
     }
 
