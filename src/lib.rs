@@ -1,36 +1,46 @@
 //! hakobi: a docker build and push for machines that start empty.
 //!
-//! The flow of a build, which [`pipeline`] owns: [`cli`] makes settings of flags and environment; [`push`] looks at the
-//! registries; [`build`] has BuildKit compile and build, through [`engine`], with the files of [`context`]; the daemon hands
-//! the image to [`endpoint`], where [`handover`] takes what is new and passes it on to [`push`] and its registries; [`save`]
-//! keeps every stage's cache for the next run; [`report`] shows it all, from [`event`]s, less what is [`hidden`]. With `--strategy auto`, [`plan`] decides over
-//! the compiled graph what is kept in the [`store`], and only what is open is built.
+//! The way of a build: [`cli`] makes settings of flags and environment; [`commands`] opens what a command works with and calls the
+//! stages one after the other. `planner` compiles the Dockerfile, or recalls its compiled form, and asks the cache for its steps;
+//! `executor` makes the image of the plan, alone or by BuildKit; `publish` takes it from the daemon to the registries; `recorder`
+//! checks what was made and remembers it; `report` tells it. `cache` judges every fault of the store, `run` holds what a run has at hand.
 //!
-//! [`domain`] has the nouns, [`graph`] BuildKit's graph as a value, [`transfer`] streams of blobs, [`archive`] `docker save`'s
-//! tarballs, [`registry`] the distribution protocol and ECR, [`remote`] what `ADD` takes from elsewhere. Imports point one way; `tests/architecture.rs` holds it.
+//! Below these: [`build`] speaks with the Dockerfile frontend, through [`engine`], with the files of [`context`]; the daemon hands the
+//! image to [`endpoint`], where [`handover`] takes what is new and passes it on to [`push`] and its registries; [`save`] keeps the
+//! cache of builds without a plan. [`plan`] has the pure part of planning and [`append`] makes layers of files without a daemon.
+//!
+//! [`domain`] has the nouns, [`graph`] BuildKit's graph as a value, [`store`] the objects of a cache, [`transfer`] streams of blobs,
+//! [`archive`] the tarballs of `docker save`, [`registry`] the distribution protocol and ECR, [`remote`] what `ADD` takes from elsewhere.
+//! Imports point one way, and no two files import each other; `tests/architecture.rs` holds both.
 
 pub mod append;
 pub mod archive;
 pub mod aws;
 pub mod build;
+mod cache;
 pub mod ci;
 pub mod cli;
+pub mod commands;
 pub mod context;
 pub mod domain;
 pub mod endpoint;
 pub mod engine;
 pub mod error;
 pub mod event;
+mod executor;
 pub mod graph;
 pub mod handover;
 pub mod hidden;
-pub mod pipeline;
 pub mod plan;
+mod planner;
+mod publish;
 pub mod push;
+mod recorder;
 pub mod redact;
 pub mod registry;
 pub mod remote;
 pub mod report;
+mod run;
 pub mod save;
 pub mod settings;
 pub mod shutdown;

@@ -11,7 +11,7 @@ use hakobi::hidden::Hidden;
 use hakobi::registry::{self, Registries};
 use hakobi::report::{self, Location, RunReport, Shown, Timeline};
 use hakobi::settings::{BuildSettings, Command, LoginSettings, ProgressMode, Settings};
-use hakobi::{pipeline, push, shutdown};
+use hakobi::{commands, push, shutdown};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// How long the process may take at its end to give names back and to abort uploads.
@@ -101,13 +101,13 @@ async fn interrupted() -> u8 {
 /// What a command leaves to be told once the display has ended.
 #[derive(Default)]
 struct Done {
-    built: pipeline::Built,
+    built: commands::Built,
     text: Option<String>,
 }
 
 impl Done {
     fn of(report: RunReport) -> Self {
-        Self { built: pipeline::Built { report, ..pipeline::Built::default() }, text: None }
+        Self { built: commands::Built { report, ..commands::Built::default() }, text: None }
     }
 
     fn tell(mut self, settings: &Settings, shown: &Shown, hidden: &Hidden) -> u8 {
@@ -183,53 +183,53 @@ async fn checked(settings: &Settings, events: &Events) -> Result<Done> {
 async fn command(settings: &Settings, events: &Events) -> Result<Done> {
     match &settings.command {
         Command::Build(build) => {
-            let built = Box::pin(pipeline::build(settings, build, events, tokio::io::stdin())).await?;
+            let built = Box::pin(commands::build(settings, build, events, tokio::io::stdin())).await?;
             Ok(Done { built, text: None })
         }
         Command::Plan { build, json } => {
-            let plan = pipeline::plan(settings, build, *json, events, tokio::io::stdin());
-            let pipeline::Answer { text, exit_code } = Box::pin(plan).await?;
-            let built = pipeline::Built { exit_code, ..pipeline::Built::default() };
+            let plan = commands::plan(settings, build, *json, events, tokio::io::stdin());
+            let commands::Answer { text, exit_code } = Box::pin(plan).await?;
+            let built = commands::Built { exit_code, ..commands::Built::default() };
             Ok(Done { built, text: Some(text) })
         }
         Command::Push { images, settings: push, .. } => {
-            let report = Box::pin(pipeline::push(settings, images, push, events)).await?;
+            let report = Box::pin(commands::push(settings, images, push, events)).await?;
             Ok(Done::of(report))
         }
         Command::Promote { source, targets, settings: push } => {
             let registries = Registries::new(&settings.registries, events.clone());
-            let text = Box::pin(pipeline::promote(&registries, source, targets, push, events)).await?;
+            let text = Box::pin(commands::promote(&registries, source, targets, push, events)).await?;
             Ok(Done { text: Some(text), ..Done::default() })
         }
         Command::History(image) => {
             let registries = Registries::new(&settings.registries, events.clone());
-            Ok(Done { text: Some(Box::pin(pipeline::history(&registries, image)).await?), ..Done::default() })
+            Ok(Done { text: Some(Box::pin(commands::history(&registries, image)).await?), ..Done::default() })
         }
         Command::Save { images, cache, compression, .. } => {
-            let report = Box::pin(pipeline::save(settings, images, cache, *compression, events)).await?;
+            let report = Box::pin(commands::save(settings, images, cache, *compression, events)).await?;
             Ok(Done::of(report))
         }
         Command::Restore { images, cache, .. } => {
-            Ok(Done::of(Box::pin(pipeline::restore(settings, images, cache, events)).await?))
+            Ok(Done::of(Box::pin(commands::restore(settings, images, cache, events)).await?))
         }
         Command::Import { from, name, cache, compression } => {
-            let report = pipeline::import(settings, from, name.as_ref(), cache, *compression, events);
+            let report = commands::import(settings, from, name.as_ref(), cache, *compression, events);
             Ok(Done::of(Box::pin(report).await?))
         }
         Command::Export { image, file, cache } => {
-            Ok(Done::of(Box::pin(pipeline::export(settings, image, file.as_deref(), cache, events)).await?))
+            Ok(Done::of(Box::pin(commands::export(settings, image, file.as_deref(), cache, events)).await?))
         }
         Command::Cache { command, cache } => {
-            let pipeline::Answer { text, exit_code } = Box::pin(pipeline::cache(*command, cache, events)).await?;
-            let built = pipeline::Built { exit_code, ..pipeline::Built::default() };
+            let commands::Answer { text, exit_code } = Box::pin(commands::cache(*command, cache, events)).await?;
+            let built = commands::Built { exit_code, ..commands::Built::default() };
             Ok(Done { built, text: Some(text) })
         }
         Command::Doctor(doctor) => {
-            let pipeline::Answer { text, exit_code } = Box::pin(pipeline::doctor(settings, doctor, events)).await?;
-            let built = pipeline::Built { exit_code, ..pipeline::Built::default() };
+            let commands::Answer { text, exit_code } = Box::pin(commands::doctor(settings, doctor, events)).await?;
+            let built = commands::Built { exit_code, ..commands::Built::default() };
             Ok(Done { built, text: Some(text) })
         }
-        Command::Init(init) => Ok(Done { text: Some(pipeline::init(init)?), ..Done::default() }),
+        Command::Init(init) => Ok(Done { text: Some(commands::init(init)?), ..Done::default() }),
         Command::Login(login) => {
             let registries = Registries::new(&settings.registries, events.clone());
             Ok(Done { text: Some(Box::pin(self::login(&registries, login, settings)).await?), ..Done::default() })

@@ -41,10 +41,37 @@ const ROOMS: &[(&str, Imports)] = &[
     ("push", Bottom(&["transfer", "registry", "endpoint"])),
     ("handover", Bottom(&["transfer", "registry", "archive", "endpoint", "push"])),
     ("save", Bottom(&["graph", "transfer", "engine", "registry", "endpoint", "push", "handover"])),
-    // Their order.
-    ("pipeline", All),
-    // The user.
     ("report", Bottom(&[])),
+    // A build: what it has at hand, its plan, what is made of that, and what is remembered.
+    (
+        "cache",
+        Bottom(&[
+            "transfer", "aws", "context", "engine", "registry", "store", "endpoint", "append", "plan", "push", "handover",
+            "report",
+        ]),
+    ),
+    ("publish", Bottom(&["graph", "transfer", "engine", "registry", "endpoint", "push", "handover", "save", "report", "cache"])),
+    ("run", Bottom(&["graph", "transfer", "engine", "registry", "endpoint", "build", "handover", "save", "report", "cache"])),
+    (
+        "planner",
+        Bottom(&["graph", "context", "engine", "registry", "remote", "endpoint", "build", "plan", "handover", "cache", "run"]),
+    ),
+    (
+        "executor",
+        Bottom(&[
+            "graph", "transfer", "context", "engine", "registry", "archive", "endpoint", "append", "build", "plan", "handover",
+            "save", "cache", "publish", "run", "planner",
+        ]),
+    ),
+    (
+        "recorder",
+        Bottom(&[
+            "graph", "transfer", "context", "engine", "registry", "store", "append", "plan", "push", "handover", "save", "cache",
+            "publish", "run", "planner", "executor",
+        ]),
+    ),
+    ("commands", All),
+    // The user.
     ("ci", Bottom(&[])),
     ("cli", Bottom(&["ci"])),
     ("main", All),
@@ -104,8 +131,8 @@ const PRINTING: &[&str] = &[
     // What a script reads: help, completions, manual pages, a login.
     "src/main.rs",
     // `-o -`: a result that is itself standard output.
-    "src/pipeline/outputs.rs",
-    "src/pipeline/tarballs.rs",
+    "src/publish/outputs.rs",
+    "src/commands/tarballs.rs",
 ];
 
 const LONGEST: usize = 600;

@@ -94,7 +94,7 @@ fn code(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::run::{AdviceReport, ByteCounts, ImageReport, LayerCounts, TagReport, Tier};
+    use crate::report::run::{AdviceReport, ByteCounts, ImageReport, LayerCounts, TagReport, Tier};
     use super::*;
 
     #[test]

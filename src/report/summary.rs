@@ -158,7 +158,7 @@ fn spared(report: &RunReport) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::run::{ByteCounts, ColdReport, ImageReport, LayerCounts, StepReport, TagReport};
+    use crate::report::run::{ByteCounts, ColdReport, ImageReport, LayerCounts, StepReport, TagReport};
     use super::*;
 
     fn step(status: StepStatus) -> StepReport {

@@ -8,6 +8,6 @@ mod source;
 mod spool;
 
 pub use layer::{LayerEntries, LayerEntry};
-pub use scratch::{Dead, Scratch};
+pub use scratch::{Dead, Scratch, temp_dir};
 pub use source::{BlobSource, ByteStream, BytesSource, Identity};
 pub use spool::{Spool, SpoolWriter};

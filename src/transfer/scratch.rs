@@ -3,6 +3,7 @@
 //! Each folder has a lock file that its run holds (`flock`), so that another run can tell a dead one's for certain. The file also
 //! says which names in the daemon are that run's.
 
+use crate::error::{self, Error, Kind};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -34,6 +35,17 @@ pub struct Scratch {
     directory: tempfile::TempDir,
     files: PathBuf,
     lock: Option<File>,
+}
+
+/// A new folder in TMPDIR for layers. `kind` is that of the error.
+///
+/// # Errors
+/// If the folder cannot be made.
+pub fn temp_dir(kind: Kind) -> error::Result<Scratch> {
+    Scratch::new().map_err(|error| {
+        let error = Error::new(kind, "cannot create a temporary directory for layers").because(&error);
+        error.hint("set TMPDIR to another directory")
+    })
 }
 
 impl Scratch {

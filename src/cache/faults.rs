@@ -1,0 +1,78 @@
+//! Judges the faults of a run's cache: each is a warning and a colder build, or the end of a run that requires its cache.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crate::cache::fault::{Fault, with_remedy};
+use crate::error::{Error, Kind, Result};
+use crate::event::Events;
+use crate::settings::CacheSettings;
+use crate::store::GIVEN_UP;
+
+/// The faults of a run's store: warnings, or the end of a run that requires it.
+pub struct CacheFaults<'a> {
+    pub settings: &'a CacheSettings,
+    pub events: &'a Events,
+    pub told: Mutex<Vec<String>>,
+    pub gave_up: AtomicBool,
+    pub left_out: AtomicBool,
+    pub told_damage: AtomicBool,
+}
+
+impl<'a> CacheFaults<'a> {
+    pub fn new(settings: &'a CacheSettings, events: &'a Events) -> Self {
+        Self {
+            settings,
+            events,
+            told: Mutex::default(),
+            gave_up: AtomicBool::new(false),
+            left_out: AtomicBool::new(false),
+            told_damage: AtomicBool::new(false),
+        }
+    }
+
+    pub fn tell(&self, what: &str, why: &impl Fault) -> Result<()> {
+        let text = format!("the cache {} {what}: {why}", self.settings.shown);
+        let remedy = why.remedy();
+        if self.settings.required {
+            return Err(Error::new(Kind::Cache, text).hint_if(remedy));
+        }
+        let text = with_remedy(text, remedy.as_deref());
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        // Why it was given up was told, whatever else it is asked for.
+        if !told.is_empty() && text.contains(GIVEN_UP) {
+            return Ok(());
+        }
+        told.push(text.clone());
+        drop(told);
+        self.events.warning(text);
+        Ok(())
+    }
+
+    /// What the store remembers is not used from here on.
+    pub fn give_up(&self) {
+        self.gave_up.store(true, Ordering::Relaxed);
+    }
+
+    pub fn gave_up(&self) -> bool {
+        self.gave_up.load(Ordering::Relaxed)
+    }
+
+    /// The build began again without the store, after it was to be pushed already.
+    pub fn leave_out(&self) {
+        self.left_out.store(true, Ordering::Relaxed);
+    }
+
+    /// What is damaged is told now; says whether it was told before.
+    pub fn tells_damage(&self) -> bool {
+        self.told_damage.swap(true, Ordering::Relaxed)
+    }
+
+    pub fn left_out(&self) -> bool {
+        self.left_out.load(Ordering::Relaxed)
+    }
+
+    pub fn told(&self) -> Vec<String> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

@@ -1,0 +1,77 @@
+//! The path indexes of layers, which later runs append to without having the layers.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use tokio_util::io::SyncIoBridge;
+
+use crate::append::LayerIndex;
+use crate::context::Tree;
+use crate::domain::{DiffId, Digest, Hasher, StepKey};
+use crate::endpoint::Shelf;
+use crate::plan::{LARGE, Record, Records};
+use crate::transfer::ByteStream;
+use crate::transfer::compress::plain;
+
+impl Record for LayerIndex {
+    const LIMIT: u64 = LARGE;
+}
+
+/// What a layer's index is remembered by.
+/// One that was read is of both: of a blob that is said to be something else, there is none.
+pub fn key(blob: &Digest, diff_id: &DiffId) -> StepKey {
+    StepKey::of(format!("hakobi layer index 2\n{blob}\n{diff_id}").as_bytes())
+}
+
+/// Remembers which paths are in a base image's layer, while the daemon gets it, if that is not known. What fails here is tried once
+/// more when the build is kept.
+pub async fn index_layer(records: Records, from: Shelf, blob: Digest, diff_id: DiffId, cores: Arc<Semaphore>) {
+    let key = key(&blob, &diff_id);
+    let known = records.read::<LayerIndex>(std::slice::from_ref(&key)).await;
+    if known.is_ok_and(|known| !known.is_empty()) {
+        return;
+    }
+    let Some(bytes) = from.follow(&blob).await else { return };
+    let Ok(_one) = cores.acquire().await else { return };
+    if let Some(index) = index(plain(bytes).await.ok(), Some(&diff_id)).await {
+        let _ = records.write([(key, index)]).await;
+    }
+}
+
+/// What a layer's tar holds.
+pub async fn read_tree(layer: ByteStream) -> std::io::Result<Tree> {
+    let tree = tokio::task::spawn_blocking(move || Tree::of_tar(SyncIoBridge::new(layer))).await;
+    tree.map_err(std::io::Error::other)?
+}
+
+/// The index of a layer; nothing where its paths cannot be told, and nothing can be laid on it then. Of a layer that no daemon has
+/// unpacked yet, whose diff ID is its image's word alone, the bytes are held against that.
+pub async fn index(layer: Option<ByteStream>, expected: Option<&DiffId>) -> Option<LayerIndex> {
+    let (layer, expected) = (layer?, expected.cloned());
+    let read = tokio::task::spawn_blocking(move || {
+        let mut from = Hashing { inner: SyncIoBridge::new(layer), hasher: expected.is_some().then(Hasher::default) };
+        let index = LayerIndex::of_tar(&mut from)?;
+        // To the end, where what was kept is held against its digest.
+        std::io::copy(&mut from, &mut std::io::sink())?;
+        let found = from.hasher.map(|hasher| hasher.digest().of_uncompressed());
+        std::io::Result::Ok((found == expected).then_some(index))
+    });
+    read.await.ok()?.ok()?
+}
+
+/// Hashes what is read, if it is to.
+pub struct Hashing<R> {
+    pub inner: R,
+    pub hasher: Option<Hasher>,
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&buffer[..read]);
+        }
+        Ok(read)
+    }
+}

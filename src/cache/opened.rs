@@ -1,0 +1,197 @@
+//! The cache of a build, if it has one and as long as that can be used.
+
+use crate::cache::fault::Amiss;
+use crate::cache::faults::CacheFaults;
+use crate::cache::session::Kept;
+use crate::error::Result;
+use crate::event::Events;
+use crate::push::Failure;
+use crate::registry::Registries;
+use crate::report::{self, CacheReport};
+use crate::settings::{BuildSettings, CacheMode, CacheSettings};
+
+/// The store of a run, with what went wrong with it.
+pub struct Store<'a> {
+    /// As long as it can be used.
+    pub kept: Option<Kept>,
+    pub faults: CacheFaults<'a>,
+}
+
+impl<'a> Store<'a> {
+    /// Opens it: a fault is a warning and a colder build, unless it is required.
+    pub async fn open(
+        settings: &'a CacheSettings,
+        build: &BuildSettings,
+        registries: &Registries,
+        events: &'a Events,
+    ) -> Result<Self> {
+        let faults = CacheFaults::new(settings, events);
+        let kept = match Kept::of_build(settings, build, registries, events.hidden()).await {
+            Ok(kept) => Some(kept),
+            Err(error) => {
+                faults.tell("is not used", &error)?;
+                None
+            }
+        };
+        Ok(Self { kept, faults })
+    }
+}
+
+/// Why the store did not give an image.
+pub enum NotGiven {
+    /// Layers are gone.
+    Lacking,
+    /// It cannot be read.
+    Broken(String),
+    /// What was remembered of the layers is not so.
+    Otherwise(String),
+}
+
+/// What the report says of the store.
+pub fn cache_report(settings: &CacheSettings) -> CacheReport {
+    CacheReport {
+        url: settings.shown.clone(),
+        scope: settings.scope.clone(),
+        fallbacks: settings.fallbacks.clone(),
+        mode: match settings.mode {
+            CacheMode::ReadWrite => report::CacheMode::ReadWrite,
+            CacheMode::ReadOnly => report::CacheMode::ReadOnly,
+        },
+        warnings: Vec::new(),
+    }
+}
+
+/// The cache of a build, whatever became of it.
+#[derive(Default)]
+pub struct BuildCache<'a> {
+    /// `None` if the build has none.
+    pub opened: Option<Store<'a>>,
+    /// Whether the build can begin again: a stream that was read cannot be sent again.
+    pub is_repeatable: bool,
+}
+
+impl BuildCache<'_> {
+    /// The store, as long as it can be used.
+    pub fn kept(&self) -> Option<(&Kept, &CacheFaults<'_>)> {
+        let store = self.opened.as_ref()?;
+        Some((store.kept.as_ref()?, &store.faults))
+    }
+
+    /// Says so if something of the store could not be read that BuildKit went on without.
+    pub fn store_was_read(&self) -> Result<()> {
+        let Some((kept, faults)) = self.kept() else { return Ok(()) };
+        // What is damaged, and why the store was given up, was told when it was found.
+        match kept.unread().filter(|_| !kept.is_distrusted() && !faults.gave_up()) {
+            Some(why) => faults.tell("could not be read in part, which costs time", &Amiss(&why, None)),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until a layer of the store turns out to be damaged: for ever, where there is no store.
+    pub async fn store_damaged(&self) {
+        match self.kept() {
+            Some((kept, _)) => kept.found_damaged().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Whether the store was given up.
+    pub fn gave_store_up(&self) -> bool {
+        self.kept().is_none_or(|(_, faults)| faults.gave_up())
+    }
+
+    /// Whether the store is used still.
+    pub fn trusts_store(&self) -> bool {
+        self.kept().is_some_and(|(kept, faults)| !faults.gave_up() && !kept.is_distrusted())
+    }
+
+    /// Why a base image's layer did not come through the endpoint, if one did not.
+    pub async fn not_passed(&self) -> Option<String> {
+        let passes = self.kept().and_then(|(kept, _)| kept.own()).is_none_or(crate::endpoint::Shelf::passes);
+        if passes { None } else { Some(self.cannot_pass().await) }
+    }
+
+    /// Waits until a base image's layer does not come through the endpoint, and says why: for ever, where all do.
+    pub async fn cannot_pass(&self) -> String {
+        match self.kept().and_then(|(kept, _)| kept.own()) {
+            Some(own) => own.cannot_pass().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Whether it is the store that a solve failed by.
+    pub fn blames_store(&self, message: &str) -> bool {
+        let Some((kept, _)) = self.kept() else { return false };
+        let is_named = kept.own().is_some_and(|own| own.is_named_in(message));
+        is_named || kept.is_distrusted() || kept.references().any(|(_, reference)| message.contains(&*reference.repository.path))
+    }
+
+    /// Whether it is a layer that a solve still waited for after the store, or the way of base images through here, was left out.
+    pub fn is_left_over(&self, message: &str) -> bool {
+        // containerd's words, Docker's, and those of a store that is read through the session.
+        const FETCHING: [&str; 4] = ["could not fetch content descriptor", "failed to copy", "is damaged", "blob"];
+        let broken = |kept: &Kept| kept.is_distrusted() || !kept.own().is_none_or(crate::endpoint::Shelf::passes);
+        self.kept().is_some_and(|(kept, _)| broken(kept)) && FETCHING.iter().any(|words| message.contains(words))
+    }
+
+    /// The store did not give what it remembers: nothing of it is used from here on.
+    pub fn store_gave_not(&self, why: &NotGiven) -> Result<()> {
+        let Some((_, faults)) = self.kept() else { return Ok(()) };
+        match why {
+            NotGiven::Lacking => {
+                faults.give_up();
+                faults.tell("lacks layers of what it remembers", &Amiss("they were removed", Some("the next run has them again")))
+            }
+            NotGiven::Broken(why) => self.store_failed(why),
+            NotGiven::Otherwise(why) => {
+                faults.give_up();
+                faults.tells_damage();
+                faults.tell("has records that are not right, and the build begins again without it", &Amiss(why, None))
+            }
+        }
+    }
+
+    /// Whether a push failed because the store did not give a layer, so that the build is to begin again without it. That was told.
+    pub fn failed_by_store(&self, failure: &Failure) -> Result<bool> {
+        let Some((kept, faults)) = self.kept() else { return Ok(false) };
+        let by_store = failure.source().is_some_and(|from| kept.repositories().contains(from));
+        // What was given up once is not to blame again.
+        if !by_store || faults.left_out() || !self.is_repeatable {
+            return Ok(false);
+        }
+        self.store_failed(failure.error.message())?;
+        faults.leave_out();
+        Ok(true)
+    }
+
+    pub fn store_failed(&self, message: &str) -> Result<()> {
+        let Some((kept, faults)) = self.kept() else { return Ok(()) };
+        faults.give_up();
+        let (why, hint) = match kept.is_distrusted() {
+            false => (message.to_owned(), None),
+            true => {
+                faults.tells_damage();
+                let damaged: Vec<String> = kept.damaged().iter().map(ToString::to_string).collect();
+                (format!("damaged: {}", damaged.join(", ")), Some("`hakobi cache verify --repair` removes what is damaged"))
+            }
+        };
+        faults.tell("is not used, and the build begins again without it", &Amiss(&why, hint))
+    }
+
+    /// Says so if something of the store was damaged or did not make sense, unless that was told. Each was a miss.
+    pub fn tell_damage(&self) -> Result<()> {
+        let Some((kept, faults)) = self.kept() else { return Ok(()) };
+        let damaged = kept.damaged().into_iter().map(|digest| format!("the blob {digest}"));
+        let mut all: Vec<String> = damaged.chain(kept.unusable().into_iter().map(|name| name.to_string())).collect();
+        if all.is_empty() || faults.tells_damage() {
+            return Ok(());
+        }
+        all.sort();
+        let more = if all.len() > 1 { format!(" and {} more", all.len() - 1) } else { String::new() };
+        let what = match kept.writes() {
+            true => "had damaged objects, which cost time; this build wrote anew what it made",
+            false => "has damaged objects, which cost time",
+        };
+        faults.tell(what, &Amiss(&format!("{}{more}", all.swap_remove(0)), None))
+    }
+}

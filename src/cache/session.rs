@@ -1,0 +1,326 @@
+//! The store of a run: opened, and served to the daemon.
+
+use std::collections::{BTreeSet, HashSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::{OnceCell, Semaphore};
+use tokio::task::JoinSet;
+
+use crate::cache::fault::cache_fault;
+use crate::cache::layer_index::index_layer;
+use crate::cache::layout::{Layout, open, write_format};
+use crate::domain::{Digest, ImageRef, Repository, StepKey};
+use crate::endpoint::{Address, Endpoint, Given, Served, Shelf};
+use crate::engine::buildkit::{ContentSource, ContentSources};
+use crate::error::Kind;
+use crate::handover::{KnownImage, load_stages};
+use crate::hidden::Hidden;
+use crate::plan::Records;
+use crate::registry::{Home as _, Registries, Source as _};
+use crate::report::RunReport;
+use crate::settings::{BuildSettings, CacheMode, CacheSettings};
+use crate::store::{Blobs, Error, Fault, Name, Result};
+use crate::transfer::{ByteStream, Scratch};
+
+/// How long a store may take for its first answer. A job should not wait for one that is out of reach.
+pub const FIRST_LOOK: Duration = Duration::from_secs(30);
+
+/// The store of a run, with its scopes as repositories of a loopback registry.
+pub struct Kept {
+    pub endpoint: Endpoint,
+    pub blobs: Blobs,
+    /// The own scope first, then its fallbacks.
+    pub shelves: Vec<Shelf>,
+    /// The tag of an image's index on each of them.
+    pub tag: String,
+    pub writes: bool,
+    pub new: bool,
+    pub begun: OnceCell<()>,
+    /// Layers on their way from a registry to the daemon.
+    pub passing: OnceLock<Passing>,
+    /// What no record may hold.
+    pub hidden: Hidden,
+}
+
+/// Base images on their way through the endpoint.
+pub struct Passing {
+    /// Where their layers lie meanwhile.
+    pub room: Scratch,
+    pub indexed: Mutex<Indexed>,
+    /// As many are read at once as there are cores.
+    pub cores: Arc<Semaphore>,
+}
+
+/// Layers whose paths are read while they come.
+#[derive(Default)]
+pub struct Indexed {
+    pub layers: HashSet<Digest>,
+    pub tasks: JoinSet<()>,
+}
+
+impl Kept {
+    /// Opens the store for the image of this build and serves it.
+    pub async fn of_build(
+        settings: &CacheSettings,
+        build: &BuildSettings,
+        registries: &Registries,
+        hidden: &Hidden,
+    ) -> Result<Self> {
+        // One image of one Dockerfile: a repository's images share layers, a scope's are many.
+        let image = build.tags.first().map_or("image", |tag| &tag.repository.path);
+        let tag = match &build.target {
+            Some(target) => format!("target-{}", target.to_lowercase()),
+            None => "latest".to_owned(),
+        };
+        Ok(Self { hidden: hidden.clone(), ..Self::open(settings, image, &tag, registries).await? })
+    }
+
+    /// Opens the store for an image of this name and serves it.
+    pub async fn open(settings: &CacheSettings, image: &str, tag: &str, registries: &Registries) -> Result<Self> {
+        let store = open(&settings.location).await;
+        let looked = tokio::time::timeout(FIRST_LOOK, Layout::of(&*store)).await;
+        let silent = || Error::new(Fault::Unreachable, format!("it has not answered for {} seconds", FIRST_LOOK.as_secs()));
+        let layout = looked.map_err(|_| silent())??;
+        let blobs = Blobs::new(store);
+        if layout == Layout::Unreadable {
+            blobs.note_unusable(&Name::format());
+        }
+        let new = layout != Layout::Known;
+        let address = Address::bind()
+            .await
+            .map_err(|error| Error::new(Fault::Other, format!("hakobi cannot listen on 127.0.0.1: {error}")))?;
+        let writes = settings.mode == CacheMode::ReadWrite;
+        let scopes = std::iter::once(&settings.scope).chain(&settings.fallbacks);
+        let shelves: Vec<Shelf> = scopes
+            .enumerate()
+            .map(|(place, scope)| {
+                let repository = address.repository(&format!("{place}/{image}"));
+                Shelf::new(blobs.clone(), scope, image, repository, writes && place == 0)
+            })
+            .collect();
+        for shelf in &shelves {
+            registries.stand_in(Arc::new(shelf.clone()));
+        }
+        let endpoint = address.serve(shelves.clone(), None, PathBuf::new());
+        Ok(Self {
+            endpoint,
+            blobs,
+            shelves,
+            tag: tag.to_owned(),
+            writes,
+            new,
+            begun: OnceCell::new(),
+            passing: OnceLock::new(),
+            hidden: Hidden::default(),
+        })
+    }
+
+    /// The index of the image, by scope: the own one first.
+    pub fn references(&self) -> impl Iterator<Item = (&str, ImageRef)> {
+        self.shelves.iter().map(|shelf| (shelf.scope(), shelf.repository().tag(&self.tag)))
+    }
+
+    /// What was recorded of steps, by scope.
+    pub fn records(&self) -> Records {
+        let scopes = self.shelves.iter().map(|shelf| shelf.scope().to_owned()).collect();
+        Records::new(self.blobs.clone(), scopes, self.writes, self.hidden.clone())
+    }
+
+    /// What the inputs of this image's last build are remembered by.
+    pub fn inputs_key(&self) -> StepKey {
+        let image = self.shelves.first().map(Shelf::image).unwrap_or_default();
+        StepKey::of(format!("hakobi inputs 1\n{image}\n{}", self.tag).as_bytes())
+    }
+
+    /// What this image's last build in which everything ran is remembered by.
+    pub fn cold_key(&self) -> StepKey {
+        StepKey::of(format!("hakobi cold 1\n{}", self.inputs_key()).as_bytes())
+    }
+
+    /// What the states that a daemon made of this image are remembered by.
+    pub fn daemon_key(&self, id: &str) -> StepKey {
+        StepKey::of(format!("hakobi daemon 1\n{id}\n{}", self.inputs_key()).as_bytes())
+    }
+
+    /// The store's blobs.
+    pub fn blobs(&self) -> &Blobs {
+        &self.blobs
+    }
+
+    /// The own scope as a repository.
+    pub fn own(&self) -> Option<&Shelf> {
+        self.shelves.first()
+    }
+
+    /// Has the layers of a base image come through the own shelf.
+    pub fn pass_through(&self, base: &KnownImage, registries: &Registries) -> crate::error::Result<()> {
+        let Some(own) = self.own() else { return Ok(()) };
+        let passing = match self.passing.get() {
+            Some(passing) => passing,
+            None => {
+                let cores = std::thread::available_parallelism().map_or(2, usize::from);
+                let cores = Arc::new(Semaphore::new(cores));
+                let new = Passing { room: crate::transfer::temp_dir(Kind::Cache)?, indexed: Mutex::default(), cores };
+                self.passing.get_or_init(|| new)
+            }
+        };
+        let mut indexed = passing.indexed.lock().unwrap_or_else(PoisonError::into_inner);
+        own.pass_through(&base.manifest.layers, &registries.home(&base.repository), passing.room.path());
+        for (blob, diff_id) in base.manifest.layers.iter().zip(&base.diff_ids) {
+            if indexed.layers.insert(blob.digest.clone()) {
+                let cores = Arc::clone(&passing.cores);
+                indexed.tasks.spawn(index_layer(self.records(), own.clone(), blob.digest.clone(), diff_id.clone(), cores));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the layers that came through are indexed.
+    pub async fn passed(&self) {
+        let Some(passing) = self.passing.get() else { return };
+        self.shelves.iter().for_each(Shelf::passed);
+        let mut tasks = std::mem::take(&mut passing.indexed.lock().unwrap_or_else(PoisonError::into_inner).tasks);
+        while tasks.join_next().await.is_some() {}
+    }
+
+    /// The word that is in all its names.
+    pub fn word(&self) -> &str {
+        self.endpoint.word()
+    }
+
+    /// What its shelves are called.
+    pub fn repositories(&self) -> Vec<Repository> {
+        self.shelves.iter().map(|shelf| shelf.repository().clone()).collect()
+    }
+
+    /// The shelves as the session's content stores, called like their repositories.
+    pub fn contents(&self) -> ContentSources {
+        let source = |shelf: &Shelf| Arc::new(ShelfContent { shelf: shelf.clone(), tally: self.endpoint.tally() }) as _;
+        self.shelves.iter().map(|shelf| (shelf.repository().to_string(), source(shelf))).collect()
+    }
+
+    /// Where the image is kept, if this run may write.
+    pub fn target(&self) -> Option<ImageRef> {
+        let own = self.shelves.first().filter(|_| self.writes)?;
+        Some(own.repository().tag(&self.tag))
+    }
+
+    /// Says of a new store what its layout is, before anything is put there.
+    pub async fn begin(&self) -> Result<()> {
+        let begun = self.begun.get_or_try_init(|| async { if self.new { write_format(&self.blobs).await } else { Ok(()) } });
+        begun.await.copied()
+    }
+
+    /// Whether something may be put there by now.
+    pub fn has_begun(&self) -> bool {
+        self.begun.initialized()
+    }
+
+    /// The image itself, of the own scope or the first fallback that has it.
+    pub async fn released(&self, registries: &Registries) -> crate::error::Result<Option<KnownImage>> {
+        for (_, reference) in self.references() {
+            let stages = load_stages(registries, &reference).await;
+            let stages = stages.map_err(cache_fault)?;
+            if let Some(image) = stages.images.into_iter().find(|image| image.stage() == Some("")) {
+                return Ok(Some(image));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Why something could not be read since this was asked last: the daemon may have gone on without it, and said nothing.
+    pub fn unread(&self) -> Option<String> {
+        self.blobs.unread()
+    }
+
+    /// Waits until a blob turns out to be damaged.
+    pub async fn found_damaged(&self) {
+        self.blobs.found_damaged().await;
+    }
+
+    /// Whether a blob that the daemon was given turned out to be damaged.
+    pub fn is_distrusted(&self) -> bool {
+        self.blobs.is_distrusted()
+    }
+
+    /// Other objects that cannot be understood.
+    pub fn unusable(&self) -> BTreeSet<Name> {
+        self.blobs.unusable()
+    }
+
+    /// Whether this run may write to the store.
+    pub fn writes(&self) -> bool {
+        self.writes
+    }
+
+    /// Blobs that turned out to be damaged.
+    pub fn damaged(&self) -> HashSet<Digest> {
+        self.blobs.damaged()
+    }
+
+    /// The daemon was given a blob.
+    pub fn gave(&self, digest: &Digest, bytes: u64) {
+        self.endpoint.tally().add(digest, bytes);
+    }
+
+    /// What the daemon took of these blobs.
+    pub fn restored(&self, layers: &HashSet<Digest>) -> Restored {
+        let served = self.endpoint.served();
+        let mut taken: Vec<Given> =
+            served.into_iter().filter(|(digest, _)| layers.contains(digest)).map(|(_, given)| given).collect();
+        taken.sort_by_key(|given| given.began);
+        let mut restored = Restored::default();
+        // Several at once count once.
+        let mut until = None;
+        for given in taken {
+            let from = until.map_or(given.began, |until| given.began.max(until));
+            restored.layers += 1;
+            restored.bytes += given.bytes;
+            restored.seconds += given.ended.saturating_duration_since(from).as_secs_f64();
+            until = Some(given.ended.max(from));
+        }
+        restored
+    }
+}
+
+/// What came from the store to the daemon.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Restored {
+    pub layers: u64,
+    pub bytes: u64,
+    /// How long any of them was on its way; the daemon does other things meanwhile.
+    pub seconds: f64,
+}
+
+impl Restored {
+    /// Puts it into the report.
+    pub fn tell(self, report: &mut RunReport) {
+        (report.layers.restored, report.bytes.restored) = (self.layers, self.bytes);
+        report.seconds.restore = self.seconds;
+    }
+}
+
+/// A shelf that the daemon reads through the session.
+pub struct ShelfContent {
+    pub shelf: Shelf,
+    pub tally: Served,
+}
+
+#[async_trait]
+impl ContentSource for ShelfContent {
+    async fn size(&self, digest: &Digest) -> Result<Option<u64>, String> {
+        let sizes = self.shelf.sizes(std::slice::from_ref(digest)).await.map_err(|error| error.to_string())?;
+        Ok(sizes.get(digest).copied())
+    }
+
+    async fn open(&self, digest: &Digest, size: u64, offset: u64) -> Result<ByteStream, String> {
+        self.shelf.open_blob(digest, Some(size), offset).await.map_err(|error| error.to_string())
+    }
+
+    fn sent(&self, digest: &Digest, bytes: u64) {
+        self.tally.add(digest, bytes);
+    }
+}

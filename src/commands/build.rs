@@ -1,0 +1,223 @@
+//! `hakobi build`: opens, plans, executes, records and reports.
+
+use std::time::Instant;
+
+use tokio::io::AsyncRead;
+
+use crate::build::{Input, frontend_options};
+use crate::cache::last_cold::LastCold;
+use crate::cache::opened::{Store, cache_report};
+use crate::commands::by_plan::{self, Start};
+use crate::commands::outcome::{self, write_metadata};
+use crate::commands::{call, daemonless};
+use crate::domain::{Descriptor, ImageRef};
+use crate::engine::buildkit::Outputs;
+use crate::error::{Error, Result};
+use crate::event::Events;
+use crate::executor::buildkit_only::{self, without_store};
+use crate::executor::request::{self};
+use crate::graph::Graph;
+use crate::plan::explained;
+use crate::planner::hiding::{hide_arguments, hide_declared};
+use crate::planner::named_contexts;
+use crate::planner::recall::Ahead;
+use crate::push::preflight;
+use crate::recorder::{cold_build, stage_index};
+use crate::registry::Registries;
+use crate::report::{CiReport, Deployable, Metadata, Outcome, StrategyUsed, can_hand_off, can_write, hand_off, remove_iid_file};
+use crate::run::built::Built;
+use crate::run::context::BuildContext;
+use crate::run::daemon::{Daemon, DaemonBuild, engine_report};
+use crate::run::imports;
+use crate::run::loaded::Loaded;
+use crate::run::transport::Way;
+use crate::settings::{BuildSettings, Settings};
+
+/// Runs a build to its end.
+///
+/// # Errors
+/// If anything fails that was asked for; faults of the cache are warnings.
+pub async fn build(
+    settings: &Settings,
+    build: &BuildSettings,
+    events: &Events,
+    stdin: impl AsyncRead + Send + Unpin + 'static,
+) -> Result<Built> {
+    let began = Instant::now();
+    hide_arguments(build, events.hidden());
+    if let Some(path) = &build.iid_file {
+        remove_iid_file(path)?;
+    }
+    can_hand_off(&build.hand_off)?;
+    can_write([&build.iid_file, &build.metadata_file].into_iter().flatten().map(|path| &**path))?;
+    let registries = Registries::new(&settings.registries, events.clone());
+    let mut built = Built::default();
+    built.report.version = env!("CARGO_PKG_VERSION").to_owned();
+    built.report.strategy = StrategyUsed::Daemon;
+    built.report.ci = CiReport { provider: build.ci.provider.to_owned(), commit: build.ci.commit.clone().unwrap_or_default() };
+    let mut tags = build.tags.clone();
+    if build.push {
+        let step = events.step("[hakobi] looking at the registries");
+        let looked = preflight(&registries, &tags, &build.push_settings).await;
+        match &looked {
+            Ok(_) => step.done(),
+            Err(error) => step.failed(error),
+        }
+        let looked = looked?;
+        for (tag, there) in &looked.skipped {
+            events.note(format!("{tag} is there already ({}) and is left alone", there.digest));
+        }
+        for repository in &looked.created {
+            events.note(format!("made the repository {repository}"));
+        }
+        tags = looked.push;
+        if tags.is_empty() {
+            tell_skipped(build, &looked.skipped, events)?;
+            built.report.outcome = Outcome::Skipped;
+            built.report.seconds.total = began.elapsed().as_secs_f64();
+            return Ok(built);
+        }
+    }
+    let store = match &build.store {
+        Some(store) if build.call == "build" => {
+            built.report.cache = cache_report(store);
+            Some(Store::open(store, build, &registries, events).await?)
+        }
+        _ => None,
+    };
+    let last_cold = LastCold::look(store.as_ref());
+    let daemon = Daemon::connect(settings).await;
+    if let Ok(daemon) = &daemon {
+        crate::run::leftovers::clear(&daemon.docker).await;
+    }
+    let mut input = Input::open(build, stdin).await?;
+    hide_declared(&input, events.hidden());
+    let job = BuildContext::new(settings, build, events, registries, tags, store);
+    let at_hand = daemon.as_ref().ok().map(|daemon| (&daemon.docker, &daemon.info));
+    named_contexts::resolve_contexts(&job, &mut input, at_hand.map(|(docker, _)| docker)).await;
+    let ahead = Box::pin(daemonless::ahead(&job, &mut built, &input, at_hand, began)).await?;
+    if !matches!(ahead, Ahead::Done) {
+        let Daemon { docker, buildkit, info } = match daemon {
+            Ok(daemon) => daemon,
+            Err(error) => return Err(daemonless::needs_daemon(&job, error, &ahead, &input).await),
+        };
+        let moves = build.call == "build" && (build.push || job.cache.opened.is_some());
+        let way = if moves { Some(Way::choose(settings.transport, &docker).await?) } else { None };
+        built.report.engine = engine_report(&info, way);
+        let run = DaemonBuild { job, docker, buildkit, info, way: way.unwrap_or(Way::Registry), loaded: Loaded::default() };
+        with_daemon(&run, &mut built, input, ahead, began).await?;
+        if built.ran_all {
+            cold_build::remember_cold(&run.job, began.elapsed().as_secs_f64()).await;
+        }
+    }
+    built.report.last_cold = last_cold.found().await;
+    built.report.outcome = Outcome::Success;
+    built.report.seconds.total = began.elapsed().as_secs_f64();
+    Ok(built)
+}
+
+/// Says of an image that was there already what its registry does. There is nothing for `--iidfile`: it names an image of a daemon,
+/// and none has this one.
+pub fn tell_skipped(build: &BuildSettings, skipped: &[(ImageRef, Descriptor)], events: &Events) -> Result<()> {
+    let Some((tag, there)) = skipped.first() else { return Ok(()) };
+    // The other tags may stand for other images.
+    let same = skipped.iter().filter(|(_, other)| other.digest == there.digest);
+    let names = same.map(|(tag, _)| tag.clone()).collect();
+    let metadata = Metadata { descriptor: Some(there.clone()), names, ..Metadata::default() };
+    // What its configuration is was not asked.
+    write_metadata(build, &metadata, &there.digest.to_string(), events)?;
+    hand_off(&build.hand_off, &Deployable { tag: tag.clone(), digest: there.digest.clone() })
+}
+
+pub async fn with_daemon(
+    daemon: &DaemonBuild<'_>,
+    built: &mut Built,
+    mut input: Input,
+    ahead: Ahead,
+    began: Instant,
+) -> Result<()> {
+    let build = daemon.job.build;
+    let cache = imports::find(daemon).await?;
+    let mut options = frontend_options(build, &input, &cache.all_imports());
+    daemon.resolve_host_gateway(&mut options).await?;
+    let colder = frontend_options(build, &input, &cache.imports);
+    let sinks = Outputs::default();
+    if build.call != "build" {
+        let session = daemon.session(&mut input, &sinks, None).await?;
+        let answer = call::call(daemon, &session, options).await?;
+        built.text = Some(answer.text);
+        built.exit_code = answer.exit_code;
+        return Ok(());
+    }
+    let session = if daemon.job.plans(&input) {
+        let start = Start { options: &colder, cache: &cache, sinks: &sinks, began };
+        match by_plan::build_by_plan(daemon, built, &mut input, ahead, start).await? {
+            Some(session) => session,
+            None => return Ok(()),
+        }
+    } else {
+        daemon.session(&mut input, &sinks, None).await?
+    };
+    if build.max_age.is_some() {
+        let why = "--max-age takes hakobi's plan, and BuildKit decides what is cached here";
+        return Err(Error::usage(why).hint("a cache, one platform and a context in a directory are what a plan takes"));
+    }
+    let (solved, compiled, released) = loop {
+        let release = buildkit_only::open_release(daemon, &cache).await?;
+        let (exports, files) = request::exports(daemon, release.as_ref(), &sinks)?;
+        let inline = release.is_some() && buildkit_only::exports_inline(daemon);
+        let request = request::request(daemon, exports, request::cache_exports(daemon, inline));
+        let at = Instant::now();
+        let (solved, compiled, executed) =
+            buildkit_only::solve(daemon, &session, &request, &mut options, &colder, release.as_ref()).await?;
+        built.report.seconds.build += at.elapsed().as_secs_f64();
+        daemon.job.cache.store_was_read()?;
+        files.finish().await?;
+        built.report.bytes.context = session.bytes_sent();
+        let graph = Graph::new(compiled.definition.clone()).ok();
+        built.places = graph.as_ref().map(Graph::places).unwrap_or_default();
+        // Of several platforms this is the graph of one.
+        let ran = |graph: &Graph| {
+            let all = explained(graph);
+            !all.is_empty() && all.into_iter().all(|op| executed.ended(&op.digest))
+        };
+        built.ran_all = build.platforms.len() < 2 && graph.as_ref().is_some_and(ran);
+        let Some(release) = release else { break (solved, compiled, None) };
+        let at = Instant::now();
+        // The image came out of the daemon under a name of our own, which goes whatever comes of the push.
+        let steps = graph.as_ref().map(|graph| graph.chain(graph.result())).unwrap_or_default();
+        let before = if daemon.job.cache.gave_store_up() { cache.latest().to_vec() } else { cache.before() };
+        let annotations = daemon.job.annotations();
+        let pushed = release.push(&daemon.docker, daemon.exit(), solved.made(), annotations, &before, inline, &steps);
+        let done = Box::pin(pushed).await;
+        built.report.seconds.push += at.elapsed().as_secs_f64();
+        let released = match done {
+            // The daemon does not hand over what the store has already, and that does not give it.
+            Err(failure) if daemon.job.cache.failed_by_store(&failure)? => {
+                without_store(&mut options, &colder);
+                continue;
+            }
+            done => request::released(&daemon.job, done.map_err(Error::from))?,
+        };
+        if let (Some(graph), Some(done)) = (graph.as_ref().filter(|_| inline), &released) {
+            let at = Instant::now();
+            stage_index::save(daemon, built, &session, graph, &executed, &cache, done).await?;
+            built.report.seconds.save = at.elapsed().as_secs_f64();
+        }
+        break (solved, compiled, released);
+    };
+    let id = solved.exporter.get("containerimage.digest").cloned().unwrap_or_default();
+    drop(input);
+    daemon.job.cache.tell_damage()?;
+    if let Some(store) = &daemon.job.cache.opened {
+        built.report.cache.warnings = store.faults.told();
+    }
+    if let Some((kept, _)) = daemon.job.cache.kept() {
+        kept.restored(&cache.kept_layers()).tell(&mut built.report);
+    }
+    outcome::tell(&daemon.job, built, &id, &solved, released.as_ref(), &compiled, Some(&daemon.info))?;
+    match released {
+        Some(released) => released.failure(),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,233 @@
+//! Builds by plan, and plans again if the sources moved.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use crate::build::Input;
+use crate::cache::record_reader::Remembered;
+use crate::commands::{explain, outcome};
+use crate::domain::Hasher;
+use crate::engine::buildkit::{Outputs, Session, SolveOutcome};
+use crate::error::{Error, Result};
+use crate::executor::progress::SolveProgress;
+use crate::executor::reuse::{self, Put};
+use crate::executor::skeleton::{self, Appended};
+use crate::executor::{daemon_cache, load_images, partial, rounds, verify};
+use crate::plan::Inputs;
+use crate::planner::build_plan::BuildPlan;
+use crate::planner::compiled_key::{self, CompiledKey};
+use crate::planner::local_sources::{self, PLANS};
+use crate::planner::recall::Ahead;
+use crate::planner::{compile, lookup};
+use crate::recorder::record;
+use crate::recorder::recording::Recorder;
+use crate::recorder::without_daemon;
+use crate::report::{StrategyUsed, Tier};
+use crate::run::built::Built;
+use crate::run::daemon::DaemonBuild;
+use crate::run::imports::Cache;
+use crate::run::transport::Way;
+use crate::run::work::Work;
+
+/// What a planned build begins with.
+pub struct Start<'a> {
+    pub options: &'a HashMap<String, String>,
+    pub cache: &'a Cache,
+    pub sinks: &'a Outputs,
+    pub began: Instant,
+}
+
+/// Builds by plan, and plans again if the sources moved. Gives the session back where there is no plan to build by.
+pub async fn build_by_plan(
+    daemon: &DaemonBuild<'_>,
+    built: &mut Built,
+    input: &mut Input,
+    mut ahead: Ahead,
+    start: Start<'_>,
+) -> Result<Option<Session>> {
+    // A stream that was read cannot be sent again.
+    let mut plans = if daemon.job.is_repeatable() { PLANS } else { 0 };
+    loop {
+        let key = ahead.key().filter(|_| plans > 0);
+        let shared_key = shared_key(input, key, plans > 0);
+        let session = daemon.session(input, start.sinks, Some(shared_key)).await?;
+        if let Some(key) = key {
+            session.expect_files(key.files());
+        }
+        let error = match Box::pin(by_one_plan(daemon, built, input, ahead, &session, &start, plans > 0)).await {
+            Ok(true) => return Ok(None),
+            Ok(false) => {
+                session.expect_nothing();
+                return Ok(Some(session));
+            }
+            Err(error) => error,
+        };
+        let Some(difference) = session.moved().filter(|_| plans > 0) else { return Err(error) };
+        plans -= 1;
+        local_sources::tell_moved(&daemon.job, &difference, plans);
+        ahead = Ahead::Nothing(compiled_key::compiled_by(&daemon.job, input, &daemon.info.platform));
+    }
+}
+
+/// Tells whether there was a plan.
+pub async fn by_one_plan(
+    daemon: &DaemonBuild<'_>,
+    built: &mut Built,
+    input: &Input,
+    ahead: Ahead,
+    session: &Session,
+    start: &Start<'_>,
+    is_checked: bool,
+) -> Result<bool> {
+    let Some((kept, faults)) = daemon.job.cache.kept() else { return Ok(false) };
+    let Some(mut planned) = compile::compile_and_plan(daemon, session, start.options, input, ahead).await? else {
+        return Ok(false);
+    };
+    if daemon.way != Way::Registry && !planned.knows_bases() {
+        return Ok(false);
+    }
+    if is_checked {
+        session.expect_trees(planned.expected());
+    } else {
+        lookup::leave_sources_open(&mut planned, &Remembered::of(kept, faults)).await?;
+    }
+    let work = Work { session, sinks: start.sinks, cache: start.cache };
+    let done = Box::pin(run_planned(daemon, built, planned, work, start.began)).await;
+    load_images::unload(daemon).await;
+    done.map(|()| true)
+}
+
+/// What the daemon keeps its copies of local directories under. It takes a file of the same size and time for the same: an older
+/// Dockerfile must not stand for the one that the key was made of.
+pub fn shared_key(input: &Input, key: Option<&CompiledKey>, is_checked: bool) -> String {
+    if !is_checked {
+        return format!("{} {:032x}", input.shared_key, rand::random::<u128>());
+    }
+    let Some(key) = key else { return input.shared_key.clone() };
+    let mut hasher = Hasher::default();
+    for content in key.files().iter().map(|file| &file.content) {
+        hasher.update(format!("{content:?}\n").as_bytes());
+    }
+    format!("{} {}", input.shared_key, hasher.digest())
+}
+
+/// Builds by plan.
+pub async fn run_planned(
+    daemon: &DaemonBuild<'_>,
+    built: &mut Built,
+    mut planned: BuildPlan,
+    work: Work<'_>,
+    began: Instant,
+) -> Result<()> {
+    let job = &daemon.job;
+    let Some((kept, faults)) = job.cache.kept() else { return Err(Error::build("there is no store to plan with")) };
+    built.report.strategy = StrategyUsed::Auto;
+    let records = Remembered::of(kept, faults);
+    built.report.seconds.plan = began.elapsed().as_secs_f64();
+    built.places = planned.graph.places();
+    let mut inputs = Inputs::of(&planned.graph, &planned.keys, &planned.facts, job.events.hidden());
+    let mut course = SolveProgress::default();
+    // Base images are kept while the daemon pulls them.
+    if daemon.keeps().is_some()
+        && let Err(error) = kept.begin().await
+    {
+        faults.tell("does not take this build", &error)?;
+    }
+    planned.made_there = daemon_cache::made_there(daemon, &planned, kept, &records, &work).await?;
+    let (mut before, mut assembled, mut laid) = (None, None, false);
+    let released = loop {
+        match reuse::put(job, &planned, kept, &records).await? {
+            Put::Done(released, was_kept) => {
+                without_daemon::remember_reused(job, &planned, kept, &released, was_kept).await?;
+                if before.is_none() {
+                    explain::explain(job, built, &planned, None, &Inputs::default());
+                }
+                let tier = (!course.ran_steps(&planned.graph)).then_some(Tier::Unchanged);
+                break Some((released, tier));
+            }
+            Put::Failed => planned.without_records(),
+            Put::Open => {}
+        }
+        if before.is_none() {
+            before = Some(records.one::<Inputs>(&kept.inputs_key()).await?);
+            explain::explain(job, built, &planned, before.as_ref().and_then(Option::as_ref), &inputs);
+        }
+        // Layers that are to come down have to be there; a daemon that made them itself asks for none.
+        if !planned.is_there() {
+            match lookup::forget_lost(&mut planned, kept, &records).await {
+                Ok(false) => {}
+                Ok(true) => job.events.note("the cache lost layers of what it remembers: that is made anew"),
+                Err(error) => {
+                    faults.give_up();
+                    faults.tell("is not used", &error)?;
+                    planned.without_records();
+                }
+            }
+        }
+        let at = Instant::now();
+        let looked = rounds::round(daemon, built, &mut planned, &mut course, kept, &records, &work).await?;
+        built.report.seconds.build += at.elapsed().as_secs_f64();
+        if looked {
+            continue;
+        }
+        match skeleton::append(daemon, built, &mut planned, &mut course, kept, &records, &work).await? {
+            Appended::Done(released) => {
+                laid = true;
+                let tier = (!course.ran_commands(&planned.graph)).then_some(Tier::Append);
+                break Some((released, tier));
+            }
+            Appended::Here(released, records) => {
+                explain::show_assembled(job, &planned);
+                (assembled, laid) = (Some(records), true);
+                break Some((released, Some(Tier::Append)));
+            }
+            Appended::Again => {}
+            Appended::No => break None,
+        }
+    };
+    explain::show_hits(job, &planned);
+    let (released, id, solved) = match released {
+        Some((released, tier)) => {
+            built.tier = tier;
+            (Some(*released), String::new(), SolveOutcome::default())
+        }
+        None => {
+            let done = partial::finish(daemon, built, &mut planned, &mut course, kept, &work).await?;
+            built.tier = (planned.plan.unchanged && !course.ran_steps(&planned.graph)).then_some(Tier::Unchanged);
+            done
+        }
+    };
+    let verified = match &released {
+        Some(released) if job.build.verify && laid => verify::verify(daemon, &planned, &course, kept, &work, released).await,
+        _ => Ok(()),
+    };
+    built.report.bytes.context = work.session.bytes_sent();
+    if before.is_none() && planned.is_new_form {
+        before = Some(records.one::<Inputs>(&kept.inputs_key()).await?);
+    }
+    let before = before.flatten();
+    inputs.measure(&planned.graph, &course.seconds, before.as_ref());
+    explain::advise(job, built, &planned, &course.ran, before.as_ref(), &inputs);
+    built.ran_all = course.ran_all(&planned.graph);
+    let by_daemon = assembled.is_none() && !planned.plan.unchanged;
+    let is_new = !course.given.is_empty() || assembled.is_some() || by_daemon || planned.is_new_form;
+    if let Some(released) = released.as_ref().filter(|_| daemon.keeps().is_some() && is_new) {
+        let at = Instant::now();
+        let recording = Recorder { run: daemon, work: &work, planned: &planned, kept };
+        let assembled = assembled.unwrap_or_default();
+        let recorded = match course.given.is_empty() && !by_daemon {
+            true => without_daemon::remember_assembled(job, &planned, kept, released, assembled, &inputs).await,
+            false => Box::pin(record::record(&recording, course, released, &inputs, assembled)).await,
+        };
+        match recorded {
+            Ok(saved) => {
+                built.report.layers.saved += saved.pushed;
+                built.report.bytes.saved += saved.bytes;
+            }
+            Err(error) => faults.tell("did not take this build", &error)?,
+        }
+        built.report.seconds.save = at.elapsed().as_secs_f64();
+    }
+    outcome::end(job, built, &planned, id, solved, released, Some(&daemon.info))?;
+    verified
+}

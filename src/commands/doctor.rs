@@ -1,0 +1,183 @@
+//! `hakobi doctor`: whether what a run needs is there, each thing tried, and how to mend what is not.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+mod cache;
+mod rules;
+
+use super::upkeep::Answer;
+use crate::domain::ImageRef;
+use crate::engine::StoreKind;
+use crate::error::{Error, Kind, Result};
+use crate::event::Events;
+use crate::push::preflight;
+use crate::registry::Registries;
+use crate::run::daemon::Daemon;
+use crate::run::transport::Way;
+use crate::settings::{DoctorSettings, IfTagExists, Proxy, PushSettings, Settings};
+
+/// How long one thing may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a connection may take to be made.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// Least room for layers on their way, in bytes: those that several transfers hold.
+const ROOM: u64 = 2 << 30;
+
+/// What was found of one thing.
+enum Found {
+    Right(String),
+    /// It works, and should be another way.
+    Doubtful(String, String),
+    /// With the exit code that a build would end with.
+    Wrong(String, String, Kind),
+    NotTried(String),
+}
+
+impl Found {
+    fn wrong(error: &Error, mend: &str) -> Self {
+        let cause = error.causes().first().map(|cause| format!(": {cause}")).unwrap_or_default();
+        let mend = error.hint_text().unwrap_or(mend);
+        Self::Wrong(format!("{}{cause}", error.message()), mend.to_owned(), error.kind())
+    }
+}
+
+/// Tries everything.
+///
+/// # Errors
+/// None of what is found wrong: that is in the answer, with the exit code that a build would have.
+pub async fn doctor(settings: &Settings, doctor: &DoctorSettings, events: &Events) -> Result<Answer> {
+    let registries = Registries::new(&settings.registries, events.clone());
+    let mut all: Vec<(&str, Found)> = vec![("ci", ci(doctor))];
+    all.extend(daemon(settings).await);
+    if doctor.tags.is_empty() {
+        all.push(("registry", Found::NotTried("-t names no image".to_owned())));
+    }
+    for tag in &doctor.tags {
+        all.push(("registry", registry(&registries, tag).await));
+    }
+    match &doctor.store {
+        Some(cache) => all.extend(cache::tried(cache).await),
+        None => all.push(("cache", Found::NotTried("--cache-mode is off".to_owned()))),
+    }
+    all.push(("room", room()));
+    for proxy in &doctor.proxies {
+        all.push(("proxy", self::proxy(proxy).await));
+    }
+    let exit_code = all.iter().find_map(|(_, found)| match found {
+        Found::Wrong(.., kind) => Some(kind.exit_code()),
+        _ => None,
+    });
+    Ok(Answer { text: text(&all), exit_code: exit_code.unwrap_or(0) })
+}
+
+fn text(all: &[(&str, Found)]) -> String {
+    let mut out = String::new();
+    for (what, found) in all {
+        let (mark, words, mend) = match found {
+            Found::Right(words) => ("ok", words, None),
+            Found::Doubtful(words, mend) => ("hm", words, Some(mend)),
+            Found::Wrong(words, mend, _) => ("WRONG", words, Some(mend)),
+            Found::NotTried(words) => ("-", words, None),
+        };
+        // Writing into a String does not fail.
+        let _ = writeln!(out, "{mark:<6}{what:<11}{words}");
+        if let Some(mend) = mend {
+            let _ = writeln!(out, "{:17}{mend}", "");
+        }
+    }
+    out
+}
+
+fn ci(doctor: &DoctorSettings) -> Found {
+    let commit = doctor.ci.commit.as_ref().map(|commit| format!(", commit {commit}")).unwrap_or_default();
+    let scopes = doctor.store.as_ref().map(|cache| {
+        let read = if cache.fallbacks.is_empty() { String::new() } else { format!(", reads {}", cache.fallbacks.join(", ")) };
+        format!(", cache scope {}{read}", cache.scope)
+    });
+    Found::Right(format!("{}{commit}{}", doctor.ci.provider, scopes.unwrap_or_default()))
+}
+
+async fn daemon(settings: &Settings) -> Vec<(&'static str, Found)> {
+    let daemon = match Daemon::connect(settings).await {
+        Ok(daemon) => daemon,
+        Err(error) => {
+            let mend = "start one; in CodeBuild the project needs privileged mode. Without one only unchanged and appended images are pushed";
+            return vec![("daemon", Found::wrong(&error, mend))];
+        }
+    };
+    let store = match daemon.info.store {
+        StoreKind::GraphDriver => "overlay2 or the like",
+        StoreKind::Containerd => "containerd image store",
+    };
+    let told = format!("Docker {}, {store}, {}", daemon.info.version, daemon.info.platform);
+    let way = match Way::choose(settings.transport, &daemon.docker).await {
+        Ok(Way::Registry) => Found::Right("through a registry on 127.0.0.1".to_owned()),
+        Ok(Way::Archive) => Found::Doubtful(
+            "as archives: the daemon cannot reach this host".to_owned(),
+            "layers go faster where the daemon shares this host's 127.0.0.1 (in a container: --network host)".to_owned(),
+        ),
+        Err(error) => Found::wrong(&error, "--transport archive needs no registry on 127.0.0.1"),
+    };
+    vec![("daemon", Found::Right(told)), ("transport", way)]
+}
+
+/// Credentials, and whether they let push. Nothing is made and no tag is looked at.
+async fn registry(registries: &Registries, tag: &ImageRef) -> Found {
+    let settings = PushSettings { if_tag_exists: IfTagExists::Overwrite, ..PushSettings::default() };
+    let tried = tokio::time::timeout(PATIENCE, preflight(registries, std::slice::from_ref(tag), &settings)).await;
+    match tried {
+        Ok(Ok(_)) => Found::Right(format!("{} may be pushed to", tag.repository)),
+        Ok(Err(error)) => Found::wrong(&error, "`hakobi login HOST` tries the credentials by themselves"),
+        Err(_) => Found::Wrong(
+            format!("{} does not answer", tag.repository.host),
+            "a network without a way there, or a proxy that is not named (HTTPS_PROXY)".to_owned(),
+            Kind::Push,
+        ),
+    }
+}
+
+/// Whether something listens where a proxy is said to be. What it lets through shows by the others.
+async fn proxy(proxy: &Proxy) -> Found {
+    let Proxy { name, host, port } = proxy;
+    match tokio::time::timeout(CONNECT, tokio::net::TcpStream::connect((&**host, *port))).await {
+        Ok(Ok(_)) => {
+            Found::Right(format!("{name}: {host}:{port} (never used for 127.0.0.1, through which layers go to the daemon)"))
+        }
+        Ok(Err(error)) => Found::Wrong(
+            format!("{name}: {host}:{port} cannot be reached: {error}"),
+            format!("set {name} to the proxy that there is, or unset it"),
+            Kind::Push,
+        ),
+        Err(_) => Found::Wrong(
+            format!("{name}: {host}:{port} does not answer"),
+            format!("set {name} to the proxy that there is, or unset it"),
+            Kind::Push,
+        ),
+    }
+}
+
+/// Where layers lie on their way.
+fn room() -> Found {
+    let directory = match crate::transfer::temp_dir(Kind::Usage) {
+        Ok(directory) => directory,
+        Err(error) => return Found::wrong(&error, "set TMPDIR to another directory"),
+    };
+    let shown = directory.path().ancestors().nth(2).unwrap_or(directory.path()).display().to_string();
+    match rustix::fs::statvfs(directory.path()) {
+        Ok(found) => {
+            let free = found.f_bavail.saturating_mul(found.f_frsize);
+            let told = format!("{shown} has {} MB free for layers on their way", free >> 20);
+            match free < ROOM {
+                true => Found::Doubtful(
+                    told,
+                    "set TMPDIR to another directory; several large layers may be on their way at once".to_owned(),
+                ),
+                false => Found::Right(told),
+            }
+        }
+        Err(error) => Found::NotTried(format!("{shown}: {error}")),
+    }
+}

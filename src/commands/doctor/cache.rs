@@ -1,0 +1,193 @@
+//! The cache: an object of doctor's own is written, read and removed; in S3 also what the bucket does by itself is looked at.
+
+use std::sync::Arc;
+
+use super::{Found, PATIENCE, rules};
+use crate::aws::AwsSource;
+use crate::cache::layout as kept;
+use crate::domain::StepKey;
+use crate::error::Kind;
+use crate::planner::plan::seconds_now;
+use crate::settings::{CacheMode, CacheSettings, StoreLocation};
+use crate::store::{self, Fault, Name, S3Store, Store};
+use crate::transfer::BytesSource;
+
+/// How far clocks may be apart, in seconds. AWS refuses requests of a clock that is off by more than a quarter of an hour.
+const CLOCKS_APART: u64 = 5 * 60;
+
+/// What the role needs of a KMS key.
+const KMS: &str = "kms:GenerateDataKey and kms:Decrypt on the bucket's key, in the role's policy and in the key's own";
+
+type All = Vec<(&'static str, Found)>;
+
+impl Found {
+    fn of_store(what: &str, error: &store::Error, mend: &str) -> Self {
+        // What S3 says of the key is more to the point than what it may be in general.
+        let mend = if is_about_key(error) { KMS } else { error.hint_text().unwrap_or(mend) };
+        Self::Wrong(format!("{what}: {error}"), mend.to_owned(), Kind::Cache)
+    }
+}
+
+/// Whether it is the encryption that S3 failed by.
+fn is_about_key(error: &store::Error) -> bool {
+    let text = error.to_string().to_ascii_lowercase();
+    text.contains("kms:") || text.contains("kms.")
+}
+
+/// All that is tried of a cache.
+pub(super) async fn tried(cache: &CacheSettings) -> All {
+    let silent = || {
+        let mend = "a network without a way there (an endpoint for S3 in a VPC), or a proxy that is not named (HTTPS_PROXY)";
+        Found::Wrong(format!("{} does not answer", cache.shown), mend.to_owned(), Kind::Cache)
+    };
+    let tried = async {
+        let bucket = match &cache.location {
+            StoreLocation::S3(settings) => Some(S3Store::open(settings.clone(), &AwsSource::Environment).await),
+            StoreLocation::Directory(_) => None,
+        };
+        let store: Arc<dyn Store> = match &bucket {
+            Some(bucket) => Arc::new(bucket.clone()),
+            None => kept::open(&cache.location).await,
+        };
+        let mut all = match kept::is_there(&*store).await {
+            Ok(there) => Probe { store: &*store, bucket: bucket.as_ref(), cache, there }.tried().await,
+            Err(error) => {
+                vec![("cache", Found::of_store(&cache.shown, &error, "s3:GetObject on its objects, s3:ListBucket on the bucket"))]
+            }
+        };
+        if let Some(bucket) = bucket.filter(|_| !all.iter().any(|(_, found)| matches!(found, Found::Wrong(..)))) {
+            all.push(("lifecycle", rules::looked_at(&bucket, cache).await));
+        }
+        all
+    };
+    tokio::time::timeout(PATIENCE, tried).await.unwrap_or_else(|_| vec![("cache", silent())])
+}
+
+/// A cache that answers.
+struct Probe<'a> {
+    store: &'a dyn Store,
+    bucket: Option<&'a S3Store>,
+    cache: &'a CacheSettings,
+    /// Whether it was used before.
+    there: bool,
+}
+
+impl Probe<'_> {
+    async fn tried(&self) -> All {
+        let Self { store, cache, .. } = self;
+        // In the run's own scope: a role that may write nothing else is right.
+        let name = Name::reference(&cache.scope, &format!("doctor-{:032x}", rand::random::<u128>()));
+        let shown = &cache.shown;
+        let state = if self.there { "there" } else { "empty, or not there yet" };
+        let written = self.write(&name).await;
+        let read_only = cache.mode == CacheMode::ReadOnly;
+        match &written {
+            Err(error) if read_only && error.fault() == Fault::Denied => {
+                return vec![("cache", Found::Right(format!("{shown} ({state}) may be read, and not written")))];
+            }
+            Err(error) => {
+                let mend = "s3:PutObject on its objects; with a KMS key also kms:GenerateDataKey and kms:Decrypt";
+                return vec![("cache", Found::of_store(&format!("{shown} cannot be written"), error, mend))];
+            }
+            Ok(()) => {}
+        }
+        let read = store::read_small(*store, &name, 1 << 10).await;
+        let listed = store.list(&Name::references(&cache.scope)).await;
+        let encryption = self.encryption(&name).await;
+        let removed = store.delete(&name).await;
+        let found = match (read, removed) {
+            (Err(error), _) => Found::of_store(&format!("{shown} cannot be read"), &error, "s3:GetObject on its objects"),
+            (Ok(None), _) => Found::Wrong(
+                format!("{shown} does not give what was just written to it"),
+                "another bucket, or a directory that is not shared".to_owned(),
+                Kind::Cache,
+            ),
+            _ if read_only => Found::Doubtful(
+                format!("{shown} may be written, although --cache-mode is read-only"),
+                "that is this program's word alone: give jobs of pull requests a role without s3:PutObject, or what they run can write what main reads".to_owned(),
+            ),
+            // A build removes nothing.
+            (_, Err(_)) => {
+                Found::Right(format!("{shown} ({state}) may be read and written; {name} stays there, as removing it is denied"))
+            }
+            _ => Found::Right(format!("{shown} ({state}) may be read and written")),
+        };
+        let mut all = vec![("cache", found)];
+        all.extend(encryption.map(|found| ("encryption", found)));
+        all.extend(self.trusted(read_only).await.map(|found| ("scope", found)));
+        let entry = listed.ok().and_then(|entries| entries.into_iter().find(|entry| entry.name == name));
+        all.extend(entry.map(|entry| ("clock", clock(entry.written))));
+        all
+    }
+
+    async fn write(&self, name: &Name) -> store::Result<()> {
+        self.store.write(name, &BytesSource::new("hakobi doctor\n".into())).await
+    }
+
+    /// Whether the object was encrypted as the cache's URL asks.
+    async fn encryption(&self, name: &Name) -> Option<Found> {
+        let (bucket, StoreLocation::S3(settings)) = (self.bucket?, &self.cache.location) else { return None };
+        let found = match bucket.encryption(name).await {
+            Ok(Some(found)) => found,
+            Ok(None) if settings.kms_key.is_some() => {
+                let what = "the server does not say that it encrypts, although kms-key= is given";
+                return Some(Found::Doubtful(what.to_owned(), "a server that knows KMS, or no kms-key=".to_owned()));
+            }
+            // Servers of one's own seldom say.
+            Ok(None) => return Some(Found::NotTried("the server does not say".to_owned())),
+            Err(error) => {
+                return Some(Found::of_store("the encryption cannot be looked at", &error, "s3:GetObject on its objects"));
+            }
+        };
+        let is_kms = found.algorithm.starts_with("aws:kms");
+        let told = match &found.key {
+            Some(key) => format!("{} with the key {key}", found.algorithm),
+            None => found.algorithm,
+        };
+        Some(match settings.kms_key.is_some() && !is_kms {
+            true => Found::Doubtful(
+                format!("{told}, although kms-key= is given"),
+                "look at the bucket's default encryption and its policy".to_owned(),
+            ),
+            false => Found::Right(told),
+        })
+    }
+
+    /// Whether a pull request's job is kept from what others trust.
+    async fn trusted(&self, read_only: bool) -> Option<Found> {
+        let number = self.cache.scope.strip_prefix("pr-")?;
+        let trusted = self.cache.fallbacks.first()?;
+        if read_only || number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
+        let name = Name::step(trusted, &StepKey::of(format!("hakobi doctor {:032x}", rand::random::<u128>()).as_bytes()));
+        Some(match self.write(&name).await {
+            Err(error) if error.fault() == Fault::Denied => {
+                Found::Right(format!("this pull request cannot write the scope {trusted}, which it reads"))
+            }
+            Err(error) => Found::NotTried(format!("the scope {trusted}: {error}")),
+            Ok(()) => {
+                let _ = self.store.delete(&name).await;
+                Found::Doubtful(
+                    format!("this pull request's role may write the scope {trusted}, which main's builds trust"),
+                    format!(
+                        "a project of its own for pull requests, with a role that may write steps/{0}/* and refs/{0}/* alone beside blobs/ and sums/, or --cache-mode read-only and a role that only reads",
+                        self.cache.scope
+                    ),
+                )
+            }
+        })
+    }
+}
+
+fn clock(written: u64) -> Found {
+    let apart = written.abs_diff(seconds_now());
+    match apart > CLOCKS_APART {
+        true => Found::Wrong(
+            format!("this machine's clock and the cache's are {} minutes apart", apart / 60),
+            "set the clock: AWS refuses requests of one that is a quarter of an hour off".to_owned(),
+            Kind::Cache,
+        ),
+        false => Found::Right("as the cache's".to_owned()),
+    }
+}

@@ -1,0 +1,233 @@
+//! `hakobi save IMAGE…` and `hakobi restore IMAGE…`, for jobs that keep their own `docker build` line.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use crate::cache::fault::cache_error;
+use crate::cache::faults::CacheFaults;
+use crate::cache::opened::cache_report;
+use crate::cache::session::Kept;
+use crate::domain::ImageRef;
+use crate::engine::{Dialer, Docker, EngineInfo, StoreKind};
+use crate::error::{Error, Kind, Result};
+use crate::event::Events;
+use crate::executor::load_images::load;
+use crate::handover::{KnownImage, load_stages};
+use crate::publish::release::Release;
+use crate::push::RepositoryBlobs;
+use crate::registry::Registries;
+use crate::report::{ImageReport, Outcome, RunReport};
+use crate::run::daemon::engine_report;
+use crate::run::daemon::had;
+use crate::run::transport::Way;
+use crate::save::{put_index, with_whole_cache};
+use crate::settings::{CacheMode, CacheSettings, Compression, PushSettings, Settings};
+
+/// Keeps images of the daemon in the store: what is new in them.
+///
+/// # Errors
+/// If one is not there, or the store does not take it: this is all that the command is for.
+pub async fn save(
+    settings: &Settings,
+    images: &[ImageRef],
+    cache: &CacheSettings,
+    compression: Compression,
+    events: &Events,
+) -> Result<RunReport> {
+    let (mut run, began) = (Run::open(settings, cache, events).await?, Instant::now());
+    if cache.mode == CacheMode::ReadOnly {
+        events.note("the cache is only read: nothing is saved");
+        return Ok(run.report);
+    }
+    for image in images {
+        if run.docker.image_id(&image.to_string()).await?.is_none() {
+            return Err(Error::build(format!("the daemon has no image {image}")).hint("`docker images` lists what it has"));
+        }
+    }
+    for image in images {
+        let saved = run.save(image, compression).await?;
+        run.report.layers.saved += saved.pushed;
+        run.report.bytes.saved += saved.bytes;
+        run.report.outcome = Outcome::Success;
+    }
+    run.report.seconds.save = began.elapsed().as_secs_f64();
+    Ok(run.ended())
+}
+
+/// Brings images from the store into the daemon, as far as it lacks them. What the store lacks is a note: the first run.
+///
+/// # Errors
+/// If the daemon refuses; faults of the store only where it is required.
+pub async fn restore(settings: &Settings, images: &[ImageRef], cache: &CacheSettings, events: &Events) -> Result<RunReport> {
+    let (mut run, began) = (Run::open(settings, cache, events).await?, Instant::now());
+    let faults = CacheFaults::new(cache, events);
+    for image in images {
+        match run.restore(image).await {
+            Ok(true) => run.report.outcome = Outcome::Success,
+            Ok(false) => {}
+            Err(error) if error.kind() == Kind::Cache => {
+                faults.tell(&format!("does not give {image}"), &error)?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if run.info.store == StoreKind::Containerd && run.report.outcome == Outcome::Success {
+        events.note(
+            "this daemon keeps images in the containerd store, whose BuildKit finds no cache in them: `--cache-from` needs \
+             DOCKER_BUILDKIT=0 here; `hakobi build --cache` needs nothing",
+        );
+    }
+    run.report.cache.warnings = faults.told();
+    run.report.seconds.restore = began.elapsed().as_secs_f64();
+    Ok(run.ended())
+}
+
+struct Run<'a> {
+    cache: &'a CacheSettings,
+    events: &'a Events,
+    registries: Registries,
+    docker: Docker,
+    info: EngineInfo,
+    way: Way,
+    report: RunReport,
+    began: Instant,
+}
+
+impl<'a> Run<'a> {
+    async fn open(settings: &Settings, cache: &'a CacheSettings, events: &'a Events) -> Result<Self> {
+        let began = Instant::now();
+        let registries = Registries::new(&settings.registries, events.clone());
+        let docker = Docker::connect(Dialer::new(&settings.daemon)?).await?;
+        let info = docker.info().await?;
+        crate::run::leftovers::clear(&docker).await;
+        let way = Way::choose(settings.transport, &docker).await?;
+        let report = RunReport {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            outcome: Outcome::Skipped,
+            engine: engine_report(&info, Some(way)),
+            cache: cache_report(cache),
+            ..RunReport::default()
+        };
+        Ok(Self { cache, events, registries, docker, info, way, report, began })
+    }
+
+    fn ended(mut self) -> RunReport {
+        self.report.seconds.total = self.began.elapsed().as_secs_f64();
+        self.report
+    }
+
+    async fn kept(&self, image: &ImageRef) -> Result<Kept> {
+        let tag = image.tag.as_deref().unwrap_or("latest");
+        let kept = Kept::open(self.cache, &image.repository.path, tag, &self.registries).await;
+        kept.map_err(|error| cache_error(&format!("the cache {} cannot be used", self.cache.shown), &error))
+    }
+
+    async fn save(&mut self, image: &ImageRef, compression: Compression) -> Result<RepositoryBlobs> {
+        let kept = self.kept(image).await?;
+        let to = kept.target().ok_or_else(|| Error::new(Kind::Cache, "the cache is only read"))?;
+        let failed = |error: Error| Error::new(Kind::Cache, format!("{image} was not saved")).caused_by(error);
+        let before = load_stages(&self.registries, &to).await.map_err(|error| failed(error.into()))?.images;
+        let push = PushSettings { compression, ..PushSettings::default() };
+        let release = Release::open(&self.registries, &[], Some(&to.repository), &push, &before, self.events).await?;
+        self.docker.tag(&image.to_string(), &release.reference()).await?;
+        let last = before.iter().find(|image| image.stage() == Some(""));
+        let known: Vec<KnownImage> = last.into_iter().cloned().collect();
+        let exit = self.way.exit(&self.info, true);
+        let made = had(&self.docker, &self.info, image).await?;
+        let released = Box::pin(release.push(&self.docker, exit, made, BTreeMap::new(), &known, false, &[])).await?;
+        let step = self.events.step(format!("[hakobi] saving {image}"));
+        let saved = async {
+            kept.begin().await.map_err(|error| cache_error("the cache cannot be begun", &error))?;
+            let blobs = released.kept().await?;
+            let [composed] = &released.images[..] else {
+                return Err(Error::new(Kind::Cache, "an image for several platforms is not kept"));
+            };
+            self.report.images.push(ImageReport {
+                digest: composed.manifest.digest().to_string(),
+                platform: composed.platform.to_string(),
+                ..ImageReport::default()
+            });
+            if last.is_some_and(|last| last.raw == composed.manifest) {
+                return Ok(blobs);
+            }
+            let whole = with_whole_cache(composed, &[], last)?;
+            let intake = released.release.intake_for(&to, &before, &released.images).await?;
+            let stages: Vec<KnownImage> = before.iter().filter(|image| image.stage() != Some("")).cloned().collect();
+            let index = put_index(&intake.pusher, &to, &to.repository, &[(String::new(), whole)], &stages).await?;
+            Ok(RepositoryBlobs { pushed: blobs.pushed + index.pushed, bytes: blobs.bytes + index.bytes, ..blobs })
+        }
+        .await;
+        match &saved {
+            Ok(_) => step.done(),
+            Err(error) => step.failed(error),
+        }
+        saved.map_err(|error| if error.kind() == Kind::Cache { error } else { failed(error) })
+    }
+
+    /// Whether the image is in the daemon now.
+    async fn restore(&mut self, image: &ImageRef) -> Result<bool> {
+        let kept = self.kept(image).await?;
+        let Some(found) = kept.released(&self.registries).await? else {
+            let scopes: Vec<&str> = kept.references().map(|(scope, _)| scope).collect();
+            self.events.note(format!("the cache has no {image} (scopes: {}): the first run, or another name", scopes.join(", ")));
+            return Ok(false);
+        };
+        let id = match self.info.store {
+            StoreKind::GraphDriver => found.manifest.config.digest.to_string(),
+            StoreKind::Containerd => found.raw.digest().to_string(),
+        };
+        self.report.images.push(ImageReport {
+            id: id.clone(),
+            digest: found.raw.digest().to_string(),
+            config: found.manifest.config.digest.to_string(),
+            ..ImageReport::default()
+        });
+        if self.docker.image_id(&image.to_string()).await?.is_some_and(|there| there == id) {
+            self.events.note(format!("{image} is in the daemon already"));
+            return Ok(true);
+        }
+        let step = self.events.step(format!("[hakobi] restoring {image}"));
+        // The daemon has the image under a name of ours for a moment.
+        let scratch = crate::transfer::temp_dir(Kind::Cache)?;
+        scratch.remember(kept.word());
+        let restored = match self.way {
+            Way::Registry => self.pull(&found, image).await,
+            Way::Archive => self.load(&found, image).await,
+        };
+        match &restored {
+            Ok(_) => step.done(),
+            Err(error) => step.failed(error),
+        }
+        let (layers, bytes) = match restored {
+            Ok(None) => {
+                let restored = kept.restored(&found.manifest.layers.iter().map(|layer| layer.digest.clone()).collect());
+                (restored.layers, restored.bytes)
+            }
+            Ok(Some(loaded)) => loaded,
+            // What the daemon says of a damaged layer is less clear than what is known here.
+            Err(_) if !kept.damaged().is_empty() => {
+                let damaged: Vec<String> = kept.damaged().iter().map(ToString::to_string).collect();
+                return Err(Error::new(Kind::Cache, format!("damaged: {}", damaged.join(", ")))
+                    .hint("`hakobi cache verify --repair` removes what is damaged"));
+            }
+            Err(error) => return Err(error),
+        };
+        self.report.layers.restored += layers;
+        self.report.bytes.restored += bytes;
+        Ok(true)
+    }
+
+    /// Has the daemon pull from the loopback registry: what it has it leaves, what it lacks comes side by side.
+    async fn pull(&self, found: &KnownImage, image: &ImageRef) -> Result<Option<(u64, u64)>> {
+        let ours = found.reference();
+        self.docker.pull_as(&ours, image).await?;
+        Ok(None)
+    }
+
+    /// Loads an archive without the layers that the daemon has.
+    async fn load(&self, found: &KnownImage, image: &ImageRef) -> Result<Option<(u64, u64)>> {
+        let home = self.registries.home(&found.repository);
+        let came = load(&self.docker, &self.info, found, image, home).await?;
+        Ok(Some((came.len() as u64, came.iter().map(|(_, size)| size).sum())))
+    }
+}

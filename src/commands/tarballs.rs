@@ -1,0 +1,228 @@
+//! `hakobi import` and `hakobi export`: between the store and the tarballs of `docker save`.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use tokio::io::AsyncWriteExt as _;
+
+use crate::archive::{self, ArchivedImage, Encoding, Kept as KeptLayer, Layer, Layers, SavedImage, SavedLayer, Spooled, spooled};
+use crate::cache::fault::cache_error;
+use crate::cache::layout as kept;
+use crate::cache::opened::cache_report;
+use crate::cache::session::Kept;
+use crate::domain::ImageRef;
+use crate::error::{Error, Kind, Result};
+use crate::event::Events;
+use crate::handover::{KnownImage, composed, load_stages};
+use crate::push::{Pusher, RepositoryBlobs};
+use crate::registry::{Registries, RemoteBlob, Source};
+use crate::report::{Outcome, RunReport};
+use crate::save::put_index;
+use crate::settings::{ArchiveFrom, CacheMode, CacheSettings, Compression, Settings};
+use crate::store::{Blobs, Name};
+use crate::transfer::ByteStream;
+
+/// Takes the images of an archive into the store, each under its names; `name` is for one that has none.
+///
+/// # Errors
+/// If the archive cannot be read, has an image without a name, or the store does not take it.
+pub async fn import(
+    settings: &Settings,
+    from: &ArchiveFrom,
+    name: Option<&ImageRef>,
+    cache: &CacheSettings,
+    compression: Compression,
+    events: &Events,
+) -> Result<RunReport> {
+    let began = Instant::now();
+    if cache.mode == CacheMode::ReadOnly {
+        return Err(Error::usage("--cache-mode read-only: an import writes"));
+    }
+    let shown = from.to_string();
+    let stream = open(from).await?;
+    let directory = crate::transfer::temp_dir(Kind::Cache)?;
+    let blobs = Blobs::new(kept::open(&cache.location).await);
+    let mut layers =
+        IntoStore { blobs, begun: false, compression, directory: directory.path().to_owned(), new: RepositoryBlobs::default() };
+    let step = events.step(format!("[hakobi] reading {shown}"));
+    let images = archive::read(stream, &mut layers).await;
+    match &images {
+        Ok(_) => step.done(),
+        Err(error) => step.failed(error),
+    }
+    let images = images.map_err(|error| match error {
+        archive::Error::Keep { .. } => Error::new(Kind::Cache, format!("{shown} was not imported")).because(&error),
+        _ => Error::usage(format!("{shown} cannot be imported")).because(&error),
+    })?;
+    let mut report = RunReport {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        outcome: Outcome::Success,
+        cache: cache_report(cache),
+        ..RunReport::default()
+    };
+    report.layers.saved = layers.new.pushed;
+    report.bytes.saved = layers.new.bytes;
+    let registries = Registries::new(&settings.registries, events.clone());
+    let nameless = images.iter().filter(|image| image.tags.is_empty()).count();
+    if nameless > usize::from(name.is_some()) {
+        return Err(Error::usage(format!("{shown} has {nameless} images without a name"))
+            .hint("`hakobi import FILE NAME:TAG` gives one a name; `docker save NAME:TAG`, not an ID, writes it down"));
+    }
+    for image in &images {
+        let tags = if image.tags.is_empty() { name.into_iter().collect() } else { image.tags.iter().collect::<Vec<_>>() };
+        for tag in tags {
+            let new = keep(&registries, cache, image, tag, events).await?;
+            report.bytes.saved += new.bytes;
+            events.note(format!("{tag} is in the cache, scope {}", cache.scope));
+        }
+    }
+    report.seconds.save = began.elapsed().as_secs_f64();
+    report.seconds.total = report.seconds.save;
+    Ok(report)
+}
+
+/// Puts an image whose layers are in the store under a name.
+async fn keep(
+    registries: &Registries,
+    cache: &CacheSettings,
+    image: &ArchivedImage,
+    name: &ImageRef,
+    events: &Events,
+) -> Result<RepositoryBlobs> {
+    let tag = name.tag.as_deref().unwrap_or("latest");
+    let failed = |error: Error| Error::new(Kind::Cache, format!("{name} was not imported")).caused_by(error);
+    let kept = Kept::open(cache, &name.repository.path, tag, registries).await;
+    let kept = kept.map_err(|error| cache_error(&format!("the cache {} cannot be used", cache.shown), &error))?;
+    let to = kept.target().ok_or_else(|| Error::new(Kind::Cache, "the cache is only read"))?;
+    let before = load_stages(registries, &to).await.map_err(|error| failed(error.into()))?.images;
+    let image = composed(image).map_err(failed)?;
+    let stages: Vec<KnownImage> = before.into_iter().filter(|image| image.stage() != Some("")).collect();
+    let pusher = Pusher::new(registries.clone(), vec![to.repository.clone()], events.clone());
+    put_index(&pusher, &to, &to.repository, &[(String::new(), image)], &stages).await.map_err(failed)
+}
+
+async fn open(from: &ArchiveFrom) -> Result<ByteStream> {
+    match from {
+        ArchiveFrom::Stdin => Ok(Box::pin(tokio::io::stdin())),
+        ArchiveFrom::File(path) => match tokio::fs::File::open(path).await {
+            Ok(file) => Ok(Box::pin(file)),
+            Err(error) => Err(Error::usage(format!("{} cannot be read", path.display())).because(&error)),
+        },
+        ArchiveFrom::S3 { bucket, name } => {
+            let what = || format!("{from} cannot be read");
+            let object: Name = name.parse().map_err(|error| Error::usage(what()).because(&error))?;
+            let store = kept::open(&crate::settings::StoreLocation::S3(bucket.clone())).await;
+            let stream = store.read(&object, 0..u64::MAX).await.map_err(|error| cache_error(&what(), &error))?;
+            stream.ok_or_else(|| Error::usage(format!("{from} is not there")))
+        }
+    }
+}
+
+/// Keeps the layers of an archive.
+struct IntoStore {
+    blobs: Blobs,
+    /// Whether the store is one: what is no archive makes none.
+    begun: bool,
+    compression: Compression,
+    directory: PathBuf,
+    new: RepositoryBlobs,
+}
+
+#[async_trait]
+impl Layers for IntoStore {
+    async fn layer(&mut self, layer: Layer) -> io::Result<KeptLayer> {
+        let Spooled { blob, kept } = spooled(layer, Some(self.compression), &self.directory).await?;
+        if !self.begun {
+            kept::begin(&self.blobs).await.map_err(io::Error::other)?;
+            self.begun = true;
+        }
+        if self.blobs.keep(&blob).await.map_err(io::Error::other)? {
+            self.new.pushed += 1;
+            self.new.bytes += kept.descriptor.size;
+        }
+        Ok(kept)
+    }
+}
+
+/// Writes an image of the store as a tarball that any `docker load` takes; without a file, to standard output.
+///
+/// # Errors
+/// If the store has no such image, or what it has is damaged; if the file cannot be written. No half of a file is left.
+pub async fn export(
+    settings: &Settings,
+    image: &ImageRef,
+    file: Option<&Path>,
+    cache: &CacheSettings,
+    events: &Events,
+) -> Result<RunReport> {
+    let began = Instant::now();
+    let registries = Registries::new(&settings.registries, events.clone());
+    let tag = image.tag.as_deref().unwrap_or("latest");
+    let kept = Kept::open(cache, &image.repository.path, tag, &registries).await;
+    let kept = kept.map_err(|error| cache_error(&format!("the cache {} cannot be used", cache.shown), &error))?;
+    let Some(found) = kept.released(&registries).await? else {
+        let scopes: Vec<&str> = kept.references().map(|(scope, _)| scope).collect();
+        return Err(Error::new(Kind::Cache, format!("the cache {} has no {image} (scopes: {})", cache.shown, scopes.join(", ")))
+            .hint("`hakobi cache ls` lists what it has"));
+    };
+    let home: Arc<dyn Source> = registries.home(&found.repository);
+    let layers = found.manifest.layers.iter().zip(&found.diff_ids).map(|(descriptor, diff_id)| SavedLayer {
+        diff_id: diff_id.clone(),
+        descriptor: descriptor.clone(),
+        blob: Some(Arc::new(RemoteBlob::new(Arc::clone(&home), descriptor))),
+    });
+    let saved = SavedImage {
+        tags: vec![image.clone()],
+        config: found.config.clone(),
+        layers: layers.collect(),
+        manifest: Some(found.raw.clone()),
+    };
+    let failed =
+        |error: &(dyn std::error::Error + 'static)| Error::new(Kind::Cache, format!("{image} was not exported")).because(error);
+    let directory = crate::transfer::temp_dir(Kind::Cache)?;
+    let mut stream = archive::write(vec![saved], Encoding::WithoutZstd, directory.path()).map_err(|error| failed(&error))?;
+    let step = events.step(format!("[hakobi] exporting {image}"));
+    let written = match file {
+        None => tokio::io::copy_buf(&mut tokio::io::BufReader::with_capacity(256 << 10, stream), &mut tokio::io::stdout()).await,
+        Some(path) => into_file(&mut stream, path).await,
+    };
+    match &written {
+        Ok(_) => step.done(),
+        Err(error) => step.failed(error),
+    }
+    written.map_err(|error| failed(&error))?;
+    let mut report = RunReport {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        outcome: Outcome::Success,
+        cache: cache_report(cache),
+        ..RunReport::default()
+    };
+    report.layers.restored = found.manifest.layers.len() as u64;
+    report.bytes.restored = found.manifest.layers.iter().map(|layer| layer.size).sum();
+    report.seconds.restore = began.elapsed().as_secs_f64();
+    report.seconds.total = report.seconds.restore;
+    Ok(report)
+}
+
+/// Whole or not at all, where that is a file.
+async fn into_file(stream: &mut ByteStream, path: &Path) -> io::Result<u64> {
+    // A pipe or a device is written to, never replaced.
+    if tokio::fs::metadata(path).await.is_ok_and(|there| !there.is_file()) {
+        let mut file = tokio::fs::OpenOptions::new().write(true).open(path).await?;
+        return tokio::io::copy_buf(&mut tokio::io::BufReader::with_capacity(256 << 10, stream), &mut file).await;
+    }
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // As any file that is made here, by the umask; a temporary file alone would be for its owner's eyes only.
+    let as_others = std::fs::Permissions::from_mode(0o666);
+    let temporary = tempfile::Builder::new().prefix(".hakobi-export-").permissions(as_others).tempfile_in(directory)?;
+    let (file, temporary) = temporary.into_parts();
+    let mut file = tokio::fs::File::from_std(file);
+    let written = tokio::io::copy_buf(&mut tokio::io::BufReader::with_capacity(256 << 10, stream), &mut file).await?;
+    file.flush().await?;
+    temporary.persist(path)?;
+    Ok(written)
+}

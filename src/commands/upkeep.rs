@@ -1,0 +1,288 @@
+//! `hakobi cache ls|stat|verify`: what a store holds, and whether it is right.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use futures::stream;
+use serde::{Deserialize, Serialize};
+use tokio::io::AsyncReadExt as _;
+
+use crate::cache::fault::cache_error;
+use crate::cache::layout as kept;
+use crate::domain::{Descriptor, Digest, RawManifest};
+use crate::error::{Error, Kind, Result};
+use crate::event::Events;
+use crate::handover::STAGE_ANNOTATION;
+use crate::settings::{CacheCommand, CacheSettings};
+use crate::store::{self, Blobs, Entry, Name, read_small};
+
+/// Largest manifest or pointer, in bytes.
+const SMALL: u64 = 4 << 20;
+
+/// Objects looked at at once.
+const AT_ONCE: usize = 16;
+
+/// Blobs read at once when all are verified. Their bytes come from afar and are hashed here.
+const VERIFIED_AT_ONCE: usize = 6;
+
+/// What a command says, and its exit code.
+#[derive(Debug, Default)]
+pub struct Answer {
+    /// For standard output.
+    pub text: String,
+    /// Not 0 where something is wrong and was left so.
+    pub exit_code: u8,
+}
+
+/// A pointer, and what it leads to.
+#[derive(Debug, Serialize)]
+struct Kept {
+    scope: String,
+    image: String,
+    digest: String,
+    /// Stages that are kept beside the image.
+    stages: usize,
+    layers: usize,
+    /// Of all that it leads to, in bytes.
+    bytes: u64,
+    /// When it was written, in seconds of the Unix epoch.
+    written: u64,
+    #[serde(skip)]
+    name: Option<Name>,
+    #[serde(skip)]
+    blobs: BTreeSet<Digest>,
+    /// Blobs that it leads to and that are not there.
+    missing: Vec<Digest>,
+}
+
+#[derive(Deserialize)]
+struct Pointer {
+    digest: Digest,
+}
+
+/// Answers.
+///
+/// # Errors
+/// If the store cannot be read, or is none that this program knows.
+pub async fn cache(command: CacheCommand, settings: &CacheSettings, events: &Events) -> Result<Answer> {
+    let failed = |error: store::Error| cache_error(&format!("the cache {} cannot be read", settings.shown), &error);
+    let store = kept::open(&settings.location).await;
+    let mends = command == CacheCommand::Verify { repair: true };
+    if mends && kept::Layout::of(&*store).await.map_err(failed)? == kept::Layout::Unreadable {
+        kept::begin(&Blobs::new(Arc::clone(&store))).await.map_err(failed)?;
+    }
+    if !kept::is_there(&*store).await.map_err(failed)? {
+        return Err(Error::new(Kind::Cache, format!("there is no cache at {}", settings.shown))
+            .hint("the first `hakobi build --cache …` makes one; --cache names another place"));
+    }
+    let blobs = Blobs::new(store);
+    let entries = blobs.store().list("").await.map_err(failed)?;
+    let sizes: BTreeMap<Digest, u64> = entries.iter().filter_map(|entry| Some((entry.name.digest()?, entry.size))).collect();
+    let pointers = entries.iter().filter(|entry| entry.name.as_str().starts_with("refs/"));
+    let mut kept: Vec<Kept> = stream::iter(pointers.cloned().collect::<Vec<_>>())
+        .map(|entry| followed(&blobs, &sizes, entry))
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await;
+    kept.sort_by(|a, b| (&a.scope, &a.image).cmp(&(&b.scope, &b.image)));
+    match command {
+        CacheCommand::List { json: true } => {
+            Ok(Answer { text: serde_json::to_string_pretty(&kept).unwrap_or_default() + "\n", exit_code: 0 })
+        }
+        CacheCommand::List { json: false } => Ok(Answer { text: table(&kept), exit_code: 0 }),
+        CacheCommand::Stat { json } => Ok(Answer { text: stat(&kept, &sizes, json), exit_code: 0 }),
+        CacheCommand::Verify { repair } => verify(&blobs, &kept, &sizes, repair, events).await.map_err(failed),
+    }
+}
+
+/// Follows a pointer to all its blobs.
+async fn followed(blobs: &Blobs, sizes: &BTreeMap<Digest, u64>, entry: Entry) -> Kept {
+    let (scope, image) = entry.name.pointed().unwrap_or_else(|| (String::new(), entry.name.to_string()));
+    let mut kept = Kept {
+        scope,
+        image,
+        digest: String::new(),
+        stages: 0,
+        layers: 0,
+        bytes: 0,
+        written: entry.written,
+        name: Some(entry.name.clone()),
+        blobs: BTreeSet::new(),
+        missing: Vec::new(),
+    };
+    let Some(pointer) = small(blobs, &entry.name).await.and_then(|bytes| serde_json::from_slice::<Pointer>(&bytes).ok()) else {
+        return kept;
+    };
+    kept.digest = pointer.digest.to_string();
+    let mut layers = BTreeSet::new();
+    let mut open = vec![pointer.digest];
+    while let Some(digest) = open.pop() {
+        if !kept.blobs.insert(digest.clone()) {
+            continue;
+        }
+        let Some(bytes) = small(blobs, &Name::blob(&digest)).await else { continue };
+        let Some(media_type) = RawManifest::media_type_of(&bytes) else { continue };
+        let raw = RawManifest { media_type, bytes };
+        if let Ok(index) = raw.index()
+            && raw.is_index()
+        {
+            let stage = |child: &&Descriptor| child.annotations.get(STAGE_ANNOTATION).is_some_and(|stage| !stage.is_empty());
+            kept.stages += index.manifests.iter().filter(stage).count();
+            open.extend(index.manifests.into_iter().map(|child| child.digest));
+        } else if let Ok(manifest) = raw.manifest() {
+            kept.blobs.insert(manifest.config.digest);
+            layers.extend(manifest.layers.iter().map(|layer| layer.digest.clone()));
+            kept.blobs.extend(manifest.layers.into_iter().map(|layer| layer.digest));
+        }
+    }
+    kept.layers = layers.len();
+    kept.bytes = kept.blobs.iter().filter_map(|digest| sizes.get(digest)).sum();
+    kept.missing = kept.blobs.iter().filter(|digest| !sizes.contains_key(digest)).cloned().collect();
+    kept
+}
+
+/// A small object; what cannot be read shows as missing, and by `verify` as damaged.
+async fn small(blobs: &Blobs, name: &Name) -> Option<bytes::Bytes> {
+    match name.digest() {
+        Some(digest) => blobs.read(&digest, SMALL).await.ok().flatten(),
+        None => read_small(blobs.store(), name, SMALL).await.ok().flatten(),
+    }
+}
+
+fn table(kept: &[Kept]) -> String {
+    let mut rows = vec![["SCOPE", "IMAGE", "STAGES", "LAYERS", "SIZE", "WRITTEN"].map(str::to_owned)];
+    rows.extend(kept.iter().map(|kept| {
+        let missing = if kept.missing.is_empty() { String::new() } else { format!(" ({} blobs missing)", kept.missing.len()) };
+        [
+            kept.scope.clone(),
+            kept.image.clone(),
+            kept.stages.to_string(),
+            format!("{}{missing}", kept.layers),
+            megabytes(kept.bytes),
+            time(kept.written),
+        ]
+    }));
+    let widths: Vec<usize> = (0..6).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
+    let mut out = String::new();
+    for row in rows {
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let _ = writeln!(out, "{}", cells.join("  ").trim_end());
+    }
+    out
+}
+
+fn stat(kept: &[Kept], sizes: &BTreeMap<Digest, u64>, json: bool) -> String {
+    let total: u64 = sizes.values().sum();
+    let used: BTreeSet<&Digest> = kept.iter().flat_map(|kept| &kept.blobs).filter(|digest| sizes.contains_key(digest)).collect();
+    let used_bytes: u64 = used.iter().filter_map(|digest| sizes.get(*digest)).sum();
+    let scopes: BTreeSet<&str> = kept.iter().map(|kept| &*kept.scope).collect();
+    if json {
+        let out = serde_json::json!({
+            "blobs": sizes.len(), "bytes": total, "used_blobs": used.len(), "used_bytes": used_bytes,
+            "images": kept.len(), "scopes": scopes,
+        });
+        return serde_json::to_string_pretty(&out).unwrap_or_default() + "\n";
+    }
+    format!(
+        "{} images in {} scopes\n{} blobs, {}\n{} of them, {}, belong to an image\n",
+        kept.len(),
+        scopes.len(),
+        sizes.len(),
+        megabytes(total),
+        used.len(),
+        megabytes(used_bytes)
+    )
+}
+
+/// Reads everything.
+async fn verify(
+    blobs: &Blobs,
+    kept: &[Kept],
+    sizes: &BTreeMap<Digest, u64>,
+    repair: bool,
+    events: &Events,
+) -> store::Result<Answer> {
+    let step = events.step("[hakobi] reading every blob");
+    let checked: Vec<store::Result<Option<Digest>>> = stream::iter(sizes.clone())
+        .map(|(digest, size)| async move { Ok((!is_right(blobs, &digest, size).await?).then_some(digest)) })
+        .buffer_unordered(VERIFIED_AT_ONCE)
+        .collect()
+        .await;
+    let mut damaged = BTreeSet::new();
+    for checked in checked {
+        match checked {
+            Ok(found) => damaged.extend(found),
+            Err(error) => {
+                step.failed(&error);
+                return Err(error);
+            }
+        }
+    }
+    step.done();
+    let lacking: Vec<&Kept> = kept
+        .iter()
+        .filter(|kept| kept.digest.is_empty() || !kept.missing.is_empty() || kept.blobs.iter().any(|blob| damaged.contains(blob)))
+        .collect();
+    let mut text = String::new();
+    for digest in &damaged {
+        let _ = writeln!(text, "damaged: {digest}");
+    }
+    for kept in &lacking {
+        let _ = writeln!(text, "not whole: {} in scope {}", kept.image, kept.scope);
+    }
+    let wrong = !damaged.is_empty() || !lacking.is_empty();
+    if repair {
+        // Pointers first: no reader meets one whose blobs are gone.
+        for kept in &lacking {
+            if let Some(name) = &kept.name {
+                blobs.store().delete(name).await?;
+            }
+        }
+        for digest in &damaged {
+            blobs.remove(digest).await?;
+        }
+        if wrong {
+            text.push_str("removed; the next build runs what is lacking, and keeps it anew\n");
+        }
+    }
+    let _ = writeln!(
+        text,
+        "{} blobs read, {} damaged; {} of {} images whole",
+        sizes.len(),
+        damaged.len(),
+        kept.len() - lacking.len(),
+        kept.len()
+    );
+    Ok(Answer { text, exit_code: if wrong && !repair { Kind::Cache.exit_code() } else { 0 } })
+}
+
+async fn is_right(blobs: &Blobs, digest: &Digest, size: u64) -> store::Result<bool> {
+    let Some(mut stream) = blobs.open(digest, Some(size), 0).await? else {
+        // It went away meanwhile.
+        return Ok(true);
+    };
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        match stream.read(&mut buffer).await {
+            Ok(0) => return Ok(true),
+            Ok(_) => {}
+            Err(_) if blobs.damaged().contains(digest) => return Ok(false),
+            Err(error) => {
+                return Err(store::Error::new(store::Fault::Unreachable, format!("the blob {digest} cannot be read: {error}")));
+            }
+        }
+    }
+}
+
+fn megabytes(bytes: u64) -> String {
+    // Tenths, in whole numbers.
+    let tenths = bytes / 100_000;
+    format!("{}.{} MB", tenths / 10, tenths % 10)
+}
+
+fn time(seconds: u64) -> String {
+    let at = i64::try_from(seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    at.map_or_else(String::new, |at| at.strftime("%Y-%m-%d %H:%M").to_string())
+}

@@ -1,0 +1,117 @@
+//! A build without a plan: BuildKit decides what is cached.
+
+use crate::build::{Compiled, Failed};
+use crate::engine::buildkit::{Session, SolveOutcome, SolveRequest, Solved};
+use crate::error::{Error, Result};
+use crate::executor::solve::lacks_room;
+use crate::executor::solve::leave_cache;
+use crate::graph::Graph;
+use crate::planner::hiding::hide_found;
+use crate::publish::release::Release;
+use crate::run::daemon::DaemonBuild;
+use crate::run::imports::Cache;
+use crate::save::Executed;
+use crate::settings::CacheFrom;
+
+/// The frontend's option that names caches.
+pub const IMPORTS: &str = "cache-imports";
+
+/// Opens the way out of the daemon, if anything is to come out.
+pub async fn open_release(daemon: &DaemonBuild<'_>, cache: &Cache) -> Result<Option<Release>> {
+    let build = daemon.job.build;
+    let keep = daemon.keeps().map(|target| target.repository);
+    if !build.push && keep.is_none() {
+        return Ok(None);
+    }
+    let tags = if build.push { &*daemon.job.tags } else { &[] };
+    let known = if daemon.job.cache.gave_store_up() { cache.latest().to_vec() } else { cache.known() };
+    let open = Release::open(&daemon.job.registries, tags, keep.as_ref(), &build.push_settings, &known, daemon.job.events);
+    Ok(Some(open.await?))
+}
+
+/// Whether the image carries its cache with it: the pulled-latest way.
+pub fn exports_inline(daemon: &DaemonBuild<'_>) -> bool {
+    let asked = daemon.job.build.cache_to.iter().any(|to| to.kind == "inline");
+    let latest = daemon.job.build.cache_from.iter().any(|from| matches!(from, CacheFrom::Latest(_)));
+    asked || latest || daemon.keeps().is_some()
+}
+
+pub async fn solve(
+    daemon: &DaemonBuild<'_>,
+    session: &Session,
+    request: &SolveRequest,
+    options: &mut std::collections::HashMap<String, String>,
+    colder: &std::collections::HashMap<String, String>,
+    release: Option<&Release>,
+) -> Result<(SolveOutcome, Compiled, Executed)> {
+    let mut attempt = 1;
+    loop {
+        release.into_iter().for_each(Release::begin);
+        let (events, listening) = daemon.listen();
+        let mut compiled = None;
+        let given = options.clone();
+        let slot = &mut compiled;
+        let building = daemon.buildkit.build(session, request.clone(), &events, |mut gateway| async move {
+            let solved: Solved = gateway.dockerfile(given).await?;
+            let compiled = slot.insert(Compiled::of(&solved));
+            hide_found(compiled, daemon.job.events.hidden());
+            if let Some(release) = release
+                && let Ok(graph) = Graph::new(compiled.definition.clone())
+            {
+                release.learn_bases(&graph, &daemon.info.platform);
+            }
+            Ok(solved)
+        });
+        let from_store = options.get(IMPORTS) != colder.get(IMPORTS) && daemon.job.is_repeatable();
+        let solved = tokio::select! {
+            solved = building => Some(solved),
+            // An overlay2 daemon would ask for a damaged layer again and again, for more than a minute.
+            () = daemon.job.cache.store_damaged(), if from_store => None,
+            error = lacks_room(release) => return Err(error),
+        };
+        drop(events);
+        let executed = listening.await.unwrap_or_default();
+        let solved = match solved {
+            Some(Err(status)) if from_store && daemon.job.cache.blames_store(status.message()) => {
+                Err(status.message().to_owned())
+            }
+            Some(solved) => Ok(solved),
+            None => Err("a layer is damaged".to_owned()),
+        };
+        let solved = match solved {
+            Ok(solved) => solved,
+            // What was to come from the store did not come: the build begins again without it.
+            Err(why) => {
+                without_store(options, colder);
+                leave_cache(&daemon.job, &why, release)?;
+                continue;
+            }
+        };
+        match solved {
+            Ok(solved) => {
+                let compiled = compiled.ok_or_else(|| Error::build("the frontend gave no graph"))?;
+                return Ok((solved, compiled, executed));
+            }
+            Err(status) if daemon.job.tries_again(&mut attempt, &status).await => {}
+            Err(status) => {
+                let failed = compiled
+                    .as_ref()
+                    .and_then(|compiled| Some(Failed { definition: &compiled.definition, step: executed.failed()? }));
+                return Err(daemon.failure(&status, session, failed).await);
+            }
+        }
+    }
+}
+
+/// Leaves out what is to come from the store. BuildKit has taken over what it found there as its own cache, so that all of that has
+/// to be left out too.
+pub fn without_store(
+    options: &mut std::collections::HashMap<String, String>,
+    colder: &std::collections::HashMap<String, String>,
+) {
+    match colder.get(IMPORTS) {
+        Some(imports) => options.insert(IMPORTS.to_owned(), imports.clone()),
+        None => options.remove(IMPORTS),
+    };
+    options.insert("no-cache".to_owned(), String::new());
+}

@@ -1,0 +1,96 @@
+//! The files of a build's contexts, as they are laid down.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::append::PathIndex;
+use crate::append::assemble::{Files, Laid, Laying, Source, lay};
+use crate::context::{Difference, Entry, Held, NodeKind, Selection, Tree, WalkError, walk};
+use crate::domain::Digest;
+use crate::graph::{Graph, Op};
+use crate::plan::selection;
+use crate::planner::build_plan::BuildPlan;
+
+/// The files that a build's contexts send, by the steps that stand for these.
+pub struct Contexts(HashMap<Digest, (PathBuf, Vec<Entry>)>);
+
+impl Contexts {
+    /// Those that these steps take from, as they are now, if that is what they were when they were hashed; nothing where one of them
+    /// was not.
+    ///
+    /// # Errors
+    /// If they are not what they were.
+    pub async fn read(planned: &BuildPlan, steps: &[&Op]) -> std::result::Result<Option<Self>, Difference> {
+        let mut contexts = HashMap::new();
+        for input in steps.iter().flat_map(|op| &op.inputs) {
+            let source = planned.graph.op(&input.step).filter(|op| !contexts.contains_key(&op.digest));
+            let Some((op, (name, selection))) = source.and_then(|op| Some((op, selection(op)?))) else { continue };
+            let Some(Ok(tree)) = planned.facts.locals.get(&op.digest) else { return Ok(None) };
+            let Some(root) = planned.directories.get(&name).map(ToOwned::to_owned) else { return Ok(None) };
+            let (from, tree) = (root.clone(), Arc::clone(tree));
+            let walked = tokio::task::spawn_blocking(move || held(&from, &selection, tree)).await;
+            let entries = walked.unwrap_or_else(|_| Err(Difference::at(&name, "it can no longer be read")))?;
+            contexts.insert(op.digest.clone(), (root, entries));
+        }
+        Ok(Some(Self(contexts)))
+    }
+
+    /// Those that these steps take from, as they were hashed; nothing where one of them was not.
+    pub fn hashed(planned: &BuildPlan, steps: &[&Op]) -> Option<Self> {
+        let mut contexts = HashMap::new();
+        for input in steps.iter().flat_map(|op| &op.inputs) {
+            let source = planned.graph.op(&input.step).filter(|op| !contexts.contains_key(&op.digest));
+            let Some((op, (name, _))) = source.and_then(|op| Some((op, selection(op)?))) else { continue };
+            let tree = planned.facts.locals.get(&op.digest)?.as_ref().ok()?;
+            let entries = tree.iter().map(|(path, node)| Entry::of(path, node)).collect();
+            contexts.insert(op.digest.clone(), (planned.directories.get(&name)?.to_owned(), entries));
+        }
+        Some(Self(contexts))
+    }
+
+    /// The layer of a step on a state.
+    pub fn lay(&self, graph: &Graph, op: &Op, below: &PathIndex) -> std::result::Result<Laid, Laying> {
+        let nothing = PathIndex::default();
+        // The files of heredocs are made on nothing, and copied from there.
+        let mut made: BTreeMap<usize, Laid> = BTreeMap::new();
+        for (place, input) in op.inputs.iter().enumerate() {
+            if let Some(source) = graph.op(&input.step).filter(|op| op.inputs.is_empty() && op.files().is_some()) {
+                made.insert(place, lay(&source.op, &nothing, &|_| None)?);
+            }
+        }
+        lay(&op.op, below, &|place| {
+            if let Some(made) = made.get(&place) {
+                return Some(Source::Made(made));
+            }
+            let (root, entries) = self.0.get(&op.inputs.get(place)?.step)?;
+            Some(Source::Files(Files { root, entries }))
+        })
+    }
+}
+
+/// The entries of a directory, if they are those of a tree.
+pub fn held(root: &Path, selection: &Selection, tree: Arc<Tree>) -> std::result::Result<Vec<Entry>, Difference> {
+    let (mut entries, mut held, mut differs) = (Vec::new(), Held::against(tree), None);
+    let walked = walk(root, selection, &mut |entry| {
+        differs = held.entry(&entry).err();
+        entries.push(entry);
+        differs.is_none()
+    });
+    match (differs, walked) {
+        (Some(difference), _) => Err(difference),
+        // It could be read when it was hashed.
+        (None, Err(WalkError::Read { path, .. })) => Err(Difference::at(&path, "it can no longer be read")),
+        (None, Err(error)) => Err(Difference::at(&error.to_string(), "it can no longer be read")),
+        (None, Ok(())) => held.end().map(|()| entries),
+    }
+}
+
+/// The digest that a file of an input was keyed by.
+pub fn content(planned: &BuildPlan, op: &Op, source: usize, path: &str) -> Option<Digest> {
+    let Some(Ok(tree)) = planned.facts.locals.get(&op.inputs.get(source)?.step) else { return None };
+    match &tree.get(path)?.kind {
+        NodeKind::File(content) => Some(content.clone()),
+        _ => None,
+    }
+}

@@ -1,0 +1,26 @@
+//! Small helpers over graphs and configurations.
+
+use crate::error::Error;
+
+pub fn broken(error: &(dyn std::error::Error + 'static)) -> Error {
+    Error::build("the build graph cannot be put together").because(error)
+}
+
+/// When each layer was made, as the image's history has it.
+pub fn created(config: &[u8], layers: usize) -> Vec<Option<String>> {
+    #[derive(serde::Deserialize)]
+    struct Entry {
+        #[serde(default)]
+        created: Option<String>,
+        #[serde(default)]
+        empty_layer: bool,
+    }
+    #[derive(serde::Deserialize)]
+    struct History {
+        #[serde(default)]
+        history: Vec<Entry>,
+    }
+    let history = serde_json::from_slice::<History>(config).map(|config| config.history).unwrap_or_default();
+    let times: Vec<Option<String>> = history.into_iter().filter(|entry| !entry.empty_layer).map(|entry| entry.created).collect();
+    if times.len() == layers { times } else { vec![None; layers] }
+}

@@ -1,0 +1,85 @@
+//! Looks at files that steps copy out of stages, by the daemon's own copier.
+
+use tokio_util::io::SyncIoBridge;
+
+use crate::build::is_cut_off;
+use crate::context::Tree;
+use crate::domain::{Digest, Selector};
+use crate::engine::buildkit::{Export, Gateway, SolveRequest, pb};
+use crate::error::{Error, Result};
+use crate::event::Events;
+use crate::executor::graph_errors::broken;
+use crate::executor::progress::SolveProgress;
+use crate::graph::{Graph, Taken};
+use crate::planner::build_plan::BuildPlan;
+use crate::run::daemon::DaemonBuild;
+use crate::run::work::Work;
+
+/// Bytes between the daemon's stream and who reads it.
+pub const PIPE: usize = 1 << 20;
+
+/// Looks at what is taken out of a state that was solved, by the daemon's own copier.
+pub async fn look_at(
+    daemon: &DaemonBuild<'_>,
+    planned: &BuildPlan,
+    course: &mut SolveProgress,
+    work: &Work<'_>,
+    taken: &Taken,
+) -> Result<Digest> {
+    let place = taken.place();
+    if !course.trees.contains_key(&place) {
+        let grafted = planned.graph.grafted(&taken.state, &course.grafts, &course.given).map_err(|error| broken(&error))?;
+        let tree = extract(daemon, work, grafted.definition, &taken.selectors).await?;
+        // A source is brought each time, and is the same each time.
+        let is_step = |step: &Digest| planned.graph.op(step).is_some_and(|op| !op.inputs.is_empty());
+        course.looked_at.extend(grafted.names.into_keys().filter(is_step));
+        course.trees.insert(place.clone(), tree);
+    }
+    let tree = course.trees.get(&place).ok_or_else(|| Error::build("what is copied out of a stage was not looked at"))?;
+    let content = tree.digest(&[Selector::everything()]);
+    content.map_err(|error| Error::build("what is copied out of a stage has no digest").because(&error))
+}
+
+/// Leaves base images to the daemon, where it is for want of one that something could not be looked at: one may come down only then.
+/// Tells whether it is.
+pub async fn passes_by(daemon: &DaemonBuild<'_>, course: &mut SolveProgress) -> bool {
+    match daemon.job.cache.not_passed().await {
+        Some(why) if !course.passed_by => {
+            course.pass_by(&why, daemon.job.events);
+            true
+        }
+        _ => false,
+    }
+}
+
+pub async fn extract(
+    daemon: &DaemonBuild<'_>,
+    work: &Work<'_>,
+    definition: pb::Definition,
+    selectors: &[Selector],
+) -> Result<Tree> {
+    let graph = Graph::new(definition).map_err(|error| broken(&error))?;
+    let definition = graph.extraction(selectors);
+    let (ours, theirs) = tokio::io::duplex(PIPE);
+    work.sinks.add(0, Box::new(ours));
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut from = SyncIoBridge::new(theirs);
+        let tree = Tree::of_tar(&mut from);
+        // Whoever writes is not left alone with what comes behind the archive's end.
+        std::io::copy(&mut from, &mut std::io::sink())?;
+        tree
+    });
+    let export = Export { kind: "tar".to_owned(), attributes: [].into() };
+    let entitlements = daemon.job.build.entitlements.clone();
+    let request = SolveRequest { exports: vec![export], entitlements, ..SolveRequest::default() };
+    let ask = |mut gateway: Gateway| async move { gateway.graph(definition, &[], false).await };
+    match daemon.buildkit.build(work.session, request, &Events::none(), ask).await {
+        Ok(_) => {}
+        Err(status) if is_cut_off(&status) => return Err(daemon.docker.went_away(status.message()).await),
+        Err(status) => {
+            return Err(Error::build(format!("what is copied out of a stage cannot be looked at: {}", status.message())));
+        }
+    }
+    let tree = reading.await.map_err(std::io::Error::other).and_then(|tree| tree);
+    tree.map_err(|error| Error::build("what is copied out of a stage cannot be read").because(&error))
+}

@@ -1,0 +1,145 @@
+//! What the daemon is to build on, where it cannot reach this host: images of a name of ours, loaded as archives (`docker load`),
+//! which go again at the end of the run.
+
+use std::sync::Arc;
+
+use crate::archive::{self, Encoding, SavedImage, SavedLayer};
+use crate::domain::{Digest, ImageConfig, ImageRef};
+use crate::endpoint::Shelf;
+use crate::engine::{Docker, EngineInfo, StoreKind};
+use crate::error::{Error, Kind, Result};
+use crate::graph::{Grafted, Graph};
+use crate::handover::KnownImage;
+use crate::registry::{RemoteBlob, Source, read_blob};
+use crate::run::daemon::DaemonBuild;
+use crate::transfer::{BlobSource, Scratch};
+
+/// Largest configuration of an image of ours, in bytes.
+pub const CONFIG_LIMIT: u64 = 4 << 20;
+
+/// Has the daemon load what these graphs name of ours, as far as it was not loaded yet.
+pub async fn load_sources(daemon: &DaemonBuild<'_>, grafted: &[&Grafted]) -> Result<()> {
+    let Some((kept, own)) = daemon.job.cache.kept().and_then(|(kept, _)| Some((kept, kept.own()?))) else { return Ok(()) };
+    let graphs = grafted.iter().filter_map(|grafted| Graph::new(grafted.definition.clone()).ok());
+    let wanted: Vec<Digest> = graphs
+        .flat_map(|graph| graph.base_images().iter().filter_map(|name| daemon.loaded.digest(name)).collect::<Vec<_>>())
+        .collect();
+    let mut names = daemon.loaded.names.lock().await;
+    for digest in wanted {
+        if names.contains_key(&digest) {
+            continue;
+        }
+        let name: ImageRef =
+            daemon.loaded.name(&digest).parse().map_err(|_| Error::build("an image of hakobi's own has no name"))?;
+        daemon.loaded.scratch.get_or_init(|| {
+            let scratch = Scratch::new().ok()?;
+            scratch.remember(daemon.loaded.repository.rsplit('/').next()?);
+            Some(scratch)
+        });
+        let step = daemon.job.events.step("[hakobi] loading what is kept into the daemon");
+        // From before it is there, so that it goes whatever happens meanwhile.
+        let borrowed = daemon.docker.borrow(name.clone());
+        let loaded = match load_offered(daemon, own, &digest, &name).await {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                step.failed(&error);
+                // It may not be there at all.
+                let _ = borrowed.give_back().await;
+                return Err(error);
+            }
+        };
+        step.done();
+        for (layer, size) in loaded {
+            kept.gave(&layer, size);
+        }
+        names.insert(digest, borrowed);
+    }
+    Ok(())
+}
+
+pub async fn load_offered(daemon: &DaemonBuild<'_>, own: &Shelf, digest: &Digest, name: &ImageRef) -> Result<Vec<(Digest, u64)>> {
+    let failed = |error: crate::registry::Error| {
+        let hint = error.hint();
+        Error::new(Kind::Cache, "what is kept cannot be read").because(&error).hint_if(hint)
+    };
+    let lost = || Error::new(Kind::Cache, "what is kept cannot be read");
+    let raw = own.manifest(&digest.to_string()).await.map_err(failed)?.ok_or_else(lost)?;
+    let manifest = raw.manifest().map_err(|error| lost().because(&error))?;
+    let config = read_blob(own, &manifest.config.digest, CONFIG_LIMIT).await.map_err(failed)?;
+    let told: ImageConfig = serde_json::from_slice(&config).map_err(|error| lost().because(&error))?;
+    let image = KnownImage {
+        repository: own.repository().clone(),
+        raw,
+        manifest,
+        config,
+        diff_ids: told.rootfs.diff_ids,
+        inline_cache: None,
+        annotations: [].into(),
+    };
+    load(&daemon.docker, &daemon.info, &image, name, Arc::new(own.clone())).await
+}
+
+/// Takes the names away from all that was loaded.
+pub async fn unload(daemon: &DaemonBuild<'_>) {
+    for (_, name) in daemon.loaded.names.lock().await.drain() {
+        if let Err(error) = name.give_back().await {
+            daemon.job.events.warning(error.to_string());
+        }
+    }
+}
+
+/// Loads an image under this name, without the layers that the daemon has; gives those that came, with their bytes.
+///
+/// # Errors
+/// If the image cannot be read, or the daemon refuses it.
+pub async fn load(
+    docker: &Docker,
+    info: &EngineInfo,
+    image: &KnownImage,
+    name: &ImageRef,
+    home: Arc<dyn Source>,
+) -> Result<Vec<(Digest, u64)>> {
+    let there = docker.layers().await?;
+    // A daemon has a layer where one of its images has all that is below it too.
+    let has = |place: usize| there.iter().any(|chain| chain.get(..=place) == image.diff_ids.get(..=place));
+    let layers = image.manifest.layers.len();
+    let lacking: Vec<usize> = (0..layers).filter(|place| !has(*place)).collect();
+    match load_layers(docker, info, image, name, &home, &lacking).await {
+        // The containerd store has layers by their blobs, of which it does not tell: the same layer may be another blob there.
+        Err(_) if info.store == StoreKind::Containerd && lacking.len() < layers => {
+            load_layers(docker, info, image, name, &home, &(0..layers).collect::<Vec<_>>()).await
+        }
+        loaded => loaded,
+    }
+}
+
+pub async fn load_layers(
+    docker: &Docker,
+    info: &EngineInfo,
+    image: &KnownImage,
+    name: &ImageRef,
+    home: &Arc<dyn Source>,
+    lacking: &[usize],
+) -> Result<Vec<(Digest, u64)>> {
+    let layers = image.manifest.layers.iter().zip(&image.diff_ids).enumerate().map(|(place, (descriptor, diff_id))| {
+        let blob = || Arc::new(RemoteBlob::new(Arc::clone(home), descriptor)) as Arc<dyn BlobSource>;
+        SavedLayer { diff_id: diff_id.clone(), descriptor: descriptor.clone(), blob: lacking.contains(&place).then(blob) }
+    });
+    let saved = SavedImage {
+        tags: vec![name.clone()],
+        config: image.config.clone(),
+        layers: layers.collect(),
+        manifest: Some(image.raw.clone()),
+    };
+    let directory = crate::transfer::temp_dir(Kind::Cache)?;
+    let stream = archive::write(vec![saved], encoding(info), directory.path())
+        .map_err(|error| Error::new(Kind::Cache, "the image cannot be written").because(&error))?;
+    docker.load(stream).await?;
+    let came = lacking.iter().filter_map(|place| image.manifest.layers.get(*place));
+    Ok(came.map(|layer| (layer.digest.clone(), layer.size)).collect())
+}
+
+/// Docker takes layers in zstd from 23 on (API 1.42).
+pub fn encoding(info: &EngineInfo) -> Encoding {
+    if info.api >= (1, 42) { Encoding::Stored } else { Encoding::WithoutZstd }
+}

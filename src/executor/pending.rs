@@ -1,0 +1,106 @@
+//! The paths that open steps can meet in the state that they are laid on.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::append::{Met, Open, Packed, PathIndex, Unsure, packed, reach};
+use crate::context::{NodeKind, Tree, clean, matches};
+use crate::domain::Digest;
+use crate::domain::{Selector, is_below, path_of, spelled_text};
+use crate::engine::buildkit::pb;
+use crate::graph::{Input, Op, Use, uses};
+use crate::plan::selection;
+use crate::planner::build_plan::BuildPlan;
+use std::fmt;
+
+/// What has been looked at of stages and images.
+pub type Looked = HashMap<(Input, Vec<Selector>), Tree>;
+
+/// The paths of a state that these steps, one on the other, can meet; or the first step of which that is not known.
+pub fn met(
+    planned: &BuildPlan,
+    looked: &Looked,
+    below: &PathIndex,
+    steps: &[&Op],
+) -> std::result::Result<BTreeMap<String, Met>, Stays> {
+    let mut opens: Vec<Open<'_>> = Vec::new();
+    let mut paths = BTreeMap::new();
+    for op in steps {
+        let stays = |why: Unsure| Stays::new(op, why.to_string());
+        opens.extend(opened(planned, looked, op).map_err(stays)?);
+        paths = reach(below, &opens).map_err(stays)?;
+    }
+    Ok(paths)
+}
+
+/// A file operation with what it takes. Returns `None` for a merge, which meets nothing.
+pub fn opened<'a>(planned: &'a BuildPlan, looked: &'a Looked, op: &'a Op) -> std::result::Result<Option<Open<'a>>, Unsure> {
+    let Some(operation) = op.files() else { return Ok(None) };
+    let mut taken = Vec::new();
+    for (input, used) in op.inputs.iter().zip(uses(op)) {
+        let Use::Content(selectors) = used else { continue };
+        let tree: Option<&Tree> = match planned.facts.locals.get(&input.step) {
+            Some(local) => local.as_ref().ok().map(|tree| &**tree),
+            None => looked.get(&(input.clone(), selectors)),
+        };
+        taken.extend(tree);
+    }
+    let mut archives = Vec::new();
+    for action in &operation.actions {
+        if let Some(pb::file_action::Action::Copy(copy)) = &action.action
+            && copy.attempt_unpack_docker_compatibility
+        {
+            archives.extend(unpacked(planned, op, action.secondary_input, copy)?);
+        }
+    }
+    Ok(Some(Open { operation, taken, packed: archives }))
+}
+
+/// The paths of the archives that a copy may unpack.
+pub fn unpacked(
+    planned: &BuildPlan,
+    op: &Op,
+    source: i64,
+    copy: &pb::FileActionCopy,
+) -> std::result::Result<Vec<Packed>, Unsure> {
+    let unknown = || Unsure("it may unpack a file that is not in the build context".to_owned());
+    let source = usize::try_from(source).ok().and_then(|source| op.inputs.get(source)).ok_or_else(unknown)?;
+    let (name, _) = planned.graph.op(&source.step).and_then(selection).ok_or_else(unknown)?;
+    let root = planned.directories.get(&name).ok_or_else(unknown)?;
+    let Some(Ok(tree)) = planned.facts.locals.get(&source.step) else { return Err(unknown()) };
+    let pattern = clean(&format!("/{}", spelled_text(&copy.src)));
+    let pattern = &pattern[1..];
+    let named = |path: &str| path == pattern || matches(pattern, path) == Some(true);
+    // What a link leads to may be any of the files.
+    let by_link =
+        tree.iter().any(|(path, node)| matches!(node.kind, NodeKind::Link(_)) && (named(&path) || is_below(pattern, &path)));
+    let mut out = Vec::new();
+    for (path, node) in tree.iter() {
+        if let NodeKind::File(keyed) = &node.kind
+            && (by_link || named(&path))
+        {
+            out.extend(packed(&root.join(path_of(&path)), &path, keyed)?);
+        }
+    }
+    Ok(out)
+}
+
+/// A step that cannot be appended, and why.
+pub struct Stays {
+    /// The step.
+    pub step: Digest,
+    pub instruction: String,
+    /// For a person.
+    pub why: String,
+}
+
+impl Stays {
+    pub fn new(op: &Op, why: String) -> Self {
+        Self { step: op.digest.clone(), instruction: crate::graph::instruction_of(&op.name).to_owned(), why }
+    }
+}
+
+impl fmt::Display for Stays {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}`: {}", self.instruction, self.why)
+    }
+}

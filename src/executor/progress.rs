@@ -1,0 +1,96 @@
+//! What a run has had solved so far.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::context::Tree;
+use crate::domain::{Digest, Selector};
+use crate::event::Events;
+use crate::graph::{Graft, Grafted, Graph, Input, Op};
+use crate::plan::explained;
+use crate::planner::build_plan::BuildPlan;
+use crate::save::Executed;
+
+/// What a run has had solved so far, in terms of the whole graph.
+#[derive(Default)]
+pub struct SolveProgress {
+    /// What stood in for states.
+    pub grafts: HashMap<Input, Graft>,
+    /// Steps of the solves that came to their end.
+    pub given: HashSet<Digest>,
+    /// Those that ran.
+    pub ran: HashSet<Digest>,
+    /// How long these took, in seconds.
+    pub seconds: HashMap<Digest, f64>,
+    /// The files of what was looked at.
+    pub trees: HashMap<(Input, Vec<Selector>), Tree>,
+    /// Whether images stood in for what steps made.
+    pub has_states: bool,
+    /// Whether the daemon pulls base images itself.
+    pub passed_by: bool,
+    /// Steps whose results were looked at.
+    pub looked_at: HashSet<Digest>,
+    /// Whether one of these ran again: what was seen of it is not what the image has then.
+    pub ran_again: bool,
+    /// What could not be looked at: what is copied from there is not known.
+    pub unknown: HashSet<(Input, Vec<Selector>)>,
+}
+
+impl SolveProgress {
+    /// Whether anything was made, other than brought.
+    pub fn ran_steps(&self, graph: &Graph) -> bool {
+        self.ran.iter().any(|step| graph.op(step).is_some_and(|op| !op.inputs.is_empty()))
+    }
+
+    /// Whether everything ran that can, and there is such a thing.
+    pub fn ran_all(&self, graph: &Graph) -> bool {
+        let all = explained(graph);
+        !all.is_empty() && all.into_iter().all(|op| self.ran.contains(&op.digest))
+    }
+
+    /// Whether a command ran.
+    pub fn ran_commands(&self, graph: &Graph) -> bool {
+        let is_command = |step| graph.op(step).is_some_and(Op::is_command);
+        self.ran.iter().any(is_command)
+    }
+
+    /// Whether anything stands in for a state or a base.
+    pub fn has_grafts(&self) -> bool {
+        self.grafts.values().any(Graft::is_image)
+    }
+
+    /// Has these stand in for states from here on. What a step was given already stays as it is, so that the daemon finds its work again:
+    /// another image there, or the steps in its place, would make another step of it. Only what has to run now is not stood in for.
+    pub fn take_grafts(&mut self, new: HashMap<Input, Graft>, planned: &BuildPlan) {
+        self.grafts.retain(|state, _| !planned.plan.runs(&state.step));
+        for (state, graft) in new {
+            if !self.given.contains(&state.step) {
+                self.grafts.entry(state).or_insert(graft);
+            }
+        }
+    }
+
+    /// From here on the daemon pulls base images itself.
+    pub fn pass_by(&mut self, why: &str, events: &Events) {
+        events.note(format!("the daemon pulls base images itself, as a layer did not come through hakobi: {why}"));
+        self.passed_by = true;
+        self.grafts.clear();
+    }
+
+    pub fn note(&mut self, grafted: &Grafted, executed: &Executed) {
+        for (step, name) in &grafted.names {
+            if executed.ended(name) {
+                self.ran.insert(step.clone());
+                self.seconds.extend(executed.seconds(name).map(|seconds| (step.clone(), seconds)));
+                self.ran_again |= self.looked_at.contains(step);
+            }
+        }
+    }
+
+    /// Whether a solve failed because something from elsewhere is not what was found before.
+    pub fn blames_pins(&self, message: &str) -> bool {
+        const SAID: [&str; 3] = ["digest mismatch", "failed to fetch remote", "failed to checkout remote"];
+        let elsewhere =
+            |graft: &Graft| ["http://", "https://", "git://"].iter().any(|scheme| graft.identifier.starts_with(scheme));
+        SAID.iter().any(|said| message.contains(said)) && self.grafts.values().any(elsewhere)
+    }
+}

@@ -1,0 +1,113 @@
+//! What a solve is asked for: where its result goes, and what takes that.
+
+use crate::planner::bases;
+use crate::planner::build_plan::BuildPlan;
+use crate::publish::release::Released;
+use crate::run::context::BuildContext;
+use crate::run::daemon::SEVERAL_EXPORTS_API;
+use crate::run::work::Work;
+use crate::save::Exit;
+use std::collections::BTreeMap;
+
+use crate::engine::StoreKind;
+use crate::engine::buildkit::{CacheOption, Export, Outputs, SolveRequest};
+use crate::error::{Error, Result};
+use crate::publish::outputs;
+use crate::publish::release::Release;
+use crate::run::daemon::DaemonBuild;
+
+pub fn cache_exports(daemon: &DaemonBuild<'_>, inline: bool) -> Vec<CacheOption> {
+    let mut exports: Vec<CacheOption> = daemon
+        .job
+        .build
+        .cache_to
+        .iter()
+        .map(|to| CacheOption { kind: to.kind.clone(), attributes: to.attributes.clone() })
+        .collect();
+    if inline && !exports.iter().any(|export| export.kind == "inline") {
+        exports.push(CacheOption { kind: "inline".to_owned(), attributes: BTreeMap::new() });
+    }
+    exports
+}
+
+/// A solve whose result goes somewhere.
+pub fn request(daemon: &DaemonBuild<'_>, exports: Vec<Export>, cache_exports: Vec<CacheOption>) -> SolveRequest {
+    let entitlements = daemon.job.build.entitlements.clone();
+    let platforms: Vec<String> = daemon.job.build.platforms.iter().map(ToString::to_string).collect();
+    let platform = (!platforms.is_empty()).then(|| platforms.join(","));
+    SolveRequest { exports, cache_exports, entitlements, platform }
+}
+
+pub fn exports(daemon: &DaemonBuild<'_>, release: Option<&Release>, sinks: &Outputs) -> Result<(Vec<Export>, outputs::Files)> {
+    let mut exports = Vec::new();
+    let mut names: Vec<String> = Vec::new();
+    let into_daemon = release.is_some() || daemon.job.build.load;
+    if into_daemon && daemon.job.build.platforms.len() > 1 && daemon.info.store == StoreKind::GraphDriver {
+        let why = "an image for several platforms cannot be built: this Docker daemon's image store (overlay2) takes one platform for each image";
+        return Err(Error::build(why).hint(
+            "turn on the containerd image store (https://docs.docker.com/go/build-multi-platform/), name a daemon that has it in DOCKER_HOST, \
+             or build one platform at a time",
+        ));
+    }
+    if daemon.job.build.load {
+        names.extend(daemon.job.tags.iter().map(ToString::to_string));
+    }
+    match release.map(Release::reference) {
+        Some(reference) if daemon.exit() == Exit::Straight => exports.push(Export::to_registry(&reference)),
+        Some(reference) => {
+            names.push(reference.to_string());
+            exports.push(Export::into_daemon(&names));
+            if let Some(release) = release {
+                release.lend(daemon.docker.borrow(reference));
+            }
+        }
+        None if daemon.job.build.load => exports.push(Export::into_daemon(&names)),
+        None => {}
+    }
+    let mut files = outputs::Files::default();
+    for output in &daemon.job.build.outputs {
+        let (kind, sink) = files.open(output)?;
+        sinks.add(exports.len(), sink);
+        let mut attributes = output.attributes.clone();
+        if matches!(&*kind, "docker" | "oci") && !attributes.contains_key("name") && !daemon.job.tags.is_empty() {
+            attributes.insert("name".to_owned(), daemon.job.tags.iter().map(ToString::to_string).collect::<Vec<_>>().join(","));
+        }
+        exports.push(Export { kind, attributes });
+    }
+    if exports.len() > 1 && daemon.info.api < SEVERAL_EXPORTS_API {
+        return Err(Error::usage(format!("Docker {} takes one output at a time", daemon.info.version))
+            .hint("run hakobi once for each, the second finds everything built"));
+    }
+    Ok((exports, files))
+}
+
+/// Opens the way out of the daemon, if anything is to come out.
+pub async fn open_release(daemon: &DaemonBuild<'_>, planned: &BuildPlan, work: &Work<'_>) -> Result<Option<Release>> {
+    let job = &daemon.job;
+    // What is kept already is not handed over to be kept.
+    let keep = daemon.keeps().map(|target| target.repository).filter(|_| job.build.push || !planned.plan.unchanged);
+    if !job.build.push && keep.is_none() {
+        return Ok(None);
+    }
+    let tags = if job.build.push { &*job.tags } else { &[] };
+    // Of a Dockerfile that was remembered nobody has asked yet where its bases' layers are.
+    let mut known = match planned.bases.is_empty() && planned.recorded_bases.is_none() {
+        true => bases::bases(job, &planned.graph).await,
+        false => planned.bases.values().cloned().collect(),
+    };
+    known.extend_from_slice(work.cache.latest());
+    let settings = &job.build.push_settings;
+    Ok(Some(Release::open(&job.registries, tags, keep.as_ref(), settings, &known, job.events).await?))
+}
+
+/// What was released. If the image is only kept, a failure is the cache's.
+pub fn released(context: &BuildContext<'_>, released: Result<Released>) -> Result<Option<Released>> {
+    match (released, context.cache.kept()) {
+        (Ok(released), _) => Ok(Some(released)),
+        (Err(error), Some((_, faults))) if !context.build.push => {
+            faults.tell("did not take this build", &error)?;
+            Ok(None)
+        }
+        (Err(error), _) => Err(error),
+    }
+}

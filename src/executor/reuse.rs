@@ -1,0 +1,130 @@
+//! A build of which nothing has to run: the image is put together of what is kept, and put under its tags. No daemon is asked.
+
+use crate::cache::opened::NotGiven;
+use crate::cache::record_reader::Remembered;
+use crate::cache::session::Kept;
+use crate::domain::{Descriptor, ImageConfig, RawManifest, StepKey};
+use crate::error::{Error, Result};
+use crate::handover::Composed;
+use crate::plan::{ImageRecord, Layer, StepRecord};
+use crate::planner::build_plan::BuildPlan;
+use crate::publish::release::{Given, Release, Released};
+use crate::run::context::BuildContext;
+
+/// Largest manifest and configuration read from the store, in bytes.
+pub const SMALL: u64 = 16 << 20;
+
+/// What came of putting an image.
+pub enum Put {
+    /// It is there; and whether its manifest was kept, not put together again.
+    Done(Box<Released>, bool),
+    /// Something has to run.
+    Open,
+    /// The store cannot give what it remembers; that was told.
+    Failed,
+}
+
+/// The image of a state that is kept.
+pub enum Whole {
+    /// As it was kept.
+    Image(Box<Composed>),
+    /// Made again of its layers.
+    Made(Box<Composed>),
+    /// There is none, or it is not only to be pushed.
+    Nothing,
+    /// It has other layers than are remembered of the state: one of the two is wrong.
+    Otherwise,
+}
+
+/// Puts the image, if nothing has to run and it is only to be pushed.
+pub async fn put(context: &BuildContext<'_>, planned: &BuildPlan, kept: &Kept, records: &Remembered<'_>) -> Result<Put> {
+    let Some(own) = kept.own() else { return Ok(Put::Open) };
+    let (image, is_kept) = match unchanged(context, planned, kept, records).await? {
+        Whole::Image(image) => (*image, true),
+        Whole::Made(image) => (*image, false),
+        Whole::Nothing => return Ok(Put::Open),
+        Whole::Otherwise => {
+            let why = "the layers of the image are not those of its last step".to_owned();
+            context.cache.store_gave_not(&NotGiven::Otherwise(why))?;
+            return Ok(Put::Failed);
+        }
+    };
+    let settings = &context.build.push_settings;
+    // What is remembered with a new compiled form has its configuration in the store.
+    let keep = kept.target().filter(|_| planned.is_new_form).map(|target| target.repository);
+    let release = Release::open(&context.registries, &context.tags, keep.as_ref(), settings, &[], context.events).await?;
+    match release.put(image, own).await? {
+        Given::Done(released) => Ok(Put::Done(released, is_kept)),
+        // Nothing was tagged yet: layers go before what names them.
+        Given::Not(why) => {
+            context.cache.store_gave_not(&why)?;
+            Ok(Put::Failed)
+        }
+    }
+}
+
+/// The image, where its state is kept and it is only to be pushed.
+pub async fn unchanged(context: &BuildContext<'_>, planned: &BuildPlan, kept: &Kept, records: &Remembered<'_>) -> Result<Whole> {
+    let kept_result = planned.plan.kept.get(planned.graph.result()).filter(|_| context.is_only_pushed());
+    let (Some(record), Some(key)) = (kept_result, planned.result_key()) else {
+        return Ok(Whole::Nothing);
+    };
+    let image = image_key(context, &key, planned);
+    if let Some(known) = records.one::<ImageRecord>(&image).await?
+        // One that cannot be read is made again.
+        && let Some(known) = known_image(context, kept, &known).await
+    {
+        if !has_layers(&known, record) {
+            records.refuse(&image);
+            return Ok(Whole::Otherwise);
+        }
+        if says(&known, &planned.compiled.config) {
+            return Ok(Whole::Image(Box::new(known)));
+        }
+        records.refuse(&image);
+    }
+    let annotations = context.annotations().into_iter().map(|(name, value)| (name, value.into())).collect();
+    let made = crate::plan::assemble(&planned.compiled.config, &record.layers, &annotations)
+        .map_err(|error| Error::build("the frontend's configuration cannot be read").because(&error))?;
+    Ok(Whole::Made(Box::new(composed(made.manifest, made.config)?)))
+}
+
+pub async fn known_image(_context: &BuildContext<'_>, kept: &Kept, known: &ImageRecord) -> Option<Composed> {
+    let bytes = kept.blobs().read(&known.manifest.digest, SMALL).await.ok()??;
+    let raw = RawManifest { media_type: known.manifest.media_type.clone(), bytes };
+    let config = raw.manifest().ok()?.config.digest;
+    let config = kept.blobs().read(&config, SMALL).await.ok()??;
+    composed(raw, config).ok()
+}
+
+/// What an image of this build is remembered by.
+pub fn image_key(context: &BuildContext<'_>, state: &StepKey, planned: &BuildPlan) -> StepKey {
+    let mut options = vec![format!("{:?}", context.build.push_settings.compression)];
+    options.extend(context.annotations().into_iter().map(|(name, value)| format!("{name}={value}")));
+    crate::plan::image_key(state, &planned.compiled.config, &options)
+}
+
+/// Whether an image has the layers that are remembered of a state.
+pub fn has_layers(image: &Composed, record: &StepRecord) -> bool {
+    let same = |(ours, theirs): (&Layer, &Descriptor)| ours.blob.digest == theirs.digest && ours.blob.size == theirs.size;
+    image.diff_ids == record.diff_ids()
+        && image.layers.len() == record.layers.len()
+        && record.layers.iter().zip(&image.layers).all(same)
+}
+
+/// Whether an image's configuration says what the frontend says. What the exporter completes is left out.
+pub fn says(image: &Composed, frontend: &[u8]) -> bool {
+    type Object = serde_json::Map<String, serde_json::Value>;
+    let read = |bytes: &[u8]| serde_json::from_slice::<Object>(bytes).ok();
+    let (Some(frontend), Some(config)) = (read(frontend), read(&image.config)) else { return false };
+    let mut said = frontend.iter().filter(|(name, _)| !matches!(&***name, "rootfs" | "history" | "created"));
+    said.all(|(name, value)| config.get(name) == Some(value))
+}
+
+/// An image that is put together here.
+pub fn composed(manifest: RawManifest, config: bytes::Bytes) -> Result<Composed> {
+    let broken = |error: serde_json::Error| Error::build("the image's configuration cannot be read").because(&error);
+    let parsed: ImageConfig = serde_json::from_slice(&config).map_err(broken)?;
+    let layers = manifest.manifest().map_err(broken)?.layers;
+    Ok(Composed { manifest, config, diff_ids: parsed.rootfs.diff_ids, layers, platform: parsed.platform, inline_cache: None })
+}

@@ -1,0 +1,124 @@
+//! Has BuildKit solve graphs in which images of the cache stand for steps, and begins again if a fault may pass.
+
+use crate::build::{Failed, Refusal};
+use crate::engine::buildkit::{Gateway, SolveOutcome, SolveRequest, Solved};
+use crate::error::{Error, Result};
+use crate::executor::load_images;
+use crate::executor::progress::SolveProgress;
+use crate::graph::Grafted;
+use crate::publish::release::Release;
+use crate::run::context::BuildContext;
+use crate::run::daemon::DaemonBuild;
+use crate::run::work::Work;
+
+/// What came of a solve.
+pub enum Attempted {
+    Done(SolveOutcome),
+    /// The store could not give what it was asked for. That was told; nothing of it is used from here on.
+    WithoutStore,
+    /// Something from elsewhere is another thing than was found before.
+    Moved,
+    /// A base image did not come through the endpoint. That was told; from here on the daemon pulls them itself.
+    Otherwise,
+}
+
+/// Has graphs solved that have grafts in them. Begins again where the network or a registry had a bad moment.
+pub async fn attempt<W, F>(
+    daemon: &DaemonBuild<'_>,
+    work: &Work<'_>,
+    grafted: &[&Grafted],
+    request: SolveRequest,
+    course: &mut SolveProgress,
+    release: Option<&Release>,
+    ask: W,
+) -> Result<Attempted>
+where
+    W: Fn(Gateway) -> F,
+    F: Future<Output = std::result::Result<Solved, Refusal>>,
+{
+    let job = &daemon.job;
+    // What was given up is in no graph any more, and nothing is to be blamed on it.
+    let from_store = grafted.iter().any(|grafted| grafted.has_images()) && job.is_repeatable() && !job.cache.gave_store_up();
+    course.has_states |= grafted.iter().any(|grafted| grafted.has_states());
+    if let Err(error) = load_images::load_sources(daemon, grafted).await {
+        leave_cache(job, &error.to_string(), release)?;
+        course.grafts.clear();
+        return Ok(Attempted::WithoutStore);
+    }
+    let mut attempt = 1;
+    loop {
+        release.into_iter().for_each(Release::begin);
+        let (events, listening) = daemon.listen();
+        let mut passing = None;
+        let solved = tokio::select! {
+            biased;
+            why = job.cache.cannot_pass(), if from_store && !course.passed_by => {
+                passing = Some(why);
+                None
+            }
+            // An overlay2 daemon would ask for a damaged layer again and again, for more than a minute.
+            () = job.cache.store_damaged(), if from_store => None,
+            error = lacks_room(release) => return Err(error),
+            solved = daemon.buildkit.build(work.session, request.clone(), &events, &ask) => Some(solved),
+        };
+        drop(events);
+        let executed = listening.await.unwrap_or_default();
+        grafted.iter().for_each(|grafted| course.note(grafted, &executed));
+        if let Some(why) = passing {
+            course.pass_by(&why, job.events);
+            return Ok(Attempted::Otherwise);
+        }
+        let why = match solved {
+            Some(Ok(solved)) => {
+                job.cache.store_was_read()?;
+                // Only now: of a solve that broke off, nobody knows which steps still have to run (`--no-cache`).
+                course.given.extend(grafted.iter().flat_map(|grafted| grafted.names.keys().cloned()));
+                return Ok(Attempted::Done(solved));
+            }
+            // Whatever else is said: the files are to be looked at again.
+            Some(Err(status)) if work.session.moved().is_some() => {
+                return Err(daemon.failure(&status, work.session, None).await);
+            }
+            Some(Err(status)) if from_store && job.cache.blames_store(status.message()) => status.message().to_owned(),
+            Some(Err(status)) if course.blames_pins(status.message()) => {
+                job.events
+                    .note("the daemon does not get from elsewhere what was there a moment ago: nothing is remembered of it");
+                course.grafts.clear();
+                return Ok(Attempted::Moved);
+            }
+            Some(Err(status)) => {
+                if job.tries_again(&mut attempt, &status).await {
+                    continue;
+                }
+                let failed = executed.failed().and_then(|step| {
+                    let of = grafted.iter().find(|grafted| grafted.definition.metadata.contains_key(step))?;
+                    Some(Failed { definition: &of.definition, step })
+                });
+                return Err(daemon.failure(&status, work.session, failed).await);
+            }
+            None => "a layer is damaged".to_owned(),
+        };
+        leave_cache(job, &why, release)?;
+        course.grafts.clear();
+        return Ok(Attempted::WithoutStore);
+    }
+}
+
+/// Waits until what the daemon hands over does not fit into TMPDIR; for ever if it does.
+pub async fn lacks_room(release: Option<&Release>) -> Error {
+    match release {
+        Some(release) => release.lacks_room().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Leaves the cache out from here on; the release counts on its layers no longer.
+///
+/// # Errors
+/// If the cache is required.
+pub fn leave_cache(context: &BuildContext<'_>, why: &str, release: Option<&Release>) -> Result<()> {
+    if let (Some(release), Some((cache, _))) = (release, context.cache.kept()) {
+        release.forget(&cache.repositories());
+    }
+    context.cache.store_failed(why)
+}

@@ -1,0 +1,132 @@
+//! `--verify`: files that were laid on a base which is not there are laid on it once more, by the daemon and with the base, and the
+//! layers are compared.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use crate::cache::layer_index::read_tree;
+use crate::cache::session::Kept;
+use crate::context::{NodeKind, Tree};
+use crate::endpoint::Endpoint;
+use crate::engine::buildkit::{Export, Gateway, SolveRequest, Solved};
+use crate::engine::{BorrowedName, StoreKind};
+use crate::error::{Error, Kind, Result};
+use crate::executor::graph_errors::broken;
+use crate::executor::progress::SolveProgress;
+use crate::executor::solve::{self, Attempted};
+use crate::executor::substitutions;
+use crate::handover::{Intake, Known, no_room};
+use crate::plan::appendable;
+use crate::planner::build_plan::BuildPlan;
+use crate::publish::release::Released;
+use crate::run::daemon::DaemonBuild;
+use crate::run::work::Work;
+use crate::save::{Exit, bare_config};
+use crate::transfer::compress::plain;
+
+/// The name of the second image at its endpoint.
+pub const NAME: &str = "again";
+
+/// Lays the files on the whole base and compares.
+pub async fn verify(
+    daemon: &DaemonBuild<'_>,
+    planned: &BuildPlan,
+    course: &SolveProgress,
+    kept: &Kept,
+    work: &Work<'_>,
+    released: &Released,
+) -> Result<()> {
+    let job = &daemon.job;
+    let open = appendable(&planned.graph, &planned.plan);
+    let ([image], Some(open)) = (&released.images[..], open) else { return Ok(()) };
+    let chain = planned.graph.chain_of(planned.graph.result());
+    let kept_part = chain.links.iter().find(|link| Some(&link.state) == open.ground.as_ref()).map_or(0, |link| link.layers);
+    let new = chain.layers() - kept_part;
+    let (below, ours) = image.layers.split_at(image.layers.len().saturating_sub(new));
+    let failed = |what: &str| Error::build(format!("--verify: {what}"));
+    let step = job.events.step("[hakobi] laying the files on the whole base, to compare");
+    let directory = crate::transfer::temp_dir(Kind::Build)?;
+    let intake = Intake::new(Vec::new(), Known::default(), job.build.push_settings.compression, directory.path().to_owned());
+    below.iter().zip(&image.diff_ids).for_each(|(layer, diff_id)| intake.pass_over(layer, diff_id));
+    let endpoint = Endpoint::start(Arc::new(intake.clone()), directory.path().to_owned());
+    let endpoint = endpoint.await.map_err(|error| failed("hakobi cannot listen on 127.0.0.1").because(&error))?;
+    directory.remember(endpoint.word());
+    let reference = endpoint.reference(NAME);
+    let exit = daemon.way.exit(&daemon.info, false);
+    let export = match exit {
+        Exit::Straight => Export::to_registry(&reference),
+        Exit::Pushed | Exit::Saved => Export::into_daemon(&[reference.to_string()]),
+    };
+    let mut again = SolveProgress { given: course.given.clone(), grafts: course.grafts.clone(), ..SolveProgress::default() };
+    let result = planned.graph.result();
+    let request = SolveRequest { exports: vec![export], entitlements: job.build.entitlements.clone(), ..SolveRequest::default() };
+    let platform = planned.platform()?;
+    let config = bare_config(&platform);
+    // From before it is there, so that it goes whatever happens meanwhile.
+    let borrowed = (exit != Exit::Straight).then(|| daemon.docker.borrow(reference.clone()));
+    let made = loop {
+        intake.begin(NAME);
+        again.grafts.extend(substitutions::grafts(daemon, planned, kept, None)?);
+        let grafted = planned.graph.grafted(result, &again.grafts, &course.given).map_err(|error| broken(&error))?;
+        let (definition, config, imports) = (&grafted.definition, &config, &work.cache.imports);
+        let ask = |mut gateway: Gateway| async move {
+            let solved = gateway.graph(definition.clone(), imports, false).await?;
+            Ok(Solved { metadata: [("containerimage.config".to_owned(), config.clone())].into(), ..solved })
+        };
+        match solve::attempt(daemon, work, &[&grafted], request.clone(), &mut again, None, ask).await? {
+            Attempted::Done(solved) => break solved.made(),
+            Attempted::Otherwise => {}
+            Attempted::WithoutStore | Attempted::Moved => return Err(failed("the base cannot be had")),
+        }
+    };
+    borrowed.into_iter().for_each(BorrowedName::hand_on);
+    tokio::select! {
+        handed = exit.hand_over(&daemon.docker, &reference, &intake, NAME, made) => handed?,
+        why = endpoint.lacks_room() => return Err(no_room(&why)),
+    }
+    let (theirs, _) = intake.layers_above(NAME, below.len()).await?;
+    if ours.len() != theirs.len() {
+        return Err(failed(&format!("{} layers on the whole base, {} without it", theirs.len(), ours.len())));
+    }
+    for (place, (our, their)) in ours.iter().zip(&theirs).enumerate() {
+        let unreadable = |error: std::io::Error| failed("a layer cannot be read again").because(&error);
+        let bytes = match released.release.intake().arrived(&our.digest).await.map_err(unreadable)? {
+            Some(bytes) => bytes,
+            None => {
+                let from = job.registries.home(released.release.repository()?);
+                from.open_blob(&our.digest, Some(our.size), 0).await.map_err(|error| Error::push(error.to_string()))?
+            }
+        };
+        let our = read_tree(plain(bytes).await.map_err(unreadable)?).await.map_err(unreadable)?;
+        let arrived = intake.arrived(&their.blob.digest).await.map_err(unreadable)?;
+        let arrived = arrived.ok_or_else(|| failed("the daemon handed over no layer"))?;
+        let their = read_tree(plain(arrived).await.map_err(unreadable)?).await.map_err(unreadable)?;
+        // The containerd store leaves out of a layer what is as it was below.
+        let complete = daemon.info.store == StoreKind::GraphDriver;
+        if let Some(path) = differing(&our, &their, complete) {
+            let step = open.steps.get(place).and_then(|step| planned.graph.op(step));
+            let name = step.map(|op| crate::graph::instruction_of(&op.name)).unwrap_or_default();
+            return Err(failed(&format!(
+                "/{} is another one in the layer that `{name}` makes on the whole base",
+                crate::domain::shown(&path)
+            ))
+            .hint("the image that was pushed is the one without the base: this is a fault of hakobi, please report it"));
+        }
+    }
+    step.done();
+    job.events.note(format!("verified: {} layers are the same on the whole base", ours.len()));
+    Ok(())
+}
+
+/// The first path in which two layers are not the same; times apart.
+pub fn differing(ours: &Tree, theirs: &Tree, complete: bool) -> Option<String> {
+    let (ours, theirs): (HashMap<_, _>, HashMap<_, _>) = (ours.iter().collect(), theirs.iter().collect());
+    let paths: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
+    let is_whiteout = |path: &str| path.rsplit('/').next().is_some_and(|name| name.starts_with(".wh."));
+    let differs = |path: &&&String| match (ours.get(**path), theirs.get(**path)) {
+        (Some(our), Some(their)) => our != their && !(is_whiteout(path) && matches!(their.kind, NodeKind::File(_))),
+        (Some(_), None) => complete,
+        (None, _) => true,
+    };
+    paths.iter().find(differs).map(|path| (**path).clone())
+}

@@ -1,0 +1,95 @@
+//! Writes a layer that was worked out, compresses it and sends it on.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+
+use tokio_util::io::SyncIoBridge;
+
+use crate::append::assemble::{Content, Laid, LaidKind, WriteError};
+use crate::context::Difference;
+use crate::domain::{Descriptor, DiffId, Digest, Hasher, media_type};
+use crate::error::{Error, Result};
+use crate::executor::context_files::content;
+use crate::graph::Op;
+use crate::plan::Layer;
+use crate::planner::build_plan::BuildPlan;
+use crate::publish::release::Release;
+use crate::run::context::BuildContext;
+use crate::settings::Compression;
+use crate::transfer::BlobSource as _;
+use crate::transfer::compress::compress;
+
+/// Bytes between who writes a tar and who compresses it.
+pub const PIPE: usize = 1 << 20;
+
+/// Writes a layer, compresses it and sends it on, all at once; or tells which of its files is not what it was.
+pub async fn write(
+    context: &BuildContext<'_>,
+    planned: &BuildPlan,
+    op: &Op,
+    laid: Laid,
+    now: u64,
+    release: &Release,
+) -> Result<std::result::Result<Layer, Difference>> {
+    let failed = |error: &io::Error| Error::build("a layer of files cannot be made").because(error);
+    let keyed = keyed(planned, op, &laid);
+    let (theirs, ours) = tokio::io::duplex(PIPE);
+    let writing = tokio::task::spawn_blocking(move || {
+        let mut out = Hashing { out: SyncIoBridge::new(ours), hasher: Hasher::default() };
+        let mut changed = None;
+        let written = laid.write_tar(&mut out, now, &mut |source, path, digest| {
+            if keyed.get(&(source, path.to_owned())) != Some(digest) {
+                changed.get_or_insert_with(|| Difference::of_content(path));
+            }
+        });
+        match (changed, written) {
+            (Some(difference), _) | (None, Err(WriteError::Moved(difference))) => Ok(Err(difference)),
+            (None, Err(WriteError::Out(error))) => Err(error),
+            (None, Ok(())) => {
+                out.flush()?;
+                Ok(Ok(out.hasher.diff_id()))
+            }
+        }
+    });
+    let compression = context.build.push_settings.compression;
+    let spool = release.take_stream(compress(Box::pin(theirs), compression))?;
+    let written = writing.await.map_err(io::Error::other).and_then(|written| written).map_err(|error| failed(&error))?;
+    let diff_id: DiffId = match written {
+        Ok(diff_id) => diff_id,
+        Err(difference) => return Ok(Err(difference)),
+    };
+    let identity = spool.identity().await.map_err(|error| failed(&error))?;
+    let media_type = match compression {
+        Compression::Gzip(_) => media_type::OCI_LAYER_GZIP,
+        Compression::Zstd(_) => media_type::OCI_LAYER_ZSTD,
+    };
+    let created = jiff::Timestamp::now().to_string();
+    Ok(Ok(Layer { blob: Descriptor::new(media_type, identity.digest, identity.size), diff_id, created: Some(created) }))
+}
+
+/// The digests by which a layer's files were keyed, by the number of the input and the path.
+pub fn keyed(planned: &BuildPlan, op: &Op, laid: &Laid) -> HashMap<(usize, String), Digest> {
+    let files = laid.entries().filter_map(|(_, entry)| match &entry.kind {
+        LaidKind::File(Content::Context { source, path, .. }) => Some((*source, path)),
+        _ => None,
+    });
+    files.filter_map(|(source, path)| Some(((source, path.clone()), content(planned, op, source, path)?))).collect()
+}
+
+/// Bytes that are hashed as they pass.
+pub struct Hashing<W> {
+    pub out: W,
+    pub hasher: Hasher,
+}
+
+impl<W: Write> Write for Hashing<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}

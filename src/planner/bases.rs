@@ -1,0 +1,51 @@
+//! The base images of a build, as their registries or the daemon have them.
+
+use futures::future::join_all;
+
+use crate::domain::{DiffId, Digest, ImageRef, Platform};
+use crate::engine::Docker;
+use crate::graph::{Graph, Op};
+use crate::handover::{KnownImage, load};
+use crate::run::context::BuildContext;
+
+/// The layers of a base image, as it would be built on: what the daemon has of that name, or what its registry has.
+#[allow(clippy::type_complexity, reason = "read once")]
+pub async fn base(
+    context: &BuildContext<'_>,
+    op: &Op,
+    docker: Option<&Docker>,
+) -> Option<(Digest, std::result::Result<(Vec<DiffId>, Option<KnownImage>), String>)> {
+    let name = op.image()?;
+    let found = async {
+        let reference: ImageRef = name.parse().map_err(|_| format!("{name} is no image's name"))?;
+        if reference.digest.is_none() {
+            // The frontend names a digest wherever it asked a registry.
+            let Some(docker) = docker else { return Err(format!("{name} is an image of the daemon's")) };
+            let layers = docker.image_layers(name).await.map_err(|error| error.to_string())?;
+            return layers.map(|layers| (layers, None)).ok_or_else(|| format!("the daemon has no image {name}"));
+        }
+        let platform = op.op.platform.as_ref().map(|platform| Platform {
+            os: platform.os.clone(),
+            architecture: platform.architecture.clone(),
+            variant: platform.variant.clone(),
+        });
+        let mut images = load(&context.registries, &reference, platform.as_ref()).await.map_err(|error| error.to_string())?;
+        if images.len() > 1 {
+            let variant = platform.map(|platform| platform.variant).unwrap_or_default();
+            images.retain(|image| serde_json::from_slice::<Platform>(&image.config).is_ok_and(|own| own.variant == variant));
+        }
+        match (images.pop(), images.is_empty()) {
+            (Some(image), true) => Ok((image.diff_ids.clone(), Some(image))),
+            (Some(_), false) => Err(format!("{name} has several images for this platform")),
+            (None, _) => Err(format!("{name} has no image for this platform")),
+        }
+    };
+    Some((op.digest.clone(), found.await))
+}
+
+/// The base images that their registries have; one that cannot be had is pushed like anything else.
+pub async fn bases(context: &BuildContext<'_>, graph: &Graph) -> Vec<KnownImage> {
+    let sources = graph.below(graph.result()).into_iter().filter(|op| op.inputs.is_empty());
+    let found = join_all(sources.map(|op| base(context, op, None))).await;
+    found.into_iter().flatten().filter_map(|(_, image)| image.ok()?.1).collect()
+}

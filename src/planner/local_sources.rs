@@ -1,0 +1,49 @@
+//! The local sources of a build: directories, hashed.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::context::{self, Difference, Selection, WalkError};
+use crate::domain::Digest;
+use crate::engine::buildkit::LocalDirs;
+use crate::graph::Op;
+use crate::plan::selection;
+use crate::run::context::BuildContext;
+
+/// How often a build is planned while its sources move.
+pub const PLANS: u32 = 3;
+
+/// The files of a local source.
+pub async fn local(op: &Op, directories: &LocalDirs) -> Option<(Digest, std::result::Result<Arc<context::Tree>, String>)> {
+    let (name, selection) = selection(op)?;
+    let tree = match directories.get(&name).map(ToOwned::to_owned) {
+        Some(root) => tokio::task::spawn_blocking(move || hashed(&root, &selection))
+            .await
+            .map_err(|error| error.to_string())
+            .and_then(|hashed| hashed.map(Arc::new).map_err(|error| error.to_string())),
+        None => Err(format!("{name} is no directory of this machine")),
+    };
+    Some((op.digest.clone(), tree))
+}
+
+/// Hashes a directory, more than once if it changes meanwhile.
+pub fn hashed(root: &Path, selection: &Selection) -> std::result::Result<context::Tree, WalkError> {
+    let mut tries = PLANS;
+    loop {
+        tries -= 1;
+        match context::hash(root, selection) {
+            Err(WalkError::Changed(_)) if tries > 0 => {}
+            Err(WalkError::Read { error, .. }) if error.kind() == std::io::ErrorKind::NotFound && tries > 0 => {}
+            hashed => return hashed,
+        }
+    }
+}
+
+/// Says that sources moved, and what comes of it when they may do so this often still.
+pub fn tell_moved(context: &BuildContext<'_>, difference: &Difference, plans: u32) {
+    let what = match plans {
+        0 => "building from the files as they are sent; the steps that read them are not saved",
+        _ => "planning the build again",
+    };
+    context.events.warning(format!("the build context changed while it was read ({difference}): {what}"));
+}

@@ -1,0 +1,13 @@
+//! Makes a plan of a build: compiles or recalls it, looks at its sources, and asks the cache for its steps.
+
+pub mod bases;
+pub mod build_plan;
+pub mod compile;
+pub mod compiled_key;
+pub mod hiding;
+pub mod local_sources;
+pub mod lookup;
+pub mod named_contexts;
+pub mod plan;
+pub mod recall;
+pub mod remote_sources;

@@ -1,0 +1,81 @@
+//! Plans a compiled build: looks at its sources, keys its steps, and asks the cache for them.
+
+use std::collections::HashMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use futures::future::join_all;
+
+use crate::build::Compiled;
+use crate::cache::record_reader::Remembered;
+use crate::engine::Docker;
+use crate::engine::buildkit::LocalDirs;
+use crate::error::{Error, Result};
+use crate::graph::{Graph, Input, Keys, Op};
+use crate::plan::{KnownFacts, Plan};
+use crate::planner::build_plan::BuildPlan;
+use crate::planner::hiding::hide_found;
+use crate::planner::local_sources::local;
+use crate::planner::{bases, lookup, remote_sources};
+use crate::run::context::BuildContext;
+
+/// Plans a compiled build. What is known already is not looked at again; without a daemon, an image that only a daemon has is
+/// not known.
+pub async fn plan(
+    context: &BuildContext<'_>,
+    compiled: Compiled,
+    directories: &LocalDirs,
+    records: &Remembered<'_>,
+    known: KnownFacts,
+    docker: Option<&Docker>,
+) -> Result<BuildPlan> {
+    hide_found(&compiled, context.events.hidden());
+    let graph = Graph::new(compiled.definition.clone())
+        .map_err(|error| Error::build("the frontend's graph cannot be used").because(&error))?;
+    let mut facts = known;
+    let sources: Vec<&Op> = graph.below(graph.result()).into_iter().filter(|op| op.inputs.is_empty()).collect();
+    let new = |op: &&&Op| !facts.images.contains_key(&op.digest) && !facts.locals.contains_key(&op.digest);
+    let (images, remotes, locals) = tokio::join!(
+        join_all(sources.iter().filter(new).map(|op| bases::base(context, op, docker))),
+        remote_sources::ask(context, &sources, records, &facts),
+        join_all(sources.iter().filter(new).map(|op| local(op, directories))),
+    );
+    let mut bases = HashMap::new();
+    for (digest, image) in images.into_iter().flatten() {
+        let layers = image.map(|(layers, known)| {
+            bases.extend(known.map(|known| (Input { step: digest.clone(), output: 0 }, known)));
+            layers
+        });
+        facts.images.insert(digest, layers);
+    }
+    facts.locals.extend(locals.into_iter().flatten());
+    for (digest, holds, record) in remotes? {
+        facts.remotes.insert(digest, holds);
+        facts.asked.extend(record);
+    }
+    let (keys, plan) = (Keys::default(), Plan::default());
+    let mut planned = BuildPlan {
+        compiled,
+        graph,
+        facts,
+        keys,
+        plan,
+        taken: HashMap::new(),
+        bases,
+        not_assembled: None,
+        directories: directories.clone(),
+        compiled_by: None,
+        is_new_form: false,
+        recorded_bases: None,
+        made_there: None,
+        since: context.build.max_age.map(|age| seconds_now().saturating_sub(age.as_secs())),
+        found: HashMap::new(),
+    };
+    planned.align_history();
+    lookup::decide(&mut planned, records).await?;
+    Ok(planned)
+}
+
+/// Seconds of the Unix epoch.
+pub fn seconds_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

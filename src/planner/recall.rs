@@ -1,0 +1,179 @@
+//! The compiled form of a Dockerfile as it is remembered, and plans made of it without a daemon.
+
+use std::collections::BTreeMap;
+
+use crate::build::{Compiled, Input, frontend_options};
+use crate::cache::record_reader::Remembered;
+use crate::domain::{Digest, ImageRef, StepKey};
+use crate::engine::{Docker, EngineInfo};
+use crate::error::Result;
+use crate::graph::{Graph, settled};
+use crate::plan::{CompiledRecord, KnownFacts};
+use crate::planner::build_plan::BuildPlan;
+use crate::planner::compiled_key::{CompiledKey, machine};
+use crate::planner::{lookup, plan};
+use crate::registry::{self, Registries};
+use crate::run::context::BuildContext;
+
+/// Most steps of a compiled form that is remembered: it is walked from its end to its beginning.
+pub const MOST_STEPS: usize = 2000;
+
+/// A compiled Dockerfile as it is remembered.
+pub struct Recalled {
+    pub compiled: Compiled,
+    pub facts: KnownFacts,
+    /// Whether a registry did not say that its images are those still.
+    pub by_record: bool,
+}
+
+/// How far a build came.
+pub enum Ahead {
+    /// To its end.
+    Done,
+    /// It is planned, and something has to run.
+    Open(Box<BuildPlan>),
+    /// Nowhere: nothing is remembered, or it is not to be planned.
+    Nothing(Option<CompiledKey>),
+}
+
+impl Ahead {
+    /// What the compiled form is remembered by, where it may be.
+    pub fn key(&self) -> Option<&CompiledKey> {
+        match self {
+            Self::Open(planned) => planned.compiled_by.as_ref(),
+            Self::Nothing(key) => key.as_ref(),
+            Self::Done => None,
+        }
+    }
+}
+
+/// Plans with the compiled form that is remembered, whose bases are as they are in their registries now.
+pub async fn remembered_plan(
+    context: &BuildContext<'_>,
+    input: &Input,
+    records: &Remembered<'_>,
+    daemon: Option<(&Docker, &EngineInfo)>,
+) -> Result<Ahead> {
+    let platform = daemon.map_or_else(machine, |(_, info)| info.platform.clone());
+    let options = frontend_options(context.build, input, &[]);
+    if context.build.platforms.len() > 1 {
+        return Ok(Ahead::Nothing(None));
+    }
+    let Some(key) = CompiledKey::of(input, &options, &platform, context.events.hidden()) else {
+        return Ok(Ahead::Nothing(None));
+    };
+    let Some(recalled) = recall(context, &key, records).await? else { return Ok(Ahead::Nothing(Some(key))) };
+    let mut planned = plan::plan(context, recalled.compiled, &input.directories, records, recalled.facts, None).await?;
+    if recalled.by_record {
+        lookup::take_recorded_bases(&mut planned, records).await?;
+    }
+    if let Some((docker, _)) = daemon
+        && daemon_differs(context, docker, &planned).await
+    {
+        return Ok(Ahead::Nothing(Some(key)));
+    }
+    planned.compiled_by = Some(key);
+    Ok(Ahead::Open(Box::new(planned)))
+}
+
+/// A compiled Dockerfile as it is remembered, if all that it was made of is as it was, with the layers of its bases.
+pub async fn recall(context: &BuildContext<'_>, key: &CompiledKey, records: &Remembered<'_>) -> Result<Option<Recalled>> {
+    let Some(record) = records.one::<CompiledRecord>(&key.key).await? else { return Ok(None) };
+    let definition = record.definition().and_then(|bytes| Graph::decoded(&bytes).ok());
+    // What cannot be planned with is a miss.
+    let usable = definition.filter(|graph| graph.def.len() <= MOST_STEPS && Graph::new(graph.clone()).is_ok());
+    let Some(definition) = usable else {
+        records.refuse(&key.key);
+        return Ok(None);
+    };
+    let present = record.references.keys().map(|name| present(&context.registries, name));
+    let mut silent = Vec::new();
+    for (now, (name, then)) in futures::future::join_all(present).await.into_iter().zip(&record.references) {
+        match now {
+            Ok(now) if now.as_ref() == Some(then) => {}
+            // A registry that does not answer says nothing of its tags.
+            Err(error) if error.is_silence() => silent.push((name, then, error)),
+            _ => return Ok(None),
+        }
+    }
+    for (name, then, error) in &silent {
+        if !context.build.recorded_bases {
+            context.events.note(format!("{error}; with --recorded-bases {name} is taken to be what it was in the build before"));
+            return Ok(None);
+        }
+        context.events.warning(format!("{name} is taken to be {then}, as in the build before (--recorded-bases): {error}"));
+    }
+    let mut facts = KnownFacts::default();
+    for (step, layers) in &record.images {
+        if let Ok(step) = step.parse::<Digest>() {
+            facts.images.insert(step, Ok(layers.clone()));
+        }
+    }
+    let compiled = Compiled { definition, config: record.config().to_vec(), platforms: None, engine: record.engine.clone() };
+    Ok(Some(Recalled { compiled, facts, by_record: !silent.is_empty() }))
+}
+
+/// Whether a daemon has an image of its own under a name that the graph takes from a registry: that one goes first there.
+pub async fn daemon_differs(_context: &BuildContext<'_>, docker: &Docker, planned: &BuildPlan) -> bool {
+    for op in planned.graph.below(planned.graph.result()) {
+        let reference = op.image().and_then(|image| image.parse::<ImageRef>().ok());
+        let Some((reference, Ok(layers))) = reference.zip(planned.facts.images.get(&op.digest)) else { continue };
+        let name = ImageRef { digest: None, ..reference };
+        match docker.image_layers(&name.to_string()).await {
+            Ok(None) => {}
+            Ok(Some(own)) if own == *layers => {}
+            _ => return true,
+        }
+    }
+    false
+}
+
+/// What is to be remembered of a compiled Dockerfile; `None` if its images cannot all be told by digests, or if it holds a value
+/// that is hidden.
+pub async fn compiled_record(
+    context: &BuildContext<'_>,
+    key: &CompiledKey,
+    planned: &BuildPlan,
+) -> Option<(StepKey, CompiledRecord)> {
+    let definition = Graph::encoded(&planned.compiled.definition);
+    // The record has no other place for the platform.
+    if planned.compiled.platforms.is_some() {
+        return None;
+    }
+    let hidden = context.events.hidden();
+    if hidden.is_in(&definition) || hidden.is_in(&planned.compiled.config) {
+        return None;
+    }
+    let mut record = CompiledRecord::new(&definition, planned.compiled.config.clone())?;
+    record.engine.clone_from(&planned.compiled.engine);
+    let mut references: BTreeMap<String, Digest> = BTreeMap::new();
+    for op in planned.graph.below(planned.graph.result()).into_iter().filter(|op| op.inputs.is_empty()) {
+        // What the frontend found out, and no one asks for again.
+        if settled(op).is_some_and(|settled| !key.says(settled)) {
+            return None;
+        }
+        let Some(image) = op.image() else { continue };
+        let reference: ImageRef = image.parse().ok()?;
+        let digest = reference.digest.clone()?;
+        let Some(Ok(layers)) = planned.facts.images.get(&op.digest) else { return None };
+        record.images.insert(op.digest.to_string(), layers.clone());
+        if !key.pins(&reference) {
+            references.insert(ImageRef { digest: None, ..reference }.to_string(), digest);
+        }
+    }
+    if let Some(frontend) = &key.frontend {
+        let reference: ImageRef = frontend.parse().ok()?;
+        if reference.digest.is_none() {
+            references.insert(reference.to_string(), present(&context.registries, frontend).await.ok()??);
+        }
+    }
+    record.references = references;
+    Some((key.key.clone(), record))
+}
+
+/// What a name stands for in its registry now.
+pub async fn present(registries: &Registries, name: &str) -> registry::Result<Option<Digest>> {
+    let Ok(reference) = name.parse::<ImageRef>() else { return Ok(None) };
+    let client = registries.repository(&reference.repository);
+    Ok(client.head_manifest(&reference.reference()).await?.map(|head| head.digest))
+}

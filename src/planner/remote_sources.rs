@@ -1,0 +1,85 @@
+//! Files and repositories from elsewhere in a plan: asked before it, brought by the daemon as just what was found.
+
+use std::collections::HashMap;
+
+use futures::future::join_all;
+
+use crate::cache::record_reader::Remembered;
+use crate::domain::{Digest, StepKey};
+use crate::graph::{Holds, Op, Remote, without_query};
+use crate::plan::{KnownFacts, RemoteRecord, remote_key};
+use crate::remote::{self, Client, Found, Version};
+use crate::run::context::BuildContext;
+
+/// What came of asking for a source.
+pub type Asked = (Digest, Result<Holds, String>, Option<(StepKey, RemoteRecord)>);
+
+/// Asks for all that these sources bring from elsewhere.
+pub async fn ask(
+    context: &BuildContext<'_>,
+    sources: &[&Op],
+    records: &Remembered<'_>,
+    known: &KnownFacts,
+) -> crate::error::Result<Vec<Asked>> {
+    let new = sources.iter().filter(|op| !known.remotes.contains_key(&op.digest));
+    let new: Vec<_> = new.filter_map(|op| Some((op.digest.clone(), Remote::of(op)?))).collect();
+    if new.is_empty() {
+        return Ok(Vec::new());
+    }
+    let urls = new.iter().filter_map(|(_, remote)| match remote {
+        Ok(Remote::File { url }) => Some(remote_key(url)),
+        _ => None,
+    });
+    // With `--no-cache` nothing that is remembered is believed.
+    let remembered: HashMap<StepKey, RemoteRecord> = match context.build.frontend_options.get("no-cache") {
+        Some(stages) if stages.is_empty() => HashMap::new(),
+        _ => records.read(&urls.collect::<Vec<_>>()).await?,
+    };
+    let (client, remembered) = (&Client::new(), &remembered);
+    let one = async |(digest, remote): (Digest, Result<Remote, String>)| {
+        let (holds, record) = match remote {
+            Err(why) => (Err(why), None),
+            Ok(Remote::File { url }) => match file(client, &url, remembered).await {
+                Ok((holds, record)) => (Ok(holds), record),
+                Err(why) => (Err(format!("{}: {why}", without_query(&url))), None),
+            },
+            Ok(Remote::Repository { url, secrets, .. }) if gives(context, &secrets) => {
+                (Err(format!("{url} is asked with a secret, which hakobi leaves to the daemon")), None)
+            }
+            Ok(Remote::Repository { url, reference, checksum, .. }) => {
+                let commit = remote::commit(&url, &reference).await;
+                // The daemon refuses another commit, unless it has this one already.
+                let commit = commit.and_then(|commit| match commit.starts_with(&checksum) {
+                    true => Ok(Holds::Commit(commit)),
+                    false => Err(format!("it is commit {commit}, not {checksum}")),
+                });
+                (commit.map_err(|why| format!("{url}: {why}")), None)
+            }
+        };
+        (digest, holds, record)
+    };
+    Ok(join_all(new.into_iter().map(one)).await)
+}
+
+/// Whether the build gives one of these secrets; one for a host is called `NAME.HOST`.
+pub fn gives(context: &BuildContext<'_>, names: &[String]) -> bool {
+    let is_of = |id: &str, name: &str| id.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    context.build.secrets.iter().any(|secret| names.iter().any(|name| is_of(&secret.id, name)))
+}
+
+/// What a file is now, and what is to be remembered of it.
+pub async fn file(
+    client: &Result<Client, String>,
+    url: &str,
+    remembered: &HashMap<StepKey, RemoteRecord>,
+) -> Result<(Holds, Option<(StepKey, RemoteRecord)>), String> {
+    let client = client.as_ref().map_err(Clone::clone)?;
+    let key = remote_key(url);
+    let known = remembered.get(&key).cloned();
+    let known = known.map(|RemoteRecord { etag, modified, content }| Version { etag, modified, content });
+    let Found { version, was_read } = client.file(url, known.as_ref()).await?;
+    let Version { etag, modified, content } = version;
+    let holds = Holds::File { content: content.clone(), modified: modified.clone() };
+    let record = (was_read && !etag.is_empty()).then_some((key, RemoteRecord { etag, modified, content }));
+    Ok((holds, record))
+}

@@ -1,0 +1,438 @@
+//! The release: an image out of the daemon and into all target repositories.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::task::JoinSet;
+
+use crate::cache::opened::NotGiven;
+use crate::domain::{
+    Descriptor, DiffId, Digest, ImageRef, Index, InlineCache, Made, Platform, RawManifest, Repository, comparable, media_type,
+};
+use crate::endpoint::{Endpoint, Shelf};
+use crate::engine::{BorrowedName, Docker};
+use crate::error::{Error, Kind, Result};
+use crate::event::Events;
+use crate::graph::{Graph, Step};
+use crate::handover::{Composed, Intake, Known, KnownImage, NewLayer, load, no_room};
+use crate::push::{Failure, Pusher, RepositoryBlobs, TagOutcome};
+use crate::registry::{Home as _, Registries, Source as _};
+use crate::report::LayerCounts;
+use crate::save::{Exit, with_whole_cache};
+use crate::settings::PushSettings;
+use crate::transfer::{ByteStream, Scratch, Spool};
+
+/// The name of the released image at the endpoint.
+pub const NAME: &str = "image";
+
+/// The endpoint with what takes images from it.
+pub struct IntakeSetup {
+    pub endpoint: Endpoint,
+    pub intake: Intake,
+    /// To the registries.
+    pub pusher: Pusher,
+    /// To the store, whose faults are none of the push.
+    pub keeper: Option<Pusher>,
+}
+
+/// An open release: the daemon can push to it.
+pub struct Release {
+    pub registries: Registries,
+    pub tags: Vec<ImageRef>,
+    pub settings: PushSettings,
+    pub events: Events,
+    pub keep: Option<Repository>,
+    pub setup: IntakeSetup,
+    pub directory: Scratch,
+    /// The image's name in the daemon while it is made.
+    pub lent: Mutex<Option<BorrowedName>>,
+    pub learning: Mutex<JoinSet<Vec<KnownImage>>>,
+}
+
+/// A release that is done, or whose tags failed.
+pub struct Released {
+    pub release: Release,
+    /// What the tags stand for: a manifest or an index.
+    pub manifest: RawManifest,
+    /// The images, one for each platform, as they are in the registries.
+    pub images: Vec<Composed>,
+    pub tags: Vec<TagOutcome>,
+    pub layers: LayerCounts,
+    /// Bytes sent.
+    pub bytes: u64,
+}
+
+/// What came of putting an image whose layers are kept.
+pub enum Given {
+    /// It is there.
+    Done(Box<Released>),
+    /// The store is at fault. Nothing was tagged.
+    Not(NotGiven),
+}
+
+impl Release {
+    /// Opens the way out of the daemon: to the repositories of these tags, and to where images are kept, if that is named.
+    pub async fn open(
+        registries: &Registries,
+        tags: &[ImageRef],
+        keep: Option<&Repository>,
+        settings: &PushSettings,
+        known: &[KnownImage],
+        events: &Events,
+    ) -> Result<Self> {
+        let directory = crate::transfer::temp_dir(Kind::Push)?;
+        let repositories = repositories(tags);
+        let setup = intake_setup(registries, repositories, keep, settings, known, events, &directory).await?;
+        Ok(Self {
+            registries: registries.clone(),
+            tags: tags.to_vec(),
+            settings: settings.clone(),
+            events: events.clone(),
+            keep: keep.cloned(),
+            setup,
+            directory,
+            lent: Mutex::default(),
+            learning: Mutex::default(),
+        })
+    }
+
+    /// Forgets what these repositories were known to have.
+    pub fn forget(&self, repositories: &[Repository]) {
+        self.setup.intake.learn(|known| known.forget(repositories));
+    }
+
+    /// Learns of layers that a repository has.
+    pub fn learn(&self, layers: &[Descriptor], diff_ids: &[DiffId], repository: &Repository) {
+        self.setup.intake.learn(|known| known.add_layers(layers, diff_ids, repository));
+    }
+
+    /// Puts an image that is not in the daemon. Layers that the targets lack come from the shelf; nothing is put if that lacks one
+    /// too, cannot give it, or either has another size than the image says.
+    ///
+    /// # Errors
+    /// If the targets fail.
+    pub async fn put(self, image: Composed, from: &Shelf) -> Result<Given> {
+        let wanted = self.setup.pusher.missing(&image.layers).await?;
+        let digests: Vec<Digest> = wanted.iter().map(|layer| layer.digest.clone()).collect();
+        let there = match from.sizes(&digests).await {
+            Ok(there) => there,
+            Err(error) => return Ok(Given::Not(NotGiven::Broken(error.to_string()))),
+        };
+        if !digests.iter().all(|digest| there.contains_key(digest)) {
+            return Ok(Given::Not(NotGiven::Lacking));
+        }
+        for layer in &image.layers {
+            let size = match there.get(&layer.digest) {
+                Some(size) => Some(*size),
+                None => self.setup.pusher.size(&layer.digest).await?,
+            };
+            // Some registries do not say.
+            if let Some(size) = size.filter(|size| *size != layer.size && *size > 0) {
+                let why = format!("the layer {} has {size} bytes, not {}", layer.digest, layer.size);
+                return Ok(Given::Not(NotGiven::Otherwise(why)));
+            }
+        }
+        for layer in &wanted {
+            self.setup.pusher.copy(layer, from.repository());
+        }
+        self.put_layered(image, Some(from.repository())).await
+    }
+
+    /// Puts an image of the layers of another: they are mounted or copied from where that is.
+    ///
+    /// # Errors
+    /// If the targets fail, or that registry does.
+    pub async fn put_from(self, image: Composed, base: &KnownImage) -> Result<Given> {
+        for layer in &base.manifest.layers {
+            for pusher in std::iter::once(&self.setup.pusher).chain(&self.setup.keeper) {
+                pusher.copy(layer, &base.repository);
+            }
+        }
+        self.put_layered(image, None).await
+    }
+
+    /// Puts an image whose layers are on their way; nothing if the store is where one of them broke off.
+    pub async fn put_layered(self, image: Composed, store: Option<&Repository>) -> Result<Given> {
+        let layers = match self.setup.pusher.finish_blobs().await {
+            Ok(pushed) => pushed.total(),
+            Err(failure) if store.is_some() && failure.source() == store => {
+                return Ok(Given::Not(NotGiven::Broken(failure.error.to_string())));
+            }
+            Err(failure) => return Err(failure.into()),
+        };
+        for pusher in std::iter::once(&self.setup.pusher).chain(&self.setup.keeper) {
+            pusher.upload_config(image.config.clone());
+        }
+        let sent = self.setup.pusher.finish_blobs().await?.total();
+        let tags = self.setup.pusher.put(&image.manifest, &[], &self.tags).await;
+        let (pushed, repositories) = (layers.pushed + layers.mounted, repositories(&self.tags).len() as u64);
+        let already_in_registry = (image.layers.len() as u64 * repositories).saturating_sub(pushed);
+        let layers = LayerCounts { pushed, already_in_registry, ..LayerCounts::default() };
+        let manifest = image.manifest.clone();
+        Ok(Given::Done(Box::new(Released { manifest, images: vec![image], tags, layers, bytes: sent.bytes, release: self })))
+    }
+
+    /// What takes the image.
+    pub fn intake(&self) -> &Intake {
+        &self.setup.intake
+    }
+
+    /// A repository that has the released image.
+    pub fn repository(&self) -> Result<&Repository> {
+        let tagged = self.tags.first().map(|tag| &tag.repository);
+        tagged.or(self.keep.as_ref()).ok_or_else(|| Error::push("there is nowhere to push to"))
+    }
+
+    /// What the daemon must call the image for it to come here.
+    pub fn reference(&self) -> ImageRef {
+        self.setup.endpoint.reference(NAME)
+    }
+
+    /// Looks up, meanwhile, what the base images' layers are in the target registries: they need not be sent then. Those of
+    /// other registries are not asked for, since every question counts there (Docker Hub's limits).
+    pub fn learn_bases(&self, graph: &Graph, platform: &str) {
+        let platform: Option<Platform> = platform.parse().ok();
+        let mut learning = self.learning.lock().unwrap_or_else(PoisonError::into_inner);
+        for base in graph.base_images() {
+            let Ok(reference) = base.parse::<ImageRef>() else { continue };
+            if self.tags.iter().any(|tag| tag.repository.host == reference.repository.host) {
+                let (registries, platform) = (self.registries.clone(), platform.clone());
+                // A base that cannot be looked up is pushed like any other layer.
+                learning.spawn(async move { load(&registries, &reference, platform.as_ref()).await.unwrap_or_default() });
+            }
+        }
+    }
+
+    /// Has the daemon hand the image over, unless BuildKit did already, and puts it under all tags.
+    ///
+    /// # Errors
+    /// If the daemon, the targets, or a repository fails that layers were to be copied from.
+    #[allow(clippy::too_many_arguments, reason = "each is another input of what is put")]
+    pub async fn push(
+        self,
+        docker: &Docker,
+        exit: Exit,
+        made: Made,
+        annotations: BTreeMap<String, String>,
+        latest: &[KnownImage],
+        inline: bool,
+        steps: &[Step],
+    ) -> Result<Released, Failure> {
+        let mut learning = std::mem::take(&mut *self.learning.lock().unwrap_or_else(PoisonError::into_inner));
+        while let Some(learned) = learning.join_next().await {
+            self.setup.intake.learn(|known| learned.unwrap_or_default().iter().for_each(|image| known.add(image)));
+        }
+        let step = (exit != Exit::Straight).then(|| self.events.step("[hakobi] taking the image from the daemon"));
+        let handed = self.hand_over(docker, exit, made).await;
+        if let Some(step) = step {
+            match &handed {
+                Ok(()) => step.done(),
+                Err(error) => step.failed(error),
+            }
+        }
+        handed?;
+        let composed = self.setup.intake.compose(NAME, &annotations).await?;
+        let layers: u64 = composed.iter().map(|image| image.layers.len() as u64).sum();
+        let repositories = repositories(&self.tags).len() as u64;
+        let before = self.setup.pusher.finish_blobs().await?.total();
+        let mut images = Vec::new();
+        for image in composed {
+            let image = match same_as_before(&image, latest, inline, &annotations) {
+                Some(before) => Composed {
+                    manifest: before.raw.clone(),
+                    config: before.config.clone(),
+                    inline_cache: before.inline_cache.clone(),
+                    ..image
+                },
+                None if inline => {
+                    let older = latest.iter().find(|older| older.diff_ids.first() == image.diff_ids.first());
+                    with_whole_cache(&image, steps, older)?
+                }
+                None => image,
+            };
+            for pusher in std::iter::once(&self.setup.pusher).chain(&self.setup.keeper) {
+                pusher.upload_config(image.config.clone());
+            }
+            images.push(image);
+        }
+        let after = self.setup.pusher.finish_blobs().await?.total();
+        let (manifest, children) = top(&images)?;
+        let tags = self.setup.pusher.put(&manifest, &children, &self.tags).await;
+        let pushed = before.pushed;
+        let layers =
+            LayerCounts { pushed, already_in_registry: (layers * repositories).saturating_sub(pushed), ..LayerCounts::default() };
+        Ok(Released { manifest, images, tags, layers, bytes: after.bytes, release: self })
+    }
+
+    pub async fn hand_over(&self, docker: &Docker, exit: Exit, made: Made) -> Result<()> {
+        if let Some(lent) = self.lent().take() {
+            lent.hand_on();
+        }
+        let reference = self.reference();
+        tokio::select! {
+            handed = exit.hand_over(docker, &reference, &self.setup.intake, NAME, made) => handed,
+            error = self.lacks_room() => Err(error),
+        }
+    }
+
+    /// Waits until a layer cannot be taken because TMPDIR is full; for ever if it is not.
+    pub async fn lacks_room(&self) -> Error {
+        no_room(&self.setup.endpoint.lacks_room().await)
+    }
+
+    /// The daemon is about to make the image; what came of an attempt before counts no longer.
+    pub fn begin(&self) {
+        self.setup.intake.begin(NAME);
+    }
+
+    /// The daemon gives the image this name, which goes again whatever happens meanwhile.
+    pub fn lend(&self, name: BorrowedName) {
+        let mut lent = self.lent();
+        match &*lent {
+            Some(_) => name.hand_on(),
+            None => *lent = Some(name),
+        }
+    }
+
+    pub fn lent(&self) -> MutexGuard<'_, Option<BorrowedName>> {
+        self.lent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the daemon hand over the layers that it made on a layer that stands in for others; gives these and the configuration of
+    /// the image that they came in.
+    pub async fn take_layers(&self, docker: &Docker, exit: Exit, made: Made, below: usize) -> Result<(Vec<NewLayer>, Bytes)> {
+        self.hand_over(docker, exit, made).await?;
+        let taken = self.setup.intake.layers_above(NAME, below).await?;
+        self.setup.pusher.finish_blobs().await?;
+        Ok(taken)
+    }
+
+    /// Takes a new layer from a stream, and passes it on while it comes.
+    pub fn take_stream(&self, layer: ByteStream) -> Result<Spool> {
+        let full = |error: std::io::Error| no_room(&error.to_string());
+        let (writer, spool) = Spool::create(self.directory.path()).map_err(full)?;
+        writer.fill(layer);
+        for pusher in std::iter::once(&self.setup.pusher).chain(&self.setup.keeper) {
+            pusher.upload(Arc::new(spool.clone()), None);
+        }
+        Ok(spool)
+    }
+
+    /// Waits until all that was taken is where it goes.
+    pub async fn finish(&self) -> Result<()> {
+        Ok(self.setup.pusher.finish_blobs().await.map(drop)?)
+    }
+
+    /// A way for further images into the repository of this reference; what the release holds is known there.
+    pub async fn intake_for(&self, to: &ImageRef, stages: &[KnownImage], images: &[Composed]) -> Result<IntakeSetup> {
+        let repositories = vec![to.repository.clone()];
+        let directory = &self.directory;
+        let setup = intake_setup(&self.registries, repositories, None, &self.settings, stages, &self.events, directory).await?;
+        let repository = self.repository()?;
+        setup.intake.learn(|known| images.iter().for_each(|image| known.add_layers(&image.layers, &image.diff_ids, repository)));
+        Ok(setup)
+    }
+}
+
+impl Released {
+    /// Waits until what is kept of the image is in the store; gives what was new there.
+    ///
+    /// # Errors
+    /// If the store did not take it.
+    pub async fn kept(&self) -> Result<RepositoryBlobs> {
+        match &self.release.setup.keeper {
+            Some(keeper) => Ok(keeper.finish_blobs().await?.total()),
+            None => Ok(RepositoryBlobs::default()),
+        }
+    }
+
+    /// The failures of tags, if any: all were tried.
+    pub fn failure(&self) -> Result<()> {
+        let failed: Vec<String> =
+            self.tags.iter().filter_map(|tag| Some(format!("{}: {}", tag.reference, tag.state.as_ref().err()?))).collect();
+        let hint = self.tags.iter().find_map(|tag| tag.state.as_ref().err()?.hint());
+        if failed.is_empty() { Ok(()) } else { Err(Error::push(failed.join("\n")).hint_if(hint)) }
+    }
+}
+
+pub async fn intake_setup(
+    registries: &Registries,
+    repositories: Vec<Repository>,
+    keep: Option<&Repository>,
+    settings: &PushSettings,
+    images: &[KnownImage],
+    events: &Events,
+    directory: &Scratch,
+) -> Result<IntakeSetup> {
+    let pusher = Pusher::new(registries.clone(), repositories.clone(), events.clone());
+    let mut known = Known::default();
+    // Those of the targets first: from there nothing has to be copied.
+    let (own, others): (Vec<_>, Vec<_>) = images.iter().partition(|image| repositories.contains(&image.repository));
+    own.into_iter().chain(others).for_each(|image| known.add(image));
+    let layers: Vec<Descriptor> = images.iter().flat_map(|image| image.manifest.layers.clone()).collect();
+    if !layers.is_empty() {
+        // All at once, before the daemon asks for one after the other. A fault shows again, and is told, when one is asked for.
+        let _ = pusher.missing(&layers).await;
+    }
+    let keeper = keep.map(|keep| Pusher::new(registries.clone(), vec![keep.clone()], events.clone()));
+    let pushers = std::iter::once(&pusher).filter(|_| !repositories.is_empty()).chain(&keeper).cloned().collect();
+    let intake = Intake::new(pushers, known, settings.compression, directory.path().to_owned());
+    let endpoint = Endpoint::start(Arc::new(intake.clone()), directory.path().to_owned())
+        .await
+        .map_err(|error| Error::push("hakobi cannot listen on 127.0.0.1").because(&error))?;
+    directory.remember(endpoint.word());
+    Ok(IntakeSetup { endpoint, intake, pusher, keeper })
+}
+
+pub fn repositories(tags: &[ImageRef]) -> Vec<Repository> {
+    let mut out: Vec<Repository> = Vec::new();
+    for tag in tags {
+        if !out.contains(&tag.repository) {
+            out.push(tag.repository.clone());
+        }
+    }
+    out
+}
+
+/// The image that is there already, if this one is the same but for times and cache records: its digest then stays, and
+/// whoever follows digests sees that nothing changed.
+pub fn same_as_before<'a>(
+    image: &Composed,
+    latest: &'a [KnownImage],
+    inline: bool,
+    annotations: &BTreeMap<String, String>,
+) -> Option<&'a KnownImage> {
+    let config = comparable(&image.config).ok()?;
+    latest.iter().find(|before| {
+        let results = |cache: &Option<String>| cache.as_deref().and_then(InlineCache::decode).map_or(0, |cache| cache.results());
+        before.diff_ids == image.diff_ids
+            && before.manifest.layers.iter().zip(&image.layers).all(|(a, b)| a.digest == b.digest)
+            && before.manifest.annotations == *annotations
+            && comparable(&before.config).is_ok_and(|before| before == config)
+            && (!inline || results(&before.inline_cache) >= results(&image.inline_cache))
+    })
+}
+
+/// What the tags stand for: the image, or an index of several.
+pub fn top(images: &[Composed]) -> Result<(RawManifest, Vec<RawManifest>)> {
+    match images {
+        [] => Err(Error::push("there is no image to push")),
+        [image] => Ok((image.manifest.clone(), Vec::new())),
+        images => {
+            let manifests = images
+                .iter()
+                .map(|image| Descriptor { platform: Some(image.platform.clone().into()), ..image.manifest.descriptor() })
+                .collect();
+            let index = Index {
+                schema_version: 2,
+                media_type: media_type::OCI_INDEX.to_owned(),
+                manifests,
+                annotations: BTreeMap::new(),
+            };
+            let index = RawManifest::from_json(media_type::OCI_INDEX, &index)
+                .map_err(|error| Error::push("the index cannot be written").because(&error))?;
+            Ok((index, images.iter().map(|image| image.manifest.clone()).collect()))
+        }
+    }
+}

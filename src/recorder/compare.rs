@@ -1,0 +1,91 @@
+//! Holds layers of files that the daemon made against what hakobi would have made of the keyed files.
+
+use std::collections::HashMap;
+
+use crate::append::{LayerIndex, PathIndex};
+use crate::context::Tree;
+use crate::domain::{DiffId, Selector, StepKey};
+use crate::engine::StoreKind;
+use crate::error::Result;
+use crate::executor::context_files::{Contexts, content};
+use crate::graph::{Input, Op, shape};
+use crate::handover::Composed;
+use crate::plan::{Allowed, allowed, missing, stray};
+use crate::recorder::layers::{self};
+use crate::recorder::recording::{Proved, Recorder};
+
+/// What came of holding a layer against the files that its step was keyed by.
+pub enum Compared {
+    /// It is the layer that was worked out: such a step can do without a daemon.
+    Same(Option<StepKey>),
+    /// Nothing was found that is wrong, as far as it can be told.
+    Unknown,
+    /// A path is not what the files make of it.
+    Other(String),
+}
+
+/// A layer of an image, and the step that made it.
+pub struct Made<'a> {
+    pub op: &'a Op,
+    pub image: &'a Composed,
+    /// The number of the layer.
+    pub place: usize,
+    /// What it lies on, where that is known.
+    pub below: Option<&'a PathIndex>,
+}
+
+/// Holds a layer that the daemon made of files against what hakobi would have made.
+pub async fn compared(
+    recorder: &Recorder<'_>,
+    made: Made<'_>,
+    contexts: Option<&Contexts>,
+    indexes: &HashMap<DiffId, LayerIndex>,
+    proved: &Proved<'_>,
+) -> Result<Compared> {
+    let (graph, op) = (&recorder.planned.graph, made.op);
+    if op.files().is_none() {
+        return Ok(Compared::Unknown);
+    }
+    let Some(layer) = layers::tree(recorder, &made.image.layers[made.place], proved).await? else { return Ok(Compared::Unknown) };
+    let laid = contexts.zip(made.below).map(|(contexts, below)| contexts.lay(graph, op, below));
+    let Some(Ok(laid)) = laid else { return Ok(compared_roughly(recorder, op, &layer, proved)) };
+    let content = |source: usize, path: &str| content(recorder.planned, op, source, path);
+    if let Some(what) = laid.differs(&layer, &content) {
+        return Ok(Compared::Other(what));
+    }
+    for path in laid.left_out(&layer) {
+        let lower = made.image.diff_ids[..made.place].iter().zip(&made.image.layers).rev();
+        let mut lower = lower.filter(|(diff_id, _)| indexes.get(diff_id).is_some_and(|index| index.entries.contains_key(path)));
+        let there = match lower.next() {
+            Some((_, blob)) => layers::tree(recorder, blob, proved).await?.and_then(|tree| tree.get(path).cloned()),
+            None => None,
+        };
+        match there.map(|node| laid.differs_at(path, &node, &content)) {
+            Some(None) => {}
+            Some(Some(what)) => return Ok(Compared::Other(format!("{path}: {what} (it kept what the layers below have)"))),
+            None => return Ok(Compared::Other(format!("{path}: not in the daemon's layer"))),
+        }
+    }
+    Ok(Compared::Same(shape(graph, op)))
+}
+
+/// Holds a layer against the contents that it may have, where it is not certain where they go.
+pub fn compared_roughly(recorder: &Recorder<'_>, op: &Op, layer: &Tree, proved: &Proved<'_>) -> Compared {
+    let of = |input: &Input, selectors: &[Selector]| match recorder.planned.facts.locals.get(&input.step) {
+        Some(local) => local.as_ref().ok().map(|tree| &**tree),
+        None => proved.course.trees.get(&(input.clone(), selectors.to_vec())),
+    };
+    let allowed = allowed(&recorder.planned.graph, op, of);
+    if allowed == Allowed::Anything {
+        return Compared::Unknown;
+    }
+    if let Some(path) = stray(layer, &allowed) {
+        return Compared::Other(format!("{path}: its content"));
+    }
+    // Only the containerd store leaves out of a layer what it takes to be the same below, by size and time.
+    let leaves_out = recorder.run.info.store == StoreKind::Containerd;
+    match missing(layer, &allowed).filter(|_| leaves_out) {
+        Some(path) => Compared::Other(format!("{path}: not in the daemon's layer")),
+        None => Compared::Unknown,
+    }
+}

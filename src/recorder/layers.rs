@@ -1,0 +1,75 @@
+//! The layers of an image, read again: their files and their path indexes.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError};
+
+use futures::StreamExt as _;
+
+use crate::append::LayerIndex;
+use crate::cache::fault::cache_fault;
+use crate::cache::layer_index::{self, key, read_tree};
+use crate::context::Tree;
+use crate::domain::{Descriptor, DiffId, StepKey};
+use crate::error::{Error, Kind, Result};
+use crate::handover::Composed;
+use crate::recorder::recording::{Proved, Recorder};
+use crate::transfer::ByteStream;
+use crate::transfer::compress::plain;
+
+/// Remembers which paths are in an image's layers, as far as that is not known; gives all that is known of them, by diff ID.
+pub async fn index(recorder: &Recorder<'_>, image: &Composed, proved: &Proved<'_>) -> Result<HashMap<DiffId, LayerIndex>> {
+    let faulty = cache_fault::<crate::store::Error>;
+    let store = recorder.kept.records();
+    recorder.kept.passed().await;
+    let all = image.layers.iter().map(|layer| &layer.digest).zip(&image.diff_ids);
+    let keys: HashMap<StepKey, &DiffId> = all.map(|(blob, diff_id)| (key(blob, diff_id), diff_id)).collect();
+    let known = store.read::<LayerIndex>(&keys.keys().cloned().collect::<Vec<_>>()).await.map_err(faulty)?;
+    let is_known = |blob: &Descriptor, diff_id: &DiffId| known.contains_key(&key(&blob.digest, diff_id));
+    let absent = image.layers.iter().zip(&image.diff_ids).filter(|(blob, diff_id)| !is_known(blob, diff_id));
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    let new = futures::stream::iter(absent)
+        .map(|(blob, diff_id)| async move {
+            let index = layer_index::index(layer(recorder, blob, proved).await?, None).await;
+            Ok(index.map(|index| (key(&blob.digest, diff_id), diff_id.clone(), index)))
+        })
+        .buffer_unordered(threads);
+    let new: Vec<Result<Option<(StepKey, DiffId, LayerIndex)>>> = new.collect().await;
+    let new: Vec<(StepKey, DiffId, LayerIndex)> = new.into_iter().filter_map(Result::transpose).collect::<Result<_>>()?;
+    let hidden = recorder.run.job.events.hidden();
+    let open = new.iter().filter(|(_, _, index)| !index.holds(hidden));
+    store.write(open.map(|(key, _, index)| (key.clone(), index))).await.map_err(faulty)?;
+    let known = known.into_iter().filter_map(|(key, index)| Some(((*keys.get(&key)?).clone(), index)));
+    Ok(new.into_iter().map(|(_, diff_id, index)| (diff_id, index)).chain(known).collect())
+}
+
+/// The files of a layer; nothing where it cannot be had.
+pub async fn tree(recorder: &Recorder<'_>, blob: &Descriptor, proved: &Proved<'_>) -> Result<Option<Arc<Tree>>> {
+    let known = || proved.trees.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(tree) = known().get(&blob.digest) {
+        return Ok(Some(Arc::clone(tree)));
+    }
+    let unreadable = |error: std::io::Error| Error::new(Kind::Cache, "a new layer cannot be read again").because(&error);
+    let Some(plain) = layer(recorder, blob, proved).await? else { return Ok(None) };
+    let tree = Arc::new(read_tree(plain).await.map_err(unreadable)?);
+    known().insert(blob.digest.clone(), Arc::clone(&tree));
+    Ok(Some(tree))
+}
+
+/// The bytes of a layer, uncompressed: as they arrived, or as they are kept. Nothing where they are in neither place.
+pub async fn layer(recorder: &Recorder<'_>, blob: &Descriptor, proved: &Proved<'_>) -> Result<Option<ByteStream>> {
+    let unreadable = |error: std::io::Error| Error::new(Kind::Cache, "a new layer cannot be read again").because(&error);
+    let mut bytes = None;
+    for intake in proved.intakes {
+        if bytes.is_none() {
+            bytes = intake.arrived(&blob.digest).await.map_err(unreadable)?;
+        }
+    }
+    if bytes.is_none() {
+        let kept = recorder.kept.blobs().open(&blob.digest, Some(blob.size), 0).await;
+        bytes = kept.map_err(cache_fault)?;
+    }
+    match bytes {
+        Some(bytes) => Ok(Some(plain(bytes).await.map_err(unreadable)?)),
+        None => Ok(None),
+    }
+}

@@ -1,0 +1,78 @@
+//! Looks at all that was taken out of stages in a run.
+
+use std::collections::HashMap;
+
+use crate::domain::{Digest, Selector, StepKey};
+use crate::error::Result;
+use crate::executor::progress::SolveProgress;
+use crate::executor::{inspect, substitutions};
+use crate::graph::{Input, Keys, Taken};
+use crate::handover::Composed;
+use crate::recorder::recording::Recorder;
+
+/// Looks at all that was taken out of stages in this run, and works out the keys by that.
+pub async fn look(recorder: &Recorder<'_>, course: &mut SolveProgress, stages: &[(Input, Composed)]) -> Result<Looked> {
+    let mut facts = recorder.planned.facts.clone();
+    let mut found: HashMap<(Input, Vec<Selector>), Digest> = HashMap::new();
+    loop {
+        let keys = Keys::of(&recorder.planned.graph, &facts);
+        let mut all = keys.taken().iter();
+        let Some(taken) = all.find(|taken| is_open(recorder, taken, course) && !found.contains_key(&taken.place())).cloned()
+        else {
+            // Of what BuildKit had in its own cache nobody knows when it ran: it counts for this run's keys only.
+            let keepable = |taken: &Taken| {
+                let kept = recorder.planned.plan.kept.contains_key(&taken.state) || is_source(recorder, &taken.state);
+                kept || course.ran.contains(&taken.state.step) || stages.iter().any(|(state, _)| *state == taken.state)
+            };
+            let keep = keys.taken().iter().filter(|taken| keepable(taken));
+            let keep =
+                keep.filter_map(|taken| Some((taken.key.clone()?, (found.get(&taken.place())?.clone(), taken.state.clone()))));
+            let taken = keep.collect();
+            return Ok(Looked { keys, taken });
+        };
+        let content = match inspect::look_at(recorder.run, recorder.planned, course, recorder.work, &taken).await {
+            Ok(content) => content,
+            Err(error) => {
+                if !inspect::passes_by(recorder.run, course).await {
+                    return Err(error);
+                }
+                // What else stands in for something still does.
+                course.take_grafts(substitutions::grafts(recorder.run, recorder.planned, recorder.kept, None)?, recorder.planned);
+                continue;
+            }
+        };
+        facts.seen.insert(taken.place(), content.clone());
+        found.insert(taken.place(), content);
+    }
+}
+
+/// Whether a state is an image, a file or a repository as it was found: the same each time for its key.
+pub fn is_source(recorder: &Recorder<'_>, state: &Input) -> bool {
+    recorder.planned.graph.op(&state.step).is_some_and(|op| op.inputs.is_empty())
+}
+
+/// Whether a step ran on what is taken, and nobody has looked at just that.
+pub fn is_open(recorder: &Recorder<'_>, taken: &Taken, course: &SolveProgress) -> bool {
+    // What was looked at to decide is known, whatever came of that.
+    if course.trees.contains_key(&taken.place()) {
+        return true;
+    }
+    let graph = &recorder.planned.graph;
+    let used = graph.below(graph.result()).into_iter();
+    if !used.filter(|op| course.given.contains(&op.digest)).any(|op| op.inputs.contains(&taken.state)) {
+        return false;
+    }
+    let known = taken.key.as_ref().and_then(|key| recorder.planned.taken.get(key));
+    match recorder.planned.plan.kept.get(&taken.state) {
+        Some(record) => known.is_none_or(|taken| taken.chain.is_none() || taken.chain != record.chain()),
+        None if is_source(recorder, &taken.state) => known.is_none(),
+        None => true,
+    }
+}
+
+/// What was looked at after a build.
+pub struct Looked {
+    pub keys: Keys,
+    /// What is remembered of what was taken out of stages, with the state that it is of.
+    pub taken: HashMap<StepKey, (Digest, Input)>,
+}

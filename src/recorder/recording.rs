@@ -1,0 +1,32 @@
+//! What a recorder works with, and what it holds records against.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use crate::cache::session::Kept;
+use crate::context::Tree;
+use crate::domain::Digest;
+use crate::executor::progress::SolveProgress;
+use crate::graph::Keys;
+use crate::handover::Intake;
+use crate::planner::build_plan::BuildPlan;
+use crate::run::daemon::DaemonBuild;
+use crate::run::work::Work;
+
+/// What is remembered of a build.
+pub struct Recorder<'a> {
+    pub run: &'a DaemonBuild<'a>,
+    pub work: &'a Work<'a>,
+    pub planned: &'a BuildPlan,
+    pub kept: &'a Kept,
+}
+
+/// What records are held against.
+pub struct Proved<'a> {
+    pub course: &'a SolveProgress,
+    pub keys: &'a Keys,
+    /// What took layers from the daemon.
+    pub intakes: &'a [&'a Intake],
+    /// The files of layers that were read already.
+    pub trees: Mutex<HashMap<Digest, Arc<Tree>>>,
+}

@@ -1,0 +1,128 @@
+//! Keeps the stages that ran in an index of images, for builds without a plan.
+
+use crate::cache::fault::{cache_fault, with_remedy};
+use crate::domain::ImageRef;
+use crate::engine::buildkit::Session;
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+use crate::handover::KnownImage;
+use crate::publish::release::Released;
+use crate::push::RepositoryBlobs;
+use crate::run::built::Built;
+use crate::run::daemon::DaemonBuild;
+use crate::run::imports::Cache;
+use crate::save::{Executed, StageSaver, put_index, stages_to_save, with_whole_cache};
+
+/// Saving the stages after a push.
+pub struct Saving<'a> {
+    pub run: &'a DaemonBuild<'a>,
+    pub session: &'a Session,
+    pub graph: &'a Graph,
+    pub executed: &'a Executed,
+    /// What the last index held.
+    pub stages: &'a [KnownImage],
+    pub to: &'a ImageRef,
+    /// Whether the index is all that is kept, so that it has to hold the released image whatever else there is, and whether
+    /// what was read last came from it.
+    pub alone: Option<bool>,
+}
+
+impl Saving<'_> {
+    /// Hands over the stages that ran and puts the index anew; gives what was new.
+    pub async fn save(&self, released: &Released) -> Result<RepositoryBlobs> {
+        let all = self.graph.side_stages();
+        let new = stages_to_save(&all, self.executed);
+        let of = |image: &KnownImage| image.stage().unwrap_or_default().to_owned();
+        let last = |stage: &str| self.stages.iter().find(|image| of(image) == stage);
+        let nothing = Ok(RepositoryBlobs::default());
+        if released.images.len() != 1 || (all.is_empty() && self.alone.is_none()) {
+            return nothing;
+        }
+        let as_it_was = new.is_empty() && last("").is_some_and(|image| image.raw == released.images[0].manifest);
+        if as_it_was && self.alone != Some(false) {
+            return nothing;
+        }
+        let run = self.run;
+        let step = run.job.events.step("[hakobi] saving the cache");
+        let saved = async {
+            let intake = released.release.intake_for(self.to, self.stages, &released.images);
+            let intake = intake.await?;
+            let saver = StageSaver {
+                docker: &run.docker,
+                buildkit: &run.buildkit,
+                session: self.session,
+                endpoint: &intake.endpoint,
+                intake: &intake.intake,
+                entitlements: run.job.build.entitlements.clone(),
+                platform: released.images[0].platform.clone(),
+                exit: run.way.exit(&run.info, false),
+            };
+            let mut images =
+                vec![(String::new(), with_whole_cache(&released.images[0], &self.graph.chain(self.graph.result()), last(""))?)];
+            for (place, stage) in new.iter().enumerate() {
+                let image = saver.save(self.graph, stage, place).await?;
+                images.push((stage.name.0.clone(), with_whole_cache(&image, &stage.steps, last(&stage.name.0))?));
+            }
+            let kept: Vec<KnownImage> = self
+                .stages
+                .iter()
+                .filter(|image| {
+                    all.iter().any(|stage| stage.name.0 == of(image)) && !images.iter().any(|(stage, _)| *stage == of(image))
+                })
+                .cloned()
+                .collect();
+            put_index(&intake.pusher, self.to, released.release.repository()?, &images, &kept).await
+        }
+        .await;
+        match saved {
+            Ok(layers) => {
+                step.done();
+                Ok(layers)
+            }
+            Err(error) => {
+                step.failed(&error);
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Keeps the cache for the next run: beside `latest`, in the store, or both.
+pub async fn save(
+    daemon: &DaemonBuild<'_>,
+    built: &mut Built,
+    session: &Session,
+    graph: &Graph,
+    executed: &Executed,
+    cache: &Cache,
+    released: &Released,
+) -> Result<()> {
+    let saving = |stages, to, alone| Saving { run: daemon, session, graph, executed, stages, to, alone };
+    if let Some(to) = cache.save_to.as_ref().filter(|_| daemon.job.build.push) {
+        match saving(&cache.stages, to, None).save(released).await {
+            Ok(saved) => built.report.layers.saved += saved.pushed,
+            Err(error) => {
+                let text = format!("the stages' cache was not saved: {error}");
+                daemon.job.events.warning(with_remedy(text, error.hint_text()));
+            }
+        }
+    }
+    let (Some((kept, faults)), Some(to)) = (daemon.job.cache.kept(), daemon.keeps()) else { return Ok(()) };
+    // What may be damaged is not carried on.
+    let whole = kept.damaged().is_empty() && kept.unusable().is_empty();
+    let (before, own) = if whole { (&*cache.kept, cache.own) } else { (&[][..], false) };
+    let kept = async {
+        kept.begin().await.map_err(cache_fault)?;
+        let image = released.kept().await?;
+        let index = saving(before, &to, Some(own)).save(released).await?;
+        Ok::<_, Error>((image.pushed + index.pushed, image.bytes + index.bytes))
+    };
+    match kept.await {
+        Ok((layers, bytes)) => {
+            built.report.layers.saved += layers;
+            built.report.bytes.saved += bytes;
+            Ok(())
+        }
+        Err(error) => faults.tell("did not take this build", &error),
+    }
+}

@@ -1,0 +1,122 @@
+//! Remembers images that were made without a daemon.
+
+use std::collections::HashMap;
+
+use crate::cache::fault::cache_fault;
+use crate::cache::layer_index::{self};
+use crate::cache::session::Kept;
+use crate::domain::StepKey;
+use crate::error::{Error, Kind, Result};
+use crate::executor::assembled::NewLayers;
+use crate::executor::reuse;
+use crate::graph::Input;
+use crate::handover::Composed;
+use crate::plan::{ImageRecord, Inputs, Layer, LayerRecord, StepRecord, layer_key};
+use crate::planner::build_plan::BuildPlan;
+use crate::publish::release::Released;
+use crate::recorder::states::{self, Remembering};
+use crate::run::context::BuildContext;
+use crate::transfer::BytesSource;
+use crate::transfer::compress::plain;
+
+/// Remembers that the image of an earlier run is the last one now. What of it was lost or damaged is written again.
+///
+/// # Errors
+/// If the cache fails and is required.
+pub async fn remember_reused(
+    context: &BuildContext<'_>,
+    planned: &BuildPlan,
+    kept: &Kept,
+    released: &Released,
+    was_kept: bool,
+) -> Result<()> {
+    if let ([image], Some((_, faults))) = (&released.images[..], context.cache.kept())
+        && let Err(error) = remember_image(context, planned, kept, image, was_kept).await
+    {
+        faults.tell("did not take this build", &error)?;
+    }
+    Ok(())
+}
+
+async fn remember_image(
+    context: &BuildContext<'_>,
+    planned: &BuildPlan,
+    kept: &Kept,
+    image: &Composed,
+    is_kept: bool,
+) -> Result<()> {
+    if kept.target().is_none() {
+        return Ok(());
+    }
+    if !is_kept || !kept.unusable().is_empty() {
+        let faulty = |error: crate::store::Error| Error::new(Kind::Cache, error.to_string());
+        kept.begin().await.map_err(faulty)?;
+        for bytes in [&image.config, &image.manifest.bytes] {
+            kept.blobs().keep(&BytesSource::new(bytes.clone())).await.map_err(faulty)?;
+        }
+        if let Some(key) = planned.result_key() {
+            let record = ImageRecord { manifest: image.manifest.descriptor() };
+            kept.records().write([(reuse::image_key(context, &key, planned), record)]).await.map_err(faulty)?;
+        }
+    }
+    states::point(context, kept, image).await
+}
+
+/// Remembers an image that was assembled.
+pub async fn remember_assembled(
+    context: &BuildContext<'_>,
+    planned: &BuildPlan,
+    kept: &Kept,
+    released: &Released,
+    new: NewLayers,
+    inputs: &Inputs,
+) -> Result<crate::push::RepositoryBlobs> {
+    if kept.target().is_none() {
+        return released.kept().await;
+    }
+    // What says what the store is may have gone, by a lifecycle rule.
+    kept.begin().await.map_err(cache_fault)?;
+    let saved = released.kept().await?;
+    let records = checked(context, planned, kept, new).await?;
+    if let [image] = &released.images[..] {
+        let build = Remembering { planned, kept, keys: &planned.keys, image, inputs };
+        states::remember(context, &build, records, Vec::new()).await?;
+    }
+    Ok(saved)
+}
+
+/// Whether the layers, which no daemon has unpacked, are what the base says that they are. Their paths are remembered on the way.
+async fn proves(context: &BuildContext<'_>, kept: &Kept, layers: &[Layer]) -> bool {
+    let records = kept.records();
+    let keys: Vec<StepKey> = layers.iter().map(layer_key).collect();
+    let known: HashMap<StepKey, LayerRecord> = records.read(&keys).await.unwrap_or_default();
+    for (layer, _) in layers.iter().zip(&keys).filter(|(_, key)| !known.contains_key(key)) {
+        let bytes = kept.blobs().open(&layer.blob.digest, Some(layer.blob.size), 0).await;
+        let Ok(Some(bytes)) = bytes else { return false };
+        let Some(index) = layer_index::index(plain(bytes).await.ok(), Some(&layer.diff_id)).await else { return false };
+        if !index.holds(context.events.hidden()) {
+            let _ = records.write([(layer_index::key(&layer.blob.digest, &layer.diff_id), index)]).await;
+        }
+    }
+    true
+}
+
+/// Writes the path indexes of layers that are in the store by now; gives the records of states whose layers hold.
+///
+/// # Errors
+/// If the cache does not take the indexes.
+pub async fn checked(
+    context: &BuildContext<'_>,
+    planned: &BuildPlan,
+    kept: &Kept,
+    new: NewLayers,
+) -> Result<HashMap<Input, StepRecord>> {
+    let NewLayers { mut records, indexes, of_base } = new;
+    kept.records().write(indexes).await.map_err(cache_fault)?;
+    if let Some(layers) = of_base
+        && proves(context, kept, &layers).await
+    {
+        records.insert(planned.graph.result().clone(), StepRecord { layers, ran: None });
+    }
+    Ok(records)
+}

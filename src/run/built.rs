@@ -1,0 +1,44 @@
+//! What a build has to say beside its report.
+
+use std::collections::BTreeMap;
+
+use crate::domain::Digest;
+use crate::graph::Place;
+use crate::report::{Note, RunReport, Tier};
+
+/// What a build has to say beside its report.
+#[derive(Debug, Default)]
+pub struct Built {
+    /// Everything but the steps, which the display knows.
+    pub report: RunReport,
+    /// Where the steps stand in the Dockerfile, by their digests.
+    pub places: BTreeMap<String, Place>,
+    /// What goes to standard output.
+    pub text: Option<String>,
+    /// The exit code of a call that found something.
+    pub exit_code: u8,
+    /// What the plan says of the steps, by their digests.
+    pub notes: std::collections::HashMap<String, Note>,
+    /// What the plan made of the image; what the steps tell where there was none.
+    pub tier: Option<Tier>,
+    /// Whether everything ran that can, as far as that was seen.
+    pub ran_all: bool,
+}
+
+impl Built {
+    /// Says of a step that could have been laid on what is not there why it was not.
+    pub fn not_appended(&mut self, step: &Digest, why: &str) {
+        let note = self.notes.get_mut(&step.to_string());
+        if let Some(note) = note.filter(|note| !note.reason.contains(why)) {
+            tell_not_appended(&mut note.reason, why);
+        }
+    }
+}
+
+/// Adds to the reason why a step runs why its base comes down for it.
+pub fn tell_not_appended(reason: &mut String, why: &str) {
+    if !reason.is_empty() {
+        reason.push_str("; ");
+    }
+    reason.push_str(&format!("its base comes down: {why}"));
+}

@@ -1,0 +1,146 @@
+//! A daemon that answers, and a build that has one.
+
+use crate::report;
+use std::sync::Arc;
+
+use crate::build::{Failed, Input, Refusal, SessionCredentials, failure, is_cut_off};
+use crate::domain::{ImageRef, Made};
+use crate::engine::buildkit::{BuildKit, ContentSources, Outputs, Session, SessionParts, SshAgents};
+use crate::engine::{Dialer, Docker, EngineInfo, StoreKind};
+use crate::error::{Error, Result};
+use crate::event::Events;
+use crate::report::{EngineReport, Transport};
+use crate::run::context::BuildContext;
+use crate::run::loaded::Loaded;
+use crate::run::transport::Way;
+use crate::save::{Executed, Exit};
+use crate::settings::Settings;
+
+/// From this API version on (Docker 26, BuildKit 0.13), a build may have several outputs.
+pub const SEVERAL_EXPORTS_API: (u32, u32) = (1, 45);
+
+/// A daemon that answers.
+pub struct Daemon {
+    pub docker: Docker,
+    pub buildkit: BuildKit,
+    pub info: EngineInfo,
+}
+
+impl Daemon {
+    pub async fn connect(settings: &Settings) -> Result<Self> {
+        let docker = Docker::connect(Dialer::new(&settings.daemon)?).await?;
+        let info = docker.info().await?;
+        let buildkit = BuildKit::connect(docker.dialer(), info.api).await?;
+        Ok(Self { docker, buildkit, info })
+    }
+}
+
+pub struct DaemonBuild<'a> {
+    pub job: BuildContext<'a>,
+    pub docker: Docker,
+    pub buildkit: BuildKit,
+    pub info: EngineInfo,
+    /// How layers go to the daemon and come from it.
+    pub way: Way,
+    /// What it was given as archives.
+    pub loaded: Loaded,
+}
+
+impl DaemonBuild<'_> {
+    /// A session that serves what the build is made of; the daemon keeps its copies of local directories under the shared key.
+    pub async fn session(&self, input: &mut Input, sinks: &Outputs, shared_key: Option<String>) -> Result<Session> {
+        let parts = SessionParts {
+            shared_key: shared_key.unwrap_or_else(|| input.shared_key.clone()),
+            directories: input.directories.clone(),
+            credentials: Some(Arc::new(SessionCredentials(self.job.registries.clone()))),
+            secrets: self.job.build.secrets.clone(),
+            ssh: SshAgents::open(&self.job.build.ssh).await?,
+            uploads: std::mem::take(&mut input.uploads),
+            outputs: sinks.clone(),
+            contents: self.contents(),
+        };
+        Session::start(&self.buildkit, parts, self.job.events).await
+    }
+
+    /// How the image comes out of the daemon.
+    pub fn exit(&self) -> Exit {
+        self.way.exit(&self.info, self.job.build.load)
+    }
+
+    /// A solve's failure in the user's terms; of a connection that broke off, what became of the daemon.
+    pub async fn failure(&self, status: &Refusal, session: &Session, failed: Option<Failed<'_>>) -> Error {
+        match is_cut_off(status) {
+            true => self.docker.went_away(status.message()).await,
+            false => failure(status, session.local_failure(status.message()), failed),
+        }
+    }
+
+    /// Events that go on to the display while it is noted which steps ran.
+    pub fn listen(&self) -> (Events, tokio::task::JoinHandle<Executed>) {
+        noted(self.job.events.clone())
+    }
+
+    /// `host-gateway` stands for an address that only the daemon knows (buildx `toBuildkitExtraHosts`).
+    pub async fn resolve_host_gateway(&self, options: &mut std::collections::HashMap<String, String>) -> Result<()> {
+        const WORD: &str = "host-gateway";
+        let Some(hosts) = options.get_mut("add-hosts").filter(|hosts| hosts.contains(WORD)) else { return Ok(()) };
+        let labels = self.buildkit.worker_labels().await?;
+        let address = labels
+            .get("org.mobyproject.buildkit.worker.moby.host-gateway-ip")
+            .ok_or_else(|| Error::usage(format!("--add-host …={WORD}: this Docker daemon does not say what its address is")))?;
+        *hosts = hosts.replace(WORD, address);
+        Ok(())
+    }
+
+    /// Where the store keeps this build. Before Docker 26 an output besides the image is one too many; what is kept is of one
+    /// platform.
+    pub fn keeps(&self) -> Option<ImageRef> {
+        let build = self.job.build;
+        let can = self.info.api >= SEVERAL_EXPORTS_API || build.outputs.is_empty();
+        self.job.cache.kept().and_then(|(kept, _)| kept.target()).filter(|_| can && build.platforms.len() < 2)
+    }
+
+    /// What the daemon reads of the store through the session.
+    pub fn contents(&self) -> ContentSources {
+        match self.job.cache.kept() {
+            Some((kept, _)) if self.way == Way::Archive => kept.contents(),
+            _ => ContentSources::default(),
+        }
+    }
+}
+
+/// Events that it is noted of which steps ran, and that go on from there.
+pub fn noted(all: Events) -> (Events, tokio::task::JoinHandle<Executed>) {
+    let (events, mut receiver) = Events::channel();
+    let listening = tokio::spawn(async move {
+        let mut executed = Executed::default();
+        while let Some(event) = receiver.recv().await {
+            executed.listen(&event);
+            all.emit(event);
+        }
+        executed
+    });
+    (events, listening)
+}
+
+/// What the report says of the daemon.
+pub fn engine_report(info: &EngineInfo, way: Option<Way>) -> EngineReport {
+    EngineReport {
+        version: info.version.clone(),
+        store: if info.store == StoreKind::Containerd { report::Store::Containerd } else { report::Store::Graphdriver },
+        transport: match way {
+            Some(Way::Registry) => Transport::Registry,
+            Some(Way::Archive) => Transport::Archive,
+            None => Transport::None,
+        },
+    }
+}
+
+/// What is known of an image that the daemon has, besides its ID. A containerd store may hand over one image of an index.
+pub async fn had(docker: &Docker, info: &EngineInfo, image: &ImageRef) -> Result<Made> {
+    let diff_ids = match info.store {
+        StoreKind::Containerd => docker.image_layers(&image.to_string()).await?.unwrap_or_default(),
+        StoreKind::GraphDriver => Vec::new(),
+    };
+    Ok(Made { diff_ids, ..Made::default() })
+}

@@ -1,0 +1,175 @@
+//! What BuildKit starts from: the pulled-latest image with its stages, and the images of the cache.
+
+use std::collections::{BTreeMap, HashSet};
+
+use crate::cache::fault::with_remedy;
+use crate::cache::faults::CacheFaults;
+use crate::cache::session::Kept;
+use crate::domain::{Digest, ImageRef};
+use crate::engine::buildkit::CacheOption;
+use crate::error::Result;
+use crate::handover::{CachedStages, KnownImage, load, load_stages};
+use crate::run::daemon::DaemonBuild;
+use crate::run::transport::Way;
+use crate::save::cache_reference;
+use crate::settings::CacheFrom;
+
+/// From this API version on (Docker 25, BuildKit 0.12), a cache may be an image manifest in registries.
+pub const JOINED_CACHE_API: (u32, u32) = (1, 44);
+
+/// The cache that a build starts from.
+#[derive(Default)]
+pub struct Cache {
+    pub imports: Vec<CacheOption>,
+    /// The pulled-latest images.
+    pub latest: Vec<KnownImage>,
+    /// The stages saved beside them.
+    pub stages: Vec<KnownImage>,
+    /// Where stages are saved to.
+    pub save_to: Option<ImageRef>,
+    /// What the store holds.
+    pub kept: Vec<KnownImage>,
+    /// Whether that is the own scope's.
+    pub own: bool,
+    /// Imports that come from the store.
+    pub from_store: Vec<CacheOption>,
+}
+
+impl Cache {
+    /// Images that are known to be somewhere.
+    pub fn known(&self) -> Vec<KnownImage> {
+        self.latest.iter().chain(&self.kept).cloned().collect()
+    }
+
+    /// The pulled-latest images: of what the store has, a plan's own records say more.
+    pub fn latest(&self) -> &[KnownImage] {
+        &self.latest
+    }
+
+    /// Those that the new image may turn out to be the same as.
+    pub fn before(&self) -> Vec<KnownImage> {
+        let released = self.kept.iter().filter(|image| image.stage() == Some(""));
+        self.latest.iter().chain(released).cloned().collect()
+    }
+
+    /// The layers that the store can give.
+    pub fn kept_layers(&self) -> HashSet<Digest> {
+        self.kept.iter().flat_map(|image| &image.manifest.layers).map(|layer| layer.digest.clone()).collect()
+    }
+
+    /// Everything that BuildKit may look at.
+    pub fn all_imports(&self) -> Vec<CacheOption> {
+        self.imports.iter().chain(&self.from_store).cloned().collect()
+    }
+}
+
+/// The images that the cache references stand for, and what BuildKit is told of them.
+pub async fn find(daemon: &DaemonBuild<'_>) -> Result<Cache> {
+    let mut cache = Cache::default();
+    if let Some((kept, faults)) = daemon.job.cache.kept() {
+        stored(daemon, &mut cache, kept, faults).await?;
+    }
+    for from in &daemon.job.build.cache_from {
+        match from {
+            CacheFrom::Entry(entry) => {
+                cache.imports.push(CacheOption { kind: entry.kind.clone(), attributes: entry.attributes.clone() });
+            }
+            CacheFrom::Latest(latest) => {
+                let beside = daemon.job.build.cache_repository.clone().unwrap_or_else(|| cache_reference(latest));
+                let (image, stages) =
+                    tokio::join!(load(&daemon.job.registries, latest, None), load_stages(&daemon.job.registries, &beside));
+                let image = looked_up(daemon, latest, image);
+                let stages = looked_up(daemon, &beside, stages);
+                if image.is_empty() {
+                    daemon.job.events.note(format!("no image at {latest} to start from: the first build, or another name"));
+                }
+                import_latest(daemon, &mut cache.imports, latest, &image, &stages);
+                cache.latest.extend(image);
+                cache.stages.extend(stages.images);
+                // Only a run that moves `latest` moves the cache beside it: a branch must not overwrite main's.
+                let owned = daemon.job.build.cache_repository.is_some() || daemon.job.tags.contains(latest);
+                if owned && cache.save_to.is_none() {
+                    cache.save_to = Some(beside);
+                }
+            }
+        }
+    }
+    Ok(cache)
+}
+
+/// What the store holds of this image: the own scope's, or the first fallback's that has any.
+pub async fn stored(daemon: &DaemonBuild<'_>, cache: &mut Cache, kept: &Kept, faults: &CacheFaults<'_>) -> Result<()> {
+    for (place, (scope, reference)) in kept.references().enumerate() {
+        match load_stages(&daemon.job.registries, &reference).await {
+            Ok(stages) if stages.images.is_empty() => {}
+            Ok(stages) => {
+                import_latest(daemon, &mut cache.from_store, &reference, &[], &stages);
+                if daemon.way == Way::Archive {
+                    cache.from_store.iter_mut().for_each(through_session);
+                }
+                cache.kept = stages.images;
+                cache.own = place == 0;
+                return Ok(());
+            }
+            Err(error) => {
+                let what = format!("is not used for the scope {scope}");
+                faults.tell(&what, &error)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What was found at a cache reference; a fault is a warning and a colder build.
+pub fn looked_up<T: Default>(daemon: &DaemonBuild<'_>, reference: &ImageRef, found: crate::registry::Result<T>) -> T {
+    found.unwrap_or_else(|error| {
+        let text = format!("the cache at {reference} is not used: {error}");
+        daemon.job.events.warning(with_remedy(text, error.hint().as_deref()));
+        T::default()
+    })
+}
+
+/// What BuildKit is told to look at: as little as holds everything, since of two imports that know a step it may take the
+/// one that has no result for it.
+pub fn import_latest(
+    daemon: &DaemonBuild<'_>,
+    imports: &mut Vec<CacheOption>,
+    latest: &ImageRef,
+    image: &[KnownImage],
+    stages: &CachedStages,
+) {
+    let goes_with = |released: &str| image.iter().any(|image| image.raw.digest().to_string() == released);
+    match &stages.joined {
+        Some((joined, released)) if daemon.info.api >= JOINED_CACHE_API => {
+            imports.push(import(daemon, joined));
+            if !image.is_empty() && !goes_with(released) {
+                imports.push(import(daemon, latest));
+            }
+        }
+        _ => {
+            if !image.is_empty() {
+                imports.push(import(daemon, latest));
+            }
+            // The released image stands in the index too, for when `latest` is gone. One import for each: BuildKit
+            // gives all images of an index one name, and then loses some.
+            let of_use =
+                stages.images.iter().filter(|stage| image.is_empty() || stage.stage().is_some_and(|stage| !stage.is_empty()));
+            imports.extend(of_use.map(|stage| import(daemon, &stage.reference())));
+        }
+    }
+}
+
+pub fn import(daemon: &DaemonBuild<'_>, reference: &ImageRef) -> CacheOption {
+    let mut attributes = BTreeMap::from([("ref".to_owned(), reference.to_string())]);
+    if daemon.job.settings.registries.insecure.contains(&reference.repository.host) {
+        attributes.insert("registry.insecure".to_owned(), "true".to_owned());
+    }
+    CacheOption { kind: "registry".to_owned(), attributes }
+}
+
+/// Has an image of the store imported through the session. The name of the content store is the repository.
+pub fn through_session(import: &mut CacheOption) {
+    let Some((repository, digest)) = import.attributes.get("ref").and_then(|reference| reference.split_once('@')) else { return };
+    let attributes = [("src", repository), ("digest", digest)].map(|(key, value)| (key.to_owned(), value.to_owned()));
+    *import = CacheOption { kind: "local".to_owned(), attributes: attributes.into() };
+}

@@ -1,0 +1,50 @@
+//! Whether the daemon can reach this host: found out by asking it to.
+
+use std::time::Duration;
+
+use crate::endpoint::Address;
+use crate::engine::{Docker, EngineInfo, StoreKind};
+use crate::error::{Error, Result};
+use crate::save::Exit;
+use crate::settings::Transport;
+
+/// How long a daemon may take to show up. One on another machine is refused at once by its own 127.0.0.1.
+const PROBE: Duration = Duration::from_secs(10);
+
+/// How layers go to and from this daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Through the loopback registry.
+    Registry,
+    /// Into it through the session, out of it as archives.
+    Archive,
+}
+
+impl Way {
+    /// The way that was asked for, or the one that this daemon can go.
+    pub async fn choose(wanted: Transport, docker: &Docker) -> Result<Self> {
+        match wanted {
+            Transport::Registry => Ok(Self::Registry),
+            Transport::Archive => Ok(Self::Archive),
+            Transport::Auto => Ok(if reaches(docker).await? { Self::Registry } else { Self::Archive }),
+        }
+    }
+
+    /// How a built image comes out. One that is wanted in the daemon too goes by there.
+    pub fn exit(self, info: &EngineInfo, load: bool) -> Exit {
+        match self {
+            Self::Archive => Exit::Saved,
+            Self::Registry if info.store == StoreKind::Containerd && !load => Exit::Straight,
+            Self::Registry => Exit::Pushed,
+        }
+    }
+}
+
+/// Whether the daemon comes by when it is asked to look at an image of ours.
+async fn reaches(docker: &Docker) -> Result<bool> {
+    let address = Address::bind().await.map_err(|error| Error::push("hakobi cannot listen on 127.0.0.1").because(&error))?;
+    let name = address.repository("probe").tag("image");
+    let endpoint = address.serve(Vec::new(), None, std::path::PathBuf::new());
+    let _ = tokio::time::timeout(PROBE, docker.ask_registry(&name)).await;
+    Ok(endpoint.was_reached())
+}
