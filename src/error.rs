@@ -43,6 +43,7 @@ pub struct Error {
     message: String,
     causes: Vec<String>,
     hint: Option<String>,
+    answer: Option<String>,
 }
 
 /// What functions of the upper rooms return.
@@ -52,7 +53,7 @@ impl Error {
     /// A failure without a cause.
     #[must_use]
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), causes: Vec::new(), hint: None }
+        Self { kind, message: message.into(), causes: Vec::new(), hint: None, answer: None }
     }
 
     /// The build failed.
@@ -119,11 +120,18 @@ impl Error {
         }
     }
 
+    /// What was asked for, as far as it was found: it goes to standard output all the same.
+    #[must_use]
+    pub fn answer(mut self, answer: impl Into<String>) -> Self {
+        self.answer = Some(answer.into());
+        self
+    }
+
     /// Without the values that are hidden.
     #[must_use]
     pub fn without(mut self, hidden: &Hidden) -> Self {
         hidden.hide(&mut self.message);
-        self.causes.iter_mut().chain(&mut self.hint).for_each(|text| hidden.hide(text));
+        self.causes.iter_mut().chain(&mut self.hint).chain(&mut self.answer).for_each(|text| hidden.hide(text));
         self
     }
 
@@ -149,6 +157,12 @@ impl Error {
     #[must_use]
     pub fn hint_text(&self) -> Option<&str> {
         self.hint.as_deref()
+    }
+
+    /// What goes to standard output. Returns `None` if nothing was found.
+    #[must_use]
+    pub fn answer_text(&self) -> Option<&str> {
+        self.answer.as_deref()
     }
 }
 

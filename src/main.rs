@@ -79,6 +79,8 @@ async fn run(settings: Settings) -> u8 {
             report.seconds.total = shown.timeline.seconds();
             // The error that ended the run is the one that is told.
             let _ = write_files(&settings, &report, &shown.timeline, Some(&error));
+            // One that nobody reads ends the run no other way than the error.
+            let _ = error.answer_text().map(|text| report::to_stdout(&report::answer(text)));
             report::to_stderr(&report::error(&error, settings.color));
             error.kind().exit_code()
         }

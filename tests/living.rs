@@ -85,3 +85,25 @@ fn no_step_runs_twice_on_docker_28() {
 fn no_step_runs_twice_on_the_containerd_store() {
     no_step_runs_twice(C28);
 }
+
+#[test]
+fn what_the_daemon_had_itself_is_told_as_not_saved() {
+    for name in [D20, D28, C28] {
+        let engine = Engine::fresh(name);
+        let machine = Machine::with(&engine.host());
+        machine
+            .write("Dockerfile", &format!("FROM {} AS b\nRUN echo hi >/a\nFROM scratch\nCOPY --from=b /a /\n", base("busybox")));
+        // Another build on the same daemon.
+        plain(&machine, "V=1");
+        let build = || {
+            let own = ["build", "--network", "host", "--report", "../report.json", "--cache", "../cache", "."];
+            machine.hakobi(&own).exits(0);
+            machine.report("../report.json")
+        };
+        build();
+        engine.wipe();
+        let next = build();
+        let reason = "the last build did not save its result: the Docker daemon had it in its own cache";
+        assert_eq!(next["steps"][0]["reason"], reason, "{name}: {next:#}");
+    }
+}

@@ -185,6 +185,29 @@ fn a_check_shows_the_lines_of_what_it_cannot_read() {
     assert!(told.stderr.contains("Dockerfile:3\n") && told.stderr.contains("   3 | >>> RUNN a"), "{}", told.stderr);
 }
 
+#[test]
+fn a_check_shows_its_warnings_beside_an_error() {
+    let engine = Engine::lock(D28);
+    let machine = Machine::with(&engine.host());
+    for dockerfile in [
+        "#check=error=true\nFROM scratch as base\ncopy Dockerfile .\n",
+        "FROM --platform=$BULIDPLATFORM scratch\nCOPY Dockerfile .\n",
+        "FROM scratch as base\nCOPY Dockerfile .\nFROM base\nCOPY --from=later / /\nFROM scratch AS later\n",
+    ] {
+        machine.write("Dockerfile", dockerfile);
+        let mut docker = machine.command(part("HAKOBI_TEST_DOCKER_CLI"));
+        let plain = Run::of(docker.env("DOCKER_HOST", engine.host()).args(["build", "--check", "."])).exits(1);
+        let ours = machine.hakobi(&["build", "--check", "."]).exits(1);
+        let lines = |text: &str| {
+            let all = text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with("Check complete"));
+            all.map(|line| line.trim_end().to_owned()).collect::<Vec<_>>()
+        };
+        assert!(plain.stdout.contains("WARNING: "), "{}", plain.stdout);
+        assert_eq!(lines(&ours.stdout), lines(&plain.stdout), "{}", ours.stderr);
+        assert!(ours.stderr.contains("error: "), "{}", ours.stderr);
+    }
+}
+
 /// A way to an engine that can be cut.
 struct Bridge {
     address: String,

@@ -241,6 +241,21 @@ fn a_directory_in_place_of_a_stage_is_refused_as_docker_refuses_it_on_the_contai
     }
 }
 
+#[test]
+fn a_platform_may_name_the_version_of_its_system() {
+    let engine = Engine::fresh(C28);
+    let machine = Machine::with(&engine.host());
+    let pushed = image("versioned");
+    machine.write("Dockerfile", "FROM scratch\nCOPY f /f\n").write("f", "1");
+    let more = ["--platform", "windows(10.0.20348.1006)/amd64"];
+    for tier in ["cold", "unchanged"] {
+        let (report, _) = build(&engine, &machine, &pushed, &more);
+        assert_eq!(report["tier"], tier, "{report:#}");
+        let plain = plain(&engine, &machine, &more);
+        assert_eq!(config(&pushed), config(&plain));
+    }
+}
+
 /// Pushes an image of busybox and one more layer, with this history.
 fn with_history(machine: &Machine, history: &Value) -> String {
     let folder = machine.home().join("history");

@@ -15,7 +15,7 @@ use crate::engine::buildkit::Outputs;
 use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::executor::buildkit_only::{self, without_store};
-use crate::executor::request::{self};
+use crate::executor::request;
 use crate::graph::Graph;
 use crate::plan::explained;
 use crate::planner::hiding::{hide_arguments, hide_declared};

@@ -42,7 +42,8 @@ pub async fn call(run: &DaemonBuild<'_>, session: &Session, mut options: HashMap
     // The text of a check has its warnings alone; what keeps the Dockerfile from being read is in the other form.
     let broken = text("result.json").filter(|_| name == "lint" && !json).and_then(|json| check_failure(&json));
     if let Some(broken) = broken {
-        return Err(Error::build(broken));
+        let warnings = text("result.txt").filter(|text| !text.trim().is_empty()).map(|text| format!("{}\n", text.trim_end()));
+        return Err(warnings.into_iter().fold(Error::build(broken), Error::answer));
     }
     let Some(answer) = (if json { text("result.json") } else { text("result.txt") }) else {
         return Err(Error::usage(format!("this Docker daemon's Dockerfile frontend does not know --call {}", build.call))

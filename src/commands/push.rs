@@ -12,8 +12,7 @@ use crate::publish::release::Release;
 use crate::push::preflight;
 use crate::registry::Registries;
 use crate::report::{ImageReport, Outcome, RunReport, TagReport};
-use crate::run::daemon::engine_report;
-use crate::run::daemon::had;
+use crate::run::daemon::{engine_report, had};
 use crate::run::transport::Way;
 use crate::settings::{PushSettings, Settings};
 

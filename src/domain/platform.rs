@@ -25,12 +25,17 @@ pub struct InvalidPlatform(String);
 impl FromStr for Platform {
     type Err = InvalidPlatform;
 
-    /// Accepts the short names that containerd's `platforms.Parse` accepts (`arm64`, `linux/x86_64`) in their usual forms.
+    /// Accepts the short names that containerd's `platforms.Parse` accepts (`arm64`, `linux/x86_64`) in their usual forms. The version in
+    /// `windows(10.0.20348.1006)/amd64` is left out, as buildx leaves it out.
     fn from_str(text: &str) -> Result<Self, InvalidPlatform> {
         let lower = text.to_ascii_lowercase();
-        let parts: Vec<&str> = lower.split('/').collect();
+        let mut parts: Vec<&str> = lower.split('/').collect();
+        let versioned = parts[0].strip_suffix(')').and_then(|os| os.split_once('(')).filter(|_| parts.len() > 1);
+        if let Some((os, _)) = versioned {
+            parts[0] = os;
+        }
         let fits = |part: &&str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c));
-        if !parts.iter().all(fits) {
+        if !parts.iter().chain(versioned.iter().map(|(_, version)| version)).all(fits) {
             return Err(InvalidPlatform(text.to_owned()));
         }
         let (os, architecture, variant) = match parts[..] {
@@ -86,10 +91,23 @@ mod tests {
             ("linux/arm64/v8", "linux/arm64"),
             ("linux/arm", "linux/arm/v7"),
             ("linux/arm/v6", "linux/arm/v6"),
+            ("windows(10.0.20348.1006)/amd64", "windows/amd64"),
+            ("Windows(10)/arm64/v8", "windows/arm64"),
         ] {
             assert_eq!(text.parse::<Platform>().map(|p| p.to_string()), Ok(normal.to_owned()), "{text}");
         }
-        for text in ["", "linux", "linux/", "a/b/c/d", "linux/amd 64"] {
+        for text in [
+            "",
+            "linux",
+            "linux/",
+            "a/b/c/d",
+            "linux/amd 64",
+            "windows(1)",
+            "windows()/amd64",
+            "windows(1/amd64",
+            "(1)/amd64",
+            "a/b(1)",
+        ] {
             assert!(text.parse::<Platform>().is_err(), "{text}");
         }
     }

@@ -1,7 +1,7 @@
 //! What new files are laid on, as far as the cache knows its paths.
 
 use crate::append::{LayerIndex, PathIndex};
-use crate::cache::layer_index::{self};
+use crate::cache::layer_index;
 use crate::cache::record_reader::Remembered;
 use crate::domain::StepKey;
 use crate::error::Result;

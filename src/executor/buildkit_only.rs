@@ -3,8 +3,7 @@
 use crate::build::{Compiled, Failed};
 use crate::engine::buildkit::{Session, SolveOutcome, SolveRequest, Solved};
 use crate::error::{Error, Result};
-use crate::executor::solve::lacks_room;
-use crate::executor::solve::leave_cache;
+use crate::executor::solve::{lacks_room, leave_cache};
 use crate::graph::Graph;
 use crate::planner::hiding::hide_found;
 use crate::publish::release::Release;

@@ -1,16 +1,15 @@
 //! The paths that open steps can meet in the state that they are laid on.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 
 use crate::append::{Met, Open, Packed, PathIndex, Unsure, packed, reach};
 use crate::context::{NodeKind, Tree, clean, matches};
-use crate::domain::Digest;
-use crate::domain::{Selector, is_below, path_of, spelled_text};
+use crate::domain::{Digest, Selector, is_below, path_of, spelled_text};
 use crate::engine::buildkit::pb;
 use crate::graph::{Input, Op, Use, uses};
 use crate::plan::selection;
 use crate::planner::build_plan::BuildPlan;
-use std::fmt;
 
 /// What has been looked at of stages and images.
 pub type Looked = HashMap<(Input, Vec<Selector>), Tree>;

@@ -1,20 +1,18 @@
 //! What a solve is asked for: where its result goes, and what takes that.
 
-use crate::planner::bases;
-use crate::planner::build_plan::BuildPlan;
-use crate::publish::release::Released;
-use crate::run::context::BuildContext;
-use crate::run::daemon::SEVERAL_EXPORTS_API;
-use crate::run::work::Work;
-use crate::save::Exit;
 use std::collections::BTreeMap;
 
 use crate::engine::StoreKind;
 use crate::engine::buildkit::{CacheOption, Export, Outputs, SolveRequest};
 use crate::error::{Error, Result};
+use crate::planner::bases;
+use crate::planner::build_plan::BuildPlan;
 use crate::publish::outputs;
-use crate::publish::release::Release;
-use crate::run::daemon::DaemonBuild;
+use crate::publish::release::{Release, Released};
+use crate::run::context::BuildContext;
+use crate::run::daemon::{DaemonBuild, SEVERAL_EXPORTS_API};
+use crate::run::work::Work;
+use crate::save::Exit;
 
 pub fn cache_exports(daemon: &DaemonBuild<'_>, inline: bool) -> Vec<CacheOption> {
     let mut exports: Vec<CacheOption> = daemon

@@ -63,6 +63,19 @@ pub struct StepInputs {
     /// How long it took when it last ran, where that was seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
+    /// Why its result was not recorded, if it had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsaved: Option<Unsaved>,
+}
+
+/// Why a build recorded no result of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unsaved {
+    /// The daemon took it from its own cache, and no other step of the stage ran.
+    InDaemon,
+    /// The layers of its stage are not those of its steps alone.
+    Other,
 }
 
 impl Record for Inputs {
@@ -88,6 +101,16 @@ impl Inputs {
             }
         }
         Self { steps }
+    }
+
+    /// Takes down which results were not recorded, and why.
+    #[must_use]
+    pub fn with_unsaved(&self, graph: &Graph, unsaved: impl Fn(&Digest) -> Option<Unsaved>) -> Self {
+        let mut out = self.clone();
+        for (step, op) in out.steps.iter_mut().zip(explained(graph)) {
+            step.unsaved = unsaved(&op.digest);
+        }
+        out
     }
 
     /// What each of these steps was in another build. `None` for those that it did not have.
@@ -292,7 +315,13 @@ impl Changes<'_> {
             (None, false) if step.key.is_some() && last.key.is_some() && !hidden.is_empty() => {
                 format!("{} changed (its value is hidden)", self.all_named(&hidden))
             }
-            (None, true) => "its result is not kept any more".to_owned(),
+            (None, true) => match last.unsaved {
+                Some(Unsaved::InDaemon) => {
+                    "the last build did not save its result: the Docker daemon had it in its own cache".to_owned()
+                }
+                Some(Unsaved::Other) => "the last build did not save its result".to_owned(),
+                None => "its result is not kept any more".to_owned(),
+            },
             (None, false) => "what it is built on changed".to_owned(),
         }
     }
@@ -429,6 +458,13 @@ mod tests {
         assert_eq!(elsewhere(&[("https://host/a: its server answers 503", "")]), "https://host/a: its server answers 503");
         assert_eq!(now(step("RUN other", |_| ())), "a new or changed line");
         assert_eq!(now(step("RUN make", |step| step.env = map(&[("V", "1.2"), ("W", "x")]))), "its result is not kept any more");
+        for (unsaved, reason) in [
+            (Unsaved::InDaemon, "the last build did not save its result: the Docker daemon had it in its own cache"),
+            (Unsaved::Other, "the last build did not save its result"),
+        ] {
+            let last = Inputs { steps: vec![step("RUN make", |step| step.unsaved = Some(unsaved))] };
+            assert_eq!(why(0, Some(&last), &Inputs { steps: vec![step("RUN make", |_| ())] }), reason);
+        }
         assert_eq!(why(0, None, &before), "no record of an earlier build");
     }
 

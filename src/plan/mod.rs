@@ -24,7 +24,7 @@ pub use advice::{Advice, advise};
 pub use appendable::{Appendable, appendable};
 pub use compiled::{CompiledRecord, Syntax, compiled_key};
 pub use decide::{Plan, Verdict};
-pub use explain::{Inputs, StepInputs, explain, explained, is_internal};
+pub use explain::{Inputs, StepInputs, Unsaved, explain, explained, is_internal};
 pub use facts::{KnownFacts, Seen, selection};
 pub use fits::{fits, misfits};
 pub use image::{Assembled, aligned, assemble, bare_image, layer_name};

@@ -11,7 +11,7 @@ use crate::executor::context_files::{Contexts, content};
 use crate::graph::{Input, Op, shape};
 use crate::handover::Composed;
 use crate::plan::{Allowed, allowed, missing, stray};
-use crate::recorder::layers::{self};
+use crate::recorder::layers;
 use crate::recorder::recording::{Proved, Recorder};
 
 /// What came of holding a layer against the files that its step was keyed by.

@@ -1,23 +1,23 @@
 //! After a planned build: what ran is checked against what was keyed, and remembered, layers before what names them.
 
+use std::collections::HashMap;
 use std::sync::Mutex;
 
 use crate::cache::fault::cache_fault;
+use crate::domain::Digest;
 use crate::error::Result;
 use crate::executor::assembled::NewLayers;
-use crate::executor::daemon_cache::{self};
+use crate::executor::daemon_cache;
 use crate::executor::graph_errors::broken;
 use crate::executor::progress::SolveProgress;
 use crate::graph::{Graph, Input, Stage};
 use crate::handover::{Composed, Intake};
-use crate::plan::{Inputs, ProofRecord, StepRecord, TakenRecord};
+use crate::plan::{Inputs, ProofRecord, StepRecord, TakenRecord, Unsaved};
 use crate::publish::release::Released;
 use crate::push::RepositoryBlobs;
-use crate::recorder::chain;
-use crate::recorder::recording::Proved;
-use crate::recorder::recording::Recorder;
+use crate::recorder::recording::{Proved, Recorder};
 use crate::recorder::states::{self, Remembering};
-use crate::recorder::{layers, look, without_daemon};
+use crate::recorder::{chain, layers, look, without_daemon};
 use crate::registry::Source as _;
 use crate::save::StageSaver;
 
@@ -60,6 +60,7 @@ pub async fn record(
         let taken: Vec<_> = taken.collect();
         let made_there =
             daemon_cache::made_here(recorder.run, recorder.planned, &course, keys, records.keys(), recorder.work).await?;
+        let inputs = &inputs.with_unsaved(&recorder.planned.graph, |step| unsaved(recorder, step, &course, &records));
         let build = Remembering { planned: recorder.planned, kept: recorder.kept, keys, image, inputs };
         let store = recorder.kept.records();
         states::remember(&recorder.run.job, &build, records, taken).await?;
@@ -116,4 +117,18 @@ pub async fn stages(
     }
     let saved = intake.pusher.finish_blobs().await?.total();
     Ok((out, saved, Some(intake.intake.clone())))
+}
+
+/// Why there is no record of a step that the daemon went through.
+fn unsaved(
+    recorder: &Recorder<'_>,
+    step: &Digest,
+    course: &SolveProgress,
+    records: &HashMap<Input, StepRecord>,
+) -> Option<Unsaved> {
+    let kept = &recorder.planned.plan.kept;
+    if !course.given.contains(step) || records.keys().chain(kept.keys()).any(|state| state.step == *step) {
+        return None;
+    }
+    Some(if course.ran.contains(step) { Unsaved::Other } else { Unsaved::InDaemon })
 }

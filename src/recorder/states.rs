@@ -6,7 +6,7 @@ use crate::cache::fault::cache_fault;
 use crate::cache::session::Kept;
 use crate::domain::StepKey;
 use crate::error::Result;
-use crate::executor::reuse::{self};
+use crate::executor::reuse;
 use crate::graph::{Input, Key, Keys};
 use crate::handover::Composed;
 use crate::plan::{HopeRecord, ImageRecord, Inputs, LayerRecord, StepRecord, TakenRecord, layer_key};

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::cache::fault::cache_fault;
-use crate::cache::layer_index::{self};
+use crate::cache::layer_index;
 use crate::cache::session::Kept;
 use crate::domain::StepKey;
 use crate::error::{Error, Kind, Result};

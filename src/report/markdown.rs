@@ -94,8 +94,8 @@ fn code(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::report::run::{AdviceReport, ByteCounts, ImageReport, LayerCounts, TagReport, Tier};
     use super::*;
+    use crate::report::run::{AdviceReport, ByteCounts, ImageReport, LayerCounts, TagReport, Tier};
 
     #[test]
     fn a_run_as_a_page() {

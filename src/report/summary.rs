@@ -158,8 +158,8 @@ fn spared(report: &RunReport) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use crate::report::run::{ByteCounts, ColdReport, ImageReport, LayerCounts, StepReport, TagReport};
     use super::*;
+    use crate::report::run::{ByteCounts, ColdReport, ImageReport, LayerCounts, StepReport, TagReport};
 
     fn step(status: StepStatus) -> StepReport {
         StepReport { status, ..StepReport::default() }

@@ -1,6 +1,5 @@
 //! A daemon that answers, and a build that has one.
 
-use crate::report;
 use std::sync::Arc;
 
 use crate::build::{Failed, Input, Refusal, SessionCredentials, failure, is_cut_off};
@@ -9,7 +8,7 @@ use crate::engine::buildkit::{BuildKit, ContentSources, Outputs, Session, Sessio
 use crate::engine::{Dialer, Docker, EngineInfo, StoreKind};
 use crate::error::{Error, Result};
 use crate::event::Events;
-use crate::report::{EngineReport, Transport};
+use crate::report::{self, EngineReport, Transport};
 use crate::run::context::BuildContext;
 use crate::run::loaded::Loaded;
 use crate::run::transport::Way;
