@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use hakobi::archive::{self, ArchivedImage, Encoding, Kept, Layer, Layers, SavedImage, SavedLayer, Spooled, spooled};
+use hakobi::archive::{self, ArchivedImage, Encoding, Layer, Layers, SavedImage, SavedLayer, Spooled, StoredLayer, spooled};
 use hakobi::domain::{DiffId, Digest, ImageRef};
 use hakobi::settings::Compression;
 use hakobi::transfer::{BlobSource, ByteStream, Spool};
@@ -55,7 +55,7 @@ impl Files {
 
 #[async_trait]
 impl Layers for Files {
-    async fn layer(&mut self, layer: Layer) -> io::Result<Kept> {
+    async fn layer(&mut self, layer: Layer) -> io::Result<StoredLayer> {
         self.came += 1;
         let Spooled { blob, kept } = spooled(layer, self.compression, self.directory.path()).await?;
         self.blobs.insert(kept.descriptor.digest.clone(), blob);

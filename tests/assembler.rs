@@ -10,7 +10,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use hakobi::append::assemble::{Files, Laid, LaidKind, Laying, Source, lay};
+use hakobi::append::assemble::{AssembledKind, AssembledLayer, AssemblyDoubt, Files, Source, assemble_layer};
 use hakobi::append::{LayerIndex, PathIndex};
 use hakobi::context::{self, Entry, NodeKind, Tree};
 use hakobi::domain::Digest;
@@ -191,7 +191,7 @@ fn built(engine: &Engine, machine: &Machine) -> Vec<Vec<u8>> {
 /// A source as the operations see it.
 enum Behind {
     Context(Vec<Entry>),
-    Made(Laid),
+    Made(AssembledLayer),
 }
 
 fn behind(graph: &Graph, folder: &Path, op: &Op, input: usize) -> Option<Behind> {
@@ -206,7 +206,7 @@ fn behind(graph: &Graph, folder: &Path, op: &Op, input: usize) -> Option<Behind>
         return Some(Behind::Context(entries));
     }
     let Some(pb::op::Op::File(_)) = &source.op.op else { return None };
-    lay(&source.op, &PathIndex::default(), &|_| None).ok().map(Behind::Made)
+    assemble_layer(&source.op, &PathIndex::default(), &|_| None).ok().map(Behind::Made)
 }
 
 fn engine_agrees(name: &'static str, lines: &[&str]) {
@@ -239,7 +239,7 @@ fn engine_agrees(name: &'static str, lines: &[&str]) {
                 Behind::Context(entries) => Some(Source::Files(Files { root: &folder, entries })),
                 Behind::Made(laid) => Some(Source::Made(laid)),
             };
-            match lay(&op.op, &below, &source) {
+            match assemble_layer(&op.op, &below, &source) {
                 Ok(laid) => {
                     agreed += 1;
                     wrong.extend(
@@ -247,7 +247,7 @@ fn engine_agrees(name: &'static str, lines: &[&str]) {
                             .map(|what| format!("{}: {what}", op.name)),
                     );
                 }
-                Err(Laying::Unsure(reason)) => unsure.push(format!("{}: {reason}", op.name)),
+                Err(AssemblyDoubt::UnknownPaths(reason)) => unsure.push(format!("{}: {reason}", op.name)),
                 Err(error) => wrong.push(format!("{}: {error}", op.name)),
             }
         }
@@ -266,7 +266,7 @@ fn context_selection() -> context::Selection {
 /// In what the daemon's layer is another. From `since` on it is the time of the build; `loses`: the daemon gives that to directories
 /// of the context too ([`support::plain::same_image`]).
 fn compared(
-    laid: &Laid,
+    laid: &AssembledLayer,
     tar: &[u8],
     index: &LayerIndex,
     below: &PathIndex,
@@ -291,7 +291,7 @@ fn compared(
         entries.map(|entry| (path(&entry), entry.header().mtime().unwrap())).collect()
     };
     let theirs = times(tar);
-    for (path, entry) in laid.entries().filter(|(_, entry)| entry.kind != LaidKind::Whiteout) {
+    for (path, entry) in laid.entries().filter(|(_, entry)| entry.kind != AssembledKind::Whiteout) {
         let Some(theirs) = theirs.get(path).copied() else { continue };
         let same = match entry.modified {
             Some(ours) => ours == theirs || (loses && theirs >= since && ours % 60 == OF_DIRECTORIES),

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use bytes::Bytes;
 use hakobi::domain::{Descriptor, Digest, ImageRef, RawManifest, media_type};
-use hakobi::endpoint::{Address, Endpoint, Receiver, Shelf};
+use hakobi::endpoint::{Address, CacheRepository, Endpoint, Receiver};
 use hakobi::registry::Home as _;
 use hakobi::store::{Blobs, DirectoryStore, Name};
 use hakobi::transfer::{BytesSource, Identity, Spool};
@@ -75,7 +75,7 @@ fn layer(text: &str) -> (Vec<u8>, String) {
     (gzip.finish().unwrap(), diff_id)
 }
 
-async fn put(shelf: &Shelf, text: &str) -> (Bytes, Bytes) {
+async fn put(shelf: &CacheRepository, text: &str) -> (Bytes, Bytes) {
     let (layer, diff_id) = layer(text);
     let (layer, config) = (
         Bytes::from(layer),
@@ -101,7 +101,7 @@ async fn serve() -> Served {
     let directory = tempfile::tempdir().unwrap();
     let blobs = Blobs::new(Arc::new(DirectoryStore::new(directory.path().join("store"))));
     let address = Address::bind().await.unwrap();
-    let shelf = |scope: &str, place: &str| Shelf::new(blobs.clone(), scope, "app", address.repository(place), true);
+    let shelf = |scope: &str, place: &str| CacheRepository::new(blobs.clone(), scope, "app", address.repository(place), true);
     let (own, foreign) = (shelf("main", "0/app"), shelf("other", "1/app"));
     let (layer, config) = put(&own, &"content ".repeat(1000)).await;
     put(&foreign, "another scope's").await;
@@ -225,10 +225,10 @@ async fn what_is_not_there_and_what_is_someone_elses() {
 }
 
 /// An endpoint that was started anew on the same store, as the next run does: nothing was asked of it yet.
-async fn again(served: &Served, image: &str) -> (Endpoint, Shelf, ImageRef) {
+async fn again(served: &Served, image: &str) -> (Endpoint, CacheRepository, ImageRef) {
     let blobs = Blobs::new(Arc::new(DirectoryStore::new(served.directory.path().join("store"))));
     let address = Address::bind().await.unwrap();
-    let shelf = Shelf::new(blobs, "main", image, address.repository("0/app"), true);
+    let shelf = CacheRepository::new(blobs, "main", image, address.repository("0/app"), true);
     let name = address.repository("0/app").tag("latest");
     (address.serve(vec![shelf.clone()], None, served.directory.path().join("spool")), shelf, name)
 }

@@ -34,7 +34,7 @@ pub enum Kind {
 
 /// A path of a state.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Met {
+pub struct PathEntry {
     /// What it is.
     pub kind: Kind,
     /// Of a directory: permission, setuid, setgid and sticky bits.
@@ -49,7 +49,7 @@ pub struct Met {
     pub implied: bool,
 }
 
-impl Met {
+impl PathEntry {
     /// A path of which only the kind counts.
     #[must_use]
     pub fn plain(kind: Kind) -> Self {
@@ -68,7 +68,7 @@ impl Met {
 #[serde(into = "Rows", try_from = "Rows")]
 pub struct LayerIndex {
     /// What is there then, by path from the root without a leading `/`, as [`spelled`].
-    pub entries: BTreeMap<String, Met>,
+    pub entries: BTreeMap<String, PathEntry>,
     /// What of lower layers is not there any more (`.wh.NAME`).
     pub removed: BTreeSet<String>,
     /// Directories of which lower layers' content is hidden (`.wh..wh..opq`).
@@ -114,15 +114,15 @@ impl LayerIndex {
             let owner = |id: u64| u32::try_from(id).map_err(io::Error::other);
             let met = match header.entry_type() {
                 tar::EntryType::Regular | tar::EntryType::Continuous | tar::EntryType::GNUSparse | tar::EntryType::Link => {
-                    Met::plain(Kind::File)
+                    PathEntry::plain(Kind::File)
                 }
                 tar::EntryType::Directory => {
                     let owner = (owner(entry.owner.0)?, owner(entry.owner.1)?);
-                    Met::directory(header.mode()? & 0o7777, owner, header.mtime()?)
+                    PathEntry::directory(header.mode()? & 0o7777, owner, header.mtime()?)
                 }
                 tar::EntryType::Symlink if entry.link.is_empty() => return Err(io::Error::other("a link leads nowhere")),
-                tar::EntryType::Symlink => Met::plain(Kind::Link(spelled(&entry.link))),
-                tar::EntryType::Fifo | tar::EntryType::Char | tar::EntryType::Block => Met::plain(Kind::Other),
+                tar::EntryType::Symlink => PathEntry::plain(Kind::Link(spelled(&entry.link))),
+                tar::EntryType::Fifo | tar::EntryType::Char | tar::EntryType::Block => PathEntry::plain(Kind::Other),
                 other => return Err(io::Error::other(format!("{} is of the kind {other:?}", shown(&path)))),
             };
             let text = match (&*path, &met.kind) {
@@ -133,19 +133,19 @@ impl LayerIndex {
                 }
                 _ => None,
             };
-            index.insert(&path, Met { text, ..met });
+            index.insert(&path, PathEntry { text, ..met });
         }
         Ok(index)
     }
 
     /// Puts a path; the directories above it are implied where nothing tells of them.
-    pub fn insert(&mut self, path: &str, met: Met) {
+    pub fn insert(&mut self, path: &str, met: PathEntry) {
         let mut parent = path;
         while let Some((above, _)) = parent.rsplit_once('/') {
             if self.entries.get(above).is_some_and(|met| met.kind == Kind::Directory) {
                 break;
             }
-            self.entries.insert(above.to_owned(), Met { implied: true, ..Met::directory(0o755, (0, 0), 0) });
+            self.entries.insert(above.to_owned(), PathEntry { implied: true, ..PathEntry::directory(0o755, (0, 0), 0) });
             parent = above;
         }
         self.entries.insert(path.to_owned(), met);
@@ -159,7 +159,7 @@ fn has_bytes(entry: &LayerEntry) -> bool {
 /// All paths of a state.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PathIndex {
-    entries: BTreeMap<String, Met>,
+    entries: BTreeMap<String, PathEntry>,
 }
 
 impl PathIndex {
@@ -185,14 +185,14 @@ impl PathIndex {
                 // Whether it keeps the header that it has below is up to the daemon's store.
                 Some(lower) if met.implied && lower.kind == Kind::Directory => {
                     let implied = (lower.mode, lower.owner) != (met.mode, met.owner);
-                    Met { implied: implied || lower.implied, ..lower.clone() }
+                    PathEntry { implied: implied || lower.implied, ..lower.clone() }
                 }
                 Some(lower) if lower.kind == Kind::Directory && met.kind != Kind::Directory => {
                     self.remove(path);
                     met.clone()
                 }
                 // Nothing is hidden by it: it is made as implied directories are.
-                None if met.implied => Met { implied: false, ..met.clone() },
+                None if met.implied => PathEntry { implied: false, ..met.clone() },
                 _ => met.clone(),
             };
             self.entries.insert(path.clone(), met);
@@ -211,12 +211,12 @@ impl PathIndex {
 
     /// What a path is, from the root, with or without a leading `/`; no link is followed. The root has no entry.
     #[must_use]
-    pub fn get(&self, path: &str) -> Option<&Met> {
+    pub fn get(&self, path: &str) -> Option<&PathEntry> {
         self.entries.get(path.trim_start_matches('/'))
     }
 
     /// All paths below a directory, without a leading `/`; all there are for the root.
-    pub fn below(&self, directory: &str) -> impl Iterator<Item = (&str, &Met)> {
+    pub fn below(&self, directory: &str) -> impl Iterator<Item = (&str, &PathEntry)> {
         let directory = directory.trim_matches('/').to_owned();
         let start = if directory.is_empty() { String::new() } else { format!("{directory}/") };
         let range = self.entries.range(start..).map(|(path, met)| (&**path, met));
@@ -234,7 +234,7 @@ impl PathIndex {
     #[must_use]
     pub fn walk(&self, path: &str) -> Option<(String, Vec<String>)> {
         follow(path, |path| match self.entries.get(path) {
-            Some(Met { kind: Kind::Link(target), .. }) => Some(target),
+            Some(PathEntry { kind: Kind::Link(target), .. }) => Some(target),
             _ => None,
         })
     }

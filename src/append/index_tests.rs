@@ -2,22 +2,22 @@
 
 use super::*;
 
-fn layer(entries: &[(&str, Met)]) -> LayerIndex {
+fn layer(entries: &[(&str, PathEntry)]) -> LayerIndex {
     let mut layer = LayerIndex::default();
     entries.iter().for_each(|(path, met)| layer.insert(path, met.clone()));
     layer
 }
 
-fn file() -> Met {
-    Met::plain(Kind::File)
+fn file() -> PathEntry {
+    PathEntry::plain(Kind::File)
 }
 
-fn link(target: &str) -> Met {
-    Met::plain(Kind::Link(target.to_owned()))
+fn link(target: &str) -> PathEntry {
+    PathEntry::plain(Kind::Link(target.to_owned()))
 }
 
-fn directory() -> Met {
-    Met::directory(0o755, (0, 0), 7)
+fn directory() -> PathEntry {
+    PathEntry::directory(0o755, (0, 0), 7)
 }
 
 #[test]
@@ -33,20 +33,20 @@ fn layers_lie_over_each_other() {
         ("g", file()),
     ]);
     let mut upper =
-        layer(&[("a", Met::directory(0o700, (1, 2), 9)), ("a/c", link("/e")), ("e", directory()), ("g", directory())]);
+        layer(&[("a", PathEntry::directory(0o700, (1, 2), 9)), ("a/c", link("/e")), ("e", directory()), ("g", directory())]);
     upper.removed.insert("a/b".to_owned());
     upper.opaque.insert("e".to_owned());
     let index = PathIndex::of([&lower, &upper]);
     let paths: Vec<&str> = index.below("").map(|(path, _)| path).collect();
     assert_eq!(paths, ["a", "a-b", "a/c", "e", "g"]);
-    assert_eq!(index.get("/a"), Some(&Met::directory(0o700, (1, 2), 9)));
+    assert_eq!(index.get("/a"), Some(&PathEntry::directory(0o700, (1, 2), 9)));
     assert_eq!(index.below("a").count(), 1);
     assert_eq!(index.get("g"), Some(&directory()));
 }
 
 #[test]
 fn an_implied_directory_above_another_is_not_sure() {
-    let lower = layer(&[("var", directory()), ("tmp", Met::directory(0o1777, (0, 0), 1))]);
+    let lower = layer(&[("var", directory()), ("tmp", PathEntry::directory(0o1777, (0, 0), 1))]);
     let upper = layer(&[("var/x", file()), ("tmp/x", file()), ("new/x", file())]);
     let index = PathIndex::of([&lower, &upper]);
     assert_eq!(index.get("var"), Some(&directory()), "either way it has the same header");
@@ -97,7 +97,7 @@ fn a_tar_is_read_and_kept_in_little() {
     }
     let bytes = tar.into_inner().unwrap();
     let index = LayerIndex::of_tar(&bytes[..]).unwrap();
-    assert_eq!(index.entries["etc"], Met::directory(0o750, (3, 4), 5));
+    assert_eq!(index.entries["etc"], PathEntry::directory(0o750, (3, 4), 5));
     assert_eq!(index.entries["etc/passwd"].text.as_deref(), Some("root:x:0:0::/:/bin/sh\n"));
     assert_eq!(index.entries["etc/mtab"].kind, Kind::Link("/proc/mounts".to_owned()));
     assert_eq!(index.entries["etc/hard"].kind, Kind::File);
@@ -105,8 +105,8 @@ fn a_tar_is_read_and_kept_in_little() {
     assert_eq!((index.removed.len(), index.opaque.len()), (1, 1));
     let json = serde_json::to_vec(&index).unwrap();
     assert_eq!(serde_json::from_slice::<LayerIndex>(&json).unwrap(), index);
-    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-    std::io::Write::write_all(&mut packed, &json).unwrap();
-    let packed = packed.finish().unwrap().len();
-    assert!(packed < 300_000, "{packed} bytes for 20,000 files");
+    let mut archive_paths = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    std::io::Write::write_all(&mut archive_paths, &json).unwrap();
+    let archive_paths = archive_paths.finish().unwrap().len();
+    assert!(archive_paths < 300_000, "{archive_paths} bytes for 20,000 files");
 }

@@ -4,8 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use super::index::{Kind, Met, PathIndex, joined};
-use super::reach::Unsure;
+use super::index::{Kind, PathEntry, PathIndex, joined};
+use super::reachable_paths::UnknownPaths;
 use crate::context::clean;
 use crate::domain::shown;
 
@@ -45,7 +45,7 @@ struct Place {
 ///
 /// # Errors
 /// If it leads through too many links, or through an added link to another link in a way that only the daemon's machine decides.
-pub(super) fn routes(state: &PathIndex, added: &NewLinks, root: &str, path: &str) -> Result<Routes, Unsure> {
+pub(super) fn routes(state: &PathIndex, added: &NewLinks, root: &str, path: &str) -> Result<Routes, UnknownPaths> {
     let start = Place { open: parts(path), ..Place::default() };
     let mut found = Routes::default();
     let mut seen = HashSet::new();
@@ -56,7 +56,7 @@ pub(super) fn routes(state: &PathIndex, added: &NewLinks, root: &str, path: &str
             continue;
         }
         if seen.len() > MOST || links > LINKS {
-            return Err(Unsure(format!("{} leads through too many links", shown(path))));
+            return Err(UnknownPaths(format!("{} leads through too many links", shown(path))));
         }
         let Some(part) = place.open.pop() else {
             found.ends.insert(joined_to(root, &place.at));
@@ -78,7 +78,7 @@ pub(super) fn routes(state: &PathIndex, added: &NewLinks, root: &str, path: &str
         let next = joined(&place.at, &part);
         let here = joined_to(root, &next);
         let below = match state.get(&here) {
-            Some(Met { kind: Kind::Link(target), .. }) => Some(target),
+            Some(PathEntry { kind: Kind::Link(target), .. }) => Some(target),
             _ => None,
         };
         found.links.extend(below.map(|_| here.clone()));
@@ -88,7 +88,7 @@ pub(super) fn routes(state: &PathIndex, added: &NewLinks, root: &str, path: &str
             let is_added = place.added || is_added;
             // BuildKit asks the kernel about a link behind a link, and that follows the first in the machine's own root.
             if is_added && place.leaves {
-                return Err(Unsure(format!(
+                return Err(UnknownPaths(format!(
                     "{} leads through a link that was copied before, and on to another link",
                     shown(path)
                 )));
@@ -128,10 +128,10 @@ mod tests {
     use super::*;
     use crate::append::LayerIndex;
 
-    fn ends(added: &[(&str, &str)], root: &str, path: &str) -> Result<Vec<String>, Unsure> {
+    fn ends(added: &[(&str, &str)], root: &str, path: &str) -> Result<Vec<String>, UnknownPaths> {
         let mut layer = LayerIndex::default();
         for (path, target) in [("to", "real/deep"), ("lex", "to/../x"), ("abs", "/real"), ("loop", "loop"), ("real/up", "../z")] {
-            layer.insert(path, Met::plain(Kind::Link(target.to_owned())));
+            layer.insert(path, PathEntry::plain(Kind::Link(target.to_owned())));
         }
         let mut links = NewLinks::new();
         for (name, target) in added {

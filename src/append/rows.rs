@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::index::{Kind, LayerIndex, Met};
+use super::index::{Kind, LayerIndex, PathEntry};
 
 /// Longest path, in bytes, as in Linux.
 const LONGEST: usize = 4096;
@@ -93,12 +93,12 @@ impl TryFrom<Rows> for LayerIndex {
                 return Err(Broken);
             }
             let met = match (row.kind, row.text) {
-                (None, text) => Met { text, ..Met::plain(Kind::File) },
+                (None, text) => PathEntry { text, ..PathEntry::plain(Kind::File) },
                 (Some('d'), None) => {
-                    Met { implied: row.implied, ..Met::directory(row.mode.unwrap_or(0o755), row.owner, row.modified) }
+                    PathEntry { implied: row.implied, ..PathEntry::directory(row.mode.unwrap_or(0o755), row.owner, row.modified) }
                 }
-                (Some('l'), Some(target)) => Met::plain(Kind::Link(target)),
-                (Some('o'), None) => Met::plain(Kind::Other),
+                (Some('l'), Some(target)) => PathEntry::plain(Kind::Link(target)),
+                (Some('o'), None) => PathEntry::plain(Kind::Other),
                 _ => return Err(Broken),
             };
             index.entries.insert(path.clone(), met);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use super::index::{Kind, Met};
+use super::index::{Kind, PathEntry};
 use crate::domain::path_of;
 
 /// A file that stands in for another has a mode and a time that nothing copied has: the containerd store's differ takes a file of the
@@ -14,7 +14,7 @@ const STAND_IN: (u32, u64) = (0o1000, 1);
 ///
 /// # Errors
 /// If a path cannot stand in a tar.
-pub fn skeleton(paths: &BTreeMap<String, Met>) -> io::Result<Vec<u8>> {
+pub fn skeleton(paths: &BTreeMap<String, PathEntry>) -> io::Result<Vec<u8>> {
     let mut tar = tar::Builder::new(Vec::new());
     // A path's parents sort before it.
     for (path, met) in paths {
@@ -58,11 +58,11 @@ mod tests {
     #[test]
     fn it_has_the_paths_with_their_headers() {
         let mut layer = LayerIndex::default();
-        layer.insert("a", Met::directory(0o2750, (3, 4), 5));
-        layer.insert("a/link", Met::plain(Kind::Link("/b".to_owned())));
-        layer.insert("etc", Met::directory(0o755, (0, 0), 6));
-        layer.insert("etc/group", Met { text: Some("app:x:8:\n".to_owned()), ..Met::plain(Kind::File) });
-        layer.insert(&format!("etc/{}", "long".repeat(60)), Met::plain(Kind::File));
+        layer.insert("a", PathEntry::directory(0o2750, (3, 4), 5));
+        layer.insert("a/link", PathEntry::plain(Kind::Link("/b".to_owned())));
+        layer.insert("etc", PathEntry::directory(0o755, (0, 0), 6));
+        layer.insert("etc/group", PathEntry { text: Some("app:x:8:\n".to_owned()), ..PathEntry::plain(Kind::File) });
+        layer.insert(&format!("etc/{}", "long".repeat(60)), PathEntry::plain(Kind::File));
         let tar = skeleton(&layer.entries).unwrap();
         assert_eq!(LayerIndex::of_tar(&tar[..]).unwrap(), layer);
         assert_eq!(skeleton(&layer.entries).unwrap(), tar);

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 
 use super::error::{Error, Result};
-use super::read::Kept;
+use super::read::StoredLayer;
 
 /// Most bytes of names and JSON that are held in memory.
 const MEMORY_LIMIT: usize = 64 << 20;
@@ -17,7 +17,7 @@ const LINKS_LIMIT: usize = 8;
 #[derive(Debug, Clone)]
 pub(super) enum Item {
     /// A layer, and what became of it.
-    Layer(Box<Kept>),
+    Layer(Box<StoredLayer>),
     /// Configuration, manifest, index.
     Json(Bytes),
     /// No bytes: what moby takes for an empty layer where a layer should be.

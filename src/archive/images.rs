@@ -12,7 +12,7 @@ use super::error::{Error, Result};
 use super::format::Format;
 use super::index;
 use super::names;
-use super::read::{Kept, Layer, Layers};
+use super::read::{Layer, Layers, StoredLayer};
 use crate::domain::{Descriptor, DiffId, Digest, ImageRef, RawManifest};
 
 /// Docker's list of images.
@@ -187,7 +187,7 @@ async fn verified(contents: &Contents, image: Listed, config: Bytes, layers: &mu
     for (place, (path, diff_id)) in image.layers.iter().zip(&diff_ids).enumerate() {
         let which = format!("layer {} of {count} ({path})", place + 1);
         let kept = match contents.find(path) {
-            Some(Item::Layer(kept)) => Kept::clone(kept),
+            Some(Item::Layer(kept)) => StoredLayer::clone(kept),
             Some(Item::Empty) => empty(path, layers).await?,
             Some(item) => return Err(wrong(format!("{which} is {}", words(item)))),
             None => return Err(wrong(format!("{which} is not in the archive"))),
@@ -202,7 +202,7 @@ async fn verified(contents: &Contents, image: Listed, config: Bytes, layers: &mu
 }
 
 /// A layer without bytes, which is known to be one only now.
-async fn empty(path: &str, layers: &mut dyn Layers) -> Result<Kept> {
+async fn empty(path: &str, layers: &mut dyn Layers) -> Result<StoredLayer> {
     let hint = Some(Digest::of(b""));
     let layer = Layer { hint, size: 0, format: Format::Tar, bytes: Box::pin(tokio::io::empty()) };
     layers.layer(layer).await.map_err(|error| Error::Keep { path: path.to_owned(), error })

@@ -23,6 +23,6 @@ mod write;
 pub use error::{Error, Result};
 pub use format::Format;
 pub use images::ArchivedImage;
-pub use read::{Kept, Layer, Layers, read};
+pub use read::{Layer, Layers, StoredLayer, read};
 pub use spooled::{Spooled, spooled};
 pub use write::{Encoding, SavedImage, SavedLayer, write};

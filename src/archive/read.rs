@@ -34,7 +34,7 @@ pub struct Layer {
 
 /// What became of a layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kept {
+pub struct StoredLayer {
     /// Of its uncompressed bytes, which must have been hashed if this is not known by the hint.
     pub diff_id: DiffId,
     /// The blob that is kept, or was there.
@@ -46,7 +46,7 @@ pub struct Kept {
 pub trait Layers: Send {
     /// Takes the next layer. One that the hint tells to be known need not be read. The same content may come more than once,
     /// if under names that do not tell; and what comes may be of no image, which the images tell in the end.
-    async fn layer(&mut self, layer: Layer) -> std::io::Result<Kept>;
+    async fn layer(&mut self, layer: Layer) -> std::io::Result<StoredLayer>;
 }
 
 /// Reads an archive: a tar, or one in gzip or zstd, in any form that Docker, skopeo and buildx write.

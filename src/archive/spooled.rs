@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
 use super::format::Format;
-use super::read::{Kept, Layer};
+use super::read::{Layer, StoredLayer};
 use crate::domain::{Descriptor, DiffId, Hasher};
 use crate::settings::Compression;
 use crate::transfer::compress::compress;
@@ -23,7 +23,7 @@ pub struct Spooled {
     /// Its bytes.
     pub blob: Spool,
     /// What they are.
-    pub kept: Kept,
+    pub kept: StoredLayer,
 }
 
 /// Spools a layer: an uncompressed one in this compression, if one is given, all others as they are. The diff ID is found in
@@ -50,7 +50,7 @@ pub async fn spooled(layer: Layer, compression: Option<Compression>, directory: 
         (identity, diff_id, layer.format)
     };
     let descriptor = Descriptor::new(format.media_type(), identity.digest, identity.size);
-    Ok(Spooled { blob, kept: Kept { diff_id, descriptor } })
+    Ok(Spooled { blob, kept: StoredLayer { diff_id, descriptor } })
 }
 
 /// All bytes, and what they are.

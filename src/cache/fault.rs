@@ -32,16 +32,16 @@ impl Fault for serde_json::Error {
     }
 }
 
-impl Fault for Amiss<'_> {
+impl Fault for FaultText<'_> {
     fn remedy(&self) -> Option<String> {
         self.1.map(str::to_owned)
     }
 }
 
 /// A fault in words, with or without a remedy.
-pub struct Amiss<'a>(pub &'a str, pub Option<&'a str>);
+pub struct FaultText<'a>(pub &'a str, pub Option<&'a str>);
 
-impl std::fmt::Display for Amiss<'_> {
+impl std::fmt::Display for FaultText<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.0)
     }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
-use crate::cache::opened::Store;
-use crate::cache::session::Kept;
+use crate::cache::opened::OpenedCache;
+use crate::cache::session::CacheSession;
 use crate::plan::ColdRecord;
 use crate::report::ColdReport;
 
@@ -16,8 +16,8 @@ pub const PATIENCE: Duration = Duration::from_secs(1);
 pub struct LastCold(Option<JoinHandle<Option<ColdRecord>>>);
 
 impl LastCold {
-    pub fn look(store: Option<&Store<'_>>) -> Self {
-        let looking = |kept: &Kept| {
+    pub fn look(store: Option<&OpenedCache<'_>>) -> Self {
+        let looking = |kept: &CacheSession| {
             let (records, key) = (kept.records(), kept.cold_key());
             // A fault of the store is told where it matters.
             tokio::spawn(async move { records.read(std::slice::from_ref(&key)).await.ok()?.remove(&key) })

@@ -9,7 +9,7 @@ use tokio_util::io::SyncIoBridge;
 use crate::append::LayerIndex;
 use crate::context::Tree;
 use crate::domain::{DiffId, Digest, Hasher, StepKey};
-use crate::endpoint::Shelf;
+use crate::endpoint::CacheRepository;
 use crate::plan::{LARGE, Record, Records};
 use crate::transfer::ByteStream;
 use crate::transfer::compress::plain;
@@ -26,7 +26,7 @@ pub fn key(blob: &Digest, diff_id: &DiffId) -> StepKey {
 
 /// Remembers which paths are in a base image's layer, while the daemon gets it, if that is not known. What fails here is tried once
 /// more when the build is kept.
-pub async fn index_layer(records: Records, from: Shelf, blob: Digest, diff_id: DiffId, cores: Arc<Semaphore>) {
+pub async fn index_layer(records: Records, from: CacheRepository, blob: Digest, diff_id: DiffId, cores: Arc<Semaphore>) {
     let key = key(&blob, &diff_id);
     let known = records.read::<LayerIndex>(std::slice::from_ref(&key)).await;
     if known.is_ok_and(|known| !known.is_empty()) {

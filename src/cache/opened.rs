@@ -1,8 +1,8 @@
 //! The cache of a build, if it has one and as long as that can be used.
 
-use crate::cache::fault::Amiss;
+use crate::cache::fault::FaultText;
 use crate::cache::faults::CacheFaults;
-use crate::cache::session::Kept;
+use crate::cache::session::CacheSession;
 use crate::error::Result;
 use crate::event::Events;
 use crate::push::Failure;
@@ -11,13 +11,13 @@ use crate::report::{self, CacheReport};
 use crate::settings::{BuildSettings, CacheMode, CacheSettings};
 
 /// The store of a run, with what went wrong with it.
-pub struct Store<'a> {
+pub struct OpenedCache<'a> {
     /// As long as it can be used.
-    pub kept: Option<Kept>,
+    pub kept: Option<CacheSession>,
     pub faults: CacheFaults<'a>,
 }
 
-impl<'a> Store<'a> {
+impl<'a> OpenedCache<'a> {
     /// Opens it: a fault is a warning and a colder build, unless it is required.
     pub async fn open(
         settings: &'a CacheSettings,
@@ -26,7 +26,7 @@ impl<'a> Store<'a> {
         events: &'a Events,
     ) -> Result<Self> {
         let faults = CacheFaults::new(settings, events);
-        let kept = match Kept::of_build(settings, build, registries, events.hidden()).await {
+        let kept = match CacheSession::of_build(settings, build, registries, events.hidden()).await {
             Ok(kept) => Some(kept),
             Err(error) => {
                 faults.tell("is not used", &error)?;
@@ -38,7 +38,7 @@ impl<'a> Store<'a> {
 }
 
 /// Why the store did not give an image.
-pub enum NotGiven {
+pub enum CacheRefusal {
     /// Layers are gone.
     Lacking,
     /// It cannot be read.
@@ -65,14 +65,14 @@ pub fn cache_report(settings: &CacheSettings) -> CacheReport {
 #[derive(Default)]
 pub struct BuildCache<'a> {
     /// `None` if the build has none.
-    pub opened: Option<Store<'a>>,
+    pub opened: Option<OpenedCache<'a>>,
     /// Whether the build can begin again: a stream that was read cannot be sent again.
     pub is_repeatable: bool,
 }
 
 impl BuildCache<'_> {
     /// The store, as long as it can be used.
-    pub fn kept(&self) -> Option<(&Kept, &CacheFaults<'_>)> {
+    pub fn kept(&self) -> Option<(&CacheSession, &CacheFaults<'_>)> {
         let store = self.opened.as_ref()?;
         Some((store.kept.as_ref()?, &store.faults))
     }
@@ -82,7 +82,7 @@ impl BuildCache<'_> {
         let Some((kept, faults)) = self.kept() else { return Ok(()) };
         // What is damaged, and why the store was given up, was told when it was found.
         match kept.unread().filter(|_| !kept.is_distrusted() && !faults.gave_up()) {
-            Some(why) => faults.tell("could not be read in part, which costs time", &Amiss(&why, None)),
+            Some(why) => faults.tell("could not be read in part, which costs time", &FaultText(&why, None)),
             None => Ok(()),
         }
     }
@@ -107,7 +107,7 @@ impl BuildCache<'_> {
 
     /// Why a base image's layer did not come through the endpoint, if one did not.
     pub async fn not_passed(&self) -> Option<String> {
-        let passes = self.kept().and_then(|(kept, _)| kept.own()).is_none_or(crate::endpoint::Shelf::passes);
+        let passes = self.kept().and_then(|(kept, _)| kept.own()).is_none_or(crate::endpoint::CacheRepository::passes);
         if passes { None } else { Some(self.cannot_pass().await) }
     }
 
@@ -130,23 +130,27 @@ impl BuildCache<'_> {
     pub fn is_left_over(&self, message: &str) -> bool {
         // containerd's words, Docker's, and those of a store that is read through the session.
         const FETCHING: [&str; 4] = ["could not fetch content descriptor", "failed to copy", "is damaged", "blob"];
-        let broken = |kept: &Kept| kept.is_distrusted() || !kept.own().is_none_or(crate::endpoint::Shelf::passes);
+        let broken =
+            |kept: &CacheSession| kept.is_distrusted() || !kept.own().is_none_or(crate::endpoint::CacheRepository::passes);
         self.kept().is_some_and(|(kept, _)| broken(kept)) && FETCHING.iter().any(|words| message.contains(words))
     }
 
     /// The store did not give what it remembers: nothing of it is used from here on.
-    pub fn store_gave_not(&self, why: &NotGiven) -> Result<()> {
+    pub fn store_gave_not(&self, why: &CacheRefusal) -> Result<()> {
         let Some((_, faults)) = self.kept() else { return Ok(()) };
         match why {
-            NotGiven::Lacking => {
+            CacheRefusal::Lacking => {
                 faults.give_up();
-                faults.tell("lacks layers of what it remembers", &Amiss("they were removed", Some("the next run has them again")))
+                faults.tell(
+                    "lacks layers of what it remembers",
+                    &FaultText("they were removed", Some("the next run has them again")),
+                )
             }
-            NotGiven::Broken(why) => self.store_failed(why),
-            NotGiven::Otherwise(why) => {
+            CacheRefusal::Broken(why) => self.store_failed(why),
+            CacheRefusal::Otherwise(why) => {
                 faults.give_up();
                 faults.tells_damage();
-                faults.tell("has records that are not right, and the build begins again without it", &Amiss(why, None))
+                faults.tell("has records that are not right, and the build begins again without it", &FaultText(why, None))
             }
         }
     }
@@ -175,7 +179,7 @@ impl BuildCache<'_> {
                 (format!("damaged: {}", damaged.join(", ")), Some("`hakobi cache verify --repair` removes what is damaged"))
             }
         };
-        faults.tell("is not used, and the build begins again without it", &Amiss(&why, hint))
+        faults.tell("is not used, and the build begins again without it", &FaultText(&why, hint))
     }
 
     /// Says so if something of the store was damaged or did not make sense, unless that was told. Each was a miss.
@@ -192,6 +196,6 @@ impl BuildCache<'_> {
             true => "had damaged objects, which cost time; this build wrote anew what it made",
             false => "has damaged objects, which cost time",
         };
-        faults.tell(what, &Amiss(&format!("{}{more}", all.swap_remove(0)), None))
+        faults.tell(what, &FaultText(&format!("{}{more}", all.swap_remove(0)), None))
     }
 }

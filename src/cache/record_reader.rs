@@ -3,19 +3,19 @@
 use std::collections::HashMap;
 
 use crate::cache::faults::CacheFaults;
-use crate::cache::session::Kept;
+use crate::cache::session::CacheSession;
 use crate::domain::StepKey;
 use crate::error::Result;
 use crate::plan::{Record, Records};
 
 /// What a store remembers. A fault is told once, and is a miss from then on.
-pub struct Remembered<'a> {
+pub struct RecordReader<'a> {
     pub records: Records,
     pub faults: &'a CacheFaults<'a>,
 }
 
-impl<'a> Remembered<'a> {
-    pub fn of(kept: &Kept, faults: &'a CacheFaults<'a>) -> Self {
+impl<'a> RecordReader<'a> {
+    pub fn of(kept: &CacheSession, faults: &'a CacheFaults<'a>) -> Self {
         Self { records: kept.records(), faults }
     }
 

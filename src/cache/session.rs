@@ -13,7 +13,7 @@ use crate::cache::fault::cache_fault;
 use crate::cache::layer_index::index_layer;
 use crate::cache::layout::{Layout, open, write_format};
 use crate::domain::{Digest, ImageRef, Repository, StepKey};
-use crate::endpoint::{Address, Endpoint, Given, Served, Shelf};
+use crate::endpoint::{Address, CacheRepository, Endpoint, Given, Served};
 use crate::engine::buildkit::{ContentSource, ContentSources};
 use crate::error::Kind;
 use crate::handover::{KnownImage, load_stages};
@@ -29,11 +29,11 @@ use crate::transfer::{ByteStream, Scratch};
 pub const FIRST_LOOK: Duration = Duration::from_secs(30);
 
 /// The store of a run, with its scopes as repositories of a loopback registry.
-pub struct Kept {
+pub struct CacheSession {
     pub endpoint: Endpoint,
     pub blobs: Blobs,
     /// The own scope first, then its fallbacks.
-    pub shelves: Vec<Shelf>,
+    pub shelves: Vec<CacheRepository>,
     /// The tag of an image's index on each of them.
     pub tag: String,
     pub writes: bool,
@@ -61,7 +61,7 @@ pub struct Indexed {
     pub tasks: JoinSet<()>,
 }
 
-impl Kept {
+impl CacheSession {
     /// Opens the store for the image of this build and serves it.
     pub async fn of_build(
         settings: &CacheSettings,
@@ -94,11 +94,11 @@ impl Kept {
             .map_err(|error| Error::new(Fault::Other, format!("hakobi cannot listen on 127.0.0.1: {error}")))?;
         let writes = settings.mode == CacheMode::ReadWrite;
         let scopes = std::iter::once(&settings.scope).chain(&settings.fallbacks);
-        let shelves: Vec<Shelf> = scopes
+        let shelves: Vec<CacheRepository> = scopes
             .enumerate()
             .map(|(place, scope)| {
                 let repository = address.repository(&format!("{place}/{image}"));
-                Shelf::new(blobs.clone(), scope, image, repository, writes && place == 0)
+                CacheRepository::new(blobs.clone(), scope, image, repository, writes && place == 0)
             })
             .collect();
         for shelf in &shelves {
@@ -131,7 +131,7 @@ impl Kept {
 
     /// What the inputs of this image's last build are remembered by.
     pub fn inputs_key(&self) -> StepKey {
-        let image = self.shelves.first().map(Shelf::image).unwrap_or_default();
+        let image = self.shelves.first().map(CacheRepository::image).unwrap_or_default();
         StepKey::of(format!("hakobi inputs 1\n{image}\n{}", self.tag).as_bytes())
     }
 
@@ -151,7 +151,7 @@ impl Kept {
     }
 
     /// The own scope as a repository.
-    pub fn own(&self) -> Option<&Shelf> {
+    pub fn own(&self) -> Option<&CacheRepository> {
         self.shelves.first()
     }
 
@@ -181,7 +181,7 @@ impl Kept {
     /// Waits until the layers that came through are indexed.
     pub async fn passed(&self) {
         let Some(passing) = self.passing.get() else { return };
-        self.shelves.iter().for_each(Shelf::passed);
+        self.shelves.iter().for_each(CacheRepository::passed);
         let mut tasks = std::mem::take(&mut passing.indexed.lock().unwrap_or_else(PoisonError::into_inner).tasks);
         while tasks.join_next().await.is_some() {}
     }
@@ -198,7 +198,7 @@ impl Kept {
 
     /// The shelves as the session's content stores, called like their repositories.
     pub fn contents(&self) -> ContentSources {
-        let source = |shelf: &Shelf| Arc::new(ShelfContent { shelf: shelf.clone(), tally: self.endpoint.tally() }) as _;
+        let source = |shelf: &CacheRepository| Arc::new(ShelfContent { shelf: shelf.clone(), tally: self.endpoint.tally() }) as _;
         self.shelves.iter().map(|shelf| (shelf.repository().to_string(), source(shelf))).collect()
     }
 
@@ -305,7 +305,7 @@ impl Restored {
 
 /// A shelf that the daemon reads through the session.
 pub struct ShelfContent {
-    pub shelf: Shelf,
+    pub shelf: CacheRepository,
     pub tally: Served,
 }
 

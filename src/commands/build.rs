@@ -6,7 +6,7 @@ use tokio::io::AsyncRead;
 
 use crate::build::{Input, frontend_options};
 use crate::cache::last_cold::LastCold;
-use crate::cache::opened::{Store, cache_report};
+use crate::cache::opened::{OpenedCache, cache_report};
 use crate::commands::by_plan::{self, Start};
 use crate::commands::outcome::{self, write_metadata};
 use crate::commands::{call, daemonless};
@@ -20,7 +20,7 @@ use crate::graph::Graph;
 use crate::plan::explained;
 use crate::planner::hiding::{hide_arguments, hide_declared};
 use crate::planner::named_contexts;
-use crate::planner::recall::Ahead;
+use crate::planner::recall::DaemonlessPlan;
 use crate::push::preflight;
 use crate::recorder::{cold_build, stage_index};
 use crate::registry::Registries;
@@ -30,7 +30,7 @@ use crate::run::context::BuildContext;
 use crate::run::daemon::{Daemon, DaemonBuild, engine_report};
 use crate::run::imports;
 use crate::run::loaded::Loaded;
-use crate::run::transport::Way;
+use crate::run::transport::LayerTransport;
 use crate::settings::{BuildSettings, Settings};
 
 /// Runs a build to its end.
@@ -81,7 +81,7 @@ pub async fn build(
     let store = match &build.store {
         Some(store) if build.call == "build" => {
             built.report.cache = cache_report(store);
-            Some(Store::open(store, build, &registries, events).await?)
+            Some(OpenedCache::open(store, build, &registries, events).await?)
         }
         _ => None,
     };
@@ -92,22 +92,29 @@ pub async fn build(
     }
     let mut input = Input::open(build, stdin).await?;
     hide_declared(&input, events.hidden());
-    let job = BuildContext::new(settings, build, events, registries, tags, store);
+    let context = BuildContext::new(settings, build, events, registries, tags, store);
     let at_hand = daemon.as_ref().ok().map(|daemon| (&daemon.docker, &daemon.info));
-    named_contexts::resolve_contexts(&job, &mut input, at_hand.map(|(docker, _)| docker)).await;
-    let ahead = Box::pin(daemonless::ahead(&job, &mut built, &input, at_hand, began)).await?;
-    if !matches!(ahead, Ahead::Done) {
+    named_contexts::resolve_contexts(&context, &mut input, at_hand.map(|(docker, _)| docker)).await;
+    let ahead = Box::pin(daemonless::ahead(&context, &mut built, &input, at_hand, began)).await?;
+    if !matches!(ahead, DaemonlessPlan::Done) {
         let Daemon { docker, buildkit, info } = match daemon {
             Ok(daemon) => daemon,
-            Err(error) => return Err(daemonless::needs_daemon(&job, error, &ahead, &input).await),
+            Err(error) => return Err(daemonless::needs_daemon(&context, error, &ahead, &input).await),
         };
-        let moves = build.call == "build" && (build.push || job.cache.opened.is_some());
-        let way = if moves { Some(Way::choose(settings.transport, &docker).await?) } else { None };
+        let moves = build.call == "build" && (build.push || context.cache.opened.is_some());
+        let way = if moves { Some(LayerTransport::choose(settings.transport, &docker).await?) } else { None };
         built.report.engine = engine_report(&info, way);
-        let run = DaemonBuild { job, docker, buildkit, info, way: way.unwrap_or(Way::Registry), loaded: Loaded::default() };
+        let run = DaemonBuild {
+            context,
+            docker,
+            buildkit,
+            info,
+            way: way.unwrap_or(LayerTransport::Registry),
+            loaded: Loaded::default(),
+        };
         with_daemon(&run, &mut built, input, ahead, began).await?;
         if built.ran_all {
-            cold_build::remember_cold(&run.job, began.elapsed().as_secs_f64()).await;
+            cold_build::remember_cold(&run.context, began.elapsed().as_secs_f64()).await;
         }
     }
     built.report.last_cold = last_cold.found().await;
@@ -133,14 +140,14 @@ pub async fn with_daemon(
     daemon: &DaemonBuild<'_>,
     built: &mut Built,
     mut input: Input,
-    ahead: Ahead,
+    ahead: DaemonlessPlan,
     began: Instant,
 ) -> Result<()> {
-    let build = daemon.job.build;
-    let cache = imports::find(daemon).await?;
-    let mut options = frontend_options(build, &input, &cache.all_imports());
+    let build = daemon.context.build;
+    let imports = imports::find(daemon).await?;
+    let mut options = frontend_options(build, &input, &imports.all_imports());
     daemon.resolve_host_gateway(&mut options).await?;
-    let colder = frontend_options(build, &input, &cache.imports);
+    let colder = frontend_options(build, &input, &imports.imports);
     let sinks = Outputs::default();
     if build.call != "build" {
         let session = daemon.session(&mut input, &sinks, None).await?;
@@ -149,8 +156,8 @@ pub async fn with_daemon(
         built.exit_code = answer.exit_code;
         return Ok(());
     }
-    let session = if daemon.job.plans(&input) {
-        let start = Start { options: &colder, cache: &cache, sinks: &sinks, began };
+    let session = if daemon.context.plans(&input) {
+        let start = Start { options: &colder, imports: &imports, sinks: &sinks, began };
         match by_plan::build_by_plan(daemon, built, &mut input, ahead, start).await? {
             Some(session) => session,
             None => return Ok(()),
@@ -163,7 +170,7 @@ pub async fn with_daemon(
         return Err(Error::usage(why).hint("a cache, one platform and a context in a directory are what a plan takes"));
     }
     let (solved, compiled, released) = loop {
-        let release = buildkit_only::open_release(daemon, &cache).await?;
+        let release = buildkit_only::open_release(daemon, &imports).await?;
         let (exports, files) = request::exports(daemon, release.as_ref(), &sinks)?;
         let inline = release.is_some() && buildkit_only::exports_inline(daemon);
         let request = request::request(daemon, exports, request::cache_exports(daemon, inline));
@@ -171,7 +178,7 @@ pub async fn with_daemon(
         let (solved, compiled, executed) =
             buildkit_only::solve(daemon, &session, &request, &mut options, &colder, release.as_ref()).await?;
         built.report.seconds.build += at.elapsed().as_secs_f64();
-        daemon.job.cache.store_was_read()?;
+        daemon.context.cache.store_was_read()?;
         files.finish().await?;
         built.report.bytes.context = session.bytes_sent();
         let graph = Graph::new(compiled.definition.clone()).ok();
@@ -186,36 +193,36 @@ pub async fn with_daemon(
         let at = Instant::now();
         // The image came out of the daemon under a name of our own, which goes whatever comes of the push.
         let steps = graph.as_ref().map(|graph| graph.chain(graph.result())).unwrap_or_default();
-        let before = if daemon.job.cache.gave_store_up() { cache.latest().to_vec() } else { cache.before() };
-        let annotations = daemon.job.annotations();
+        let before = if daemon.context.cache.gave_store_up() { imports.latest().to_vec() } else { imports.before() };
+        let annotations = daemon.context.annotations();
         let pushed = release.push(&daemon.docker, daemon.exit(), solved.made(), annotations, &before, inline, &steps);
         let done = Box::pin(pushed).await;
         built.report.seconds.push += at.elapsed().as_secs_f64();
         let released = match done {
             // The daemon does not hand over what the store has already, and that does not give it.
-            Err(failure) if daemon.job.cache.failed_by_store(&failure)? => {
+            Err(failure) if daemon.context.cache.failed_by_store(&failure)? => {
                 without_store(&mut options, &colder);
                 continue;
             }
-            done => request::released(&daemon.job, done.map_err(Error::from))?,
+            done => request::released(&daemon.context, done.map_err(Error::from))?,
         };
         if let (Some(graph), Some(done)) = (graph.as_ref().filter(|_| inline), &released) {
             let at = Instant::now();
-            stage_index::save(daemon, built, &session, graph, &executed, &cache, done).await?;
+            stage_index::save(daemon, built, &session, graph, &executed, &imports, done).await?;
             built.report.seconds.save = at.elapsed().as_secs_f64();
         }
         break (solved, compiled, released);
     };
     let id = solved.exporter.get("containerimage.digest").cloned().unwrap_or_default();
     drop(input);
-    daemon.job.cache.tell_damage()?;
-    if let Some(store) = &daemon.job.cache.opened {
+    daemon.context.cache.tell_damage()?;
+    if let Some(store) = &daemon.context.cache.opened {
         built.report.cache.warnings = store.faults.told();
     }
-    if let Some((kept, _)) = daemon.job.cache.kept() {
-        kept.restored(&cache.kept_layers()).tell(&mut built.report);
+    if let Some((kept, _)) = daemon.context.cache.kept() {
+        kept.restored(&imports.kept_layers()).tell(&mut built.report);
     }
-    outcome::tell(&daemon.job, built, &id, &solved, released.as_ref(), &compiled, Some(&daemon.info))?;
+    outcome::tell(&daemon.context, built, &id, &solved, released.as_ref(), &compiled, Some(&daemon.info))?;
     match released {
         Some(released) => released.failure(),
         None => Ok(()),

@@ -4,34 +4,34 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use crate::build::Input;
-use crate::cache::record_reader::Remembered;
+use crate::cache::record_reader::RecordReader;
 use crate::commands::{explain, outcome};
 use crate::domain::Hasher;
 use crate::engine::buildkit::{Outputs, Session, SolveOutcome};
 use crate::error::{Error, Result};
 use crate::executor::progress::SolveProgress;
-use crate::executor::reuse::{self, Put};
+use crate::executor::reuse::{self, ReuseOutcome};
 use crate::executor::skeleton::{self, Appended};
 use crate::executor::{daemon_cache, load_images, partial, rounds, verify};
 use crate::plan::Inputs;
 use crate::planner::build_plan::BuildPlan;
 use crate::planner::compiled_key::{self, CompiledKey};
 use crate::planner::local_sources::{self, PLANS};
-use crate::planner::recall::Ahead;
+use crate::planner::recall::DaemonlessPlan;
 use crate::planner::{compile, lookup};
 use crate::recorder::recording::Recorder;
 use crate::recorder::{record, without_daemon};
 use crate::report::{StrategyUsed, Tier};
 use crate::run::built::Built;
 use crate::run::daemon::DaemonBuild;
-use crate::run::imports::Cache;
-use crate::run::transport::Way;
+use crate::run::imports::CacheImports;
+use crate::run::transport::LayerTransport;
 use crate::run::work::Work;
 
 /// What a planned build begins with.
 pub struct Start<'a> {
     pub options: &'a HashMap<String, String>,
-    pub cache: &'a Cache,
+    pub imports: &'a CacheImports,
     pub sinks: &'a Outputs,
     pub began: Instant,
 }
@@ -41,11 +41,11 @@ pub async fn build_by_plan(
     daemon: &DaemonBuild<'_>,
     built: &mut Built,
     input: &mut Input,
-    mut ahead: Ahead,
+    mut ahead: DaemonlessPlan,
     start: Start<'_>,
 ) -> Result<Option<Session>> {
     // A stream that was read cannot be sent again.
-    let mut plans = if daemon.job.is_repeatable() { PLANS } else { 0 };
+    let mut plans = if daemon.context.is_repeatable() { PLANS } else { 0 };
     loop {
         let key = ahead.key().filter(|_| plans > 0);
         let shared_key = shared_key(input, key, plans > 0);
@@ -63,8 +63,8 @@ pub async fn build_by_plan(
         };
         let Some(difference) = session.moved().filter(|_| plans > 0) else { return Err(error) };
         plans -= 1;
-        local_sources::tell_moved(&daemon.job, &difference, plans);
-        ahead = Ahead::Nothing(compiled_key::compiled_by(&daemon.job, input, &daemon.info.platform));
+        local_sources::tell_moved(&daemon.context, &difference, plans);
+        ahead = DaemonlessPlan::Nothing(compiled_key::compiled_by(&daemon.context, input, &daemon.info.platform));
     }
 }
 
@@ -73,25 +73,25 @@ pub async fn by_one_plan(
     daemon: &DaemonBuild<'_>,
     built: &mut Built,
     input: &Input,
-    ahead: Ahead,
+    ahead: DaemonlessPlan,
     session: &Session,
     start: &Start<'_>,
     is_checked: bool,
 ) -> Result<bool> {
-    let Some((kept, faults)) = daemon.job.cache.kept() else { return Ok(false) };
-    let Some(mut planned) = compile::compile_and_plan(daemon, session, start.options, input, ahead).await? else {
+    let Some((cache, faults)) = daemon.context.cache.kept() else { return Ok(false) };
+    let Some(mut plan) = compile::compile_and_plan(daemon, session, start.options, input, ahead).await? else {
         return Ok(false);
     };
-    if daemon.way != Way::Registry && !planned.knows_bases() {
+    if daemon.way != LayerTransport::Registry && !plan.knows_bases() {
         return Ok(false);
     }
     if is_checked {
-        session.expect_trees(planned.expected());
+        session.expect_trees(plan.expected());
     } else {
-        lookup::leave_sources_open(&mut planned, &Remembered::of(kept, faults)).await?;
+        lookup::leave_sources_open(&mut plan, &RecordReader::of(cache, faults)).await?;
     }
-    let work = Work { session, sinks: start.sinks, cache: start.cache };
-    let done = Box::pin(run_planned(daemon, built, planned, work, start.began)).await;
+    let work = Work { session, sinks: start.sinks, imports: start.imports };
+    let done = Box::pin(run_planned(daemon, built, plan, work, start.began)).await;
     load_images::unload(daemon).await;
     done.map(|()| true)
 }
@@ -114,69 +114,69 @@ pub fn shared_key(input: &Input, key: Option<&CompiledKey>, is_checked: bool) ->
 pub async fn run_planned(
     daemon: &DaemonBuild<'_>,
     built: &mut Built,
-    mut planned: BuildPlan,
+    mut plan: BuildPlan,
     work: Work<'_>,
     began: Instant,
 ) -> Result<()> {
-    let job = &daemon.job;
-    let Some((kept, faults)) = job.cache.kept() else { return Err(Error::build("there is no store to plan with")) };
+    let context = &daemon.context;
+    let Some((cache, faults)) = context.cache.kept() else { return Err(Error::build("there is no store to plan with")) };
     built.report.strategy = StrategyUsed::Auto;
-    let records = Remembered::of(kept, faults);
+    let records = RecordReader::of(cache, faults);
     built.report.seconds.plan = began.elapsed().as_secs_f64();
-    built.places = planned.graph.places();
-    let mut inputs = Inputs::of(&planned.graph, &planned.keys, &planned.facts, job.events.hidden());
-    let mut course = SolveProgress::default();
+    built.places = plan.graph.places();
+    let mut inputs = Inputs::of(&plan.graph, &plan.keys, &plan.facts, context.events.hidden());
+    let mut progress = SolveProgress::default();
     // Base images are kept while the daemon pulls them.
     if daemon.keeps().is_some()
-        && let Err(error) = kept.begin().await
+        && let Err(error) = cache.begin().await
     {
         faults.tell("does not take this build", &error)?;
     }
-    planned.made_there = daemon_cache::made_there(daemon, &planned, kept, &records, &work).await?;
+    plan.daemon_states = daemon_cache::daemon_states(daemon, &plan, cache, &records, &work).await?;
     let (mut before, mut assembled, mut laid) = (None, None, false);
     let released = loop {
-        match reuse::put(job, &planned, kept, &records).await? {
-            Put::Done(released, was_kept) => {
-                without_daemon::remember_reused(job, &planned, kept, &released, was_kept).await?;
+        match reuse::put(context, &plan, cache, &records).await? {
+            ReuseOutcome::Done(released, was_kept) => {
+                without_daemon::remember_reused(context, &plan, cache, &released, was_kept).await?;
                 if before.is_none() {
-                    explain::explain(job, built, &planned, None, &Inputs::default());
+                    explain::explain(context, built, &plan, None, &Inputs::default());
                 }
-                let tier = (!course.ran_steps(&planned.graph)).then_some(Tier::Unchanged);
+                let tier = (!progress.ran_steps(&plan.graph)).then_some(Tier::Unchanged);
                 break Some((released, tier));
             }
-            Put::Failed => planned.without_records(),
-            Put::Open => {}
+            ReuseOutcome::Failed => plan.without_records(),
+            ReuseOutcome::Open => {}
         }
         if before.is_none() {
-            before = Some(records.one::<Inputs>(&kept.inputs_key()).await?);
-            explain::explain(job, built, &planned, before.as_ref().and_then(Option::as_ref), &inputs);
+            before = Some(records.one::<Inputs>(&cache.inputs_key()).await?);
+            explain::explain(context, built, &plan, before.as_ref().and_then(Option::as_ref), &inputs);
         }
         // Layers that are to come down have to be there; a daemon that made them itself asks for none.
-        if !planned.is_there() {
-            match lookup::forget_lost(&mut planned, kept, &records).await {
+        if !plan.is_there() {
+            match lookup::forget_lost(&mut plan, cache, &records).await {
                 Ok(false) => {}
-                Ok(true) => job.events.note("the cache lost layers of what it remembers: that is made anew"),
+                Ok(true) => context.events.note("the cache lost layers of what it remembers: that is made anew"),
                 Err(error) => {
                     faults.give_up();
                     faults.tell("is not used", &error)?;
-                    planned.without_records();
+                    plan.without_records();
                 }
             }
         }
         let at = Instant::now();
-        let looked = rounds::round(daemon, built, &mut planned, &mut course, kept, &records, &work).await?;
+        let looked = rounds::round(daemon, built, &mut plan, &mut progress, cache, &records, &work).await?;
         built.report.seconds.build += at.elapsed().as_secs_f64();
         if looked {
             continue;
         }
-        match skeleton::append(daemon, built, &mut planned, &mut course, kept, &records, &work).await? {
+        match skeleton::append(daemon, built, &mut plan, &mut progress, cache, &records, &work).await? {
             Appended::Done(released) => {
                 laid = true;
-                let tier = (!course.ran_commands(&planned.graph)).then_some(Tier::Append);
+                let tier = (!progress.ran_commands(&plan.graph)).then_some(Tier::Append);
                 break Some((released, tier));
             }
             Appended::Here(released, records) => {
-                explain::show_assembled(job, &planned);
+                explain::show_assembled(context, &plan);
                 (assembled, laid) = (Some(records), true);
                 break Some((released, Some(Tier::Append)));
             }
@@ -184,39 +184,39 @@ pub async fn run_planned(
             Appended::No => break None,
         }
     };
-    explain::show_hits(job, &planned);
+    explain::show_hits(context, &plan);
     let (released, id, solved) = match released {
         Some((released, tier)) => {
             built.tier = tier;
             (Some(*released), String::new(), SolveOutcome::default())
         }
         None => {
-            let done = partial::finish(daemon, built, &mut planned, &mut course, kept, &work).await?;
-            built.tier = (planned.plan.unchanged && !course.ran_steps(&planned.graph)).then_some(Tier::Unchanged);
+            let done = partial::finish(daemon, built, &mut plan, &mut progress, cache, &work).await?;
+            built.tier = (plan.decision.unchanged && !progress.ran_steps(&plan.graph)).then_some(Tier::Unchanged);
             done
         }
     };
     let verified = match &released {
-        Some(released) if job.build.verify && laid => verify::verify(daemon, &planned, &course, kept, &work, released).await,
+        Some(released) if context.build.verify && laid => verify::verify(daemon, &plan, &progress, cache, &work, released).await,
         _ => Ok(()),
     };
     built.report.bytes.context = work.session.bytes_sent();
-    if before.is_none() && planned.is_new_form {
-        before = Some(records.one::<Inputs>(&kept.inputs_key()).await?);
+    if before.is_none() && plan.is_new_form {
+        before = Some(records.one::<Inputs>(&cache.inputs_key()).await?);
     }
     let before = before.flatten();
-    inputs.measure(&planned.graph, &course.seconds, before.as_ref());
-    explain::advise(job, built, &planned, &course.ran, before.as_ref(), &inputs);
-    built.ran_all = course.ran_all(&planned.graph);
-    let by_daemon = assembled.is_none() && !planned.plan.unchanged;
-    let is_new = !course.given.is_empty() || assembled.is_some() || by_daemon || planned.is_new_form;
+    inputs.measure(&plan.graph, &progress.seconds, before.as_ref());
+    explain::advise(context, built, &plan, &progress.ran, before.as_ref(), &inputs);
+    built.ran_all = progress.ran_all(&plan.graph);
+    let by_daemon = assembled.is_none() && !plan.decision.unchanged;
+    let is_new = !progress.given.is_empty() || assembled.is_some() || by_daemon || plan.is_new_form;
     if let Some(released) = released.as_ref().filter(|_| daemon.keeps().is_some() && is_new) {
         let at = Instant::now();
-        let recording = Recorder { run: daemon, work: &work, planned: &planned, kept };
+        let recording = Recorder { run: daemon, work: &work, plan: &plan, cache };
         let assembled = assembled.unwrap_or_default();
-        let recorded = match course.given.is_empty() && !by_daemon {
-            true => without_daemon::remember_assembled(job, &planned, kept, released, assembled, &inputs).await,
-            false => Box::pin(record::record(&recording, course, released, &inputs, assembled)).await,
+        let recorded = match progress.given.is_empty() && !by_daemon {
+            true => without_daemon::remember_assembled(context, &plan, cache, released, assembled, &inputs).await,
+            false => Box::pin(record::record(&recording, progress, released, &inputs, assembled)).await,
         };
         match recorded {
             Ok(saved) => {
@@ -227,6 +227,6 @@ pub async fn run_planned(
         }
         built.report.seconds.save = at.elapsed().as_secs_f64();
     }
-    outcome::end(job, built, &planned, id, solved, released, Some(&daemon.info))?;
+    outcome::end(context, built, &plan, id, solved, released, Some(&daemon.info))?;
     verified
 }

@@ -14,7 +14,7 @@ pub struct Answer {
 }
 
 pub async fn call(run: &DaemonBuild<'_>, session: &Session, mut options: HashMap<String, String>) -> Result<Answer> {
-    let build = run.job.build;
+    let build = run.context.build;
     // buildx's word for the frontend's `lint`.
     let name = if build.call == "check" { "lint" } else { &build.call };
     options.insert("requestid".to_owned(), format!("frontend.{name}"));
@@ -27,7 +27,7 @@ pub async fn call(run: &DaemonBuild<'_>, session: &Session, mut options: HashMap
     let slot = &mut metadata;
     let asked = run
         .buildkit
-        .build(session, SolveRequest::default(), run.job.events, |mut gateway| async move {
+        .build(session, SolveRequest::default(), run.context.events, |mut gateway| async move {
             let mut solved = gateway.dockerfile(options).await?;
             *slot = Some(std::mem::take(&mut solved.metadata));
             Ok(solved)

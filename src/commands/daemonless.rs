@@ -3,18 +3,18 @@
 use std::time::Instant;
 
 use crate::build::Input;
-use crate::cache::record_reader::Remembered;
+use crate::cache::record_reader::RecordReader;
 use crate::commands::{explain, outcome};
 use crate::engine::buildkit::SolveOutcome;
 use crate::engine::{Docker, EngineInfo};
 use crate::error::{Error, Result};
 use crate::executor::assemble;
 use crate::executor::assembled::Assembled;
-use crate::executor::reuse::{self, Put};
+use crate::executor::reuse::{self, ReuseOutcome};
 use crate::graph;
 use crate::plan::Inputs;
 use crate::planner::local_sources::{self, PLANS};
-use crate::planner::recall::{self, Ahead};
+use crate::planner::recall::{self, DaemonlessPlan};
 use crate::recorder::without_daemon;
 use crate::report::{StrategyUsed, Tier};
 use crate::run::built::Built;
@@ -27,7 +27,7 @@ pub async fn ahead(
     input: &Input,
     daemon: Option<(&Docker, &EngineInfo)>,
     began: Instant,
-) -> Result<Ahead> {
+) -> Result<DaemonlessPlan> {
     let mut plans = PLANS;
     loop {
         plans -= 1;
@@ -45,37 +45,37 @@ pub async fn ahead_by_one_plan(
     daemon: Option<(&Docker, &EngineInfo)>,
     began: Instant,
     plans: u32,
-) -> Result<Option<Ahead>> {
-    let Some((kept, faults)) = context.cache.kept().filter(|_| context.plans(input)) else {
-        return Ok(Some(Ahead::Nothing(None)));
+) -> Result<Option<DaemonlessPlan>> {
+    let Some((cache, faults)) = context.cache.kept().filter(|_| context.plans(input)) else {
+        return Ok(Some(DaemonlessPlan::Nothing(None)));
     };
-    let records = Remembered::of(kept, faults);
-    let mut planned = match recall::remembered_plan(context, input, &records, daemon).await? {
-        Ahead::Open(planned) => planned,
+    let records = RecordReader::of(cache, faults);
+    let mut plan = match recall::remembered_plan(context, input, &records, daemon).await? {
+        DaemonlessPlan::Open(plan) => plan,
         other => return Ok(Some(other)),
     };
-    let released = match reuse::put(context, &planned, kept, &records).await? {
-        Put::Done(released, was_kept) => {
-            without_daemon::remember_reused(context, &planned, kept, &released, was_kept).await?;
-            explain::explain(context, built, &planned, None, &Inputs::default());
+    let released = match reuse::put(context, &plan, cache, &records).await? {
+        ReuseOutcome::Done(released, was_kept) => {
+            without_daemon::remember_reused(context, &plan, cache, &released, was_kept).await?;
+            explain::explain(context, built, &plan, None, &Inputs::default());
             built.tier = Some(Tier::Unchanged);
             *released
         }
-        Put::Failed => {
-            planned.without_records();
-            return Ok(Some(Ahead::Open(planned)));
+        ReuseOutcome::Failed => {
+            plan.without_records();
+            return Ok(Some(DaemonlessPlan::Open(plan)));
         }
         // The daemon is to say whether it is right.
-        Put::Open if context.build.verify => return Ok(Some(Ahead::Open(planned))),
-        Put::Open => match assemble::assemble(context, &planned, kept, &records).await? {
+        ReuseOutcome::Open if context.build.verify => return Ok(Some(DaemonlessPlan::Open(plan))),
+        ReuseOutcome::Open => match assemble::assemble(context, &plan, cache, &records).await? {
             Assembled::Done(released, new) => {
-                let inputs = Inputs::of(&planned.graph, &planned.keys, &planned.facts, context.events.hidden());
-                let before = records.one::<Inputs>(&kept.inputs_key()).await?;
-                explain::explain(context, built, &planned, before.as_ref(), &inputs);
-                explain::show_assembled(context, &planned);
+                let inputs = Inputs::of(&plan.graph, &plan.keys, &plan.facts, context.events.hidden());
+                let before = records.one::<Inputs>(&cache.inputs_key()).await?;
+                explain::explain(context, built, &plan, before.as_ref(), &inputs);
+                explain::show_assembled(context, &plan);
                 built.tier = Some(Tier::Append);
                 let at = Instant::now();
-                match without_daemon::remember_assembled(context, &planned, kept, &released, new, &inputs).await {
+                match without_daemon::remember_assembled(context, &plan, cache, &released, new, &inputs).await {
                     Ok(saved) => {
                         built.report.layers.saved += saved.pushed;
                         built.report.bytes.saved += saved.bytes;
@@ -86,52 +86,52 @@ pub async fn ahead_by_one_plan(
                 *released
             }
             Assembled::Not(why) => {
-                planned.not_assembled = why;
-                return Ok(Some(Ahead::Open(planned)));
+                plan.not_assembled = why;
+                return Ok(Some(DaemonlessPlan::Open(plan)));
             }
             Assembled::Moved(difference) if plans > 0 => {
                 local_sources::tell_moved(context, &difference, plans);
                 return Ok(None);
             }
             Assembled::Moved(difference) => {
-                planned.not_assembled = Some(format!("the build context changes while it is read ({difference})"));
-                return Ok(Some(Ahead::Open(planned)));
+                plan.not_assembled = Some(format!("the build context changes while it is read ({difference})"));
+                return Ok(Some(DaemonlessPlan::Open(plan)));
             }
             Assembled::Failed => {
-                planned.without_records();
-                return Ok(Some(Ahead::Open(planned)));
+                plan.without_records();
+                return Ok(Some(DaemonlessPlan::Open(plan)));
             }
         },
     };
     built.report.strategy = StrategyUsed::Auto;
     built.report.seconds.plan = began.elapsed().as_secs_f64() - built.report.seconds.save;
-    built.places = planned.graph.places();
-    explain::show_hits(context, &planned);
-    outcome::end(context, built, &planned, String::new(), SolveOutcome::default(), Some(released), None)?;
-    Ok(Some(Ahead::Done))
+    built.places = plan.graph.places();
+    explain::show_hits(context, &plan);
+    outcome::end(context, built, &plan, String::new(), SolveOutcome::default(), Some(released), None)?;
+    Ok(Some(DaemonlessPlan::Done))
 }
 
 /// Why a build that came so far needs the daemon that could not be had.
-pub async fn needs_daemon(context: &BuildContext<'_>, error: Error, ahead: &Ahead, input: &Input) -> Error {
+pub async fn needs_daemon(context: &BuildContext<'_>, error: Error, ahead: &DaemonlessPlan, input: &Input) -> Error {
     const HINT: &str = "give the job a Docker daemon (privileged mode in CodeBuild), or run this build once where there is one";
-    let Some((kept, faults)) = context.cache.kept().filter(|_| context.plans(input)) else { return error };
-    let planned = match ahead {
-        Ahead::Open(planned) => planned,
-        Ahead::Done => return error,
-        Ahead::Nothing(_) => {
+    let Some((cache, faults)) = context.cache.kept().filter(|_| context.plans(input)) else { return error };
+    let plan = match ahead {
+        DaemonlessPlan::Open(plan) => plan,
+        DaemonlessPlan::Done => return error,
+        DaemonlessPlan::Nothing(_) => {
             let what = "no build of this Dockerfile with these options and base images is remembered, and reading it takes a Docker daemon";
             return Error::no_daemon(what).because(&error).hint(HINT);
         }
     };
-    let now = Inputs::of(&planned.graph, &planned.keys, &planned.facts, context.events.hidden());
-    let before = Remembered::of(kept, faults).one::<Inputs>(&kept.inputs_key()).await.ok().flatten();
-    let reasons = crate::plan::explain(&planned.graph, &planned.plan, before.as_ref(), &now);
-    let all = planned.graph.below(planned.graph.result()).into_iter();
-    let mut open = all.filter(|op| planned.plan.runs(&op.digest));
+    let now = Inputs::of(&plan.graph, &plan.keys, &plan.facts, context.events.hidden());
+    let before = RecordReader::of(cache, faults).one::<Inputs>(&cache.inputs_key()).await.ok().flatten();
+    let reasons = crate::plan::explain(&plan.graph, &plan.decision, before.as_ref(), &now);
+    let all = plan.graph.below(plan.graph.result()).into_iter();
+    let mut open = all.filter(|op| plan.decision.runs(&op.digest));
     let what = match open.next() {
         Some(op) => {
             let why = reasons.get(&op.digest).map(|reason| format!(" ({reason})")).unwrap_or_default();
-            let also = planned.not_assembled.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+            let also = plan.not_assembled.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
             format!("`{}` has to run{why}, and that takes a Docker daemon{also}", graph::instruction_of(&op.name))
         }
         // `--load` and outputs: it is the daemon's copy that is wanted.

@@ -14,7 +14,7 @@ use crate::event::Events;
 use crate::push::preflight;
 use crate::registry::Registries;
 use crate::run::daemon::Daemon;
-use crate::run::transport::Way;
+use crate::run::transport::LayerTransport;
 use crate::settings::{DoctorSettings, IfTagExists, Proxy, PushSettings, Settings};
 
 /// How long one thing may take.
@@ -113,9 +113,9 @@ async fn daemon(settings: &Settings) -> Vec<(&'static str, Found)> {
         StoreKind::Containerd => "containerd image store",
     };
     let told = format!("Docker {}, {store}, {}", daemon.info.version, daemon.info.platform);
-    let way = match Way::choose(settings.transport, &daemon.docker).await {
-        Ok(Way::Registry) => Found::Right("through a registry on 127.0.0.1".to_owned()),
-        Ok(Way::Archive) => Found::Doubtful(
+    let way = match LayerTransport::choose(settings.transport, &daemon.docker).await {
+        Ok(LayerTransport::Registry) => Found::Right("through a registry on 127.0.0.1".to_owned()),
+        Ok(LayerTransport::Archive) => Found::Doubtful(
             "as archives: the daemon cannot reach this host".to_owned(),
             "layers go faster where the daemon shares this host's 127.0.0.1 (in a container: --network host)".to_owned(),
         ),

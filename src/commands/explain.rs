@@ -12,16 +12,16 @@ use crate::run::built::Built;
 use crate::run::context::BuildContext;
 
 /// Says of each step that is not kept why, and of the first one aloud.
-pub fn explain(context: &BuildContext<'_>, built: &mut Built, planned: &BuildPlan, before: Option<&Inputs>, now: &Inputs) {
-    let mut reasons = crate::plan::explain(&planned.graph, &planned.plan, before, now);
+pub fn explain(context: &BuildContext<'_>, built: &mut Built, plan: &BuildPlan, before: Option<&Inputs>, now: &Inputs) {
+    let mut reasons = crate::plan::explain(&plan.graph, &plan.decision, before, now);
     let mut first = before.is_some();
-    for op in planned.graph.below(planned.graph.result()) {
-        let Some(verdict) = planned.plan.verdicts.get(&op.digest) else { continue };
+    for op in plan.graph.below(plan.graph.result()) {
+        let Some(verdict) = plan.decision.verdicts.get(&op.digest) else { continue };
         let reason = reasons.remove(&op.digest).unwrap_or_default();
         if !reason.is_empty() && std::mem::take(&mut first) {
             context.events.note(format!("first changed step: {}: {reason}", op.name));
         }
-        let key = match planned.keys.state(&Input { step: op.digest.clone(), output: 0 }) {
+        let key = match plan.keys.state(&Input { step: op.digest.clone(), output: 0 }) {
             Key::Known(key) => key.to_string(),
             _ => String::new(),
         };
@@ -34,12 +34,12 @@ pub fn explain(context: &BuildContext<'_>, built: &mut Built, planned: &BuildPla
 pub fn advise(
     context: &BuildContext<'_>,
     built: &mut Built,
-    planned: &BuildPlan,
+    plan: &BuildPlan,
     ran: &HashSet<Digest>,
     before: Option<&Inputs>,
     now: &Inputs,
 ) {
-    for advice in crate::plan::advise(&planned.graph, ran, before, now) {
+    for advice in crate::plan::advise(&plan.graph, ran, before, now) {
         context.events.note(format!("advice: {}:{}: {}", advice.file, advice.line, advice.text));
         built.report.advice.push(told(advice));
     }
@@ -52,8 +52,8 @@ pub fn told(advice: Advice) -> AdviceReport {
 }
 
 /// Shows what is kept, as BuildKit shows what it finds cached.
-pub fn show_hits(context: &BuildContext<'_>, planned: &BuildPlan) {
-    show(context, planned, |verdict| match verdict {
+pub fn show_hits(context: &BuildContext<'_>, plan: &BuildPlan) {
+    show(context, plan, |verdict| match verdict {
         Verdict::Hit => Some((true, true)),
         Verdict::Skipped => Some((false, false)),
         _ => None,
@@ -61,15 +61,15 @@ pub fn show_hits(context: &BuildContext<'_>, planned: &BuildPlan) {
 }
 
 /// Shows what was made here, as BuildKit shows what it made.
-pub fn show_assembled(context: &BuildContext<'_>, planned: &BuildPlan) {
-    show(context, planned, |verdict| verdict.runs().then_some((true, false)));
+pub fn show_assembled(context: &BuildContext<'_>, plan: &BuildPlan) {
+    show(context, plan, |verdict| verdict.runs().then_some((true, false)));
 }
 
 /// Shows steps: whether they came to their end, and whether they were kept.
-pub fn show(context: &BuildContext<'_>, planned: &BuildPlan, of: impl Fn(&Verdict) -> Option<(bool, bool)>) {
+pub fn show(context: &BuildContext<'_>, plan: &BuildPlan, of: impl Fn(&Verdict) -> Option<(bool, bool)>) {
     let now = Time::now();
     let vertex = |op: &Op| {
-        let (ended, cached) = of(planned.plan.verdicts.get(&op.digest)?)?;
+        let (ended, cached) = of(plan.decision.verdicts.get(&op.digest)?)?;
         Some(Vertex {
             digest: op.digest.to_string(),
             inputs: Vec::new(),
@@ -80,6 +80,6 @@ pub fn show(context: &BuildContext<'_>, planned: &BuildPlan, of: impl Fn(&Verdic
             error: String::new(),
         })
     };
-    let vertexes = planned.graph.below(planned.graph.result()).into_iter().filter_map(vertex).collect();
+    let vertexes = plan.graph.below(plan.graph.result()).into_iter().filter_map(vertex).collect();
     context.events.emit(Event::Status(Status { vertexes, ..Status::default() }));
 }

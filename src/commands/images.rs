@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::cache::fault::cache_error;
 use crate::cache::faults::CacheFaults;
 use crate::cache::opened::cache_report;
-use crate::cache::session::Kept;
+use crate::cache::session::CacheSession;
 use crate::domain::ImageRef;
 use crate::engine::{Dialer, Docker, EngineInfo, StoreKind};
 use crate::error::{Error, Kind, Result};
@@ -18,7 +18,7 @@ use crate::push::RepositoryBlobs;
 use crate::registry::Registries;
 use crate::report::{ImageReport, Outcome, RunReport};
 use crate::run::daemon::{engine_report, had};
-use crate::run::transport::Way;
+use crate::run::transport::LayerTransport;
 use crate::save::{put_index, with_whole_cache};
 use crate::settings::{CacheMode, CacheSettings, Compression, PushSettings, Settings};
 
@@ -87,7 +87,7 @@ struct Run<'a> {
     registries: Registries,
     docker: Docker,
     info: EngineInfo,
-    way: Way,
+    way: LayerTransport,
     report: RunReport,
     began: Instant,
 }
@@ -99,7 +99,7 @@ impl<'a> Run<'a> {
         let docker = Docker::connect(Dialer::new(&settings.daemon)?).await?;
         let info = docker.info().await?;
         crate::run::leftovers::clear(&docker).await;
-        let way = Way::choose(settings.transport, &docker).await?;
+        let way = LayerTransport::choose(settings.transport, &docker).await?;
         let report = RunReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             outcome: Outcome::Skipped,
@@ -115,9 +115,9 @@ impl<'a> Run<'a> {
         self.report
     }
 
-    async fn kept(&self, image: &ImageRef) -> Result<Kept> {
+    async fn kept(&self, image: &ImageRef) -> Result<CacheSession> {
         let tag = image.tag.as_deref().unwrap_or("latest");
-        let kept = Kept::open(self.cache, &image.repository.path, tag, &self.registries).await;
+        let kept = CacheSession::open(self.cache, &image.repository.path, tag, &self.registries).await;
         kept.map_err(|error| cache_error(&format!("the cache {} cannot be used", self.cache.shown), &error))
     }
 
@@ -190,8 +190,8 @@ impl<'a> Run<'a> {
         let scratch = crate::transfer::temp_dir(Kind::Cache)?;
         scratch.remember(kept.word());
         let restored = match self.way {
-            Way::Registry => self.pull(&found, image).await,
-            Way::Archive => self.load(&found, image).await,
+            LayerTransport::Registry => self.pull(&found, image).await,
+            LayerTransport::Archive => self.load(&found, image).await,
         };
         match &restored {
             Ok(_) => step.done(),

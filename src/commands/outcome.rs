@@ -19,7 +19,7 @@ use crate::settings::BuildSettings;
 pub fn end(
     context: &BuildContext<'_>,
     built: &mut Built,
-    planned: &BuildPlan,
+    plan: &BuildPlan,
     id: String,
     solved: SolveOutcome,
     released: Option<Released>,
@@ -30,7 +30,7 @@ pub fn end(
         built.report.cache.warnings = store.faults.told();
     }
     let layers: HashSet<Digest> =
-        planned.plan.kept.values().flat_map(|record| &record.layers).map(|layer| layer.blob.digest.clone()).collect();
+        plan.decision.kept.values().flat_map(|record| &record.layers).map(|layer| layer.blob.digest.clone()).collect();
     if let Some((kept, _)) = context.cache.kept() {
         kept.restored(&layers).tell(&mut built.report);
     }
@@ -42,7 +42,7 @@ pub fn end(
         }
         _ => id,
     };
-    tell(context, built, &id, &solved, released.as_ref(), &planned.compiled, engine)?;
+    tell(context, built, &id, &solved, released.as_ref(), &plan.compiled, engine)?;
     match released {
         Some(released) => released.failure(),
         None => Ok(()),

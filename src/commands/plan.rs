@@ -7,8 +7,8 @@ use tokio::io::AsyncRead;
 
 use super::upkeep::Answer;
 use crate::build::{Input, frontend_options};
-use crate::cache::opened::Store;
-use crate::cache::record_reader::Remembered;
+use crate::cache::opened::OpenedCache;
+use crate::cache::record_reader::RecordReader;
 use crate::commands::daemonless;
 use crate::commands::explain::told;
 use crate::domain::Digest;
@@ -20,7 +20,7 @@ use crate::graph::{self, Key};
 use crate::plan::{Inputs, Verdict, advise, appendable, explain, is_internal};
 use crate::planner::build_plan::BuildPlan;
 use crate::planner::hiding::{hide_arguments, hide_declared};
-use crate::planner::recall::{self, Ahead};
+use crate::planner::recall::{self, DaemonlessPlan};
 use crate::planner::{compile, named_contexts};
 use crate::registry::Registries;
 use crate::report::{AdviceReport, StepReport, StepStatus, Tier, one_line};
@@ -28,7 +28,7 @@ use crate::run::built::tell_not_appended;
 use crate::run::context::BuildContext;
 use crate::run::daemon::{Daemon, DaemonBuild};
 use crate::run::loaded::Loaded;
-use crate::run::transport::Way;
+use crate::run::transport::LayerTransport;
 use crate::settings::{BuildSettings, Settings};
 
 /// What is told.
@@ -41,19 +41,19 @@ struct Told {
 
 /// Plans with what the daemon's frontend makes of the Dockerfile.
 async fn compiled<'a>(
-    job: BuildContext<'a>,
+    context: BuildContext<'a>,
     daemon: Daemon,
     mut input: Input,
-    ahead: Ahead,
+    ahead: DaemonlessPlan,
 ) -> Result<(BuildPlan, BuildContext<'a>)> {
     let Daemon { docker, buildkit, info } = daemon;
-    let run = DaemonBuild { job, docker, buildkit, info, way: Way::Registry, loaded: Loaded::default() };
-    let mut options = frontend_options(run.job.build, &input, &[]);
+    let run = DaemonBuild { context, docker, buildkit, info, way: LayerTransport::Registry, loaded: Loaded::default() };
+    let mut options = frontend_options(run.context.build, &input, &[]);
     run.resolve_host_gateway(&mut options).await?;
     let session = run.session(&mut input, &Outputs::default(), None).await?;
     let several = || Error::usage("a plan is made for one platform").hint("--platform names one");
-    let planned = compile::compile_and_plan(&run, &session, &options, &input, ahead).await?.ok_or_else(several)?;
-    Ok((planned, run.job))
+    let plan = compile::compile_and_plan(&run, &session, &options, &input, ahead).await?.ok_or_else(several)?;
+    Ok((plan, run.context))
 }
 
 /// Says what a build would do.
@@ -72,36 +72,36 @@ pub async fn plan(
         return Err(Error::usage("a plan is made against a cache").hint("--cache s3://BUCKET/PREFIX or --cache DIR"));
     };
     let registries = Registries::new(&settings.registries, events.clone());
-    let opened = Some(Store::open(cache, build, &registries, events).await?);
-    let job = BuildContext::new(settings, build, events, registries, build.tags.clone(), opened);
+    let opened = Some(OpenedCache::open(cache, build, &registries, events).await?);
+    let context = BuildContext::new(settings, build, events, registries, build.tags.clone(), opened);
     let mut input = Input::open(build, stdin).await?;
     hide_declared(&input, events.hidden());
-    let Some((kept, faults)) = job.cache.kept().filter(|_| job.plans(&input)) else {
+    let Some((kept, faults)) = context.cache.kept().filter(|_| context.plans(&input)) else {
         return Err(Error::usage("there is nothing to plan with: the cache cannot be used, or the context is no directory"));
     };
-    let records = Remembered::of(kept, faults);
+    let records = RecordReader::of(kept, faults);
     let daemon = Daemon::connect(settings).await;
     let at_hand = daemon.as_ref().ok().map(|daemon| (&daemon.docker, &daemon.info));
-    named_contexts::resolve_contexts(&job, &mut input, at_hand.map(|(docker, _)| docker)).await;
-    let ahead = recall::remembered_plan(&job, &input, &records, at_hand).await?;
-    let (planned, job) = match (ahead, daemon) {
-        (Ahead::Open(planned), _) => (*planned, job),
-        (ahead, Err(error)) => return Err(daemonless::needs_daemon(&job, error, &ahead, &input).await),
-        (ahead, Ok(daemon)) => compiled(job, daemon, input, ahead).await?,
+    named_contexts::resolve_contexts(&context, &mut input, at_hand.map(|(docker, _)| docker)).await;
+    let ahead = recall::remembered_plan(&context, &input, &records, at_hand).await?;
+    let (plan, context) = match (ahead, daemon) {
+        (DaemonlessPlan::Open(plan), _) => (*plan, context),
+        (ahead, Err(error)) => return Err(daemonless::needs_daemon(&context, error, &ahead, &input).await),
+        (ahead, Ok(daemon)) => compiled(context, daemon, input, ahead).await?,
     };
-    let Some((kept, faults)) = job.cache.kept() else { return Err(Error::usage("the cache cannot be used")) };
-    let remembered = Remembered::of(kept, faults);
-    let mut inputs = Inputs::of(&planned.graph, &planned.keys, &planned.facts, job.events.hidden());
+    let Some((kept, faults)) = context.cache.kept() else { return Err(Error::usage("the cache cannot be used")) };
+    let remembered = RecordReader::of(kept, faults);
+    let mut inputs = Inputs::of(&plan.graph, &plan.keys, &plan.facts, context.events.hidden());
     let before = remembered.one::<Inputs>(&kept.inputs_key()).await?;
-    inputs.measure(&planned.graph, &HashMap::new(), before.as_ref());
-    let mut reasons = explain(&planned.graph, &planned.plan, before.as_ref(), &inputs);
-    let open = planned.graph.below(planned.graph.result()).into_iter().filter(|op| planned.plan.runs(&op.digest));
+    inputs.measure(&plan.graph, &HashMap::new(), before.as_ref());
+    let mut reasons = explain(&plan.graph, &plan.decision, before.as_ref(), &inputs);
+    let open = plan.graph.below(plan.graph.result()).into_iter().filter(|op| plan.decision.runs(&op.digest));
     let has_commands = open.into_iter().any(graph::Op::is_command);
     // The files are laid on what is there; its layers stay where they are.
-    let appends = match appendable(&planned.graph, &planned.plan).filter(|_| !has_commands) {
+    let appends = match appendable(&plan.graph, &plan.decision).filter(|_| !has_commands) {
         Some(open) => {
-            let below = append_base::below(&job, &planned, &open, &remembered).await?;
-            let stays = skeleton::not_appended(&job, &planned, &open, below.as_ref(), &remembered).await?;
+            let below = append_base::below(&context, &plan, &open, &remembered).await?;
+            let stays = skeleton::not_appended(&context, &plan, &open, below.as_ref(), &remembered).await?;
             if let Some(stays) = &stays {
                 tell_not_appended(reasons.entry(stays.step.clone()).or_default(), &stays.why);
             }
@@ -109,11 +109,11 @@ pub async fn plan(
         }
         None => false,
     };
-    let places = planned.graph.places();
+    let places = plan.graph.places();
     let mut steps = Vec::new();
     let mut lines = Vec::new();
-    for op in planned.graph.below(planned.graph.result()) {
-        let Some(verdict) = planned.plan.verdicts.get(&op.digest).filter(|_| !is_internal(op)) else { continue };
+    for op in plan.graph.below(plan.graph.result()) {
+        let Some(verdict) = plan.decision.verdicts.get(&op.digest).filter(|_| !is_internal(op)) else { continue };
         let (status, word) = match verdict {
             Verdict::Hit => (StepStatus::Hit, "kept"),
             Verdict::Miss => (StepStatus::Miss, "runs"),
@@ -130,22 +130,22 @@ pub async fn plan(
             instruction: graph::instruction_of(&op.name).to_owned(),
             status,
             reason,
-            key: match planned.keys.state(&graph::Input { step: op.digest.clone(), output: 0 }) {
+            key: match plan.keys.state(&graph::Input { step: op.digest.clone(), output: 0 }) {
                 Key::Known(key) => key.to_string(),
                 _ => String::new(),
             },
         });
     }
     let kept = steps.iter().any(|step| step.status == StepStatus::Hit);
-    let tier = match (planned.plan.unchanged, appends, kept) {
+    let tier = match (plan.decision.unchanged, appends, kept) {
         (true, ..) => Tier::Unchanged,
         (false, true, _) => Tier::Append,
         (false, false, true) => Tier::Partial,
         (false, false, false) => Tier::Cold,
     };
-    let below = planned.graph.below(planned.graph.result()).into_iter();
-    let runs: HashSet<Digest> = below.map(|op| op.digest.clone()).filter(|step| planned.plan.runs(step)).collect();
-    let advice = advise(&planned.graph, &runs, before.as_ref(), &inputs);
+    let below = plan.graph.below(plan.graph.result()).into_iter();
+    let runs: HashSet<Digest> = below.map(|op| op.digest.clone()).filter(|step| plan.decision.runs(step)).collect();
+    let advice = advise(&plan.graph, &runs, before.as_ref(), &inputs);
     let text = if json {
         let advice = advice.into_iter().map(told).collect();
         serde_json::to_string_pretty(&Told { tier, steps, advice }).unwrap_or_default() + "\n"

@@ -13,7 +13,7 @@ use crate::push::preflight;
 use crate::registry::Registries;
 use crate::report::{ImageReport, Outcome, RunReport, TagReport};
 use crate::run::daemon::{engine_report, had};
-use crate::run::transport::Way;
+use crate::run::transport::LayerTransport;
 use crate::settings::{PushSettings, Settings};
 
 /// Pushes images that the daemon has.
@@ -31,7 +31,7 @@ pub async fn push(settings: &Settings, images: &[ImageRef], push: &PushSettings,
         }
     }
     crate::run::leftovers::clear(&docker).await;
-    let way = Way::choose(settings.transport, &docker).await?;
+    let way = LayerTransport::choose(settings.transport, &docker).await?;
     let looked = preflight(&registries, images, push).await?;
     for (tag, there) in &looked.skipped {
         events.note(format!("{tag} is there already ({}) and is left alone", there.digest));

@@ -9,11 +9,11 @@ use std::time::Instant;
 use async_trait::async_trait;
 use tokio::io::AsyncWriteExt as _;
 
-use crate::archive::{self, ArchivedImage, Encoding, Kept as KeptLayer, Layer, Layers, SavedImage, SavedLayer, Spooled, spooled};
+use crate::archive::{self, ArchivedImage, Encoding, Layer, Layers, SavedImage, SavedLayer, Spooled, StoredLayer, spooled};
 use crate::cache::fault::cache_error;
 use crate::cache::layout as kept;
 use crate::cache::opened::cache_report;
-use crate::cache::session::Kept;
+use crate::cache::session::CacheSession;
 use crate::domain::ImageRef;
 use crate::error::{Error, Kind, Result};
 use crate::event::Events;
@@ -95,7 +95,7 @@ async fn keep(
 ) -> Result<RepositoryBlobs> {
     let tag = name.tag.as_deref().unwrap_or("latest");
     let failed = |error: Error| Error::new(Kind::Cache, format!("{name} was not imported")).caused_by(error);
-    let kept = Kept::open(cache, &name.repository.path, tag, registries).await;
+    let kept = CacheSession::open(cache, &name.repository.path, tag, registries).await;
     let kept = kept.map_err(|error| cache_error(&format!("the cache {} cannot be used", cache.shown), &error))?;
     let to = kept.target().ok_or_else(|| Error::new(Kind::Cache, "the cache is only read"))?;
     let before = load_stages(registries, &to).await.map_err(|error| failed(error.into()))?.images;
@@ -134,7 +134,7 @@ struct IntoStore {
 
 #[async_trait]
 impl Layers for IntoStore {
-    async fn layer(&mut self, layer: Layer) -> io::Result<KeptLayer> {
+    async fn layer(&mut self, layer: Layer) -> io::Result<StoredLayer> {
         let Spooled { blob, kept } = spooled(layer, Some(self.compression), &self.directory).await?;
         if !self.begun {
             kept::begin(&self.blobs).await.map_err(io::Error::other)?;
@@ -162,7 +162,7 @@ pub async fn export(
     let began = Instant::now();
     let registries = Registries::new(&settings.registries, events.clone());
     let tag = image.tag.as_deref().unwrap_or("latest");
-    let kept = Kept::open(cache, &image.repository.path, tag, &registries).await;
+    let kept = CacheSession::open(cache, &image.repository.path, tag, &registries).await;
     let kept = kept.map_err(|error| cache_error(&format!("the cache {} cannot be used", cache.shown), &error))?;
     let Some(found) = kept.released(&registries).await? else {
         let scopes: Vec<&str> = kept.references().map(|(scope, _)| scope).collect();

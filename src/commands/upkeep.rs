@@ -37,7 +37,7 @@ pub struct Answer {
 
 /// A pointer, and what it leads to.
 #[derive(Debug, Serialize)]
-struct Kept {
+struct CachedImage {
     scope: String,
     image: String,
     digest: String,
@@ -80,7 +80,7 @@ pub async fn cache(command: CacheCommand, settings: &CacheSettings, events: &Eve
     let entries = blobs.store().list("").await.map_err(failed)?;
     let sizes: BTreeMap<Digest, u64> = entries.iter().filter_map(|entry| Some((entry.name.digest()?, entry.size))).collect();
     let pointers = entries.iter().filter(|entry| entry.name.as_str().starts_with("refs/"));
-    let mut kept: Vec<Kept> = stream::iter(pointers.cloned().collect::<Vec<_>>())
+    let mut kept: Vec<CachedImage> = stream::iter(pointers.cloned().collect::<Vec<_>>())
         .map(|entry| followed(&blobs, &sizes, entry))
         .buffer_unordered(AT_ONCE)
         .collect()
@@ -97,9 +97,9 @@ pub async fn cache(command: CacheCommand, settings: &CacheSettings, events: &Eve
 }
 
 /// Follows a pointer to all its blobs.
-async fn followed(blobs: &Blobs, sizes: &BTreeMap<Digest, u64>, entry: Entry) -> Kept {
+async fn followed(blobs: &Blobs, sizes: &BTreeMap<Digest, u64>, entry: Entry) -> CachedImage {
     let (scope, image) = entry.name.pointed().unwrap_or_else(|| (String::new(), entry.name.to_string()));
-    let mut kept = Kept {
+    let mut kept = CachedImage {
         scope,
         image,
         digest: String::new(),
@@ -150,7 +150,7 @@ async fn small(blobs: &Blobs, name: &Name) -> Option<bytes::Bytes> {
     }
 }
 
-fn table(kept: &[Kept]) -> String {
+fn table(kept: &[CachedImage]) -> String {
     let mut rows = vec![["SCOPE", "IMAGE", "STAGES", "LAYERS", "SIZE", "WRITTEN"].map(str::to_owned)];
     rows.extend(kept.iter().map(|kept| {
         let missing = if kept.missing.is_empty() { String::new() } else { format!(" ({} blobs missing)", kept.missing.len()) };
@@ -172,7 +172,7 @@ fn table(kept: &[Kept]) -> String {
     out
 }
 
-fn stat(kept: &[Kept], sizes: &BTreeMap<Digest, u64>, json: bool) -> String {
+fn stat(kept: &[CachedImage], sizes: &BTreeMap<Digest, u64>, json: bool) -> String {
     let total: u64 = sizes.values().sum();
     let used: BTreeSet<&Digest> = kept.iter().flat_map(|kept| &kept.blobs).filter(|digest| sizes.contains_key(digest)).collect();
     let used_bytes: u64 = used.iter().filter_map(|digest| sizes.get(*digest)).sum();
@@ -198,7 +198,7 @@ fn stat(kept: &[Kept], sizes: &BTreeMap<Digest, u64>, json: bool) -> String {
 /// Reads everything.
 async fn verify(
     blobs: &Blobs,
-    kept: &[Kept],
+    kept: &[CachedImage],
     sizes: &BTreeMap<Digest, u64>,
     repair: bool,
     events: &Events,
@@ -220,7 +220,7 @@ async fn verify(
         }
     }
     step.done();
-    let lacking: Vec<&Kept> = kept
+    let lacking: Vec<&CachedImage> = kept
         .iter()
         .filter(|kept| kept.digest.is_empty() || !kept.missing.is_empty() || kept.blobs.iter().any(|blob| damaged.contains(blob)))
         .collect();

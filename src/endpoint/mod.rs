@@ -2,7 +2,7 @@
 //! it pushes what it built.
 //!
 //! The daemon already speaks one layer-wise protocol in which it asks before it sends. What it pushes is handed to a
-//! [`Receiver`], what it pulls lies on a [`Shelf`]. Only this host can connect, and every repository's name begins with a word
+//! [`Receiver`], what it pulls lies on a [`CacheRepository`]. Only this host can connect, and every repository's name begins with a word
 //! that cannot be guessed. A shelf gives only what its own tags lead to, though scopes share a store's blobs.
 //!
 //! A blob that is asked for twice at once is read twice: daemons do not do that. Docker's own pulls join a transfer that is under
@@ -20,4 +20,4 @@ mod uploads;
 
 pub use pull::{Given, Served};
 pub use server::{Address, Endpoint, NOWHERE, Receiver, is_own_name};
-pub use shelf::Shelf;
+pub use shelf::CacheRepository;

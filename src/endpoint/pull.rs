@@ -13,7 +13,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio_util::io::ReaderStream;
 
 use super::http::{Answer, Refusal, answer, manifest_answer};
-use super::shelf::Shelf;
+use super::shelf::CacheRepository;
 use crate::domain::Digest;
 use crate::registry::{self, Kind, Source as _};
 use crate::transfer::ByteStream;
@@ -59,14 +59,14 @@ impl Served {
 
 /// All shelves of an endpoint, by their names.
 pub(super) struct Shelves {
-    shelves: BTreeMap<String, Shelf>,
+    shelves: BTreeMap<String, CacheRepository>,
     served: Served,
 }
 
 impl Shelves {
     /// Those of this endpoint's word.
-    pub(super) fn new(word: &str, shelves: Vec<Shelf>, served: Served) -> Self {
-        let name = |shelf: &Shelf| Some(shelf.repository().path.strip_prefix(word)?.strip_prefix('/')?.to_owned());
+    pub(super) fn new(word: &str, shelves: Vec<CacheRepository>, served: Served) -> Self {
+        let name = |shelf: &CacheRepository| Some(shelf.repository().path.strip_prefix(word)?.strip_prefix('/')?.to_owned());
         Self { shelves: shelves.into_iter().filter_map(|shelf| Some((name(&shelf)?, shelf))).collect(), served }
     }
 
@@ -74,7 +74,7 @@ impl Shelves {
         self.shelves.contains_key(name)
     }
 
-    fn shelf(&self, name: &str) -> Result<&Shelf, Refusal> {
+    fn shelf(&self, name: &str) -> Result<&CacheRepository, Refusal> {
         let unknown = || Refusal(StatusCode::NOT_FOUND, "NAME_UNKNOWN", "there is nothing here".to_owned());
         self.shelves.get(name).ok_or_else(unknown)
     }

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use super::connections;
 use super::http::Handler;
 use super::pull::{Given, Served, Shelves};
-use super::shelf::Shelf;
+use super::shelf::CacheRepository;
 use crate::domain::{Digest, ImageRef, RawManifest, RegistryHost, Repository};
 use crate::redact;
 use crate::transfer::{Identity, Spool};
@@ -87,7 +87,7 @@ impl Address {
     /// Serves what is on the shelves, and hands what is pushed to the receiver, if there is one. Blobs on their way lie in
     /// `directory`.
     #[must_use]
-    pub fn serve(self, shelves: Vec<Shelf>, receiver: Option<Arc<dyn Receiver>>, directory: PathBuf) -> Endpoint {
+    pub fn serve(self, shelves: Vec<CacheRepository>, receiver: Option<Arc<dyn Receiver>>, directory: PathBuf) -> Endpoint {
         let Self { listener, address, word } = self;
         let served = Served::default();
         let reached = Arc::new(AtomicBool::new(false));

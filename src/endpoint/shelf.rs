@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
 use super::offered::Offered;
-use super::through::Through;
+use super::through::PullThrough;
 use crate::domain::{Descriptor, Digest, ImageRef, RawManifest, Repository};
 use crate::registry::{self, Home, Kind, Progress, Put, Source, Uploaded};
 use crate::store::{self, Blobs, Fault, Name, read_small};
@@ -43,7 +43,7 @@ struct Pointer {
 
 /// An image's place in a scope of a store: what a repository is in a registry.
 #[derive(Clone)]
-pub struct Shelf(Arc<Inner>);
+pub struct CacheRepository(Arc<Inner>);
 
 struct Inner {
     blobs: Blobs,
@@ -52,17 +52,17 @@ struct Inner {
     repository: Repository,
     writable: bool,
     offered: Offered,
-    through: Through,
+    through: PullThrough,
     /// Held while manifests are looked into for what else is offered.
     looking: Mutex<()>,
 }
 
-impl Shelf {
+impl CacheRepository {
     /// The shelf of an image in a scope. `repository` is what it is called at the endpoint.
     #[must_use]
     pub fn new(blobs: Blobs, scope: &str, image: &str, repository: Repository, writable: bool) -> Self {
         Self(Arc::new(Inner {
-            through: Through::new(blobs.clone()),
+            through: PullThrough::new(blobs.clone()),
             blobs,
             scope: scope.to_owned(),
             image: image.to_owned(),
@@ -242,7 +242,7 @@ impl Shelf {
 }
 
 #[async_trait]
-impl Source for Shelf {
+impl Source for CacheRepository {
     fn repository(&self) -> &Repository {
         &self.0.repository
     }
@@ -275,7 +275,7 @@ impl Source for Shelf {
 }
 
 #[async_trait]
-impl Home for Shelf {
+impl Home for CacheRepository {
     async fn sizes(&self, digests: &[Digest]) -> registry::Result<HashMap<Digest, u64>> {
         let asked = stream::iter(digests.to_vec())
             .map(|digest| async move {

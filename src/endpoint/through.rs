@@ -13,7 +13,7 @@ use crate::transfer::{BlobSource as _, ByteStream, Spool};
 
 /// Layers that a registry has and the store may lack.
 #[derive(Clone)]
-pub(super) struct Through(Arc<Inner>);
+pub(super) struct PullThrough(Arc<Inner>);
 
 struct Inner {
     blobs: Blobs,
@@ -47,10 +47,10 @@ struct Begun {
 struct Coming {
     spool: Spool,
     /// Turns to true when it was kept, or will not be.
-    settled: watch::Receiver<bool>,
+    pinned_revision: watch::Receiver<bool>,
 }
 
-impl Through {
+impl PullThrough {
     /// None yet; they are kept in this store.
     pub(super) fn new(blobs: Blobs) -> Self {
         Self(Arc::new(Inner {
@@ -87,7 +87,7 @@ impl Through {
     /// Waits until a layer that is on its way was kept, or will not be.
     pub(super) async fn settle(&self, digest: &Digest) {
         if let Some(mut coming) = self.layer(digest).and_then(|layer| layer.coming) {
-            let _ = coming.settled.wait_for(|settled| *settled).await;
+            let _ = coming.pinned_revision.wait_for(|pinned_revision| *pinned_revision).await;
         }
     }
 
@@ -133,8 +133,8 @@ impl Through {
     async fn begin(&self, digest: &Digest, layer: &Layer) -> registry::Result<Coming> {
         let stream = layer.from.open_blob(digest, Some(layer.size), 0).await?;
         let (writer, spool) = Spool::create(&layer.directory).map_err(|error| local(&error))?;
-        let (settled, receiver) = watch::channel(false);
-        let coming = Coming { spool: spool.clone(), settled: receiver };
+        let (pinned_revision, receiver) = watch::channel(false);
+        let coming = Coming { spool: spool.clone(), pinned_revision: receiver };
         if let Some(layer) = self.layers().get_mut(digest) {
             layer.coming = Some(coming.clone());
         }
@@ -157,7 +157,7 @@ impl Through {
                 Ok(_) => this.failed(&digest, "the registry has other bytes under its digest"),
                 Err(error) => this.failed(&digest, &error.to_string()),
             }
-            settled.send_replace(true);
+            pinned_revision.send_replace(true);
         });
         Ok(coming)
     }

@@ -2,7 +2,7 @@
 
 use crate::append::{LayerIndex, PathIndex};
 use crate::cache::layer_index;
-use crate::cache::record_reader::Remembered;
+use crate::cache::record_reader::RecordReader;
 use crate::domain::StepKey;
 use crate::error::Result;
 use crate::plan::{Appendable, Layer, StepRecord};
@@ -12,7 +12,7 @@ use crate::run::context::BuildContext;
 
 /// What files are laid on: its layers, which stay where they are, and what is known of its paths.
 #[derive(Default)]
-pub struct Below {
+pub struct AppendBase {
     pub layers: Vec<Layer>,
     pub paths: PathIndex,
 }
@@ -20,18 +20,18 @@ pub struct Below {
 /// What the open steps are laid on, if all of it is known.
 pub async fn below(
     _context: &BuildContext<'_>,
-    planned: &BuildPlan,
+    plan: &BuildPlan,
     open: &Appendable,
-    records: &Remembered<'_>,
-) -> Result<Option<Below>> {
-    let Some(ground) = &open.ground else { return Ok(Some(Below::default())) };
-    let record = match planned.plan.kept.get(ground) {
+    records: &RecordReader<'_>,
+) -> Result<Option<AppendBase>> {
+    let Some(ground) = &open.ground else { return Ok(Some(AppendBase::default())) };
+    let record = match plan.decision.kept.get(ground) {
         Some(record) => Some(record.clone()),
-        None => lookup::record_of(planned, ground, records).await?,
+        None => lookup::record_of(plan, ground, records).await?,
     };
     let Some(StepRecord { layers, .. }) = record else { return Ok(None) };
     let keys: Vec<StepKey> = layers.iter().map(|layer| layer_index::key(&layer.blob.digest, &layer.diff_id)).collect();
     let indexes = records.read::<LayerIndex>(&keys).await?;
     let known: Option<Vec<&LayerIndex>> = keys.iter().map(|key| indexes.get(key)).collect();
-    Ok(known.map(|known| Below { paths: PathIndex::of(known), layers }))
+    Ok(known.map(|known| AppendBase { paths: PathIndex::of(known), layers }))
 }

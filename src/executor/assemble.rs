@@ -2,11 +2,11 @@
 //!
 //! Only for steps of which a daemon once made just the layer that had been worked out (`proving`).
 
-use crate::append::assemble::Laid;
+use crate::append::assemble::AssembledLayer;
 use crate::append::{LayerIndex, PathIndex};
 use crate::cache::layer_index;
-use crate::cache::record_reader::Remembered;
-use crate::cache::session::Kept;
+use crate::cache::record_reader::RecordReader;
+use crate::cache::session::CacheSession;
 use crate::domain::{Digest, StepKey};
 use crate::error::Result;
 use crate::executor::assembled::{Assembled, NewLayers};
@@ -14,53 +14,53 @@ use crate::executor::context_files::{Contexts, content};
 use crate::executor::graph_errors::broken;
 use crate::executor::reuse::composed;
 use crate::executor::{append_base, metadata_only, write_layer};
-use crate::graph::{Graph, Op, shape};
+use crate::graph::{Graph, Op, operation_key};
 use crate::plan::{Appendable, ProofRecord, StepRecord, appendable};
 use crate::planner::build_plan::BuildPlan;
 use crate::planner::plan::seconds_now;
-use crate::publish::release::{Given, Release};
+use crate::publish::release::{PutOutcome, Release};
 use crate::run::context::BuildContext;
 
 /// A step's new layer, worked out.
 pub struct Worked<'a> {
     /// The step that makes it.
     pub op: &'a Op,
-    pub laid: Laid,
+    pub laid: AssembledLayer,
 }
 
 /// Makes the image with layers that are worked out here, where it ends with files of the build context alone and is only to be
 /// pushed.
 pub async fn assemble(
     context: &BuildContext<'_>,
-    planned: &BuildPlan,
-    kept: &Kept,
-    records: &Remembered<'_>,
+    plan: &BuildPlan,
+    cache: &CacheSession,
+    records: &RecordReader<'_>,
 ) -> Result<Assembled> {
     // Times in the image would have to be that one.
     let has_epoch = context.build.build_args.iter().any(|(name, _)| name == "SOURCE_DATE_EPOCH");
-    if let Some(base) = planned.base_alone().filter(|_| context.is_only_pushed() && !has_epoch) {
-        return metadata_only::put_base(context, planned, kept, base).await;
+    if let Some(base) = plan.base_alone().filter(|_| context.is_only_pushed() && !has_epoch) {
+        return metadata_only::put_base(context, plan, cache, base).await;
     }
-    let Some(open) = appendable(&planned.graph, &planned.plan).filter(|_| context.is_only_pushed() && !has_epoch) else {
+    let Some(open) = appendable(&plan.graph, &plan.decision).filter(|_| context.is_only_pushed() && !has_epoch) else {
         return Ok(Assembled::Not(None));
     };
     let not = |why: &str| Ok(Assembled::Not(Some(why.to_owned())));
-    let Some(below) = append_base::below(context, planned, &open, records).await? else {
+    let Some(below) = append_base::below(context, plan, &open, records).await? else {
         return not("what the files are laid on is not known");
     };
     let now = seconds_now();
-    let worked = match work_out(planned, &open, below.paths, records, now).await? {
+    let worked = match work_out(plan, &open, below.paths, records, now).await? {
         Ok(worked) => worked,
         Err(otherwise) => return Ok(otherwise),
     };
     let settings = &context.build.push_settings;
-    let keep = kept.target().map(|target| target.repository);
+    let keep = cache.target().map(|target| target.repository);
     let release = Release::open(&context.registries, &context.tags, keep.as_ref(), settings, &[], context.events).await?;
     let mut layers = below.layers;
     let mut indexes = Vec::new();
     for (Worked { op, laid }, index) in worked {
         let step = context.events.step(op.name.clone());
-        let layer = write_layer::write(context, planned, op, laid, now, &release).await;
+        let layer = write_layer::write(context, plan, op, laid, now, &release).await;
         let layer = match layer {
             Ok(Ok(layer)) => {
                 step.done();
@@ -82,16 +82,16 @@ pub async fn assemble(
     }
     release.finish().await?;
     let annotations = context.annotations().into_iter().map(|(name, value)| (name, value.into())).collect();
-    let image = crate::plan::assemble(&planned.compiled.config, &layers, &annotations).map_err(|error| broken(&error))?;
-    let Some(own) = kept.own() else { return Ok(Assembled::Not(None)) };
+    let image = crate::plan::assemble(&plan.compiled.config, &layers, &annotations).map_err(|error| broken(&error))?;
+    let Some(own) = cache.own() else { return Ok(Assembled::Not(None)) };
     let released = match release.put(composed(image.manifest, image.config)?, own).await? {
-        Given::Done(released) => released,
-        Given::Not(why) => {
+        PutOutcome::Done(released) => released,
+        PutOutcome::Not(why) => {
             context.cache.store_gave_not(&why)?;
             return Ok(Assembled::Failed);
         }
     };
-    let chain = planned.graph.chain_of(planned.graph.result());
+    let chain = plan.graph.chain_of(plan.graph.result());
     let base = layers.len().saturating_sub(chain.layers());
     let new = chain.links.iter().filter(|link| open.steps.contains(&link.state.step)).filter_map(|link| {
         let layers = layers.get(..base + link.layers)?.to_vec();
@@ -103,21 +103,21 @@ pub async fn assemble(
 /// Works out the layers of the open steps, on a state with these paths. `now` is the time of what is made on the way, in seconds
 /// of the Unix epoch, as BuildKit gives it the time of the build. Returns why, if that takes a daemon or the context changed.
 pub async fn work_out<'a>(
-    planned: &'a BuildPlan,
+    plan: &'a BuildPlan,
     open: &Appendable,
     mut paths: PathIndex,
-    records: &Remembered<'_>,
+    records: &RecordReader<'_>,
     now: u64,
 ) -> Result<std::result::Result<Vec<(Worked<'a>, LayerIndex)>, Assembled>> {
     let not = |why: &str| Ok(Err(Assembled::Not(Some(why.to_owned()))));
-    let Some(makers) = makers(&planned.graph, open) else { return not("what is merged is more than one layer") };
-    let shapes: Option<Vec<StepKey>> = makers.iter().map(|op| shape(&planned.graph, op)).collect();
-    let shapes = shapes.unwrap_or_default();
-    let proofs = records.read::<ProofRecord>(&shapes).await?;
-    if shapes.is_empty() || !shapes.iter().all(|shape| proofs.contains_key(shape)) {
+    let Some(makers) = makers(&plan.graph, open) else { return not("what is merged is more than one layer") };
+    let operation_keys: Option<Vec<StepKey>> = makers.iter().map(|op| operation_key(&plan.graph, op)).collect();
+    let operation_keys = operation_keys.unwrap_or_default();
+    let proofs = records.read::<ProofRecord>(&operation_keys).await?;
+    if operation_keys.is_empty() || !operation_keys.iter().all(|operation_key| proofs.contains_key(operation_key)) {
         return not("no daemon was seen to make of such a step what hakobi would make");
     }
-    let contexts = match Contexts::read(planned, &makers).await {
+    let contexts = match Contexts::read(plan, &makers).await {
         Ok(Some(contexts)) => contexts,
         Ok(None) => return not("the build context cannot be read"),
         Err(difference) => return Ok(Err(Assembled::Moved(difference))),
@@ -126,14 +126,14 @@ pub async fn work_out<'a>(
     for (op, step) in makers.into_iter().zip(&open.steps) {
         // What is merged was made on nothing.
         let laid = match op.digest == *step {
-            true => contexts.lay(&planned.graph, op, &paths),
-            false => contexts.lay(&planned.graph, op, &PathIndex::default()),
+            true => contexts.assemble_layer(&plan.graph, op, &paths),
+            false => contexts.assemble_layer(&plan.graph, op, &PathIndex::default()),
         };
         let laid = match laid {
             Ok(laid) => laid,
             Err(why) => return not(&format!("`{}`: {why}", crate::graph::instruction_of(&op.name))),
         };
-        let index = laid.index(now, &|source, path| content(planned, op, source, path));
+        let index = laid.index(now, &|source, path| content(plan, op, source, path));
         paths.apply(&index);
         worked.push((Worked { op, laid }, index));
     }

@@ -8,7 +8,7 @@ use crate::graph::Graph;
 use crate::planner::hiding::hide_found;
 use crate::publish::release::Release;
 use crate::run::daemon::DaemonBuild;
-use crate::run::imports::Cache;
+use crate::run::imports::CacheImports;
 use crate::save::Executed;
 use crate::settings::CacheFrom;
 
@@ -16,22 +16,23 @@ use crate::settings::CacheFrom;
 pub const IMPORTS: &str = "cache-imports";
 
 /// Opens the way out of the daemon, if anything is to come out.
-pub async fn open_release(daemon: &DaemonBuild<'_>, cache: &Cache) -> Result<Option<Release>> {
-    let build = daemon.job.build;
+pub async fn open_release(daemon: &DaemonBuild<'_>, imports: &CacheImports) -> Result<Option<Release>> {
+    let build = daemon.context.build;
     let keep = daemon.keeps().map(|target| target.repository);
     if !build.push && keep.is_none() {
         return Ok(None);
     }
-    let tags = if build.push { &*daemon.job.tags } else { &[] };
-    let known = if daemon.job.cache.gave_store_up() { cache.latest().to_vec() } else { cache.known() };
-    let open = Release::open(&daemon.job.registries, tags, keep.as_ref(), &build.push_settings, &known, daemon.job.events);
+    let tags = if build.push { &*daemon.context.tags } else { &[] };
+    let known = if daemon.context.cache.gave_store_up() { imports.latest().to_vec() } else { imports.known() };
+    let open =
+        Release::open(&daemon.context.registries, tags, keep.as_ref(), &build.push_settings, &known, daemon.context.events);
     Ok(Some(open.await?))
 }
 
 /// Whether the image carries its cache with it: the pulled-latest way.
 pub fn exports_inline(daemon: &DaemonBuild<'_>) -> bool {
-    let asked = daemon.job.build.cache_to.iter().any(|to| to.kind == "inline");
-    let latest = daemon.job.build.cache_from.iter().any(|from| matches!(from, CacheFrom::Latest(_)));
+    let asked = daemon.context.build.cache_to.iter().any(|to| to.kind == "inline");
+    let latest = daemon.context.build.cache_from.iter().any(|from| matches!(from, CacheFrom::Latest(_)));
     asked || latest || daemon.keeps().is_some()
 }
 
@@ -53,7 +54,7 @@ pub async fn solve(
         let building = daemon.buildkit.build(session, request.clone(), &events, |mut gateway| async move {
             let solved: Solved = gateway.dockerfile(given).await?;
             let compiled = slot.insert(Compiled::of(&solved));
-            hide_found(compiled, daemon.job.events.hidden());
+            hide_found(compiled, daemon.context.events.hidden());
             if let Some(release) = release
                 && let Ok(graph) = Graph::new(compiled.definition.clone())
             {
@@ -61,17 +62,17 @@ pub async fn solve(
             }
             Ok(solved)
         });
-        let from_store = options.get(IMPORTS) != colder.get(IMPORTS) && daemon.job.is_repeatable();
+        let from_store = options.get(IMPORTS) != colder.get(IMPORTS) && daemon.context.is_repeatable();
         let solved = tokio::select! {
             solved = building => Some(solved),
             // An overlay2 daemon would ask for a damaged layer again and again, for more than a minute.
-            () = daemon.job.cache.store_damaged(), if from_store => None,
+            () = daemon.context.cache.store_damaged(), if from_store => None,
             error = lacks_room(release) => return Err(error),
         };
         drop(events);
         let executed = listening.await.unwrap_or_default();
         let solved = match solved {
-            Some(Err(status)) if from_store && daemon.job.cache.blames_store(status.message()) => {
+            Some(Err(status)) if from_store && daemon.context.cache.blames_store(status.message()) => {
                 Err(status.message().to_owned())
             }
             Some(solved) => Ok(solved),
@@ -82,7 +83,7 @@ pub async fn solve(
             // What was to come from the store did not come: the build begins again without it.
             Err(why) => {
                 without_store(options, colder);
-                leave_cache(&daemon.job, &why, release)?;
+                leave_cache(&daemon.context, &why, release)?;
                 continue;
             }
         };
@@ -91,7 +92,7 @@ pub async fn solve(
                 let compiled = compiled.ok_or_else(|| Error::build("the frontend gave no graph"))?;
                 return Ok((solved, compiled, executed));
             }
-            Err(status) if daemon.job.tries_again(&mut attempt, &status).await => {}
+            Err(status) if daemon.context.tries_again(&mut attempt, &status).await => {}
             Err(status) => {
                 let failed = compiled
                     .as_ref()

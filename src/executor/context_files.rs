@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::append::PathIndex;
-use crate::append::assemble::{Files, Laid, Laying, Source, lay};
+use crate::append::assemble::{AssembledLayer, AssemblyDoubt, Files, Source, assemble_layer};
 use crate::context::{Difference, Entry, Held, NodeKind, Selection, Tree, WalkError, walk};
 use crate::domain::Digest;
 use crate::graph::{Graph, Op};
@@ -21,13 +21,13 @@ impl Contexts {
     ///
     /// # Errors
     /// If they are not what they were.
-    pub async fn read(planned: &BuildPlan, steps: &[&Op]) -> std::result::Result<Option<Self>, Difference> {
+    pub async fn read(plan: &BuildPlan, steps: &[&Op]) -> std::result::Result<Option<Self>, Difference> {
         let mut contexts = HashMap::new();
         for input in steps.iter().flat_map(|op| &op.inputs) {
-            let source = planned.graph.op(&input.step).filter(|op| !contexts.contains_key(&op.digest));
+            let source = plan.graph.op(&input.step).filter(|op| !contexts.contains_key(&op.digest));
             let Some((op, (name, selection))) = source.and_then(|op| Some((op, selection(op)?))) else { continue };
-            let Some(Ok(tree)) = planned.facts.locals.get(&op.digest) else { return Ok(None) };
-            let Some(root) = planned.directories.get(&name).map(ToOwned::to_owned) else { return Ok(None) };
+            let Some(Ok(tree)) = plan.facts.locals.get(&op.digest) else { return Ok(None) };
+            let Some(root) = plan.directories.get(&name).map(ToOwned::to_owned) else { return Ok(None) };
             let (from, tree) = (root.clone(), Arc::clone(tree));
             let walked = tokio::task::spawn_blocking(move || held(&from, &selection, tree)).await;
             let entries = walked.unwrap_or_else(|_| Err(Difference::at(&name, "it can no longer be read")))?;
@@ -37,29 +37,34 @@ impl Contexts {
     }
 
     /// Those that these steps take from, as they were hashed; nothing where one of them was not.
-    pub fn hashed(planned: &BuildPlan, steps: &[&Op]) -> Option<Self> {
+    pub fn hashed(plan: &BuildPlan, steps: &[&Op]) -> Option<Self> {
         let mut contexts = HashMap::new();
         for input in steps.iter().flat_map(|op| &op.inputs) {
-            let source = planned.graph.op(&input.step).filter(|op| !contexts.contains_key(&op.digest));
+            let source = plan.graph.op(&input.step).filter(|op| !contexts.contains_key(&op.digest));
             let Some((op, (name, _))) = source.and_then(|op| Some((op, selection(op)?))) else { continue };
-            let tree = planned.facts.locals.get(&op.digest)?.as_ref().ok()?;
+            let tree = plan.facts.locals.get(&op.digest)?.as_ref().ok()?;
             let entries = tree.iter().map(|(path, node)| Entry::of(path, node)).collect();
-            contexts.insert(op.digest.clone(), (planned.directories.get(&name)?.to_owned(), entries));
+            contexts.insert(op.digest.clone(), (plan.directories.get(&name)?.to_owned(), entries));
         }
         Some(Self(contexts))
     }
 
     /// The layer of a step on a state.
-    pub fn lay(&self, graph: &Graph, op: &Op, below: &PathIndex) -> std::result::Result<Laid, Laying> {
+    pub fn assemble_layer(
+        &self,
+        graph: &Graph,
+        op: &Op,
+        below: &PathIndex,
+    ) -> std::result::Result<AssembledLayer, AssemblyDoubt> {
         let nothing = PathIndex::default();
         // The files of heredocs are made on nothing, and copied from there.
-        let mut made: BTreeMap<usize, Laid> = BTreeMap::new();
+        let mut made: BTreeMap<usize, AssembledLayer> = BTreeMap::new();
         for (place, input) in op.inputs.iter().enumerate() {
             if let Some(source) = graph.op(&input.step).filter(|op| op.inputs.is_empty() && op.files().is_some()) {
-                made.insert(place, lay(&source.op, &nothing, &|_| None)?);
+                made.insert(place, assemble_layer(&source.op, &nothing, &|_| None)?);
             }
         }
-        lay(&op.op, below, &|place| {
+        assemble_layer(&op.op, below, &|place| {
             if let Some(made) = made.get(&place) {
                 return Some(Source::Made(made));
             }
@@ -87,8 +92,8 @@ pub fn held(root: &Path, selection: &Selection, tree: Arc<Tree>) -> std::result:
 }
 
 /// The digest that a file of an input was keyed by.
-pub fn content(planned: &BuildPlan, op: &Op, source: usize, path: &str) -> Option<Digest> {
-    let Some(Ok(tree)) = planned.facts.locals.get(&op.inputs.get(source)?.step) else { return None };
+pub fn content(plan: &BuildPlan, op: &Op, source: usize, path: &str) -> Option<Digest> {
+    let Some(Ok(tree)) = plan.facts.locals.get(&op.inputs.get(source)?.step) else { return None };
     match &tree.get(path)?.kind {
         NodeKind::File(content) => Some(content.clone()),
         _ => None,

@@ -1,8 +1,8 @@
 //! A daemon that outlives the run: what it made itself it has in its own cache, and gets the graph as it is.
 
 use crate::build::is_cut_off;
-use crate::cache::record_reader::Remembered;
-use crate::cache::session::Kept;
+use crate::cache::record_reader::RecordReader;
+use crate::cache::session::CacheSession;
 use crate::domain::Digest;
 use crate::engine::buildkit::{Gateway, SolveRequest, Solved};
 use crate::error::{Error, Result};
@@ -16,17 +16,17 @@ use crate::run::work::Work;
 
 /// What this daemon made of the graph in earlier runs and still has. Its ID alone does not tell: before Docker 23 it stays when all
 /// data go, and machines that were made from one disk share it.
-pub async fn made_there(
+pub async fn daemon_states(
     daemon: &DaemonBuild<'_>,
-    planned: &BuildPlan,
-    kept: &Kept,
-    records: &Remembered<'_>,
+    plan: &BuildPlan,
+    cache: &CacheSession,
+    records: &RecordReader<'_>,
     work: &Work<'_>,
 ) -> Result<Option<DaemonRecord>> {
-    if planned.plan.kept.is_empty() {
+    if plan.decision.kept.is_empty() {
         return Ok(None);
     }
-    let Some(record) = records.one::<DaemonRecord>(&kept.daemon_key(&daemon.info.id)).await? else { return Ok(None) };
+    let Some(record) = records.one::<DaemonRecord>(&cache.daemon_key(&daemon.info.id)).await? else { return Ok(None) };
     Ok(has_mark(daemon, &record.mark, work).await?.then_some(record))
 }
 
@@ -34,21 +34,21 @@ pub async fn made_there(
 /// other names.
 pub async fn made_here<'a>(
     daemon: &DaemonBuild<'_>,
-    planned: &'a BuildPlan,
-    course: &SolveProgress,
+    plan: &'a BuildPlan,
+    progress: &SolveProgress,
     keys: &Keys,
     new: impl Iterator<Item = &'a Input>,
     work: &Work<'_>,
 ) -> Result<Option<DaemonRecord>> {
-    if course.has_states {
+    if progress.has_states {
         return Ok(None);
     }
     let known = |state: &Input| match keys.state(state) {
         Key::Known(key) => Some(key),
         _ => None,
     };
-    let states = new.chain(planned.plan.kept.keys()).filter_map(known).collect();
-    let mark = match &planned.made_there {
+    let states = new.chain(plan.decision.kept.keys()).filter_map(known).collect();
+    let mark = match &plan.daemon_states {
         Some(before) => before.mark.clone(),
         None => {
             let new = format!("{:032x}", rand::random::<u128>());

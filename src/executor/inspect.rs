@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::executor::graph_errors::broken;
 use crate::executor::progress::SolveProgress;
-use crate::graph::{Graph, Taken};
+use crate::graph::{CopySource, Graph};
 use crate::planner::build_plan::BuildPlan;
 use crate::run::daemon::DaemonBuild;
 use crate::run::work::Work;
@@ -21,31 +21,32 @@ pub const PIPE: usize = 1 << 20;
 /// Looks at what is taken out of a state that was solved, by the daemon's own copier.
 pub async fn look_at(
     daemon: &DaemonBuild<'_>,
-    planned: &BuildPlan,
-    course: &mut SolveProgress,
+    plan: &BuildPlan,
+    progress: &mut SolveProgress,
     work: &Work<'_>,
-    taken: &Taken,
+    taken: &CopySource,
 ) -> Result<Digest> {
     let place = taken.place();
-    if !course.trees.contains_key(&place) {
-        let grafted = planned.graph.grafted(&taken.state, &course.grafts, &course.given).map_err(|error| broken(&error))?;
-        let tree = extract(daemon, work, grafted.definition, &taken.selectors).await?;
+    if !progress.trees.contains_key(&place) {
+        let rewritten =
+            plan.graph.grafted(&taken.state, &progress.substitutions, &progress.given).map_err(|error| broken(&error))?;
+        let tree = extract(daemon, work, rewritten.definition, &taken.selectors).await?;
         // A source is brought each time, and is the same each time.
-        let is_step = |step: &Digest| planned.graph.op(step).is_some_and(|op| !op.inputs.is_empty());
-        course.looked_at.extend(grafted.names.into_keys().filter(is_step));
-        course.trees.insert(place.clone(), tree);
+        let is_step = |step: &Digest| plan.graph.op(step).is_some_and(|op| !op.inputs.is_empty());
+        progress.looked_at.extend(rewritten.names.into_keys().filter(is_step));
+        progress.trees.insert(place.clone(), tree);
     }
-    let tree = course.trees.get(&place).ok_or_else(|| Error::build("what is copied out of a stage was not looked at"))?;
+    let tree = progress.trees.get(&place).ok_or_else(|| Error::build("what is copied out of a stage was not looked at"))?;
     let content = tree.digest(&[Selector::everything()]);
     content.map_err(|error| Error::build("what is copied out of a stage has no digest").because(&error))
 }
 
 /// Leaves base images to the daemon, where it is for want of one that something could not be looked at: one may come down only then.
 /// Tells whether it is.
-pub async fn passes_by(daemon: &DaemonBuild<'_>, course: &mut SolveProgress) -> bool {
-    match daemon.job.cache.not_passed().await {
-        Some(why) if !course.passed_by => {
-            course.pass_by(&why, daemon.job.events);
+pub async fn bypasses_pull_through(daemon: &DaemonBuild<'_>, progress: &mut SolveProgress) -> bool {
+    match daemon.context.cache.not_passed().await {
+        Some(why) if !progress.bypasses => {
+            progress.bypass_pull_through(&why, daemon.context.events);
             true
         }
         _ => false,
@@ -70,7 +71,7 @@ pub async fn extract(
         tree
     });
     let export = Export { kind: "tar".to_owned(), attributes: [].into() };
-    let entitlements = daemon.job.build.entitlements.clone();
+    let entitlements = daemon.context.build.entitlements.clone();
     let request = SolveRequest { exports: vec![export], entitlements, ..SolveRequest::default() };
     let ask = |mut gateway: Gateway| async move { gateway.graph(definition, &[], false).await };
     match daemon.buildkit.build(work.session, request, &Events::none(), ask).await {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use crate::archive::{self, Encoding, SavedImage, SavedLayer};
 use crate::domain::{Digest, ImageConfig, ImageRef};
-use crate::endpoint::Shelf;
+use crate::endpoint::CacheRepository;
 use crate::engine::{Docker, EngineInfo, StoreKind};
 use crate::error::{Error, Kind, Result};
-use crate::graph::{Grafted, Graph};
+use crate::graph::{Graph, RewrittenGraph};
 use crate::handover::KnownImage;
 use crate::registry::{RemoteBlob, Source, read_blob};
 use crate::run::daemon::DaemonBuild;
@@ -18,9 +18,11 @@ use crate::transfer::{BlobSource, Scratch};
 pub const CONFIG_LIMIT: u64 = 4 << 20;
 
 /// Has the daemon load what these graphs name of ours, as far as it was not loaded yet.
-pub async fn load_sources(daemon: &DaemonBuild<'_>, grafted: &[&Grafted]) -> Result<()> {
-    let Some((kept, own)) = daemon.job.cache.kept().and_then(|(kept, _)| Some((kept, kept.own()?))) else { return Ok(()) };
-    let graphs = grafted.iter().filter_map(|grafted| Graph::new(grafted.definition.clone()).ok());
+pub async fn load_sources(daemon: &DaemonBuild<'_>, rewritten: &[&RewrittenGraph]) -> Result<()> {
+    let Some((cache, own)) = daemon.context.cache.kept().and_then(|(cache, _)| Some((cache, cache.own()?))) else {
+        return Ok(());
+    };
+    let graphs = rewritten.iter().filter_map(|rewritten| Graph::new(rewritten.definition.clone()).ok());
     let wanted: Vec<Digest> = graphs
         .flat_map(|graph| graph.base_images().iter().filter_map(|name| daemon.loaded.digest(name)).collect::<Vec<_>>())
         .collect();
@@ -36,7 +38,7 @@ pub async fn load_sources(daemon: &DaemonBuild<'_>, grafted: &[&Grafted]) -> Res
             scratch.remember(daemon.loaded.repository.rsplit('/').next()?);
             Some(scratch)
         });
-        let step = daemon.job.events.step("[hakobi] loading what is kept into the daemon");
+        let step = daemon.context.events.step("[hakobi] loading what is kept into the daemon");
         // From before it is there, so that it goes whatever happens meanwhile.
         let borrowed = daemon.docker.borrow(name.clone());
         let loaded = match load_offered(daemon, own, &digest, &name).await {
@@ -50,14 +52,19 @@ pub async fn load_sources(daemon: &DaemonBuild<'_>, grafted: &[&Grafted]) -> Res
         };
         step.done();
         for (layer, size) in loaded {
-            kept.gave(&layer, size);
+            cache.gave(&layer, size);
         }
         names.insert(digest, borrowed);
     }
     Ok(())
 }
 
-pub async fn load_offered(daemon: &DaemonBuild<'_>, own: &Shelf, digest: &Digest, name: &ImageRef) -> Result<Vec<(Digest, u64)>> {
+pub async fn load_offered(
+    daemon: &DaemonBuild<'_>,
+    own: &CacheRepository,
+    digest: &Digest,
+    name: &ImageRef,
+) -> Result<Vec<(Digest, u64)>> {
     let failed = |error: crate::registry::Error| {
         let hint = error.hint();
         Error::new(Kind::Cache, "what is kept cannot be read").because(&error).hint_if(hint)
@@ -83,7 +90,7 @@ pub async fn load_offered(daemon: &DaemonBuild<'_>, own: &Shelf, digest: &Digest
 pub async fn unload(daemon: &DaemonBuild<'_>) {
     for (_, name) in daemon.loaded.names.lock().await.drain() {
         if let Err(error) = name.give_back().await {
-            daemon.job.events.warning(error.to_string());
+            daemon.context.events.warning(error.to_string());
         }
     }
 }

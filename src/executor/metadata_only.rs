@@ -1,6 +1,6 @@
 //! An image that is its base with another configuration: nothing runs, and no base comes down to a daemon.
 
-use crate::cache::session::Kept;
+use crate::cache::session::CacheSession;
 use crate::error::Result;
 use crate::executor::assembled::{Assembled, NewLayers};
 use crate::executor::graph_errors::broken;
@@ -8,11 +8,16 @@ use crate::executor::reuse::composed;
 use crate::handover::KnownImage;
 use crate::plan::Layer;
 use crate::planner::build_plan::BuildPlan;
-use crate::publish::release::{Given, Release};
+use crate::publish::release::{PutOutcome, Release};
 use crate::run::context::BuildContext;
 
 /// Puts the base's layers under this build's configuration; a registry that has them already mounts them.
-pub async fn put_base(context: &BuildContext<'_>, planned: &BuildPlan, kept: &Kept, base: &KnownImage) -> Result<Assembled> {
+pub async fn put_base(
+    context: &BuildContext<'_>,
+    plan: &BuildPlan,
+    cache: &CacheSession,
+    base: &KnownImage,
+) -> Result<Assembled> {
     let layers: Vec<Layer> = base
         .manifest
         .layers
@@ -21,12 +26,12 @@ pub async fn put_base(context: &BuildContext<'_>, planned: &BuildPlan, kept: &Ke
         .map(|(blob, diff_id)| Layer { blob: blob.clone().bare(), diff_id: diff_id.clone(), created: None })
         .collect();
     let annotations = context.annotations().into_iter().map(|(name, value)| (name, value.into())).collect();
-    let image = crate::plan::assemble(&planned.compiled.config, &layers, &annotations).map_err(|error| broken(&error))?;
-    let keep = kept.target().map(|target| target.repository);
+    let image = crate::plan::assemble(&plan.compiled.config, &layers, &annotations).map_err(|error| broken(&error))?;
+    let keep = cache.target().map(|target| target.repository);
     let settings = &context.build.push_settings;
     let release = Release::open(&context.registries, &context.tags, keep.as_ref(), settings, &[], context.events).await?;
     match release.put_from(composed(image.manifest, image.config)?, base).await? {
-        Given::Done(released) => Ok(Assembled::Done(released, NewLayers { of_base: Some(layers), ..NewLayers::default() })),
-        Given::Not(_) => Ok(Assembled::Not(None)),
+        PutOutcome::Done(released) => Ok(Assembled::Done(released, NewLayers { of_base: Some(layers), ..NewLayers::default() })),
+        PutOutcome::Not(_) => Ok(Assembled::Not(None)),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::cache::session::Kept;
+use crate::cache::session::CacheSession;
 use crate::engine::buildkit::{Gateway, SolveOutcome, Solved};
 use crate::error::{Error, Result};
 use crate::executor::graph_errors::broken;
@@ -20,31 +20,31 @@ use crate::run::work::Work;
 pub async fn finish(
     daemon: &DaemonBuild<'_>,
     built: &mut Built,
-    planned: &mut BuildPlan,
-    course: &mut SolveProgress,
-    kept: &Kept,
+    plan: &mut BuildPlan,
+    progress: &mut SolveProgress,
+    cache: &CacheSession,
     work: &Work<'_>,
 ) -> Result<(Option<Released>, String, SolveOutcome)> {
-    let job = &daemon.job;
+    let context = &daemon.context;
     loop {
-        let release = request::open_release(daemon, planned, work).await?;
+        let release = request::open_release(daemon, plan, work).await?;
         let at = Instant::now();
-        let solved = solve_planned(daemon, built, planned, course, kept, work, release.as_ref()).await?;
+        let solved = solve_planned(daemon, built, plan, progress, cache, work, release.as_ref()).await?;
         built.report.seconds.build += at.elapsed().as_secs_f64();
         let id = solved.exporter.get("containerimage.digest").cloned().unwrap_or_default();
         let Some(release) = release else { return Ok((None, id, solved)) };
         let at = Instant::now();
-        let before = if job.cache.gave_store_up() { work.cache.latest().to_vec() } else { work.cache.before() };
-        let done = release.push(&daemon.docker, daemon.exit(), solved.made(), job.annotations(), &before, false, &[]);
+        let before = if context.cache.gave_store_up() { work.imports.latest().to_vec() } else { work.imports.before() };
+        let done = release.push(&daemon.docker, daemon.exit(), solved.made(), context.annotations(), &before, false, &[]);
         let done = Box::pin(done).await;
         built.report.seconds.push += at.elapsed().as_secs_f64();
         match done {
             // The daemon does not hand over what the store has already, and that does not give it.
-            Err(failure) if job.cache.failed_by_store(&failure)? => {
-                course.grafts.clear();
-                planned.without_records();
+            Err(failure) if context.cache.failed_by_store(&failure)? => {
+                progress.substitutions.clear();
+                plan.without_records();
             }
-            done => return Ok((request::released(job, done.map_err(Error::from))?, id, solved)),
+            done => return Ok((request::released(context, done.map_err(Error::from))?, id, solved)),
         }
     }
 }
@@ -53,32 +53,32 @@ pub async fn finish(
 pub async fn solve_planned(
     daemon: &DaemonBuild<'_>,
     built: &mut Built,
-    planned: &mut BuildPlan,
-    course: &mut SolveProgress,
-    kept: &Kept,
+    plan: &mut BuildPlan,
+    progress: &mut SolveProgress,
+    cache: &CacheSession,
     work: &Work<'_>,
     release: Option<&Release>,
 ) -> Result<SolveOutcome> {
     loop {
-        course.take_grafts(substitutions::grafts(daemon, planned, kept, release)?, planned);
-        let result = planned.graph.result();
-        let grafted = planned.graph.grafted(result, &course.grafts, &course.given).map_err(|error| broken(&error))?;
-        tell_places(built, &grafted);
+        progress.take_grafts(substitutions::grafts(daemon, plan, cache, release)?, plan);
+        let result = plan.graph.result();
+        let rewritten = plan.graph.grafted(result, &progress.substitutions, &progress.given).map_err(|error| broken(&error))?;
+        tell_places(built, &rewritten);
         let (exports, files) = request::exports(daemon, release, work.sinks)?;
         let request = request::request(daemon, exports, request::cache_exports(daemon, false));
-        let (definition, metadata) = (&grafted.definition, &planned.compiled.metadata());
-        let imports = &work.cache.imports;
+        let (definition, metadata) = (&rewritten.definition, &plan.compiled.metadata());
+        let imports = &work.imports.imports;
         let ask = |mut gateway: Gateway| async move {
             let solved = gateway.graph(definition.clone(), imports, false).await?;
             Ok(Solved { metadata: metadata.clone(), ..solved })
         };
-        match solve::attempt(daemon, work, &[&grafted], request, course, release, ask).await? {
+        match solve::attempt(daemon, work, &[&rewritten], request, progress, release, ask).await? {
             Attempted::Done(solved) => {
                 files.finish().await?;
                 return Ok(solved);
             }
-            Attempted::WithoutStore => planned.without_records(),
-            Attempted::Moved => planned.without_pins(),
+            Attempted::WithoutStore => plan.without_records(),
+            Attempted::Moved => plan.without_pins(),
             Attempted::Otherwise => {}
         }
     }

@@ -3,41 +3,45 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
-use crate::append::{Met, Open, Packed, PathIndex, Unsure, packed, reach};
+use crate::append::{ArchivePath, PathEntry, PathIndex, PendingCopy, UnknownPaths, archive_paths, reachable_paths};
 use crate::context::{NodeKind, Tree, clean, matches};
 use crate::domain::{Digest, Selector, is_below, path_of, spelled_text};
 use crate::engine::buildkit::pb;
-use crate::graph::{Input, Op, Use, uses};
+use crate::graph::{Input, InputDependency, Op, input_dependencies};
 use crate::plan::selection;
 use crate::planner::build_plan::BuildPlan;
 
 /// What has been looked at of stages and images.
-pub type Looked = HashMap<(Input, Vec<Selector>), Tree>;
+pub type LookedAt = HashMap<(Input, Vec<Selector>), Tree>;
 
 /// The paths of a state that these steps, one on the other, can meet; or the first step of which that is not known.
 pub fn met(
-    planned: &BuildPlan,
-    looked: &Looked,
+    plan: &BuildPlan,
+    looked: &LookedAt,
     below: &PathIndex,
     steps: &[&Op],
-) -> std::result::Result<BTreeMap<String, Met>, Stays> {
-    let mut opens: Vec<Open<'_>> = Vec::new();
+) -> std::result::Result<BTreeMap<String, PathEntry>, NotAppended> {
+    let mut opens: Vec<PendingCopy<'_>> = Vec::new();
     let mut paths = BTreeMap::new();
     for op in steps {
-        let stays = |why: Unsure| Stays::new(op, why.to_string());
-        opens.extend(opened(planned, looked, op).map_err(stays)?);
-        paths = reach(below, &opens).map_err(stays)?;
+        let stays = |why: UnknownPaths| NotAppended::new(op, why.to_string());
+        opens.extend(opened(plan, looked, op).map_err(stays)?);
+        paths = reachable_paths(below, &opens).map_err(stays)?;
     }
     Ok(paths)
 }
 
 /// A file operation with what it takes. Returns `None` for a merge, which meets nothing.
-pub fn opened<'a>(planned: &'a BuildPlan, looked: &'a Looked, op: &'a Op) -> std::result::Result<Option<Open<'a>>, Unsure> {
+pub fn opened<'a>(
+    plan: &'a BuildPlan,
+    looked: &'a LookedAt,
+    op: &'a Op,
+) -> std::result::Result<Option<PendingCopy<'a>>, UnknownPaths> {
     let Some(operation) = op.files() else { return Ok(None) };
     let mut taken = Vec::new();
-    for (input, used) in op.inputs.iter().zip(uses(op)) {
-        let Use::Content(selectors) = used else { continue };
-        let tree: Option<&Tree> = match planned.facts.locals.get(&input.step) {
+    for (input, used) in op.inputs.iter().zip(input_dependencies(op)) {
+        let InputDependency::Content(selectors) = used else { continue };
+        let tree: Option<&Tree> = match plan.facts.locals.get(&input.step) {
             Some(local) => local.as_ref().ok().map(|tree| &**tree),
             None => looked.get(&(input.clone(), selectors)),
         };
@@ -48,24 +52,24 @@ pub fn opened<'a>(planned: &'a BuildPlan, looked: &'a Looked, op: &'a Op) -> std
         if let Some(pb::file_action::Action::Copy(copy)) = &action.action
             && copy.attempt_unpack_docker_compatibility
         {
-            archives.extend(unpacked(planned, op, action.secondary_input, copy)?);
+            archives.extend(unpacked(plan, op, action.secondary_input, copy)?);
         }
     }
-    Ok(Some(Open { operation, taken, packed: archives }))
+    Ok(Some(PendingCopy { operation, taken, archive_paths: archives }))
 }
 
 /// The paths of the archives that a copy may unpack.
 pub fn unpacked(
-    planned: &BuildPlan,
+    plan: &BuildPlan,
     op: &Op,
     source: i64,
     copy: &pb::FileActionCopy,
-) -> std::result::Result<Vec<Packed>, Unsure> {
-    let unknown = || Unsure("it may unpack a file that is not in the build context".to_owned());
+) -> std::result::Result<Vec<ArchivePath>, UnknownPaths> {
+    let unknown = || UnknownPaths("it may unpack a file that is not in the build context".to_owned());
     let source = usize::try_from(source).ok().and_then(|source| op.inputs.get(source)).ok_or_else(unknown)?;
-    let (name, _) = planned.graph.op(&source.step).and_then(selection).ok_or_else(unknown)?;
-    let root = planned.directories.get(&name).ok_or_else(unknown)?;
-    let Some(Ok(tree)) = planned.facts.locals.get(&source.step) else { return Err(unknown()) };
+    let (name, _) = plan.graph.op(&source.step).and_then(selection).ok_or_else(unknown)?;
+    let root = plan.directories.get(&name).ok_or_else(unknown)?;
+    let Some(Ok(tree)) = plan.facts.locals.get(&source.step) else { return Err(unknown()) };
     let pattern = clean(&format!("/{}", spelled_text(&copy.src)));
     let pattern = &pattern[1..];
     let named = |path: &str| path == pattern || matches(pattern, path) == Some(true);
@@ -77,14 +81,14 @@ pub fn unpacked(
         if let NodeKind::File(keyed) = &node.kind
             && (by_link || named(&path))
         {
-            out.extend(packed(&root.join(path_of(&path)), &path, keyed)?);
+            out.extend(archive_paths(&root.join(path_of(&path)), &path, keyed)?);
         }
     }
     Ok(out)
 }
 
 /// A step that cannot be appended, and why.
-pub struct Stays {
+pub struct NotAppended {
     /// The step.
     pub step: Digest,
     pub instruction: String,
@@ -92,13 +96,13 @@ pub struct Stays {
     pub why: String,
 }
 
-impl Stays {
+impl NotAppended {
     pub fn new(op: &Op, why: String) -> Self {
         Self { step: op.digest.clone(), instruction: crate::graph::instruction_of(&op.name).to_owned(), why }
     }
 }
 
-impl fmt::Display for Stays {
+impl fmt::Display for NotAppended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "`{}`: {}", self.instruction, self.why)
     }

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use crate::context::Tree;
 use crate::domain::{Digest, Selector};
 use crate::event::Events;
-use crate::graph::{Graft, Grafted, Graph, Input, Op};
+use crate::graph::{Graph, Input, Op, RewrittenGraph, Substitution};
 use crate::plan::explained;
 use crate::planner::build_plan::BuildPlan;
 use crate::save::Executed;
@@ -14,7 +14,7 @@ use crate::save::Executed;
 #[derive(Default)]
 pub struct SolveProgress {
     /// What stood in for states.
-    pub grafts: HashMap<Input, Graft>,
+    pub substitutions: HashMap<Input, Substitution>,
     /// Steps of the solves that came to their end.
     pub given: HashSet<Digest>,
     /// Those that ran.
@@ -26,7 +26,7 @@ pub struct SolveProgress {
     /// Whether images stood in for what steps made.
     pub has_states: bool,
     /// Whether the daemon pulls base images itself.
-    pub passed_by: bool,
+    pub bypasses: bool,
     /// Steps whose results were looked at.
     pub looked_at: HashSet<Digest>,
     /// Whether one of these ran again: what was seen of it is not what the image has then.
@@ -55,29 +55,29 @@ impl SolveProgress {
 
     /// Whether anything stands in for a state or a base.
     pub fn has_grafts(&self) -> bool {
-        self.grafts.values().any(Graft::is_image)
+        self.substitutions.values().any(Substitution::is_image)
     }
 
     /// Has these stand in for states from here on. What a step was given already stays as it is, so that the daemon finds its work again:
     /// another image there, or the steps in its place, would make another step of it. Only what has to run now is not stood in for.
-    pub fn take_grafts(&mut self, new: HashMap<Input, Graft>, planned: &BuildPlan) {
-        self.grafts.retain(|state, _| !planned.plan.runs(&state.step));
+    pub fn take_grafts(&mut self, new: HashMap<Input, Substitution>, plan: &BuildPlan) {
+        self.substitutions.retain(|state, _| !plan.decision.runs(&state.step));
         for (state, graft) in new {
             if !self.given.contains(&state.step) {
-                self.grafts.entry(state).or_insert(graft);
+                self.substitutions.entry(state).or_insert(graft);
             }
         }
     }
 
     /// From here on the daemon pulls base images itself.
-    pub fn pass_by(&mut self, why: &str, events: &Events) {
+    pub fn bypass_pull_through(&mut self, why: &str, events: &Events) {
         events.note(format!("the daemon pulls base images itself, as a layer did not come through hakobi: {why}"));
-        self.passed_by = true;
-        self.grafts.clear();
+        self.bypasses = true;
+        self.substitutions.clear();
     }
 
-    pub fn note(&mut self, grafted: &Grafted, executed: &Executed) {
-        for (step, name) in &grafted.names {
+    pub fn note(&mut self, rewritten: &RewrittenGraph, executed: &Executed) {
+        for (step, name) in &rewritten.names {
             if executed.ended(name) {
                 self.ran.insert(step.clone());
                 self.seconds.extend(executed.seconds(name).map(|seconds| (step.clone(), seconds)));
@@ -90,7 +90,7 @@ impl SolveProgress {
     pub fn blames_pins(&self, message: &str) -> bool {
         const SAID: [&str; 3] = ["digest mismatch", "failed to fetch remote", "failed to checkout remote"];
         let elsewhere =
-            |graft: &Graft| ["http://", "https://", "git://"].iter().any(|scheme| graft.identifier.starts_with(scheme));
-        SAID.iter().any(|said| message.contains(said)) && self.grafts.values().any(elsewhere)
+            |graft: &Substitution| ["http://", "https://", "git://"].iter().any(|scheme| graft.identifier.starts_with(scheme));
+        SAID.iter().any(|said| message.contains(said)) && self.substitutions.values().any(elsewhere)
     }
 }

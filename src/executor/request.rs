@@ -16,7 +16,7 @@ use crate::save::Exit;
 
 pub fn cache_exports(daemon: &DaemonBuild<'_>, inline: bool) -> Vec<CacheOption> {
     let mut exports: Vec<CacheOption> = daemon
-        .job
+        .context
         .build
         .cache_to
         .iter()
@@ -30,8 +30,8 @@ pub fn cache_exports(daemon: &DaemonBuild<'_>, inline: bool) -> Vec<CacheOption>
 
 /// A solve whose result goes somewhere.
 pub fn request(daemon: &DaemonBuild<'_>, exports: Vec<Export>, cache_exports: Vec<CacheOption>) -> SolveRequest {
-    let entitlements = daemon.job.build.entitlements.clone();
-    let platforms: Vec<String> = daemon.job.build.platforms.iter().map(ToString::to_string).collect();
+    let entitlements = daemon.context.build.entitlements.clone();
+    let platforms: Vec<String> = daemon.context.build.platforms.iter().map(ToString::to_string).collect();
     let platform = (!platforms.is_empty()).then(|| platforms.join(","));
     SolveRequest { exports, cache_exports, entitlements, platform }
 }
@@ -39,16 +39,16 @@ pub fn request(daemon: &DaemonBuild<'_>, exports: Vec<Export>, cache_exports: Ve
 pub fn exports(daemon: &DaemonBuild<'_>, release: Option<&Release>, sinks: &Outputs) -> Result<(Vec<Export>, outputs::Files)> {
     let mut exports = Vec::new();
     let mut names: Vec<String> = Vec::new();
-    let into_daemon = release.is_some() || daemon.job.build.load;
-    if into_daemon && daemon.job.build.platforms.len() > 1 && daemon.info.store == StoreKind::GraphDriver {
+    let into_daemon = release.is_some() || daemon.context.build.load;
+    if into_daemon && daemon.context.build.platforms.len() > 1 && daemon.info.store == StoreKind::GraphDriver {
         let why = "an image for several platforms cannot be built: this Docker daemon's image store (overlay2) takes one platform for each image";
         return Err(Error::build(why).hint(
             "turn on the containerd image store (https://docs.docker.com/go/build-multi-platform/), name a daemon that has it in DOCKER_HOST, \
              or build one platform at a time",
         ));
     }
-    if daemon.job.build.load {
-        names.extend(daemon.job.tags.iter().map(ToString::to_string));
+    if daemon.context.build.load {
+        names.extend(daemon.context.tags.iter().map(ToString::to_string));
     }
     match release.map(Release::reference) {
         Some(reference) if daemon.exit() == Exit::Straight => exports.push(Export::to_registry(&reference)),
@@ -59,16 +59,17 @@ pub fn exports(daemon: &DaemonBuild<'_>, release: Option<&Release>, sinks: &Outp
                 release.lend(daemon.docker.borrow(reference));
             }
         }
-        None if daemon.job.build.load => exports.push(Export::into_daemon(&names)),
+        None if daemon.context.build.load => exports.push(Export::into_daemon(&names)),
         None => {}
     }
     let mut files = outputs::Files::default();
-    for output in &daemon.job.build.outputs {
+    for output in &daemon.context.build.outputs {
         let (kind, sink) = files.open(output)?;
         sinks.add(exports.len(), sink);
         let mut attributes = output.attributes.clone();
-        if matches!(&*kind, "docker" | "oci") && !attributes.contains_key("name") && !daemon.job.tags.is_empty() {
-            attributes.insert("name".to_owned(), daemon.job.tags.iter().map(ToString::to_string).collect::<Vec<_>>().join(","));
+        if matches!(&*kind, "docker" | "oci") && !attributes.contains_key("name") && !daemon.context.tags.is_empty() {
+            attributes
+                .insert("name".to_owned(), daemon.context.tags.iter().map(ToString::to_string).collect::<Vec<_>>().join(","));
         }
         exports.push(Export { kind, attributes });
     }
@@ -80,22 +81,22 @@ pub fn exports(daemon: &DaemonBuild<'_>, release: Option<&Release>, sinks: &Outp
 }
 
 /// Opens the way out of the daemon, if anything is to come out.
-pub async fn open_release(daemon: &DaemonBuild<'_>, planned: &BuildPlan, work: &Work<'_>) -> Result<Option<Release>> {
-    let job = &daemon.job;
+pub async fn open_release(daemon: &DaemonBuild<'_>, plan: &BuildPlan, work: &Work<'_>) -> Result<Option<Release>> {
+    let context = &daemon.context;
     // What is kept already is not handed over to be kept.
-    let keep = daemon.keeps().map(|target| target.repository).filter(|_| job.build.push || !planned.plan.unchanged);
-    if !job.build.push && keep.is_none() {
+    let keep = daemon.keeps().map(|target| target.repository).filter(|_| context.build.push || !plan.decision.unchanged);
+    if !context.build.push && keep.is_none() {
         return Ok(None);
     }
-    let tags = if job.build.push { &*job.tags } else { &[] };
+    let tags = if context.build.push { &*context.tags } else { &[] };
     // Of a Dockerfile that was remembered nobody has asked yet where its bases' layers are.
-    let mut known = match planned.bases.is_empty() && planned.recorded_bases.is_none() {
-        true => bases::bases(job, &planned.graph).await,
-        false => planned.bases.values().cloned().collect(),
+    let mut known = match plan.bases.is_empty() && plan.recorded_bases.is_none() {
+        true => bases::bases(context, &plan.graph).await,
+        false => plan.bases.values().cloned().collect(),
     };
-    known.extend_from_slice(work.cache.latest());
-    let settings = &job.build.push_settings;
-    Ok(Some(Release::open(&job.registries, tags, keep.as_ref(), settings, &known, job.events).await?))
+    known.extend_from_slice(work.imports.latest());
+    let settings = &context.build.push_settings;
+    Ok(Some(Release::open(&context.registries, tags, keep.as_ref(), settings, &known, context.events).await?))
 }
 
 /// What was released. If the image is only kept, a failure is the cache's.

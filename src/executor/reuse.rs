@@ -1,21 +1,21 @@
 //! A build of which nothing has to run: the image is put together of what is kept, and put under its tags. No daemon is asked.
 
-use crate::cache::opened::NotGiven;
-use crate::cache::record_reader::Remembered;
-use crate::cache::session::Kept;
+use crate::cache::opened::CacheRefusal;
+use crate::cache::record_reader::RecordReader;
+use crate::cache::session::CacheSession;
 use crate::domain::{Descriptor, ImageConfig, RawManifest, StepKey};
 use crate::error::{Error, Result};
-use crate::handover::Composed;
+use crate::handover::PreparedImage;
 use crate::plan::{ImageRecord, Layer, StepRecord};
 use crate::planner::build_plan::BuildPlan;
-use crate::publish::release::{Given, Release, Released};
+use crate::publish::release::{PutOutcome, Release, Released};
 use crate::run::context::BuildContext;
 
 /// Largest manifest and configuration read from the store, in bytes.
 pub const SMALL: u64 = 16 << 20;
 
 /// What came of putting an image.
-pub enum Put {
+pub enum ReuseOutcome {
     /// It is there; and whether its manifest was kept, not put together again.
     Done(Box<Released>, bool),
     /// Something has to run.
@@ -27,9 +27,9 @@ pub enum Put {
 /// The image of a state that is kept.
 pub enum Whole {
     /// As it was kept.
-    Image(Box<Composed>),
+    Image(Box<PreparedImage>),
     /// Made again of its layers.
-    Made(Box<Composed>),
+    Made(Box<PreparedImage>),
     /// There is none, or it is not only to be pushed.
     Nothing,
     /// It has other layers than are remembered of the state: one of the two is wrong.
@@ -37,75 +37,85 @@ pub enum Whole {
 }
 
 /// Puts the image, if nothing has to run and it is only to be pushed.
-pub async fn put(context: &BuildContext<'_>, planned: &BuildPlan, kept: &Kept, records: &Remembered<'_>) -> Result<Put> {
-    let Some(own) = kept.own() else { return Ok(Put::Open) };
-    let (image, is_kept) = match unchanged(context, planned, kept, records).await? {
+pub async fn put(
+    context: &BuildContext<'_>,
+    plan: &BuildPlan,
+    cache: &CacheSession,
+    records: &RecordReader<'_>,
+) -> Result<ReuseOutcome> {
+    let Some(own) = cache.own() else { return Ok(ReuseOutcome::Open) };
+    let (image, is_kept) = match unchanged(context, plan, cache, records).await? {
         Whole::Image(image) => (*image, true),
         Whole::Made(image) => (*image, false),
-        Whole::Nothing => return Ok(Put::Open),
+        Whole::Nothing => return Ok(ReuseOutcome::Open),
         Whole::Otherwise => {
             let why = "the layers of the image are not those of its last step".to_owned();
-            context.cache.store_gave_not(&NotGiven::Otherwise(why))?;
-            return Ok(Put::Failed);
+            context.cache.store_gave_not(&CacheRefusal::Otherwise(why))?;
+            return Ok(ReuseOutcome::Failed);
         }
     };
     let settings = &context.build.push_settings;
     // What is remembered with a new compiled form has its configuration in the store.
-    let keep = kept.target().filter(|_| planned.is_new_form).map(|target| target.repository);
+    let keep = cache.target().filter(|_| plan.is_new_form).map(|target| target.repository);
     let release = Release::open(&context.registries, &context.tags, keep.as_ref(), settings, &[], context.events).await?;
     match release.put(image, own).await? {
-        Given::Done(released) => Ok(Put::Done(released, is_kept)),
+        PutOutcome::Done(released) => Ok(ReuseOutcome::Done(released, is_kept)),
         // Nothing was tagged yet: layers go before what names them.
-        Given::Not(why) => {
+        PutOutcome::Not(why) => {
             context.cache.store_gave_not(&why)?;
-            Ok(Put::Failed)
+            Ok(ReuseOutcome::Failed)
         }
     }
 }
 
 /// The image, where its state is kept and it is only to be pushed.
-pub async fn unchanged(context: &BuildContext<'_>, planned: &BuildPlan, kept: &Kept, records: &Remembered<'_>) -> Result<Whole> {
-    let kept_result = planned.plan.kept.get(planned.graph.result()).filter(|_| context.is_only_pushed());
-    let (Some(record), Some(key)) = (kept_result, planned.result_key()) else {
+pub async fn unchanged(
+    context: &BuildContext<'_>,
+    plan: &BuildPlan,
+    cache: &CacheSession,
+    records: &RecordReader<'_>,
+) -> Result<Whole> {
+    let kept_result = plan.decision.kept.get(plan.graph.result()).filter(|_| context.is_only_pushed());
+    let (Some(record), Some(key)) = (kept_result, plan.result_key()) else {
         return Ok(Whole::Nothing);
     };
-    let image = image_key(context, &key, planned);
+    let image = image_key(context, &key, plan);
     if let Some(known) = records.one::<ImageRecord>(&image).await?
         // One that cannot be read is made again.
-        && let Some(known) = known_image(context, kept, &known).await
+        && let Some(known) = known_image(context, cache, &known).await
     {
         if !has_layers(&known, record) {
             records.refuse(&image);
             return Ok(Whole::Otherwise);
         }
-        if says(&known, &planned.compiled.config) {
+        if says(&known, &plan.compiled.config) {
             return Ok(Whole::Image(Box::new(known)));
         }
         records.refuse(&image);
     }
     let annotations = context.annotations().into_iter().map(|(name, value)| (name, value.into())).collect();
-    let made = crate::plan::assemble(&planned.compiled.config, &record.layers, &annotations)
+    let made = crate::plan::assemble(&plan.compiled.config, &record.layers, &annotations)
         .map_err(|error| Error::build("the frontend's configuration cannot be read").because(&error))?;
     Ok(Whole::Made(Box::new(composed(made.manifest, made.config)?)))
 }
 
-pub async fn known_image(_context: &BuildContext<'_>, kept: &Kept, known: &ImageRecord) -> Option<Composed> {
-    let bytes = kept.blobs().read(&known.manifest.digest, SMALL).await.ok()??;
+pub async fn known_image(_context: &BuildContext<'_>, cache: &CacheSession, known: &ImageRecord) -> Option<PreparedImage> {
+    let bytes = cache.blobs().read(&known.manifest.digest, SMALL).await.ok()??;
     let raw = RawManifest { media_type: known.manifest.media_type.clone(), bytes };
     let config = raw.manifest().ok()?.config.digest;
-    let config = kept.blobs().read(&config, SMALL).await.ok()??;
+    let config = cache.blobs().read(&config, SMALL).await.ok()??;
     composed(raw, config).ok()
 }
 
 /// What an image of this build is remembered by.
-pub fn image_key(context: &BuildContext<'_>, state: &StepKey, planned: &BuildPlan) -> StepKey {
+pub fn image_key(context: &BuildContext<'_>, state: &StepKey, plan: &BuildPlan) -> StepKey {
     let mut options = vec![format!("{:?}", context.build.push_settings.compression)];
     options.extend(context.annotations().into_iter().map(|(name, value)| format!("{name}={value}")));
-    crate::plan::image_key(state, &planned.compiled.config, &options)
+    crate::plan::image_key(state, &plan.compiled.config, &options)
 }
 
 /// Whether an image has the layers that are remembered of a state.
-pub fn has_layers(image: &Composed, record: &StepRecord) -> bool {
+pub fn has_layers(image: &PreparedImage, record: &StepRecord) -> bool {
     let same = |(ours, theirs): (&Layer, &Descriptor)| ours.blob.digest == theirs.digest && ours.blob.size == theirs.size;
     image.diff_ids == record.diff_ids()
         && image.layers.len() == record.layers.len()
@@ -113,7 +123,7 @@ pub fn has_layers(image: &Composed, record: &StepRecord) -> bool {
 }
 
 /// Whether an image's configuration says what the frontend says. What the exporter completes is left out.
-pub fn says(image: &Composed, frontend: &[u8]) -> bool {
+pub fn says(image: &PreparedImage, frontend: &[u8]) -> bool {
     type Object = serde_json::Map<String, serde_json::Value>;
     let read = |bytes: &[u8]| serde_json::from_slice::<Object>(bytes).ok();
     let (Some(frontend), Some(config)) = (read(frontend), read(&image.config)) else { return false };
@@ -122,9 +132,16 @@ pub fn says(image: &Composed, frontend: &[u8]) -> bool {
 }
 
 /// An image that is put together here.
-pub fn composed(manifest: RawManifest, config: bytes::Bytes) -> Result<Composed> {
+pub fn composed(manifest: RawManifest, config: bytes::Bytes) -> Result<PreparedImage> {
     let broken = |error: serde_json::Error| Error::build("the image's configuration cannot be read").because(&error);
     let parsed: ImageConfig = serde_json::from_slice(&config).map_err(broken)?;
     let layers = manifest.manifest().map_err(broken)?.layers;
-    Ok(Composed { manifest, config, diff_ids: parsed.rootfs.diff_ids, layers, platform: parsed.platform, inline_cache: None })
+    Ok(PreparedImage {
+        manifest,
+        config,
+        diff_ids: parsed.rootfs.diff_ids,
+        layers,
+        platform: parsed.platform,
+        inline_cache: None,
+    })
 }

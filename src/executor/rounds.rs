@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use futures::future::try_join_all;
 
-use crate::cache::record_reader::Remembered;
-use crate::cache::session::Kept;
+use crate::cache::record_reader::RecordReader;
+use crate::cache::session::CacheSession;
 use crate::domain::Digest;
 use crate::engine::buildkit::{Gateway, SolveRequest, Solved};
 use crate::error::Result;
@@ -13,8 +13,8 @@ use crate::executor::graph_errors::broken;
 use crate::executor::progress::SolveProgress;
 use crate::executor::solve::{self, Attempted};
 use crate::executor::{inspect, substitutions};
-use crate::graph::{Grafted, Graph, Input, Taken};
-use crate::plan::{HopeRecord, hopes, next_round};
+use crate::graph::{CopySource, Graph, Input, RewrittenGraph};
+use crate::plan::{PartialKeyRecord, next_round, speculative_states};
 use crate::planner::build_plan::BuildPlan;
 use crate::planner::lookup;
 use crate::run::built::Built;
@@ -26,21 +26,21 @@ use crate::run::work::Work;
 pub async fn round(
     daemon: &DaemonBuild<'_>,
     built: &mut Built,
-    planned: &mut BuildPlan,
-    course: &mut SolveProgress,
-    kept: &Kept,
-    records: &Remembered<'_>,
+    plan: &mut BuildPlan,
+    progress: &mut SolveProgress,
+    cache: &CacheSession,
+    records: &RecordReader<'_>,
     work: &Work<'_>,
 ) -> Result<bool> {
-    let hoped = hopes(&planned.graph, &planned.keys, &planned.plan);
+    let hoped = speculative_states(&plan.graph, &plan.keys, &plan.decision);
     let keys: Vec<_> = hoped.iter().map(|(_, key)| key.clone()).collect();
-    let known = records.read::<HopeRecord>(&keys).await?;
+    let known = records.read::<PartialKeyRecord>(&keys).await?;
     let hopeful: Vec<Input> = hoped.into_iter().filter(|(_, key)| known.contains_key(key)).map(|(state, _)| state).collect();
-    let round = next_round(&planned.graph, &planned.keys, &planned.plan, &planned.facts.seen, &hopeful);
+    let round = next_round(&plan.graph, &plan.keys, &plan.decision, &plan.facts.seen, &hopeful);
     if round.is_empty() {
         return Ok(false);
     }
-    look_at_all(daemon, built, planned, course, kept, records, work, round).await?;
+    look_at_all(daemon, built, plan, progress, cache, records, work, round).await?;
     Ok(true)
 }
 
@@ -49,23 +49,23 @@ pub async fn round(
 pub async fn look_at_all(
     daemon: &DaemonBuild<'_>,
     built: &mut Built,
-    planned: &mut BuildPlan,
-    course: &mut SolveProgress,
-    kept: &Kept,
-    records: &Remembered<'_>,
+    plan: &mut BuildPlan,
+    progress: &mut SolveProgress,
+    cache: &CacheSession,
+    records: &RecordReader<'_>,
     work: &Work<'_>,
-    round: Vec<Taken>,
+    round: Vec<CopySource>,
 ) -> Result<()> {
-    course.take_grafts(substitutions::grafts(daemon, planned, kept, None)?, planned);
+    progress.take_grafts(substitutions::grafts(daemon, plan, cache, None)?, plan);
     let states: HashSet<&Input> = round.iter().map(|taken| &taken.state).collect();
     let mut all = Vec::new();
     for state in states {
-        let grafted = planned.graph.grafted(state, &course.grafts, &course.given).map_err(|error| broken(&error))?;
-        tell_places(built, &grafted);
-        all.push(grafted);
+        let rewritten = plan.graph.grafted(state, &progress.substitutions, &progress.given).map_err(|error| broken(&error))?;
+        tell_places(built, &rewritten);
+        all.push(rewritten);
     }
-    let definitions: Vec<_> = all.iter().map(|grafted| grafted.definition.clone()).collect();
-    let imports = work.cache.imports.clone();
+    let definitions: Vec<_> = all.iter().map(|rewritten| rewritten.definition.clone()).collect();
+    let imports = work.imports.imports.clone();
     let ask = |gateway: Gateway| {
         let solves = definitions.clone().into_iter().map(|definition| {
             let (mut gateway, imports) = (gateway.clone(), imports.clone());
@@ -74,34 +74,34 @@ pub async fn look_at_all(
         let solves = try_join_all(solves);
         async move { solves.await.map(|_| Solved::default()) }
     };
-    let request = SolveRequest { entitlements: daemon.job.build.entitlements.clone(), ..SolveRequest::default() };
-    let grafted: Vec<&Grafted> = all.iter().collect();
-    match solve::attempt(daemon, work, &grafted, request, course, None, ask).await? {
+    let request = SolveRequest { entitlements: daemon.context.build.entitlements.clone(), ..SolveRequest::default() };
+    let rewritten: Vec<&RewrittenGraph> = all.iter().collect();
+    match solve::attempt(daemon, work, &rewritten, request, progress, None, ask).await? {
         Attempted::Done(_) => {}
         Attempted::WithoutStore => {
-            planned.without_records();
+            plan.without_records();
             return Ok(());
         }
         Attempted::Moved => {
-            planned.without_pins();
+            plan.without_pins();
             return Ok(());
         }
         Attempted::Otherwise => return Ok(()),
     }
     for taken in round {
-        let content = match inspect::look_at(daemon, planned, course, work, &taken).await {
+        let content = match inspect::look_at(daemon, plan, progress, work, &taken).await {
             Ok(content) => content,
             Err(error) => {
                 if work.session.moved().is_some() {
                     return Err(error);
                 }
-                if inspect::passes_by(daemon, course).await {
+                if inspect::bypasses_pull_through(daemon, progress).await {
                     return Ok(());
                 }
-                if !daemon.job.cache.trusts_store() && course.has_grafts() {
-                    daemon.job.cache.store_failed(error.message())?;
-                    course.grafts.clear();
-                    planned.without_records();
+                if !daemon.context.cache.trusts_store() && progress.has_grafts() {
+                    daemon.context.cache.store_failed(error.message())?;
+                    progress.substitutions.clear();
+                    plan.without_records();
                     return Ok(());
                 }
                 if !daemon.docker.answers().await {
@@ -109,23 +109,23 @@ pub async fn look_at_all(
                 }
                 // It is like nothing that was seen before: what copies from there runs.
                 daemon
-                    .job
+                    .context
                     .events
                     .warning(format!("{error}; the steps that copy from there run, and this build is not remembered"));
-                course.unknown.insert(taken.place());
+                progress.unknown.insert(taken.place());
                 Digest::of(&rand::random::<[u8; 32]>())
             }
         };
-        planned.facts.seen.insert(taken.place(), content);
+        plan.facts.seen.insert(taken.place(), content);
     }
-    lookup::decide(planned, records).await
+    lookup::decide(plan, records).await
 }
 
 /// Where the steps of a graph stand in the user's file, and what is said of them, under the names that they have in it.
-pub fn tell_places(built: &mut Built, grafted: &Grafted) {
-    let graph = Graph::new(grafted.definition.clone()).ok();
+pub fn tell_places(built: &mut Built, rewritten: &RewrittenGraph) {
+    let graph = Graph::new(rewritten.definition.clone()).ok();
     built.places.extend(graph.as_ref().map(Graph::places).unwrap_or_default());
-    for (digest, name) in &grafted.names {
+    for (digest, name) in &rewritten.names {
         if let Some(note) = built.notes.get(&digest.to_string()).cloned() {
             built.notes.insert(name.to_string(), note);
         }

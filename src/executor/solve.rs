@@ -5,7 +5,7 @@ use crate::engine::buildkit::{Gateway, SolveOutcome, SolveRequest, Solved};
 use crate::error::{Error, Result};
 use crate::executor::load_images;
 use crate::executor::progress::SolveProgress;
-use crate::graph::Grafted;
+use crate::graph::RewrittenGraph;
 use crate::publish::release::Release;
 use crate::run::context::BuildContext;
 use crate::run::daemon::DaemonBuild;
@@ -26,9 +26,9 @@ pub enum Attempted {
 pub async fn attempt<W, F>(
     daemon: &DaemonBuild<'_>,
     work: &Work<'_>,
-    grafted: &[&Grafted],
+    rewritten: &[&RewrittenGraph],
     request: SolveRequest,
-    course: &mut SolveProgress,
+    progress: &mut SolveProgress,
     release: Option<&Release>,
     ask: W,
 ) -> Result<Attempted>
@@ -36,13 +36,14 @@ where
     W: Fn(Gateway) -> F,
     F: Future<Output = std::result::Result<Solved, Refusal>>,
 {
-    let job = &daemon.job;
+    let context = &daemon.context;
     // What was given up is in no graph any more, and nothing is to be blamed on it.
-    let from_store = grafted.iter().any(|grafted| grafted.has_images()) && job.is_repeatable() && !job.cache.gave_store_up();
-    course.has_states |= grafted.iter().any(|grafted| grafted.has_states());
-    if let Err(error) = load_images::load_sources(daemon, grafted).await {
-        leave_cache(job, &error.to_string(), release)?;
-        course.grafts.clear();
+    let from_store =
+        rewritten.iter().any(|rewritten| rewritten.has_images()) && context.is_repeatable() && !context.cache.gave_store_up();
+    progress.has_states |= rewritten.iter().any(|rewritten| rewritten.has_states());
+    if let Err(error) = load_images::load_sources(daemon, rewritten).await {
+        leave_cache(context, &error.to_string(), release)?;
+        progress.substitutions.clear();
         return Ok(Attempted::WithoutStore);
     }
     let mut attempt = 1;
@@ -52,54 +53,55 @@ where
         let mut passing = None;
         let solved = tokio::select! {
             biased;
-            why = job.cache.cannot_pass(), if from_store && !course.passed_by => {
+            why = context.cache.cannot_pass(), if from_store && !progress.bypasses => {
                 passing = Some(why);
                 None
             }
             // An overlay2 daemon would ask for a damaged layer again and again, for more than a minute.
-            () = job.cache.store_damaged(), if from_store => None,
+            () = context.cache.store_damaged(), if from_store => None,
             error = lacks_room(release) => return Err(error),
             solved = daemon.buildkit.build(work.session, request.clone(), &events, &ask) => Some(solved),
         };
         drop(events);
         let executed = listening.await.unwrap_or_default();
-        grafted.iter().for_each(|grafted| course.note(grafted, &executed));
+        rewritten.iter().for_each(|rewritten| progress.note(rewritten, &executed));
         if let Some(why) = passing {
-            course.pass_by(&why, job.events);
+            progress.bypass_pull_through(&why, context.events);
             return Ok(Attempted::Otherwise);
         }
         let why = match solved {
             Some(Ok(solved)) => {
-                job.cache.store_was_read()?;
+                context.cache.store_was_read()?;
                 // Only now: of a solve that broke off, nobody knows which steps still have to run (`--no-cache`).
-                course.given.extend(grafted.iter().flat_map(|grafted| grafted.names.keys().cloned()));
+                progress.given.extend(rewritten.iter().flat_map(|rewritten| rewritten.names.keys().cloned()));
                 return Ok(Attempted::Done(solved));
             }
             // Whatever else is said: the files are to be looked at again.
             Some(Err(status)) if work.session.moved().is_some() => {
                 return Err(daemon.failure(&status, work.session, None).await);
             }
-            Some(Err(status)) if from_store && job.cache.blames_store(status.message()) => status.message().to_owned(),
-            Some(Err(status)) if course.blames_pins(status.message()) => {
-                job.events
+            Some(Err(status)) if from_store && context.cache.blames_store(status.message()) => status.message().to_owned(),
+            Some(Err(status)) if progress.blames_pins(status.message()) => {
+                context
+                    .events
                     .note("the daemon does not get from elsewhere what was there a moment ago: nothing is remembered of it");
-                course.grafts.clear();
+                progress.substitutions.clear();
                 return Ok(Attempted::Moved);
             }
             Some(Err(status)) => {
-                if job.tries_again(&mut attempt, &status).await {
+                if context.tries_again(&mut attempt, &status).await {
                     continue;
                 }
                 let failed = executed.failed().and_then(|step| {
-                    let of = grafted.iter().find(|grafted| grafted.definition.metadata.contains_key(step))?;
+                    let of = rewritten.iter().find(|rewritten| rewritten.definition.metadata.contains_key(step))?;
                     Some(Failed { definition: &of.definition, step })
                 });
                 return Err(daemon.failure(&status, work.session, failed).await);
             }
             None => "a layer is damaged".to_owned(),
         };
-        leave_cache(job, &why, release)?;
-        course.grafts.clear();
+        leave_cache(context, &why, release)?;
+        progress.substitutions.clear();
         return Ok(Attempted::WithoutStore);
     }
 }

@@ -3,74 +3,74 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
-use crate::cache::session::Kept;
+use crate::cache::session::CacheSession;
 use crate::domain::{ImageRef, Platform, Selector};
-use crate::endpoint::Shelf;
+use crate::endpoint::CacheRepository;
 use crate::engine::buildkit::pb;
 use crate::error::{Error, Result};
 use crate::executor::graph_errors::broken;
-use crate::graph::{Graft, Input};
+use crate::graph::{Input, Substitution};
 use crate::handover::KnownImage;
 use crate::plan::{Layer, bare_image};
 use crate::planner::build_plan::BuildPlan;
 use crate::publish::release::Release;
 use crate::registry::Source as _;
 use crate::run::daemon::DaemonBuild;
-use crate::run::transport::Way;
+use crate::run::transport::LayerTransport;
 
 /// What is kept, as images that the daemon can pull; and local sources under the name of their content: a daemon that has an
 /// older copy of them must not take a file of the same size and time for the same.
 pub fn grafts(
     daemon: &DaemonBuild<'_>,
-    planned: &BuildPlan,
-    kept: &Kept,
+    plan: &BuildPlan,
+    cache: &CacheSession,
     release: Option<&Release>,
-) -> Result<HashMap<Input, Graft>> {
-    let own = kept.own().ok_or_else(|| Error::build("the store has no scope"))?;
-    let mut grafts = HashMap::new();
-    let is_there = planned.is_there();
-    for (state, record) in &planned.plan.kept {
+) -> Result<HashMap<Input, Substitution>> {
+    let own = cache.own().ok_or_else(|| Error::build("the store has no scope"))?;
+    let mut substitutions = HashMap::new();
+    let is_there = plan.is_there();
+    for (state, record) in &plan.decision.kept {
         if let Some(release) = release {
             release.learn(&record.blobs(), &record.diff_ids(), own.repository());
         }
         if is_there {
             continue;
         }
-        let name = planned.graph.op(&state.step).map(|op| &*op.name).unwrap_or_default();
+        let name = plan.graph.op(&state.step).map(|op| &*op.name).unwrap_or_default();
         let name = format!("[hakobi] from the cache: {name}");
-        grafts.insert(state.clone(), offered(daemon, own, &planned.platform()?, &record.layers, name)?);
+        substitutions.insert(state.clone(), offered(daemon, own, &plan.platform()?, &record.layers, name)?);
     }
-    let passes = daemon.way == Way::Registry && kept.has_begun() && own.passes();
-    if passes && !is_there && daemon.job.is_repeatable() && daemon.job.cache.trusts_store() {
+    let passes = daemon.way == LayerTransport::Registry && cache.has_begun() && own.passes();
+    if passes && !is_there && daemon.context.is_repeatable() && daemon.context.cache.trusts_store() {
         // Of those alone that something open is built on: others need not come at all.
-        let open = planned.graph.grafted(planned.graph.result(), &grafts, &HashSet::new()).map_err(|error| broken(&error))?;
-        for (source, base) in planned.bases.iter().filter(|(source, _)| open.names.contains_key(&source.step)) {
-            match through(daemon, planned, kept, source, base) {
-                Ok(graft) => grafts.insert(source.clone(), graft),
+        let open = plan.graph.grafted(plan.graph.result(), &substitutions, &HashSet::new()).map_err(|error| broken(&error))?;
+        for (source, base) in plan.bases.iter().filter(|(source, _)| open.names.contains_key(&source.step)) {
+            match through(daemon, plan, cache, source, base) {
+                Ok(graft) => substitutions.insert(source.clone(), graft),
                 // The daemon can bring it as well.
                 Err(error) => {
-                    daemon.job.events.note(format!("base images do not come through hakobi: {}", error.message()));
+                    daemon.context.events.note(format!("base images do not come through hakobi: {}", error.message()));
                     break;
                 }
             };
         }
     }
-    for (source, record) in planned.recorded_bases.iter().flatten() {
+    for (source, record) in plan.recorded_bases.iter().flatten() {
         if let Some(release) = release {
             release.learn(&record.blobs(), &record.diff_ids(), own.repository());
         }
         // Also where the daemon made the rest itself: it would ask the registry what the base is.
-        if let Entry::Vacant(base) = grafts.entry(source.clone()) {
-            let name = planned.graph.op(&source.step).map(|op| op.name.clone()).unwrap_or_default();
-            base.insert(offered(daemon, own, &planned.platform()?, &record.layers, name)?);
+        if let Entry::Vacant(base) = substitutions.entry(source.clone()) {
+            let name = plan.graph.op(&source.step).map(|op| op.name.clone()).unwrap_or_default();
+            base.insert(offered(daemon, own, &plan.platform()?, &record.layers, name)?);
         }
     }
-    for op in planned.graph.below(planned.graph.result()) {
+    for op in plan.graph.below(plan.graph.result()) {
         let Some(pb::op::Op::Source(source)) = &op.op.op else { continue };
         if !source.identifier.starts_with("local://") {
             continue;
         }
-        let tree = planned.facts.locals.get(&op.digest).and_then(|tree| tree.as_ref().ok());
+        let tree = plan.facts.locals.get(&op.digest).and_then(|tree| tree.as_ref().ok());
         let content = tree.and_then(|tree| tree.digest(&[Selector::everything()]).ok());
         // What is not known may be anything: nothing of the daemon's is the same.
         let content = content.map_or_else(|| format!("{:032x}", rand::random::<u128>()), |content| content.to_string());
@@ -81,17 +81,23 @@ pub fn grafts(
         // A graph that was remembered names the session of that build, and BuildKit takes a source of the same session for the
         // same files (`local.CacheKey`). Without a name it is this run's.
         attributes.remove("local.session");
-        let graft = Graft { identifier: source.identifier.clone(), attributes, name: op.name.clone() };
-        grafts.insert(Input { step: op.digest.clone(), output: 0 }, graft);
+        let graft = Substitution { identifier: source.identifier.clone(), attributes, name: op.name.clone() };
+        substitutions.insert(Input { step: op.digest.clone(), output: 0 }, graft);
     }
-    grafts.extend(planned.pins());
-    Ok(grafts)
+    substitutions.extend(plan.pins());
+    Ok(substitutions)
 }
 
 /// A base image as one that the daemon pulls through the endpoint: it is read once, for the daemon and for the store.
-pub fn through(daemon: &DaemonBuild<'_>, planned: &BuildPlan, kept: &Kept, source: &Input, base: &KnownImage) -> Result<Graft> {
-    kept.pass_through(base, &daemon.job.registries)?;
-    let own = kept.own().ok_or_else(|| Error::build("the store has no scope"))?;
+pub fn through(
+    daemon: &DaemonBuild<'_>,
+    plan: &BuildPlan,
+    cache: &CacheSession,
+    source: &Input,
+    base: &KnownImage,
+) -> Result<Substitution> {
+    cache.pass_through(base, &daemon.context.registries)?;
+    let own = cache.own().ok_or_else(|| Error::build("the store has no scope"))?;
     let layers: Vec<Layer> = base
         .manifest
         .layers
@@ -99,25 +105,31 @@ pub fn through(daemon: &DaemonBuild<'_>, planned: &BuildPlan, kept: &Kept, sourc
         .zip(&base.diff_ids)
         .map(|(blob, diff_id)| Layer { blob: blob.clone().bare(), diff_id: diff_id.clone(), created: None })
         .collect();
-    let name = planned.graph.op(&source.step).map(|op| op.name.clone()).unwrap_or_default();
+    let name = plan.graph.op(&source.step).map(|op| op.name.clone()).unwrap_or_default();
     let platform = serde_json::from_slice::<Platform>(&base.config).map_err(|error| broken(&error))?;
     offered(daemon, own, &platform, &layers, name)
 }
 
 /// Layers as an image that the daemon can take.
-pub fn offered(daemon: &DaemonBuild<'_>, own: &Shelf, platform: &Platform, layers: &[Layer], name: String) -> Result<Graft> {
+pub fn offered(
+    daemon: &DaemonBuild<'_>,
+    own: &CacheRepository,
+    platform: &Platform,
+    layers: &[Layer],
+    name: String,
+) -> Result<Substitution> {
     let image = bare_image(platform, layers).map_err(|error| broken(&error))?;
     Ok(source(daemon, &own.offer(&image.manifest, image.config), name))
 }
 
 /// An offered image as a source of the graph.
-pub fn source(daemon: &DaemonBuild<'_>, offered: &ImageRef, name: String) -> Graft {
+pub fn source(daemon: &DaemonBuild<'_>, offered: &ImageRef, name: String) -> Substitution {
     match (daemon.way, &offered.digest) {
-        (Way::Archive, Some(digest)) => Graft {
+        (LayerTransport::Archive, Some(digest)) => Substitution {
             identifier: format!("docker-image://{}", daemon.loaded.name(digest)),
             attributes: [("image.resolvemode".to_owned(), "local".to_owned())].into(),
             name,
         },
-        _ => Graft { identifier: format!("docker-image://{offered}"), attributes: [].into(), name },
+        _ => Substitution { identifier: format!("docker-image://{offered}"), attributes: [].into(), name },
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::cache::layer_index::read_tree;
-use crate::cache::session::Kept;
+use crate::cache::session::CacheSession;
 use crate::context::{NodeKind, Tree};
 use crate::endpoint::Endpoint;
 use crate::engine::buildkit::{Export, Gateway, SolveRequest, Solved};
@@ -30,23 +30,23 @@ pub const NAME: &str = "again";
 /// Lays the files on the whole base and compares.
 pub async fn verify(
     daemon: &DaemonBuild<'_>,
-    planned: &BuildPlan,
-    course: &SolveProgress,
-    kept: &Kept,
+    plan: &BuildPlan,
+    progress: &SolveProgress,
+    cache: &CacheSession,
     work: &Work<'_>,
     released: &Released,
 ) -> Result<()> {
-    let job = &daemon.job;
-    let open = appendable(&planned.graph, &planned.plan);
+    let context = &daemon.context;
+    let open = appendable(&plan.graph, &plan.decision);
     let ([image], Some(open)) = (&released.images[..], open) else { return Ok(()) };
-    let chain = planned.graph.chain_of(planned.graph.result());
+    let chain = plan.graph.chain_of(plan.graph.result());
     let kept_part = chain.links.iter().find(|link| Some(&link.state) == open.ground.as_ref()).map_or(0, |link| link.layers);
     let new = chain.layers() - kept_part;
     let (below, ours) = image.layers.split_at(image.layers.len().saturating_sub(new));
     let failed = |what: &str| Error::build(format!("--verify: {what}"));
-    let step = job.events.step("[hakobi] laying the files on the whole base, to compare");
+    let step = context.events.step("[hakobi] laying the files on the whole base, to compare");
     let directory = crate::transfer::temp_dir(Kind::Build)?;
-    let intake = Intake::new(Vec::new(), Known::default(), job.build.push_settings.compression, directory.path().to_owned());
+    let intake = Intake::new(Vec::new(), Known::default(), context.build.push_settings.compression, directory.path().to_owned());
     below.iter().zip(&image.diff_ids).for_each(|(layer, diff_id)| intake.pass_over(layer, diff_id));
     let endpoint = Endpoint::start(Arc::new(intake.clone()), directory.path().to_owned());
     let endpoint = endpoint.await.map_err(|error| failed("hakobi cannot listen on 127.0.0.1").because(&error))?;
@@ -57,23 +57,28 @@ pub async fn verify(
         Exit::Straight => Export::to_registry(&reference),
         Exit::Pushed | Exit::Saved => Export::into_daemon(&[reference.to_string()]),
     };
-    let mut again = SolveProgress { given: course.given.clone(), grafts: course.grafts.clone(), ..SolveProgress::default() };
-    let result = planned.graph.result();
-    let request = SolveRequest { exports: vec![export], entitlements: job.build.entitlements.clone(), ..SolveRequest::default() };
-    let platform = planned.platform()?;
+    let mut again = SolveProgress {
+        given: progress.given.clone(),
+        substitutions: progress.substitutions.clone(),
+        ..SolveProgress::default()
+    };
+    let result = plan.graph.result();
+    let request =
+        SolveRequest { exports: vec![export], entitlements: context.build.entitlements.clone(), ..SolveRequest::default() };
+    let platform = plan.platform()?;
     let config = bare_config(&platform);
     // From before it is there, so that it goes whatever happens meanwhile.
     let borrowed = (exit != Exit::Straight).then(|| daemon.docker.borrow(reference.clone()));
     let made = loop {
         intake.begin(NAME);
-        again.grafts.extend(substitutions::grafts(daemon, planned, kept, None)?);
-        let grafted = planned.graph.grafted(result, &again.grafts, &course.given).map_err(|error| broken(&error))?;
-        let (definition, config, imports) = (&grafted.definition, &config, &work.cache.imports);
+        again.substitutions.extend(substitutions::grafts(daemon, plan, cache, None)?);
+        let rewritten = plan.graph.grafted(result, &again.substitutions, &progress.given).map_err(|error| broken(&error))?;
+        let (definition, config, imports) = (&rewritten.definition, &config, &work.imports.imports);
         let ask = |mut gateway: Gateway| async move {
             let solved = gateway.graph(definition.clone(), imports, false).await?;
             Ok(Solved { metadata: [("containerimage.config".to_owned(), config.clone())].into(), ..solved })
         };
-        match solve::attempt(daemon, work, &[&grafted], request.clone(), &mut again, None, ask).await? {
+        match solve::attempt(daemon, work, &[&rewritten], request.clone(), &mut again, None, ask).await? {
             Attempted::Done(solved) => break solved.made(),
             Attempted::Otherwise => {}
             Attempted::WithoutStore | Attempted::Moved => return Err(failed("the base cannot be had")),
@@ -93,7 +98,7 @@ pub async fn verify(
         let bytes = match released.release.intake().arrived(&our.digest).await.map_err(unreadable)? {
             Some(bytes) => bytes,
             None => {
-                let from = job.registries.home(released.release.repository()?);
+                let from = context.registries.home(released.release.repository()?);
                 from.open_blob(&our.digest, Some(our.size), 0).await.map_err(|error| Error::push(error.to_string()))?
             }
         };
@@ -104,7 +109,7 @@ pub async fn verify(
         // The containerd store leaves out of a layer what is as it was below.
         let complete = daemon.info.store == StoreKind::GraphDriver;
         if let Some(path) = differing(&our, &their, complete) {
-            let step = open.steps.get(place).and_then(|step| planned.graph.op(step));
+            let step = open.steps.get(place).and_then(|step| plan.graph.op(step));
             let name = step.map(|op| crate::graph::instruction_of(&op.name)).unwrap_or_default();
             return Err(failed(&format!(
                 "/{} is another one in the layer that `{name}` makes on the whole base",
@@ -114,7 +119,7 @@ pub async fn verify(
         }
     }
     step.done();
-    job.events.note(format!("verified: {} layers are the same on the whole base", ours.len()));
+    context.events.note(format!("verified: {} layers are the same on the whole base", ours.len()));
     Ok(())
 }
 

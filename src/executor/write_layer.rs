@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use tokio_util::io::SyncIoBridge;
 
-use crate::append::assemble::{Content, Laid, LaidKind, WriteError};
+use crate::append::assemble::{AssembledKind, AssembledLayer, Content, WriteError};
 use crate::context::Difference;
 use crate::domain::{Descriptor, DiffId, Digest, Hasher, media_type};
 use crate::error::{Error, Result};
@@ -25,14 +25,14 @@ pub const PIPE: usize = 1 << 20;
 /// Writes a layer, compresses it and sends it on, all at once; or tells which of its files is not what it was.
 pub async fn write(
     context: &BuildContext<'_>,
-    planned: &BuildPlan,
+    plan: &BuildPlan,
     op: &Op,
-    laid: Laid,
+    laid: AssembledLayer,
     now: u64,
     release: &Release,
 ) -> Result<std::result::Result<Layer, Difference>> {
     let failed = |error: &io::Error| Error::build("a layer of files cannot be made").because(error);
-    let keyed = keyed(planned, op, &laid);
+    let keyed = keyed(plan, op, &laid);
     let (theirs, ours) = tokio::io::duplex(PIPE);
     let writing = tokio::task::spawn_blocking(move || {
         let mut out = Hashing { out: SyncIoBridge::new(ours), hasher: Hasher::default() };
@@ -68,12 +68,12 @@ pub async fn write(
 }
 
 /// The digests by which a layer's files were keyed, by the number of the input and the path.
-pub fn keyed(planned: &BuildPlan, op: &Op, laid: &Laid) -> HashMap<(usize, String), Digest> {
+pub fn keyed(plan: &BuildPlan, op: &Op, laid: &AssembledLayer) -> HashMap<(usize, String), Digest> {
     let files = laid.entries().filter_map(|(_, entry)| match &entry.kind {
-        LaidKind::File(Content::Context { source, path, .. }) => Some((*source, path)),
+        AssembledKind::File(Content::Context { source, path, .. }) => Some((*source, path)),
         _ => None,
     });
-    files.filter_map(|(source, path)| Some(((source, path.clone()), content(planned, op, source, path)?))).collect()
+    files.filter_map(|(source, path)| Some(((source, path.clone()), content(plan, op, source, path)?))).collect()
 }
 
 /// Bytes that are hashed as they pass.

@@ -12,7 +12,7 @@ use crate::domain::{Digest, Selector, StepKey, has_wildcards, spelled_text};
 
 /// How an input counts. Selections stand in the order of the arguments: of two files of one name the last one stays.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Use {
+pub enum InputDependency {
     /// By all that led to it.
     State,
     /// By the content of what is taken out of it.
@@ -123,25 +123,25 @@ pub fn apart(op: &Op) -> (BTreeMap<String, String>, Digest) {
 
 /// What a step does, whatever it is done to: its operation without its inputs.
 #[must_use]
-pub fn shape(graph: &Graph, op: &Op) -> Option<StepKey> {
+pub fn operation_key(graph: &Graph, op: &Op) -> Option<StepKey> {
     let canonical = canonical(op, graph.bytes(&op.digest)?).ok()?;
     Some(StepKey::of(&[b"hakobi shape 1\n", &*canonical].concat()))
 }
 
 /// How each input of a step counts.
 #[must_use]
-pub fn uses(op: &Op) -> Vec<Use> {
-    let mut all: Vec<Use> = match &op.op.op {
+pub fn input_dependencies(op: &Op) -> Vec<InputDependency> {
+    let mut all: Vec<InputDependency> = match &op.op.op {
         Some(pb::op::Op::Exec(exec)) => of_exec(op, exec),
         Some(pb::op::Op::File(file)) => of_file(op, file),
         _ => Vec::new(),
     };
-    all.resize(op.inputs.len(), Use::State);
+    all.resize(op.inputs.len(), InputDependency::State);
     all
 }
 
 /// The content of a mount's source may stand for it only where nothing else of the source can come out of the step.
-fn of_exec(op: &Op, exec: &pb::ExecOp) -> Vec<Use> {
+fn of_exec(op: &Op, exec: &pb::ExecOp) -> Vec<InputDependency> {
     let mut taken: BTreeMap<usize, Option<Vec<Selector>>> = BTreeMap::new();
     for mount in &exec.mounts {
         let Some(index) = usize::try_from(mount.input).ok().filter(|index| *index < op.inputs.len()) else { continue };
@@ -162,8 +162,8 @@ fn of_exec(op: &Op, exec: &pb::ExecOp) -> Vec<Use> {
     }
     (0..op.inputs.len())
         .map(|index| match taken.remove(&index).flatten() {
-            Some(selectors) if !selectors.is_empty() => Use::Content(selectors),
-            _ => Use::State,
+            Some(selectors) if !selectors.is_empty() => InputDependency::Content(selectors),
+            _ => InputDependency::State,
         })
         .collect()
 }
@@ -171,7 +171,7 @@ fn of_exec(op: &Op, exec: &pb::ExecOp) -> Vec<Use> {
 /// `pb.SkipOutput`: nothing that happens to the mount outlives the step.
 const SKIPPED: i64 = -1;
 
-fn of_file(op: &Op, file: &pb::FileOp) -> Vec<Use> {
+fn of_file(op: &Op, file: &pb::FileOp) -> Vec<InputDependency> {
     let mut based = vec![false; op.inputs.len()];
     let mut taken: Vec<Vec<Selector>> = vec![Vec::new(); op.inputs.len()];
     let owner = |owner: &Option<pb::ChownOpt>, taken: &mut Vec<Vec<Selector>>| {
@@ -203,7 +203,11 @@ fn of_file(op: &Op, file: &pb::FileOp) -> Vec<Use> {
     based
         .into_iter()
         .zip(taken)
-        .map(|(based, selectors)| if based || selectors.is_empty() { Use::State } else { Use::Content(selectors) })
+        .map(
+            |(based, selectors)| {
+                if based || selectors.is_empty() { InputDependency::State } else { InputDependency::Content(selectors) }
+            },
+        )
         .collect()
 }
 

@@ -12,7 +12,7 @@ use crate::domain::Digest;
 
 /// What stands in for a state: an image that the daemon can pull, or a source that brings just what was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Graft {
+pub struct Substitution {
     /// `docker-image://127.0.0.1:5000/x/app@sha256:…`.
     pub identifier: String,
     /// Of the source; `image.resolvemode` and the like.
@@ -21,7 +21,7 @@ pub struct Graft {
     pub name: String,
 }
 
-impl Graft {
+impl Substitution {
     /// Whether it is an image.
     #[must_use]
     pub fn is_image(&self) -> bool {
@@ -31,18 +31,18 @@ impl Graft {
 
 /// What one step alone is laid on, in place of a state that others may need as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ground {
+pub struct BaseSubstitution {
     /// The step.
     pub step: Digest,
     /// The state that it is laid on in the whole graph.
     pub state: Input,
     /// What stands in for that.
-    pub graft: Graft,
+    pub graft: Substitution,
 }
 
 /// A graph with grafts in it.
 #[derive(Debug, Clone)]
-pub struct Grafted {
+pub struct RewrittenGraph {
     /// As the daemon is given it.
     pub definition: pb::Definition,
     /// What the steps of the whole graph are called in it.
@@ -55,7 +55,7 @@ pub struct Grafted {
     has_states: bool,
 }
 
-impl Grafted {
+impl RewrittenGraph {
     /// Whether images stand in for states in it.
     #[must_use]
     pub fn has_images(&self) -> bool {
@@ -88,10 +88,10 @@ impl Graph {
     pub fn grafted(
         &self,
         state: &Input,
-        grafts: &HashMap<Input, Graft>,
-        settled: &HashSet<Digest>,
-    ) -> Result<Grafted, InvalidGraph> {
-        self.grafted_on(state, grafts, settled, None)
+        grafts: &HashMap<Input, Substitution>,
+        pinned_revision: &HashSet<Digest>,
+    ) -> Result<RewrittenGraph, InvalidGraph> {
+        self.grafted_on(state, grafts, pinned_revision, None)
     }
 
     /// As [`Graph::grafted`], with another ground for one of the steps.
@@ -101,21 +101,22 @@ impl Graph {
     pub fn grafted_on(
         &self,
         state: &Input,
-        grafts: &HashMap<Input, Graft>,
-        settled: &HashSet<Digest>,
-        ground: Option<&Ground>,
-    ) -> Result<Grafted, InvalidGraph> {
+        grafts: &HashMap<Input, Substitution>,
+        pinned_revision: &HashSet<Digest>,
+        ground: Option<&BaseSubstitution>,
+    ) -> Result<RewrittenGraph, InvalidGraph> {
         if self.is_nothing() {
             let (definition, names, grafts) = (self.definition().clone(), HashMap::new(), HashMap::new());
-            return Ok(Grafted { definition, names, grafts, has_images: false, has_states: false });
+            return Ok(RewrittenGraph { definition, names, grafts, has_images: false, has_states: false });
         }
         let source = |state: &Input, graft| Source::of(self, state, graft);
         let sources = grafts.iter().map(|(state, graft)| (state, source(state, graft))).collect();
         let is_made = |state: &Input| self.op(&state.step).is_some_and(|op| !op.inputs.is_empty());
-        let has_images = grafts.values().any(Graft::is_image) || ground.is_some();
+        let has_images = grafts.values().any(Substitution::is_image) || ground.is_some();
         let has_states = grafts.iter().any(|(state, graft)| graft.is_image() && is_made(state)) || ground.is_some();
         let ground = ground.map(|ground| (ground, source(&ground.state, &ground.graft)));
-        let mut new = Grafting { graph: self, sources, ground, settled, out: pb::Definition::default(), names: HashMap::new() };
+        let mut new =
+            Grafting { graph: self, sources, ground, pinned_revision, out: pb::Definition::default(), names: HashMap::new() };
         let needed = new.needed(state);
         for op in self.below(state).into_iter().filter(|op| needed.contains(&op.digest)) {
             new.op(&op.digest)?;
@@ -124,7 +125,7 @@ impl Graph {
         let end = pb::Op { inputs: vec![end], ..pb::Op::default() };
         new.out.def.push(end.encode_to_vec());
         let grafts = new.sources.iter().map(|(state, source)| ((*state).clone(), source.digest.clone())).collect();
-        Ok(Grafted { definition: new.out, names: new.names, grafts, has_images, has_states })
+        Ok(RewrittenGraph { definition: new.out, names: new.names, grafts, has_images, has_states })
     }
 }
 
@@ -143,7 +144,7 @@ struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    fn of(graph: &Graph, state: &Input, graft: &'a Graft) -> Self {
+    fn of(graph: &Graph, state: &Input, graft: &'a Substitution) -> Self {
         let source = pb::SourceOp { identifier: graft.identifier.clone(), attrs: graft.attributes.clone() };
         let platform = graph.op(&state.step).and_then(|op| op.op.platform.clone());
         let bytes = encoded(&pb::Op { op: Some(pb::op::Op::Source(source)), platform, ..pb::Op::default() });
@@ -164,8 +165,8 @@ struct Grafting<'a> {
     graph: &'a Graph,
     sources: HashMap<&'a Input, Source<'a>>,
     /// What one step is laid on.
-    ground: Option<(&'a Ground, Source<'a>)>,
-    settled: &'a HashSet<Digest>,
+    ground: Option<(&'a BaseSubstitution, Source<'a>)>,
+    pinned_revision: &'a HashSet<Digest>,
     out: pb::Definition,
     /// What steps that were rewritten are called now.
     names: HashMap<Digest, Digest>,
@@ -226,7 +227,7 @@ impl Grafting<'_> {
         let (old_name, new_name) = (digest.to_string(), new.to_string());
         let whole = self.graph.definition();
         if let Some(metadata) = whole.metadata.get(&old_name) {
-            let ignore_cache = metadata.ignore_cache && !self.settled.contains(digest);
+            let ignore_cache = metadata.ignore_cache && !self.pinned_revision.contains(digest);
             self.out.metadata.insert(new_name.clone(), pb::OpMetadata { ignore_cache, ..metadata.clone() });
         }
         if let Some(source) = &whole.source {

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use bollard_buildkit_proto::pb;
 
-use super::canonical::{Use, canonical, uses};
+use super::canonical::{InputDependency, canonical, input_dependencies};
 use super::decode::{Graph, Input, Op};
-use super::remote::{self, Holds, names_a_commit};
+use super::remote::{self, ResolvedSource, names_a_commit};
 use crate::domain::{ChainId, Digest, Hasher, Selector, StepKey};
 
 /// What is known of where the graph begins, and of what its steps made before.
@@ -27,10 +27,10 @@ pub trait Facts {
     ///
     /// # Errors
     /// Why that is not known.
-    fn remote(&self, source: &Op) -> Result<Holds, String>;
+    fn remote(&self, source: &Op) -> Result<ResolvedSource, String>;
 
     /// The content of what is taken out of a state that a step made, if that was ever seen.
-    fn taken(&self, taken: &Taken) -> Option<Digest>;
+    fn taken(&self, taken: &CopySource) -> Option<Digest>;
 }
 
 /// A step's key, or why it has none.
@@ -39,14 +39,14 @@ pub enum Key {
     /// All that it depends on.
     Known(StepKey),
     /// It takes files out of what another step makes, and what these are is not known before that one has run.
-    Waits(Taken),
+    Waits(CopySource),
     /// It cannot be told without running.
     Unknown(String),
 }
 
 /// What a step takes out of another's result.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Taken {
+pub struct CopySource {
     /// The result.
     pub state: Input,
     /// What of it.
@@ -55,7 +55,7 @@ pub struct Taken {
     pub key: Option<StepKey>,
 }
 
-impl Taken {
+impl CopySource {
     /// The state, and what of it: what this run calls it by, whether it has a key or not.
     #[must_use]
     pub fn place(&self) -> (Input, Vec<Selector>) {
@@ -67,8 +67,8 @@ impl Taken {
 #[derive(Debug, Clone, Default)]
 pub struct Keys {
     by_step: HashMap<Digest, Key>,
-    weak: HashMap<Digest, Weak>,
-    taken: Vec<Taken>,
+    key_without_copied_content: HashMap<Digest, Weak>,
+    taken: Vec<CopySource>,
 }
 
 /// A key that leaves out the content of what is taken out of other steps' results.
@@ -85,9 +85,11 @@ impl Keys {
     pub fn of(graph: &Graph, facts: &dyn Facts) -> Self {
         let mut keys = Self::default();
         for op in graph.below(graph.result()) {
-            let (key, weak) = keys.step(graph, op, facts);
+            let (key, key_without_copied_content) = keys.step(graph, op, facts);
             keys.by_step.insert(op.digest.clone(), key);
-            keys.weak.extend(weak.map(|weak| (op.digest.clone(), weak)));
+            keys.key_without_copied_content.extend(
+                key_without_copied_content.map(|key_without_copied_content| (op.digest.clone(), key_without_copied_content)),
+            );
         }
         keys
     }
@@ -105,13 +107,16 @@ impl Keys {
     /// What a state has in common with those that differ by nothing but what was taken out of other steps' results; nothing where
     /// nothing is taken, or the rest cannot be told.
     #[must_use]
-    pub fn weak(&self, state: &Input) -> Option<StepKey> {
-        self.weak.get(&state.step).filter(|weak| weak.leaves_out).map(|weak| output_of(&weak.key, state.output))
+    pub fn key_without_copied_content(&self, state: &Input) -> Option<StepKey> {
+        self.key_without_copied_content
+            .get(&state.step)
+            .filter(|key_without_copied_content| key_without_copied_content.leaves_out)
+            .map(|key_without_copied_content| output_of(&key_without_copied_content.key, state.output))
     }
 
     /// All that steps take out of other steps' results.
     #[must_use]
-    pub fn taken(&self) -> &[Taken] {
+    pub fn taken(&self) -> &[CopySource] {
         &self.taken
     }
 
@@ -123,11 +128,11 @@ impl Keys {
         }
         if let Some(pb::op::Op::Source(source)) = &op.op.op {
             let key = of_source(op, source, graph.bytes(&op.digest), facts);
-            let weak = match &key {
+            let key_without_copied_content = match &key {
                 Key::Known(key) => Some(Weak { key: key.clone(), leaves_out: false }),
                 _ => None,
             };
-            return (key, weak);
+            return (key, key_without_copied_content);
         }
         let Some(bytes) = graph.bytes(&op.digest) else { return unknown("it is not in the graph") };
         match &op.op.op {
@@ -135,16 +140,16 @@ impl Keys {
             _ => return unknown("hakobi does not know this kind of step"),
         }
         let Ok(own) = canonical(op, bytes) else { return unknown("the step cannot be read") };
-        let (mut strong, mut weak) = (Keyed::of("step"), Some((Keyed::of("weak"), false)));
+        let (mut strong, mut key_without_copied_content) = (Keyed::of("step"), Some((Keyed::of("weak"), false)));
         strong.bytes(&own);
-        if let Some((weak, _)) = &mut weak {
-            weak.bytes(&own);
+        if let Some((key_without_copied_content, _)) = &mut key_without_copied_content {
+            key_without_copied_content.bytes(&own);
         }
         // Every input is looked at, so that all that is taken is known, even where one of them has no key.
         let mut missing = None;
-        for (input, used) in op.inputs.iter().zip(uses(op)) {
+        for (input, used) in op.inputs.iter().zip(input_dependencies(op)) {
             let part = self.input(graph, input, used, facts);
-            weak = match (weak, part.weak) {
+            key_without_copied_content = match (key_without_copied_content, part.key_without_copied_content) {
                 (Some((mut hasher, leaves_out)), Some(own)) => {
                     hasher.bytes(own.key.as_bytes());
                     Some((hasher, leaves_out || own.leaves_out))
@@ -161,24 +166,26 @@ impl Keys {
                 Err(key) => missing = missing.or(Some(key)),
             }
         }
-        let weak = weak.map(|(hasher, leaves_out)| Weak { key: hasher.key(), leaves_out });
-        (missing.unwrap_or_else(|| Key::Known(strong.key())), weak)
+        let key_without_copied_content =
+            key_without_copied_content.map(|(hasher, leaves_out)| Weak { key: hasher.key(), leaves_out });
+        (missing.unwrap_or_else(|| Key::Known(strong.key())), key_without_copied_content)
     }
 
-    fn input(&mut self, graph: &Graph, input: &Input, used: Use, facts: &dyn Facts) -> Part {
+    fn input(&mut self, graph: &Graph, input: &Input, used: InputDependency, facts: &dyn Facts) -> Part {
         let source = graph.op(&input.step);
         let local = source.filter(|op| is_local(op));
         let selectors = match (used, local) {
-            (Use::Content(selectors), _) => selectors,
-            (Use::State, Some(_)) => vec![Selector::everything()],
-            (Use::State, None) => {
-                let weak = self
-                    .weak
-                    .get(&input.step)
-                    .map(|weak| WeakPart { key: output_of(&weak.key, input.output).to_string(), leaves_out: weak.leaves_out });
+            (InputDependency::Content(selectors), _) => selectors,
+            (InputDependency::State, Some(_)) => vec![Selector::everything()],
+            (InputDependency::State, None) => {
+                let key_without_copied_content =
+                    self.key_without_copied_content.get(&input.step).map(|key_without_copied_content| WeakPart {
+                        key: output_of(&key_without_copied_content.key, input.output).to_string(),
+                        leaves_out: key_without_copied_content.leaves_out,
+                    });
                 return match self.state(input) {
-                    Key::Known(key) => Part { strong: Ok(("state", key.to_string())), weak },
-                    other => Part { strong: Err(other), weak },
+                    Key::Known(key) => Part { strong: Ok(("state", key.to_string())), key_without_copied_content },
+                    other => Part { strong: Err(other), key_without_copied_content },
                 };
             }
         };
@@ -186,31 +193,31 @@ impl Keys {
             return match facts.local(op, &selectors) {
                 Ok(digest) => {
                     let digest = digest.to_string();
-                    let weak = WeakPart { key: digest.clone(), leaves_out: false };
-                    Part { strong: Ok(("content", digest)), weak: Some(weak) }
+                    let key_without_copied_content = WeakPart { key: digest.clone(), leaves_out: false };
+                    Part { strong: Ok(("content", digest)), key_without_copied_content: Some(key_without_copied_content) }
                 }
-                Err(why) => Part { strong: Err(Key::Unknown(why)), weak: None },
+                Err(why) => Part { strong: Err(Key::Unknown(why)), key_without_copied_content: None },
             };
         }
-        let weak = WeakPart { key: selected("taken", &selectors).key().to_string(), leaves_out: true };
+        let key_without_copied_content = WeakPart { key: selected("taken", &selectors).key().to_string(), leaves_out: true };
         let key = match self.state(input) {
             Key::Known(state) => Some(taken_of(&state, &selectors)),
             _ => None,
         };
-        let taken = Taken { state: input.clone(), selectors, key };
+        let taken = CopySource { state: input.clone(), selectors, key };
         let known = facts.taken(&taken);
         if !self.taken.contains(&taken) {
             self.taken.push(taken.clone());
         }
         let strong = known.map(|digest| ("content", digest.to_string())).ok_or(Key::Waits(taken));
-        Part { strong, weak: Some(weak) }
+        Part { strong, key_without_copied_content: Some(key_without_copied_content) }
     }
 }
 
 /// What an input adds to a step's key.
 struct Part {
     strong: Result<(&'static str, String), Key>,
-    weak: Option<WeakPart>,
+    key_without_copied_content: Option<WeakPart>,
 }
 
 /// What it adds to the weak one.
@@ -245,17 +252,17 @@ fn of_source(op: &Op, source: &pb::SourceOp, bytes: Option<&[u8]>, facts: &dyn F
 }
 
 /// As BuildKit has it: a file by its bytes, its name, its owner and its time (`source/http`: `CacheKey`), a repository by its commit.
-fn of_remote(op: &Op, bytes: Option<&[u8]>, holds: &Holds) -> Key {
+fn of_remote(op: &Op, bytes: Option<&[u8]>, holds: &ResolvedSource) -> Key {
     let Some(own) = bytes.and_then(|bytes| remote::canonical(op, bytes, holds).ok()) else {
         return Key::Unknown("the source cannot be read".to_owned());
     };
     let mut hasher = match holds {
         // `http://` and `https://` bring the same file.
-        Holds::File { .. } => Keyed::of("file"),
-        Holds::Commit(_) => Keyed::of("git"),
+        ResolvedSource::File { .. } => Keyed::of("file"),
+        ResolvedSource::Commit(_) => Keyed::of("git"),
     };
     hasher.bytes(&own);
-    if let Holds::File { content, modified } = holds {
+    if let ResolvedSource::File { content, modified } = holds {
         hasher.bytes(content.to_string().as_bytes());
         hasher.bytes(modified.as_bytes());
     }

@@ -27,7 +27,7 @@ struct Known {
     content: HashMap<String, &'static str>,
     taken: HashMap<StepKey, Digest>,
     base: &'static str,
-    holds: HashMap<Digest, Holds>,
+    holds: HashMap<Digest, ResolvedSource>,
 }
 
 impl Facts for Known {
@@ -44,11 +44,11 @@ impl Facts for Known {
         Ok(Digest::of(selectors.iter().map(content).collect::<Vec<_>>().join("\0").as_bytes()))
     }
 
-    fn remote(&self, source: &Op) -> Result<Holds, String> {
+    fn remote(&self, source: &Op) -> Result<ResolvedSource, String> {
         self.holds.get(&source.digest).cloned().ok_or_else(|| "nobody asked".to_owned())
     }
 
-    fn taken(&self, taken: &Taken) -> Option<Digest> {
+    fn taken(&self, taken: &CopySource) -> Option<Digest> {
         self.taken.get(taken.key.as_ref()?).cloned()
     }
 }
@@ -253,22 +253,22 @@ fn what_comes_out_of_a_stage_is_waited_for_and_then_counts_by_content() {
 
 #[test]
 fn steps_that_differ_by_what_they_take_alone_have_that_in_common() {
-    let weak = |stage: &'static str, file: &str, on: &'static str| {
+    let key_without_copied_content = |stage: &'static str, file: &str, on: &'static str| {
         let mut made = Made::default();
         let base = made.source("docker-image://base");
         let stage = made.on(&[&base], pb::op::Op::Exec(run(&[stage])));
         let took = made.on(&[&base, &stage], pb::op::Op::File(pb::FileOp { actions: vec![copy(1, file)] }));
         let result = made.on(&[&took], pb::op::Op::Exec(run(&[on])));
         let keys = Keys::of(&made.graph(&result), &Known::default());
-        assert_eq!(keys.weak(&stage), None, "nothing is taken there");
-        (keys.weak(&took), keys.weak(&result))
+        assert_eq!(keys.key_without_copied_content(&stage), None, "nothing is taken there");
+        (keys.key_without_copied_content(&took), keys.key_without_copied_content(&result))
     };
-    let one = weak("make", "/made", "on");
+    let one = key_without_copied_content("make", "/made", "on");
     assert!(one.0.is_some() && one.1.is_some());
-    assert_eq!(weak("make another way", "/made", "on"), one);
-    assert_eq!(weak("make", "/made", "other").0, one.0);
-    assert_ne!(weak("make", "/made", "other").1, one.1);
-    assert_ne!(weak("make", "/another", "on").0, one.0);
+    assert_eq!(key_without_copied_content("make another way", "/made", "on"), one);
+    assert_eq!(key_without_copied_content("make", "/made", "other").0, one.0);
+    assert_ne!(key_without_copied_content("make", "/made", "other").1, one.1);
+    assert_ne!(key_without_copied_content("make", "/another", "on").0, one.0);
 }
 
 #[test]
@@ -291,7 +291,7 @@ fn what_cannot_be_told_has_no_key() {
 
 #[test]
 fn what_is_elsewhere_is_what_it_was_found_to_be() {
-    let key = |identifier: &str, attributes: &[(&str, &str)], holds: Option<Holds>| {
+    let key = |identifier: &str, attributes: &[(&str, &str)], holds: Option<ResolvedSource>| {
         let mut made = Made::default();
         let source = made.source_with(identifier, attributes);
         let graph = made.graph(&source);
@@ -299,7 +299,9 @@ fn what_is_elsewhere_is_what_it_was_found_to_be() {
         Keys::of(&graph, &Known { holds, ..Known::default() }).state(&source)
     };
     let name = [("http.filename", "a")];
-    let file = |content: &[u8], modified: &str| Some(Holds::File { content: Digest::of(content), modified: modified.to_owned() });
+    let file = |content: &[u8], modified: &str| {
+        Some(ResolvedSource::File { content: Digest::of(content), modified: modified.to_owned() })
+    };
     let plain = key("https://host/a", &name, file(b"a", ""));
     assert!(matches!(plain, Key::Known(_)), "{plain:?}");
     assert_eq!(plain, key("http://mirror/a?b", &name, file(b"a", "")), "where it comes from does not matter");
@@ -317,7 +319,7 @@ fn what_is_elsewhere_is_what_it_was_found_to_be() {
     }
     let (one, two) = ("0123456789abcdef0123456789abcdef01234567", "1123456789abcdef0123456789abcdef01234567");
     let at = |fragment: &str, commit: Option<&str>| {
-        key(&format!("git://host/r{fragment}"), &[], commit.map(|commit| Holds::Commit(commit.to_owned())))
+        key(&format!("git://host/r{fragment}"), &[], commit.map(|commit| ResolvedSource::Commit(commit.to_owned())))
     };
     assert_eq!(at("#main", Some(one)), at("", Some(one)));
     assert_eq!(at("#main:sub", Some(one)), at(&format!("#{one}:sub"), None));
@@ -337,7 +339,7 @@ fn a_graft_takes_the_place_of_what_led_to_a_state() {
         made.0.metadata.insert(state.step.to_string(), pb::OpMetadata { description, ..Default::default() });
     }
     let graph = made.graph(&second);
-    let graft = super::super::Graft {
+    let graft = super::super::Substitution {
         identifier: "docker-image://127.0.0.1:1/x@sha256:00".to_owned(),
         attributes: [("image.resolvemode".to_owned(), "local".to_owned()), ("b".to_owned(), "c".to_owned())].into(),
         name: "restored".to_owned(),

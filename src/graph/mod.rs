@@ -11,11 +11,11 @@ mod stages;
 pub(crate) mod testing;
 mod wire;
 
-pub use canonical::{Use, apart, shape, uses};
+pub use canonical::{InputDependency, apart, input_dependencies, operation_key};
 pub use decode::{Graph, Input, InvalidGraph, Op, Place};
 pub use extract::mark;
-pub use graft::{Graft, Grafted, Ground};
-pub use key::{Facts, Key, Keys, Taken};
-pub use remote::{Holds, Remote, pinned, settled, without_query};
+pub use graft::{BaseSubstitution, RewrittenGraph, Substitution};
+pub use key::{CopySource, Facts, Key, Keys};
+pub use remote::{Remote, ResolvedSource, pinned, pinned_revision, without_query};
 pub use stages::{Chain, Link, Stage, StageName, Step, instruction_of, stage_of};
 pub use wire::Malformed;

@@ -32,7 +32,7 @@ pub enum Remote {
 
 /// What is there now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Holds {
+pub enum ResolvedSource {
     /// A file.
     File {
         /// Of its bytes.
@@ -135,15 +135,15 @@ pub fn without_query(url: &str) -> &str {
 
 /// A source's identifier and attributes that bring just what was found, and nothing else.
 #[must_use]
-pub fn pinned(op: &Op, holds: &Holds) -> Option<(String, BTreeMap<String, String>)> {
+pub fn pinned(op: &Op, holds: &ResolvedSource) -> Option<(String, BTreeMap<String, String>)> {
     let Some(pb::op::Op::Source(source)) = &op.op.op else { return None };
     let mut attributes = source.attrs.clone();
     match holds {
-        Holds::File { content, .. } => {
+        ResolvedSource::File { content, .. } => {
             attributes.insert(CHECKSUM.to_owned(), content.to_string());
             Some((source.identifier.clone(), attributes))
         }
-        Holds::Commit(commit) => Some((at_commit(&source.identifier, commit), attributes)),
+        ResolvedSource::Commit(commit) => Some((at_commit(&source.identifier, commit), attributes)),
     }
 }
 
@@ -158,13 +158,13 @@ fn at_commit(identifier: &str, commit: &str) -> String {
 
 /// The source's bytes for its key, its identifier less what the rest of the key says: where a file came from does not matter to
 /// BuildKit, only what it is called and holds.
-pub(super) fn canonical(op: &Op, bytes: &[u8], holds: &Holds) -> Result<Vec<u8>, Malformed> {
+pub(super) fn canonical(op: &Op, bytes: &[u8], holds: &ResolvedSource) -> Result<Vec<u8>, Malformed> {
     let Some(pb::op::Op::Source(source)) = &op.op.op else { return Err(Malformed) };
     rewritten(bytes, |field| match field.number {
         number::OP_SOURCE => Ok(Change::To(rewritten(field.inside.ok_or(Malformed)?, |field| {
             Ok(match (field.number, holds) {
-                (number::SOURCE_IDENTIFIER, Holds::File { .. }) => Change::Drop,
-                (number::SOURCE_IDENTIFIER, Holds::Commit(commit)) => {
+                (number::SOURCE_IDENTIFIER, ResolvedSource::File { .. }) => Change::Drop,
+                (number::SOURCE_IDENTIFIER, ResolvedSource::Commit(commit)) => {
                     Change::To(at_commit(&source.identifier, commit).into_bytes())
                 }
                 _ => Change::Keep,
@@ -177,7 +177,7 @@ pub(super) fn canonical(op: &Op, bytes: &[u8], holds: &Holds) -> Result<Vec<u8>,
 /// What a source names of its own that does not change: a commit or a checksum. Where a Dockerfile does not say it, the frontend found
 /// it out.
 #[must_use]
-pub fn settled(op: &Op) -> Option<&str> {
+pub fn pinned_revision(op: &Op) -> Option<&str> {
     let Some(pb::op::Op::Source(source)) = &op.op.op else { return None };
     match source.identifier.split("://").next()? {
         "http" | "https" => source.attrs.get(CHECKSUM).map(String::as_str),
@@ -260,7 +260,7 @@ mod tests {
     #[test]
     fn what_was_found_is_what_is_brought() {
         let (graph, step) = source("git://host/r.git#main:sub", &[("git.fullurl", "https://host/r.git")]);
-        let holds = Holds::Commit(COMMIT.to_owned());
+        let holds = ResolvedSource::Commit(COMMIT.to_owned());
         let op = graph.op(&step.step).unwrap();
         let (identifier, attributes) = pinned(op, &holds).unwrap();
         assert_eq!(identifier, format!("git://host/r.git#{COMMIT}:sub"));
@@ -268,12 +268,12 @@ mod tests {
         // As if the commit had been named.
         let (named, at) = source(&identifier, &[("git.fullurl", "https://host/r.git")]);
         assert_eq!(canonical(op, graph.bytes(&step.step).unwrap(), &holds).as_deref(), Ok(named.bytes(&at.step).unwrap()));
-        assert_eq!(settled(named.op(&at.step).unwrap()), Some(COMMIT));
+        assert_eq!(pinned_revision(named.op(&at.step).unwrap()), Some(COMMIT));
         assert_eq!(at_commit("git://host/r", COMMIT), format!("git://host/r#{COMMIT}"));
 
         let (graph, step) = source("https://host/a", &[("http.filename", "a")]);
         let content = Digest::of(b"a");
-        let holds = Holds::File { content: content.clone(), modified: String::new() };
+        let holds = ResolvedSource::File { content: content.clone(), modified: String::new() };
         let (identifier, attributes) = pinned(graph.op(&step.step).unwrap(), &holds).unwrap();
         assert_eq!(identifier, "https://host/a");
         assert_eq!(attributes["http.checksum"], content.to_string());

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 
-use super::compose::Composed;
+use super::compose::PreparedImage;
 use super::intake::{Blob, Intake, State};
-use crate::archive::{self, ArchivedImage, Format, Kept, Layer, Layers, Spooled, spooled};
+use crate::archive::{self, ArchivedImage, Format, Layer, Layers, Spooled, StoredLayer, spooled};
 use crate::domain::{Descriptor, DiffId, Digest, ImageConfig, ImageRef, Manifest, RawManifest, media_type};
 use crate::error::{Error, Result};
 use crate::transfer::{ByteStream, Identity};
@@ -71,11 +71,11 @@ fn manifest(image: &ArchivedImage) -> serde_json::Result<RawManifest> {
 ///
 /// # Errors
 /// If its configuration cannot be read.
-pub fn composed(image: &ArchivedImage) -> Result<Composed> {
+pub fn composed(image: &ArchivedImage) -> Result<PreparedImage> {
     let parsed: ImageConfig = serde_json::from_slice(&image.config)
         .map_err(|error| Error::usage("the image's configuration cannot be read").because(&error))?;
     let raw = manifest(image).map_err(|error| Error::push("the image's manifest cannot be written").because(&error))?;
-    Ok(Composed {
+    Ok(PreparedImage {
         manifest: raw,
         config: image.config.clone(),
         diff_ids: image.diff_ids.clone(),
@@ -88,7 +88,7 @@ pub fn composed(image: &ArchivedImage) -> Result<Composed> {
 impl State {
     /// The layer that has this content: one that stands in for others, or one that a repository has.
     fn layer(&self, diff_id: &DiffId) -> Option<&Descriptor> {
-        let below = self.scaffold.values().find(|kept| kept.diff_id == *diff_id).map(|kept| &kept.descriptor);
+        let below = self.placeholder_layers.values().find(|kept| kept.diff_id == *diff_id).map(|kept| &kept.descriptor);
         below.or_else(|| self.known.layer(diff_id).map(|(descriptor, _)| descriptor))
     }
 }
@@ -101,25 +101,25 @@ struct NewLayers {
 
 impl NewLayers {
     /// The layer, if the entry's name alone tells that it is known.
-    fn known(&self, hint: &Digest, format: Format) -> Option<Kept> {
+    fn known(&self, hint: &Digest, format: Format) -> Option<StoredLayer> {
         let state = self.intake.inner().state();
-        if let Some(kept) = state.scaffold.get(hint) {
+        if let Some(kept) = state.placeholder_layers.get(hint) {
             return Some(kept.clone());
         }
         if format == Format::Tar {
             let diff_id = hint.of_uncompressed();
             let descriptor = state.layer(&diff_id)?.clone();
-            return Some(Kept { diff_id, descriptor });
+            return Some(StoredLayer { diff_id, descriptor });
         }
         let (descriptor, _) = state.known.blob(hint)?;
         let diff_id = state.known.diff_id(hint)?.clone();
-        Some(Kept { diff_id, descriptor: descriptor.clone() })
+        Some(StoredLayer { diff_id, descriptor: descriptor.clone() })
     }
 }
 
 #[async_trait]
 impl Layers for NewLayers {
-    async fn layer(&mut self, layer: Layer) -> io::Result<Kept> {
+    async fn layer(&mut self, layer: Layer) -> io::Result<StoredLayer> {
         if let Some(known) = layer.hint.as_ref().and_then(|hint| self.known(hint, layer.format)) {
             return Ok(known);
         }
@@ -128,7 +128,7 @@ impl Layers for NewLayers {
         let inner = self.intake.inner();
         let known = inner.state().layer(&kept.diff_id).cloned();
         if let Some(descriptor) = known {
-            return Ok(Kept { descriptor, ..kept });
+            return Ok(StoredLayer { descriptor, ..kept });
         }
         let Descriptor { digest, size, .. } = kept.descriptor.clone();
         {

@@ -22,7 +22,7 @@ const CONFIG_LIMIT: u64 = 16 << 20;
 
 /// One image, ready to be put once its blobs are there.
 #[derive(Debug, Clone)]
-pub struct Composed {
+pub struct PreparedImage {
     /// Its manifest.
     pub manifest: RawManifest,
     /// Its configuration.
@@ -42,7 +42,7 @@ impl Intake {
     ///
     /// # Errors
     /// If something of them did not come, or they are not what the daemon made.
-    pub async fn compose(&self, name: &str, annotations: &BTreeMap<String, String>) -> Result<Vec<Composed>> {
+    pub async fn compose(&self, name: &str, annotations: &BTreeMap<String, String>) -> Result<Vec<PreparedImage>> {
         let inner = self.inner();
         let (top, made) = handed_over(inner, name)?;
         if !top.is_index() {
@@ -125,7 +125,8 @@ async fn compare(inner: &Inner, raw: &RawManifest, made: &Made, manifest: &Manif
     let is_it = |(layer, diff_id): (&Descriptor, &DiffId)| {
         let (known, blob) = {
             let state = inner.state();
-            let known = state.known.diff_id(&layer.digest).or_else(|| Some(&state.scaffold.get(&layer.digest)?.diff_id));
+            let known =
+                state.known.diff_id(&layer.digest).or_else(|| Some(&state.placeholder_layers.get(&layer.digest)?.diff_id));
             (known.cloned(), state.blobs.get(&layer.digest).cloned())
         };
         let diff_id = diff_id.clone();
@@ -169,7 +170,7 @@ fn unreadable(what: &str) -> Error {
     Error::push(format!("the daemon handed over {what} that cannot be read"))
 }
 
-async fn image(inner: &Inner, raw: &RawManifest, made: &Made, annotations: &BTreeMap<String, String>) -> Result<Composed> {
+async fn image(inner: &Inner, raw: &RawManifest, made: &Made, annotations: &BTreeMap<String, String>) -> Result<PreparedImage> {
     let (manifest, config, parsed) = Box::pin(parts(inner, raw)).await?;
     let diff_ids = parsed.rootfs.diff_ids;
     Box::pin(compare(inner, raw, made, &manifest, &diff_ids)).await?;
@@ -191,7 +192,7 @@ async fn image(inner: &Inner, raw: &RawManifest, made: &Made, annotations: &BTre
     } else {
         rewritten(raw, &layers, annotations, oci).map_err(|error| unreadable("a manifest").because(&error))?
     };
-    Ok(Composed { manifest, config, diff_ids, layers, platform: parsed.platform, inline_cache: parsed.inline_cache })
+    Ok(PreparedImage { manifest, config, diff_ids, layers, platform: parsed.platform, inline_cache: parsed.inline_cache })
 }
 
 /// The layer as the registries have it, or will have it.

@@ -15,7 +15,7 @@ use tokio::sync::OnceCell;
 use super::archived::TAG;
 use super::known::Known;
 use super::transcode::{self, Format};
-use crate::archive::Kept;
+use crate::archive::StoredLayer;
 use crate::domain::{Descriptor, DiffId, Digest, Hasher, Likeness, Made, RawManifest, Repository, media_type};
 use crate::endpoint::Receiver;
 use crate::error::{Error, Result};
@@ -51,7 +51,7 @@ pub(super) struct State {
     /// Blobs that arrived.
     pub(super) blobs: HashMap<Digest, Blob>,
     /// Layers that stand in for others: they go nowhere.
-    pub(super) scaffold: HashMap<Digest, Kept>,
+    pub(super) placeholder_layers: HashMap<Digest, StoredLayer>,
     /// Configurations that came in an archive.
     pub(super) configs: HashMap<Digest, Bytes>,
     /// What a blob goes on as, by its spool, from before its digest is known.
@@ -110,8 +110,8 @@ impl Intake {
 
     /// A layer that is only in the daemon, for others to be laid on: it is not asked for, and goes nowhere.
     pub fn pass_over(&self, layer: &Descriptor, diff_id: &DiffId) {
-        let kept = Kept { diff_id: diff_id.clone(), descriptor: layer.clone() };
-        self.0.state().scaffold.insert(layer.digest.clone(), kept);
+        let kept = StoredLayer { diff_id: diff_id.clone(), descriptor: layer.clone() };
+        self.0.state().placeholder_layers.insert(layer.digest.clone(), kept);
     }
 
     /// An image of this name is about to come, or to come once more: what came under it before counts no longer.
@@ -249,7 +249,7 @@ impl Receiver for Intake {
             if let Some(blob) = state.blobs.get(digest) {
                 return Some(blob.identity.size);
             }
-            if let Some(kept) = state.scaffold.get(digest) {
+            if let Some(kept) = state.placeholder_layers.get(digest) {
                 return Some(kept.descriptor.size);
             }
             state.known.blob(digest).cloned()

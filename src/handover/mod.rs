@@ -1,7 +1,7 @@
 //! Out of the daemon: it pushes an image to the loopback endpoint, and what is new in it goes on to the registries while it
 //! still arrives.
 //!
-//! [`Known`] is what registries are known to hold already, [`Intake`] the endpoint's receiver, [`Composed`] the image that
+//! [`Known`] is what registries are known to hold already, [`Intake`] the endpoint's receiver, [`PreparedImage`] the image that
 //! will be put: the daemon's, with the layers that a registry had kept as they are there.
 
 mod archived;
@@ -11,6 +11,6 @@ mod known;
 mod transcode;
 
 pub use archived::composed;
-pub use compose::{Composed, NewLayer, no_room};
+pub use compose::{NewLayer, PreparedImage, no_room};
 pub use intake::Intake;
 pub use known::{CachedStages, JOINED_ANNOTATION, Known, KnownImage, STAGE_ANNOTATION, load, load_stages};

@@ -7,7 +7,7 @@ use bollard_buildkit_proto::pb;
 use super::facts::Seen;
 use super::record::StepRecord;
 use crate::domain::{Digest, StepKey};
-use crate::graph::{Graph, Input, Key, Keys, Op, Use, uses};
+use crate::graph::{Graph, Input, InputDependency, Key, Keys, Op, input_dependencies};
 
 /// What becomes of a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -153,8 +153,8 @@ pub(super) fn rests_on<'a>(graph: &'a Graph, seen: &Seen, state: &Input) -> Vec<
 
 /// The inputs of a step that count by more than what this run has seen of them.
 fn inputs<'a>(op: &'a Op, seen: &Seen) -> impl Iterator<Item = &'a Input> {
-    op.inputs.iter().zip(uses(op)).filter_map(|(input, used)| match used {
-        Use::Content(selectors) if seen.contains_key(&(input.clone(), selectors.clone())) => None,
+    op.inputs.iter().zip(input_dependencies(op)).filter_map(|(input, used)| match used {
+        InputDependency::Content(selectors) if seen.contains_key(&(input.clone(), selectors.clone())) => None,
         _ => Some(input),
     })
 }

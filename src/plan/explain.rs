@@ -14,7 +14,10 @@ use super::pairs::pairs;
 use super::record::{LARGE, Record};
 use super::variables::{Setters, names, values};
 use crate::domain::Digest;
-use crate::graph::{Graph, Holds, Key, Keys, Op, Remote, Use, apart, instruction_of, stage_of, uses, without_query};
+use crate::graph::{
+    Graph, InputDependency, Key, Keys, Op, Remote, ResolvedSource, apart, input_dependencies, instruction_of, stage_of,
+    without_query,
+};
 use crate::hidden::{Hidden, PLACEHOLDER, is_hidden, shown};
 
 /// Most changed files that are named.
@@ -173,7 +176,7 @@ fn step(graph: &Graph, op: &Op, keys: &Keys, facts: &KnownFacts, on: Vec<usize>,
     if !operation_holds(op, hidden) {
         out.operation = rest.hex()[..16].to_owned();
     }
-    for (input, used) in op.inputs.iter().zip(uses(op)) {
+    for (input, used) in op.inputs.iter().zip(input_dependencies(op)) {
         let Some(source) = graph.op(&input.step) else { continue };
         if let Some(image) = source.image() {
             let (name, digest) = image.split_once('@').unwrap_or((image, ""));
@@ -186,7 +189,7 @@ fn step(graph: &Graph, op: &Op, keys: &Keys, facts: &KnownFacts, on: Vec<usize>,
             Some(Err(why)) => drop(out.remotes.insert(hidden.text(why).into_owned(), String::new())),
             None => {}
         }
-        if let (Use::Content(selectors), Some(Ok(tree))) = (used, facts.locals.get(&input.step)) {
+        if let (InputDependency::Content(selectors), Some(Ok(tree))) = (used, facts.locals.get(&input.step)) {
             for (path, digest) in tree.selected_paths(&selectors) {
                 out.files.insert(hidden.text(&path).into_owned(), digest.hex()[..16].to_owned());
             }
@@ -208,10 +211,10 @@ fn operation_holds(op: &Op, hidden: &Hidden) -> bool {
 }
 
 /// What a source is called, and what it was.
-fn remote(source: &Op, holds: &Holds) -> Option<(String, String)> {
+fn remote(source: &Op, holds: &ResolvedSource) -> Option<(String, String)> {
     let what = match holds {
-        Holds::File { content, .. } => content.to_string(),
-        Holds::Commit(commit) => format!("commit {commit}"),
+        ResolvedSource::File { content, .. } => content.to_string(),
+        ResolvedSource::Commit(commit) => format!("commit {commit}"),
     };
     match Remote::of(source)?.ok()? {
         Remote::File { url } => Some((without_query(&url).to_owned(), what)),

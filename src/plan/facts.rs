@@ -8,7 +8,7 @@ use bollard_buildkit_proto::pb;
 use super::record::RemoteRecord;
 use crate::context::{Selection, Tree};
 use crate::domain::{ChainId, DiffId, Digest, Selector, StepKey, spelled_text};
-use crate::graph::{Facts, Holds, Input, Op, Taken};
+use crate::graph::{CopySource, Facts, Input, Op, ResolvedSource};
 
 /// Facts at hand. Leaves are named by their steps.
 #[derive(Debug, Clone, Default)]
@@ -18,7 +18,7 @@ pub struct KnownFacts {
     /// The files of local sources, or why they cannot be read.
     pub locals: HashMap<Digest, Result<Arc<Tree>, String>>,
     /// What is elsewhere, or why it is not known.
-    pub remotes: HashMap<Digest, Result<Holds, String>>,
+    pub remotes: HashMap<Digest, Result<ResolvedSource, String>>,
     /// What is to be remembered of servers that were asked.
     pub asked: Vec<(StepKey, RemoteRecord)>,
     /// The content of what was taken out of stages in earlier runs.
@@ -47,14 +47,14 @@ impl Facts for KnownFacts {
         }
     }
 
-    fn remote(&self, source: &Op) -> Result<Holds, String> {
+    fn remote(&self, source: &Op) -> Result<ResolvedSource, String> {
         match self.remotes.get(&source.digest) {
             Some(holds) => holds.clone(),
             None => Err("it was not asked for".to_owned()),
         }
     }
 
-    fn taken(&self, taken: &Taken) -> Option<Digest> {
+    fn taken(&self, taken: &CopySource) -> Option<Digest> {
         let seen = self.seen.get(&taken.place());
         seen.or_else(|| self.taken.get(taken.key.as_ref()?)).cloned()
     }

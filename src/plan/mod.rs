@@ -28,10 +28,10 @@ pub use explain::{Inputs, StepInputs, Unsaved, explain, explained, is_internal};
 pub use facts::{KnownFacts, Seen, selection};
 pub use fits::{fits, misfits};
 pub use image::{Assembled, aligned, assemble, bare_image, layer_name};
-pub use proof::{Allowed, allowed, missing, stray};
+pub use proof::{ExpectedContents, expected_contents, missing, unexpected_file};
 pub use record::{
-    ColdRecord, DaemonRecord, HopeRecord, ImageRecord, LARGE, Layer, LayerRecord, ProofRecord, Record, RemoteRecord, StepRecord,
-    TakenRecord, image_key, layer_key, remote_key,
+    ColdRecord, CopiedContentRecord, DaemonRecord, ImageRecord, LARGE, Layer, LayerRecord, PartialKeyRecord, ProofRecord, Record,
+    RemoteRecord, StepRecord, image_key, layer_key, remote_key,
 };
 pub use records::Records;
-pub use rounds::{hopes, next_round};
+pub use rounds::{next_round, speculative_states};

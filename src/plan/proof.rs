@@ -7,11 +7,11 @@ use bollard_buildkit_proto::pb;
 
 use crate::context::{NodeKind, Tree};
 use crate::domain::{Digest, Selector, shown};
-use crate::graph::{Graph, Input, Op, Use, uses};
+use crate::graph::{Graph, Input, InputDependency, Op, input_dependencies};
 
 /// What the files of a layer may hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Allowed {
+pub enum ExpectedContents {
     /// These.
     Only {
         /// The contents.
@@ -25,17 +25,18 @@ pub enum Allowed {
 
 /// What the layer of a step may hold, where `tree` knows the files of what it takes from.
 #[must_use]
-pub fn allowed<'a>(graph: &Graph, op: &Op, tree: impl Fn(&Input, &[Selector]) -> Option<&'a Tree>) -> Allowed {
-    let Some(pb::op::Op::File(file)) = &op.op.op else { return Allowed::Anything };
+pub fn expected_contents<'a>(graph: &Graph, op: &Op, tree: impl Fn(&Input, &[Selector]) -> Option<&'a Tree>) -> ExpectedContents {
+    let Some(pb::op::Op::File(file)) = &op.op.op else { return ExpectedContents::Anything };
     let (mut contents, mut copied) = (HashSet::new(), Vec::new());
     let mut has_archive = false;
-    let all = uses(op);
-    let by_content =
-        |index: i64| usize::try_from(index).ok().and_then(|index| all.get(index)).is_some_and(|used| *used != Use::State);
+    let all = input_dependencies(op);
+    let by_content = |index: i64| {
+        usize::try_from(index).ok().and_then(|index| all.get(index)).is_some_and(|used| *used != InputDependency::State)
+    };
     for (input, used) in op.inputs.iter().zip(all.clone()) {
-        let Use::Content(selectors) = used else { continue };
+        let InputDependency::Content(selectors) = used else { continue };
         // A stage that stands still, which nobody had to look at.
-        let Some(tree) = graph.op(&input.step).and_then(|_| tree(input, &selectors)) else { return Allowed::Anything };
+        let Some(tree) = graph.op(&input.step).and_then(|_| tree(input, &selectors)) else { return ExpectedContents::Anything };
         let selected = tree.selected_paths(&selectors);
         for (path, node) in tree.iter() {
             if let NodeKind::File(content) = &node.kind {
@@ -51,23 +52,23 @@ pub fn allowed<'a>(graph: &Graph, op: &Op, tree: impl Fn(&Input, &[Selector]) ->
         match &action.action {
             Some(pb::file_action::Action::Mkfile(made)) => drop(contents.insert(Digest::of(&made.data))),
             Some(pb::file_action::Action::Copy(copy)) if copy.attempt_unpack_docker_compatibility && has_archive => {
-                return Allowed::Anything;
+                return ExpectedContents::Anything;
             }
             // Out of what the step is built on, or of what it made itself.
-            Some(pb::file_action::Action::Copy(_)) if !by_content(action.secondary_input) => return Allowed::Anything,
+            Some(pb::file_action::Action::Copy(_)) if !by_content(action.secondary_input) => return ExpectedContents::Anything,
             Some(pb::file_action::Action::Copy(_)) | None => {}
             Some(pb::file_action::Action::Mkdir(_) | pb::file_action::Action::Rm(_)) => {}
             #[allow(unreachable_patterns, reason = "kinds of action that are not known yet")]
             Some(_) => {}
         }
     }
-    Allowed::Only { contents, copied }
+    ExpectedContents::Only { contents, copied }
 }
 
 /// The first file of a layer that holds what it may not.
 #[must_use]
-pub fn stray(layer: &Tree, allowed: &Allowed) -> Option<String> {
-    let Allowed::Only { contents, .. } = allowed else { return None };
+pub fn unexpected_file(layer: &Tree, expected_contents: &ExpectedContents) -> Option<String> {
+    let ExpectedContents::Only { contents, .. } = expected_contents else { return None };
     layer.iter().find_map(|(path, node)| match &node.kind {
         NodeKind::File(content) if !contents.contains(content) && !is_whiteout(&path) => Some(shown(&path).into_owned()),
         _ => None,
@@ -77,8 +78,8 @@ pub fn stray(layer: &Tree, allowed: &Allowed) -> Option<String> {
 /// The first file that is copied and not in the layer, neither under its name nor under another. One that another copy overwrites has its
 /// name there.
 #[must_use]
-pub fn missing(layer: &Tree, allowed: &Allowed) -> Option<String> {
-    let Allowed::Only { copied, .. } = allowed else { return None };
+pub fn missing(layer: &Tree, expected_contents: &ExpectedContents) -> Option<String> {
+    let ExpectedContents::Only { copied, .. } = expected_contents else { return None };
     let name = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
     let files = || {
         layer
@@ -118,13 +119,13 @@ mod tests {
         let mut layer = Tree::default();
         layer.insert("app/a", file(b"a"));
         layer.insert("app/.wh.gone", file(b""));
-        let only = |contents: &[&[u8]]| Allowed::Only {
+        let only = |contents: &[&[u8]]| ExpectedContents::Only {
             contents: contents.iter().map(|content| Digest::of(content)).collect(),
             copied: contents.iter().map(|content| (String::from_utf8_lossy(content).into_owned(), Digest::of(content))).collect(),
         };
-        assert_eq!(stray(&layer, &only(&[b"a", b"b"])), None);
-        assert_eq!(stray(&layer, &only(&[b"b"])), Some("app/a".to_owned()));
-        assert_eq!(stray(&layer, &Allowed::Anything), None);
+        assert_eq!(unexpected_file(&layer, &only(&[b"a", b"b"])), None);
+        assert_eq!(unexpected_file(&layer, &only(&[b"b"])), Some("app/a".to_owned()));
+        assert_eq!(unexpected_file(&layer, &ExpectedContents::Anything), None);
         assert_eq!(missing(&layer, &only(&[b"a"])), None);
         assert_eq!(missing(&layer, &only(&[b"a", b"b"])), Some("b".to_owned()));
     }

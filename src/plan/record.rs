@@ -46,8 +46,8 @@ impl Record for StepRecord {
     }
 }
 
-impl Record for TakenRecord {}
-impl Record for HopeRecord {}
+impl Record for CopiedContentRecord {}
+impl Record for PartialKeyRecord {}
 impl Record for DaemonRecord {}
 impl Record for ProofRecord {}
 impl Record for LayerRecord {}
@@ -85,7 +85,7 @@ pub struct StepRecord {
 
 /// The content of what a step took out of another's result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TakenRecord {
+pub struct CopiedContentRecord {
     /// Of what comes of copying it.
     pub content: Digest,
     /// Of the state that it was taken out of: another run of the same step may have made other files. Nothing where that was
@@ -97,7 +97,7 @@ pub struct TakenRecord {
 /// That a state is kept which has this in common with others: their operations and all that they rest on, but not what was taken
 /// out of stages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HopeRecord {}
+pub struct PartialKeyRecord {}
 
 /// The states of an image's graph that a daemon made itself, as the whole graph has them: its own cache gives them faster than any store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

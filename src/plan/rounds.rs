@@ -6,26 +6,27 @@ use std::collections::HashSet;
 use super::decide::{Plan, rests_on, states};
 use super::facts::Seen;
 use crate::domain::StepKey;
-use crate::graph::{Graph, Input, Keys, Op, Taken, Use, uses};
+use crate::graph::{CopySource, Graph, Input, InputDependency, Keys, Op, input_dependencies};
 
 /// States that have to run as far as is known, with what they have in common with those that may be kept.
 #[must_use]
-pub fn hopes(graph: &Graph, keys: &Keys, plan: &Plan) -> Vec<(Input, StepKey)> {
+pub fn speculative_states(graph: &Graph, keys: &Keys, plan: &Plan) -> Vec<(Input, StepKey)> {
     let open = states(graph).into_iter().filter(|state| plan.runs(&state.step));
-    open.filter_map(|state| Some((state.clone(), keys.weak(&state)?))).collect()
+    open.filter_map(|state| Some((state.clone(), keys.key_without_copied_content(&state)?))).collect()
 }
 
 /// What has to be looked at next for any of these states to be found: the innermost, for what is taken further out may turn out not
 /// to have changed.
 #[must_use]
-pub fn next_round(graph: &Graph, keys: &Keys, plan: &Plan, seen: &Seen, hopeful: &[Input]) -> Vec<Taken> {
+pub fn next_round(graph: &Graph, keys: &Keys, plan: &Plan, seen: &Seen, hopeful: &[Input]) -> Vec<CopySource> {
     let wanted: HashSet<_> = hopeful.iter().flat_map(|state| rests_on(graph, seen, state)).map(|op| &op.digest).collect();
-    let takes = |op: &Op, taken: &Taken| {
-        let mut taking = op.inputs.iter().zip(uses(op));
-        taking
-            .any(|(input, used)| *input == taken.state && matches!(used, Use::Content(selectors) if selectors == taken.selectors))
+    let takes = |op: &Op, taken: &CopySource| {
+        let mut taking = op.inputs.iter().zip(input_dependencies(op));
+        taking.any(|(input, used)| {
+            *input == taken.state && matches!(used, InputDependency::Content(selectors) if selectors == taken.selectors)
+        })
     };
-    let open: Vec<(&Taken, Vec<&Op>)> = keys
+    let open: Vec<(&CopySource, Vec<&Op>)> = keys
         .taken()
         .iter()
         .filter(|taken| !seen.contains_key(&taken.place()))
@@ -36,7 +37,7 @@ pub fn next_round(graph: &Graph, keys: &Keys, plan: &Plan, seen: &Seen, hopeful:
             open.then_some((taken, takers))
         })
         .collect();
-    let inner = |taken: &Taken| {
+    let inner = |taken: &CopySource| {
         let below: HashSet<_> = rests_on(graph, seen, &taken.state).into_iter().map(|op| &op.digest).collect();
         !open.iter().any(|(other, takers)| *other != taken && takers.iter().any(|op| below.contains(&op.digest)))
     };

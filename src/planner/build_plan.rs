@@ -8,9 +8,9 @@ use crate::context::{Selection, Tree};
 use crate::domain::{DiffId, Digest, Platform, StepKey};
 use crate::engine::buildkit::LocalDirs;
 use crate::error::{Error, Result};
-use crate::graph::{Graft, Graph, Input, Key, Keys, Op, pinned};
+use crate::graph::{Graph, Input, Key, Keys, Op, Substitution, pinned};
 use crate::handover::KnownImage;
-use crate::plan::{DaemonRecord, KnownFacts, Plan, StepRecord, TakenRecord, aligned, layer_name, selection};
+use crate::plan::{CopiedContentRecord, DaemonRecord, KnownFacts, Plan, StepRecord, aligned, layer_name, selection};
 use crate::planner::compiled_key::CompiledKey;
 
 /// A build that was planned.
@@ -19,9 +19,9 @@ pub struct BuildPlan {
     pub graph: Graph,
     pub facts: KnownFacts,
     pub keys: Keys,
-    pub plan: Plan,
+    pub decision: Plan,
     /// What was taken out of stages, as it was remembered.
-    pub taken: HashMap<StepKey, TakenRecord>,
+    pub taken: HashMap<StepKey, CopiedContentRecord>,
     /// The base images, by where they stand in the graph, where a registry has them.
     pub bases: HashMap<Input, KnownImage>,
     /// Why its new files were not laid down here, where that takes more than was known.
@@ -35,7 +35,7 @@ pub struct BuildPlan {
     /// The base images as they are kept, where a registry does not say what they are now.
     pub recorded_bases: Option<HashMap<Input, StepRecord>>,
     /// States that the daemon made itself, and the mark by which it is known again.
-    pub made_there: Option<DaemonRecord>,
+    pub daemon_states: Option<DaemonRecord>,
     /// Commands that ran earlier run again; in seconds of the Unix epoch.
     pub since: Option<u64>,
     /// What the store has, by all keys that it was asked for.
@@ -80,9 +80,9 @@ impl BuildPlan {
 
     /// Whether the daemon has all that is kept from its own work, so that it needs nothing of the store.
     pub fn is_there(&self) -> bool {
-        let Some(there) = &self.made_there else { return false };
+        let Some(there) = &self.daemon_states else { return false };
         let made = |state| matches!(self.keys.state(state), Key::Known(key) if there.states.contains(&key));
-        self.plan.kept.keys().all(made)
+        self.decision.kept.keys().all(made)
     }
 
     /// Whether all base images are known. A daemon elsewhere may reach registries that this host does not, and what is built on them
@@ -109,12 +109,12 @@ impl BuildPlan {
     pub fn without_records(&mut self) {
         self.found.clear();
         self.recorded_bases = self.recorded_bases.take().map(|_| HashMap::new());
-        self.plan = self.of_found();
+        self.decision = self.of_found();
     }
 
     /// Plans anew by other keys, with what was asked for already.
     pub fn decide_again(&mut self) {
-        self.plan = self.of_found();
+        self.decision = self.of_found();
     }
 
     /// The files that its keys were made of, by the local sources that select them.
@@ -133,11 +133,11 @@ impl BuildPlan {
     }
 
     /// What was found, as the only thing that the daemon may bring.
-    pub fn pins(&self) -> impl Iterator<Item = (Input, Graft)> {
+    pub fn pins(&self) -> impl Iterator<Item = (Input, Substitution)> {
         self.facts.remotes.iter().filter_map(|(step, holds)| {
             let op = self.graph.op(step)?;
             let (identifier, attributes) = pinned(op, holds.as_ref().ok()?)?;
-            Some((Input { step: step.clone(), output: 0 }, Graft { identifier, attributes, name: op.name.clone() }))
+            Some((Input { step: step.clone(), output: 0 }, Substitution { identifier, attributes, name: op.name.clone() }))
         })
     }
 
@@ -154,7 +154,7 @@ impl BuildPlan {
     /// The base image that is the whole result, if a registry has it.
     pub fn base_alone(&self) -> Option<&KnownImage> {
         let result = self.graph.result();
-        let is_open = !self.plan.kept.contains_key(result);
+        let is_open = !self.decision.kept.contains_key(result);
         self.bases.get(result).filter(|_| is_open)
     }
 }

@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 
 use crate::build::{Compiled, Input};
-use crate::cache::record_reader::Remembered;
+use crate::cache::record_reader::RecordReader;
 use crate::engine::EngineInfo;
 use crate::engine::buildkit::{Session, SolveRequest, Solved};
 use crate::error::{Error, Result};
 use crate::plan::KnownFacts;
 use crate::planner::build_plan::BuildPlan;
 use crate::planner::plan;
-use crate::planner::recall::Ahead;
+use crate::planner::recall::DaemonlessPlan;
 use crate::run::daemon::DaemonBuild;
 
 /// Has the Dockerfile compiled, without running anything. `None` where there is not one image to plan for.
@@ -19,7 +19,7 @@ pub async fn compile(daemon: &DaemonBuild<'_>, session: &Session, options: &Hash
     loop {
         let mut compiled = None;
         let (slot, given) = (&mut compiled, options.clone());
-        let request = SolveRequest { entitlements: daemon.job.build.entitlements.clone(), ..SolveRequest::default() };
+        let request = SolveRequest { entitlements: daemon.context.build.entitlements.clone(), ..SolveRequest::default() };
         let work = |mut gateway: crate::engine::buildkit::Gateway| async move {
             let solved: Solved = gateway.dockerfile(given).await?;
             let compiled = Compiled { engine: engine(&daemon.info), ..Compiled::of(&solved) };
@@ -29,9 +29,9 @@ pub async fn compile(daemon: &DaemonBuild<'_>, session: &Session, options: &Hash
             // What is given back is built.
             Ok(Solved::default())
         };
-        match daemon.buildkit.build(session, request, daemon.job.events, work).await {
+        match daemon.buildkit.build(session, request, daemon.context.events, work).await {
             Ok(_) => return compiled.ok_or_else(|| Error::build("the frontend gave no graph")),
-            Err(status) if daemon.job.tries_again(&mut attempt, &status).await => {}
+            Err(status) if daemon.context.tries_again(&mut attempt, &status).await => {}
             Err(status) => return Err(daemon.failure(&status, session, None).await),
         }
     }
@@ -43,21 +43,21 @@ pub async fn compile_and_plan(
     session: &Session,
     options: &HashMap<String, String>,
     input: &Input,
-    ahead: Ahead,
+    ahead: DaemonlessPlan,
 ) -> Result<Option<BuildPlan>> {
-    let Some((kept, faults)) = daemon.job.cache.kept() else { return Ok(None) };
+    let Some((cache, faults)) = daemon.context.cache.kept() else { return Ok(None) };
     let (known, key) = match ahead {
-        Ahead::Open(planned) if is_of_engine(&planned, &daemon.info) => return Ok(Some(*planned)),
-        Ahead::Open(planned) => (planned.facts, planned.compiled_by),
-        Ahead::Nothing(key) => (KnownFacts::default(), key),
-        Ahead::Done => return Ok(None),
+        DaemonlessPlan::Open(plan) if is_of_engine(&plan, &daemon.info) => return Ok(Some(*plan)),
+        DaemonlessPlan::Open(plan) => (plan.facts, plan.compiled_by),
+        DaemonlessPlan::Nothing(key) => (KnownFacts::default(), key),
+        DaemonlessPlan::Done => return Ok(None),
     };
     let Some(compiled) = compile(daemon, session, options).await? else { return Ok(None) };
-    let records = Remembered::of(kept, faults);
-    let mut planned = plan::plan(&daemon.job, compiled, &input.directories, &records, known, Some(&daemon.docker)).await?;
-    planned.is_new_form = key.is_some();
-    planned.compiled_by = key;
-    Ok(Some(planned))
+    let records = RecordReader::of(cache, faults);
+    let mut plan = plan::plan(&daemon.context, compiled, &input.directories, &records, known, Some(&daemon.docker)).await?;
+    plan.is_new_form = key.is_some();
+    plan.compiled_by = key;
+    Ok(Some(plan))
 }
 
 /// Whether it was made of the compiled form that this engine would give, were it not for a frontend that it would have to pull or

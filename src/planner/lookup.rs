@@ -3,18 +3,18 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::cache::fault::cache_fault;
-use crate::cache::record_reader::Remembered;
-use crate::cache::session::Kept;
+use crate::cache::record_reader::RecordReader;
+use crate::cache::session::CacheSession;
 use crate::domain::{Digest, StepKey};
-use crate::endpoint::Shelf;
+use crate::endpoint::CacheRepository;
 use crate::error::Result;
 use crate::graph::{Input, Key, Keys};
-use crate::plan::{LayerRecord, Plan, StepRecord, TakenRecord, fits, layer_key, misfits};
+use crate::plan::{CopiedContentRecord, LayerRecord, Plan, StepRecord, fits, layer_key, misfits};
 use crate::planner::build_plan::BuildPlan;
 use crate::registry::Home as _;
 
 /// Plans with all that is known by now.
-pub async fn decide(plan: &mut BuildPlan, records: &Remembered<'_>) -> Result<()> {
+pub async fn decide(plan: &mut BuildPlan, records: &RecordReader<'_>) -> Result<()> {
     let mut asked: HashSet<StepKey> = plan.facts.taken.keys().cloned().collect();
     plan.keys = loop {
         let keys = Keys::of(&plan.graph, &plan.facts);
@@ -23,7 +23,7 @@ pub async fn decide(plan: &mut BuildPlan, records: &Remembered<'_>) -> Result<()
         if open.is_empty() {
             break keys;
         }
-        let found: HashMap<StepKey, TakenRecord> = records.read(&open).await?;
+        let found: HashMap<StepKey, CopiedContentRecord> = records.read(&open).await?;
         plan.facts.taken.extend(found.iter().map(|(key, record)| (key.clone(), record.content.clone())));
         plan.taken.extend(found);
     };
@@ -33,17 +33,17 @@ pub async fn decide(plan: &mut BuildPlan, records: &Remembered<'_>) -> Result<()
     let first = if plan.since.is_some() { wanted.len() } else { usize::from(plan.result_key().is_some()).min(wanted.len()) };
     let (first, rest) = wanted.split_at(first);
     ask(plan, first, records).await?;
-    plan.plan = plan.of_found();
+    plan.decision = plan.of_found();
     // What is kept may not be usable, and then what lies below it is asked for too.
-    if !plan.plan.unchanged {
+    if !plan.decision.unchanged {
         ask(plan, rest, records).await?;
-        plan.plan = plan.of_found();
+        plan.decision = plan.of_found();
     }
-    plan.graph.run_anyway(plan.plan.old.keys());
+    plan.graph.run_anyway(plan.decision.old.keys());
     Ok(())
 }
 
-pub async fn ask(plan: &mut BuildPlan, keys: &[StepKey], records: &Remembered<'_>) -> Result<()> {
+pub async fn ask(plan: &mut BuildPlan, keys: &[StepKey], records: &RecordReader<'_>) -> Result<()> {
     let new: Vec<StepKey> = keys.iter().filter(|key| !plan.found.contains_key(key)).cloned().collect();
     let mut found: HashMap<StepKey, StepRecord> = records.read(&new).await?;
     let mut wrong = misfits(&plan.graph, &plan.keys, &plan.facts, &found);
@@ -61,7 +61,7 @@ pub async fn ask(plan: &mut BuildPlan, keys: &[StepKey], records: &Remembered<'_
 }
 
 /// The record of a state, if it fits what is known of the graph.
-pub async fn record_of(plan: &BuildPlan, state: &Input, records: &Remembered<'_>) -> Result<Option<StepRecord>> {
+pub async fn record_of(plan: &BuildPlan, state: &Input, records: &RecordReader<'_>) -> Result<Option<StepRecord>> {
     let Key::Known(key) = plan.keys.state(state) else { return Ok(None) };
     let Some(record) = records.one::<StepRecord>(&key).await? else { return Ok(None) };
     if fits(&plan.graph, &plan.facts, state, &record) && plan.agrees(&record) {
@@ -75,19 +75,19 @@ pub async fn record_of(plan: &BuildPlan, state: &Input, records: &Remembered<'_>
 }
 
 /// Plans anew without what the store has lost layers of; tells whether that was anything.
-pub async fn forget_lost(plan: &mut BuildPlan, kept: &Kept, records: &Remembered<'_>) -> Result<bool> {
-    let Some(own) = kept.own() else { return Ok(false) };
+pub async fn forget_lost(plan: &mut BuildPlan, cache: &CacheSession, records: &RecordReader<'_>) -> Result<bool> {
+    let Some(own) = cache.own() else { return Ok(false) };
     let mut lost = forget_lost_bases(plan, own).await?;
     loop {
-        let there = layers_there(own, plan.plan.kept.values()).await?;
-        for (state, record) in &plan.plan.kept {
+        let there = layers_there(own, plan.decision.kept.values()).await?;
+        for (state, record) in &plan.decision.kept {
             // One of the two is not right. Whichever it is, neither is used.
             if let (true, Key::Known(key)) = (is_of_other_sizes(record, &there), plan.keys.state(state)) {
                 records.refuse(&key);
             }
         }
         let gone: Vec<StepKey> = plan
-            .plan
+            .decision
             .kept
             .iter()
             .filter(|(_, record)| !is_whole(record, &there))
@@ -103,12 +103,12 @@ pub async fn forget_lost(plan: &mut BuildPlan, kept: &Kept, records: &Remembered
         for key in gone {
             plan.found.insert(key, None);
         }
-        plan.plan = plan.of_found();
+        plan.decision = plan.of_found();
     }
 }
 
 /// Takes the base images to be what they were when they were kept.
-pub async fn take_recorded_bases(plan: &mut BuildPlan, records: &Remembered<'_>) -> Result<()> {
+pub async fn take_recorded_bases(plan: &mut BuildPlan, records: &RecordReader<'_>) -> Result<()> {
     let sources = plan.graph.below(plan.graph.result()).into_iter().filter(|op| op.image().is_some());
     let states = sources.map(|op| Input { step: op.digest.clone(), output: 0 });
     let states: Vec<Input> = states.collect();
@@ -123,7 +123,7 @@ pub async fn take_recorded_bases(plan: &mut BuildPlan, records: &Remembered<'_>)
 }
 
 /// Leaves recorded bases to their registries of which the store has lost layers.
-pub async fn forget_lost_bases(plan: &mut BuildPlan, own: &Shelf) -> Result<bool> {
+pub async fn forget_lost_bases(plan: &mut BuildPlan, own: &CacheRepository) -> Result<bool> {
     let Some(bases) = &mut plan.recorded_bases else { return Ok(false) };
     let there = layers_there(own, bases.values()).await?;
     let before = bases.len();
@@ -132,7 +132,7 @@ pub async fn forget_lost_bases(plan: &mut BuildPlan, own: &Shelf) -> Result<bool
 }
 
 /// Plans anew with sources that nothing is known of: what is built of them has no key.
-pub async fn leave_sources_open(plan: &mut BuildPlan, records: &Remembered<'_>) -> Result<()> {
+pub async fn leave_sources_open(plan: &mut BuildPlan, records: &RecordReader<'_>) -> Result<()> {
     for tree in plan.facts.locals.values_mut() {
         *tree = Err("the build context changes while it is read".to_owned());
     }
@@ -141,7 +141,7 @@ pub async fn leave_sources_open(plan: &mut BuildPlan, records: &Remembered<'_>) 
 }
 
 /// The keys of records with a layer that nobody saw to be what it is said to be.
-pub async fn unseen(found: &HashMap<StepKey, StepRecord>, records: &Remembered<'_>) -> Result<Vec<StepKey>> {
+pub async fn unseen(found: &HashMap<StepKey, StepRecord>, records: &RecordReader<'_>) -> Result<Vec<StepKey>> {
     let layers: HashSet<StepKey> = found.values().flat_map(|record| &record.layers).map(layer_key).collect();
     let seen: HashMap<StepKey, LayerRecord> = records.read(&layers.into_iter().collect::<Vec<_>>()).await?;
     let is_seen = |record: &StepRecord| record.layers.iter().all(|layer| seen.contains_key(&layer_key(layer)));
@@ -149,7 +149,10 @@ pub async fn unseen(found: &HashMap<StepKey, StepRecord>, records: &Remembered<'
 }
 
 /// The layers of these records that the store has, with their sizes.
-pub async fn layers_there<'a>(own: &Shelf, records: impl Iterator<Item = &'a StepRecord>) -> Result<HashMap<Digest, u64>> {
+pub async fn layers_there<'a>(
+    own: &CacheRepository,
+    records: impl Iterator<Item = &'a StepRecord>,
+) -> Result<HashMap<Digest, u64>> {
     let layers: HashSet<Digest> = records.flat_map(|record| &record.layers).map(|layer| layer.blob.digest.clone()).collect();
     let layers: Vec<Digest> = layers.into_iter().collect();
     own.sizes(&layers).await.map_err(cache_fault)

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use futures::future::join_all;
 
 use crate::build::Compiled;
-use crate::cache::record_reader::Remembered;
+use crate::cache::record_reader::RecordReader;
 use crate::engine::Docker;
 use crate::engine::buildkit::LocalDirs;
 use crate::error::{Error, Result};
@@ -24,7 +24,7 @@ pub async fn plan(
     context: &BuildContext<'_>,
     compiled: Compiled,
     directories: &LocalDirs,
-    records: &Remembered<'_>,
+    records: &RecordReader<'_>,
     known: KnownFacts,
     docker: Option<&Docker>,
 ) -> Result<BuildPlan> {
@@ -52,13 +52,13 @@ pub async fn plan(
         facts.remotes.insert(digest, holds);
         facts.asked.extend(record);
     }
-    let (keys, plan) = (Keys::default(), Plan::default());
-    let mut planned = BuildPlan {
+    let (keys, decision) = (Keys::default(), Plan::default());
+    let mut plan = BuildPlan {
         compiled,
         graph,
         facts,
         keys,
-        plan,
+        decision,
         taken: HashMap::new(),
         bases,
         not_assembled: None,
@@ -66,13 +66,13 @@ pub async fn plan(
         compiled_by: None,
         is_new_form: false,
         recorded_bases: None,
-        made_there: None,
+        daemon_states: None,
         since: context.build.max_age.map(|age| seconds_now().saturating_sub(age.as_secs())),
         found: HashMap::new(),
     };
-    planned.align_history();
-    lookup::decide(&mut planned, records).await?;
-    Ok(planned)
+    plan.align_history();
+    lookup::decide(&mut plan, records).await?;
+    Ok(plan)
 }
 
 /// Seconds of the Unix epoch.

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use crate::build::{Compiled, Input, frontend_options};
-use crate::cache::record_reader::Remembered;
+use crate::cache::record_reader::RecordReader;
 use crate::domain::{Digest, ImageRef, StepKey};
 use crate::engine::{Docker, EngineInfo};
 use crate::error::Result;
-use crate::graph::{Graph, settled};
+use crate::graph::{Graph, pinned_revision};
 use crate::plan::{CompiledRecord, KnownFacts};
 use crate::planner::build_plan::BuildPlan;
 use crate::planner::compiled_key::{CompiledKey, machine};
@@ -27,7 +27,7 @@ pub struct Recalled {
 }
 
 /// How far a build came.
-pub enum Ahead {
+pub enum DaemonlessPlan {
     /// To its end.
     Done,
     /// It is planned, and something has to run.
@@ -36,11 +36,11 @@ pub enum Ahead {
     Nothing(Option<CompiledKey>),
 }
 
-impl Ahead {
+impl DaemonlessPlan {
     /// What the compiled form is remembered by, where it may be.
     pub fn key(&self) -> Option<&CompiledKey> {
         match self {
-            Self::Open(planned) => planned.compiled_by.as_ref(),
+            Self::Open(plan) => plan.compiled_by.as_ref(),
             Self::Nothing(key) => key.as_ref(),
             Self::Done => None,
         }
@@ -51,33 +51,33 @@ impl Ahead {
 pub async fn remembered_plan(
     context: &BuildContext<'_>,
     input: &Input,
-    records: &Remembered<'_>,
+    records: &RecordReader<'_>,
     daemon: Option<(&Docker, &EngineInfo)>,
-) -> Result<Ahead> {
+) -> Result<DaemonlessPlan> {
     let platform = daemon.map_or_else(machine, |(_, info)| info.platform.clone());
     let options = frontend_options(context.build, input, &[]);
     if context.build.platforms.len() > 1 {
-        return Ok(Ahead::Nothing(None));
+        return Ok(DaemonlessPlan::Nothing(None));
     }
     let Some(key) = CompiledKey::of(input, &options, &platform, context.events.hidden()) else {
-        return Ok(Ahead::Nothing(None));
+        return Ok(DaemonlessPlan::Nothing(None));
     };
-    let Some(recalled) = recall(context, &key, records).await? else { return Ok(Ahead::Nothing(Some(key))) };
-    let mut planned = plan::plan(context, recalled.compiled, &input.directories, records, recalled.facts, None).await?;
+    let Some(recalled) = recall(context, &key, records).await? else { return Ok(DaemonlessPlan::Nothing(Some(key))) };
+    let mut plan = plan::plan(context, recalled.compiled, &input.directories, records, recalled.facts, None).await?;
     if recalled.by_record {
-        lookup::take_recorded_bases(&mut planned, records).await?;
+        lookup::take_recorded_bases(&mut plan, records).await?;
     }
     if let Some((docker, _)) = daemon
-        && daemon_differs(context, docker, &planned).await
+        && daemon_differs(context, docker, &plan).await
     {
-        return Ok(Ahead::Nothing(Some(key)));
+        return Ok(DaemonlessPlan::Nothing(Some(key)));
     }
-    planned.compiled_by = Some(key);
-    Ok(Ahead::Open(Box::new(planned)))
+    plan.compiled_by = Some(key);
+    Ok(DaemonlessPlan::Open(Box::new(plan)))
 }
 
 /// A compiled Dockerfile as it is remembered, if all that it was made of is as it was, with the layers of its bases.
-pub async fn recall(context: &BuildContext<'_>, key: &CompiledKey, records: &Remembered<'_>) -> Result<Option<Recalled>> {
+pub async fn recall(context: &BuildContext<'_>, key: &CompiledKey, records: &RecordReader<'_>) -> Result<Option<Recalled>> {
     let Some(record) = records.one::<CompiledRecord>(&key.key).await? else { return Ok(None) };
     let definition = record.definition().and_then(|bytes| Graph::decoded(&bytes).ok());
     // What cannot be planned with is a miss.
@@ -114,10 +114,10 @@ pub async fn recall(context: &BuildContext<'_>, key: &CompiledKey, records: &Rem
 }
 
 /// Whether a daemon has an image of its own under a name that the graph takes from a registry: that one goes first there.
-pub async fn daemon_differs(_context: &BuildContext<'_>, docker: &Docker, planned: &BuildPlan) -> bool {
-    for op in planned.graph.below(planned.graph.result()) {
+pub async fn daemon_differs(_context: &BuildContext<'_>, docker: &Docker, plan: &BuildPlan) -> bool {
+    for op in plan.graph.below(plan.graph.result()) {
         let reference = op.image().and_then(|image| image.parse::<ImageRef>().ok());
-        let Some((reference, Ok(layers))) = reference.zip(planned.facts.images.get(&op.digest)) else { continue };
+        let Some((reference, Ok(layers))) = reference.zip(plan.facts.images.get(&op.digest)) else { continue };
         let name = ImageRef { digest: None, ..reference };
         match docker.image_layers(&name.to_string()).await {
             Ok(None) => {}
@@ -133,29 +133,29 @@ pub async fn daemon_differs(_context: &BuildContext<'_>, docker: &Docker, planne
 pub async fn compiled_record(
     context: &BuildContext<'_>,
     key: &CompiledKey,
-    planned: &BuildPlan,
+    plan: &BuildPlan,
 ) -> Option<(StepKey, CompiledRecord)> {
-    let definition = Graph::encoded(&planned.compiled.definition);
+    let definition = Graph::encoded(&plan.compiled.definition);
     // The record has no other place for the platform.
-    if planned.compiled.platforms.is_some() {
+    if plan.compiled.platforms.is_some() {
         return None;
     }
     let hidden = context.events.hidden();
-    if hidden.is_in(&definition) || hidden.is_in(&planned.compiled.config) {
+    if hidden.is_in(&definition) || hidden.is_in(&plan.compiled.config) {
         return None;
     }
-    let mut record = CompiledRecord::new(&definition, planned.compiled.config.clone())?;
-    record.engine.clone_from(&planned.compiled.engine);
+    let mut record = CompiledRecord::new(&definition, plan.compiled.config.clone())?;
+    record.engine.clone_from(&plan.compiled.engine);
     let mut references: BTreeMap<String, Digest> = BTreeMap::new();
-    for op in planned.graph.below(planned.graph.result()).into_iter().filter(|op| op.inputs.is_empty()) {
+    for op in plan.graph.below(plan.graph.result()).into_iter().filter(|op| op.inputs.is_empty()) {
         // What the frontend found out, and no one asks for again.
-        if settled(op).is_some_and(|settled| !key.says(settled)) {
+        if pinned_revision(op).is_some_and(|pinned_revision| !key.says(pinned_revision)) {
             return None;
         }
         let Some(image) = op.image() else { continue };
         let reference: ImageRef = image.parse().ok()?;
         let digest = reference.digest.clone()?;
-        let Some(Ok(layers)) = planned.facts.images.get(&op.digest) else { return None };
+        let Some(Ok(layers)) = plan.facts.images.get(&op.digest) else { return None };
         record.images.insert(op.digest.to_string(), layers.clone());
         if !key.pins(&reference) {
             references.insert(ImageRef { digest: None, ..reference }.to_string(), digest);

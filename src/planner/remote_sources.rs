@@ -4,21 +4,21 @@ use std::collections::HashMap;
 
 use futures::future::join_all;
 
-use crate::cache::record_reader::Remembered;
+use crate::cache::record_reader::RecordReader;
 use crate::domain::{Digest, StepKey};
-use crate::graph::{Holds, Op, Remote, without_query};
+use crate::graph::{Op, Remote, ResolvedSource, without_query};
 use crate::plan::{KnownFacts, RemoteRecord, remote_key};
 use crate::remote::{self, Client, Found, Version};
 use crate::run::context::BuildContext;
 
 /// What came of asking for a source.
-pub type Asked = (Digest, Result<Holds, String>, Option<(StepKey, RemoteRecord)>);
+pub type Asked = (Digest, Result<ResolvedSource, String>, Option<(StepKey, RemoteRecord)>);
 
 /// Asks for all that these sources bring from elsewhere.
 pub async fn ask(
     context: &BuildContext<'_>,
     sources: &[&Op],
-    records: &Remembered<'_>,
+    records: &RecordReader<'_>,
     known: &KnownFacts,
 ) -> crate::error::Result<Vec<Asked>> {
     let new = sources.iter().filter(|op| !known.remotes.contains_key(&op.digest));
@@ -50,7 +50,7 @@ pub async fn ask(
                 let commit = remote::commit(&url, &reference).await;
                 // The daemon refuses another commit, unless it has this one already.
                 let commit = commit.and_then(|commit| match commit.starts_with(&checksum) {
-                    true => Ok(Holds::Commit(commit)),
+                    true => Ok(ResolvedSource::Commit(commit)),
                     false => Err(format!("it is commit {commit}, not {checksum}")),
                 });
                 (commit.map_err(|why| format!("{url}: {why}")), None)
@@ -72,14 +72,14 @@ pub async fn file(
     client: &Result<Client, String>,
     url: &str,
     remembered: &HashMap<StepKey, RemoteRecord>,
-) -> Result<(Holds, Option<(StepKey, RemoteRecord)>), String> {
+) -> Result<(ResolvedSource, Option<(StepKey, RemoteRecord)>), String> {
     let client = client.as_ref().map_err(Clone::clone)?;
     let key = remote_key(url);
     let known = remembered.get(&key).cloned();
     let known = known.map(|RemoteRecord { etag, modified, content }| Version { etag, modified, content });
     let Found { version, was_read } = client.file(url, known.as_ref()).await?;
     let Version { etag, modified, content } = version;
-    let holds = Holds::File { content: content.clone(), modified: modified.clone() };
+    let holds = ResolvedSource::File { content: content.clone(), modified: modified.clone() };
     let record = (was_read && !etag.is_empty()).then_some((key, RemoteRecord { etag, modified, content }));
     Ok((holds, record))
 }

@@ -6,16 +6,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
-use crate::cache::opened::NotGiven;
+use crate::cache::opened::CacheRefusal;
 use crate::domain::{
     Descriptor, DiffId, Digest, ImageRef, Index, InlineCache, Made, Platform, RawManifest, Repository, comparable, media_type,
 };
-use crate::endpoint::{Endpoint, Shelf};
+use crate::endpoint::{CacheRepository, Endpoint};
 use crate::engine::{BorrowedName, Docker};
 use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::graph::{Graph, Step};
-use crate::handover::{Composed, Intake, Known, KnownImage, NewLayer, load, no_room};
+use crate::handover::{Intake, Known, KnownImage, NewLayer, PreparedImage, load, no_room};
 use crate::push::{Failure, Pusher, RepositoryBlobs, TagOutcome};
 use crate::registry::{Home as _, Registries, Source as _};
 use crate::report::LayerCounts;
@@ -56,7 +56,7 @@ pub struct Released {
     /// What the tags stand for: a manifest or an index.
     pub manifest: RawManifest,
     /// The images, one for each platform, as they are in the registries.
-    pub images: Vec<Composed>,
+    pub images: Vec<PreparedImage>,
     pub tags: Vec<TagOutcome>,
     pub layers: LayerCounts,
     /// Bytes sent.
@@ -64,11 +64,11 @@ pub struct Released {
 }
 
 /// What came of putting an image whose layers are kept.
-pub enum Given {
+pub enum PutOutcome {
     /// It is there.
     Done(Box<Released>),
     /// The store is at fault. Nothing was tagged.
-    Not(NotGiven),
+    Not(CacheRefusal),
 }
 
 impl Release {
@@ -112,15 +112,15 @@ impl Release {
     ///
     /// # Errors
     /// If the targets fail.
-    pub async fn put(self, image: Composed, from: &Shelf) -> Result<Given> {
+    pub async fn put(self, image: PreparedImage, from: &CacheRepository) -> Result<PutOutcome> {
         let wanted = self.setup.pusher.missing(&image.layers).await?;
         let digests: Vec<Digest> = wanted.iter().map(|layer| layer.digest.clone()).collect();
         let there = match from.sizes(&digests).await {
             Ok(there) => there,
-            Err(error) => return Ok(Given::Not(NotGiven::Broken(error.to_string()))),
+            Err(error) => return Ok(PutOutcome::Not(CacheRefusal::Broken(error.to_string()))),
         };
         if !digests.iter().all(|digest| there.contains_key(digest)) {
-            return Ok(Given::Not(NotGiven::Lacking));
+            return Ok(PutOutcome::Not(CacheRefusal::Lacking));
         }
         for layer in &image.layers {
             let size = match there.get(&layer.digest) {
@@ -130,7 +130,7 @@ impl Release {
             // Some registries do not say.
             if let Some(size) = size.filter(|size| *size != layer.size && *size > 0) {
                 let why = format!("the layer {} has {size} bytes, not {}", layer.digest, layer.size);
-                return Ok(Given::Not(NotGiven::Otherwise(why)));
+                return Ok(PutOutcome::Not(CacheRefusal::Otherwise(why)));
             }
         }
         for layer in &wanted {
@@ -143,7 +143,7 @@ impl Release {
     ///
     /// # Errors
     /// If the targets fail, or that registry does.
-    pub async fn put_from(self, image: Composed, base: &KnownImage) -> Result<Given> {
+    pub async fn put_from(self, image: PreparedImage, base: &KnownImage) -> Result<PutOutcome> {
         for layer in &base.manifest.layers {
             for pusher in std::iter::once(&self.setup.pusher).chain(&self.setup.keeper) {
                 pusher.copy(layer, &base.repository);
@@ -153,11 +153,11 @@ impl Release {
     }
 
     /// Puts an image whose layers are on their way; nothing if the store is where one of them broke off.
-    pub async fn put_layered(self, image: Composed, store: Option<&Repository>) -> Result<Given> {
+    pub async fn put_layered(self, image: PreparedImage, store: Option<&Repository>) -> Result<PutOutcome> {
         let layers = match self.setup.pusher.finish_blobs().await {
             Ok(pushed) => pushed.total(),
             Err(failure) if store.is_some() && failure.source() == store => {
-                return Ok(Given::Not(NotGiven::Broken(failure.error.to_string())));
+                return Ok(PutOutcome::Not(CacheRefusal::Broken(failure.error.to_string())));
             }
             Err(failure) => return Err(failure.into()),
         };
@@ -170,7 +170,7 @@ impl Release {
         let already_in_registry = (image.layers.len() as u64 * repositories).saturating_sub(pushed);
         let layers = LayerCounts { pushed, already_in_registry, ..LayerCounts::default() };
         let manifest = image.manifest.clone();
-        Ok(Given::Done(Box::new(Released { manifest, images: vec![image], tags, layers, bytes: sent.bytes, release: self })))
+        Ok(PutOutcome::Done(Box::new(Released { manifest, images: vec![image], tags, layers, bytes: sent.bytes, release: self })))
     }
 
     /// What takes the image.
@@ -239,7 +239,7 @@ impl Release {
         let mut images = Vec::new();
         for image in composed {
             let image = match same_as_before(&image, latest, inline, &annotations) {
-                Some(before) => Composed {
+                Some(before) => PreparedImage {
                     manifest: before.raw.clone(),
                     config: before.config.clone(),
                     inline_cache: before.inline_cache.clone(),
@@ -325,7 +325,7 @@ impl Release {
     }
 
     /// A way for further images into the repository of this reference; what the release holds is known there.
-    pub async fn intake_for(&self, to: &ImageRef, stages: &[KnownImage], images: &[Composed]) -> Result<IntakeSetup> {
+    pub async fn intake_for(&self, to: &ImageRef, stages: &[KnownImage], images: &[PreparedImage]) -> Result<IntakeSetup> {
         let repositories = vec![to.repository.clone()];
         let directory = &self.directory;
         let setup = intake_setup(&self.registries, repositories, None, &self.settings, stages, &self.events, directory).await?;
@@ -398,7 +398,7 @@ pub fn repositories(tags: &[ImageRef]) -> Vec<Repository> {
 /// The image that is there already, if this one is the same but for times and cache records: its digest then stays, and
 /// whoever follows digests sees that nothing changed.
 pub fn same_as_before<'a>(
-    image: &Composed,
+    image: &PreparedImage,
     latest: &'a [KnownImage],
     inline: bool,
     annotations: &BTreeMap<String, String>,
@@ -415,7 +415,7 @@ pub fn same_as_before<'a>(
 }
 
 /// What the tags stand for: the image, or an index of several.
-pub fn top(images: &[Composed]) -> Result<(RawManifest, Vec<RawManifest>)> {
+pub fn top(images: &[PreparedImage]) -> Result<(RawManifest, Vec<RawManifest>)> {
     match images {
         [] => Err(Error::push("there is no image to push")),
         [image] => Ok((image.manifest.clone(), Vec::new())),

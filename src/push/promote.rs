@@ -47,16 +47,16 @@ pub async fn promote(
         return Err(Error::push(format!("there is no image {source}")));
     };
     let digest = manifest.digest();
-    let allowed = preflight(registries, targets, settings).await?;
+    let expected_contents = preflight(registries, targets, settings).await?;
     let family = family(&from, &manifest).await?;
-    let others: Vec<Repository> = allowed
+    let others: Vec<Repository> = expected_contents
         .push
         .iter()
         .map(|target| target.repository.clone())
         .filter(|repository| *repository != source.repository)
         .collect();
     copy_blobs(registries, events, &source.repository, &manifest, &family, others).await?;
-    let mut promotions: Vec<Promotion> = allowed
+    let mut promotions: Vec<Promotion> = expected_contents
         .skipped
         .into_iter()
         .map(|(target, previous)| Promotion {
@@ -67,7 +67,7 @@ pub async fn promote(
             state: Ok(None),
         })
         .collect();
-    for target in allowed.push {
+    for target in expected_contents.push {
         let children = if target.repository == source.repository { &[][..] } else { &family[..] };
         promotions.push(one(registries, events, &manifest, children, target).await);
     }

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::executor::context_files::Contexts;
 use crate::executor::graph_errors::created;
 use crate::graph::{Input, Key, Op};
-use crate::handover::Composed;
+use crate::handover::PreparedImage;
 use crate::plan::{Layer, StepRecord};
 use crate::planner::plan::seconds_now;
 use crate::recorder::compare::{self, Compared, Made};
@@ -19,22 +19,22 @@ use crate::recorder::recording::{Proved, Recorder};
 pub async fn chain(
     recorder: &Recorder<'_>,
     state: &Input,
-    image: &Composed,
+    image: &PreparedImage,
     proved: &Proved<'_>,
     indexes: &HashMap<DiffId, LayerIndex>,
     records: &mut HashMap<Input, StepRecord>,
 ) -> Result<Vec<StepKey>> {
     let mut proofs = Vec::new();
-    let chain = recorder.planned.graph.chain_of(state);
+    let chain = recorder.plan.graph.chain_of(state);
     let base: Vec<DiffId> = match &chain.base {
         None => Vec::new(),
-        Some(base) => match recorder.planned.facts.images.get(&base.step) {
+        Some(base) => match recorder.plan.facts.images.get(&base.step) {
             Some(Ok(layers)) => layers.clone(),
             _ => return Ok(proofs),
         },
     };
     if image.diff_ids.len() != base.len() + chain.layers() || !image.diff_ids.starts_with(&base) {
-        recorder.run.job.events.note(format!(
+        recorder.run.context.events.note(format!(
             "nothing is remembered of a stage: {} layers came of {} steps on {}",
             image.diff_ids.len(),
             chain.layers(),
@@ -56,25 +56,25 @@ pub async fn chain(
         records.insert(base.clone(), StepRecord { layers: layers[..base_layers].to_vec(), ran: None });
     }
     let now = seconds_now();
-    let makers: Vec<&Op> = chain.links.iter().filter_map(|link| recorder.planned.graph.op(&link.made_by)).collect();
-    let contexts = Contexts::hashed(recorder.planned, &makers);
+    let makers: Vec<&Op> = chain.links.iter().filter_map(|link| recorder.plan.graph.op(&link.made_by)).collect();
+    let contexts = Contexts::hashed(recorder.plan, &makers);
     let known = |layers: &[DiffId]| layers.iter().map(|layer| indexes.get(layer)).collect::<Option<Vec<_>>>();
     let nothing = PathIndex::default();
     // Only the paths of the final image's layers are known.
     let mut below = known(&image.diff_ids[..base_layers]).map(PathIndex::of);
     for link in &chain.links {
         let place = (base_layers + link.layers).saturating_sub(1);
-        let made = recorder.planned.graph.op(&link.made_by).filter(|_| place < layers.len());
+        let made = recorder.plan.graph.op(&link.made_by).filter(|_| place < layers.len());
         // What was kept is as it was recorded.
-        if proved.course.given.contains(&link.state.step) {
+        if proved.progress.given.contains(&link.state.step) {
             if let Some(op) = made {
                 // What is merged was made on nothing.
                 let below = if op.digest == link.state.step { below.as_ref() } else { Some(&nothing) };
                 match compare::compared(recorder, Made { op, image, place, below }, contexts.as_ref(), indexes, proved).await? {
-                    Compared::Same(shape) => proofs.extend(shape),
+                    Compared::Same(operation_key) => proofs.extend(operation_key),
                     Compared::Unknown => {}
                     Compared::Other(what) => {
-                        recorder.run.job.events.warning(format!(
+                        recorder.run.context.events.warning(format!(
                             "`{}` is not saved, nor is what is built on it: the daemon's layer is not what its files make ({what})",
                             crate::graph::instruction_of(&op.name)
                         ));
@@ -84,7 +84,7 @@ pub async fn chain(
             }
             let layers = &layers[..base_layers + link.layers];
             if let Key::Known(_) = proved.keys.state(&link.state) {
-                let ran = proved.course.ran.contains(&link.state.step).then_some(now);
+                let ran = proved.progress.ran.contains(&link.state.step).then_some(now);
                 records.insert(link.state.clone(), StepRecord { layers: layers.to_vec(), ran });
             }
         }

@@ -6,10 +6,10 @@ use crate::run::context::BuildContext;
 
 /// Remembers how long this build took, in which everything ran.
 pub async fn remember_cold(context: &BuildContext<'_>, seconds: f64) {
-    let Some((kept, faults)) = context.cache.kept().filter(|(kept, _)| kept.target().is_some()) else { return };
-    if !faults.gave_up() && kept.has_begun() {
+    let Some((cache, faults)) = context.cache.kept().filter(|(cache, _)| cache.target().is_some()) else { return };
+    if !faults.gave_up() && cache.has_begun() {
         let record = ColdRecord { seconds, ended: seconds_now() };
         // Nothing but a sentence comes of it.
-        let _ = kept.records().write([(kept.cold_key(), record)]).await;
+        let _ = cache.records().write([(cache.cold_key(), record)]).await;
     }
 }

@@ -8,9 +8,9 @@ use crate::domain::{DiffId, Selector, StepKey};
 use crate::engine::StoreKind;
 use crate::error::Result;
 use crate::executor::context_files::{Contexts, content};
-use crate::graph::{Input, Op, shape};
-use crate::handover::Composed;
-use crate::plan::{Allowed, allowed, missing, stray};
+use crate::graph::{Input, Op, operation_key};
+use crate::handover::PreparedImage;
+use crate::plan::{ExpectedContents, expected_contents, missing, unexpected_file};
 use crate::recorder::layers;
 use crate::recorder::recording::{Proved, Recorder};
 
@@ -27,7 +27,7 @@ pub enum Compared {
 /// A layer of an image, and the step that made it.
 pub struct Made<'a> {
     pub op: &'a Op,
-    pub image: &'a Composed,
+    pub image: &'a PreparedImage,
     /// The number of the layer.
     pub place: usize,
     /// What it lies on, where that is known.
@@ -42,14 +42,14 @@ pub async fn compared(
     indexes: &HashMap<DiffId, LayerIndex>,
     proved: &Proved<'_>,
 ) -> Result<Compared> {
-    let (graph, op) = (&recorder.planned.graph, made.op);
+    let (graph, op) = (&recorder.plan.graph, made.op);
     if op.files().is_none() {
         return Ok(Compared::Unknown);
     }
     let Some(layer) = layers::tree(recorder, &made.image.layers[made.place], proved).await? else { return Ok(Compared::Unknown) };
-    let laid = contexts.zip(made.below).map(|(contexts, below)| contexts.lay(graph, op, below));
+    let laid = contexts.zip(made.below).map(|(contexts, below)| contexts.assemble_layer(graph, op, below));
     let Some(Ok(laid)) = laid else { return Ok(compared_roughly(recorder, op, &layer, proved)) };
-    let content = |source: usize, path: &str| content(recorder.planned, op, source, path);
+    let content = |source: usize, path: &str| content(recorder.plan, op, source, path);
     if let Some(what) = laid.differs(&layer, &content) {
         return Ok(Compared::Other(what));
     }
@@ -66,25 +66,25 @@ pub async fn compared(
             None => return Ok(Compared::Other(format!("{path}: not in the daemon's layer"))),
         }
     }
-    Ok(Compared::Same(shape(graph, op)))
+    Ok(Compared::Same(operation_key(graph, op)))
 }
 
 /// Holds a layer against the contents that it may have, where it is not certain where they go.
 pub fn compared_roughly(recorder: &Recorder<'_>, op: &Op, layer: &Tree, proved: &Proved<'_>) -> Compared {
-    let of = |input: &Input, selectors: &[Selector]| match recorder.planned.facts.locals.get(&input.step) {
+    let of = |input: &Input, selectors: &[Selector]| match recorder.plan.facts.locals.get(&input.step) {
         Some(local) => local.as_ref().ok().map(|tree| &**tree),
-        None => proved.course.trees.get(&(input.clone(), selectors.to_vec())),
+        None => proved.progress.trees.get(&(input.clone(), selectors.to_vec())),
     };
-    let allowed = allowed(&recorder.planned.graph, op, of);
-    if allowed == Allowed::Anything {
+    let expected_contents = expected_contents(&recorder.plan.graph, op, of);
+    if expected_contents == ExpectedContents::Anything {
         return Compared::Unknown;
     }
-    if let Some(path) = stray(layer, &allowed) {
+    if let Some(path) = unexpected_file(layer, &expected_contents) {
         return Compared::Other(format!("{path}: its content"));
     }
     // Only the containerd store leaves out of a layer what it takes to be the same below, by size and time.
     let leaves_out = recorder.run.info.store == StoreKind::Containerd;
-    match missing(layer, &allowed).filter(|_| leaves_out) {
+    match missing(layer, &expected_contents).filter(|_| leaves_out) {
         Some(path) => Compared::Other(format!("{path}: not in the daemon's layer")),
         None => Compared::Unknown,
     }

@@ -11,16 +11,16 @@ use crate::cache::layer_index::{self, key, read_tree};
 use crate::context::Tree;
 use crate::domain::{Descriptor, DiffId, StepKey};
 use crate::error::{Error, Kind, Result};
-use crate::handover::Composed;
+use crate::handover::PreparedImage;
 use crate::recorder::recording::{Proved, Recorder};
 use crate::transfer::ByteStream;
 use crate::transfer::compress::plain;
 
 /// Remembers which paths are in an image's layers, as far as that is not known; gives all that is known of them, by diff ID.
-pub async fn index(recorder: &Recorder<'_>, image: &Composed, proved: &Proved<'_>) -> Result<HashMap<DiffId, LayerIndex>> {
+pub async fn index(recorder: &Recorder<'_>, image: &PreparedImage, proved: &Proved<'_>) -> Result<HashMap<DiffId, LayerIndex>> {
     let faulty = cache_fault::<crate::store::Error>;
-    let store = recorder.kept.records();
-    recorder.kept.passed().await;
+    let store = recorder.cache.records();
+    recorder.cache.passed().await;
     let all = image.layers.iter().map(|layer| &layer.digest).zip(&image.diff_ids);
     let keys: HashMap<StepKey, &DiffId> = all.map(|(blob, diff_id)| (key(blob, diff_id), diff_id)).collect();
     let known = store.read::<LayerIndex>(&keys.keys().cloned().collect::<Vec<_>>()).await.map_err(faulty)?;
@@ -35,7 +35,7 @@ pub async fn index(recorder: &Recorder<'_>, image: &Composed, proved: &Proved<'_
         .buffer_unordered(threads);
     let new: Vec<Result<Option<(StepKey, DiffId, LayerIndex)>>> = new.collect().await;
     let new: Vec<(StepKey, DiffId, LayerIndex)> = new.into_iter().filter_map(Result::transpose).collect::<Result<_>>()?;
-    let hidden = recorder.run.job.events.hidden();
+    let hidden = recorder.run.context.events.hidden();
     let open = new.iter().filter(|(_, _, index)| !index.holds(hidden));
     store.write(open.map(|(key, _, index)| (key.clone(), index))).await.map_err(faulty)?;
     let known = known.into_iter().filter_map(|(key, index)| Some(((*keys.get(&key)?).clone(), index)));
@@ -65,7 +65,7 @@ pub async fn layer(recorder: &Recorder<'_>, blob: &Descriptor, proved: &Proved<'
         }
     }
     if bytes.is_none() {
-        let kept = recorder.kept.blobs().open(&blob.digest, Some(blob.size), 0).await;
+        let kept = recorder.cache.blobs().open(&blob.digest, Some(blob.size), 0).await;
         bytes = kept.map_err(cache_fault)?;
     }
     match bytes {

@@ -6,38 +6,38 @@ use crate::domain::{Digest, Selector, StepKey};
 use crate::error::Result;
 use crate::executor::progress::SolveProgress;
 use crate::executor::{inspect, substitutions};
-use crate::graph::{Input, Keys, Taken};
-use crate::handover::Composed;
+use crate::graph::{CopySource, Input, Keys};
+use crate::handover::PreparedImage;
 use crate::recorder::recording::Recorder;
 
 /// Looks at all that was taken out of stages in this run, and works out the keys by that.
-pub async fn look(recorder: &Recorder<'_>, course: &mut SolveProgress, stages: &[(Input, Composed)]) -> Result<Looked> {
-    let mut facts = recorder.planned.facts.clone();
+pub async fn look(recorder: &Recorder<'_>, progress: &mut SolveProgress, stages: &[(Input, PreparedImage)]) -> Result<LookedAt> {
+    let mut facts = recorder.plan.facts.clone();
     let mut found: HashMap<(Input, Vec<Selector>), Digest> = HashMap::new();
     loop {
-        let keys = Keys::of(&recorder.planned.graph, &facts);
+        let keys = Keys::of(&recorder.plan.graph, &facts);
         let mut all = keys.taken().iter();
-        let Some(taken) = all.find(|taken| is_open(recorder, taken, course) && !found.contains_key(&taken.place())).cloned()
+        let Some(taken) = all.find(|taken| is_open(recorder, taken, progress) && !found.contains_key(&taken.place())).cloned()
         else {
             // Of what BuildKit had in its own cache nobody knows when it ran: it counts for this run's keys only.
-            let keepable = |taken: &Taken| {
-                let kept = recorder.planned.plan.kept.contains_key(&taken.state) || is_source(recorder, &taken.state);
-                kept || course.ran.contains(&taken.state.step) || stages.iter().any(|(state, _)| *state == taken.state)
+            let keepable = |taken: &CopySource| {
+                let is_kept = recorder.plan.decision.kept.contains_key(&taken.state) || is_source(recorder, &taken.state);
+                is_kept || progress.ran.contains(&taken.state.step) || stages.iter().any(|(state, _)| *state == taken.state)
             };
             let keep = keys.taken().iter().filter(|taken| keepable(taken));
             let keep =
                 keep.filter_map(|taken| Some((taken.key.clone()?, (found.get(&taken.place())?.clone(), taken.state.clone()))));
             let taken = keep.collect();
-            return Ok(Looked { keys, taken });
+            return Ok(LookedAt { keys, taken });
         };
-        let content = match inspect::look_at(recorder.run, recorder.planned, course, recorder.work, &taken).await {
+        let content = match inspect::look_at(recorder.run, recorder.plan, progress, recorder.work, &taken).await {
             Ok(content) => content,
             Err(error) => {
-                if !inspect::passes_by(recorder.run, course).await {
+                if !inspect::bypasses_pull_through(recorder.run, progress).await {
                     return Err(error);
                 }
                 // What else stands in for something still does.
-                course.take_grafts(substitutions::grafts(recorder.run, recorder.planned, recorder.kept, None)?, recorder.planned);
+                progress.take_grafts(substitutions::grafts(recorder.run, recorder.plan, recorder.cache, None)?, recorder.plan);
                 continue;
             }
         };
@@ -48,22 +48,22 @@ pub async fn look(recorder: &Recorder<'_>, course: &mut SolveProgress, stages: &
 
 /// Whether a state is an image, a file or a repository as it was found: the same each time for its key.
 pub fn is_source(recorder: &Recorder<'_>, state: &Input) -> bool {
-    recorder.planned.graph.op(&state.step).is_some_and(|op| op.inputs.is_empty())
+    recorder.plan.graph.op(&state.step).is_some_and(|op| op.inputs.is_empty())
 }
 
 /// Whether a step ran on what is taken, and nobody has looked at just that.
-pub fn is_open(recorder: &Recorder<'_>, taken: &Taken, course: &SolveProgress) -> bool {
+pub fn is_open(recorder: &Recorder<'_>, taken: &CopySource, progress: &SolveProgress) -> bool {
     // What was looked at to decide is known, whatever came of that.
-    if course.trees.contains_key(&taken.place()) {
+    if progress.trees.contains_key(&taken.place()) {
         return true;
     }
-    let graph = &recorder.planned.graph;
+    let graph = &recorder.plan.graph;
     let used = graph.below(graph.result()).into_iter();
-    if !used.filter(|op| course.given.contains(&op.digest)).any(|op| op.inputs.contains(&taken.state)) {
+    if !used.filter(|op| progress.given.contains(&op.digest)).any(|op| op.inputs.contains(&taken.state)) {
         return false;
     }
-    let known = taken.key.as_ref().and_then(|key| recorder.planned.taken.get(key));
-    match recorder.planned.plan.kept.get(&taken.state) {
+    let known = taken.key.as_ref().and_then(|key| recorder.plan.taken.get(key));
+    match recorder.plan.decision.kept.get(&taken.state) {
         Some(record) => known.is_none_or(|taken| taken.chain.is_none() || taken.chain != record.chain()),
         None if is_source(recorder, &taken.state) => known.is_none(),
         None => true,
@@ -71,7 +71,7 @@ pub fn is_open(recorder: &Recorder<'_>, taken: &Taken, course: &SolveProgress) -
 }
 
 /// What was looked at after a build.
-pub struct Looked {
+pub struct LookedAt {
     pub keys: Keys,
     /// What is remembered of what was taken out of stages, with the state that it is of.
     pub taken: HashMap<StepKey, (Digest, Input)>,

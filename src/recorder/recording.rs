@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use crate::cache::session::Kept;
+use crate::cache::session::CacheSession;
 use crate::context::Tree;
 use crate::domain::Digest;
 use crate::executor::progress::SolveProgress;
@@ -17,13 +17,13 @@ use crate::run::work::Work;
 pub struct Recorder<'a> {
     pub run: &'a DaemonBuild<'a>,
     pub work: &'a Work<'a>,
-    pub planned: &'a BuildPlan,
-    pub kept: &'a Kept,
+    pub plan: &'a BuildPlan,
+    pub cache: &'a CacheSession,
 }
 
 /// What records are held against.
 pub struct Proved<'a> {
-    pub course: &'a SolveProgress,
+    pub progress: &'a SolveProgress,
     pub keys: &'a Keys,
     /// What took layers from the daemon.
     pub intakes: &'a [&'a Intake],

@@ -10,7 +10,7 @@ use crate::publish::release::Released;
 use crate::push::RepositoryBlobs;
 use crate::run::built::Built;
 use crate::run::daemon::DaemonBuild;
-use crate::run::imports::Cache;
+use crate::run::imports::CacheImports;
 use crate::save::{Executed, StageSaver, put_index, stages_to_save, with_whole_cache};
 
 /// Saving the stages after a push.
@@ -43,7 +43,7 @@ impl Saving<'_> {
             return nothing;
         }
         let run = self.run;
-        let step = run.job.events.step("[hakobi] saving the cache");
+        let step = run.context.events.step("[hakobi] saving the cache");
         let saved = async {
             let intake = released.release.intake_for(self.to, self.stages, &released.images);
             let intake = intake.await?;
@@ -53,7 +53,7 @@ impl Saving<'_> {
                 session: self.session,
                 endpoint: &intake.endpoint,
                 intake: &intake.intake,
-                entitlements: run.job.build.entitlements.clone(),
+                entitlements: run.context.build.entitlements.clone(),
                 platform: released.images[0].platform.clone(),
                 exit: run.way.exit(&run.info, false),
             };
@@ -94,30 +94,30 @@ pub async fn save(
     session: &Session,
     graph: &Graph,
     executed: &Executed,
-    cache: &Cache,
+    imports: &CacheImports,
     released: &Released,
 ) -> Result<()> {
     let saving = |stages, to, alone| Saving { run: daemon, session, graph, executed, stages, to, alone };
-    if let Some(to) = cache.save_to.as_ref().filter(|_| daemon.job.build.push) {
-        match saving(&cache.stages, to, None).save(released).await {
+    if let Some(to) = imports.save_to.as_ref().filter(|_| daemon.context.build.push) {
+        match saving(&imports.stages, to, None).save(released).await {
             Ok(saved) => built.report.layers.saved += saved.pushed,
             Err(error) => {
                 let text = format!("the stages' cache was not saved: {error}");
-                daemon.job.events.warning(with_remedy(text, error.hint_text()));
+                daemon.context.events.warning(with_remedy(text, error.hint_text()));
             }
         }
     }
-    let (Some((kept, faults)), Some(to)) = (daemon.job.cache.kept(), daemon.keeps()) else { return Ok(()) };
+    let (Some((cache, faults)), Some(to)) = (daemon.context.cache.kept(), daemon.keeps()) else { return Ok(()) };
     // What may be damaged is not carried on.
-    let whole = kept.damaged().is_empty() && kept.unusable().is_empty();
-    let (before, own) = if whole { (&*cache.kept, cache.own) } else { (&[][..], false) };
-    let kept = async {
-        kept.begin().await.map_err(cache_fault)?;
+    let whole = cache.damaged().is_empty() && cache.unusable().is_empty();
+    let (before, own) = if whole { (&*imports.kept, imports.own) } else { (&[][..], false) };
+    let saved = async {
+        cache.begin().await.map_err(cache_fault)?;
         let image = released.kept().await?;
         let index = saving(before, &to, Some(own)).save(released).await?;
         Ok::<_, Error>((image.pushed + index.pushed, image.bytes + index.bytes))
     };
-    match kept.await {
+    match saved.await {
         Ok((layers, bytes)) => {
             built.report.layers.saved += layers;
             built.report.bytes.saved += bytes;

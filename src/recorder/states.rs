@@ -3,13 +3,13 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::cache::fault::cache_fault;
-use crate::cache::session::Kept;
+use crate::cache::session::CacheSession;
 use crate::domain::StepKey;
 use crate::error::Result;
 use crate::executor::reuse;
 use crate::graph::{Input, Key, Keys};
-use crate::handover::Composed;
-use crate::plan::{HopeRecord, ImageRecord, Inputs, LayerRecord, StepRecord, TakenRecord, layer_key};
+use crate::handover::PreparedImage;
+use crate::plan::{CopiedContentRecord, ImageRecord, Inputs, LayerRecord, PartialKeyRecord, StepRecord, layer_key};
 use crate::planner::build_plan::BuildPlan;
 use crate::planner::recall;
 use crate::registry::{Home as _, Source as _};
@@ -17,60 +17,61 @@ use crate::run::context::BuildContext;
 use crate::save::only_image;
 
 /// A build whose layers are in the store.
-pub struct Remembering<'a> {
-    pub planned: &'a BuildPlan,
-    pub kept: &'a Kept,
+pub struct BuildRecord<'a> {
+    pub plan: &'a BuildPlan,
+    pub cache: &'a CacheSession,
     /// By all that is known at the end.
     pub keys: &'a Keys,
-    pub image: &'a Composed,
+    pub image: &'a PreparedImage,
     pub inputs: &'a Inputs,
 }
 
 /// Writes what became of each state, and what the next run begins with.
 pub async fn remember(
     context: &BuildContext<'_>,
-    build: &Remembering<'_>,
+    build: &BuildRecord<'_>,
     records: HashMap<Input, StepRecord>,
-    taken: Vec<(StepKey, TakenRecord)>,
+    taken: Vec<(StepKey, CopiedContentRecord)>,
 ) -> Result<()> {
-    let Remembering { planned, kept, keys, image, inputs } = *build;
+    let BuildRecord { plan, cache, keys, image, inputs } = *build;
     let faulty = cache_fault::<crate::store::Error>;
-    let hopes: Vec<_> = records.keys().filter_map(|state| Some((keys.weak(state)?, HopeRecord {}))).collect();
+    let speculative_states: Vec<_> =
+        records.keys().filter_map(|state| Some((keys.key_without_copied_content(state)?, PartialKeyRecord {}))).collect();
     let keyed = |(state, record)| match keys.state(&state) {
         Key::Known(key) => Some((key, record)),
         _ => None,
     };
-    let store = kept.records();
-    let known = planned.plan.kept.values().flat_map(|record| &record.layers).map(layer_key);
+    let store = cache.records();
+    let known = plan.decision.kept.values().flat_map(|record| &record.layers).map(layer_key);
     let known: HashSet<StepKey> = known.collect();
     let new = records.values().flat_map(|record| &record.layers).map(layer_key).filter(|key| !known.contains(key));
     let new: HashSet<StepKey> = new.collect();
     store.write(new.into_iter().map(|key| (key, LayerRecord {}))).await.map_err(faulty)?;
     store.write(taken).await.map_err(faulty)?;
     store.write(records.into_iter().filter_map(keyed)).await.map_err(faulty)?;
-    store.write(hopes).await.map_err(faulty)?;
-    store.write([(kept.inputs_key(), inputs)]).await.map_err(faulty)?;
-    store.write(planned.facts.asked.iter().cloned()).await.map_err(faulty)?;
-    if let Some(compiled) = planned.compiled_by.as_ref()
-        && let Some(record) = recall::compiled_record(context, compiled, planned).await
+    store.write(speculative_states).await.map_err(faulty)?;
+    store.write([(cache.inputs_key(), inputs)]).await.map_err(faulty)?;
+    store.write(plan.facts.asked.iter().cloned()).await.map_err(faulty)?;
+    if let Some(compiled) = plan.compiled_by.as_ref()
+        && let Some(record) = recall::compiled_record(context, compiled, plan).await
     {
         store.write([record]).await.map_err(faulty)?;
     }
-    let Some(own) = kept.own() else { return Ok(()) };
+    let Some(own) = cache.own() else { return Ok(()) };
     let put = async |manifest: &crate::domain::RawManifest, reference: &str| {
         own.put_manifest(manifest, reference).await.map_err(cache_fault)
     };
     put(&image.manifest, &image.manifest.digest().to_string()).await?;
-    if let Key::Known(key) = keys.state(planned.graph.result()) {
+    if let Key::Known(key) = keys.state(plan.graph.result()) {
         let record = ImageRecord { manifest: image.manifest.descriptor() };
-        store.write([(reuse::image_key(context, &key, planned), record)]).await.map_err(faulty)?;
+        store.write([(reuse::image_key(context, &key, plan), record)]).await.map_err(faulty)?;
     }
-    point(context, kept, image).await
+    point(context, cache, image).await
 }
 
 /// Has the image's name in the store stand for this one: what `cache ls`, `restore` and `export` know it by.
-pub async fn point(_context: &BuildContext<'_>, kept: &Kept, image: &Composed) -> Result<()> {
-    let (Some(own), Some(target)) = (kept.own(), kept.target()) else { return Ok(()) };
+pub async fn point(_context: &BuildContext<'_>, cache: &CacheSession, image: &PreparedImage) -> Result<()> {
+    let (Some(own), Some(target)) = (cache.own(), cache.target()) else { return Ok(()) };
     let index = only_image(image).map_err(cache_fault)?;
     let faulty = cache_fault::<crate::registry::Error>;
     let tag = target.reference();

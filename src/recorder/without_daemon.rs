@@ -4,17 +4,17 @@ use std::collections::HashMap;
 
 use crate::cache::fault::cache_fault;
 use crate::cache::layer_index;
-use crate::cache::session::Kept;
+use crate::cache::session::CacheSession;
 use crate::domain::StepKey;
 use crate::error::{Error, Kind, Result};
 use crate::executor::assembled::NewLayers;
 use crate::executor::reuse;
 use crate::graph::Input;
-use crate::handover::Composed;
+use crate::handover::PreparedImage;
 use crate::plan::{ImageRecord, Inputs, Layer, LayerRecord, StepRecord, layer_key};
 use crate::planner::build_plan::BuildPlan;
 use crate::publish::release::Released;
-use crate::recorder::states::{self, Remembering};
+use crate::recorder::states::{self, BuildRecord};
 use crate::run::context::BuildContext;
 use crate::transfer::BytesSource;
 use crate::transfer::compress::plain;
@@ -25,13 +25,13 @@ use crate::transfer::compress::plain;
 /// If the cache fails and is required.
 pub async fn remember_reused(
     context: &BuildContext<'_>,
-    planned: &BuildPlan,
-    kept: &Kept,
+    plan: &BuildPlan,
+    cache: &CacheSession,
     released: &Released,
     was_kept: bool,
 ) -> Result<()> {
     if let ([image], Some((_, faults))) = (&released.images[..], context.cache.kept())
-        && let Err(error) = remember_image(context, planned, kept, image, was_kept).await
+        && let Err(error) = remember_image(context, plan, cache, image, was_kept).await
     {
         faults.tell("did not take this build", &error)?;
     }
@@ -40,58 +40,58 @@ pub async fn remember_reused(
 
 async fn remember_image(
     context: &BuildContext<'_>,
-    planned: &BuildPlan,
-    kept: &Kept,
-    image: &Composed,
+    plan: &BuildPlan,
+    cache: &CacheSession,
+    image: &PreparedImage,
     is_kept: bool,
 ) -> Result<()> {
-    if kept.target().is_none() {
+    if cache.target().is_none() {
         return Ok(());
     }
-    if !is_kept || !kept.unusable().is_empty() {
+    if !is_kept || !cache.unusable().is_empty() {
         let faulty = |error: crate::store::Error| Error::new(Kind::Cache, error.to_string());
-        kept.begin().await.map_err(faulty)?;
+        cache.begin().await.map_err(faulty)?;
         for bytes in [&image.config, &image.manifest.bytes] {
-            kept.blobs().keep(&BytesSource::new(bytes.clone())).await.map_err(faulty)?;
+            cache.blobs().keep(&BytesSource::new(bytes.clone())).await.map_err(faulty)?;
         }
-        if let Some(key) = planned.result_key() {
+        if let Some(key) = plan.result_key() {
             let record = ImageRecord { manifest: image.manifest.descriptor() };
-            kept.records().write([(reuse::image_key(context, &key, planned), record)]).await.map_err(faulty)?;
+            cache.records().write([(reuse::image_key(context, &key, plan), record)]).await.map_err(faulty)?;
         }
     }
-    states::point(context, kept, image).await
+    states::point(context, cache, image).await
 }
 
 /// Remembers an image that was assembled.
 pub async fn remember_assembled(
     context: &BuildContext<'_>,
-    planned: &BuildPlan,
-    kept: &Kept,
+    plan: &BuildPlan,
+    cache: &CacheSession,
     released: &Released,
     new: NewLayers,
     inputs: &Inputs,
 ) -> Result<crate::push::RepositoryBlobs> {
-    if kept.target().is_none() {
+    if cache.target().is_none() {
         return released.kept().await;
     }
     // What says what the store is may have gone, by a lifecycle rule.
-    kept.begin().await.map_err(cache_fault)?;
+    cache.begin().await.map_err(cache_fault)?;
     let saved = released.kept().await?;
-    let records = checked(context, planned, kept, new).await?;
+    let records = checked(context, plan, cache, new).await?;
     if let [image] = &released.images[..] {
-        let build = Remembering { planned, kept, keys: &planned.keys, image, inputs };
+        let build = BuildRecord { plan, cache, keys: &plan.keys, image, inputs };
         states::remember(context, &build, records, Vec::new()).await?;
     }
     Ok(saved)
 }
 
 /// Whether the layers, which no daemon has unpacked, are what the base says that they are. Their paths are remembered on the way.
-async fn proves(context: &BuildContext<'_>, kept: &Kept, layers: &[Layer]) -> bool {
-    let records = kept.records();
+async fn proves(context: &BuildContext<'_>, cache: &CacheSession, layers: &[Layer]) -> bool {
+    let records = cache.records();
     let keys: Vec<StepKey> = layers.iter().map(layer_key).collect();
     let known: HashMap<StepKey, LayerRecord> = records.read(&keys).await.unwrap_or_default();
     for (layer, _) in layers.iter().zip(&keys).filter(|(_, key)| !known.contains_key(key)) {
-        let bytes = kept.blobs().open(&layer.blob.digest, Some(layer.blob.size), 0).await;
+        let bytes = cache.blobs().open(&layer.blob.digest, Some(layer.blob.size), 0).await;
         let Ok(Some(bytes)) = bytes else { return false };
         let Some(index) = layer_index::index(plain(bytes).await.ok(), Some(&layer.diff_id)).await else { return false };
         if !index.holds(context.events.hidden()) {
@@ -107,16 +107,16 @@ async fn proves(context: &BuildContext<'_>, kept: &Kept, layers: &[Layer]) -> bo
 /// If the cache does not take the indexes.
 pub async fn checked(
     context: &BuildContext<'_>,
-    planned: &BuildPlan,
-    kept: &Kept,
+    plan: &BuildPlan,
+    cache: &CacheSession,
     new: NewLayers,
 ) -> Result<HashMap<Input, StepRecord>> {
     let NewLayers { mut records, indexes, of_base } = new;
-    kept.records().write(indexes).await.map_err(cache_fault)?;
+    cache.records().write(indexes).await.map_err(cache_fault)?;
     if let Some(layers) = of_base
-        && proves(context, kept, &layers).await
+        && proves(context, cache, &layers).await
     {
-        records.insert(planned.graph.result().clone(), StepRecord { layers, ran: None });
+        records.insert(plan.graph.result().clone(), StepRecord { layers, ran: None });
     }
     Ok(records)
 }

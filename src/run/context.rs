@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::build::{Input, Refusal, is_passing};
-use crate::cache::opened::{BuildCache, Store};
+use crate::cache::opened::{BuildCache, OpenedCache};
 use crate::domain::ImageRef;
 use crate::event::Events;
 use crate::registry::Registries;
@@ -32,7 +32,7 @@ impl<'a> BuildContext<'a> {
         events: &'a Events,
         registries: Registries,
         tags: Vec<ImageRef>,
-        opened: Option<Store<'a>>,
+        opened: Option<OpenedCache<'a>>,
     ) -> Self {
         let is_repeatable = build.context != ContextSource::Stdin || build.dockerfile == DockerfileSource::Stdin;
         Self { settings, build, events, registries, tags, cache: BuildCache { opened, is_repeatable } }

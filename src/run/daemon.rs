@@ -11,7 +11,7 @@ use crate::event::Events;
 use crate::report::{self, EngineReport, Transport};
 use crate::run::context::BuildContext;
 use crate::run::loaded::Loaded;
-use crate::run::transport::Way;
+use crate::run::transport::LayerTransport;
 use crate::save::{Executed, Exit};
 use crate::settings::Settings;
 
@@ -35,12 +35,12 @@ impl Daemon {
 }
 
 pub struct DaemonBuild<'a> {
-    pub job: BuildContext<'a>,
+    pub context: BuildContext<'a>,
     pub docker: Docker,
     pub buildkit: BuildKit,
     pub info: EngineInfo,
     /// How layers go to the daemon and come from it.
-    pub way: Way,
+    pub way: LayerTransport,
     /// What it was given as archives.
     pub loaded: Loaded,
 }
@@ -51,19 +51,19 @@ impl DaemonBuild<'_> {
         let parts = SessionParts {
             shared_key: shared_key.unwrap_or_else(|| input.shared_key.clone()),
             directories: input.directories.clone(),
-            credentials: Some(Arc::new(SessionCredentials(self.job.registries.clone()))),
-            secrets: self.job.build.secrets.clone(),
-            ssh: SshAgents::open(&self.job.build.ssh).await?,
+            credentials: Some(Arc::new(SessionCredentials(self.context.registries.clone()))),
+            secrets: self.context.build.secrets.clone(),
+            ssh: SshAgents::open(&self.context.build.ssh).await?,
             uploads: std::mem::take(&mut input.uploads),
             outputs: sinks.clone(),
             contents: self.contents(),
         };
-        Session::start(&self.buildkit, parts, self.job.events).await
+        Session::start(&self.buildkit, parts, self.context.events).await
     }
 
     /// How the image comes out of the daemon.
     pub fn exit(&self) -> Exit {
-        self.way.exit(&self.info, self.job.build.load)
+        self.way.exit(&self.info, self.context.build.load)
     }
 
     /// A solve's failure in the user's terms; of a connection that broke off, what became of the daemon.
@@ -76,7 +76,7 @@ impl DaemonBuild<'_> {
 
     /// Events that go on to the display while it is noted which steps ran.
     pub fn listen(&self) -> (Events, tokio::task::JoinHandle<Executed>) {
-        noted(self.job.events.clone())
+        noted(self.context.events.clone())
     }
 
     /// `host-gateway` stands for an address that only the daemon knows (buildx `toBuildkitExtraHosts`).
@@ -94,15 +94,15 @@ impl DaemonBuild<'_> {
     /// Where the store keeps this build. Before Docker 26 an output besides the image is one too many; what is kept is of one
     /// platform.
     pub fn keeps(&self) -> Option<ImageRef> {
-        let build = self.job.build;
+        let build = self.context.build;
         let can = self.info.api >= SEVERAL_EXPORTS_API || build.outputs.is_empty();
-        self.job.cache.kept().and_then(|(kept, _)| kept.target()).filter(|_| can && build.platforms.len() < 2)
+        self.context.cache.kept().and_then(|(kept, _)| kept.target()).filter(|_| can && build.platforms.len() < 2)
     }
 
     /// What the daemon reads of the store through the session.
     pub fn contents(&self) -> ContentSources {
-        match self.job.cache.kept() {
-            Some((kept, _)) if self.way == Way::Archive => kept.contents(),
+        match self.context.cache.kept() {
+            Some((kept, _)) if self.way == LayerTransport::Archive => kept.contents(),
             _ => ContentSources::default(),
         }
     }
@@ -123,13 +123,13 @@ pub fn noted(all: Events) -> (Events, tokio::task::JoinHandle<Executed>) {
 }
 
 /// What the report says of the daemon.
-pub fn engine_report(info: &EngineInfo, way: Option<Way>) -> EngineReport {
+pub fn engine_report(info: &EngineInfo, way: Option<LayerTransport>) -> EngineReport {
     EngineReport {
         version: info.version.clone(),
         store: if info.store == StoreKind::Containerd { report::Store::Containerd } else { report::Store::Graphdriver },
         transport: match way {
-            Some(Way::Registry) => Transport::Registry,
-            Some(Way::Archive) => Transport::Archive,
+            Some(LayerTransport::Registry) => Transport::Registry,
+            Some(LayerTransport::Archive) => Transport::Archive,
             None => Transport::None,
         },
     }

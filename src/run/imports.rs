@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, HashSet};
 
 use crate::cache::fault::with_remedy;
 use crate::cache::faults::CacheFaults;
-use crate::cache::session::Kept;
+use crate::cache::session::CacheSession;
 use crate::domain::{Digest, ImageRef};
 use crate::engine::buildkit::CacheOption;
 use crate::error::Result;
 use crate::handover::{CachedStages, KnownImage, load, load_stages};
 use crate::run::daemon::DaemonBuild;
-use crate::run::transport::Way;
+use crate::run::transport::LayerTransport;
 use crate::save::cache_reference;
 use crate::settings::CacheFrom;
 
@@ -19,7 +19,7 @@ pub const JOINED_CACHE_API: (u32, u32) = (1, 44);
 
 /// The cache that a build starts from.
 #[derive(Default)]
-pub struct Cache {
+pub struct CacheImports {
     pub imports: Vec<CacheOption>,
     /// The pulled-latest images.
     pub latest: Vec<KnownImage>,
@@ -35,7 +35,7 @@ pub struct Cache {
     pub from_store: Vec<CacheOption>,
 }
 
-impl Cache {
+impl CacheImports {
     /// Images that are known to be somewhere.
     pub fn known(&self) -> Vec<KnownImage> {
         self.latest.iter().chain(&self.kept).cloned().collect()
@@ -64,51 +64,58 @@ impl Cache {
 }
 
 /// The images that the cache references stand for, and what BuildKit is told of them.
-pub async fn find(daemon: &DaemonBuild<'_>) -> Result<Cache> {
-    let mut cache = Cache::default();
-    if let Some((kept, faults)) = daemon.job.cache.kept() {
-        stored(daemon, &mut cache, kept, faults).await?;
+pub async fn find(daemon: &DaemonBuild<'_>) -> Result<CacheImports> {
+    let mut imports = CacheImports::default();
+    if let Some((kept, faults)) = daemon.context.cache.kept() {
+        stored(daemon, &mut imports, kept, faults).await?;
     }
-    for from in &daemon.job.build.cache_from {
+    for from in &daemon.context.build.cache_from {
         match from {
             CacheFrom::Entry(entry) => {
-                cache.imports.push(CacheOption { kind: entry.kind.clone(), attributes: entry.attributes.clone() });
+                imports.imports.push(CacheOption { kind: entry.kind.clone(), attributes: entry.attributes.clone() });
             }
             CacheFrom::Latest(latest) => {
-                let beside = daemon.job.build.cache_repository.clone().unwrap_or_else(|| cache_reference(latest));
-                let (image, stages) =
-                    tokio::join!(load(&daemon.job.registries, latest, None), load_stages(&daemon.job.registries, &beside));
+                let beside = daemon.context.build.cache_repository.clone().unwrap_or_else(|| cache_reference(latest));
+                let (image, stages) = tokio::join!(
+                    load(&daemon.context.registries, latest, None),
+                    load_stages(&daemon.context.registries, &beside)
+                );
                 let image = looked_up(daemon, latest, image);
                 let stages = looked_up(daemon, &beside, stages);
                 if image.is_empty() {
-                    daemon.job.events.note(format!("no image at {latest} to start from: the first build, or another name"));
+                    daemon.context.events.note(format!("no image at {latest} to start from: the first build, or another name"));
                 }
-                import_latest(daemon, &mut cache.imports, latest, &image, &stages);
-                cache.latest.extend(image);
-                cache.stages.extend(stages.images);
+                import_latest(daemon, &mut imports.imports, latest, &image, &stages);
+                imports.latest.extend(image);
+                imports.stages.extend(stages.images);
                 // Only a run that moves `latest` moves the cache beside it: a branch must not overwrite main's.
-                let owned = daemon.job.build.cache_repository.is_some() || daemon.job.tags.contains(latest);
-                if owned && cache.save_to.is_none() {
-                    cache.save_to = Some(beside);
+                let owned = daemon.context.build.cache_repository.is_some() || daemon.context.tags.contains(latest);
+                if owned && imports.save_to.is_none() {
+                    imports.save_to = Some(beside);
                 }
             }
         }
     }
-    Ok(cache)
+    Ok(imports)
 }
 
 /// What the store holds of this image: the own scope's, or the first fallback's that has any.
-pub async fn stored(daemon: &DaemonBuild<'_>, cache: &mut Cache, kept: &Kept, faults: &CacheFaults<'_>) -> Result<()> {
+pub async fn stored(
+    daemon: &DaemonBuild<'_>,
+    imports: &mut CacheImports,
+    kept: &CacheSession,
+    faults: &CacheFaults<'_>,
+) -> Result<()> {
     for (place, (scope, reference)) in kept.references().enumerate() {
-        match load_stages(&daemon.job.registries, &reference).await {
+        match load_stages(&daemon.context.registries, &reference).await {
             Ok(stages) if stages.images.is_empty() => {}
             Ok(stages) => {
-                import_latest(daemon, &mut cache.from_store, &reference, &[], &stages);
-                if daemon.way == Way::Archive {
-                    cache.from_store.iter_mut().for_each(through_session);
+                import_latest(daemon, &mut imports.from_store, &reference, &[], &stages);
+                if daemon.way == LayerTransport::Archive {
+                    imports.from_store.iter_mut().for_each(through_session);
                 }
-                cache.kept = stages.images;
-                cache.own = place == 0;
+                imports.kept = stages.images;
+                imports.own = place == 0;
                 return Ok(());
             }
             Err(error) => {
@@ -124,7 +131,7 @@ pub async fn stored(daemon: &DaemonBuild<'_>, cache: &mut Cache, kept: &Kept, fa
 pub fn looked_up<T: Default>(daemon: &DaemonBuild<'_>, reference: &ImageRef, found: crate::registry::Result<T>) -> T {
     found.unwrap_or_else(|error| {
         let text = format!("the cache at {reference} is not used: {error}");
-        daemon.job.events.warning(with_remedy(text, error.hint().as_deref()));
+        daemon.context.events.warning(with_remedy(text, error.hint().as_deref()));
         T::default()
     })
 }
@@ -161,7 +168,7 @@ pub fn import_latest(
 
 pub fn import(daemon: &DaemonBuild<'_>, reference: &ImageRef) -> CacheOption {
     let mut attributes = BTreeMap::from([("ref".to_owned(), reference.to_string())]);
-    if daemon.job.settings.registries.insecure.contains(&reference.repository.host) {
+    if daemon.context.settings.registries.insecure.contains(&reference.repository.host) {
         attributes.insert("registry.insecure".to_owned(), "true".to_owned());
     }
     CacheOption { kind: "registry".to_owned(), attributes }

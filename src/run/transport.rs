@@ -13,14 +13,14 @@ const PROBE: Duration = Duration::from_secs(10);
 
 /// How layers go to and from this daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum LayerTransport {
     /// Through the loopback registry.
     Registry,
     /// Into it through the session, out of it as archives.
     Archive,
 }
 
-impl Way {
+impl LayerTransport {
     /// The way that was asked for, or the one that this daemon can go.
     pub async fn choose(wanted: Transport, docker: &Docker) -> Result<Self> {
         match wanted {

@@ -1,11 +1,11 @@
 //! What the solves of a planned build have in common.
 
 use crate::engine::buildkit::{Outputs, Session};
-use crate::run::imports::Cache;
+use crate::run::imports::CacheImports;
 
 /// What a planned build works with.
 pub struct Work<'a> {
     pub session: &'a Session,
     pub sinks: &'a Outputs,
-    pub cache: &'a Cache,
+    pub imports: &'a CacheImports,
 }

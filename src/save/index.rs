@@ -9,7 +9,7 @@ use super::joined::{Part, join};
 use crate::domain::{Descriptor, INLINE_CACHE_KEY, ImageRef, Index, InlineCache, RawManifest, Repository, media_type};
 use crate::error::{Error, Result};
 use crate::graph::Step;
-use crate::handover::{Composed, JOINED_ANNOTATION, KnownImage, STAGE_ANNOTATION};
+use crate::handover::{JOINED_ANNOTATION, KnownImage, PreparedImage, STAGE_ANNOTATION};
 use crate::push::{Pusher, RepositoryBlobs};
 
 /// What is put behind a tag for the index beside it.
@@ -30,7 +30,7 @@ pub fn cache_reference(latest: &ImageRef) -> ImageRef {
 ///
 /// # Errors
 /// If its configuration or manifest cannot be written anew.
-pub fn with_whole_cache(image: &Composed, steps: &[Step], older: Option<&KnownImage>) -> Result<Composed> {
+pub fn with_whole_cache(image: &PreparedImage, steps: &[Step], older: Option<&KnownImage>) -> Result<PreparedImage> {
     let Some(own) = image.inline_cache.as_deref().and_then(InlineCache::decode) else { return Ok(image.clone()) };
     let base_inputs: Vec<usize> = steps.iter().map(|step| step.base_input).collect();
     let mut whole = own.completed(&base_inputs, image.diff_ids.len());
@@ -54,7 +54,7 @@ pub fn with_whole_cache(image: &Composed, steps: &[Step], older: Option<&KnownIm
         descriptor.insert("size".to_owned(), Value::from(config.len()));
     }
     let manifest = RawManifest::from_json(&image.manifest.media_type, &manifest).map_err(broken)?;
-    Ok(Composed { manifest, config, inline_cache: Some(encoded), ..image.clone() })
+    Ok(PreparedImage { manifest, config, inline_cache: Some(encoded), ..image.clone() })
 }
 
 /// Puts an index of these images, by stage (the released one first, whose layers are in `released_in`), and of those of the last
@@ -66,7 +66,7 @@ pub async fn put_index(
     pusher: &Pusher,
     reference: &ImageRef,
     released_in: &Repository,
-    images: &[(String, Composed)],
+    images: &[(String, PreparedImage)],
     kept: &[KnownImage],
 ) -> Result<RepositoryBlobs> {
     let mut manifests = Vec::new();
@@ -109,11 +109,11 @@ pub async fn put_index(
 ///
 /// # Errors
 /// If it cannot be written.
-pub fn only_image(image: &Composed) -> serde_json::Result<RawManifest> {
+pub fn only_image(image: &PreparedImage) -> serde_json::Result<RawManifest> {
     index(vec![of_stage("", image)])
 }
 
-fn of_stage(stage: &str, image: &Composed) -> Descriptor {
+fn of_stage(stage: &str, image: &PreparedImage) -> Descriptor {
     Descriptor {
         platform: Some(image.platform.clone().into()),
         annotations: BTreeMap::from([(STAGE_ANNOTATION.to_owned(), stage.to_owned())]),

@@ -10,7 +10,7 @@ use crate::engine::{BorrowedName, Docker};
 use crate::error::{Error, Result};
 use crate::event::{Event, Events};
 use crate::graph::{Graph, Stage};
-use crate::handover::{Composed, Intake, no_room};
+use crate::handover::{Intake, PreparedImage, no_room};
 
 use super::exit::Exit;
 
@@ -124,7 +124,7 @@ impl StageSaver<'_> {
     ///
     /// # Errors
     /// If the daemon or a registry refuses.
-    pub async fn save(&self, graph: &Graph, stage: &Stage, place: usize) -> Result<Composed> {
+    pub async fn save(&self, graph: &Graph, stage: &Stage, place: usize) -> Result<PreparedImage> {
         let reference = self.reference(place);
         let name = format!("stage-{place}");
         let export = match self.exit {

@@ -59,8 +59,8 @@ async fn a_missing_repository_is_named_or_made_as_asked() {
         ..PushSettings::default()
     };
     for created in [1, 0] {
-        let allowed = push::preflight(&registries, std::slice::from_ref(&target), &settings).await.unwrap();
-        assert_eq!((allowed.push.len(), allowed.created.len()), (1, created));
+        let expected_contents = push::preflight(&registries, std::slice::from_ref(&target), &settings).await.unwrap();
+        assert_eq!((expected_contents.push.len(), expected_contents.created.len()), (1, created));
     }
     let made = fake.repository("team/new").unwrap();
     assert!(made.immutable && made.lifecycle_policy.as_deref() == Some(r#"{"rules":[]}"#));

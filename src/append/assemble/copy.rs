@@ -8,7 +8,7 @@ use super::archive::is_file_archive;
 use super::layer::Content;
 use super::source::{Item, ItemKind, Tree};
 use super::state::{Node, NodeKind, Owner, Seen, State, parent};
-use super::{Laying, refused, time_of, unsure};
+use super::{AssemblyDoubt, refused, time_of, unsure};
 use crate::append::index::joined;
 use crate::context::{InvalidPattern, ParentMatch, PatternMatcher, clean};
 use crate::domain::spelled_text;
@@ -17,7 +17,12 @@ use crate::domain::spelled_text;
 const DIRECTORY: u32 = 0o755;
 
 /// Copies into the state.
-pub(super) fn copy(state: &mut State<'_>, tree: &Tree, action: &pb::FileActionCopy, owner: Option<Owner>) -> Result<(), Laying> {
+pub(super) fn copy(
+    state: &mut State<'_>,
+    tree: &Tree,
+    action: &pb::FileActionCopy,
+    owner: Option<Owner>,
+) -> Result<(), AssemblyDoubt> {
     if !action.mode_str.is_empty() {
         return unsure("its mode is not a number");
     }
@@ -79,7 +84,7 @@ pub(super) fn copy(state: &mut State<'_>, tree: &Tree, action: &pb::FileActionCo
 }
 
 /// Whether a source is certainly not unpacked.
-fn check_plain(tree: &Tree, source: &str) -> Result<(), Laying> {
+fn check_plain(tree: &Tree, source: &str) -> Result<(), AssemblyDoubt> {
     let at = tree.resolved(source, true)?;
     match tree.get(&at).map(|item| &item.kind) {
         Some(ItemKind::File(Content::Context { file, .. })) => match is_file_archive(file) {
@@ -119,7 +124,7 @@ struct Parent {
 }
 
 impl Copier<'_, '_> {
-    fn run(mut self, source: &str, target: &str) -> Result<(), Laying> {
+    fn run(mut self, source: &str, target: &str) -> Result<(), AssemblyDoubt> {
         let ensured = match target.rsplit_once('/') {
             Some((directory, name)) if !matches!(name, "" | ".") => directory,
             _ => target,
@@ -148,7 +153,7 @@ impl Copier<'_, '_> {
     }
 
     /// Makes the directories down to the destination.
-    fn make(&mut self, path: &str) -> Result<Vec<String>, Laying> {
+    fn make(&mut self, path: &str) -> Result<Vec<String>, AssemblyDoubt> {
         let made = self.state.make_directories(path, DIRECTORY, self.owner, self.time)?;
         match (made.first(), self.mode) {
             (Some(path), Some(mode)) if mode != DIRECTORY => {
@@ -160,7 +165,7 @@ impl Copier<'_, '_> {
 
     /// Copies one path with all below it. `components` is what patterns see: it is empty at the top, where an existing directory
     /// keeps its header. `matched` is what the directory above matched.
-    fn copy(&mut self, source: &str, components: &str, target: &str, matched: Option<&Matched>) -> Result<(), Laying> {
+    fn copy(&mut self, source: &str, components: &str, target: &str, matched: Option<&Matched>) -> Result<(), AssemblyDoubt> {
         let nested = !components.is_empty();
         let (wanted, matched) = if nested { self.wanted(components, matched)? } else { (true, Matched::default()) };
         let is_directory = self.tree.is_directory(source);
@@ -183,7 +188,14 @@ impl Copier<'_, '_> {
         self.state.put(target, node)
     }
 
-    fn directory(&mut self, source: &str, components: &str, target: &str, wanted: bool, matched: &Matched) -> Result<(), Laying> {
+    fn directory(
+        &mut self,
+        source: &str,
+        components: &str,
+        target: &str,
+        wanted: bool,
+        matched: &Matched,
+    ) -> Result<(), AssemblyDoubt> {
         let nested = !components.is_empty();
         let made = wanted && self.directory_only(source, target, nested)?;
         self.parents.push(Parent { source: source.to_owned(), target: target.to_owned(), copied: wanted });
@@ -209,7 +221,7 @@ impl Copier<'_, '_> {
     }
 
     /// Whether patterns take a path below the top.
-    fn wanted(&self, components: &str, above: Option<&Matched>) -> Result<(bool, Matched), Laying> {
+    fn wanted(&self, components: &str, above: Option<&Matched>) -> Result<(bool, Matched), AssemblyDoubt> {
         let mut matched = Matched::default();
         let mut wanted = true;
         if let Some(include) = &self.include {
@@ -227,7 +239,7 @@ impl Copier<'_, '_> {
     }
 
     /// Makes the directories above something that is wanted. Of one that is there already only the bits are changed.
-    fn make_parents(&mut self, nested: bool) -> Result<(), Laying> {
+    fn make_parents(&mut self, nested: bool) -> Result<(), AssemblyDoubt> {
         for index in 0..self.parents.len() {
             let Parent { source, target, copied } = &self.parents[index];
             if *copied {
@@ -243,7 +255,7 @@ impl Copier<'_, '_> {
     }
 
     /// Makes a directory, or gives one that is there the bits of the source's; whether it was made.
-    fn directory_only(&mut self, source: &str, target: &str, nested: bool) -> Result<bool, Laying> {
+    fn directory_only(&mut self, source: &str, target: &str, nested: bool) -> Result<bool, AssemblyDoubt> {
         let mode = self.tree.get(source).map(|item| item.mode);
         match self.state.seen(target)? {
             Seen::Nothing => {
@@ -261,13 +273,13 @@ impl Copier<'_, '_> {
     }
 
     /// Gives a directory the source's header (fsutil `copyFileInfo`).
-    fn set_header(&mut self, source: &str, target: &str) -> Result<(), Laying> {
+    fn set_header(&mut self, source: &str, target: &str) -> Result<(), AssemblyDoubt> {
         let Some(item) = self.tree.get(source) else { return unsure("the header of a context's own directory is not known") };
         let header = self.header(item)?;
         self.state.change(target, |node| *node = Node { kind: NodeKind::Directory, ..header })
     }
 
-    fn node(&mut self, source: &str, item: &Item) -> Result<Node, Laying> {
+    fn node(&mut self, source: &str, item: &Item) -> Result<Node, AssemblyDoubt> {
         let header = self.header(item)?;
         let kind = match &item.kind {
             ItemKind::File(content) => NodeKind::File(match content.clone() {
@@ -286,7 +298,7 @@ impl Copier<'_, '_> {
         Ok(Node { kind, inode, ..header })
     }
 
-    fn header(&self, item: &Item) -> Result<Node, Laying> {
+    fn header(&self, item: &Item) -> Result<Node, AssemblyDoubt> {
         let owner = self.owner.unwrap_or(item.owner);
         let mode = match self.mode {
             Some(_) if item.mode & 0o7000 != 0 => {
@@ -300,8 +312,8 @@ impl Copier<'_, '_> {
     }
 }
 
-fn malformed(error: InvalidPattern) -> Laying {
-    Laying::Unsure(error.to_string())
+fn malformed(error: InvalidPattern) -> AssemblyDoubt {
+    AssemblyDoubt::UnknownPaths(error.to_string())
 }
 
 /// What a directory matched, for what is in it.

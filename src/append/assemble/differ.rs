@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::layer::{Content, Laid, LaidEntry, LaidKind, path_order};
+use super::layer::{AssembledKind, AssembledLayer, Content, LaidEntry, path_order};
 use crate::context::{Node, NodeKind, Tree};
 use crate::domain::{Digest, shown};
 
-impl Laid {
+impl AssembledLayer {
     /// The first thing in which a layer that the daemon made is another than this one, for a person; nothing if it is the same.
-    /// Times are not compared, nor does what a store may leave out have to be there ([`LaidEntry::as_below`], [`Laid::left_out`]).
+    /// Times are not compared, nor does what a store may leave out have to be there ([`LaidEntry::as_below`], [`AssembledLayer::left_out`]).
     /// `content` has the digests of a source's files by the number of the input and the path.
     pub fn differs(&self, layer: &Tree, content: &dyn Fn(usize, &str) -> Option<Digest>) -> Option<String> {
         self.difference(layer, content).map(|what| shown(&what).into_owned())
@@ -33,10 +33,10 @@ impl Laid {
     }
 
     /// The files and links that the daemon's layer leaves out: right only if the state below has just the same there
-    /// ([`Laid::differs_at`]).
+    /// ([`AssembledLayer::differs_at`]).
     pub fn left_out<'a>(&'a self, layer: &'a Tree) -> impl Iterator<Item = &'a str> {
         let absent = self.entries.iter().filter(|(path, entry)| entry.as_below && layer.get(path).is_none());
-        absent.filter(|(_, entry)| entry.kind != LaidKind::Directory).map(|(path, _)| &**path)
+        absent.filter(|(_, entry)| entry.kind != AssembledKind::Directory).map(|(path, _)| &**path)
     }
 
     /// In what a path is another than here, for a person; nothing if it is the same, or is not in this layer.
@@ -48,24 +48,24 @@ impl Laid {
         let said = |kind: &str| Some(format!("{kind} here, {} in the daemon's layer", kind_of(node)));
         match (&entry.kind, &node.kind) {
             // Its header says nothing.
-            (LaidKind::Whiteout, NodeKind::File(_)) => return None,
-            (LaidKind::Whiteout, _) => return said("removed"),
-            (LaidKind::Directory, NodeKind::Directory) => {}
-            (LaidKind::Directory, _) => return said("a directory"),
-            (LaidKind::Link(ours), NodeKind::Link(theirs)) if ours == theirs => {}
-            (LaidKind::Link(ours), NodeKind::Link(theirs)) => {
+            (AssembledKind::Whiteout, NodeKind::File(_)) => return None,
+            (AssembledKind::Whiteout, _) => return said("removed"),
+            (AssembledKind::Directory, NodeKind::Directory) => {}
+            (AssembledKind::Directory, _) => return said("a directory"),
+            (AssembledKind::Link(ours), NodeKind::Link(theirs)) if ours == theirs => {}
+            (AssembledKind::Link(ours), NodeKind::Link(theirs)) => {
                 return Some(format!("a link to {ours} here, to {theirs} in the daemon's layer"));
             }
-            (LaidKind::Link(_), _) => return said("a link"),
-            (LaidKind::File(_) | LaidKind::HardLink(_), NodeKind::File(theirs)) => {
+            (AssembledKind::Link(_), _) => return said("a link"),
+            (AssembledKind::File(_) | AssembledKind::HardLink(_), NodeKind::File(theirs)) => {
                 let Some(ours) = self.content(entry, content) else { return Some("its content is not known".to_owned()) };
                 if ours != *theirs {
                     return Some("its content".to_owned());
                 }
             }
-            (LaidKind::File(_) | LaidKind::HardLink(_), _) => return said("a file"),
+            (AssembledKind::File(_) | AssembledKind::HardLink(_), _) => return said("a file"),
         }
-        if !matches!(entry.kind, LaidKind::Link(_)) && entry.mode != node.mode {
+        if !matches!(entry.kind, AssembledKind::Link(_)) && entry.mode != node.mode {
             return Some(format!("mode {:o} here, {:o} in the daemon's layer", entry.mode, node.mode));
         }
         if entry.owner != node.owner {
@@ -78,26 +78,26 @@ impl Laid {
 
     fn content(&self, entry: &LaidEntry, content: &dyn Fn(usize, &str) -> Option<Digest>) -> Option<Digest> {
         match &entry.kind {
-            LaidKind::File(Content::Context { source, path, .. }) => content(*source, path),
-            LaidKind::File(Content::Bytes(bytes)) => Some(Digest::of(bytes)),
-            LaidKind::HardLink(first) => self.content(self.entries.get(first)?, content),
+            AssembledKind::File(Content::Context { source, path, .. }) => content(*source, path),
+            AssembledKind::File(Content::Bytes(bytes)) => Some(Digest::of(bytes)),
+            AssembledKind::HardLink(first) => self.content(self.entries.get(first)?, content),
             _ => None,
         }
     }
 
     fn capability<'a>(&'a self, entry: &'a LaidEntry) -> Option<&'a Vec<u8>> {
         match &entry.kind {
-            LaidKind::HardLink(first) => self.entries.get(first).and_then(|first| first.capability.as_ref()),
+            AssembledKind::HardLink(first) => self.entries.get(first).and_then(|first| first.capability.as_ref()),
             _ => entry.capability.as_ref(),
         }
     }
 }
 
 /// What a path is called in a tar: what is removed has a name of its own.
-pub(super) fn tar_name(path: &str, kind: &LaidKind) -> String {
+pub(super) fn tar_name(path: &str, kind: &AssembledKind) -> String {
     match (kind, path.rsplit_once('/')) {
-        (LaidKind::Whiteout, Some((parent, name))) => format!("{parent}/.wh.{name}"),
-        (LaidKind::Whiteout, None) => format!(".wh.{path}"),
+        (AssembledKind::Whiteout, Some((parent, name))) => format!("{parent}/.wh.{name}"),
+        (AssembledKind::Whiteout, None) => format!(".wh.{path}"),
         _ => path.to_owned(),
     }
 }

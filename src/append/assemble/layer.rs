@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::append::index::{Kind, LayerIndex, Met, TEXT};
+use crate::append::index::{Kind, LayerIndex, PathEntry, TEXT};
 use crate::domain::Digest;
 
 /// The layer of a file operation: all that is in it, by path without a leading `/`, the directories above each included.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Laid {
+pub struct AssembledLayer {
     pub(super) entries: BTreeMap<String, LaidEntry>,
 }
 
@@ -18,7 +18,7 @@ pub struct Laid {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LaidEntry {
     /// What it is.
-    pub kind: LaidKind,
+    pub kind: AssembledKind,
     /// Permission, setuid, setgid and sticky bits.
     pub mode: u32,
     /// Owner and group.
@@ -34,7 +34,7 @@ pub struct LaidEntry {
 
 /// What is at a path of a layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LaidKind {
+pub enum AssembledKind {
     /// A regular file.
     File(Content),
     /// A regular file that is the same as another one of this layer, which stands before it.
@@ -84,11 +84,11 @@ impl Content {
 
 impl LaidEntry {
     pub(super) fn whiteout() -> Self {
-        Self { kind: LaidKind::Whiteout, mode: 0, owner: (0, 0), modified: None, capability: None, as_below: false }
+        Self { kind: AssembledKind::Whiteout, mode: 0, owner: (0, 0), modified: None, capability: None, as_below: false }
     }
 }
 
-impl Laid {
+impl AssembledLayer {
     /// All entries, every parent before what is in it and every file before its hard links.
     pub fn entries(&self) -> impl Iterator<Item = (&str, &LaidEntry)> {
         let mut entries: Vec<(&str, &LaidEntry)> = self.entries.iter().map(|(path, entry)| (&**path, entry)).collect();
@@ -102,7 +102,7 @@ impl Laid {
         self.entries.is_empty()
     }
 
-    /// The index of the tar that [`Laid::write_tar`] writes at the time `now`, in seconds: what the next operation is laid on. `content`
+    /// The index of the tar that [`AssembledLayer::write_tar`] writes at the time `now`, in seconds: what the next operation is laid on. `content`
     /// has the digests of a source's files by the number of the input and the path; the texts of `/etc/passwd` and `/etc/group` are
     /// read, and are in the index if they have that digest.
     #[must_use]
@@ -110,16 +110,16 @@ impl Laid {
         let mut index = LayerIndex::default();
         for (path, entry) in &self.entries {
             let met = match &entry.kind {
-                LaidKind::Whiteout => {
+                AssembledKind::Whiteout => {
                     index.removed.insert(path.clone());
                     continue;
                 }
-                LaidKind::Directory => Met::directory(entry.mode, entry.owner, entry.modified.unwrap_or(now)),
-                LaidKind::Link(target) => Met::plain(Kind::Link(target.clone())),
-                LaidKind::File(file) if matches!(&**path, "etc/passwd" | "etc/group") => {
-                    Met { text: file.text(content), ..Met::plain(Kind::File) }
+                AssembledKind::Directory => PathEntry::directory(entry.mode, entry.owner, entry.modified.unwrap_or(now)),
+                AssembledKind::Link(target) => PathEntry::plain(Kind::Link(target.clone())),
+                AssembledKind::File(file) if matches!(&**path, "etc/passwd" | "etc/group") => {
+                    PathEntry { text: file.text(content), ..PathEntry::plain(Kind::File) }
                 }
-                LaidKind::File(_) | LaidKind::HardLink(_) => Met::plain(Kind::File),
+                AssembledKind::File(_) | AssembledKind::HardLink(_) => PathEntry::plain(Kind::File),
             };
             index.insert(path, met);
         }

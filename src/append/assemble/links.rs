@@ -1,6 +1,6 @@
 //! Where a path leads within a root, as containerd's `fs.RootPath` finds it, its oddities included: they decide where a file lands.
 
-use super::{Laying, refused, unsure};
+use super::{AssemblyDoubt, refused, unsure};
 use crate::append::index::follow;
 use crate::context::clean;
 
@@ -10,7 +10,7 @@ const LINKS: usize = 255;
 /// A path with all links followed, without a leading `/`; what does not exist stands as it is. `link` has the targets of links.
 ///
 /// Each round follows every component once, from the front, and takes `..` away as text; rounds end when there is no link left.
-pub(super) fn root_path<'a>(path: &str, link: impl Fn(&str) -> Option<&'a str>) -> Result<String, Laying> {
+pub(super) fn root_path<'a>(path: &str, link: impl Fn(&str) -> Option<&'a str>) -> Result<String, AssemblyDoubt> {
     let mut path = clean(&format!("/{path}"));
     let mut walked = 0;
     loop {
@@ -25,7 +25,7 @@ pub(super) fn root_path<'a>(path: &str, link: impl Fn(&str) -> Option<&'a str>) 
 }
 
 /// One round. `path` is clean and begins with `/`.
-fn round<'a>(path: &str, link: &impl Fn(&str) -> Option<&'a str>, walked: &mut usize) -> Result<String, Laying> {
+fn round<'a>(path: &str, link: &impl Fn(&str) -> Option<&'a str>, walked: &mut usize) -> Result<String, AssemblyDoubt> {
     let mut at = "/".to_owned();
     for part in path.split('/').filter(|part| !part.is_empty()) {
         let here = clean(&format!("{at}/{part}"));
@@ -44,7 +44,7 @@ fn round<'a>(path: &str, link: &impl Fn(&str) -> Option<&'a str>, walked: &mut u
 
 /// The target of a link. BuildKit asks the kernel, which follows the links in front of it in the machine's own root: nobody knows
 /// where that ends if one of them leaves its directory upwards or from the top.
-fn target<'a>(path: &str, link: &impl Fn(&str) -> Option<&'a str>) -> Result<Option<&'a str>, Laying> {
+fn target<'a>(path: &str, link: &impl Fn(&str) -> Option<&'a str>) -> Result<Option<&'a str>, AssemblyDoubt> {
     let path = &path[1..];
     let Some((parent, name)) = path.rsplit_once('/') else { return Ok(link(path)) };
     let Some((parent, links)) = follow(parent, link) else { return refused("too many links") };

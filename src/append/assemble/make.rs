@@ -4,13 +4,13 @@ use bollard_buildkit_proto::pb;
 
 use super::layer::Content;
 use super::state::{Node, NodeKind, Owner, Seen, State};
-use super::{Laying, refused, time_of, unsure};
+use super::{AssemblyDoubt, refused, time_of, unsure};
 use crate::domain::spelled_text;
 
 /// Bits that a daemon's umask takes away, and BuildKit's own does not.
 const UMASK: u32 = 0o022;
 
-pub(super) fn directory(state: &mut State<'_>, action: &pb::FileActionMkDir, owner: Option<Owner>) -> Result<(), Laying> {
+pub(super) fn directory(state: &mut State<'_>, action: &pb::FileActionMkDir, owner: Option<Owner>) -> Result<(), AssemblyDoubt> {
     let path = state.resolved(&spelled_text(&action.path))?;
     let modified = time_of(action.timestamp)?;
     if action.make_parents {
@@ -30,7 +30,7 @@ pub(super) fn directory(state: &mut State<'_>, action: &pb::FileActionMkDir, own
     state.make_directory(&path, masked(action.mode)?, owner.unwrap_or_default(), modified)
 }
 
-pub(super) fn file(state: &mut State<'_>, action: &pb::FileActionMkFile, owner: Option<Owner>) -> Result<(), Laying> {
+pub(super) fn file(state: &mut State<'_>, action: &pb::FileActionMkFile, owner: Option<Owner>) -> Result<(), AssemblyDoubt> {
     let path = state.resolved(&spelled_text(&action.path))?;
     match state.seen(&path)? {
         Seen::Nothing => {}
@@ -45,7 +45,7 @@ pub(super) fn file(state: &mut State<'_>, action: &pb::FileActionMkFile, owner: 
     state.put(&path, Node::new(kind, masked(action.mode)?, owner.unwrap_or_default(), time_of(action.timestamp)?))
 }
 
-pub(super) fn link(state: &mut State<'_>, action: &pb::FileActionSymlink, owner: Option<Owner>) -> Result<(), Laying> {
+pub(super) fn link(state: &mut State<'_>, action: &pb::FileActionSymlink, owner: Option<Owner>) -> Result<(), AssemblyDoubt> {
     let path = state.resolved(&spelled_text(&action.newpath))?;
     if state.seen(&path)? != Seen::Nothing {
         return refused(format!("symlink {} /{path}: file exists", action.oldpath));
@@ -57,7 +57,7 @@ pub(super) fn link(state: &mut State<'_>, action: &pb::FileActionSymlink, owner:
     state.put(&path, Node::new(kind, 0o777, owner.unwrap_or_default(), time_of(action.timestamp)?))
 }
 
-pub(super) fn remove(state: &mut State<'_>, action: &pb::FileActionRm) -> Result<(), Laying> {
+pub(super) fn remove(state: &mut State<'_>, action: &pb::FileActionRm) -> Result<(), AssemblyDoubt> {
     if action.allow_wildcard {
         return unsure("it removes by wildcards");
     }
@@ -78,7 +78,7 @@ pub(super) fn remove(state: &mut State<'_>, action: &pb::FileActionRm) -> Result
 }
 
 /// The bits of what is made, where no umask changes them.
-fn masked(mode: i32) -> Result<u32, Laying> {
+fn masked(mode: i32) -> Result<u32, AssemblyDoubt> {
     let mode = mode.cast_unsigned() & 0o777;
     if mode & UMASK != 0 {
         unsure(format!("what is made with the mode {mode:o} depends on the daemon's umask"))

@@ -1,7 +1,7 @@
 //! The assembler: the layer that BuildKit would make of a file operation, worked out without the files that it lies on.
 //!
 //! BuildKit is the definition (`solver/llbsolver/file/backend.go`, fsutil `copy/copy.go`), from v0.8 in Docker 20.10 to v0.25 in 28.5.
-//! What is not certain, or not the same in all of them, is [`Laying::Unsure`] and stays the daemon's. `state` is the file system
+//! What is not certain, or not the same in all of them, is [`AssemblyDoubt::UnknownPaths`] and stays the daemon's. `state` is the file system
 //! that the operations work on, `copy` and `make` are the operations, `layer` is what they leave behind, and `write` its tar.
 
 mod archive;
@@ -24,7 +24,7 @@ use bollard_buildkit_proto::pb;
 use super::index::{Kind, PathIndex};
 use crate::context::Entry;
 use crate::domain::shown;
-pub use layer::{Content, Laid, LaidEntry, LaidKind};
+pub use layer::{AssembledKind, AssembledLayer, Content, LaidEntry};
 use source::Tree;
 use state::State;
 pub use write::WriteError;
@@ -44,34 +44,34 @@ pub enum Source<'a> {
     /// A local source: a build context.
     Files(Files<'a>),
     /// What an operation on nothing made: the files of a heredoc.
-    Made(&'a Laid),
+    Made(&'a AssembledLayer),
 }
 
 /// Why there is no layer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Laying {
+pub enum AssemblyDoubt {
     /// What BuildKit would make cannot be told with certainty. The reason is for a person.
     #[error("{0}")]
-    Unsure(String),
+    UnknownPaths(String),
     /// BuildKit refuses the operation, in its words as far as they are known.
     #[error("{0}")]
     Refused(String),
 }
 
 /// Where BuildKit finds that a path of a state leads.
-pub(super) fn leads_to(state: &PathIndex, path: &str) -> Result<String, Laying> {
+pub(super) fn leads_to(state: &PathIndex, path: &str) -> Result<String, AssemblyDoubt> {
     links::root_path(path, |path| match &state.get(path)?.kind {
         Kind::Link(target) => Some(target),
         _ => None,
     })
 }
 
-fn unsure<T>(reason: impl Into<String>) -> Result<T, Laying> {
-    Err(Laying::Unsure(shown(&reason.into()).into_owned()))
+fn unsure<T>(reason: impl Into<String>) -> Result<T, AssemblyDoubt> {
+    Err(AssemblyDoubt::UnknownPaths(shown(&reason.into()).into_owned()))
 }
 
-fn refused<T>(message: impl Into<String>) -> Result<T, Laying> {
-    Err(Laying::Refused(shown(&message.into()).into_owned()))
+fn refused<T>(message: impl Into<String>) -> Result<T, AssemblyDoubt> {
+    Err(AssemblyDoubt::Refused(shown(&message.into()).into_owned()))
 }
 
 /// The layer of a file operation. `base` is the state that it is laid on, `source` the source behind an input by its number; nothing
@@ -79,7 +79,11 @@ fn refused<T>(message: impl Into<String>) -> Result<T, Laying> {
 ///
 /// # Errors
 /// If BuildKit refuses the operation, or what it would make is not certain.
-pub fn lay<'a>(op: &pb::Op, base: &PathIndex, source: &dyn Fn(usize) -> Option<Source<'a>>) -> Result<Laid, Laying> {
+pub fn assemble_layer<'a>(
+    op: &pb::Op,
+    base: &PathIndex,
+    source: &dyn Fn(usize) -> Option<Source<'a>>,
+) -> Result<AssembledLayer, AssemblyDoubt> {
     let Some(pb::op::Op::File(file)) = &op.op else { return unsure("it is no file operation") };
     let nothing = PathIndex::default();
     let on_nothing = file.actions.first().is_some_and(|first| first.input == -1);
@@ -116,7 +120,7 @@ pub fn lay<'a>(op: &pb::Op, base: &PathIndex, source: &dyn Fn(usize) -> Option<S
 
 /// Whether an action works on what the one before it left, and only the last one gives a result: all of them make one layer then
 /// (`ops/file.go`: `FileOpSolver.Solve`). That is how Dockerfiles come out.
-fn in_a_row(number: usize, action: &pb::FileAction, inputs: usize, actions: usize) -> Result<(), Laying> {
+fn in_a_row(number: usize, action: &pb::FileAction, inputs: usize, actions: usize) -> Result<(), AssemblyDoubt> {
     let number_of = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
     let input = match number {
         0 => action.input < number_of(inputs),
@@ -127,7 +131,7 @@ fn in_a_row(number: usize, action: &pb::FileAction, inputs: usize, actions: usiz
 }
 
 /// A time in seconds of the Unix epoch, where the operation sets one (`SOURCE_DATE_EPOCH`), as `backend.go:timestampToTime`.
-fn time_of(timestamp: i64) -> Result<Option<u64>, Laying> {
+fn time_of(timestamp: i64) -> Result<Option<u64>, AssemblyDoubt> {
     match timestamp {
         -1 => Ok(None),
         nanoseconds => seconds(nanoseconds).map(Some),
@@ -135,8 +139,9 @@ fn time_of(timestamp: i64) -> Result<Option<u64>, Laying> {
 }
 
 /// Seconds, cut, of nanoseconds.
-fn seconds(nanoseconds: i64) -> Result<u64, Laying> {
-    u64::try_from(nanoseconds.div_euclid(1_000_000_000)).map_err(|_| Laying::Unsure("there is a time before 1970".to_owned()))
+fn seconds(nanoseconds: i64) -> Result<u64, AssemblyDoubt> {
+    u64::try_from(nanoseconds.div_euclid(1_000_000_000))
+        .map_err(|_| AssemblyDoubt::UnknownPaths("there is a time before 1970".to_owned()))
 }
 
 #[cfg(test)]

@@ -3,14 +3,14 @@
 use bollard_buildkit_proto::pb;
 
 use super::state::{Owner, Seen, State};
-use super::{Laying, unsure};
+use super::{AssemblyDoubt, unsure};
 
 /// Longest line of `/etc/passwd` that Go's scanner takes, about.
 const LONGEST: usize = 60_000;
 
 /// The owner that an action asks for; nothing if it does not. Names are looked up in what the action works on, which is the
 /// input of this number.
-pub(super) fn of(state: &State<'_>, asked: Option<&pb::ChownOpt>, input: i64) -> Result<Option<Owner>, Laying> {
+pub(super) fn of(state: &State<'_>, asked: Option<&pb::ChownOpt>, input: i64) -> Result<Option<Owner>, AssemblyDoubt> {
     let Some(asked) = asked else { return Ok(None) };
     let mut owner = (0, 0);
     match asked.user.as_ref().and_then(|user| user.user.as_ref()) {
@@ -35,7 +35,7 @@ pub(super) fn of(state: &State<'_>, asked: Option<&pb::ChownOpt>, input: i64) ->
 }
 
 /// The fields of the first line of a name. A name that is not there is no error.
-fn line(state: &State<'_>, path: &str, named: &pb::NamedUserOpt, input: i64) -> Result<Option<Vec<String>>, Laying> {
+fn line(state: &State<'_>, path: &str, named: &pb::NamedUserOpt, input: i64) -> Result<Option<Vec<String>>, AssemblyDoubt> {
     if named.input != input || input < 0 {
         return unsure(format!("the name {} is looked up somewhere else", named.name));
     }
@@ -60,7 +60,7 @@ fn line(state: &State<'_>, path: &str, named: &pb::NamedUserOpt, input: i64) -> 
 }
 
 /// A number as it stands in a field. What Go makes of other things is not worth knowing.
-fn id(fields: &[String], field: usize, name: &str) -> Result<u32, Laying> {
+fn id(fields: &[String], field: usize, name: &str) -> Result<u32, AssemblyDoubt> {
     let text = fields.get(field).map_or("", String::as_str);
     match text.parse() {
         Ok(id) if text.bytes().all(|byte| byte.is_ascii_digit()) => Ok(id),

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::layer::{Content, LaidKind};
+use super::layer::{AssembledKind, Content};
 use super::links::root_path;
 use super::state::{Owner, parent};
-use super::{Files, Laying, Source, seconds, unsure};
+use super::{AssemblyDoubt, Files, Source, seconds, unsure};
 use crate::append::index::joined;
 use crate::context::{EntryKind, matches};
 use crate::domain::{has_wildcards, is_utf8, path_of, shown};
@@ -41,7 +41,7 @@ pub(super) enum Modified {
 }
 
 impl Modified {
-    pub(super) fn seconds(self) -> Result<Option<u64>, Laying> {
+    pub(super) fn seconds(self) -> Result<Option<u64>, AssemblyDoubt> {
         match self {
             Self::Nanoseconds(nanoseconds) => seconds(nanoseconds).map(Some),
             Self::Seconds(seconds) => Ok(Some(seconds)),
@@ -57,16 +57,16 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    pub(super) fn of(number: usize, source: Source<'_>) -> Result<Self, Laying> {
+    pub(super) fn of(number: usize, source: Source<'_>) -> Result<Self, AssemblyDoubt> {
         let items = match source {
             Source::Files(files) => of_files(number, files)?,
             Source::Made(laid) => {
                 let mut items = BTreeMap::new();
                 for (path, entry) in &laid.entries {
                     let kind = match &entry.kind {
-                        LaidKind::File(Content::Bytes(bytes)) => ItemKind::File(Content::Bytes(Arc::clone(bytes))),
-                        LaidKind::Directory => ItemKind::Directory,
-                        LaidKind::Link(target) => ItemKind::Link(target.clone()),
+                        AssembledKind::File(Content::Bytes(bytes)) => ItemKind::File(Content::Bytes(Arc::clone(bytes))),
+                        AssembledKind::Directory => ItemKind::Directory,
+                        AssembledKind::Link(target) => ItemKind::Link(target.clone()),
                         _ => return unsure("it copies out of something that is not a build context"),
                     };
                     let modified = entry.modified.map_or(Modified::Build, Modified::Seconds);
@@ -98,7 +98,7 @@ impl Tree {
     }
 
     /// Where a path leads; a link at its end is followed if asked (fsutil `rootPath`).
-    pub(super) fn resolved(&self, path: &str, follow: bool) -> Result<String, Laying> {
+    pub(super) fn resolved(&self, path: &str, follow: bool) -> Result<String, AssemblyDoubt> {
         let link = |path: &str| match self.get(path) {
             Some(Item { kind: ItemKind::Link(target), .. }) => Some(&**target),
             _ => None,
@@ -113,7 +113,7 @@ impl Tree {
 
     /// The paths that a source with wildcards stands for (fsutil `ResolveWildcards`); nothing where what is in front of them is not
     /// there.
-    pub(super) fn expanded(&self, source: &str, follow: bool) -> Result<Option<Vec<String>>, Laying> {
+    pub(super) fn expanded(&self, source: &str, follow: bool) -> Result<Option<Vec<String>>, AssemblyDoubt> {
         let cleaned = crate::context::clean(source);
         let parts: Vec<&str> = cleaned.split('/').filter(|part| !part.is_empty()).collect();
         let plain = parts.iter().take_while(|part| !has_wildcards(part)).count();
@@ -154,7 +154,7 @@ fn joined_opt(directory: &str, below: &str) -> String {
     if below.is_empty() { directory.to_owned() } else { joined(directory, below) }
 }
 
-fn of_files(number: usize, files: Files<'_>) -> Result<BTreeMap<String, Item>, Laying> {
+fn of_files(number: usize, files: Files<'_>) -> Result<BTreeMap<String, Item>, AssemblyDoubt> {
     let mut items: BTreeMap<String, Item> = BTreeMap::new();
     for entry in files.entries {
         if !is_utf8(&entry.path) || matches!(&entry.kind, EntryKind::Link(target) if !is_utf8(target)) {

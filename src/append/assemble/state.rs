@@ -4,10 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::layer::{Content, Laid, LaidEntry, LaidKind, path_order};
+use super::layer::{AssembledKind, AssembledLayer, Content, LaidEntry, path_order};
 use super::links::root_path;
-use super::{Laying, refused, unsure};
-use crate::append::index::{Kind, Met, PathIndex};
+use super::{AssemblyDoubt, refused, unsure};
+use crate::append::index::{Kind, PathEntry, PathIndex};
 
 /// Set on a directory, it gives its group to what is made in it.
 const SETGID: u32 = 0o2000;
@@ -65,12 +65,12 @@ impl<'a> State<'a> {
     }
 
     /// What of the base shows through.
-    fn lower(&self, path: &str) -> Option<&'a Met> {
+    fn lower(&self, path: &str) -> Option<&'a PathEntry> {
         let hidden = !self.hidden.is_empty() && at_and_above(path).any(|path| self.hidden.contains(path));
         if hidden { None } else { self.base.get(path) }
     }
 
-    pub(super) fn seen(&self, path: &str) -> Result<Seen, Laying> {
+    pub(super) fn seen(&self, path: &str) -> Result<Seen, AssemblyDoubt> {
         if path.is_empty() {
             return Ok(Seen::Directory);
         }
@@ -91,13 +91,13 @@ impl<'a> State<'a> {
     }
 
     /// Where a path leads, with all links followed within the root (containerd `fs.RootPath`).
-    pub(super) fn resolved(&self, path: &str) -> Result<String, Laying> {
+    pub(super) fn resolved(&self, path: &str) -> Result<String, AssemblyDoubt> {
         root_path(path, |path| {
             if let Some(node) = self.upper.get(path) {
                 return if let NodeKind::Link(target) = &node.kind { Some(target) } else { None };
             }
             match self.lower(path) {
-                Some(Met { kind: Kind::Link(target), .. }) => Some(target),
+                Some(PathEntry { kind: Kind::Link(target), .. }) => Some(target),
                 _ => None,
             }
         })
@@ -119,7 +119,7 @@ impl<'a> State<'a> {
     }
 
     /// A directory and those above it come up, with the headers that they have.
-    fn copy_up(&mut self, directory: &str) -> Result<(), Laying> {
+    fn copy_up(&mut self, directory: &str) -> Result<(), AssemblyDoubt> {
         for path in at_and_above(directory) {
             if self.upper.contains_key(path) {
                 return Ok(());
@@ -139,7 +139,7 @@ impl<'a> State<'a> {
     }
 
     /// Something in a directory is about to change.
-    fn touch(&mut self, path: &str) -> Result<(), Laying> {
+    fn touch(&mut self, path: &str) -> Result<(), AssemblyDoubt> {
         let Some(parent) = parent(path) else { return Ok(()) };
         match self.seen(parent)? {
             Seen::Directory => {}
@@ -161,7 +161,13 @@ impl<'a> State<'a> {
     }
 
     /// Makes a directory where there is nothing.
-    pub(super) fn make_directory(&mut self, path: &str, mode: u32, owner: Owner, modified: Option<u64>) -> Result<(), Laying> {
+    pub(super) fn make_directory(
+        &mut self,
+        path: &str,
+        mode: u32,
+        owner: Owner,
+        modified: Option<u64>,
+    ) -> Result<(), AssemblyDoubt> {
         self.touch(path)?;
         if self.base.get(path).is_some() && self.hidden.contains(path) {
             // The stores say in different ways that nothing of the old one shows through.
@@ -178,7 +184,7 @@ impl<'a> State<'a> {
         mode: u32,
         owner: Option<Owner>,
         modified: Option<u64>,
-    ) -> Result<Vec<String>, Laying> {
+    ) -> Result<Vec<String>, AssemblyDoubt> {
         let mut made = Vec::new();
         let mut missing = Vec::new();
         for path in at_and_above(path) {
@@ -200,7 +206,7 @@ impl<'a> State<'a> {
     }
 
     /// Gives a directory, which is there, other bits.
-    pub(super) fn change(&mut self, path: &str, change: impl FnOnce(&mut Node)) -> Result<(), Laying> {
+    pub(super) fn change(&mut self, path: &str, change: impl FnOnce(&mut Node)) -> Result<(), AssemblyDoubt> {
         // No layer has a header of the root.
         if path.is_empty() {
             return Ok(());
@@ -213,7 +219,7 @@ impl<'a> State<'a> {
     }
 
     /// Puts a file or a link in the place of nothing, a file or a link (fsutil `ensureEmptyFileTarget`).
-    pub(super) fn put(&mut self, path: &str, node: Node) -> Result<(), Laying> {
+    pub(super) fn put(&mut self, path: &str, node: Node) -> Result<(), AssemblyDoubt> {
         match self.seen(path)? {
             Seen::Directory => return refused(format!("cannot replace to directory /{path} with file")),
             Seen::Nothing => self.touch(path)?,
@@ -224,7 +230,7 @@ impl<'a> State<'a> {
     }
 
     /// Removes what is there, with all below it.
-    pub(super) fn remove(&mut self, path: &str) -> Result<(), Laying> {
+    pub(super) fn remove(&mut self, path: &str) -> Result<(), AssemblyDoubt> {
         if self.seen(path)? == Seen::Nothing {
             return Ok(());
         }
@@ -247,7 +253,7 @@ impl<'a> State<'a> {
     }
 
     /// The layer.
-    pub(super) fn finish(self) -> Result<Laid, Laying> {
+    pub(super) fn finish(self) -> Result<AssembledLayer, AssemblyDoubt> {
         let mut entries = BTreeMap::new();
         let mut firsts: BTreeMap<usize, String> = BTreeMap::new();
         let mut nodes: Vec<(String, Node)> = self.upper.into_iter().collect();
@@ -263,11 +269,11 @@ impl<'a> State<'a> {
                 (None, _) => false,
             };
             let kind = match node.kind {
-                NodeKind::Directory => LaidKind::Directory,
-                NodeKind::Link(target) => LaidKind::Link(target),
+                NodeKind::Directory => AssembledKind::Directory,
+                NodeKind::Link(target) => AssembledKind::Link(target),
                 NodeKind::File(content) => match node.inode.map(|inode| firsts.entry(inode).or_insert_with(|| path.clone())) {
-                    Some(first) if *first != path => LaidKind::HardLink(first.clone()),
-                    _ => LaidKind::File(content),
+                    Some(first) if *first != path => AssembledKind::HardLink(first.clone()),
+                    _ => AssembledKind::File(content),
                 },
             };
             let entry = LaidEntry {
@@ -286,7 +292,7 @@ impl<'a> State<'a> {
         if let Some(path) = entries.keys().find(|path| path.split('/').any(|part| part.starts_with(".wh."))) {
             return unsure(format!("a layer cannot carry the name /{path}"));
         }
-        Ok(Laid { entries })
+        Ok(AssembledLayer { entries })
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 
 use super::archive::{HEAD, may_be_archive};
 use super::differ::tar_name;
-use super::layer::{Content, Laid, LaidEntry, LaidKind};
+use super::layer::{AssembledKind, AssembledLayer, Content, LaidEntry};
 use crate::context::Difference;
 use crate::domain::{Digest, Hasher, bytes_of};
 
@@ -30,7 +30,7 @@ pub enum WriteError {
     Out(#[from] io::Error),
 }
 
-impl Laid {
+impl AssembledLayer {
     /// Writes the layer's tar. `now` is the time of what has none of its own, in seconds of the Unix epoch. Each file of a source goes
     /// through once, whatever its size, and its digest to `hashed` with the number of the input and the path: whether it still is what
     /// it was is for the caller to say.
@@ -56,21 +56,21 @@ impl Laid {
         for (path, entry) in self.entries() {
             let mut header = tar::Header::new_ustar();
             let (kind, size, target) = match &entry.kind {
-                LaidKind::File(Content::Context { size, .. }) => (tar::EntryType::Regular, *size, None),
-                LaidKind::File(Content::Bytes(bytes)) => (tar::EntryType::Regular, bytes.len() as u64, None),
-                LaidKind::HardLink(first) => (tar::EntryType::Link, 0, Some(&**first)),
-                LaidKind::Directory => (tar::EntryType::Directory, 0, None),
-                LaidKind::Link(target) => (tar::EntryType::Symlink, 0, Some(&**target)),
-                LaidKind::Whiteout => (tar::EntryType::Regular, 0, None),
+                AssembledKind::File(Content::Context { size, .. }) => (tar::EntryType::Regular, *size, None),
+                AssembledKind::File(Content::Bytes(bytes)) => (tar::EntryType::Regular, bytes.len() as u64, None),
+                AssembledKind::HardLink(first) => (tar::EntryType::Link, 0, Some(&**first)),
+                AssembledKind::Directory => (tar::EntryType::Directory, 0, None),
+                AssembledKind::Link(target) => (tar::EntryType::Symlink, 0, Some(&**target)),
+                AssembledKind::Whiteout => (tar::EntryType::Regular, 0, None),
             };
             header.set_entry_type(kind);
-            header.set_mode(if entry.kind == LaidKind::Whiteout { WHITEOUT } else { entry.mode });
+            header.set_mode(if entry.kind == AssembledKind::Whiteout { WHITEOUT } else { entry.mode });
             header.set_mtime(entry.modified.unwrap_or(now));
             header.set_uid(entry.owner.0.into());
             header.set_gid(entry.owner.1.into());
             header.set_size(size);
             let mut name = tar_name(path, &entry.kind);
-            if entry.kind == LaidKind::Directory {
+            if entry.kind == AssembledKind::Directory {
                 name.push('/');
             }
             let extensions = extensions(&name, target, entry, size);
@@ -80,12 +80,12 @@ impl Laid {
             fill(&mut fields.linkname, &bytes_of(target.unwrap_or_default()));
             header.set_cksum();
             match &entry.kind {
-                LaidKind::File(Content::Context { source, path, file, plain, .. }) => {
+                AssembledKind::File(Content::Context { source, path, file, plain, .. }) => {
                     let mut reader = Checked::open(file, path, size, *plain, differs)?;
                     tar.append(&header, &mut reader)?;
                     hashed(*source, path, &reader.finish()?);
                 }
-                LaidKind::File(Content::Bytes(bytes)) => tar.append(&header, &bytes[..])?,
+                AssembledKind::File(Content::Bytes(bytes)) => tar.append(&header, &bytes[..])?,
                 _ => tar.append(&header, io::empty())?,
             }
         }

@@ -65,7 +65,7 @@ async fn docker_25_and_later() {
 #[tokio::test]
 async fn what_is_known_is_not_read_but_still_verified() {
     let (base, top) = (layer("base"), layer("top"));
-    let kept = Kept { diff_id: DiffId::of(&base), descriptor: descriptor(media_type::OCI_LAYER_ZSTD, b"elsewhere") };
+    let kept = StoredLayer { diff_id: DiffId::of(&base), descriptor: descriptor(media_type::OCI_LAYER_ZSTD, b"elsewhere") };
     let mut recorder = Recorder::new();
     recorder.known.insert(Digest::of(&base), kept.clone());
     let archive = docker_25(&[&base, &top], &["app:1"]).end();

@@ -234,13 +234,13 @@ struct Careless(bool);
 
 #[async_trait]
 impl Layers for Careless {
-    async fn layer(&mut self, layer: Layer) -> io::Result<Kept> {
+    async fn layer(&mut self, layer: Layer) -> io::Result<StoredLayer> {
         if self.0 {
             return Err(io::Error::other("the disk is full"));
         }
         let digest = layer.hint.unwrap_or_else(|| Digest::of(b""));
         let diff_id = digest.to_string().parse().expect("a digest");
-        Ok(Kept { diff_id, descriptor: Descriptor::new("", digest, layer.size) })
+        Ok(StoredLayer { diff_id, descriptor: Descriptor::new("", digest, layer.size) })
     }
 }
 

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
 
-use super::{ArchivedImage, Format, Kept, Layer, Layers, Result, Spooled, read, spooled};
+use super::{ArchivedImage, Format, Layer, Layers, Result, Spooled, StoredLayer, read, spooled};
 use crate::domain::{Descriptor, DiffId, Digest, RawManifest, media_type};
 use crate::settings::Compression;
 use crate::transfer::ByteStream;
@@ -115,7 +115,7 @@ struct Recorder {
     directory: TempDir,
     compression: Option<Compression>,
     /// Not read when they come.
-    known: HashMap<Digest, Kept>,
+    known: HashMap<Digest, StoredLayer>,
     seen: Vec<(Option<Digest>, Format)>,
     kept: Vec<Spooled>,
 }
@@ -129,7 +129,7 @@ impl Recorder {
 
 #[async_trait]
 impl Layers for Recorder {
-    async fn layer(&mut self, layer: Layer) -> io::Result<Kept> {
+    async fn layer(&mut self, layer: Layer) -> io::Result<StoredLayer> {
         self.seen.push((layer.hint.clone(), layer.format));
         if let Some(known) = layer.hint.as_ref().and_then(|hint| self.known.get(hint)) {
             return Ok(known.clone());

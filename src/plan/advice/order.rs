@@ -2,7 +2,7 @@
 
 use super::installs::{Call, call};
 use super::{Advice, Build, Step, WORTH, lasted, listed, named};
-use crate::graph::{Input, Use, uses};
+use crate::graph::{Input, InputDependency, input_dependencies};
 use crate::plan::selection;
 
 /// Copies of everything before what installs a project's dependencies.
@@ -40,8 +40,8 @@ pub(super) fn copies_everything(build: &Build<'_>, step: &Step<'_>) -> bool {
     if step.exec().is_some() {
         return false;
     }
-    step.op.inputs.iter().zip(uses(step.op)).any(|(input, used)| {
-        let Use::Content(selectors) = used else { return false };
+    step.op.inputs.iter().zip(input_dependencies(step.op)).any(|(input, used)| {
+        let InputDependency::Content(selectors) = used else { return false };
         let local = build.graph.op(&input.step).and_then(selection).is_some();
         local && selectors.iter().any(|one| matches!(one.path.trim_matches('/'), "" | ".") && one.include.is_empty())
     })

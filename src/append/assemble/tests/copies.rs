@@ -78,9 +78,9 @@ fn what_is_met_deeper() {
     expect(&copies(vec![copy("/f", "/x/")]), &base(&["x/", "x/f -> ../y"]), &context, &["x 755 0:0 / @now", "x/f 644 0:0 <f"]);
     // Parents of which no layer tells.
     let implied = PathIndex::of([
-        &LayerIndex { entries: [("x".to_owned(), Met::directory(0o700, (0, 0), 1))].into(), ..LayerIndex::default() },
+        &LayerIndex { entries: [("x".to_owned(), PathEntry::directory(0o700, (0, 0), 1))].into(), ..LayerIndex::default() },
         &LayerIndex {
-            entries: [("x".to_owned(), Met { implied: true, ..Met::directory(0o755, (0, 0), 0) })].into(),
+            entries: [("x".to_owned(), PathEntry { implied: true, ..PathEntry::directory(0o755, (0, 0), 0) })].into(),
             ..LayerIndex::default()
         },
     ]);

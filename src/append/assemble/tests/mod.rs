@@ -11,7 +11,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use tempfile::TempDir;
 
 use super::*;
-use crate::append::index::{Kind, LayerIndex, Met};
+use crate::append::index::{Kind, LayerIndex, PathEntry};
 use crate::context::{Selection, Tree as ContextTree, walk};
 use crate::domain::Digest;
 
@@ -71,16 +71,16 @@ fn base(lines: &[&str]) -> PathIndex {
         let name = fields.next().unwrap();
         let mut number = |radix| fields.next().map(|field| u32::from_str_radix(field, radix).unwrap());
         if let Some((path, target)) = line.split_once(" -> ") {
-            layer.insert(path, Met::plain(Kind::Link(target.to_owned())));
+            layer.insert(path, PathEntry::plain(Kind::Link(target.to_owned())));
         } else if let Some((path, text)) = line.split_once('=') {
-            layer.insert(path, Met { text: Some(text.to_owned()), ..Met::plain(Kind::File) });
+            layer.insert(path, PathEntry { text: Some(text.to_owned()), ..PathEntry::plain(Kind::File) });
         } else if let Some(path) = name.strip_suffix('/') {
             let mode = number(8).unwrap_or(0o755);
-            layer.insert(path, Met::directory(mode, (number(10).unwrap_or(0), number(10).unwrap_or(0)), 7));
+            layer.insert(path, PathEntry::directory(mode, (number(10).unwrap_or(0), number(10).unwrap_or(0)), 7));
         } else if let Some(path) = name.strip_suffix('!') {
-            layer.insert(path, Met::plain(Kind::Other));
+            layer.insert(path, PathEntry::plain(Kind::Other));
         } else {
-            layer.insert(name, Met::plain(Kind::File));
+            layer.insert(name, PathEntry::plain(Kind::File));
         }
     }
     PathIndex::of([&layer])
@@ -130,20 +130,20 @@ fn copies(copies: Vec<pb::FileActionCopy>) -> pb::Op {
     op(copies.into_iter().map(pb::file_action::Action::Copy).collect())
 }
 
-fn laid(op: &pb::Op, base: &PathIndex, context: &Context) -> Result<Laid, Laying> {
-    lay(op, base, &|input| (input == 1).then(|| context.source()))
+fn laid(op: &pb::Op, base: &PathIndex, context: &Context) -> Result<AssembledLayer, AssemblyDoubt> {
+    assemble_layer(op, base, &|input| (input == 1).then(|| context.source()))
 }
 
 /// One line for each entry: `path mode user:group what @time`, the time left out where it is the file's own.
-fn lines(laid: &Laid) -> Vec<String> {
+fn lines(laid: &AssembledLayer) -> Vec<String> {
     let line = |(path, entry): (&str, &LaidEntry)| {
         let what = match &entry.kind {
-            LaidKind::File(Content::Context { path, .. }) => format!("<{path}"),
-            LaidKind::File(Content::Bytes(bytes)) => format!("={}", String::from_utf8_lossy(bytes)),
-            LaidKind::HardLink(first) => format!("= {first}"),
-            LaidKind::Directory => "/".to_owned(),
-            LaidKind::Link(target) => format!("-> {target}"),
-            LaidKind::Whiteout => return format!("{path} gone"),
+            AssembledKind::File(Content::Context { path, .. }) => format!("<{path}"),
+            AssembledKind::File(Content::Bytes(bytes)) => format!("={}", String::from_utf8_lossy(bytes)),
+            AssembledKind::HardLink(first) => format!("= {first}"),
+            AssembledKind::Directory => "/".to_owned(),
+            AssembledKind::Link(target) => format!("-> {target}"),
+            AssembledKind::Whiteout => return format!("{path} gone"),
         };
         let time = match entry.modified {
             Some(THEN) => String::new(),
@@ -158,8 +158,12 @@ fn lines(laid: &Laid) -> Vec<String> {
 /// What must come out: the lines, or `?` for unsure and `!` for refused with a part of the message.
 fn expect(op: &pb::Op, below: &PathIndex, context: &Context, expected: &[&str]) {
     match (laid(op, below, context), expected) {
-        (Err(Laying::Unsure(reason)), [first]) if first.starts_with('?') => assert!(reason.contains(&first[1..]), "{reason}"),
-        (Err(Laying::Refused(reason)), [first]) if first.starts_with('!') => assert!(reason.contains(&first[1..]), "{reason}"),
+        (Err(AssemblyDoubt::UnknownPaths(reason)), [first]) if first.starts_with('?') => {
+            assert!(reason.contains(&first[1..]), "{reason}")
+        }
+        (Err(AssemblyDoubt::Refused(reason)), [first]) if first.starts_with('!') => {
+            assert!(reason.contains(&first[1..]), "{reason}")
+        }
         (Ok(laid), expected) => {
             assert_eq!(lines(&laid), expected, "{op:?}");
             checks(&laid, context);
@@ -169,7 +173,7 @@ fn expect(op: &pb::Op, below: &PathIndex, context: &Context, expected: &[&str]) 
 }
 
 /// What holds for every layer: its tar is the same each time and reads back as what it was.
-fn checks(laid: &Laid, context: &Context) {
+fn checks(laid: &AssembledLayer, context: &Context) {
     let mut hashed = BTreeMap::new();
     let tar = tar_of(laid, &mut hashed);
     assert_eq!(tar, tar_of(laid, &mut BTreeMap::new()));
@@ -185,11 +189,11 @@ fn checks(laid: &Laid, context: &Context) {
     assert_eq!(laid.differs(&tree, &|_, path| hashed.get(path).cloned()), None);
 }
 
-fn without_text((path, met): (String, Met)) -> (String, Met) {
-    (path, Met { text: None, ..met })
+fn without_text((path, met): (String, PathEntry)) -> (String, PathEntry) {
+    (path, PathEntry { text: None, ..met })
 }
 
-fn tar_of(laid: &Laid, hashed: &mut BTreeMap<String, Digest>) -> Vec<u8> {
+fn tar_of(laid: &AssembledLayer, hashed: &mut BTreeMap<String, Digest>) -> Vec<u8> {
     let mut out = Vec::new();
     laid.write_tar(&mut out, NOW, &mut |_, path, digest| {
         hashed.insert(path.to_owned(), digest.clone());

@@ -124,7 +124,7 @@ fn a_heredoc_is_copied() {
     }
     let made = laid(&on_nothing, &base(&[]), &context).unwrap();
     let copied = copies(vec![pb::FileActionCopy { mode: 0o755, ..copy("one", "/x/") }]);
-    let laid = lay(&copied, &base(&["x/"]), &|input| (input == 1).then_some(Source::Made(&made))).unwrap();
+    let laid = assemble_layer(&copied, &base(&["x/"]), &|input| (input == 1).then_some(Source::Made(&made))).unwrap();
     assert_eq!(lines(&laid), ["x 755 0:0 / @now", "x/one 755 0:0 =text @now"]);
     checks(&laid, &context);
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::assemble::{HEAD, may_be_archive};
 use super::index::cleaned;
-use super::reach::Unsure;
+use super::reachable_paths::UnknownPaths;
 use crate::domain::{Digest, Hasher, shown, spelled};
 use crate::transfer::LayerEntries;
 
@@ -18,7 +18,7 @@ const MOST: usize = 200_000;
 
 /// A path in an archive, from where it is unpacked, without a leading `/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Packed {
+pub struct ArchivePath {
     /// The path.
     pub path: String,
     /// The target of a symbolic link.
@@ -32,8 +32,8 @@ pub struct Packed {
 ///
 /// # Errors
 /// If the file is an archive whose paths cannot be read, or if its content is not the keyed one.
-pub fn packed(file: &Path, name: &str, keyed: &Digest) -> Result<Vec<Packed>, Unsure> {
-    let unreadable = |error: io::Error| Unsure(format!("failed to read {}: {error}", shown(name)));
+pub fn archive_paths(file: &Path, name: &str, keyed: &Digest) -> Result<Vec<ArchivePath>, UnknownPaths> {
+    let unreadable = |error: io::Error| UnknownPaths(format!("failed to read {}: {error}", shown(name)));
     let mut hashed = Hashed { file: File::open(file).map_err(unreadable)?, hasher: Hasher::default() };
     let mut head = Vec::with_capacity(HEAD);
     hashed.by_ref().take(HEAD as u64).read_to_end(&mut head).map_err(unreadable)?;
@@ -41,12 +41,12 @@ pub fn packed(file: &Path, name: &str, keyed: &Digest) -> Result<Vec<Packed>, Un
     let paths = if is_archive { listed(&head, &mut hashed, name) } else { Ok(Vec::new()) };
     io::copy(&mut hashed, &mut io::sink()).map_err(unreadable)?;
     if hashed.hasher.digest() != *keyed {
-        return Err(Unsure(format!("{} changed while it was read", shown(name))));
+        return Err(UnknownPaths(format!("{} changed while it was read", shown(name))));
     }
     paths
 }
 
-fn listed(head: &[u8], rest: &mut impl Read, name: &str) -> Result<Vec<Packed>, Unsure> {
+fn listed(head: &[u8], rest: &mut impl Read, name: &str) -> Result<Vec<ArchivePath>, UnknownPaths> {
     let whole = head.chain(rest);
     if head.starts_with(&[0x1f, 0x8b]) {
         return entries_if_any(flate2::read::MultiGzDecoder::new(whole), name);
@@ -54,10 +54,10 @@ fn listed(head: &[u8], rest: &mut impl Read, name: &str) -> Result<Vec<Packed>, 
     let is_skippable = matches!(head, [first, 0x2a, 0x4d, 0x18, ..] if first & 0xf0 == 0x50);
     if is_skippable || head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
         let decoder = zstd::stream::read::Decoder::new(whole);
-        return entries_if_any(decoder.map_err(|error| Unsure(format!("failed to read {}: {error}", shown(name))))?, name);
+        return entries_if_any(decoder.map_err(|error| UnknownPaths(format!("failed to read {}: {error}", shown(name))))?, name);
     }
     if head.starts_with(b"BZh") || head.starts_with(&[0xfd, b'7', b'z', b'X', b'Z']) {
-        return Err(Unsure(format!(
+        return Err(UnknownPaths(format!(
             "hakobi cannot list the archive {}: it reads only plain, gzip and zstd archives",
             shown(name)
         )));
@@ -66,7 +66,7 @@ fn listed(head: &[u8], rest: &mut impl Read, name: &str) -> Result<Vec<Packed>, 
 }
 
 /// The paths of what was compressed; none if that does not begin as an archive does.
-fn entries_if_any(mut plain: impl Read, name: &str) -> Result<Vec<Packed>, Unsure> {
+fn entries_if_any(mut plain: impl Read, name: &str) -> Result<Vec<ArchivePath>, UnknownPaths> {
     let mut head = Vec::with_capacity(HEAD);
     // What cannot be decompressed is no archive to the daemon either; it is copied.
     if plain.by_ref().take(HEAD as u64).read_to_end(&mut head).is_err() || !may_be_archive(&head) {
@@ -75,9 +75,9 @@ fn entries_if_any(mut plain: impl Read, name: &str) -> Result<Vec<Packed>, Unsur
     entries(head.chain(plain), name)
 }
 
-fn entries(tar: impl Read, name: &str) -> Result<Vec<Packed>, Unsure> {
+fn entries(tar: impl Read, name: &str) -> Result<Vec<ArchivePath>, UnknownPaths> {
     let mut found = Vec::new();
-    let read = |found: &mut Vec<Packed>| -> io::Result<()> {
+    let read = |found: &mut Vec<ArchivePath>| -> io::Result<()> {
         let mut entries = LayerEntries::new(tar);
         while let Some(entry) = entries.next_entry()? {
             let (link, same) = match entry.header.entry_type() {
@@ -89,13 +89,13 @@ fn entries(tar: impl Read, name: &str) -> Result<Vec<Packed>, Unsure> {
             if found.len() == MOST {
                 return Err(io::Error::other(format!("it has more than {MOST} paths")));
             }
-            found.push(Packed { path: cleaned(&spelled(&entry.path))?, link, same });
+            found.push(ArchivePath { path: cleaned(&spelled(&entry.path))?, link, same });
         }
         Ok(())
     };
     match read(&mut found) {
         Ok(()) => Ok(found),
-        Err(error) => Err(Unsure(format!("failed to list the archive {}: {error}", shown(name)))),
+        Err(error) => Err(UnknownPaths(format!("failed to list the archive {}: {error}", shown(name)))),
     }
 }
 
@@ -130,10 +130,10 @@ mod tests {
         archive.into_inner().unwrap()
     }
 
-    fn of(bytes: &[u8]) -> Result<Vec<Packed>, Unsure> {
+    fn of(bytes: &[u8]) -> Result<Vec<ArchivePath>, UnknownPaths> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), bytes).unwrap();
-        packed(file.path(), "it", &Digest::of(bytes))
+        archive_paths(file.path(), "it", &Digest::of(bytes))
     }
 
     #[test]
@@ -142,7 +142,7 @@ mod tests {
         io::Write::write_all(&mut gzip, &archive()).unwrap();
         for bytes in [archive(), gzip.finish().unwrap(), zstd::encode_all(&archive()[..], 1).unwrap()] {
             let found = of(&bytes).unwrap();
-            let paths: Vec<&str> = found.iter().map(|packed| &*packed.path).collect();
+            let paths: Vec<&str> = found.iter().map(|archive_paths| &*archive_paths.path).collect();
             assert_eq!(paths, ["a/b", "link", "hard"]);
             assert_eq!((found[1].link.as_deref(), found[2].same.as_deref()), (Some("../x"), Some("a/b")));
         }
@@ -163,6 +163,6 @@ mod tests {
         let broken = &archive()[..1100];
         assert!(of(broken).unwrap_err().0.contains("failed to list the archive it"));
         let file = tempfile::NamedTempFile::new().unwrap();
-        assert!(packed(file.path(), "it", &Digest::of(b"other")).unwrap_err().0.contains("changed while it was read"));
+        assert!(archive_paths(file.path(), "it", &Digest::of(b"other")).unwrap_err().0.contains("changed while it was read"));
     }
 }

@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use bollard_buildkit_proto::pb;
 
+use super::archive_paths::ArchivePath;
 use super::assemble::leads_to;
-use super::index::{Kind, Met, PathIndex, joined};
-use super::packed::Packed;
+use super::index::{Kind, PathEntry, PathIndex, joined};
 use super::routes::{NewLinks, routes};
 use crate::context::{NodeKind, Tree};
 use crate::domain::{shown, spelled_text};
@@ -18,38 +18,38 @@ use crate::domain::{shown, spelled_text};
 const OWNERS: [&str; 2] = ["etc/passwd", "etc/group"];
 
 /// A file operation on a state, or on what another made of it.
-pub struct Open<'a> {
+pub struct PendingCopy<'a> {
     /// The operation.
     pub operation: &'a pb::FileOp,
     /// All that it takes out of its inputs, or more.
     pub taken: Vec<&'a Tree>,
     /// The paths of the archives that it may unpack.
-    pub packed: Vec<Packed>,
+    pub archive_paths: Vec<ArchivePath>,
 }
 
 /// Why it is not sure what an operation meets.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Unsure(pub String);
+pub struct UnknownPaths(pub String);
 
 /// The paths of a state that these operations, one after another, can meet.
 ///
 /// # Errors
 /// If something of that is not known.
-pub fn reach(state: &PathIndex, operations: &[Open<'_>]) -> Result<BTreeMap<String, Met>, Unsure> {
-    let mut reach = Reach { state, met: BTreeMap::new(), new_links: NewLinks::new(), walked: BTreeSet::new() };
+pub fn reachable_paths(state: &PathIndex, operations: &[PendingCopy<'_>]) -> Result<BTreeMap<String, PathEntry>, UnknownPaths> {
+    let mut reachable_paths = Reach { state, met: BTreeMap::new(), new_links: NewLinks::new(), walked: BTreeSet::new() };
     for operation in operations {
         let names = names(operation);
-        reach.walked.clear();
+        reachable_paths.walked.clear();
         for action in &operation.operation.actions {
-            reach.action(action, &names, operation)?;
+            reachable_paths.action(action, &names, operation)?;
         }
     }
-    Ok(reach.met)
+    Ok(reachable_paths.met)
 }
 
 /// The names of all that an operation can make: what it takes, and what it calls that.
-fn names(operation: &Open<'_>) -> HashSet<String> {
+fn names(operation: &PendingCopy<'_>) -> HashSet<String> {
     let mut names: HashSet<String> = HashSet::new();
     let mut add = |path: &str| names.extend(path.split('/').filter(|part| !part.is_empty()).map(str::to_owned));
     for tree in &operation.taken {
@@ -65,7 +65,7 @@ fn names(operation: &Open<'_>) -> HashSet<String> {
 
 struct Reach<'a> {
     state: &'a PathIndex,
-    met: BTreeMap<String, Met>,
+    met: BTreeMap<String, PathEntry>,
     /// Links that earlier operations may have made.
     new_links: NewLinks,
     /// Directories whose content was gone through for this operation.
@@ -87,8 +87,8 @@ impl Reach<'_> {
     }
 
     /// What an archive meets that is unpacked in a directory, which is its root (`archive.Untar` under `chroot`).
-    fn unpacked(&mut self, directory: &str, packed: &[Packed]) -> Result<(), Unsure> {
-        for entry in packed {
+    fn unpacked(&mut self, directory: &str, archive_paths: &[ArchivePath]) -> Result<(), UnknownPaths> {
+        for entry in archive_paths {
             for (path, link) in [(Some(&entry.path), entry.link.as_ref()), (entry.same.as_ref(), None)] {
                 let Some(path) = path else { continue };
                 let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
@@ -108,15 +108,15 @@ impl Reach<'_> {
         Ok(())
     }
 
-    fn action(&mut self, action: &pb::FileAction, names: &HashSet<String>, open: &Open<'_>) -> Result<(), Unsure> {
-        let unsure = |what: &str| Err(Unsure(what.to_owned()));
+    fn action(&mut self, action: &pb::FileAction, names: &HashSet<String>, open: &PendingCopy<'_>) -> Result<(), UnknownPaths> {
+        let unsure = |what: &str| Err(UnknownPaths(what.to_owned()));
         match &action.action {
             Some(pb::file_action::Action::Copy(copy)) => {
                 self.owner(copy.owner.as_ref())?;
                 for directory in self.path(&spelled_text(&copy.dest))? {
                     self.content(&directory, names)?;
                     if copy.attempt_unpack_docker_compatibility {
-                        self.unpacked(&directory, &open.packed)?;
+                        self.unpacked(&directory, &open.archive_paths)?;
                     }
                     self.add_links(&directory, &open.taken);
                 }
@@ -153,9 +153,9 @@ impl Reach<'_> {
     }
 
     /// A path with all that leads there. Returns where it can end.
-    fn path(&mut self, path: &str) -> Result<BTreeSet<String>, Unsure> {
+    fn path(&mut self, path: &str) -> Result<BTreeSet<String>, UnknownPaths> {
         // Only the daemon's machine knows where this leads.
-        leads_to(self.state, path).map_err(|why| Unsure(why.to_string()))?;
+        leads_to(self.state, path).map_err(|why| UnknownPaths(why.to_string()))?;
         let found = routes(self.state, &self.new_links, "", path)?;
         for path in found.links.iter().chain(&found.ends) {
             self.put(path)?;
@@ -164,7 +164,7 @@ impl Reach<'_> {
     }
 
     /// A path and the directories above it, as far as there are any.
-    fn put(&mut self, path: &str) -> Result<(), Unsure> {
+    fn put(&mut self, path: &str) -> Result<(), UnknownPaths> {
         for (end, _) in path.match_indices('/').chain([(path.len(), "")]) {
             let path = &path[..end];
             let Some(met) = self.state.get(path) else { return Ok(()) };
@@ -172,7 +172,7 @@ impl Reach<'_> {
                 continue;
             }
             if met.implied {
-                return Err(Unsure(format!("a layer of the base does not say what the directory /{} is", shown(path))));
+                return Err(UnknownPaths(format!("a layer of the base does not say what the directory /{} is", shown(path))));
             }
             self.met.insert(path.to_owned(), met.clone());
         }
@@ -180,7 +180,7 @@ impl Reach<'_> {
     }
 
     /// All below a directory that has only such names, and what links among it lead to.
-    fn content(&mut self, directory: &str, names: &HashSet<String>) -> Result<(), Unsure> {
+    fn content(&mut self, directory: &str, names: &HashSet<String>) -> Result<(), UnknownPaths> {
         if !self.walked.insert(directory.to_owned()) {
             return Ok(());
         }
@@ -204,7 +204,7 @@ impl Reach<'_> {
     }
 
     /// What names of owners are looked up in.
-    fn owner(&mut self, owner: Option<&pb::ChownOpt>) -> Result<(), Unsure> {
+    fn owner(&mut self, owner: Option<&pb::ChownOpt>) -> Result<(), UnknownPaths> {
         let by_name =
             |user: &Option<pb::UserOpt>| matches!(user, Some(pb::UserOpt { user: Some(pb::user_opt::User::ByName(_)) }));
         if !owner.is_some_and(|owner| by_name(&owner.user) || by_name(&owner.group)) {
@@ -214,7 +214,7 @@ impl Reach<'_> {
             for end in self.path(path)? {
                 match self.state.get(&end) {
                     Some(met) if matches!(met.kind, Kind::File | Kind::Other) && met.text.is_none() => {
-                        return Err(Unsure(format!("what is in /{path} of the base is not known")));
+                        return Err(UnknownPaths(format!("what is in /{path} of the base is not known")));
                     }
                     _ => {}
                 }
@@ -232,17 +232,17 @@ mod tests {
 
     fn state() -> PathIndex {
         let mut layer = LayerIndex::default();
-        let directory = || Met::directory(0o755, (0, 0), 7);
+        let directory = || PathEntry::directory(0o755, (0, 0), 7);
         for path in ["usr", "usr/share", "usr/share/app", "usr/share/app/static", "usr/share/app/other", "etc"] {
             layer.insert(path, directory());
         }
-        layer.insert("srv", Met::plain(Kind::Link("usr/share".to_owned())));
-        layer.insert("usr/share/app/static/a.css", Met::plain(Kind::File));
-        layer.insert("usr/share/app/static/b.css", Met::plain(Kind::File));
-        layer.insert("usr/share/app/current", Met::plain(Kind::Link("/etc".to_owned())));
-        layer.insert("etc/a.css", Met::plain(Kind::File));
-        layer.insert("etc/passwd", Met { text: Some("app:x:7:8::/:\n".to_owned()), ..Met::plain(Kind::File) });
-        layer.insert("dev/null", Met::plain(Kind::Other));
+        layer.insert("srv", PathEntry::plain(Kind::Link("usr/share".to_owned())));
+        layer.insert("usr/share/app/static/a.css", PathEntry::plain(Kind::File));
+        layer.insert("usr/share/app/static/b.css", PathEntry::plain(Kind::File));
+        layer.insert("usr/share/app/current", PathEntry::plain(Kind::Link("/etc".to_owned())));
+        layer.insert("etc/a.css", PathEntry::plain(Kind::File));
+        layer.insert("etc/passwd", PathEntry { text: Some("app:x:7:8::/:\n".to_owned()), ..PathEntry::plain(Kind::File) });
+        layer.insert("dev/null", PathEntry::plain(Kind::Other));
         PathIndex::of([&layer])
     }
 
@@ -261,9 +261,10 @@ mod tests {
         pb::FileOp { actions: vec![action] }
     }
 
-    fn reached(dest: &str, taken: &[&str]) -> Result<Vec<String>, Unsure> {
+    fn reached(dest: &str, taken: &[&str]) -> Result<Vec<String>, UnknownPaths> {
         let (operation, taken) = (copy(dest), tree(taken));
-        let met = reach(&state(), &[Open { operation: &operation, taken: vec![&taken], packed: Vec::new() }])?;
+        let met =
+            reachable_paths(&state(), &[PendingCopy { operation: &operation, taken: vec![&taken], archive_paths: Vec::new() }])?;
         Ok(met.into_keys().collect())
     }
 
@@ -283,20 +284,21 @@ mod tests {
         let mut taken = tree(&["a.css"]);
         let kind = NodeKind::Link("app".to_owned());
         taken.insert("link", Node { kind, mode: 0o777, owner: (0, 0), xattrs: BTreeMap::new() });
-        let open = |operation| Open { operation, taken: vec![&taken], packed: Vec::new() };
-        let met = reach(&state(), &[open(&first), open(&second)]).unwrap();
+        let open = |operation| PendingCopy { operation, taken: vec![&taken], archive_paths: Vec::new() };
+        let met = reachable_paths(&state(), &[open(&first), open(&second)]).unwrap();
         assert!(met.contains_key("usr/share/app/static/a.css"), "{met:?}");
-        let met = reach(&state(), &[open(&second)]).unwrap();
+        let met = reachable_paths(&state(), &[open(&second)]).unwrap();
         assert!(!met.contains_key("usr/share/app/static"), "{met:?}");
         // The kernel goes up from where a link leads, BuildKit from where it lies.
         let mut layer = LayerIndex::default();
-        layer.insert("c", Met::plain(Kind::Link("srv/../share/app".to_owned())));
-        layer.insert("share", Met::directory(0o755, (0, 0), 1));
-        layer.insert("share/app", Met::directory(0o755, (0, 0), 1));
+        layer.insert("c", PathEntry::plain(Kind::Link("srv/../share/app".to_owned())));
+        layer.insert("share", PathEntry::directory(0o755, (0, 0), 1));
+        layer.insert("share/app", PathEntry::directory(0o755, (0, 0), 1));
         let mut odd = state();
         odd.apply(&layer);
         let (upwards, taken) = (copy("/c/y"), tree(&["a.css"]));
-        let met = reach(&odd, &[Open { operation: &upwards, taken: vec![&taken], packed: Vec::new() }]).unwrap();
+        let met = reachable_paths(&odd, &[PendingCopy { operation: &upwards, taken: vec![&taken], archive_paths: Vec::new() }])
+            .unwrap();
         assert!(met.contains_key("share/app") && met.contains_key("usr/share/app"), "{met:?}");
     }
 
@@ -305,13 +307,13 @@ mod tests {
         let mut add = copy("/usr/share");
         let Some(pb::file_action::Action::Copy(action)) = &mut add.actions[0].action else { panic!() };
         action.attempt_unpack_docker_compatibility = true;
-        let entry = |path: &str, link: Option<&str>, same: Option<&str>| Packed {
+        let entry = |path: &str, link: Option<&str>, same: Option<&str>| ArchivePath {
             path: path.to_owned(),
             link: link.map(str::to_owned),
             same: same.map(str::to_owned),
         };
-        let packed = vec![entry("new", Some("/app/static"), None), entry("new/b.css", None, Some("app/other"))];
-        let met = reach(&state(), &[Open { operation: &add, taken: Vec::new(), packed }]).unwrap();
+        let archive_paths = vec![entry("new", Some("/app/static"), None), entry("new/b.css", None, Some("app/other"))];
+        let met = reachable_paths(&state(), &[PendingCopy { operation: &add, taken: Vec::new(), archive_paths }]).unwrap();
         let met: Vec<String> = met.into_keys().collect();
         // `/` is the directory that it is unpacked in.
         let expected =
@@ -325,8 +327,8 @@ mod tests {
         let made = pb::FileActionMkFile { path: "/dev/null".to_owned(), ..Default::default() };
         let action = pb::FileAction { action: Some(pb::file_action::Action::Mkfile(made)), ..Default::default() };
         let operation = pb::FileOp { actions: vec![action] };
-        let open = Open { operation: &operation, taken: Vec::new(), packed: Vec::new() };
-        assert!(reach(&state(), &[open]).unwrap_err().0.contains("neither"));
+        let open = PendingCopy { operation: &operation, taken: Vec::new(), archive_paths: Vec::new() };
+        assert!(reachable_paths(&state(), &[open]).unwrap_err().0.contains("neither"));
     }
 
     #[test]
@@ -337,7 +339,9 @@ mod tests {
         if let Some(pb::file_action::Action::Copy(copy)) = &mut operation.actions[0].action {
             copy.owner = Some(pb::ChownOpt { user, group: None });
         }
-        let met = reach(&state(), &[Open { operation: &operation, taken: Vec::new(), packed: Vec::new() }]).unwrap();
+        let met =
+            reachable_paths(&state(), &[PendingCopy { operation: &operation, taken: Vec::new(), archive_paths: Vec::new() }])
+                .unwrap();
         assert!(met["etc/passwd"].text.is_some());
     }
 }
