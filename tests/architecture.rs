@@ -1,6 +1,6 @@
 //! Holds the shape of `src`: which room may import which, and what only one room may do.
 //!
-//! A new room is a new row of `ROOMS`; a new exception is a line with its reason.
+//! A new room is a new row of `ROOMS`; a new exception is a line with its reason. Between files, see tests/circles.rs.
 
 #![allow(clippy::unwrap_used)]
 

@@ -8,8 +8,8 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use super::assemble::{HEAD, may_be_archive};
-use super::index::cleaned;
-use super::reachable_paths::UnknownPaths;
+use super::paths::cleaned;
+use super::routes::UnknownPaths;
 use crate::domain::{Digest, Hasher, shown, spelled};
 use crate::transfer::LayerEntries;
 

@@ -6,13 +6,19 @@
 
 mod archive_paths;
 pub mod assemble;
+mod entry;
 mod index;
+mod layer_index;
+mod paths;
 mod reachable_paths;
 mod routes;
-mod rows;
 mod skeleton;
 
 pub use archive_paths::{ArchivePath, archive_paths};
-pub use index::{Kind, LayerIndex, PathEntry, PathIndex, joined};
-pub use reachable_paths::{PendingCopy, UnknownPaths, reachable_paths};
+pub use entry::{Kind, PathEntry};
+pub use index::PathIndex;
+pub use layer_index::LayerIndex;
+pub use paths::joined;
+pub use reachable_paths::{PendingCopy, reachable_paths};
+pub use routes::UnknownPaths;
 pub use skeleton::skeleton;

@@ -9,8 +9,10 @@ use bollard_buildkit_proto::pb;
 
 use super::archive_paths::ArchivePath;
 use super::assemble::leads_to;
-use super::index::{Kind, PathEntry, PathIndex, joined};
-use super::routes::{NewLinks, routes};
+use super::entry::{Kind, PathEntry};
+use super::index::PathIndex;
+use super::paths::joined;
+use super::routes::{NewLinks, UnknownPaths, routes};
 use crate::context::{NodeKind, Tree};
 use crate::domain::{shown, spelled_text};
 
@@ -26,11 +28,6 @@ pub struct PendingCopy<'a> {
     /// The paths of the archives that it may unpack.
     pub archive_paths: Vec<ArchivePath>,
 }
-
-/// Why it is not sure what an operation meets.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct UnknownPaths(pub String);
 
 /// The paths of a state that these operations, one after another, can meet.
 ///

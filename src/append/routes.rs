@@ -4,8 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use super::index::{Kind, PathEntry, PathIndex, joined};
-use super::reachable_paths::UnknownPaths;
+use super::entry::{Kind, PathEntry};
+use super::index::PathIndex;
+use super::paths::joined;
 use crate::context::clean;
 use crate::domain::shown;
 
@@ -163,3 +164,8 @@ mod tests {
         assert!(ends(&[("t/a", "a/b")], "", "/t/a").unwrap_err().0.contains("too many links"));
     }
 }
+
+/// Why it is not sure what an operation meets.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct UnknownPaths(pub String);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use super::index::{Kind, PathEntry};
+use super::entry::{Kind, PathEntry};
 use crate::domain::path_of;
 
 /// A file that stands in for another has a mode and a time that nothing copied has: the containerd store's differ takes a file of the

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 
 use super::error::{Error, Result};
-use super::read::StoredLayer;
+use super::layer::StoredLayer;
 
 /// Most bytes of names and JSON that are held in memory.
 const MEMORY_LIMIT: usize = 64 << 20;

@@ -5,23 +5,17 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
 use super::contents::{Contents, Item};
 use super::error::{Error, Result};
 use super::format::Format;
-use super::index;
-use super::names;
-use super::read::{Layer, Layers, StoredLayer};
+use super::layer::{Layer, Layers, StoredLayer};
+use super::listing::{INDEX, Listed, bytes, json, words};
+use super::{index, names};
 use crate::domain::{Descriptor, DiffId, Digest, ImageRef, RawManifest};
 
 /// Docker's list of images.
 pub(super) const MANIFEST: &str = "manifest.json";
-/// The list of an OCI layout.
-pub(super) const INDEX: &str = "index.json";
-
-/// Largest manifest, index or list, in bytes: what registries take.
-const MANIFEST_LIMIT: usize = 4 << 20;
 
 /// Most images taken from an archive.
 const IMAGES_LIMIT: usize = 1000;
@@ -45,15 +39,6 @@ pub struct ArchivedImage {
     pub layers: Vec<Descriptor>,
     /// Its manifest, where the archive has one; its layers are those of the archive, which may be kept otherwise.
     pub manifest: Option<RawManifest>,
-}
-
-/// An image as a list has it: by names of entries.
-#[derive(Debug)]
-pub(super) struct Listed {
-    pub(super) tags: Vec<ImageRef>,
-    pub(super) config: String,
-    pub(super) layers: Vec<String>,
-    pub(super) manifest: Option<RawManifest>,
 }
 
 /// The images that the archive's lists have, each verified.
@@ -126,27 +111,6 @@ fn of_manifest(contents: &Contents) -> Result<Vec<Listed>> {
         .collect()
 }
 
-/// A list or manifest of the archive.
-pub(super) fn json<T: DeserializeOwned>(contents: &Contents, path: &str) -> Result<T> {
-    let bytes = bytes(contents, path, MANIFEST_LIMIT).map_err(|why| Error::malformed(format!("the archive's {path} {why}")))?;
-    serde_json::from_slice(&bytes).map_err(|error| Error::malformed(format!("the archive's {path} cannot be read: {error}")))
-}
-
-/// A JSON entry, or why there is none.
-pub(super) fn bytes(contents: &Contents, path: &str, limit: usize) -> Result<Bytes, String> {
-    match contents.find(path) {
-        None => Err("is not in it".to_owned()),
-        Some(Item::Json(bytes)) if bytes.len() > limit => Err(format!("has {} bytes; {limit} at most are taken", bytes.len())),
-        Some(Item::Json(bytes)) => Ok(bytes.clone()),
-        Some(item) => Err(format!("is {}", words(item))),
-    }
-}
-
-/// The bytes of a manifest or index that is a blob, or why there are none.
-pub(super) fn manifest_bytes(contents: &Contents, path: &str) -> Result<Bytes, String> {
-    bytes(contents, path, MANIFEST_LIMIT)
-}
-
 fn config(contents: &Contents, image: &Listed) -> Result<Bytes> {
     let wrong = |why: &str| Error::malformed(format!("{}: the configuration {} {why}", name(image), image.config));
     let bytes = bytes(contents, &image.config, usize::MAX).map_err(|why| wrong(&why))?;
@@ -212,15 +176,5 @@ fn name(image: &Listed) -> String {
     match image.tags.first() {
         Some(tag) => format!("image {tag}"),
         None => format!("image {}", image.config),
-    }
-}
-
-fn words(item: &Item) -> &str {
-    match item {
-        Item::Layer(_) => "a layer, not JSON",
-        Item::Json(_) => "JSON, not a layer",
-        Item::Empty => "empty",
-        Item::Link(_) => "a link",
-        Item::Other(what) => what,
     }
 }

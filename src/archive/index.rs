@@ -2,7 +2,7 @@
 
 use super::contents::Contents;
 use super::error::{Error, Result};
-use super::images::{INDEX, Listed, json, manifest_bytes};
+use super::listing::{INDEX, Listed, json, manifest_bytes};
 use crate::domain::{Descriptor, Digest, ImageRef, Index, RawManifest, media_type};
 
 /// Most indexes one within another. The containerd store's are two.

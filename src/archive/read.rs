@@ -1,53 +1,21 @@
 //! Reading: one pass over the archive, layers handed on as they come, then the images that its records tell of.
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use tokio::io::AsyncReadExt;
+use tokio::io::AsyncReadExt as _;
 
 use super::body::Body;
 use super::contents::{Contents, Item};
 use super::error::{Error, Result};
 use super::format::{self, Format};
 use super::images::{self, ArchivedImage};
+use super::layer::{Layer, Layers};
 use super::tape::{Kind, Tape};
-use crate::domain::{Descriptor, DiffId, Digest};
 use crate::transfer::ByteStream;
 
 /// Largest JSON held, in bytes: configurations with inline cache are the large ones.
 const JSON_LIMIT: u64 = 16 << 20;
-
-/// A layer of an archive, as it comes: often before anything tells which image it is of, or whether it is of any.
-pub struct Layer {
-    /// The digest in the entry's name, where it has one: of `bytes`, and so in archives of Docker 25 and later with the
-    /// overlay2 store also the diff ID.
-    pub hint: Option<Digest>,
-    /// Of `bytes`.
-    pub size: u64,
-    /// What `bytes` are.
-    pub format: Format,
-    /// As they are in the archive. They end with an error where the archive breaks off or they are not those of `hint`. What
-    /// is left of them is passed over, and still verified, once [`Layers::layer`] has returned.
-    pub bytes: ByteStream,
-}
-
-/// What became of a layer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredLayer {
-    /// Of its uncompressed bytes, which must have been hashed if this is not known by the hint.
-    pub diff_id: DiffId,
-    /// The blob that is kept, or was there.
-    pub descriptor: Descriptor,
-}
-
-/// Where an archive's layers go.
-#[async_trait]
-pub trait Layers: Send {
-    /// Takes the next layer. One that the hint tells to be known need not be read. The same content may come more than once,
-    /// if under names that do not tell; and what comes may be of no image, which the images tell in the end.
-    async fn layer(&mut self, layer: Layer) -> std::io::Result<StoredLayer>;
-}
 
 /// Reads an archive: a tar, or one in gzip or zstd, in any form that Docker, skopeo and buildx write.
 ///
@@ -114,7 +82,7 @@ fn is_record(path: &str, json: &[u8]) -> bool {
         layers: Option<IgnoredAny>,
         manifests: Option<IgnoredAny>,
     }
-    if path == images::MANIFEST || path == images::INDEX {
+    if path == images::MANIFEST || path == super::listing::INDEX {
         return true;
     }
     let head: Option<Head> = serde_json::from_slice(json).ok();

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
 use super::format::Format;
-use super::read::{Layer, StoredLayer};
+use super::layer::{Layer, StoredLayer};
 use crate::domain::{Descriptor, DiffId, Hasher};
 use crate::settings::Compression;
 use crate::transfer::compress::compress;

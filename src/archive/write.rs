@@ -19,8 +19,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::error::{Error, Result};
 use super::format::{self, BLOCK, Format};
-use super::images::{INDEX, MANIFEST, diff_ids};
+use super::images::{MANIFEST, diff_ids};
 use super::index::blob_path;
+use super::listing::INDEX;
 use super::records::{self, Row};
 use super::spooled::copy;
 use crate::domain::{Descriptor, DiffId, Digest, Hasher, ImageRef, RawManifest, media_type};

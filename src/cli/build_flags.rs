@@ -2,9 +2,9 @@
 
 use clap::{Arg, Command};
 
-use super::command::{progress, pushes, registries, transport};
 use super::given::{choice, list, switch, text};
 use super::reports;
+use super::shared::{progress, pushes, registries, transport};
 
 const SOURCE: &str = "What is built";
 const RESULT: &str = "Where the result goes";

@@ -2,9 +2,9 @@
 
 use clap::{Arg, ArgAction, ArgMatches, Command as Clap};
 
-use super::command::{progress, transport};
 use super::environment::Environment;
 use super::given::{Given, switch, text};
+use super::shared::{progress, transport};
 use super::{build_flags, registries, reports, store};
 use crate::domain::ImageRef;
 use crate::error::{Error, Result};

@@ -22,6 +22,7 @@ mod outputs;
 mod plugin;
 mod registries;
 mod reports;
+mod shared;
 mod store;
 mod words;
 
@@ -190,7 +191,7 @@ fn progress(given: Given<'_>, environment: &Environment) -> Result<ProgressMode>
         "quiet" | "none" => Ok(ProgressMode::Quiet),
         "rawjson" => Ok(ProgressMode::RawJson),
         other => {
-            Err(Error::usage(format!("{origin} is `{other}`, which is no way to show a run")).hint(command::PROGRESS.join(", ")))
+            Err(Error::usage(format!("{origin} is `{other}`, which is no way to show a run")).hint(shared::PROGRESS.join(", ")))
         }
     }
 }

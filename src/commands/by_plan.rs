@@ -205,7 +205,7 @@ pub async fn run_planned(
         before = Some(records.one::<Inputs>(&cache.inputs_key()).await?);
     }
     let before = before.flatten();
-    inputs.measure(&plan.graph, &progress.seconds, before.as_ref());
+    crate::plan::measure(&mut inputs, &plan.graph, &progress.seconds, before.as_ref());
     explain::advise(context, built, &plan, &progress.ran, before.as_ref(), &inputs);
     built.ran_all = progress.ran_all(&plan.graph);
     let by_daemon = assembled.is_none() && !plan.decision.unchanged;

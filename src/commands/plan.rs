@@ -93,7 +93,7 @@ pub async fn plan(
     let remembered = RecordReader::of(kept, faults);
     let mut inputs = Inputs::of(&plan.graph, &plan.keys, &plan.facts, context.events.hidden());
     let before = remembered.one::<Inputs>(&kept.inputs_key()).await?;
-    inputs.measure(&plan.graph, &HashMap::new(), before.as_ref());
+    crate::plan::measure(&mut inputs, &plan.graph, &HashMap::new(), before.as_ref());
     let mut reasons = explain(&plan.graph, &plan.decision, before.as_ref(), &inputs);
     let open = plan.graph.below(plan.graph.result()).into_iter().filter(|op| plan.decision.runs(&op.digest));
     let has_commands = open.into_iter().any(graph::Op::is_command);

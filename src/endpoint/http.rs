@@ -6,23 +6,20 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use tokio::sync::watch;
 
+use super::answer::{Answer, Refusal, answer, full, manifest_answer};
 use super::pull::Shelves;
-use super::server::Receiver;
+use super::receiver::Receiver;
 use super::uploads::{Upload, Uploads};
 use crate::domain::{Digest, RawManifest};
-use crate::transfer::{BlobSource, Spool, SpoolWriter};
+use crate::transfer::{BlobSource as _, Spool, SpoolWriter};
 
 /// Largest manifest taken, in bytes: what registries themselves take.
 const MANIFEST_LIMIT: usize = 4 << 20;
-
-pub(super) type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, std::io::Error>;
-pub(super) type Answer = Response<Body>;
 
 pub(super) struct Handler {
     word: String,
@@ -37,9 +34,6 @@ pub(super) struct Handler {
     /// Why a blob could not be taken.
     full: watch::Sender<Option<String>>,
 }
-
-/// An error in the protocol's words.
-pub(super) struct Refusal(pub(super) StatusCode, pub(super) &'static str, pub(super) String);
 
 impl Handler {
     pub(super) fn new(
@@ -241,20 +235,6 @@ impl Handler {
     }
 }
 
-/// A manifest, or what it is.
-pub(super) fn manifest_answer(manifest: RawManifest, request: &Request<Incoming>) -> Answer {
-    let headers = [
-        ("Content-Type", manifest.media_type.clone()),
-        ("Content-Length", manifest.bytes.len().to_string()),
-        ("Docker-Content-Digest", manifest.digest().to_string()),
-    ];
-    let mut answer = answer(StatusCode::OK, &headers);
-    if request.method() == Method::GET {
-        *answer.body_mut() = full(manifest.bytes);
-    }
-    answer
-}
-
 fn request_location(word: &str, digest: &Digest) -> String {
     format!("/v2/{word}/image/blobs/{digest}")
 }
@@ -284,19 +264,4 @@ fn query<B>(request: &Request<B>, name: &str) -> Option<String> {
         let (key, value) = pair.split_once('=')?;
         (key == name).then(|| percent_encoding::percent_decode_str(value).decode_utf8_lossy().into_owned())
     })
-}
-
-pub(super) fn full(bytes: Bytes) -> Body {
-    http_body_util::Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
-}
-
-pub(super) fn answer(status: StatusCode, headers: &[(&'static str, String)]) -> Answer {
-    let mut answer = Response::new(full(Bytes::new()));
-    *answer.status_mut() = status;
-    for (name, value) in headers {
-        if let Ok(value) = header::HeaderValue::from_str(value) {
-            answer.headers_mut().insert(*name, value);
-        }
-    }
-    answer
 }

@@ -9,15 +9,18 @@
 //! way by its key (moby `distribution/xfer`), containerd's locks the blob it writes, and whoever waited finds it there
 //! (`remotes.Fetch`, `content.OpenWriter`). One stream for several readers would go at the pace of the slowest, or keep the layer.
 
+mod answer;
 mod connections;
 mod http;
 mod offered;
 mod pull;
+mod receiver;
 mod server;
 mod shelf;
 mod through;
 mod uploads;
 
 pub use pull::{Given, Served};
-pub use server::{Address, Endpoint, NOWHERE, Receiver, is_own_name};
+pub use receiver::Receiver;
+pub use server::{Address, Endpoint, NOWHERE, is_own_name};
 pub use shelf::CacheRepository;

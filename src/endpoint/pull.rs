@@ -12,7 +12,7 @@ use hyper::body::{Frame, Incoming};
 use tokio::io::AsyncReadExt as _;
 use tokio_util::io::ReaderStream;
 
-use super::http::{Answer, Refusal, answer, manifest_answer};
+use super::answer::{Answer, Refusal, answer, manifest_answer};
 use super::shelf::CacheRepository;
 use crate::domain::Digest;
 use crate::registry::{self, Kind, Source as _};

@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use async_trait::async_trait;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -15,10 +14,10 @@ use tokio::task::JoinHandle;
 use super::connections;
 use super::http::Handler;
 use super::pull::{Given, Served, Shelves};
+use super::receiver::Receiver;
 use super::shelf::CacheRepository;
-use crate::domain::{Digest, ImageRef, RawManifest, RegistryHost, Repository};
+use crate::domain::{Digest, ImageRef, RegistryHost, Repository};
 use crate::redact;
-use crate::transfer::{Identity, Spool};
 
 /// What the word in the repositories of every endpoint begins with.
 const MARK: &str = "hakobi-";
@@ -28,22 +27,6 @@ pub const NOWHERE: &str = "hakobi.invalid";
 
 /// What outputs show instead of an endpoint's address and word.
 const SHOWN: &str = "hakobi";
-
-/// Takes what the daemon pushes.
-#[async_trait]
-pub trait Receiver: Send + Sync + 'static {
-    /// The size of a blob that need not be sent, in bytes.
-    async fn has(&self, digest: &Digest) -> Option<u64>;
-
-    /// A blob begins to arrive.
-    async fn arriving(&self, blob: Spool);
-
-    /// A blob has arrived whole and is what the daemon says it is.
-    async fn arrived(&self, identity: Identity, blob: Spool);
-
-    /// A manifest, under a tag or its digest. What is returned is told to the daemon as its reason.
-    async fn manifest(&self, name: &str, reference: &str, manifest: RawManifest) -> Result<(), String>;
-}
 
 /// An address at which nothing answers yet: what is served there has to be called by it.
 pub struct Address {

@@ -7,13 +7,11 @@ use async_trait::async_trait;
 
 use super::compose::PreparedImage;
 use super::intake::{Blob, Intake, State};
+use super::tag::TAG;
 use crate::archive::{self, ArchivedImage, Format, Layer, Layers, Spooled, StoredLayer, spooled};
 use crate::domain::{Descriptor, DiffId, Digest, ImageConfig, ImageRef, Manifest, RawManifest, media_type};
 use crate::error::{Error, Result};
 use crate::transfer::{ByteStream, Identity};
-
-/// What the endpoint calls the one image that comes under a name.
-pub(super) const TAG: &str = "image";
 
 impl Intake {
     /// Takes the image that the archive has under `reference`, as if the daemon had pushed it under `name`.

@@ -7,8 +7,8 @@ use futures::future::try_join_all;
 use serde_json::Value;
 use tokio::io::AsyncReadExt;
 
-use super::archived::TAG;
 use super::intake::{Inner, Intake};
+use super::tag::TAG;
 use super::transcode::{self, Format};
 use crate::domain::{
     Descriptor, DiffId, Digest, ImageConfig, Likeness, Made, Manifest, Platform, RawManifest, media_type, retyped,

@@ -12,8 +12,8 @@ use futures::future::join_all;
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::OnceCell;
 
-use super::archived::TAG;
 use super::known::Known;
+use super::tag::TAG;
 use super::transcode::{self, Format};
 use crate::archive::StoredLayer;
 use crate::domain::{Descriptor, DiffId, Digest, Hasher, Likeness, Made, RawManifest, Repository, media_type};

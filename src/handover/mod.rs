@@ -8,6 +8,7 @@ mod archived;
 mod compose;
 mod intake;
 mod known;
+mod tag;
 mod transcode;
 
 pub use archived::composed;

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bollard_buildkit_proto::pb;
 
-use super::explain::{Inputs, StepInputs, explained};
+use super::inputs::{Inputs, StepInputs, explained};
 use crate::domain::Digest;
 use crate::graph::{Graph, Op, Place};
 
@@ -77,7 +77,7 @@ impl<'a> Build<'a> {
         let steps: Vec<Step<'a>> = explained(graph)
             .into_iter()
             .zip(&now.steps)
-            .zip(now.paired(before))
+            .zip(super::pairs::paired(now, before))
             .map(|((op, now), before)| Step { op, now, before, runs: runs.contains(&op.digest) })
             .collect();
         let by_digest = steps.iter().enumerate().map(|(place, step)| (&step.op.digest, place)).collect();

@@ -13,6 +13,7 @@ mod explain;
 mod facts;
 mod fits;
 mod image;
+mod inputs;
 mod pairs;
 mod proof;
 mod record;
@@ -24,10 +25,12 @@ pub use advice::{Advice, advise};
 pub use appendable::{Appendable, appendable};
 pub use compiled::{CompiledRecord, Syntax, compiled_key};
 pub use decide::{Plan, Verdict};
-pub use explain::{Inputs, StepInputs, Unsaved, explain, explained, is_internal};
+pub use explain::explain;
 pub use facts::{KnownFacts, Seen, selection};
 pub use fits::{fits, misfits};
 pub use image::{Assembled, aligned, assemble, bare_image, layer_name};
+pub use inputs::{Inputs, StepInputs, Unsaved, explained, is_internal};
+pub use pairs::measure;
 pub use proof::{ExpectedContents, expected_contents, missing, unexpected_file};
 pub use record::{
     ColdRecord, CopiedContentRecord, DaemonRecord, ImageRecord, LARGE, Layer, LayerRecord, PartialKeyRecord, ProofRecord, Record,

@@ -3,7 +3,9 @@
 
 use std::collections::HashMap;
 
-use super::explain::{Inputs, StepInputs};
+use super::inputs::{Inputs, StepInputs, explained};
+use crate::domain::Digest;
+use crate::graph::Graph;
 
 /// Most steps of a stage that are compared with each other: beyond any Dockerfile.
 const MOST: usize = 1000;
@@ -122,6 +124,22 @@ fn common(these: usize, those: usize, same: impl Fn(usize, usize) -> bool) -> Ve
         }
     }
     out
+}
+
+/// What each of these steps was in another build. `None` for those that it did not have.
+pub(super) fn paired<'a>(now: &Inputs, before: Option<&'a Inputs>) -> Vec<Option<&'a StepInputs>> {
+    match before {
+        Some(before) => pairs(before, now),
+        None => vec![None; now.steps.len()],
+    }
+}
+
+/// Takes down how long the steps took that ran, and of the others what the last build knew.
+pub fn measure(now: &mut Inputs, graph: &Graph, ran: &HashMap<Digest, f64>, before: Option<&Inputs>) {
+    let before = paired(now, before);
+    for ((step, op), before) in now.steps.iter_mut().zip(explained(graph)).zip(before) {
+        step.seconds = ran.get(&op.digest).copied().or_else(|| before?.seconds);
+    }
 }
 
 #[cfg(test)]

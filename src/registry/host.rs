@@ -12,9 +12,9 @@ use super::auth::{Ask, Challenge, Scope, Token, fetch};
 use super::credentials::Credential;
 use super::ecr::EcrHost;
 use super::error::{Error, Kind, Result};
-use super::registries::Shared;
 use super::reply::{Refusal, Reply};
 use super::retry::{Attempts, Pulse};
+use super::shared::Shared;
 use super::start::{Start, find, network};
 use crate::domain::{RegistryHost, Repository};
 

@@ -17,6 +17,7 @@ mod manifest;
 mod registries;
 mod reply;
 mod retry;
+mod shared;
 mod start;
 mod tags;
 mod upload;

@@ -6,13 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::OnceCell;
 
 use super::client::Client;
-use super::credentials::{DockerConfig, Found};
-use super::ecr::{Ecr, EcrHost};
-use super::error::Result;
+use super::ecr::Ecr;
 use super::home::Home;
 use super::host::Host;
-use super::http::{Http, Trust, install_crypto};
+use super::http::{Http, install_crypto};
 use super::retry::Patience;
+use super::shared::Shared;
 use crate::aws::AwsSource;
 use crate::domain::{RegistryHost, Repository};
 use crate::event::Events;
@@ -39,16 +38,6 @@ impl std::fmt::Debug for Registries {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Registries")
     }
-}
-
-/// What all hosts share.
-pub(super) struct Shared {
-    pub(super) settings: RegistrySettings,
-    pub(super) events: Events,
-    pub(super) patience: Patience,
-    pub(super) http: Http,
-    pub(super) ecr: Ecr,
-    config: OnceCell<DockerConfig>,
 }
 
 impl Registries {
@@ -115,53 +104,5 @@ impl Registries {
 
     pub(super) fn shared(&self) -> &Shared {
         &self.shared
-    }
-}
-
-impl Shared {
-    async fn config(&self) -> Result<&DockerConfig> {
-        self.config.get_or_try_init(|| async { DockerConfig::load(self.settings.docker_config.as_deref()) }).await
-    }
-
-    /// What Docker would log in with. A helper that fails is a warning, as in Docker: much can be read without a login.
-    pub(super) async fn docker_login(&self, host: &RegistryHost) -> Result<Option<Found>> {
-        let config = self.config().await?;
-        match config.lookup(host).await {
-            Err(error) if config.helper_of(host).is_some() => {
-                self.events.warning(format!("{error}; going on without a login to {host}"));
-                Ok(None)
-            }
-            result => result,
-        }
-    }
-
-    /// Whose certificates are believed at this host.
-    pub(super) fn trust(&self, host: &RegistryHost) -> Trust {
-        if host.is_loopback() {
-            Trust::Loopback
-        } else if self.settings.insecure.contains(host) {
-            Trust::Insecure
-        } else {
-            Trust::Verified
-        }
-    }
-
-    /// What a registry is logged in to with. For ECR the AWS SDK is asked first: its credentials are the job's own, while
-    /// config.json may keep a token that ran out. With `--registry-role` nothing but that role will do.
-    pub(super) async fn login(&self, host: &RegistryHost) -> Result<Option<(Found, Option<String>)>> {
-        let Some(ecr) = EcrHost::parse(host) else {
-            return Ok(self.docker_login(host).await?.map(|found| (found, None)));
-        };
-        match self.ecr.login(host, &ecr).await {
-            Ok(login) => {
-                let found = Found { credential: login.credential, origin: "AWS".to_owned() };
-                Ok(Some((found, login.proxy_endpoint)))
-            }
-            Err(error) if self.ecr.has_role(host) => Err(error),
-            Err(error) => match self.docker_login(host).await? {
-                Some(found) => Ok(Some((found, None))),
-                None => Err(error),
-            },
-        }
     }
 }

@@ -8,7 +8,7 @@ use super::auth::Challenge;
 use super::ecr::EcrHost;
 use super::error::{Error, Kind, Result};
 use super::http::{Trust, describe};
-use super::registries::Shared;
+use super::shared::Shared;
 use crate::domain::RegistryHost;
 
 /// A registry's address.

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::watch;
 
 use super::sums::{PART, Parted, Summed, Sums, Trouble};
-use super::{Error, Fault, Name, Result, Store};
+use super::{Error, Fault, Name, Result, Store, read_small};
 use crate::domain::{Digest, Hasher};
 use crate::transfer::{BlobSource, ByteStream, BytesSource};
 
@@ -223,21 +223,6 @@ impl Blobs {
     }
 }
 
-/// A small object as a whole.
-///
-/// # Errors
-/// If it has more than `limit` bytes, or the store cannot be read.
-pub async fn read_small(store: &dyn Store, name: &Name, limit: u64) -> Result<Option<Bytes>> {
-    let Some(mut stream) = store.read(name, 0..limit.saturating_add(1)).await? else { return Ok(None) };
-    let mut bytes = Vec::new();
-    let broken = |error: io::Error| Error::new(Fault::Unreachable, format!("cannot read {name}: {error}"));
-    stream.read_to_end(&mut bytes).await.map_err(broken)?;
-    if bytes.len() as u64 > limit {
-        return Err(Error::new(Fault::Damaged, format!("{name} has more than {limit} bytes")));
-    }
-    Ok(Some(bytes.into()))
-}
-
 fn damaged(digest: &Digest) -> Error {
     Error::new(Fault::Damaged, format!("blob {digest} is damaged")).hint("`hakobi cache verify --repair` removes it")
 }
@@ -290,6 +275,8 @@ impl AsyncRead for Verified {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncReadExt as _;
+
     use super::*;
     use crate::store::MemoryStore;
 

@@ -6,62 +6,24 @@
 mod blobs;
 mod directory;
 mod error;
+mod interface;
 mod memory;
 mod name;
 mod object;
 mod pace;
+mod paced;
 mod s3;
+mod small;
 mod sums;
 
-use std::ops::Range;
-
-use async_trait::async_trait;
-
-pub use blobs::{Blobs, read_small};
+pub use blobs::Blobs;
 pub use directory::DirectoryStore;
 pub use error::{Error, Fault, Result};
+pub use interface::{Entry, Store};
 pub use memory::MemoryStore;
 pub use name::{InvalidName, Name};
 pub use object::Object;
-pub use pace::{GIVEN_UP, Pace, Paced, Patience};
+pub use pace::{GIVEN_UP, Pace, Patience};
+pub use paced::Paced;
 pub use s3::{Encryption, Rule, S3Store};
-
-use crate::transfer::{BlobSource, ByteStream};
-
-/// An object, as a listing has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// What it is kept under.
-    pub name: Name,
-    /// In bytes.
-    pub size: u64,
-    /// When it was last written, in seconds of the Unix epoch.
-    pub written: u64,
-}
-
-/// Keeps objects. A miss is `Ok(None)`; an error is a fault, and never says that something is not there.
-#[async_trait]
-pub trait Store: Send + Sync + std::fmt::Debug {
-    /// The size of an object, in bytes.
-    async fn size(&self, name: &Name) -> Result<Option<u64>>;
-
-    /// These bytes of an object, fewer where it ends before.
-    async fn read(&self, name: &Name, range: Range<u64>) -> Result<Option<ByteStream>>;
-
-    /// Keeps an object, whole or not at all; one that is there is replaced in one moment. This is what a store implements;
-    /// [`Store::write`] is what is called.
-    async fn put(&self, name: &Name, object: &Object<'_>) -> Result<()>;
-
-    /// All objects below a prefix that ends with `/`, or all, in no order.
-    async fn list(&self, prefix: &str) -> Result<Vec<Entry>>;
-
-    /// Removes an object; one that is not there is no fault.
-    async fn delete(&self, name: &Name) -> Result<()>;
-
-    /// Keeps what a source gives under a name, if its bytes are what the name or else the source says: they are hashed on their
-    /// way. What is the source's fault and not the store's is told apart ([`Fault::Source`]).
-    async fn write(&self, name: &Name, source: &dyn BlobSource) -> Result<()> {
-        let object = Object::of(name, source).await?;
-        self.put(name, &object).await.map_err(|error| object.blame(name, error))
-    }
-}
+pub use small::read_small;

@@ -4,20 +4,14 @@
 //! Only time in which someone waits for the store counts, and only as far as the store is slower than the least rate.
 
 use std::fmt;
-use std::io;
-use std::ops::Range;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::watch;
 
-use super::{Entry, Error, Fault, Name, Object, Result, Store};
-use crate::transfer::ByteStream;
+use super::{Error, Fault, Result};
 
 /// What every answer says of a store that was given up.
 pub const GIVEN_UP: &str = "the cache is given up";
@@ -51,9 +45,9 @@ impl Default for Patience {
 
 /// What is known of a store's pace in a run. Cheap to clone; clones are of the same store.
 #[derive(Clone)]
-pub struct Pace(Arc<Inner>);
+pub struct Pace(pub(super) Arc<Inner>);
 
-struct Inner {
+pub(super) struct Inner {
     patience: Patience,
     moved: AtomicU64,
     waiting: AtomicUsize,
@@ -61,7 +55,7 @@ struct Inner {
     /// Bytes that it is behind the least rate, and whether someone looks.
     state: Mutex<State>,
     /// Why the store was given up.
-    given_up: watch::Sender<Option<Error>>,
+    pub(super) given_up: watch::Sender<Option<Error>>,
 }
 
 #[derive(Default)]
@@ -107,7 +101,7 @@ impl Pace {
         self.0.given_up.borrow().clone()
     }
 
-    fn give_up(&self, why: &str) {
+    pub(super) fn give_up(&self, why: &str) {
         let error = Error::new(Fault::Unreachable, format!("{GIVEN_UP}: {why}"));
         self.0.given_up.send_if_modified(|given_up| {
             let is_first = given_up.is_none();
@@ -117,14 +111,14 @@ impl Pace {
     }
 
     /// Someone waits for the store until this is dropped.
-    fn waits(&self) -> Waiting {
+    pub(super) fn waits(&self) -> Waiting {
         self.0.waiting.fetch_add(1, Ordering::Relaxed);
         self.watch();
         Waiting(self.clone())
     }
 
     /// Has someone look at what moves.
-    fn watch(&self) {
+    pub(super) fn watch(&self) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
         if !std::mem::replace(&mut state.watched, true) {
@@ -140,7 +134,7 @@ impl Pace {
     }
 
     /// An answer, or that the store was given up before it came.
-    async fn asked<T>(&self, answer: impl Future<Output = Result<T>>) -> Result<T> {
+    pub(super) async fn asked<T>(&self, answer: impl Future<Output = Result<T>>) -> Result<T> {
         if let Some(error) = self.given_up() {
             return Err(error);
         }
@@ -190,51 +184,11 @@ async fn watched(pace: Pace) {
 }
 
 /// Someone waits for the store.
-struct Waiting(Pace);
+pub(super) struct Waiting(Pace);
 
 impl Drop for Waiting {
     fn drop(&mut self) {
         self.0.0.waiting.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// A store that is given up as a whole once it is too slow or fails too often.
-#[derive(Debug)]
-pub struct Paced<S> {
-    store: S,
-    pace: Pace,
-}
-
-impl<S> Paced<S> {
-    /// This store. A store that knows when bytes move tells this pace of it.
-    #[must_use]
-    pub fn new(store: S, pace: Pace) -> Self {
-        Self { store, pace }
-    }
-}
-
-#[async_trait]
-impl<S: Store> Store for Paced<S> {
-    async fn size(&self, name: &Name) -> Result<Option<u64>> {
-        self.pace.asked(self.store.size(name)).await
-    }
-
-    async fn read(&self, name: &Name, range: Range<u64>) -> Result<Option<ByteStream>> {
-        let stream = self.pace.asked(self.store.read(name, range)).await?;
-        Ok(stream.map(|inner| Box::pin(PacedStream { inner, pace: self.pace.clone(), waits: None }) as ByteStream))
-    }
-
-    async fn put(&self, name: &Name, object: &Object<'_>) -> Result<()> {
-        let object = object.paced(&self.pace);
-        self.pace.asked(self.store.put(name, &object)).await
-    }
-
-    async fn list(&self, prefix: &str) -> Result<Vec<Entry>> {
-        self.pace.asked(self.store.list(prefix)).await
-    }
-
-    async fn delete(&self, name: &Name) -> Result<()> {
-        self.pace.asked(self.store.delete(name)).await
     }
 }
 
@@ -248,154 +202,4 @@ impl Drop for Excused {
     }
 }
 
-type GivenUp = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// Bytes that come from a store.
-struct PacedStream {
-    inner: ByteStream,
-    pace: Pace,
-    /// While the next bytes are waited for; and what ends that.
-    waits: Option<(Waiting, GivenUp)>,
-}
-
-impl AsyncRead for PacedStream {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        let before = buffer.filled().len();
-        if let Poll::Ready(read) = this.inner.as_mut().poll_read(context, buffer) {
-            this.waits = None;
-            this.pace.moved((buffer.filled().len() - before) as u64);
-            return Poll::Ready(read);
-        }
-        let pace = &this.pace;
-        let (_, given_up) = this.waits.get_or_insert_with(|| {
-            let mut given_up = pace.0.given_up.subscribe();
-            (pace.waits(), Box::pin(async move { drop(given_up.wait_for(Option::is_some).await) }))
-        });
-        match given_up.as_mut().poll(context) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(()) => {
-                this.waits = None;
-                let error = this.pace.given_up();
-                Poll::Ready(Err(error.map_or_else(|| io::Error::other(GIVEN_UP), io::Error::other)))
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::time::Instant;
-
-    use super::*;
-    use crate::domain::Digest;
-    use crate::store::MemoryStore;
-    use crate::transfer::BytesSource;
-
-    /// A store whose objects come so many bytes in a second, and which takes none.
-    #[derive(Debug)]
-    struct Slow(u64);
-
-    #[async_trait]
-    impl Store for Slow {
-        async fn size(&self, _: &Name) -> Result<Option<u64>> {
-            Err(Error::new(Fault::Unreachable, "busy"))
-        }
-
-        async fn read(&self, _: &Name, _: Range<u64>) -> Result<Option<ByteStream>> {
-            let (mut ours, theirs) = tokio::io::duplex(1 << 20);
-            let bytes = vec![0; usize::try_from(self.0).unwrap_or_default()];
-            tokio::spawn(async move {
-                loop {
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                    if ours.write_all(&bytes).await.is_err() {
-                        return;
-                    }
-                }
-            });
-            Ok(Some(Box::pin(theirs.take(10 << 20))))
-        }
-
-        async fn put(&self, _: &Name, _: &Object<'_>) -> Result<()> {
-            std::future::pending().await
-        }
-
-        async fn list(&self, _: &str) -> Result<Vec<Entry>> {
-            Ok(Vec::new())
-        }
-
-        async fn delete(&self, _: &Name) -> Result<()> {
-            Ok(())
-        }
-    }
-
-    fn name() -> Name {
-        Name::blob(&Digest::of(b"x"))
-    }
-
-    async fn read(store: &Paced<Slow>) -> (io::Result<usize>, u64) {
-        let began = Instant::now();
-        let mut stream = store.read(&name(), 0..u64::MAX).await.expect("an answer").expect("there");
-        let read = stream.read_to_end(&mut Vec::new()).await;
-        (read, began.elapsed().as_secs())
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_store_that_drips_is_given_up_for_all() {
-        let store = Paced::new(Slow(200), Pace::default());
-        let reads = futures::future::join_all((0..8).map(|_| read(&store))).await;
-        for (read, seconds) in reads {
-            assert!(read.expect_err("given up").to_string().contains("given up"));
-            assert!((40..60).contains(&seconds), "{seconds}");
-        }
-        let began = Instant::now();
-        assert!(store.list("").await.expect_err("given up").to_string().contains("16 KiB"));
-        assert_eq!(began.elapsed().as_secs(), 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_slow_store_is_not_given_up() {
-        let store = Paced::new(Slow(20 << 10), Pace::default());
-        let (read, seconds) = read(&store).await;
-        assert_eq!(read.expect("read"), 10 << 20);
-        assert!(seconds > 500, "{seconds}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_reader_that_takes_its_time_is_none_of_the_stores_fault() {
-        let store = Paced::new(Slow(1 << 20), Pace::default());
-        let mut stream = store.read(&name(), 0..u64::MAX).await.expect("an answer").expect("there");
-        for _ in 0..10 {
-            tokio::time::sleep(Duration::from_secs(60)).await;
-            stream.read_exact(&mut [0; 100]).await.expect("read");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_write_that_stalls_ends() {
-        let store = Paced::new(Slow(0), Pace::default());
-        let began = Instant::now();
-        let source = BytesSource::new("x".into());
-        assert_eq!(store.write(&name(), &source).await.expect_err("given up").fault(), Fault::Unreachable);
-        assert!(began.elapsed() < Duration::from_secs(60));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn one_breaker_for_all_failures() {
-        let pace = Pace::default();
-        let store = Paced::new(Slow(0), pace.clone());
-        for _ in 0..3 {
-            assert_eq!(store.size(&name()).await.expect_err("busy").to_string(), "busy");
-        }
-        store.list("").await.expect("an answer begins anew");
-        for _ in 0..4 {
-            store.size(&name()).await.expect_err("busy");
-        }
-        assert!(pace.given_up().expect("given up").to_string().contains("busy"));
-        assert!(store.list("").await.is_err());
-        let memory = Paced::new(MemoryStore::default(), Pace::default());
-        memory.write(&name(), &BytesSource::new("x".into())).await.expect("written");
-        assert_eq!(memory.size(&name()).await.expect("an answer"), Some(1));
-    }
-}
+pub(super) type GivenUp = Pin<Box<dyn Future<Output = ()> + Send>>;

@@ -5,11 +5,12 @@ use std::collections::HashMap;
 use bollard_buildkit_proto::pb;
 
 use super::archive::is_file_archive;
+use super::doubt::{AssemblyDoubt, refused, unsure};
 use super::layer::Content;
 use super::source::{Item, ItemKind, Tree};
 use super::state::{Node, NodeKind, Owner, Seen, State, parent};
-use super::{AssemblyDoubt, refused, time_of, unsure};
-use crate::append::index::joined;
+use super::time_of;
+use crate::append::paths::joined;
 use crate::context::{InvalidPattern, ParentMatch, PatternMatcher, clean};
 use crate::domain::spelled_text;
 

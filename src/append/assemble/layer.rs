@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::append::index::{Kind, LayerIndex, PathEntry, TEXT};
+use crate::append::LayerIndex;
+use crate::append::entry::{Kind, PathEntry, TEXT};
 use crate::domain::Digest;
 
 /// The layer of a file operation: all that is in it, by path without a leading `/`, the directories above each included.

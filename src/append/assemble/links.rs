@@ -1,6 +1,6 @@
 //! Where a path leads within a root, as containerd's `fs.RootPath` finds it, its oddities included: they decide where a file lands.
 
-use super::{AssemblyDoubt, refused, unsure};
+use super::doubt::{AssemblyDoubt, refused, unsure};
 use crate::append::index::follow;
 use crate::context::clean;
 
@@ -53,5 +53,5 @@ fn target<'a>(path: &str, link: &impl Fn(&str) -> Option<&'a str>) -> Result<Opt
     if links.iter().any(leaves) {
         return unsure(format!("/{path} is behind links that lead to other links"));
     }
-    Ok(link(&crate::append::index::joined(&parent, name)))
+    Ok(link(&crate::append::joined(&parent, name)))
 }

@@ -2,9 +2,10 @@
 
 use bollard_buildkit_proto::pb;
 
+use super::doubt::{AssemblyDoubt, refused, unsure};
 use super::layer::Content;
 use super::state::{Node, NodeKind, Owner, Seen, State};
-use super::{AssemblyDoubt, refused, time_of, unsure};
+use super::time_of;
 use crate::domain::spelled_text;
 
 /// Bits that a daemon's umask takes away, and BuildKit's own does not.
@@ -66,7 +67,7 @@ pub(super) fn remove(state: &mut State<'_>, action: &pb::FileActionRm) -> Result
     else {
         return refused("rmPath: invalid empty path");
     };
-    let at = crate::append::index::joined(&state.resolved(directory)?, name);
+    let at = crate::append::joined(&state.resolved(directory)?, name);
     match state.seen(&at)? {
         // Older versions follow it.
         Seen::Link => unsure(format!("it removes the link /{at}")),

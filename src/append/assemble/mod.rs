@@ -7,6 +7,8 @@
 mod archive;
 mod copy;
 mod differ;
+mod doubt;
+mod given;
 mod layer;
 mod links;
 mod make;
@@ -17,46 +19,18 @@ mod write;
 
 pub(super) use archive::{HEAD, may_be_archive};
 
-use std::path::Path;
-
 use bollard_buildkit_proto::pb;
 
-use super::index::{Kind, PathIndex};
-use crate::context::Entry;
-use crate::domain::shown;
+use super::entry::Kind;
+use super::index::PathIndex;
+pub use doubt::AssemblyDoubt;
+use doubt::unsure;
+use given::seconds;
+pub use given::{Files, Source};
 pub use layer::{AssembledKind, AssembledLayer, Content, LaidEntry};
 use source::Tree;
 use state::State;
 pub use write::WriteError;
-
-/// What a local source sends.
-#[derive(Debug, Clone, Copy)]
-pub struct Files<'a> {
-    /// The directory they lie in.
-    pub root: &'a Path,
-    /// The entries that the file sync sends for it, parents before what is in them ([`crate::context::walk`]).
-    pub entries: &'a [Entry],
-}
-
-/// What is copied from.
-#[derive(Debug, Clone, Copy)]
-pub enum Source<'a> {
-    /// A local source: a build context.
-    Files(Files<'a>),
-    /// What an operation on nothing made: the files of a heredoc.
-    Made(&'a AssembledLayer),
-}
-
-/// Why there is no layer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AssemblyDoubt {
-    /// What BuildKit would make cannot be told with certainty. The reason is for a person.
-    #[error("{0}")]
-    UnknownPaths(String),
-    /// BuildKit refuses the operation, in its words as far as they are known.
-    #[error("{0}")]
-    Refused(String),
-}
 
 /// Where BuildKit finds that a path of a state leads.
 pub(super) fn leads_to(state: &PathIndex, path: &str) -> Result<String, AssemblyDoubt> {
@@ -64,14 +38,6 @@ pub(super) fn leads_to(state: &PathIndex, path: &str) -> Result<String, Assembly
         Kind::Link(target) => Some(target),
         _ => None,
     })
-}
-
-fn unsure<T>(reason: impl Into<String>) -> Result<T, AssemblyDoubt> {
-    Err(AssemblyDoubt::UnknownPaths(shown(&reason.into()).into_owned()))
-}
-
-fn refused<T>(message: impl Into<String>) -> Result<T, AssemblyDoubt> {
-    Err(AssemblyDoubt::Refused(shown(&message.into()).into_owned()))
 }
 
 /// The layer of a file operation. `base` is the state that it is laid on, `source` the source behind an input by its number; nothing
@@ -136,12 +102,6 @@ fn time_of(timestamp: i64) -> Result<Option<u64>, AssemblyDoubt> {
         -1 => Ok(None),
         nanoseconds => seconds(nanoseconds).map(Some),
     }
-}
-
-/// Seconds, cut, of nanoseconds.
-fn seconds(nanoseconds: i64) -> Result<u64, AssemblyDoubt> {
-    u64::try_from(nanoseconds.div_euclid(1_000_000_000))
-        .map_err(|_| AssemblyDoubt::UnknownPaths("there is a time before 1970".to_owned()))
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 
 use bollard_buildkit_proto::pb;
 
+use super::doubt::{AssemblyDoubt, unsure};
 use super::state::{Owner, Seen, State};
-use super::{AssemblyDoubt, unsure};
 
 /// Longest line of `/etc/passwd` that Go's scanner takes, about.
 const LONGEST: usize = 60_000;

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::doubt::{AssemblyDoubt, unsure};
+use super::given::{Files, Source, seconds};
 use super::layer::{AssembledKind, Content};
 use super::links::root_path;
 use super::state::{Owner, parent};
-use super::{AssemblyDoubt, Files, Source, seconds, unsure};
-use crate::append::index::joined;
+use crate::append::paths::joined;
 use crate::context::{EntryKind, matches};
 use crate::domain::{has_wildcards, is_utf8, path_of, shown};
 

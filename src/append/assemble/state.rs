@@ -4,10 +4,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::doubt::{AssemblyDoubt, refused, unsure};
 use super::layer::{AssembledKind, AssembledLayer, Content, LaidEntry, path_order};
 use super::links::root_path;
-use super::{AssemblyDoubt, refused, unsure};
-use crate::append::index::{Kind, PathEntry, PathIndex};
+use crate::append::entry::{Kind, PathEntry};
+use crate::append::index::PathIndex;
 
 /// Set on a directory, it gives its group to what is made in it.
 const SETGID: u32 = 0o2000;

@@ -13,7 +13,7 @@ use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 
-use super::solve::CacheOption;
+use super::cache_option::CacheOption;
 use crate::domain::Platform;
 use crate::error::{Error, Result};
 

@@ -6,9 +6,10 @@ use std::time::Duration;
 use bollard_buildkit_proto::google::rpc;
 use bollard_buildkit_proto::moby::buildkit::v1 as api;
 use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
-use futures::StreamExt;
+use futures::StreamExt as _;
 use prost::Message as _;
 
+use super::cache_option::CacheOption;
 use super::connect::BuildKit;
 use super::gateway::{Gateway, Solved};
 use super::session::Session;
@@ -22,17 +23,6 @@ const MESSAGE_LIMIT: usize = 64 << 20;
 
 /// How long the status stream may go on after the build: its last messages are on their way.
 const STATUS_LINGERS: Duration = Duration::from_secs(3);
-
-/// An import or export of cache, in BuildKit's words.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct CacheOption {
-    /// `registry`, `inline`, …
-    #[serde(rename = "Type")]
-    pub kind: String,
-    /// `ref`, `mode`, …
-    #[serde(rename = "Attrs")]
-    pub attributes: BTreeMap<String, String>,
-}
 
 /// An exporter.
 #[derive(Debug, Clone, PartialEq, Eq)]

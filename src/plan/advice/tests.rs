@@ -225,7 +225,7 @@ fn seconds_are_carried_over_from_the_last_build() {
     let ops: Vec<Digest> = explained(&graph).into_iter().map(|op| op.digest.clone()).collect();
     let mut now = before.clone();
     now.steps.iter_mut().for_each(|step| step.seconds = None);
-    now.measure(&graph, &HashMap::from([(ops[1].clone(), 2.0)]), Some(&before));
+    crate::plan::measure(&mut now, &graph, &HashMap::from([(ops[1].clone(), 2.0)]), Some(&before));
     assert_eq!(now.steps.iter().map(|step| step.seconds).collect::<Vec<_>>(), [Some(5.0), Some(2.0)]);
     let read: Inputs = serde_json::from_str(&serde_json::to_string(&before).unwrap().replace(",\"seconds\":5.0", "")).unwrap();
     assert_eq!(read.steps[0].seconds, None, "records of before have none");

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use serde::Deserialize;
 
+use super::credential::hostname;
 use super::{Credential, DOCKER_HUB_KEY, Found, helper, key_of};
 use crate::domain::RegistryHost;
 use crate::registry::error::{Error, Kind, Result};
@@ -35,12 +36,6 @@ impl std::fmt::Debug for Entry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Entry(…)")
     }
-}
-
-/// `https://host/v1/` → `host` (docker/cli `credentials.ConvertToHostname`).
-pub(in crate::registry) fn hostname(key: &str) -> &str {
-    let rest = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
-    rest.split('/').next().unwrap_or(rest)
 }
 
 impl DockerConfig {

@@ -1,65 +1,9 @@
 //! Credentials as Docker keeps them: `config.json` and credential helpers. Only ever read.
 
 mod config;
+mod credential;
 mod helper;
 
-use std::fmt;
-
-use crate::domain::RegistryHost;
-
 pub(super) use config::DockerConfig;
-
-/// Docker Hub's key in `config.json`, for historical reasons that of its first version.
-pub(super) const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
-
-/// What a registry is logged in to with. Never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Credential {
-    /// A user and a password.
-    Basic {
-        /// The user.
-        username: String,
-        /// The password.
-        password: String,
-    },
-    /// A refresh token of an OAuth2 token service.
-    IdentityToken(String),
-    /// A bearer token that is used as it is.
-    RegistryToken(String),
-}
-
-impl fmt::Debug for Credential {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Basic { .. } => "Basic(…)",
-            Self::IdentityToken(_) => "IdentityToken(…)",
-            Self::RegistryToken(_) => "RegistryToken(…)",
-        })
-    }
-}
-
-/// A credential and where it was found, for messages.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
-    /// What to log in with.
-    pub credential: Credential,
-    /// `config.json`, `docker-credential-ecr-login`, `AWS`.
-    pub origin: String,
-}
-
-/// The registry that a host belongs to, where it is known by several names: BuildKit and Docker ask for Docker Hub under any
-/// of these.
-#[must_use]
-pub fn canonical_host(host: &str) -> RegistryHost {
-    match config::hostname(host) {
-        "docker.io" | "index.docker.io" | "registry-1.docker.io" | "registry.hub.docker.com" | "auth.docker.io" => {
-            RegistryHost::new(RegistryHost::DOCKER_HUB)
-        }
-        name => RegistryHost::new(name),
-    }
-}
-
-/// The key that Docker keeps a registry's credentials under.
-pub(super) fn key_of(host: &RegistryHost) -> &str {
-    if host.is_docker_hub() { DOCKER_HUB_KEY } else { host.as_str() }
-}
+pub use credential::{Credential, Found, canonical_host};
+pub(super) use credential::{DOCKER_HUB_KEY, key_of};

@@ -4,6 +4,7 @@ mod copies;
 mod layers;
 mod others;
 
+use crate::context::Entry;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -11,7 +12,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use tempfile::TempDir;
 
 use super::*;
-use crate::append::index::{Kind, LayerIndex, PathEntry};
+use crate::append::LayerIndex;
+use crate::append::entry::{Kind, PathEntry};
 use crate::context::{Selection, Tree as ContextTree, walk};
 use crate::domain::Digest;
 

@@ -9,17 +9,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bollard_buildkit_proto::fsutil::types::Packet;
 use bollard_buildkit_proto::fsutil::types::packet::PacketType;
-use futures::stream::BoxStream;
-use futures::{FutureExt, StreamExt};
+use futures::{FutureExt as _, StreamExt as _};
 use percent_encoding::percent_decode;
-use tokio::io::AsyncReadExt;
+use tokio::io::AsyncReadExt as _;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::expected::{Against, Expected};
-use super::sync_wire::{SentPacket, SentStat, SentXattr};
+use super::sync_wire::{Packets, SentPacket, SentStat, SentXattr};
 use crate::context::{self, Difference, Entry, EntryKind, Selection, WalkError};
 use crate::domain::{Digest, Hasher, bytes_of, is_utf8, path_of, shown, spelled};
 
@@ -113,9 +112,6 @@ impl FileSyncService {
         Self { directories, sent, failure, expected }
     }
 }
-
-/// What the daemon gets.
-pub(super) type Packets = BoxStream<'static, Result<SentPacket, Status>>;
 
 impl FileSyncService {
     /// Begins to send what the request asks for.

@@ -9,7 +9,7 @@ use hyper_util::rt::TokioIo;
 use tonic::transport::{Endpoint, Server};
 
 use super::super::expected::ExpectedFile;
-use super::super::sync_wire::FileSyncServer;
+use super::super::sync_server::FileSyncServer;
 use super::*;
 use crate::domain::Digest;
 

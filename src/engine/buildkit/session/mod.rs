@@ -7,6 +7,7 @@ mod files;
 mod outputs;
 mod secrets;
 mod ssh;
+mod sync_server;
 mod sync_wire;
 mod uploads;
 
@@ -94,7 +95,7 @@ impl Session {
         if !parts.directories.is_empty() {
             methods.push("/moby.filesync.v1.FileSync/DiffCopy");
             let service = files::FileSyncService::new(parts.directories, Arc::clone(&sent), failure.clone(), expected.clone());
-            routes = routes.add_service(sync_wire::FileSyncServer(Arc::new(service)));
+            routes = routes.add_service(sync_server::FileSyncServer(Arc::new(service)));
         }
         if let Some(credentials) = parts.credentials {
             // The token methods are not offered: the daemon then fetches tokens itself with these credentials.

@@ -3,17 +3,8 @@
 //! In `stat.proto` names are strings, which Rust's and recent Go's messages take for UTF-8; older daemons, like Docker 20.10's, take
 //! what Linux takes. What goes out here is the same on the wire.
 
-use std::convert::Infallible;
-use std::future::Ready;
-use std::task::{Context, Poll};
-
-use bollard_buildkit_proto::fsutil::types::Packet;
-use futures::future::{BoxFuture, Either};
-use tonic::body::Body;
-use tonic::server::{Grpc, NamedService, StreamingService};
-use tonic::{Request, Response, Status, Streaming};
-
-use super::files::{FileSyncService, Packets};
+use futures::stream::BoxStream;
+use tonic::Status;
 
 /// What is sent.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -65,45 +56,8 @@ pub(super) struct SentXattr {
     pub(super) value: Vec<u8>,
 }
 
-/// The service.
-#[derive(Clone)]
-pub(super) struct FileSyncServer(pub(super) std::sync::Arc<FileSyncService>);
-
-impl StreamingService<Packet> for FileSyncServer {
-    type Response = SentPacket;
-    type ResponseStream = Packets;
-    type Future = BoxFuture<'static, Result<Response<Packets>, Status>>;
-
-    fn call(&mut self, request: Request<Streaming<Packet>>) -> Self::Future {
-        let answer = self.0.diff_copy(request);
-        Box::pin(async move { answer })
-    }
-}
-
-impl NamedService for FileSyncServer {
-    const NAME: &'static str = "moby.filesync.v1.FileSync";
-}
-
-/// What tonic would generate for such messages.
-impl tower::Service<http::Request<Body>> for FileSyncServer {
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = Either<BoxFuture<'static, Result<Self::Response, Infallible>>, Ready<Result<Self::Response, Infallible>>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let service = self.clone();
-        match request.uri().path().rsplit('/').next() {
-            Some("DiffCopy") => Either::Left(Box::pin(async move {
-                Ok(Grpc::new(tonic_prost::ProstCodec::default()).streaming(service, request).await)
-            })),
-            _ => Either::Right(std::future::ready(Ok(Status::unimplemented("only DiffCopy is spoken").into_http()))),
-        }
-    }
-}
+/// What the daemon gets.
+pub(super) type Packets = BoxStream<'static, Result<SentPacket, Status>>;
 
 #[cfg(test)]
 mod tests {
@@ -113,6 +67,7 @@ mod tests {
     use prost::Message as _;
 
     use super::*;
+    use bollard_buildkit_proto::fsutil::types::Packet;
 
     #[test]
     fn text_is_the_same_on_the_wire() {

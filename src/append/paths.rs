@@ -1,0 +1,23 @@
+//! Paths of layers, as text.
+
+use std::io;
+
+use crate::domain::shown;
+
+/// A path below a directory, neither with a leading `/`.
+#[must_use]
+pub fn joined(directory: &str, name: &str) -> String {
+    if directory.is_empty() { name.to_owned() } else { format!("{directory}/{name}") }
+}
+
+/// A path without `.` and empty parts.
+///
+/// # Errors
+/// If it has `..`.
+pub(super) fn cleaned(path: &str) -> io::Result<String> {
+    let parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+    if parts.contains(&"..") {
+        return Err(io::Error::other(format!("{} leads out of the layer", shown(path))));
+    }
+    Ok(parts.join("/"))
+}
