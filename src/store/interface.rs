@@ -38,7 +38,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn delete(&self, name: &Name) -> Result<()>;
 
     /// Keeps what a source gives under a name, if its bytes are what the name or else the source says: they are hashed on their
-    /// way. What is the source's fault and not the store's is told apart ([`Fault::Source`]).
+    /// way. What is the source's fault and not the store's is told apart ([`super::Fault::Source`]).
     async fn write(&self, name: &Name, source: &dyn BlobSource) -> Result<()> {
         let object = Object::of(name, source).await?;
         self.put(name, &object).await.map_err(|error| object.blame(name, error))
