@@ -105,7 +105,7 @@ const CRATES: &[(&str, &[&str])] = &[
         "bollard_buildkit_proto",
         &["src/engine/", "src/graph/", "src/plan/", "src/append/", "src/build/failure.rs", "src/build/excerpt.rs"],
     ),
-    ("prost", &["src/engine/", "src/graph/", "src/plan/explain.rs", "src/build/failure.rs", "src/build/excerpt.rs"]),
+    ("prost", &["src/engine/", "src/graph/", "src/plan/inputs.rs", "src/build/failure.rs", "src/build/excerpt.rs"]),
     ("tonic", &["src/engine/", "src/build/"]),
     ("aws_config", &["src/aws.rs", "src/store/s3"]),
     ("aws_sdk_ecr", &["src/registry/ecr"]),
