@@ -186,7 +186,7 @@ fn leaves(tree: &str, before: &[String]) -> Vec<(Module, String)> {
     if let Some((start, group)) = tree.split_once('{') {
         let words = start.trim_end_matches("::").split("::").filter(|word| !word.is_empty()).map(str::to_owned);
         let before: Module = before.iter().cloned().chain(words).collect();
-        let group = group.trim_end().trim_end_matches('}').to_owned() + &"}".repeat(nested(group));
+        let group = group.trim_end().strip_suffix('}').unwrap();
         let (mut depth, mut from, mut out) = (0, 0, Vec::new());
         for (at, character) in group.char_indices().chain([(group.len(), ',')]) {
             match character {
@@ -207,12 +207,6 @@ fn leaves(tree: &str, before: &[String]) -> Vec<(Module, String)> {
     let path: Module = before.iter().cloned().chain(path.split("::").map(str::to_owned)).filter(|word| word != "self").collect();
     let name = name.map(str::to_owned).or_else(|| path.last().cloned()).unwrap_or_default();
     vec![(path, name)]
-}
-
-/// How many braces of the groups within a group are closed at its end, besides its own.
-fn nested(group: &str) -> usize {
-    let closing = group.trim_end().len() - group.trim_end().trim_end_matches('}').len();
-    closing.saturating_sub(1)
 }
 
 /// The code without what is in string literals.

@@ -63,7 +63,7 @@ impl<'a> CacheFaults<'a> {
         self.left_out.store(true, Ordering::Relaxed);
     }
 
-    /// What is damaged is told now; says whether it was told before.
+    /// Notes that the damage was reported; returns whether it had been before.
     pub fn tells_damage(&self) -> bool {
         self.told_damage.swap(true, Ordering::Relaxed)
     }

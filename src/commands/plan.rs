@@ -100,8 +100,8 @@ pub async fn plan(
     // The files are laid on what is there; its layers stay where they are.
     let appends = match appendable(&plan.graph, &plan.decision).filter(|_| !has_commands) {
         Some(open) => {
-            let below = append_base::below(&context, &plan, &open, &remembered).await?;
-            let stays = skeleton::not_appended(&context, &plan, &open, below.as_ref(), &remembered).await?;
+            let below = append_base::below(&plan, &open, &remembered).await?;
+            let stays = skeleton::not_appended(&plan, &open, below.as_ref(), &remembered).await?;
             if let Some(stays) = &stays {
                 tell_not_appended(reasons.entry(stays.step.clone()).or_default(), &stays.why);
             }

@@ -8,7 +8,6 @@ use crate::error::Result;
 use crate::plan::{Appendable, Layer, StepRecord};
 use crate::planner::build_plan::BuildPlan;
 use crate::planner::lookup;
-use crate::run::context::BuildContext;
 
 /// What files are laid on: its layers, which stay where they are, and what is known of its paths.
 #[derive(Default)]
@@ -18,12 +17,7 @@ pub struct AppendBase {
 }
 
 /// What the open steps are laid on, if all of it is known.
-pub async fn below(
-    _context: &BuildContext<'_>,
-    plan: &BuildPlan,
-    open: &Appendable,
-    records: &RecordReader<'_>,
-) -> Result<Option<AppendBase>> {
+pub async fn below(plan: &BuildPlan, open: &Appendable, records: &RecordReader<'_>) -> Result<Option<AppendBase>> {
     let Some(ground) = &open.ground else { return Ok(Some(AppendBase::default())) };
     let record = match plan.decision.kept.get(ground) {
         Some(record) => Some(record.clone()),

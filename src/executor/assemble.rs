@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::executor::assembled::{Assembled, NewLayers};
 use crate::executor::context_files::{Contexts, content};
 use crate::executor::graph_errors::broken;
-use crate::executor::reuse::composed;
+use crate::executor::reuse::{composed, image_of};
 use crate::executor::{append_base, metadata_only, write_layer};
 use crate::graph::{Graph, Op, operation_key};
 use crate::plan::{Appendable, ProofRecord, StepRecord, appendable};
@@ -45,7 +45,7 @@ pub async fn assemble(
         return Ok(Assembled::Not(None));
     };
     let not = |why: &str| Ok(Assembled::Not(Some(why.to_owned())));
-    let Some(below) = append_base::below(context, plan, &open, records).await? else {
+    let Some(below) = append_base::below(plan, &open, records).await? else {
         return not("what the files are laid on is not known");
     };
     let now = seconds_now();
@@ -81,8 +81,7 @@ pub async fn assemble(
         layers.push(layer);
     }
     release.finish().await?;
-    let annotations = context.annotations().into_iter().map(|(name, value)| (name, value.into())).collect();
-    let image = crate::plan::assemble(&plan.compiled.config, &layers, &annotations).map_err(|error| broken(&error))?;
+    let image = image_of(context, plan, &layers).map_err(|error| broken(&error))?;
     let Some(own) = cache.own() else { return Ok(Assembled::Not(None)) };
     let released = match release.put(composed(image.manifest, image.config)?, own).await? {
         PutOutcome::Done(released) => released,

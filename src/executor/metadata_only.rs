@@ -4,9 +4,9 @@ use crate::cache::session::CacheSession;
 use crate::error::Result;
 use crate::executor::assembled::{Assembled, NewLayers};
 use crate::executor::graph_errors::broken;
-use crate::executor::reuse::composed;
+use crate::executor::reuse::{composed, image_of};
 use crate::handover::KnownImage;
-use crate::plan::Layer;
+use crate::planner::bases;
 use crate::planner::build_plan::BuildPlan;
 use crate::publish::release::{PutOutcome, Release};
 use crate::run::context::BuildContext;
@@ -18,15 +18,8 @@ pub async fn put_base(
     cache: &CacheSession,
     base: &KnownImage,
 ) -> Result<Assembled> {
-    let layers: Vec<Layer> = base
-        .manifest
-        .layers
-        .iter()
-        .zip(&base.diff_ids)
-        .map(|(blob, diff_id)| Layer { blob: blob.clone().bare(), diff_id: diff_id.clone(), created: None })
-        .collect();
-    let annotations = context.annotations().into_iter().map(|(name, value)| (name, value.into())).collect();
-    let image = crate::plan::assemble(&plan.compiled.config, &layers, &annotations).map_err(|error| broken(&error))?;
+    let layers = bases::layers(base);
+    let image = image_of(context, plan, &layers).map_err(|error| broken(&error))?;
     let keep = cache.target().map(|target| target.repository);
     let settings = &context.build.push_settings;
     let release = Release::open(&context.registries, &context.tags, keep.as_ref(), settings, &[], context.events).await?;

@@ -6,7 +6,7 @@ use crate::cache::session::CacheSession;
 use crate::domain::{Descriptor, ImageConfig, RawManifest, StepKey};
 use crate::error::{Error, Result};
 use crate::handover::PreparedImage;
-use crate::plan::{ImageRecord, Layer, StepRecord};
+use crate::plan::{Assembled, ImageRecord, Layer, StepRecord, assemble};
 use crate::planner::build_plan::BuildPlan;
 use crate::publish::release::{PutOutcome, Release, Released};
 use crate::run::context::BuildContext;
@@ -93,8 +93,7 @@ pub async fn unchanged(
         }
         records.refuse(&image);
     }
-    let annotations = context.annotations().into_iter().map(|(name, value)| (name, value.into())).collect();
-    let made = crate::plan::assemble(&plan.compiled.config, &record.layers, &annotations)
+    let made = image_of(context, plan, &record.layers)
         .map_err(|error| Error::build("the frontend's configuration cannot be read").because(&error))?;
     Ok(Whole::Made(Box::new(composed(made.manifest, made.config)?)))
 }
@@ -144,4 +143,13 @@ pub fn composed(manifest: RawManifest, config: bytes::Bytes) -> Result<PreparedI
         platform: parsed.platform,
         inline_cache: None,
     })
+}
+
+/// The image of these layers with the build's configuration and annotations.
+///
+/// # Errors
+/// If the configuration cannot be read.
+pub fn image_of(context: &BuildContext<'_>, plan: &BuildPlan, layers: &[Layer]) -> serde_json::Result<Assembled> {
+    let annotations = context.annotations().into_iter().map(|(name, value)| (name, value.into())).collect();
+    assemble(&plan.compiled.config, layers, &annotations)
 }

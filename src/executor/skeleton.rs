@@ -17,7 +17,7 @@ use crate::executor::assembled::{Assembled, NewLayers};
 use crate::executor::graph_errors::{broken, created};
 use crate::executor::pending::{LookedAt, NotAppended, met};
 use crate::executor::progress::SolveProgress;
-use crate::executor::reuse::composed;
+use crate::executor::reuse::{composed, image_of};
 use crate::executor::rounds::{self, tell_places};
 use crate::executor::solve::{self, Attempted};
 use crate::executor::{assemble, request, substitutions};
@@ -26,7 +26,6 @@ use crate::plan::{Appendable, Layer, appendable, bare_image};
 use crate::planner::build_plan::BuildPlan;
 use crate::publish::release::{PutOutcome, Released};
 use crate::run::built::Built;
-use crate::run::context::BuildContext;
 use crate::run::daemon::DaemonBuild;
 use crate::run::work::Work;
 
@@ -77,7 +76,7 @@ pub async fn append(
     };
     // On nothing there is nothing that could come down.
     let Some(ground) = open.ground.clone() else { return Ok(Appended::No) };
-    let Some(below) = append_base::below(context, plan, &open, records).await? else {
+    let Some(below) = append_base::below(plan, &open, records).await? else {
         built.not_appended(&open.steps[0], UNKNOWN);
         return Ok(Appended::No);
     };
@@ -144,8 +143,7 @@ pub async fn append(
         created,
     });
     let layers: Vec<Layer> = below.layers.into_iter().chain(new).collect();
-    let annotations = context.annotations().into_iter().map(|(name, value)| (name, value.into())).collect();
-    let image = crate::plan::assemble(&plan.compiled.config, &layers, &annotations).map_err(|error| broken(&error))?;
+    let image = image_of(context, plan, &layers).map_err(|error| broken(&error))?;
     let released = release.put(composed(image.manifest, image.config)?, own).await?;
     built.report.seconds.push += at.elapsed().as_secs_f64();
     match released {
@@ -161,7 +159,6 @@ pub async fn append(
 
 /// Which step will not be appended, as far as that can be told before anything was copied out of a stage.
 pub async fn not_appended(
-    _context: &BuildContext<'_>,
     plan: &BuildPlan,
     open: &Appendable,
     below: Option<&AppendBase>,

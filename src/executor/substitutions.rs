@@ -12,6 +12,7 @@ use crate::executor::graph_errors::broken;
 use crate::graph::{Input, Substitution};
 use crate::handover::KnownImage;
 use crate::plan::{Layer, bare_image};
+use crate::planner::bases;
 use crate::planner::build_plan::BuildPlan;
 use crate::publish::release::Release;
 use crate::registry::Source as _;
@@ -98,16 +99,9 @@ pub fn through(
 ) -> Result<Substitution> {
     cache.pass_through(base, &daemon.context.registries)?;
     let own = cache.own().ok_or_else(|| Error::build("the store has no scope"))?;
-    let layers: Vec<Layer> = base
-        .manifest
-        .layers
-        .iter()
-        .zip(&base.diff_ids)
-        .map(|(blob, diff_id)| Layer { blob: blob.clone().bare(), diff_id: diff_id.clone(), created: None })
-        .collect();
     let name = plan.graph.op(&source.step).map(|op| op.name.clone()).unwrap_or_default();
     let platform = serde_json::from_slice::<Platform>(&base.config).map_err(|error| broken(&error))?;
-    offered(daemon, own, &platform, &layers, name)
+    offered(daemon, own, &platform, &bases::layers(base), name)
 }
 
 /// Layers as an image that the daemon can take.

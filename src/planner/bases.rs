@@ -6,6 +6,7 @@ use crate::domain::{DiffId, Digest, ImageRef, Platform};
 use crate::engine::Docker;
 use crate::graph::{Graph, Op};
 use crate::handover::{KnownImage, load};
+use crate::plan::Layer;
 use crate::run::context::BuildContext;
 
 /// The layers of a base image, as it would be built on: what the daemon has of that name, or what its registry has.
@@ -48,4 +49,10 @@ pub async fn bases(context: &BuildContext<'_>, graph: &Graph) -> Vec<KnownImage>
     let sources = graph.below(graph.result()).into_iter().filter(|op| op.inputs.is_empty());
     let found = join_all(sources.map(|op| base(context, op, None))).await;
     found.into_iter().flatten().filter_map(|(_, image)| image.ok()?.1).collect()
+}
+
+/// The layers of a base image, as records have them.
+pub fn layers(base: &KnownImage) -> Vec<Layer> {
+    let layers = base.manifest.layers.iter().zip(&base.diff_ids);
+    layers.map(|(blob, diff_id)| Layer { blob: blob.clone().bare(), diff_id: diff_id.clone(), created: None }).collect()
 }
