@@ -303,6 +303,6 @@ fn a_base_that_lies_about_its_layers() {
     let indexes = std::fs::read_dir(machine.folder().join("../cache/steps/main")).into_iter().flatten();
     let names: Vec<String> = indexes.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     let blob = manifest["layers"][1]["digest"].as_str().unwrap();
-    let claimed = hakobi::domain::StepKey::of(format!("hakobi layer index 2\n{blob}\n{other}").as_bytes());
+    let claimed = hakobi::domain::Digest::of(format!("hakobi layer index 2\n{blob}\n{other}").as_bytes());
     assert!(!names.contains(&claimed.hex().to_owned()), "{names:?}");
 }

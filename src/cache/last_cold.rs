@@ -20,7 +20,7 @@ impl LastCold {
         let looking = |kept: &CacheSession| {
             let (records, key) = (kept.records(), kept.cold_key());
             // A fault of the store is told where it matters.
-            tokio::spawn(async move { records.read(std::slice::from_ref(&key)).await.ok()?.remove(&key) })
+            tokio::spawn(async move { records.one(&key).await.ok()? })
         };
         Self(store.and_then(|store| store.kept.as_ref()).map(looking))
     }

@@ -8,9 +8,9 @@ use tokio_util::io::SyncIoBridge;
 
 use crate::append::LayerIndex;
 use crate::context::Tree;
-use crate::domain::{DiffId, Digest, Hasher, StepKey};
+use crate::domain::{DiffId, Digest, Hasher};
 use crate::endpoint::CacheRepository;
-use crate::plan::{LARGE, Record, Records};
+use crate::plan::{LARGE, Record, RecordKey, Records};
 use crate::transfer::ByteStream;
 use crate::transfer::compress::plain;
 
@@ -20,16 +20,15 @@ impl Record for LayerIndex {
 
 /// What a layer's index is remembered by.
 /// One that was read is of both: of a blob that is said to be something else, there is none.
-pub fn key(blob: &Digest, diff_id: &DiffId) -> StepKey {
-    StepKey::of(format!("hakobi layer index 2\n{blob}\n{diff_id}").as_bytes())
+pub fn key(blob: &Digest, diff_id: &DiffId) -> RecordKey<LayerIndex> {
+    RecordKey::of(&format!("hakobi layer index 2\n{blob}\n{diff_id}"))
 }
 
 /// Remembers which paths are in a base image's layer, while the daemon gets it, if that is not known. What fails here is tried once
 /// more when the build is kept.
 pub async fn index_layer(records: Records, from: CacheRepository, blob: Digest, diff_id: DiffId, cores: Arc<Semaphore>) {
     let key = key(&blob, &diff_id);
-    let known = records.read::<LayerIndex>(std::slice::from_ref(&key)).await;
-    if known.is_ok_and(|known| !known.is_empty()) {
+    if records.one(&key).await.is_ok_and(|known| known.is_some()) {
         return;
     }
     let Some(bytes) = from.follow(&blob).await else { return };
@@ -73,5 +72,16 @@ impl<R: Read> Read for Hashing<R> {
             hasher.update(&buffer[..read]);
         }
         Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_is_what_it_was() {
+        let key = key(&Digest::of(b"blob"), &DiffId::of(b"tar"));
+        assert_eq!(key.digest().hex(), "1ef9c2518dadb0050c75f06efb0f4b94f79422a1833a54b9447c994f14a388e0");
     }
 }

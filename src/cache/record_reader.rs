@@ -1,12 +1,12 @@
 //! Reads the records of a run's cache. A fault is told once, and is a miss from then on.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 
 use crate::cache::faults::CacheFaults;
 use crate::cache::session::CacheSession;
-use crate::domain::StepKey;
 use crate::error::Result;
-use crate::plan::{Record, Records};
+use crate::plan::{Record, RecordKey, Records};
 
 /// What a store remembers. A fault is told once, and is a miss from then on.
 pub struct RecordReader<'a> {
@@ -20,20 +20,25 @@ impl<'a> RecordReader<'a> {
     }
 
     /// The record of one key.
-    pub async fn one<T: Record>(&self, key: &StepKey) -> Result<Option<T>> {
-        Ok(self.read(std::slice::from_ref(key)).await?.remove(key))
+    pub async fn one<T: Record>(&self, key: &RecordKey<T>) -> Result<Option<T>> {
+        Ok(self.read([key], |key| RecordKey::clone(key)).await?.remove(key))
     }
 
     /// Notes that the record of a key is not used, as it does not fit what is known.
-    pub fn refuse(&self, key: &StepKey) {
+    pub fn refuse<T>(&self, key: &RecordKey<T>) {
         self.records.refuse(key);
     }
 
-    pub async fn read<T: Record>(&self, keys: &[StepKey]) -> Result<HashMap<StepKey, T>> {
-        if keys.is_empty() || self.faults.gave_up() {
+    /// The records of these, as [`Records::read`] has them.
+    pub async fn read<K: Eq + Hash, T: Record>(
+        &self,
+        of: impl IntoIterator<Item = K>,
+        key: impl Fn(&K) -> RecordKey<T>,
+    ) -> Result<HashMap<K, T>> {
+        if self.faults.gave_up() {
             return Ok(HashMap::new());
         }
-        match self.records.read(keys).await {
+        match self.records.read(of, key).await {
             Ok(found) => Ok(found),
             Err(error) => {
                 self.faults.give_up();

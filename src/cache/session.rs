@@ -12,13 +12,13 @@ use tokio::task::JoinSet;
 use crate::cache::fault::cache_fault;
 use crate::cache::layer_index::index_layer;
 use crate::cache::layout::{Layout, open, write_format};
-use crate::domain::{Digest, ImageRef, Repository, StepKey};
+use crate::domain::{Digest, ImageRef, Repository};
 use crate::endpoint::{Address, CacheRepository, Endpoint, Given, Served};
 use crate::engine::buildkit::{ContentSource, ContentSources};
 use crate::error::Kind;
 use crate::handover::{KnownImage, load_stages};
 use crate::hidden::Hidden;
-use crate::plan::Records;
+use crate::plan::{ColdRecord, DaemonRecord, Inputs, RecordKey, Records};
 use crate::registry::{Home as _, Registries, Source as _};
 use crate::report::RunReport;
 use crate::settings::{BuildSettings, CacheMode, CacheSettings};
@@ -130,19 +130,19 @@ impl CacheSession {
     }
 
     /// What the inputs of this image's last build are remembered by.
-    pub fn inputs_key(&self) -> StepKey {
+    pub fn inputs_key(&self) -> RecordKey<Inputs> {
         let image = self.shelves.first().map(CacheRepository::image).unwrap_or_default();
-        StepKey::of(format!("hakobi inputs 1\n{image}\n{}", self.tag).as_bytes())
+        RecordKey::of(&format!("hakobi inputs 1\n{image}\n{}", self.tag))
     }
 
     /// What this image's last build in which everything ran is remembered by.
-    pub fn cold_key(&self) -> StepKey {
-        StepKey::of(format!("hakobi cold 1\n{}", self.inputs_key()).as_bytes())
+    pub fn cold_key(&self) -> RecordKey<ColdRecord> {
+        RecordKey::of(&format!("hakobi cold 1\n{}", self.inputs_key()))
     }
 
     /// What the states that a daemon made of this image are remembered by.
-    pub fn daemon_key(&self, id: &str) -> StepKey {
-        StepKey::of(format!("hakobi daemon 1\n{id}\n{}", self.inputs_key()).as_bytes())
+    pub fn daemon_key(&self, id: &str) -> RecordKey<DaemonRecord> {
+        RecordKey::of(&format!("hakobi daemon 1\n{id}\n{}", self.inputs_key()))
     }
 
     /// The store's blobs.

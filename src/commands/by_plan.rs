@@ -105,7 +105,8 @@ pub fn shared_key(input: &Input, key: Option<&CompiledKey>, is_checked: bool) ->
     let Some(key) = key else { return input.shared_key.clone() };
     let mut hasher = Hasher::default();
     for content in key.files().iter().map(|file| &file.content) {
-        hasher.update(format!("{content:?}\n").as_bytes());
+        let content = content.as_ref().map_or_else(|| "None".to_owned(), |digest| format!("Some({digest})"));
+        hasher.update(format!("{content}\n").as_bytes());
     }
     format!("{} {}", input.shared_key, hasher.digest())
 }
@@ -148,7 +149,7 @@ pub async fn run_planned(
             ReuseOutcome::Open => {}
         }
         if before.is_none() {
-            before = Some(records.one::<Inputs>(&cache.inputs_key()).await?);
+            before = Some(records.one(&cache.inputs_key()).await?);
             explain::explain(context, built, &plan, before.as_ref().and_then(Option::as_ref), &inputs);
         }
         // Layers that are to come down have to be there; a daemon that made them itself asks for none.
@@ -202,7 +203,7 @@ pub async fn run_planned(
     };
     built.report.bytes.context = work.session.bytes_sent();
     if before.is_none() && plan.is_new_form {
-        before = Some(records.one::<Inputs>(&cache.inputs_key()).await?);
+        before = Some(records.one(&cache.inputs_key()).await?);
     }
     let before = before.flatten();
     crate::plan::measure(&mut inputs, &plan.graph, &progress.seconds, before.as_ref());

@@ -70,7 +70,7 @@ pub async fn ahead_by_one_plan(
         ReuseOutcome::Open => match assemble::assemble(context, &plan, cache, &records).await? {
             Assembled::Done(released, new) => {
                 let inputs = Inputs::of(&plan.graph, &plan.keys, &plan.facts, context.events.hidden());
-                let before = records.one::<Inputs>(&cache.inputs_key()).await?;
+                let before = records.one(&cache.inputs_key()).await?;
                 explain::explain(context, built, &plan, before.as_ref(), &inputs);
                 explain::show_assembled(context, &plan);
                 built.tier = Some(Tier::Append);
@@ -124,7 +124,7 @@ pub async fn needs_daemon(context: &BuildContext<'_>, error: Error, ahead: &Daem
         }
     };
     let now = Inputs::of(&plan.graph, &plan.keys, &plan.facts, context.events.hidden());
-    let before = RecordReader::of(cache, faults).one::<Inputs>(&cache.inputs_key()).await.ok().flatten();
+    let before = RecordReader::of(cache, faults).one(&cache.inputs_key()).await.ok().flatten();
     let reasons = crate::plan::explain(&plan.graph, &plan.decision, before.as_ref(), &now);
     let all = plan.graph.below(plan.graph.result()).into_iter();
     let mut open = all.filter(|op| plan.decision.runs(&op.digest));

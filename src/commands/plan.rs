@@ -92,7 +92,7 @@ pub async fn plan(
     let Some((kept, faults)) = context.cache.kept() else { return Err(Error::usage("the cache cannot be used")) };
     let remembered = RecordReader::of(kept, faults);
     let mut inputs = Inputs::of(&plan.graph, &plan.keys, &plan.facts, context.events.hidden());
-    let before = remembered.one::<Inputs>(&kept.inputs_key()).await?;
+    let before = remembered.one(&kept.inputs_key()).await?;
     crate::plan::measure(&mut inputs, &plan.graph, &HashMap::new(), before.as_ref());
     let mut reasons = explain(&plan.graph, &plan.decision, before.as_ref(), &inputs);
     let open = plan.graph.below(plan.graph.result()).into_iter().filter(|op| plan.decision.runs(&op.digest));

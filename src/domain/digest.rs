@@ -28,6 +28,12 @@ macro_rules! sha256_newtype {
                 Self(Sha256::digest(bytes).into())
             }
 
+            /// The same hash, whatever it is of.
+            #[must_use]
+            pub fn as_digest(&self) -> Digest {
+                Digest(self.0)
+            }
+
             /// The 64 hex digits, without the algorithm.
             #[must_use]
             pub fn hex(&self) -> String {
@@ -92,6 +98,18 @@ sha256_newtype! {
     /// What a step's result depends on, all of it: two steps of the same key make the same files.
     StepKey
 }
+sha256_newtype! {
+    /// What the content depends on that a step copies out of another step's result.
+    CopiedContentKey
+}
+sha256_newtype! {
+    /// What a step's result depends on, without the content that is copied out of other steps' results.
+    PartialKey
+}
+sha256_newtype! {
+    /// What a step does, whatever it is done to.
+    OperationKey
+}
 
 impl ChainId {
     /// Of these layers, from the base up; nothing of none.
@@ -130,6 +148,18 @@ impl Hasher {
     #[must_use]
     pub fn step_key(self) -> StepKey {
         StepKey(self.0.finalize().into())
+    }
+
+    /// What went through, as what copied content depends on.
+    #[must_use]
+    pub fn copied_content_key(self) -> CopiedContentKey {
+        CopiedContentKey(self.0.finalize().into())
+    }
+
+    /// What went through, as what a step depends on without copied content.
+    #[must_use]
+    pub fn partial_key(self) -> PartialKey {
+        PartialKey(self.0.finalize().into())
     }
 
     /// What went through, as the diff ID of an uncompressed layer.

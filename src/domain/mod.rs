@@ -10,7 +10,7 @@ mod platform;
 mod reference;
 mod selector;
 
-pub use digest::{ChainId, DiffId, Digest, Hasher, InvalidDigest, StepKey};
+pub use digest::{ChainId, CopiedContentKey, DiffId, Digest, Hasher, InvalidDigest, OperationKey, PartialKey, StepKey};
 pub use inline_cache::{CacheLayer, INLINE_CACHE_KEY, InlineCache, comparable};
 pub use made::{Likeness, Made};
 pub use manifest::{Descriptor, DescriptorPlatform, ImageConfig, Index, Manifest, RawManifest, RootFs, media_type, retyped};

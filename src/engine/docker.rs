@@ -42,6 +42,17 @@ pub enum StoreKind {
     Containerd,
 }
 
+impl StoreKind {
+    /// Its text in records, which stays as it is.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::GraphDriver => "GraphDriver",
+            Self::Containerd => "Containerd",
+        }
+    }
+}
+
 /// What is asked of a daemon once.
 #[derive(Debug, Clone)]
 pub struct EngineInfo {

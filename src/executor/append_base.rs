@@ -1,11 +1,10 @@
 //! What new files are laid on, as far as the cache knows its paths.
 
-use crate::append::{LayerIndex, PathIndex};
+use crate::append::PathIndex;
 use crate::cache::layer_index;
 use crate::cache::record_reader::RecordReader;
-use crate::domain::StepKey;
 use crate::error::Result;
-use crate::plan::{Appendable, Layer, StepRecord};
+use crate::plan::{Appendable, Layer, RecordKey, StepRecord};
 use crate::planner::build_plan::BuildPlan;
 use crate::planner::lookup;
 
@@ -24,8 +23,8 @@ pub async fn below(plan: &BuildPlan, open: &Appendable, records: &RecordReader<'
         None => lookup::record_of(plan, ground, records).await?,
     };
     let Some(StepRecord { layers, .. }) = record else { return Ok(None) };
-    let keys: Vec<StepKey> = layers.iter().map(|layer| layer_index::key(&layer.blob.digest, &layer.diff_id)).collect();
-    let indexes = records.read::<LayerIndex>(&keys).await?;
-    let known: Option<Vec<&LayerIndex>> = keys.iter().map(|key| indexes.get(key)).collect();
+    let keys: Vec<_> = layers.iter().map(|layer| layer_index::key(&layer.blob.digest, &layer.diff_id)).collect();
+    let indexes = records.read(keys.iter().cloned(), RecordKey::clone).await?;
+    let known: Option<Vec<_>> = keys.iter().map(|key| indexes.get(key)).collect();
     Ok(known.map(|known| AppendBase { paths: PathIndex::of(known), layers }))
 }

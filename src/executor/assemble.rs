@@ -7,7 +7,7 @@ use crate::append::{LayerIndex, PathIndex};
 use crate::cache::layer_index;
 use crate::cache::record_reader::RecordReader;
 use crate::cache::session::CacheSession;
-use crate::domain::{Digest, StepKey};
+use crate::domain::Digest;
 use crate::error::Result;
 use crate::executor::assembled::{Assembled, NewLayers};
 use crate::executor::context_files::{Contexts, content};
@@ -15,7 +15,7 @@ use crate::executor::graph_errors::broken;
 use crate::executor::reuse::{composed, image_of};
 use crate::executor::{append_base, metadata_only, write_layer};
 use crate::graph::{Graph, Op, operation_key};
-use crate::plan::{Appendable, ProofRecord, StepRecord, appendable};
+use crate::plan::{Appendable, StepRecord, appendable, proof_key};
 use crate::planner::build_plan::BuildPlan;
 use crate::planner::plan::seconds_now;
 use crate::publish::release::{PutOutcome, Release};
@@ -110,9 +110,9 @@ pub async fn work_out<'a>(
 ) -> Result<std::result::Result<Vec<(Worked<'a>, LayerIndex)>, Assembled>> {
     let not = |why: &str| Ok(Err(Assembled::Not(Some(why.to_owned()))));
     let Some(makers) = makers(&plan.graph, open) else { return not("what is merged is more than one layer") };
-    let operation_keys: Option<Vec<StepKey>> = makers.iter().map(|op| operation_key(&plan.graph, op)).collect();
+    let operation_keys: Option<Vec<_>> = makers.iter().map(|op| operation_key(&plan.graph, op)).collect();
     let operation_keys = operation_keys.unwrap_or_default();
-    let proofs = records.read::<ProofRecord>(&operation_keys).await?;
+    let proofs = records.read(operation_keys.iter().cloned(), proof_key).await?;
     if operation_keys.is_empty() || !operation_keys.iter().all(|operation_key| proofs.contains_key(operation_key)) {
         return not("no daemon was seen to make of such a step what hakobi would make");
     }

@@ -4,9 +4,8 @@ use std::collections::HashMap;
 
 use crate::append::LayerIndex;
 use crate::context::Difference;
-use crate::domain::StepKey;
 use crate::graph::Input;
-use crate::plan::{Layer, StepRecord};
+use crate::plan::{Layer, RecordKey, StepRecord};
 use crate::publish::release::Released;
 
 /// What came of assembling an image.
@@ -27,7 +26,7 @@ pub struct NewLayers {
     /// The records of its new states.
     pub records: HashMap<Input, StepRecord>,
     /// The path indexes of its new layers, by the keys of their records.
-    pub indexes: Vec<(StepKey, LayerIndex)>,
+    pub indexes: Vec<(RecordKey<LayerIndex>, LayerIndex)>,
     /// The layers of the base image that is the whole result: nothing has unpacked them.
     pub of_base: Option<Vec<Layer>>,
 }

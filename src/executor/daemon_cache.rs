@@ -26,7 +26,7 @@ pub async fn daemon_states(
     if plan.decision.kept.is_empty() {
         return Ok(None);
     }
-    let Some(record) = records.one::<DaemonRecord>(&cache.daemon_key(&daemon.info.id)).await? else { return Ok(None) };
+    let Some(record) = records.one(&cache.daemon_key(&daemon.info.id)).await? else { return Ok(None) };
     Ok(has_mark(daemon, &record.mark, work).await?.then_some(record))
 }
 

@@ -6,7 +6,7 @@ use crate::cache::session::CacheSession;
 use crate::domain::{Descriptor, ImageConfig, RawManifest, StepKey};
 use crate::error::{Error, Result};
 use crate::handover::PreparedImage;
-use crate::plan::{Assembled, ImageRecord, Layer, StepRecord, assemble};
+use crate::plan::{Assembled, ImageRecord, Layer, RecordKey, StepRecord, assemble};
 use crate::planner::build_plan::BuildPlan;
 use crate::publish::release::{PutOutcome, Release, Released};
 use crate::run::context::BuildContext;
@@ -80,7 +80,7 @@ pub async fn unchanged(
         return Ok(Whole::Nothing);
     };
     let image = image_key(context, &key, plan);
-    if let Some(known) = records.one::<ImageRecord>(&image).await?
+    if let Some(known) = records.one(&image).await?
         // One that cannot be read is made again.
         && let Some(known) = known_image(context, cache, &known).await
     {
@@ -107,8 +107,8 @@ pub async fn known_image(_context: &BuildContext<'_>, cache: &CacheSession, know
 }
 
 /// What an image of this build is remembered by.
-pub fn image_key(context: &BuildContext<'_>, state: &StepKey, plan: &BuildPlan) -> StepKey {
-    let mut options = vec![format!("{:?}", context.build.push_settings.compression)];
+pub fn image_key(context: &BuildContext<'_>, state: &StepKey, plan: &BuildPlan) -> RecordKey<ImageRecord> {
+    let mut options = vec![context.build.push_settings.compression.key_text()];
     options.extend(context.annotations().into_iter().map(|(name, value)| format!("{name}={value}")));
     crate::plan::image_key(state, &plan.compiled.config, &options)
 }

@@ -14,7 +14,7 @@ use crate::executor::progress::SolveProgress;
 use crate::executor::solve::{self, Attempted};
 use crate::executor::{inspect, substitutions};
 use crate::graph::{CopySource, Graph, Input, RewrittenGraph};
-use crate::plan::{PartialKeyRecord, next_round, speculative_states};
+use crate::plan::{next_round, partial_key, speculative_states};
 use crate::planner::build_plan::BuildPlan;
 use crate::planner::lookup;
 use crate::run::built::Built;
@@ -33,8 +33,7 @@ pub async fn round(
     work: &Work<'_>,
 ) -> Result<bool> {
     let hoped = speculative_states(&plan.graph, &plan.keys, &plan.decision);
-    let keys: Vec<_> = hoped.iter().map(|(_, key)| key.clone()).collect();
-    let known = records.read::<PartialKeyRecord>(&keys).await?;
+    let known = records.read(hoped.iter().map(|(_, key)| key.clone()), partial_key).await?;
     let hopeful: Vec<Input> = hoped.into_iter().filter(|(_, key)| known.contains_key(key)).map(|(state, _)| state).collect();
     let round = next_round(&plan.graph, &plan.keys, &plan.decision, &plan.facts.seen, &hopeful);
     if round.is_empty() {

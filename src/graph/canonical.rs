@@ -8,7 +8,7 @@ use prost::Message;
 
 use super::decode::{Graph, Op};
 use super::wire::{Change, Field, Malformed, rewritten};
-use crate::domain::{Digest, Selector, StepKey, has_wildcards, spelled_text};
+use crate::domain::{Digest, OperationKey, Selector, has_wildcards, spelled_text};
 
 /// How an input counts. Selections stand in the order of the arguments: of two files of one name the last one stays.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,9 +123,9 @@ pub fn apart(op: &Op) -> (BTreeMap<String, String>, Digest) {
 
 /// What a step does, whatever it is done to: its operation without its inputs.
 #[must_use]
-pub fn operation_key(graph: &Graph, op: &Op) -> Option<StepKey> {
+pub fn operation_key(graph: &Graph, op: &Op) -> Option<OperationKey> {
     let canonical = canonical(op, graph.bytes(&op.digest)?).ok()?;
-    Some(StepKey::of(&[b"hakobi shape 1\n", &*canonical].concat()))
+    Some(OperationKey::of(&[b"hakobi shape 1\n", &*canonical].concat()))
 }
 
 /// How each input of a step counts.

@@ -7,7 +7,7 @@ use bollard_buildkit_proto::pb;
 use super::canonical::{InputDependency, canonical, input_dependencies};
 use super::decode::{Graph, Input, Op};
 use super::remote::{self, ResolvedSource, names_a_commit};
-use crate::domain::{ChainId, Digest, Hasher, Selector, StepKey};
+use crate::domain::{ChainId, CopiedContentKey, Digest, Hasher, PartialKey, Selector, StepKey};
 
 /// What is known of where the graph begins, and of what its steps made before.
 pub trait Facts {
@@ -52,7 +52,7 @@ pub struct CopySource {
     /// What of it.
     pub selectors: Vec<Selector>,
     /// What its content is remembered by; nothing where the result has no key itself.
-    pub key: Option<StepKey>,
+    pub key: Option<CopiedContentKey>,
 }
 
 impl CopySource {
@@ -98,7 +98,7 @@ impl Keys {
     #[must_use]
     pub fn state(&self, state: &Input) -> Key {
         match self.by_step.get(&state.step) {
-            Some(Key::Known(step)) => Key::Known(output_of(step, state.output)),
+            Some(Key::Known(step)) => Key::Known(output_of(step, state.output).key()),
             Some(other) => other.clone(),
             None => Key::Unknown("it is not in the graph".to_owned()),
         }
@@ -107,11 +107,11 @@ impl Keys {
     /// What a state has in common with those that differ by nothing but what was taken out of other steps' results; nothing where
     /// nothing is taken, or the rest cannot be told.
     #[must_use]
-    pub fn key_without_copied_content(&self, state: &Input) -> Option<StepKey> {
+    pub fn key_without_copied_content(&self, state: &Input) -> Option<PartialKey> {
         self.key_without_copied_content
             .get(&state.step)
             .filter(|key_without_copied_content| key_without_copied_content.leaves_out)
-            .map(|key_without_copied_content| output_of(&key_without_copied_content.key, state.output))
+            .map(|key_without_copied_content| output_of(&key_without_copied_content.key, state.output).0.partial_key())
     }
 
     /// All that steps take out of other steps' results.
@@ -180,7 +180,7 @@ impl Keys {
             (InputDependency::State, None) => {
                 let key_without_copied_content =
                     self.key_without_copied_content.get(&input.step).map(|key_without_copied_content| WeakPart {
-                        key: output_of(&key_without_copied_content.key, input.output).to_string(),
+                        key: output_of(&key_without_copied_content.key, input.output).key().to_string(),
                         leaves_out: key_without_copied_content.leaves_out,
                     });
                 return match self.state(input) {
@@ -278,17 +278,17 @@ pub(super) fn is_local(op: &Op) -> bool {
     matches!(&op.op.op, Some(pb::op::Op::Source(source)) if source.identifier.starts_with("local://"))
 }
 
-fn output_of(step: &StepKey, output: i64) -> StepKey {
+fn output_of(step: &StepKey, output: i64) -> Keyed {
     let mut hasher = Keyed::of("state");
     hasher.bytes(step.to_string().as_bytes());
     hasher.bytes(&output.to_be_bytes());
-    hasher.key()
+    hasher
 }
 
-fn taken_of(state: &StepKey, selectors: &[Selector]) -> StepKey {
+fn taken_of(state: &StepKey, selectors: &[Selector]) -> CopiedContentKey {
     let mut hasher = selected("taken", selectors);
     hasher.bytes(state.to_string().as_bytes());
-    hasher.key()
+    hasher.0.copied_content_key()
 }
 
 fn selected(kind: &str, selectors: &[Selector]) -> Keyed {

@@ -25,7 +25,7 @@ fn copy(from: i64, src: &str) -> pb::FileAction {
 #[derive(Default)]
 struct Known {
     content: HashMap<String, &'static str>,
-    taken: HashMap<StepKey, Digest>,
+    taken: HashMap<CopiedContentKey, Digest>,
     base: &'static str,
     holds: HashMap<Digest, ResolvedSource>,
 }

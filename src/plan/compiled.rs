@@ -7,7 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use super::record::{LARGE, Record};
-use crate::domain::{DiffId, Digest, Hasher, StepKey};
+use super::record_key::RecordKey;
+use crate::domain::{DiffId, Digest, Hasher};
 
 /// A compiled Dockerfile, good for as long as the references that it was made with lead to the same images.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,7 +61,7 @@ pub fn compiled_key<'a>(
     platform: &str,
     files: impl IntoIterator<Item = (&'a str, Option<&'a [u8]>)>,
     options: impl IntoIterator<Item = (&'a str, &'a str)>,
-) -> StepKey {
+) -> RecordKey<CompiledRecord> {
     let mut hasher = Hasher::default();
     let mut part = |bytes: &[u8]| {
         hasher.update(&(bytes.len() as u64).to_be_bytes());
@@ -80,7 +81,7 @@ pub fn compiled_key<'a>(
         part(name.as_bytes());
         part(value.as_bytes());
     }
-    hasher.step_key()
+    RecordKey::new(hasher.digest())
 }
 
 /// The frontend that a Dockerfile brings along, in a way that hakobi can follow.
@@ -133,6 +134,11 @@ mod tests {
         let files: &[(&str, Option<&[u8]>)] = &[("Dockerfile", Some(b"FROM a")), (".dockerignore", None)];
         let base = key("linux/amd64", files, &[("target", "x"), ("build-arg:A", "1")]);
         assert_eq!(base, key("linux/amd64", files, &[("build-arg:A", "1"), ("target", "x")]), "options have no order");
+        assert_eq!(
+            base.digest().hex(),
+            "c5fbc4130c28e7011690650f820b07e3aec72a1261cc9454b869122c6d66e92a",
+            "another key is another cache"
+        );
         for other in [
             key("linux/arm64", files, &[("target", "x"), ("build-arg:A", "1")]),
             key("linux/amd64", files, &[("target", "x"), ("build-arg:A", "2")]),

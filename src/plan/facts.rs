@@ -6,8 +6,9 @@ use std::sync::Arc;
 use bollard_buildkit_proto::pb;
 
 use super::record::RemoteRecord;
+use super::record_key::RecordKey;
 use crate::context::{Selection, Tree};
-use crate::domain::{ChainId, DiffId, Digest, Selector, StepKey, spelled_text};
+use crate::domain::{ChainId, CopiedContentKey, DiffId, Digest, Selector, spelled_text};
 use crate::graph::{CopySource, Facts, Input, Op, ResolvedSource};
 
 /// Facts at hand. Leaves are named by their steps.
@@ -20,9 +21,9 @@ pub struct KnownFacts {
     /// What is elsewhere, or why it is not known.
     pub remotes: HashMap<Digest, Result<ResolvedSource, String>>,
     /// What is to be remembered of servers that were asked.
-    pub asked: Vec<(StepKey, RemoteRecord)>,
+    pub asked: Vec<(RecordKey<RemoteRecord>, RemoteRecord)>,
     /// The content of what was taken out of stages in earlier runs.
-    pub taken: HashMap<StepKey, Digest>,
+    pub taken: HashMap<CopiedContentKey, Digest>,
     /// The content of what is taken out of states in this run.
     pub seen: Seen,
 }

@@ -17,6 +17,7 @@ mod inputs;
 mod pairs;
 mod proof;
 mod record;
+mod record_key;
 mod records;
 mod rounds;
 mod variables;
@@ -34,7 +35,8 @@ pub use pairs::measure;
 pub use proof::{ExpectedContents, expected_contents, missing, unexpected_file};
 pub use record::{
     ColdRecord, CopiedContentRecord, DaemonRecord, ImageRecord, LARGE, Layer, LayerRecord, PartialKeyRecord, ProofRecord, Record,
-    RemoteRecord, StepRecord, image_key, layer_key, remote_key,
+    RemoteRecord, StepRecord, copied_content_key, image_key, layer_key, partial_key, proof_key, remote_key, step_key,
 };
+pub use record_key::RecordKey;
 pub use records::Records;
 pub use rounds::{next_round, speculative_states};

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
-use crate::domain::{ChainId, Descriptor, DiffId, Digest, Hasher, StepKey};
+use super::record_key::RecordKey;
+use crate::domain::{ChainId, CopiedContentKey, Descriptor, DiffId, Digest, Hasher, OperationKey, PartialKey, StepKey};
 
 /// The version of the records that this program reads and writes. One of another version is a miss.
 const VERSION: u32 = 2;
@@ -117,12 +118,6 @@ pub struct ProofRecord {}
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerRecord {}
 
-/// What a layer is remembered by.
-#[must_use]
-pub fn layer_key(layer: &Layer) -> StepKey {
-    StepKey::of(format!("hakobi layer 1\n{}\n{}", layer.blob.digest, layer.diff_id).as_bytes())
-}
-
 /// An image that was made of a state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageRecord {
@@ -151,12 +146,6 @@ pub struct RemoteRecord {
     pub content: Digest,
 }
 
-/// What a file is remembered by.
-#[must_use]
-pub fn remote_key(url: &str) -> StepKey {
-    StepKey::of(format!("hakobi remote 1\n{url}").as_bytes())
-}
-
 impl StepRecord {
     /// What its layers are uncompressed.
     #[must_use]
@@ -177,16 +166,52 @@ impl StepRecord {
     }
 }
 
-/// What an image is remembered by: its state, the frontend's configuration and what else goes into its manifest.
+/// The key of the record of a state.
 #[must_use]
-pub fn image_key(state: &StepKey, config: &[u8], options: &[String]) -> StepKey {
+pub fn step_key(state: &StepKey) -> RecordKey<StepRecord> {
+    RecordKey::new(state.as_digest())
+}
+
+/// The key of the record of what is copied out of a state.
+#[must_use]
+pub fn copied_content_key(content: &CopiedContentKey) -> RecordKey<CopiedContentRecord> {
+    RecordKey::new(content.as_digest())
+}
+
+/// The key of the record that says that states of this partial key are kept.
+#[must_use]
+pub fn partial_key(state: &PartialKey) -> RecordKey<PartialKeyRecord> {
+    RecordKey::new(state.as_digest())
+}
+
+/// The key of the record that says that a daemon did this as hakobi does it.
+#[must_use]
+pub fn proof_key(operation: &OperationKey) -> RecordKey<ProofRecord> {
+    RecordKey::new(operation.as_digest())
+}
+
+/// The key of the record of a layer.
+#[must_use]
+pub fn layer_key(layer: &Layer) -> RecordKey<LayerRecord> {
+    RecordKey::of(&format!("hakobi layer 1\n{}\n{}", layer.blob.digest, layer.diff_id))
+}
+
+/// The key of the record of a file that a server has.
+#[must_use]
+pub fn remote_key(url: &str) -> RecordKey<RemoteRecord> {
+    RecordKey::of(&format!("hakobi remote 1\n{url}"))
+}
+
+/// The key of the record of an image: of its state, the frontend's configuration and what else goes into its manifest.
+#[must_use]
+pub fn image_key(state: &StepKey, config: &[u8], options: &[String]) -> RecordKey<ImageRecord> {
     let mut hasher = Hasher::default();
     for part in [b"hakobi image 1", state.to_string().as_bytes(), config].into_iter().chain(options.iter().map(String::as_bytes))
     {
         hasher.update(&(part.len() as u64).to_be_bytes());
         hasher.update(part);
     }
-    hasher.step_key()
+    RecordKey::new(hasher.digest())
 }
 
 /// A record as it is written.
@@ -209,13 +234,13 @@ struct Read<'a> {
 
 /// The digest of a record under its key: one that was changed, cut, or moved to another key is none. It proves nothing of who wrote
 /// it.
-fn seal(key: &StepKey, record: &str) -> Digest {
+fn seal<T>(key: &RecordKey<T>, record: &str) -> Digest {
     Digest::of(format!("hakobi record {VERSION}\n{key}\n{record}").as_bytes())
 }
 
 /// The record as it is kept under a key.
-pub(super) fn encode<T: Serialize>(key: &StepKey, record: T) -> serde_json::Result<Vec<u8>> {
-    let record = serde_json::value::to_raw_value(&record)?;
+pub(super) fn encode<T: Serialize>(key: &RecordKey<T>, record: &T) -> serde_json::Result<Vec<u8>> {
+    let record = serde_json::value::to_raw_value(record)?;
     serde_json::to_vec(&Sealed { version: VERSION, seal: seal(key, record.get()), record: &record })
 }
 
@@ -231,7 +256,7 @@ pub(super) enum Decoded<T> {
 }
 
 /// Reads the record of a key.
-pub(super) fn decode<T: Record>(key: &StepKey, bytes: &[u8]) -> Decoded<T> {
+pub(super) fn decode<T: Record>(key: &RecordKey<T>, bytes: &[u8]) -> Decoded<T> {
     let Ok(read) = serde_json::from_slice::<Read<'_>>(bytes) else { return Decoded::Unusable };
     if read.version != VERSION {
         return Decoded::OtherVersion;
@@ -242,5 +267,30 @@ pub(super) fn decode<T: Record>(key: &StepKey, bytes: &[u8]) -> Decoded<T> {
     match serde_json::from_str::<T>(read.record.get()) {
         Ok(record) if record.is_sane() => Decoded::Record(record),
         _ => Decoded::Unusable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::media_type;
+
+    /// Other keys would be another cache: that of all users would be cold once.
+    #[test]
+    fn keys_are_what_they_were() {
+        let state = StepKey::of(b"state");
+        assert_eq!(step_key(&state).to_string(), state.to_string());
+        assert_eq!(copied_content_key(&CopiedContentKey::of(b"state")).to_string(), state.to_string());
+        assert_eq!(partial_key(&PartialKey::of(b"state")).to_string(), state.to_string());
+        assert_eq!(proof_key(&OperationKey::of(b"state")).to_string(), state.to_string());
+        let blob = Descriptor::new(media_type::OCI_LAYER_GZIP, Digest::of(b"blob"), 1);
+        let layer = Layer { blob, diff_id: DiffId::of(b"tar"), created: None };
+        assert_eq!(layer_key(&layer).digest().hex(), "7132f8393e804bd933114d06770b809235093d6d96bd491863e1aecbc3fc2f83");
+        assert_eq!(
+            remote_key("https://example.com/a").digest().hex(),
+            "8ddee6df3dcd6c01eb0fda6ef0cfef152d5f7113774d28a3e2c57ba6e1825759"
+        );
+        let image = image_key(&state, b"{}", &["Gzip(6)".to_owned(), "a=b".to_owned()]);
+        assert_eq!(image.digest().hex(), "f039a56d6c84e308c3e966c1a4153a25e8109479d749a14f7d7997c185f6452a");
     }
 }

@@ -1,6 +1,8 @@
 //! The records of a store: written to the own scope, read from it and its fallbacks.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::io::{Read as _, Write as _};
 
 use flate2::Compression;
@@ -10,7 +12,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Serialize;
 
 use super::record::{Decoded, LARGE, Record, decode, encode};
-use crate::domain::StepKey;
+use super::record_key::RecordKey;
 use crate::hidden::Hidden;
 use crate::store::{Blobs, Error, Fault, Name, Result, read_small};
 use crate::transfer::BytesSource;
@@ -36,21 +38,30 @@ impl Records {
         Self { blobs, scopes, writes, hidden }
     }
 
-    /// The records of these keys, of the first scope that has each.
+    /// The records of these, of the first scope that has each. `key` says what each one's record is kept under, and so what is read.
     ///
     /// # Errors
     /// If the store cannot be read. What is not there is a miss, and so is what is no record of that key: it is noted
     /// ([`Blobs::unusable`]).
-    pub async fn read<T: Record>(&self, keys: &[StepKey]) -> Result<HashMap<StepKey, T>> {
-        let read = stream::iter(keys.to_vec()).map(|key| async move { Ok((self.one(&key).await?, key)) });
-        let read: Vec<(Option<T>, StepKey)> = read.buffer_unordered(AT_ONCE).try_collect().await?;
-        Ok(read.into_iter().filter_map(|(record, key)| Some((key, record?))).collect())
+    pub async fn read<K: Eq + Hash, T: Record>(
+        &self,
+        of: impl IntoIterator<Item = K>,
+        key: impl Fn(&K) -> RecordKey<T>,
+    ) -> Result<HashMap<K, T>> {
+        let all: Vec<(K, RecordKey<T>)> = of.into_iter().map(|one| (key(&one), one)).map(|(key, one)| (one, key)).collect();
+        let read = stream::iter(all).map(|(one, key)| async move { Ok((one, self.one(&key).await?)) });
+        let read: Vec<(K, Option<T>)> = read.buffer_unordered(AT_ONCE).try_collect().await?;
+        Ok(read.into_iter().filter_map(|(one, record)| Some((one, record?))).collect())
     }
 
-    async fn one<T: Record>(&self, key: &StepKey) -> Result<Option<T>> {
+    /// The record of a key, of the first scope that has one.
+    ///
+    /// # Errors
+    /// If the store cannot be read. What is no record of that key is a miss.
+    pub async fn one<T: Record>(&self, key: &RecordKey<T>) -> Result<Option<T>> {
         let mut mends = None;
         for scope in &self.scopes {
-            let name = Name::step(scope, key);
+            let name = Name::record(scope, key.digest());
             let packed = match read_small(self.blobs.store(), &name, T::LIMIT).await {
                 Err(error) if error.fault() == Fault::Damaged => None,
                 Err(error) => return Err(error),
@@ -77,9 +88,9 @@ impl Records {
     }
 
     /// Notes that the record of a key is not used, as it does not fit what is known.
-    pub fn refuse(&self, key: &StepKey) {
+    pub fn refuse<T>(&self, key: &RecordKey<T>) {
         if let Some(scope) = self.scopes.first() {
-            self.blobs.note_unusable(&Name::step(scope, key));
+            self.blobs.note_unusable(&Name::record(scope, key.digest()));
         }
     }
 
@@ -87,19 +98,19 @@ impl Records {
     ///
     /// # Errors
     /// If the store does not take one.
-    pub async fn write<T: Serialize>(&self, records: impl IntoIterator<Item = (StepKey, T)>) -> Result<()> {
+    pub async fn write<T: Serialize, R: Borrow<T>>(&self, records: impl IntoIterator<Item = (RecordKey<T>, R)>) -> Result<()> {
         let Some(scope) = self.scopes.first() else { return Ok(()) };
         let mut objects = Vec::new();
         for (key, record) in records {
             let broken = |error: &dyn std::fmt::Display| Error::new(Fault::Other, format!("a record cannot be written: {error}"));
-            let plain = encode(&key, record).map_err(|error| broken(&error))?;
+            let plain = encode(&key, record.borrow()).map_err(|error| broken(&error))?;
             // Nobody would read it.
             if plain.len() as u64 > LARGE || self.hidden.is_in(&plain) {
                 continue;
             }
             let mut packed = GzEncoder::new(Vec::new(), Compression::default());
             let packed = packed.write_all(&plain).and_then(|()| packed.finish()).map_err(|error| broken(&error))?;
-            objects.push((Name::step(scope, &key), packed));
+            objects.push((Name::record(scope, key.digest()), packed));
         }
         let store = self.blobs.store();
         stream::iter(objects)
@@ -144,7 +155,7 @@ mod tests {
     }
 
     /// A store with the record of a key, in the scopes `own` and `main`.
-    async fn kept(key: &StepKey) -> (Arc<MemoryStore>, impl Fn() -> Records) {
+    async fn kept(key: &RecordKey<StepRecord>) -> (Arc<MemoryStore>, impl Fn() -> Records) {
         let store = Arc::new(MemoryStore::default());
         for scope in ["own", "main"] {
             let records = Records::new(Blobs::new(store.clone()), vec![scope.to_owned()], true, Hidden::default());
@@ -155,16 +166,16 @@ mod tests {
         (store, records)
     }
 
-    async fn plain(store: &MemoryStore, key: &StepKey) -> Value {
-        let packed = read_small(store, &Name::step("own", key), 1 << 20).await.expect("read").expect("there");
+    async fn plain(store: &MemoryStore, key: &RecordKey<StepRecord>) -> Value {
+        let packed = read_small(store, &Name::record("own", key.digest()), 1 << 20).await.expect("read").expect("there");
         serde_json::from_slice(&unpacked(&packed, 1 << 20).expect("unpacked")).expect("JSON")
     }
 
     #[tokio::test]
     async fn a_record_that_was_changed_is_a_miss_that_is_noted() {
-        let key = StepKey::of(b"key");
+        let key = RecordKey::<StepRecord>::new(Digest::of(b"key"));
         let (store, records) = kept(&key).await;
-        assert_eq!(records().read::<StepRecord>(std::slice::from_ref(&key)).await.expect("read").get(&key), Some(&record()));
+        assert_eq!(records().one(&key).await.expect("read"), Some(record()));
         let whole = plain(&store, &key).await;
         let changed = |change: &dyn Fn(&mut Value)| {
             let mut value = whole.clone();
@@ -195,35 +206,35 @@ mod tests {
             vec![0; 5 << 20].into(),
         ];
         for (number, lie) in lies.into_iter().enumerate() {
-            store.set(&Name::step("own", &key), lie);
+            store.set(&Name::record("own", key.digest()), lie);
             let records = records();
-            assert!(records.read::<StepRecord>(std::slice::from_ref(&key)).await.expect("read").is_empty(), "{number}");
+            assert!(records.one(&key).await.expect("read").is_none(), "{number}");
             assert_eq!(records.blobs.unusable().len(), 1, "{number}");
             // It is written anew as what it should be.
             records.write([(key.clone(), record())]).await.expect("written");
-            assert_eq!(records.read::<StepRecord>(std::slice::from_ref(&key)).await.expect("read").len(), 1, "{number}");
+            assert_eq!(records.one(&key).await.expect("read").iter().len(), 1, "{number}");
         }
         // Another hakobi's is none that is broken.
-        store.set(&Name::step("own", &key), changed(&|value| value["version"] = json!(99)));
+        store.set(&Name::record("own", key.digest()), changed(&|value| value["version"] = json!(99)));
         let other = records();
-        assert!(other.read::<StepRecord>(std::slice::from_ref(&key)).await.expect("read").is_empty());
+        assert!(other.one(&key).await.expect("read").is_none());
         assert!(other.blobs.unusable().is_empty());
         // What is right under one key is nothing under another.
-        let moved = StepKey::of(b"another");
-        store.set(&Name::step("own", &moved), packed(whole.to_string().as_bytes()));
-        assert!(records().read::<StepRecord>(std::slice::from_ref(&moved)).await.expect("read").is_empty());
+        let moved = RecordKey::<StepRecord>::new(Digest::of(b"another"));
+        store.set(&Name::record("own", moved.digest()), packed(whole.to_string().as_bytes()));
+        assert!(records().one(&moved).await.expect("read").is_none());
     }
 
     #[tokio::test]
     async fn another_scopes_record_mends_the_own_one() {
-        let key = StepKey::of(b"key");
+        let key = RecordKey::<StepRecord>::new(Digest::of(b"key"));
         let (store, _) = kept(&key).await;
-        let name = Name::step("own", &key);
+        let name = Name::record("own", key.digest());
         let scopes = vec!["own".to_owned(), "main".to_owned()];
         for (writes, left) in [(false, Some(3)), (true, None)] {
             store.set(&name, "???".into());
             let records = Records::new(Blobs::new(store.clone()), scopes.clone(), writes, Hidden::default());
-            assert_eq!(records.read::<StepRecord>(std::slice::from_ref(&key)).await.expect("read").len(), 1);
+            assert_eq!(records.one(&key).await.expect("read").iter().len(), 1);
             assert_eq!(records.blobs.unusable().len(), 1);
             assert_eq!(store.size(&name).await.expect("an answer").filter(|size| *size == 3), left);
         }

@@ -5,12 +5,12 @@ use std::collections::HashSet;
 
 use super::decide::{Plan, rests_on, states};
 use super::facts::Seen;
-use crate::domain::StepKey;
+use crate::domain::PartialKey;
 use crate::graph::{CopySource, Graph, Input, InputDependency, Keys, Op, input_dependencies};
 
 /// States that have to run as far as is known, with what they have in common with those that may be kept.
 #[must_use]
-pub fn speculative_states(graph: &Graph, keys: &Keys, plan: &Plan) -> Vec<(Input, StepKey)> {
+pub fn speculative_states(graph: &Graph, keys: &Keys, plan: &Plan) -> Vec<(Input, PartialKey)> {
     let open = states(graph).into_iter().filter(|state| plan.runs(&state.step));
     open.filter_map(|state| Some((state.clone(), keys.key_without_copied_content(&state)?))).collect()
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::build::Compiled;
 use crate::context::{Selection, Tree};
-use crate::domain::{DiffId, Digest, Platform, StepKey};
+use crate::domain::{CopiedContentKey, DiffId, Digest, Platform, StepKey};
 use crate::engine::buildkit::LocalDirs;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Input, Key, Keys, Op, Substitution, pinned};
@@ -21,7 +21,7 @@ pub struct BuildPlan {
     pub keys: Keys,
     pub decision: Plan,
     /// What was taken out of stages, as it was remembered.
-    pub taken: HashMap<StepKey, CopiedContentRecord>,
+    pub taken: HashMap<CopiedContentKey, CopiedContentRecord>,
     /// The base images, by where they stand in the graph, where a registry has them.
     pub bases: HashMap<Input, KnownImage>,
     /// Why its new files were not laid down here, where that takes more than was known.

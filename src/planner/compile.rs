@@ -69,5 +69,24 @@ pub fn is_of_engine(plan: &BuildPlan, info: &EngineInfo) -> bool {
 
 /// What a frontend's graph depends on besides the frontend: what the engine says it can do.
 pub fn engine(info: &EngineInfo) -> String {
-    format!("{} {:?}", info.version, info.store)
+    format!("{} {}", info.version, info.store.name())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::StoreKind;
+
+    #[test]
+    fn the_text_of_an_engine_is_what_it_was() {
+        let info = |store| EngineInfo {
+            id: String::new(),
+            version: "28.5.2".to_owned(),
+            api: (1, 51),
+            store,
+            platform: "linux/amd64".to_owned(),
+        };
+        assert_eq!(engine(&info(StoreKind::GraphDriver)), "28.5.2 GraphDriver");
+        assert_eq!(engine(&info(StoreKind::Containerd)), "28.5.2 Containerd");
+    }
 }

@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 
 use crate::build::{Input, frontend_options};
-use crate::domain::{Digest, ImageRef, StepKey};
+use crate::domain::{Digest, ImageRef};
 use crate::engine::buildkit::ExpectedFile;
 use crate::hidden::Hidden;
-use crate::plan::{Syntax, compiled_key};
+use crate::plan::{CompiledRecord, RecordKey, Syntax, compiled_key};
 use crate::run::context::BuildContext;
 
 /// What a Dockerfile's compiled form is remembered by.
 pub struct CompiledKey {
-    pub key: StepKey,
+    pub key: RecordKey<CompiledRecord>,
     /// The image of the frontend, where the Dockerfile brings one along.
     pub frontend: Option<String>,
     /// The Dockerfile.

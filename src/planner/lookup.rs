@@ -5,25 +5,25 @@ use std::collections::{HashMap, HashSet};
 use crate::cache::fault::cache_fault;
 use crate::cache::record_reader::RecordReader;
 use crate::cache::session::CacheSession;
-use crate::domain::{Digest, StepKey};
+use crate::domain::{CopiedContentKey, Digest, StepKey};
 use crate::endpoint::CacheRepository;
 use crate::error::Result;
 use crate::graph::{Input, Key, Keys};
-use crate::plan::{CopiedContentRecord, LayerRecord, Plan, StepRecord, fits, layer_key, misfits};
+use crate::plan::{Plan, RecordKey, StepRecord, copied_content_key, fits, layer_key, misfits, step_key};
 use crate::planner::build_plan::BuildPlan;
 use crate::registry::Home as _;
 
 /// Plans with all that is known by now.
 pub async fn decide(plan: &mut BuildPlan, records: &RecordReader<'_>) -> Result<()> {
-    let mut asked: HashSet<StepKey> = plan.facts.taken.keys().cloned().collect();
+    let mut asked: HashSet<CopiedContentKey> = plan.facts.taken.keys().cloned().collect();
     plan.keys = loop {
         let keys = Keys::of(&plan.graph, &plan.facts);
-        let open: Vec<StepKey> = keys.taken().iter().filter_map(|taken| taken.key.clone()).collect();
-        let open: Vec<StepKey> = open.into_iter().filter(|key| asked.insert(key.clone())).collect();
+        let open: Vec<CopiedContentKey> = keys.taken().iter().filter_map(|taken| taken.key.clone()).collect();
+        let open: Vec<CopiedContentKey> = open.into_iter().filter(|key| asked.insert(key.clone())).collect();
         if open.is_empty() {
             break keys;
         }
-        let found: HashMap<StepKey, CopiedContentRecord> = records.read(&open).await?;
+        let found = records.read(open, copied_content_key).await?;
         plan.facts.taken.extend(found.iter().map(|(key, record)| (key.clone(), record.content.clone())));
         plan.taken.extend(found);
     };
@@ -45,12 +45,12 @@ pub async fn decide(plan: &mut BuildPlan, records: &RecordReader<'_>) -> Result<
 
 pub async fn ask(plan: &mut BuildPlan, keys: &[StepKey], records: &RecordReader<'_>) -> Result<()> {
     let new: Vec<StepKey> = keys.iter().filter(|key| !plan.found.contains_key(key)).cloned().collect();
-    let mut found: HashMap<StepKey, StepRecord> = records.read(&new).await?;
+    let mut found = records.read(new.iter().cloned(), step_key).await?;
     let mut wrong = misfits(&plan.graph, &plan.keys, &plan.facts, &found);
     wrong.extend(found.iter().filter(|(_, record)| !plan.agrees(record)).map(|(key, _)| key.clone()));
     wrong.extend(unseen(&found, records).await?);
     for key in wrong {
-        records.refuse(&key);
+        records.refuse(&step_key(&key));
         found.remove(&key);
     }
     plan.found.extend(new.into_iter().map(|key| {
@@ -63,14 +63,14 @@ pub async fn ask(plan: &mut BuildPlan, keys: &[StepKey], records: &RecordReader<
 /// The record of a state, if it fits what is known of the graph.
 pub async fn record_of(plan: &BuildPlan, state: &Input, records: &RecordReader<'_>) -> Result<Option<StepRecord>> {
     let Key::Known(key) = plan.keys.state(state) else { return Ok(None) };
-    let Some(record) = records.one::<StepRecord>(&key).await? else { return Ok(None) };
+    let Some(record) = records.one(&step_key(&key)).await? else { return Ok(None) };
     if fits(&plan.graph, &plan.facts, state, &record) && plan.agrees(&record) {
         let found = HashMap::from([(key.clone(), record)]);
         if unseen(&found, records).await?.is_empty() {
             return Ok(found.into_values().next());
         }
     }
-    records.refuse(&key);
+    records.refuse(&step_key(&key));
     Ok(None)
 }
 
@@ -83,7 +83,7 @@ pub async fn forget_lost(plan: &mut BuildPlan, cache: &CacheSession, records: &R
         for (state, record) in &plan.decision.kept {
             // One of the two is not right. Whichever it is, neither is used.
             if let (true, Key::Known(key)) = (is_of_other_sizes(record, &there), plan.keys.state(state)) {
-                records.refuse(&key);
+                records.refuse(&step_key(&key));
             }
         }
         let gone: Vec<StepKey> = plan
@@ -142,8 +142,8 @@ pub async fn leave_sources_open(plan: &mut BuildPlan, records: &RecordReader<'_>
 
 /// The keys of records with a layer that nobody saw to be what it is said to be.
 pub async fn unseen(found: &HashMap<StepKey, StepRecord>, records: &RecordReader<'_>) -> Result<Vec<StepKey>> {
-    let layers: HashSet<StepKey> = found.values().flat_map(|record| &record.layers).map(layer_key).collect();
-    let seen: HashMap<StepKey, LayerRecord> = records.read(&layers.into_iter().collect::<Vec<_>>()).await?;
+    let layers: HashSet<_> = found.values().flat_map(|record| &record.layers).map(layer_key).collect();
+    let seen = records.read(layers, RecordKey::clone).await?;
     let is_seen = |record: &StepRecord| record.layers.iter().all(|layer| seen.contains_key(&layer_key(layer)));
     Ok(found.iter().filter(|(_, record)| !is_seen(record)).map(|(key, _)| key.clone()).collect())
 }

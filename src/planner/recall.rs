@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use crate::build::{Compiled, Input, frontend_options};
 use crate::cache::record_reader::RecordReader;
-use crate::domain::{Digest, ImageRef, StepKey};
+use crate::domain::{Digest, ImageRef};
 use crate::engine::{Docker, EngineInfo};
 use crate::error::Result;
 use crate::graph::{Graph, pinned_revision};
-use crate::plan::{CompiledRecord, KnownFacts};
+use crate::plan::{CompiledRecord, KnownFacts, RecordKey};
 use crate::planner::build_plan::BuildPlan;
 use crate::planner::compiled_key::{CompiledKey, machine};
 use crate::planner::{lookup, plan};
@@ -78,7 +78,7 @@ pub async fn remembered_plan(
 
 /// A compiled Dockerfile as it is remembered, if all that it was made of is as it was, with the layers of its bases.
 pub async fn recall(context: &BuildContext<'_>, key: &CompiledKey, records: &RecordReader<'_>) -> Result<Option<Recalled>> {
-    let Some(record) = records.one::<CompiledRecord>(&key.key).await? else { return Ok(None) };
+    let Some(record) = records.one(&key.key).await? else { return Ok(None) };
     let definition = record.definition().and_then(|bytes| Graph::decoded(&bytes).ok());
     // What cannot be planned with is a miss.
     let usable = definition.filter(|graph| graph.def.len() <= MOST_STEPS && Graph::new(graph.clone()).is_ok());
@@ -134,7 +134,7 @@ pub async fn compiled_record(
     context: &BuildContext<'_>,
     key: &CompiledKey,
     plan: &BuildPlan,
-) -> Option<(StepKey, CompiledRecord)> {
+) -> Option<(RecordKey<CompiledRecord>, CompiledRecord)> {
     let definition = Graph::encoded(&plan.compiled.definition);
     // The record has no other place for the platform.
     if plan.compiled.platforms.is_some() {

@@ -5,14 +5,17 @@ use std::collections::HashMap;
 use futures::future::join_all;
 
 use crate::cache::record_reader::RecordReader;
-use crate::domain::{Digest, StepKey};
+use crate::domain::Digest;
 use crate::graph::{Op, Remote, ResolvedSource, without_query};
-use crate::plan::{KnownFacts, RemoteRecord, remote_key};
+use crate::plan::{KnownFacts, RecordKey, RemoteRecord, remote_key};
 use crate::remote::{self, Client, Found, Version};
 use crate::run::context::BuildContext;
 
 /// What came of asking for a source.
-pub type Asked = (Digest, Result<ResolvedSource, String>, Option<(StepKey, RemoteRecord)>);
+pub type Asked = (Digest, Result<ResolvedSource, String>, Option<NewRecord>);
+
+/// What is to be remembered of a server.
+pub type NewRecord = (RecordKey<RemoteRecord>, RemoteRecord);
 
 /// Asks for all that these sources bring from elsewhere.
 pub async fn ask(
@@ -27,13 +30,13 @@ pub async fn ask(
         return Ok(Vec::new());
     }
     let urls = new.iter().filter_map(|(_, remote)| match remote {
-        Ok(Remote::File { url }) => Some(remote_key(url)),
+        Ok(Remote::File { url }) => Some(url.clone()),
         _ => None,
     });
     // With `--no-cache` nothing that is remembered is believed.
-    let remembered: HashMap<StepKey, RemoteRecord> = match context.build.frontend_options.get("no-cache") {
+    let remembered = match context.build.frontend_options.get("no-cache") {
         Some(stages) if stages.is_empty() => HashMap::new(),
-        _ => records.read(&urls.collect::<Vec<_>>()).await?,
+        _ => records.read(urls, |url| remote_key(url)).await?,
     };
     let (client, remembered) = (&Client::new(), &remembered);
     let one = async |(digest, remote): (Digest, Result<Remote, String>)| {
@@ -71,15 +74,14 @@ pub fn gives(context: &BuildContext<'_>, names: &[String]) -> bool {
 pub async fn file(
     client: &Result<Client, String>,
     url: &str,
-    remembered: &HashMap<StepKey, RemoteRecord>,
-) -> Result<(ResolvedSource, Option<(StepKey, RemoteRecord)>), String> {
+    remembered: &HashMap<String, RemoteRecord>,
+) -> Result<(ResolvedSource, Option<NewRecord>), String> {
     let client = client.as_ref().map_err(Clone::clone)?;
-    let key = remote_key(url);
-    let known = remembered.get(&key).cloned();
+    let known = remembered.get(url).cloned();
     let known = known.map(|RemoteRecord { etag, modified, content }| Version { etag, modified, content });
     let Found { version, was_read } = client.file(url, known.as_ref()).await?;
     let Version { etag, modified, content } = version;
     let holds = ResolvedSource::File { content: content.clone(), modified: modified.clone() };
-    let record = (was_read && !etag.is_empty()).then_some((key, RemoteRecord { etag, modified, content }));
+    let record = (was_read && !etag.is_empty()).then_some((remote_key(url), RemoteRecord { etag, modified, content }));
     Ok((holds, record))
 }

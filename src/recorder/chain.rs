@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::append::{LayerIndex, PathIndex};
-use crate::domain::{DiffId, StepKey};
+use crate::domain::{DiffId, OperationKey};
 use crate::error::Result;
 use crate::executor::context_files::Contexts;
 use crate::executor::graph_errors::created;
@@ -23,7 +23,7 @@ pub async fn chain(
     proved: &Proved<'_>,
     indexes: &HashMap<DiffId, LayerIndex>,
     records: &mut HashMap<Input, StepRecord>,
-) -> Result<Vec<StepKey>> {
+) -> Result<Vec<OperationKey>> {
     let mut proofs = Vec::new();
     let chain = recorder.plan.graph.chain_of(state);
     let base: Vec<DiffId> = match &chain.base {

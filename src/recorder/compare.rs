@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::append::{LayerIndex, PathIndex};
 use crate::context::Tree;
-use crate::domain::{DiffId, Selector, StepKey};
+use crate::domain::{DiffId, OperationKey, Selector};
 use crate::engine::StoreKind;
 use crate::error::Result;
 use crate::executor::context_files::{Contexts, content};
@@ -17,7 +17,7 @@ use crate::recorder::recording::{Proved, Recorder};
 /// What came of holding a layer against the files that its step was keyed by.
 pub enum Compared {
     /// It is the layer that was worked out: such a step can do without a daemon.
-    Same(Option<StepKey>),
+    Same(Option<OperationKey>),
     /// Nothing was found that is wrong, as far as it can be told.
     Unknown,
     /// A path is not what the files make of it.

@@ -9,9 +9,10 @@ use crate::append::LayerIndex;
 use crate::cache::fault::cache_fault;
 use crate::cache::layer_index::{self, key, read_tree};
 use crate::context::Tree;
-use crate::domain::{Descriptor, DiffId, StepKey};
+use crate::domain::{Descriptor, DiffId};
 use crate::error::{Error, Kind, Result};
 use crate::handover::PreparedImage;
+use crate::plan::RecordKey;
 use crate::recorder::recording::{Proved, Recorder};
 use crate::transfer::ByteStream;
 use crate::transfer::compress::plain;
@@ -22,8 +23,8 @@ pub async fn index(recorder: &Recorder<'_>, image: &PreparedImage, proved: &Prov
     let store = recorder.cache.records();
     recorder.cache.passed().await;
     let all = image.layers.iter().map(|layer| &layer.digest).zip(&image.diff_ids);
-    let keys: HashMap<StepKey, &DiffId> = all.map(|(blob, diff_id)| (key(blob, diff_id), diff_id)).collect();
-    let known = store.read::<LayerIndex>(&keys.keys().cloned().collect::<Vec<_>>()).await.map_err(faulty)?;
+    let keys: HashMap<_, &DiffId> = all.map(|(blob, diff_id)| (key(blob, diff_id), diff_id)).collect();
+    let known = store.read(keys.keys().cloned(), RecordKey::clone).await.map_err(faulty)?;
     let is_known = |blob: &Descriptor, diff_id: &DiffId| known.contains_key(&key(&blob.digest, diff_id));
     let absent = image.layers.iter().zip(&image.diff_ids).filter(|(blob, diff_id)| !is_known(blob, diff_id));
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
@@ -33,8 +34,9 @@ pub async fn index(recorder: &Recorder<'_>, image: &PreparedImage, proved: &Prov
             Ok(index.map(|index| (key(&blob.digest, diff_id), diff_id.clone(), index)))
         })
         .buffer_unordered(threads);
-    let new: Vec<Result<Option<(StepKey, DiffId, LayerIndex)>>> = new.collect().await;
-    let new: Vec<(StepKey, DiffId, LayerIndex)> = new.into_iter().filter_map(Result::transpose).collect::<Result<_>>()?;
+    let new: Vec<Result<Option<_>>> = new.collect().await;
+    let new: Vec<(RecordKey<LayerIndex>, DiffId, LayerIndex)> =
+        new.into_iter().filter_map(Result::transpose).collect::<Result<_>>()?;
     let hidden = recorder.run.context.events.hidden();
     let open = new.iter().filter(|(_, _, index)| !index.holds(hidden));
     store.write(open.map(|(key, _, index)| (key.clone(), index))).await.map_err(faulty)?;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::domain::{Digest, Selector, StepKey};
+use crate::domain::{CopiedContentKey, Digest, Selector};
 use crate::error::Result;
 use crate::executor::progress::SolveProgress;
 use crate::executor::{inspect, substitutions};
@@ -74,5 +74,5 @@ pub fn is_open(recorder: &Recorder<'_>, taken: &CopySource, progress: &SolveProg
 pub struct LookedAt {
     pub keys: Keys,
     /// What is remembered of what was taken out of stages, with the state that it is of.
-    pub taken: HashMap<StepKey, (Digest, Input)>,
+    pub taken: HashMap<CopiedContentKey, (Digest, Input)>,
 }

@@ -12,7 +12,7 @@ use crate::executor::graph_errors::broken;
 use crate::executor::progress::SolveProgress;
 use crate::graph::{Graph, Input, Stage};
 use crate::handover::{Intake, PreparedImage};
-use crate::plan::{CopiedContentRecord, Inputs, ProofRecord, StepRecord, Unsaved};
+use crate::plan::{CopiedContentRecord, Inputs, ProofRecord, StepRecord, Unsaved, proof_key};
 use crate::publish::release::Released;
 use crate::push::RepositoryBlobs;
 use crate::recorder::recording::{Proved, Recorder};
@@ -66,7 +66,7 @@ pub async fn record(
         states::remember(&recorder.run.context, &build, records, taken).await?;
         let daemon_states = daemon_states.map(|record| (recorder.cache.daemon_key(&recorder.run.info.id), record));
         store.write(daemon_states).await.map_err(faulty)?;
-        store.write(proofs.into_iter().map(|operation_key| (operation_key, ProofRecord {}))).await.map_err(faulty)?;
+        store.write(proofs.into_iter().map(|operation| (proof_key(&operation), ProofRecord {}))).await.map_err(faulty)?;
         Ok(saved)
     };
     let done: Result<RepositoryBlobs> = Box::pin(done).await;

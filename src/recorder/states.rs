@@ -4,12 +4,15 @@ use std::collections::{HashMap, HashSet};
 
 use crate::cache::fault::cache_fault;
 use crate::cache::session::CacheSession;
-use crate::domain::StepKey;
+use crate::domain::CopiedContentKey;
 use crate::error::Result;
 use crate::executor::reuse;
 use crate::graph::{Input, Key, Keys};
 use crate::handover::PreparedImage;
-use crate::plan::{CopiedContentRecord, ImageRecord, Inputs, LayerRecord, PartialKeyRecord, StepRecord, layer_key};
+use crate::plan::{
+    CopiedContentRecord, ImageRecord, Inputs, LayerRecord, PartialKeyRecord, StepRecord, copied_content_key, layer_key,
+    partial_key, step_key,
+};
 use crate::planner::build_plan::BuildPlan;
 use crate::planner::recall;
 use crate::registry::{Home as _, Source as _};
@@ -31,23 +34,25 @@ pub async fn remember(
     context: &BuildContext<'_>,
     build: &BuildRecord<'_>,
     records: HashMap<Input, StepRecord>,
-    taken: Vec<(StepKey, CopiedContentRecord)>,
+    taken: Vec<(CopiedContentKey, CopiedContentRecord)>,
 ) -> Result<()> {
     let BuildRecord { plan, cache, keys, image, inputs } = *build;
     let faulty = cache_fault::<crate::store::Error>;
-    let speculative_states: Vec<_> =
-        records.keys().filter_map(|state| Some((keys.key_without_copied_content(state)?, PartialKeyRecord {}))).collect();
+    let speculative_states: Vec<_> = records
+        .keys()
+        .filter_map(|state| Some((partial_key(&keys.key_without_copied_content(state)?), PartialKeyRecord {})))
+        .collect();
     let keyed = |(state, record)| match keys.state(&state) {
-        Key::Known(key) => Some((key, record)),
+        Key::Known(key) => Some((step_key(&key), record)),
         _ => None,
     };
     let store = cache.records();
     let known = plan.decision.kept.values().flat_map(|record| &record.layers).map(layer_key);
-    let known: HashSet<StepKey> = known.collect();
+    let known: HashSet<_> = known.collect();
     let new = records.values().flat_map(|record| &record.layers).map(layer_key).filter(|key| !known.contains(key));
-    let new: HashSet<StepKey> = new.collect();
+    let new: HashSet<_> = new.collect();
     store.write(new.into_iter().map(|key| (key, LayerRecord {}))).await.map_err(faulty)?;
-    store.write(taken).await.map_err(faulty)?;
+    store.write(taken.into_iter().map(|(key, record)| (copied_content_key(&key), record))).await.map_err(faulty)?;
     store.write(records.into_iter().filter_map(keyed)).await.map_err(faulty)?;
     store.write(speculative_states).await.map_err(faulty)?;
     store.write([(cache.inputs_key(), inputs)]).await.map_err(faulty)?;

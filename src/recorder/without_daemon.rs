@@ -5,13 +5,12 @@ use std::collections::HashMap;
 use crate::cache::fault::cache_fault;
 use crate::cache::layer_index;
 use crate::cache::session::CacheSession;
-use crate::domain::StepKey;
 use crate::error::{Error, Kind, Result};
 use crate::executor::assembled::NewLayers;
 use crate::executor::reuse;
 use crate::graph::Input;
 use crate::handover::PreparedImage;
-use crate::plan::{ImageRecord, Inputs, Layer, LayerRecord, StepRecord, layer_key};
+use crate::plan::{ImageRecord, Inputs, Layer, RecordKey, StepRecord, layer_key};
 use crate::planner::build_plan::BuildPlan;
 use crate::publish::release::Released;
 use crate::recorder::states::{self, BuildRecord};
@@ -88,8 +87,8 @@ pub async fn remember_assembled(
 /// Whether the layers, which no daemon has unpacked, are what the base says that they are. Their paths are remembered on the way.
 async fn proves(context: &BuildContext<'_>, cache: &CacheSession, layers: &[Layer]) -> bool {
     let records = cache.records();
-    let keys: Vec<StepKey> = layers.iter().map(layer_key).collect();
-    let known: HashMap<StepKey, LayerRecord> = records.read(&keys).await.unwrap_or_default();
+    let keys: Vec<_> = layers.iter().map(layer_key).collect();
+    let known = records.read(keys.iter().cloned(), RecordKey::clone).await.unwrap_or_default();
     for (layer, _) in layers.iter().zip(&keys).filter(|(_, key)| !known.contains_key(key)) {
         let bytes = cache.blobs().open(&layer.blob.digest, Some(layer.blob.size), 0).await;
         let Ok(Some(bytes)) = bytes else { return false };

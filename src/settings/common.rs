@@ -143,6 +143,17 @@ pub enum Compression {
     Zstd(i32),
 }
 
+impl Compression {
+    /// Its text in the keys of records, which stays as it is.
+    #[must_use]
+    pub fn key_text(self) -> String {
+        match self {
+            Self::Gzip(level) => format!("Gzip({level})"),
+            Self::Zstd(level) => format!("Zstd({level})"),
+        }
+    }
+}
+
 impl Default for Compression {
     fn default() -> Self {
         Self::Gzip(6)
@@ -210,4 +221,15 @@ pub struct HandOffSettings {
     pub github_output: Option<PathBuf>,
     /// Where it adds to its summary page.
     pub github_summary: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_of_a_key_is_what_it_was() {
+        assert_eq!(Compression::default().key_text(), "Gzip(6)");
+        assert_eq!(Compression::Zstd(3).key_text(), "Zstd(3)");
+    }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::domain::{Digest, StepKey};
+use crate::domain::Digest;
 
 /// Longest name, in bytes; S3 takes 1,024 with the prefix.
 const LIMIT: usize = 512;
@@ -36,9 +36,9 @@ impl Name {
         Self(format!("refs/{}/{}", encode(scope), encode(name)))
     }
 
-    /// What a scope remembers under a key.
+    /// The record that a scope has under a key.
     #[must_use]
-    pub fn step(scope: &str, key: &StepKey) -> Self {
+    pub fn record(scope: &str, key: &Digest) -> Self {
         Self(format!("steps/{}/{}", encode(scope), key.hex()))
     }
 

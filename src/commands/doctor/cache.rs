@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Found, PATIENCE, rules};
 use crate::aws::AwsSource;
 use crate::cache::layout as kept;
-use crate::domain::StepKey;
+use crate::domain::Digest;
 use crate::error::Kind;
 use crate::planner::plan::seconds_now;
 use crate::settings::{CacheMode, CacheSettings, StoreLocation};
@@ -160,7 +160,7 @@ impl Probe<'_> {
         if read_only || number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
             return None;
         }
-        let name = Name::step(trusted, &StepKey::of(format!("hakobi doctor {:032x}", rand::random::<u128>()).as_bytes()));
+        let name = Name::record(trusted, &Digest::of(format!("hakobi doctor {:032x}", rand::random::<u128>()).as_bytes()));
         Some(match self.write(&name).await {
             Err(error) if error.fault() == Fault::Denied => {
                 Found::Right(format!("this pull request cannot write the scope {trusted}, which it reads"))

@@ -1,0 +1,66 @@
+//! What a record is kept under. A key says which kind of record is read with it.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::marker::PhantomData;
+
+use crate::domain::Digest;
+
+/// What a record of this kind is kept under.
+pub struct RecordKey<T> {
+    digest: Digest,
+    kind: PhantomData<fn() -> T>,
+}
+
+impl<T> RecordKey<T> {
+    /// The key of this digest. It must not be the digest of another kind's key.
+    #[must_use]
+    pub fn new(digest: Digest) -> Self {
+        Self { digest, kind: PhantomData }
+    }
+
+    /// The key of a text, which begins with the kind of record and the version of its rules: records of other rules have other keys.
+    #[must_use]
+    pub fn of(text: &str) -> Self {
+        Self::new(Digest::of(text.as_bytes()))
+    }
+
+    /// What it is as a digest.
+    #[must_use]
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+}
+
+// Derived, these would ask the same of the record.
+impl<T> Clone for RecordKey<T> {
+    fn clone(&self) -> Self {
+        Self::new(self.digest.clone())
+    }
+}
+
+impl<T> PartialEq for RecordKey<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest == other.digest
+    }
+}
+
+impl<T> Eq for RecordKey<T> {}
+
+impl<T> Hash for RecordKey<T> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.digest.hash(state);
+    }
+}
+
+impl<T> fmt::Display for RecordKey<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.digest.fmt(f)
+    }
+}
+
+impl<T> fmt::Debug for RecordKey<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
