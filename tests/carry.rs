@@ -172,12 +172,12 @@ fn what_cannot_be_imported_or_exported() {
     for (arguments, code, words) in [
         (&["import", "absent.tar"][..], 2, "absent.tar cannot be read"),
         (&["import", "text"], 2, "no archive of images"),
-        (&["import", "https://example.test/a.tar"], 2, "not read from there"),
+        (&["import", "https://example.test/a.tar"], 2, "cannot read an archive from https://example.test/a.tar"),
         (&["import", "s3://b"], 2, "s3://BUCKET/KEY"),
         (&["export", "app:1", "-o", "out.tar"], 4, "has no docker.io/library/app:1"),
         (&["export", "app@sha256:0123456789012345678901234567890123456789012345678901234567890123", "-o", "x"], 2, "digest"),
         (&["cache", "ls"], 4, "there is no cache at"),
-        (&["restore", "app:1", "--cache-mode", "off"], 2, "no cache to work with"),
+        (&["restore", "app:1", "--cache-mode", "off"], 2, "requires a cache"),
     ] {
         let run = machine.hakobi(&[arguments, &CACHE[..2]].concat()).exits(code);
         assert!(run.stderr.contains(words), "{arguments:?}: {}", run.stderr);

@@ -28,10 +28,7 @@ fn version_and_help_go_to_standard_output() {
     assert_eq!(text(&version.stdout), format!("hakobi {}\n", env!("CARGO_PKG_VERSION")));
     for (arguments, words) in [
         (&["--help"][..], &["build", "push", "promote", "login", "completions", "man", "Exit codes", "HAKOBI_IF_TAG_EXISTS"][..]),
-        (
-            &["build", "--help"],
-            &["What is built:", "Where the result goes:", "Registries:", "Cache:", "How RUN runs:", "Display:", "--tag-commit"],
-        ),
+        (&["build", "--help"], &["Input:", "Output:", "Registries:", "Cache:", "RUN steps:", "Display:", "--tag-commit"]),
         (&["push", "--help"], &["<IMAGE>...", "--if-tag-exists"]),
         (&["promote", "--help"], &["<SRC>", "[TAG]...", "--list"]),
         (&["login", "--help"], &["--write", "docker-credential-hakobi"]),
@@ -59,15 +56,15 @@ fn usage_errors_are_two_and_go_to_standard_error() {
     std::fs::write(folder.path().join("Dockerfile"), "FROM scratch").expect("written");
     for (arguments, variables, words) in [
         (&[][..], &[][..], &["Usage:"][..]),
-        (&["build"], &[], &["needs a build context", "`.` is the current one"]),
+        (&["build"], &[], &["requires a build context", "`.` is the current one"]),
         (&["build", "--wat", "."], &[], &["unexpected argument '--wat'"]),
-        (&["build", "--push", "."], &[], &["a push needs a name", "-t HOST/NAME:TAG"]),
-        (&["build", "empty"], &[], &["there is no Dockerfile at", "empty/Dockerfile"]),
-        (&["build", "nothere"], &[], &["`nothere` is not there"]),
+        (&["build", "--push", "."], &[], &["a push requires a name", "-t HOST/NAME:TAG"]),
+        (&["build", "empty"], &[], &["no Dockerfile at", "empty/Dockerfile"]),
+        (&["build", "nothere"], &[], &["`nothere` does not exist"]),
         (&["build", "-q", "--progress=plain", "."], &[], &["cannot be used together"]),
         (&["build", "."], &[("DOCKER_CONTEXT", "gone"), ("HOME", "/nonexistent")], &["`gone`", "DOCKER_CONTEXT"]),
         (&["build", "."], &[("HAKOBI_PROGRESS", "loud")], &["invalid value 'loud'", "HAKOBI_PROGRESS"]),
-        (&["build", "."], &[("BUILDX_BUILDER", "remote")], &["BUILDX_BUILDER names the builder `remote`"]),
+        (&["build", "."], &[("BUILDX_BUILDER", "remote")], &["BUILDX_BUILDER selects the builder `remote`"]),
     ] {
         let output = hakobi(folder.path(), arguments, variables);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", text(&output.stderr));

@@ -192,7 +192,7 @@ fn a_fork_is_built_and_not_pushed() {
         .set("TRAVIS_SECURE_ENV_VARS", "false");
     let tag = format!("{}:1", project(&machine));
     let built = machine.hakobi(&["build", "--network", "host", "--cache", "../cache", "-t", &tag, "--push", "."]).exits(0);
-    assert!(built.stderr.contains("built and not pushed"), "{}", built.stderr);
+    assert!(built.stderr.contains("building the image without pushing it"), "{}", built.stderr);
     assert_eq!(engine.docker(&["run", "--rm", &tag, "cat", "/src.txt"]), "one");
     machine.hakobi(&["promote", &tag, "2"]).exits(3);
 }
@@ -205,7 +205,7 @@ fn what_cannot_be_handed_over_is_said_before_anything_runs() {
         let run = machine.hakobi(&[&["build", "-t", "r.example.com/app:1"], arguments, &["."]].concat()).exits(2);
         assert!(run.stderr.contains(words), "{}", run.stderr);
     };
-    wrong(&["--image-definitions", "x.json"], "nothing is pushed");
+    wrong(&["--image-definitions", "x.json"], "requires --push");
     wrong(&["--push", "--container-name", "web"], "--image-definitions");
     for flag in ["--timeline", "--metadata-file", "--iidfile"] {
         wrong(&[flag, "nowhere/file"], "there is no folder");
@@ -262,6 +262,10 @@ fn a_release_is_rolled_back_by_the_line_that_is_told() {
     assert_eq!(before(&told), [(three.clone(), back(&three)), (one.clone(), back(&one))], "and forward again: {told}");
 
     let by_digest = machine.hakobi(&["promote", "--list", &format!("{image}@{two}")]).exits(2);
-    assert!(by_digest.stderr.contains("is no tag, and a digest always stands for the same image"), "{}", by_digest.stderr);
+    assert!(
+        by_digest.stderr.contains("names a digest, which has no history: a digest always names the same image"),
+        "{}",
+        by_digest.stderr
+    );
     machine.hakobi(&["promote", "--list", &live, "prod"]).exits(2);
 }

@@ -151,7 +151,7 @@ impl Input {
         }
         let path = directory.join(&name);
         std::fs::File::open(&path).map_err(|error| {
-            let error = Error::usage(format!("the Dockerfile {} cannot be read", path.display())).because(&error);
+            let error = Error::usage(format!("failed to read the Dockerfile {}", path.display())).because(&error);
             error.hint("name it with -f; its path is relative to the working directory, not to the context")
         })?;
         self.directories.add("dockerfile", directory);

@@ -48,17 +48,19 @@ pub fn settings(given: Given<'_>, around: &Around<'_>, warnings: &mut Vec<String
         tag_commit(&mut tags, &source, environment, &ci)?;
     }
     if to.push && tags.is_empty() {
-        return Err(Error::usage("a push needs a name for the image").hint("-t HOST/NAME:TAG"));
+        return Err(Error::usage("a push requires a name for the image").hint("name the image: -t HOST/NAME:TAG"));
     }
     let hand_off = hand_off::settings(given, environment, &ci, &tags, to.push, warnings)?;
     if to.push && !ci.has_secrets {
-        warnings.push("this job has no secrets, as for pull requests of forks: the image is built and not pushed".to_owned());
+        warnings.push(
+            "this job has no access to secrets (a pull request from a fork): building the image without pushing it".to_owned(),
+        );
         to.push = false;
         to.load |= to.outputs.is_empty();
     }
     let iid_file = path("iidfile");
     if iid_file.is_some() && to.outputs.iter().any(|output| matches!(output.kind.as_str(), "local" | "tar")) {
-        return Err(Error::usage("--iidfile has no ID to hold where the output is a directory or a tar of files"));
+        return Err(Error::usage("--iidfile cannot be used with type=local or type=tar: these outputs have no image ID"));
     }
     let mut push_settings = registries::push_settings(given, environment)?;
     if let Some(compression) = to.compression
@@ -113,9 +115,10 @@ fn max_age(given: Given<'_>) -> Result<Option<Duration>> {
     let span: std::result::Result<jiff::Span, _> = text.parse();
     let seconds = span.and_then(|span| span.total((jiff::Unit::Second, jiff::SpanRelativeTo::days_are_24_hours())));
     match seconds.ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()) {
-        None => Err(Error::usage(format!("--max-age {text}: this is no length of time")).hint("as in 12h, 7d, 2w")),
+        None => Err(Error::usage(format!("invalid duration for --max-age: `{text}`"))
+            .hint("use a number and a unit, for example 12h, 7d or 2w")),
         Some(_) if given.text("strategy").as_deref() == Some("daemon") => {
-            Err(Error::usage("--max-age takes hakobi's plan: with --strategy daemon BuildKit decides what is cached"))
+            Err(Error::usage("--max-age cannot be used with --strategy daemon: BuildKit decides which steps are cached"))
         }
         age => Ok(age),
     }
@@ -133,25 +136,23 @@ fn builder(given: Given<'_>, around: &Around<'_>) -> Result<()> {
     if name == "default" || name == current {
         return Ok(());
     }
-    Err(Error::usage(format!(
-        "{origin} names the builder `{name}`, but hakobi builds with the Docker daemon's own BuildKit only"
-    ))
-    .hint(format!("leave {origin} out, or name `default`")))
+    Err(Error::usage(format!("{origin} selects the builder `{name}`, but hakobi supports only the Docker daemon's own BuildKit"))
+        .hint(format!("remove {origin} or set it to `default`")))
 }
 
 /// What docker accepts and BuildKit has no use for.
 fn no_meaning(given: Given<'_>, environment: &Environment, warnings: &mut Vec<String>) {
     if environment.get("DOCKER_BUILDKIT").and_then(words::boolean) == Some(false) {
-        warnings.push("DOCKER_BUILDKIT=0 does nothing: hakobi always builds with BuildKit".to_owned());
+        warnings.push("DOCKER_BUILDKIT=0 has no effect: hakobi always builds with BuildKit".to_owned());
     }
     if given.switch("squash") {
-        warnings.push("--squash does nothing with BuildKit; a multi-stage Dockerfile does what it was for".to_owned());
+        warnings.push("--squash has no effect with BuildKit; use a multi-stage Dockerfile instead".to_owned());
     }
     if given.text("isolation").is_some() {
-        warnings.push("--isolation does nothing with BuildKit".to_owned());
+        warnings.push("--isolation has no effect with BuildKit".to_owned());
     }
     if !given.list("security-opt").is_empty() {
-        warnings.push("--security-opt does nothing with BuildKit; RUN --security=insecure is its own way".to_owned());
+        warnings.push("--security-opt has no effect with BuildKit; use RUN --security=insecure instead".to_owned());
     }
 }
 
@@ -168,13 +169,13 @@ fn attestations(given: Given<'_>) -> Result<()> {
     for (shown, text) in long.chain(short) {
         let mut attributes: BTreeMap<String, String> = words::pairs("attest", &text)?.into_iter().collect();
         if attributes.get("type").is_none_or(String::is_empty) {
-            return Err(Error::usage(format!("{shown}: there is no type")).hint("type=provenance or type=sbom"));
+            return Err(Error::usage(format!("invalid {shown}: the type is missing")).hint("use type=provenance or type=sbom"));
         }
         if !words::take_boolean("attest", &mut attributes, "disabled", false)? {
             return Err(Error::usage(format!(
-                "{shown} is not supported: images are single plain manifests, which every consumer takes"
+                "{shown} is not supported: hakobi pushes images without attestations, which every registry and runtime accepts"
             ))
-            .hint("--provenance=false and --sbom=false are accepted, and what happens anyway"));
+            .hint("remove it, or use --provenance=false and --sbom=false"));
         }
     }
     Ok(())
@@ -197,7 +198,8 @@ fn call(given: Given<'_>) -> Result<Call> {
         (_, text) => text.unwrap_or_else(|| "build".to_owned()),
     };
     let wrong = |what: String| {
-        Error::usage(format!("--call {text}: {what}")).hint("build, check, outline or targets, with `,format=json`")
+        Error::usage(format!("invalid --call {text}: {what}"))
+            .hint("use build, check, outline or targets, with `,format=json` for JSON")
     };
     let mut call = Call { method: "build".to_owned(), format: None, ignore_status: false };
     for field in words::fields(&text)? {
@@ -206,10 +208,9 @@ fn call(given: Given<'_>) -> Result<Call> {
             ("lint", _) => call.method = "check".to_owned(),
             (_, Some(("format", format @ ("json" | "text")))) => call.format = Some(format.to_owned()),
             (_, Some(("ignorestatus", value))) => {
-                call.ignore_status =
-                    words::boolean(value).ok_or_else(|| wrong(format!("`{field}` is neither true nor false")))?;
+                call.ignore_status = words::boolean(value).ok_or_else(|| wrong(format!("`{field}` must be true or false")))?;
             }
-            _ => return Err(wrong(format!("`{field}` is not known"))),
+            _ => return Err(wrong(format!("unknown value `{field}`"))),
         }
     }
     Ok(call)
@@ -222,9 +223,8 @@ fn tags(given: Given<'_>, names: &[String]) -> Result<Vec<ImageRef>> {
     for text in if texts.is_empty() { names } else { &texts } {
         let tag = words::reference("tag", text)?;
         if tag.digest.is_some() {
-            return Err(
-                Error::usage(format!("--tag {text} names a digest, which only the finished image has")).hint("-t HOST/NAME:TAG")
-            );
+            return Err(Error::usage(format!("--tag {text} names a digest, but a tag is required"))
+                .hint("name the image: -t HOST/NAME:TAG"));
         }
         if !out.contains(&tag) {
             out.push(tag);
@@ -236,16 +236,15 @@ fn tags(given: Given<'_>, names: &[String]) -> Result<Vec<ImageRef>> {
 /// The commit as a tag, in every repository that is named.
 fn tag_commit(tags: &mut Vec<ImageRef>, source: &ContextSource, environment: &Environment, ci: &Ci) -> Result<()> {
     if tags.is_empty() {
-        return Err(Error::usage("--tag-commit needs a name for the image")
-            .hint("-t HOST/NAME names the repository that gets the commit's tag"));
+        return Err(Error::usage("--tag-commit requires a name for the image").hint("name the repository with -t HOST/NAME"));
     }
     let directory = match source {
         ContextSource::Directory(directory) => directory,
         ContextSource::Stdin | ContextSource::Remote(_) => &environment.current_dir,
     };
     let Some(commit) = ci.commit_or_head(directory) else {
-        return Err(Error::usage("--tag-commit: no commit is known").hint(format!(
-            "the CI's variables name none, and {} is not in a git repository with a commit",
+        return Err(Error::usage("--tag-commit: cannot determine the commit").hint(format!(
+            "run it in a Git repository with a commit ({} is in none), or set the CI's commit variable",
             directory.display()
         )));
     };
@@ -274,7 +273,7 @@ fn build_args(given: Given<'_>, around: &Around<'_>) -> Result<BTreeMap<String, 
     let syntax = out.get("BUILDKIT_SYNTAX").is_some_and(|value| value.trim().is_empty());
     if syntax {
         return Err(Error::usage("the build argument BUILDKIT_SYNTAX is empty")
-            .hint("without `=` it is taken from the environment, if it is there"));
+            .hint("set it to a frontend image, or omit the `=` to use the environment variable"));
     }
     for (name, value) in around.config.proxy_arguments(&around.daemon.url) {
         if !out.keys().any(|key| key.eq_ignore_ascii_case(name)) {
@@ -298,13 +297,13 @@ fn annotations(given: Given<'_>, more: Vec<String>) -> Result<Vec<String>> {
     let texts: Vec<String> = given.list("annotation").into_iter().chain(more).collect();
     for text in &texts {
         let wrong = |what: String| {
-            Error::usage(format!("--annotation `{text}`: {what}"))
-                .hint("[TYPE:]NAME=VALUE, like manifest:org.opencontainers.image.title=App")
+            Error::usage(format!("invalid --annotation `{text}`: {what}"))
+                .hint("use [TYPE:]NAME=VALUE, for example manifest:org.opencontainers.image.title=App")
         };
-        let (key, _) = text.split_once('=').ok_or_else(|| wrong("it is not NAME=VALUE".to_owned()))?;
+        let (key, _) = text.split_once('=').ok_or_else(|| wrong("expected NAME=VALUE".to_owned()))?;
         let (types, name) = key.split_once(':').unwrap_or(("", key));
         if name.is_empty() {
-            return Err(wrong("there is no name before the `=`".to_owned()));
+            return Err(wrong("the name before `=` is missing".to_owned()));
         }
         for part in types.split(',').filter(|_| key.contains(':')) {
             let (kind, platform) = match part.strip_suffix(']').and_then(|part| part.split_once('[')) {
@@ -316,7 +315,7 @@ fn annotations(given: Given<'_>, more: Vec<String>) -> Result<Vec<String>> {
             }
             match kind {
                 "manifest" | "manifest-descriptor" | "index" | "index-descriptor" => {}
-                _ => return Err(wrong(format!("`{part}` is no place for an annotation"))),
+                _ => return Err(wrong(format!("unknown annotation type `{part}`"))),
             }
         }
     }
@@ -334,7 +333,7 @@ fn platforms(given: Given<'_>, environment: &Environment) -> Result<Vec<Platform
     let mut out: Vec<Platform> = Vec::new();
     for text in texts.iter().flat_map(|text| text.split(',')).map(str::trim) {
         let text = if text.eq_ignore_ascii_case("local") { std::env::consts::ARCH } else { text };
-        let platform = text.parse().map_err(|error| Error::usage(format!("{origin} {text}")).because(&error))?;
+        let platform = text.parse().map_err(|error| Error::usage(format!("invalid {origin} {text}")).because(&error))?;
         if !out.contains(&platform) {
             out.push(platform);
         }

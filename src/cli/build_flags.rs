@@ -6,19 +6,19 @@ use super::given::{choice, list, switch, text};
 use super::reports;
 use super::shared::{progress, pushes, registries, transport};
 
-const SOURCE: &str = "What is built";
-const RESULT: &str = "Where the result goes";
+const SOURCE: &str = "Input";
+const RESULT: &str = "Output";
 const CACHE: &str = "Cache";
-const RUN: &str = "How RUN runs";
+const RUN: &str = "RUN steps";
 
 /// `build`.
 pub fn build() -> Command {
     Command::new("build")
-        .about("Build an image as `docker build` does, and push it")
+        .about("Build an image like `docker build`, and push it")
         .override_usage("hakobi build [OPTIONS] CONTEXT")
         .after_help(
-            "With none of --push, --load and --output the image is put into the daemon.\n\
-             Every option can also be given as a variable: --build-arg is HAKOBI_BUILD_ARG (lists by newline).",
+            "Without --push, --load and --output, hakobi loads the image into the daemon.\n\
+             Every option can also be set by an environment variable: --build-arg is HAKOBI_BUILD_ARG (one value per line for lists).",
         )
         .args_override_self(true)
         .arg(
@@ -40,80 +40,88 @@ pub fn build() -> Command {
 pub fn plan() -> Command {
     build()
         .name("plan")
-        .about("Say which steps of a build would run, and why; nothing is run")
+        .about("Show which steps of a build would run, and why, without running them")
         .override_usage("hakobi plan [OPTIONS] CONTEXT")
-        .after_help("Takes the options of `hakobi build`, and tells what that would do with the cache as it is.")
-        .arg(choice("format", "KIND", &["text", "json"], "Of what is printed [default: text]").help_heading("Display"))
+        .after_help("Accepts the options of `hakobi build` and shows what that command would do with the current cache.")
+        .arg(choice("format", "KIND", &["text", "json"], "Output format [default: text]").help_heading("Display"))
 }
 
 fn source() -> Vec<Arg> {
     vec![
         text("file", "FILE", "The Dockerfile: a path, `-` for standard input, or a URL [default: CONTEXT/Dockerfile]").short('f'),
         text("target", "STAGE", "The stage to build [default: the last]"),
-        list("build-arg", "NAME[=VALUE]", "A build argument; without a value, that of the environment (several)"),
-        list("build-context", "NAME=VALUE", "A further context: a directory, docker-image://, oci-layout:// or a URL (several)"),
-        list("platform", "OS/ARCH[/VARIANT]", "The platforms to build for, by commas [default: the daemon's own]"),
-        list("label", "NAME=VALUE", "A label of the image (several)"),
-        list("annotation", "[TYPE:]NAME=VALUE", "An annotation of the image's manifest (several)"),
+        list("build-arg", "NAME[=VALUE]", "Set a build argument; without =VALUE, use the environment variable (repeatable)"),
+        list(
+            "build-context",
+            "NAME=VALUE",
+            "Add a named context: a directory, docker-image://, oci-layout:// or a URL (repeatable)",
+        ),
+        list("platform", "OS/ARCH[/VARIANT]", "Target platforms, separated by commas [default: the daemon's platform]"),
+        list("label", "NAME=VALUE", "Add a label to the image (repeatable)"),
+        list("annotation", "[TYPE:]NAME=VALUE", "Add an annotation to the image's manifest (repeatable)"),
         text(
             "call",
             "METHOD",
-            "What is done with the Dockerfile: build, check, outline or targets, with `,format=json` [default: build]",
+            "What to do with the Dockerfile: build, check, outline or targets; add `,format=json` for JSON [default: build]",
         ),
-        switch("check", "The same as --call=check: looks the Dockerfile over, builds nothing"),
+        switch("check", "Check the Dockerfile without building it; short for --call=check"),
     ]
 }
 
 fn result() -> Vec<Arg> {
     vec![
-        list("tag", "NAME[:TAG]", "The image's name: [HOST/]NAME[:TAG] (several)").short('t'),
-        switch("tag-commit", "Also tag the commit that is built, in every repository named by --tag"),
-        switch("push", "Push all tags"),
-        switch("load", "Put the image into the daemon, also where it is pushed"),
-        list("output", "DEST", "type=local|tar|oci|docker,dest=PATH, type=image,push=true, or just a directory (several)")
-            .short('o'),
-        text("iidfile", "FILE", "Write the image's ID to a file"),
-        text("metadata-file", "FILE", "Write what came out, in buildx's JSON"),
-        text("summary", "FILE", "Write the run in Markdown [GitHub Actions: also on the step's summary page]"),
+        list("tag", "NAME[:TAG]", "Image name: [HOST/]NAME[:TAG] (repeatable)").short('t'),
+        switch("tag-commit", "Also tag the image with the Git commit, in every repository named by --tag"),
+        switch("push", "Push the image under all its tags"),
+        switch("load", "Load the image into the daemon, even if it is pushed"),
+        list(
+            "output",
+            "DEST",
+            "Write the result: type=local|tar|oci|docker,dest=PATH, type=image,push=true, or a directory (repeatable)",
+        )
+        .short('o'),
+        text("iidfile", "FILE", "Write the image ID to a file"),
+        text("metadata-file", "FILE", "Write metadata of the result to a JSON file, as buildx does"),
+        text("summary", "FILE", "Write a Markdown summary of the run [GitHub Actions: also added to the job summary]"),
         text(
             "image-definitions",
             "FILE",
-            "Write imagedefinitions.json for an ECS deploy action; what is there of other containers stays",
+            "Write imagedefinitions.json for an ECS deploy action; entries of other containers are preserved",
         ),
-        list("container-name", "NAME", "The containers that take the image [default: the repository's last part] (several)"),
+        list(
+            "container-name",
+            "NAME",
+            "Name of a container that uses the image [default: last part of the repository name] (repeatable)",
+        ),
         text("image-detail", "FILE", "Write imageDetail.json for a blue/green deploy action"),
-        text("image-env", "FILE", "Write IMAGE_URI, IMAGE_DIGEST and IMAGE_TAG for a shell, which reads them with `.`"),
-        text("provenance", "VALUE", "Only `false`: images are single plain manifests"),
-        text("sbom", "VALUE", "Only `false`: images are single plain manifests"),
-        list("attest", "CSV", "Only with `disabled=true`: images are single plain manifests"),
+        text("image-env", "FILE", "Write IMAGE_URI, IMAGE_DIGEST and IMAGE_TAG to a file that a shell can source with `.`"),
+        text("provenance", "VALUE", "Accepts only `false`: hakobi pushes images without attestations"),
+        text("sbom", "VALUE", "Accepts only `false`: hakobi pushes images without attestations"),
+        list("attest", "CSV", "Accepts only `disabled=true`: hakobi pushes images without attestations"),
     ]
 }
 
 fn cache() -> Vec<Arg> {
     let mut all = vec![
-        list("cache-from", "REF|CSV", "A cache to read: an image, or BuildKit's type=registry,ref=… (several)"),
-        list("cache-to", "REF|CSV", "A cache to write: type=inline, or BuildKit's type=registry,ref=… (several)"),
+        list("cache-from", "REF|CSV", "Read a cache: an image, or BuildKit's type=registry,ref=… (repeatable)"),
+        list("cache-to", "REF|CSV", "Write a cache: type=inline, or BuildKit's type=registry,ref=… (repeatable)"),
         transport(),
         choice(
             "strategy",
             "WHO",
             &["auto", "daemon"],
-            "Who decides which steps are cached: `auto` is hakobi's plan, `daemon` is BuildKit [default: auto]",
+            "Who decides which steps are cached: hakobi (`auto`) or BuildKit (`daemon`) [default: auto]",
         ),
-        text(
-            "max-age",
-            "TIME",
-            "Run a command again whose result is older, as in 12h, 7d, 2w: for updates that only running it brings",
-        ),
-        switch("recorded-bases", "Where a registry does not answer, take base images to be what they were in the last build"),
+        text("max-age", "TIME", "Run a command again if its cached result is older than this, for example 12h, 7d or 2w"),
+        switch("recorded-bases", "If a registry does not answer, use the base image digests recorded by the last build"),
         switch(
             "verify",
-            "Where files were laid on a base that did not come down, do it on the base too and compare; exit 1 if it differs",
+            "Check layers that hakobi assembled without pulling the base against the daemon's; exit 1 if they differ",
         ),
-        text("cache-repository", "REF", "Where cached stages are kept in a registry [default: beside the image]"),
-        switch("no-cache", "Build every step"),
-        list("no-cache-filter", "STAGE", "Build every step of these stages (several)"),
-        switch("pull", "Ask the registry for base images, also where the daemon has them"),
+        text("cache-repository", "REF", "Registry repository for cached stages [default: the image's repository]"),
+        switch("no-cache", "Build every step without the cache"),
+        list("no-cache-filter", "STAGE", "Build every step of this stage without the cache (repeatable)"),
+        switch("pull", "Check the registry for newer base images, even if the daemon has them"),
     ];
     all.splice(2..2, store());
     all
@@ -124,7 +132,7 @@ pub fn cache_location() -> Arg {
     text(
         "cache",
         "URL|DIR",
-        "Where layers are kept: s3://BUCKET/PREFIX or a directory [default: hakobi in the user's cache directory]",
+        "Cache location: s3://BUCKET/PREFIX or a directory [default: `hakobi` in the user's cache directory]",
     )
 }
 
@@ -132,36 +140,31 @@ pub fn cache_location() -> Arg {
 pub fn store() -> Vec<Arg> {
     vec![
         cache_location(),
-        text("cache-scope", "NAME", "Whose cache is written, and read first [default: the branch or pull request]"),
+        text("cache-scope", "NAME", "Cache scope to write, and to read first [default: the branch or pull request]"),
         list(
             "cache-fallback",
             "NAME",
-            "Whose cache is read too, in this order [default: a pull request's target, main] (several)",
+            "Cache scopes to read next, in this order [default: the pull request's target branch, main] (repeatable)",
         ),
-        choice(
-            "cache-mode",
-            "MODE",
-            &["read-write", "read-only", "off"],
-            "What may be done with the cache [default: read-write]",
-        ),
-        switch("cache-required", "A fault of the cache fails the run, with exit code 4"),
+        choice("cache-mode", "MODE", &["read-write", "read-only", "off"], "Allowed access to the cache [default: read-write]"),
+        switch("cache-required", "Fail with exit code 4 if the cache fails, instead of building without it"),
     ]
 }
 
 fn run() -> Vec<Arg> {
     vec![
-        list("secret", "CSV", "A secret: id=NAME,src=FILE or id=NAME,env=VARIABLE (several)"),
-        list("ssh", "ID[=PATH]", "An ssh agent, or keys: default, or ID=SOCKET|KEY[,KEY] (several)"),
-        text("network", "MODE", "The network: default, none or host"),
-        list("add-host", "NAME:IP", "A name for /etc/hosts; host-gateway is the daemon's host (several)"),
-        list("allow", "WHAT", "Allow network.host, security.insecure or device (several)"),
-        list("ulimit", "NAME=SOFT[:HARD]", "A limit, like nofile=1024:2048 (several)"),
-        text("shm-size", "SIZE", "The size of /dev/shm, like 128m"),
-        text("cgroup-parent", "CGROUP", "The parent cgroup"),
+        list("secret", "CSV", "Expose a secret to RUN: id=NAME,src=FILE or id=NAME,env=VARIABLE (repeatable)"),
+        list("ssh", "ID[=PATH]", "Expose an SSH agent or keys to RUN: default, or ID=SOCKET|KEY[,KEY] (repeatable)"),
+        text("network", "MODE", "Network mode of RUN: default, none or host"),
+        list("add-host", "NAME:IP", "Add a host to /etc/hosts; host-gateway means the daemon's host (repeatable)"),
+        list("allow", "WHAT", "Allow network.host, security.insecure or device (repeatable)"),
+        list("ulimit", "NAME=SOFT[:HARD]", "Set a resource limit, for example nofile=1024:2048 (repeatable)"),
+        text("shm-size", "SIZE", "Size of /dev/shm, for example 128m"),
+        text("cgroup-parent", "CGROUP", "Parent cgroup of RUN"),
         list(
             "resource",
             "NAME=VALUE",
-            "memory, memory-swap, cpu-shares, cpu-period, cpu-quota, cpuset-cpus, cpuset-mems (several)",
+            "Limit memory, memory-swap, cpu-shares, cpu-period, cpu-quota, cpuset-cpus or cpuset-mems (repeatable)",
         ),
     ]
 }

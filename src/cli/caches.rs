@@ -54,13 +54,16 @@ fn bare(text: &str) -> Result<Option<Vec<String>>> {
 fn entry(flag: &str, text: &str, environment: &Environment) -> Result<Option<CacheEntry>> {
     let mut attributes: BTreeMap<String, String> = words::pairs(flag, text)?.into_iter().collect();
     let Some(kind) = attributes.remove("type").filter(|kind| !kind.is_empty()) else {
-        return Err(Error::usage(format!("--{flag} {text}: there is no type"))
-            .hint("type=registry,ref=HOST/NAME:TAG, or just HOST/NAME:TAG"));
+        return Err(Error::usage(format!("invalid --{flag} {text}: the type is missing"))
+            .hint("use type=registry,ref=HOST/NAME:TAG or HOST/NAME:TAG"));
     };
     if kind == "registry" {
         match attributes.get("ref") {
             Some(reference) => drop(words::reference(flag, reference)?),
-            None => return Err(Error::usage(format!("--{flag} {text}: there is no ref")).hint("type=registry,ref=HOST/NAME:TAG")),
+            None => {
+                return Err(Error::usage(format!("invalid --{flag} {text}: the ref is missing"))
+                    .hint("use type=registry,ref=HOST/NAME:TAG"));
+            }
         }
     }
     if kind == "gha" && !github(&mut attributes, environment) {
@@ -114,7 +117,12 @@ mod tests {
             Some(vec![CacheFrom::Entry(entry_of("registry", &[("ref", "h.x/a:b")]))])
         );
         assert_eq!(from("type=local,\"src=a,b\"").ok(), Some(vec![CacheFrom::Entry(entry_of("local", &[("src", "a,b")]))]));
-        for (text, word) in [("ref=a", "no type"), ("type=registry", "no ref"), ("App", "lower case"), ("type=local,x", "`x`")] {
+        for (text, word) in [
+            ("ref=a", "the type is missing"),
+            ("type=registry", "the ref is missing"),
+            ("App", "lower case"),
+            ("type=local,x", "`x`"),
+        ] {
             assert!(from(text).is_err_and(|error| error.to_string().contains(word)), "{text}");
         }
     }

@@ -15,7 +15,11 @@ fn images(help: &'static str) -> Arg {
 }
 
 fn compression() -> Arg {
-    text("compression", "KIND[:LEVEL]", "Of layers that are not compressed: gzip[:1-9] or zstd[:1-22] [default: gzip:6]")
+    text(
+        "compression",
+        "KIND[:LEVEL]",
+        "Compression of layers that are not yet compressed: gzip[:1-9] or zstd[:1-22] [default: gzip:6]",
+    )
 }
 
 /// How the store is named everywhere.
@@ -25,10 +29,10 @@ fn cache_flags() -> impl Iterator<Item = Arg> {
 
 pub fn save_command() -> Clap {
     Clap::new("save")
-        .about("Keep images of the daemon in the cache, for jobs with their own docker build line")
-        .after_help("Only layers that the cache lacks are kept. `hakobi build` does this by itself.")
+        .about("Save images from the daemon to the cache, for jobs that call docker build themselves")
+        .after_help("Uploads only layers that the cache lacks. `hakobi build` does this by itself.")
         .args_override_self(true)
-        .arg(images("An image of the daemon; use a name that stays, as `app:latest`"))
+        .arg(images("Image in the daemon; use a name that does not change, for example `app:latest`"))
         .arg(compression())
         .args(reports::flags())
         .arg(transport())
@@ -38,13 +42,13 @@ pub fn save_command() -> Clap {
 
 pub fn restore_command() -> Clap {
     Clap::new("restore")
-        .about("Bring images from the cache into the daemon, for jobs with their own docker build line")
+        .about("Load images from the cache into the daemon, for jobs that call docker build themselves")
         .after_help(
-            "Only layers that the daemon lacks are moved. An image that the cache does not have is a note: the first run.\n\
+            "Downloads only layers that the daemon lacks. If the cache has no such image, prints a note and succeeds.\n\
              Then `docker build --cache-from IMAGE --build-arg BUILDKIT_INLINE_CACHE=1 -t IMAGE .` and `hakobi save IMAGE`.",
         )
         .args_override_self(true)
-        .arg(images("What was saved, and what it will be called"))
+        .arg(images("Image to restore, by the name it was saved under"))
         .args(reports::flags())
         .arg(transport())
         .args(cache_flags())
@@ -53,11 +57,16 @@ pub fn restore_command() -> Clap {
 
 pub fn import_command() -> Clap {
     Clap::new("import")
-        .about("Take a tarball of docker save into the cache")
-        .after_help("A tarball may be plain, gzip or zstd, of Docker's own layout or OCI's, and have several images.")
+        .about("Import a docker save tarball into the cache")
+        .after_help("A tarball may be uncompressed, gzip or zstd, in Docker's or OCI's layout, and may hold several images.")
         .args_override_self(true)
-        .arg(Arg::new("file").value_name("FILE|URL").help("A file, s3://BUCKET/KEY, or `-` for standard input").required(true))
-        .arg(Arg::new("image").value_name("IMAGE").help("The name of an image that the tarball has no name for"))
+        .arg(
+            Arg::new("file")
+                .value_name("FILE|URL")
+                .help("Tarball: a file, s3://BUCKET/KEY, or `-` for standard input")
+                .required(true),
+        )
+        .arg(Arg::new("image").value_name("IMAGE").help("Name for an image that has no name in the tarball"))
         .arg(compression())
         .args(cache_flags())
         .args(progress())
@@ -65,10 +74,10 @@ pub fn import_command() -> Clap {
 
 pub fn export_command() -> Clap {
     Clap::new("export")
-        .about("Write an image of the cache as a tarball that docker load takes")
+        .about("Export an image from the cache as a tarball for docker load")
         .args_override_self(true)
-        .arg(Arg::new("image").value_name("IMAGE").help("The image, as `hakobi cache ls` has it").required(true))
-        .arg(text("output", "FILE", "The tarball; `-` is standard output").short('o').required(true))
+        .arg(Arg::new("image").value_name("IMAGE").help("Image to export, as shown by `hakobi cache ls`").required(true))
+        .arg(text("output", "FILE", "Tarball to write; `-` for standard output").short('o').required(true))
         .args(cache_flags())
         .args(progress())
 }
@@ -76,16 +85,16 @@ pub fn export_command() -> Clap {
 pub fn cache_command() -> Clap {
     let json = || switch("json", "Print JSON");
     Clap::new("cache")
-        .about("Look at the cache, and check it")
+        .about("Inspect and verify the cache")
         .subcommand_required(true)
         .arg_required_else_help(true)
         .disable_help_subcommand(true)
-        .subcommand(Clap::new("ls").about("List the images, by scope").arg(json()).arg(where_it_is()).args(progress()))
-        .subcommand(Clap::new("stat").about("Tell how much there is").arg(json()).arg(where_it_is()).args(progress()))
+        .subcommand(Clap::new("ls").about("List the cached images by scope").arg(json()).arg(where_it_is()).args(progress()))
+        .subcommand(Clap::new("stat").about("Show the size of the cache").arg(json()).arg(where_it_is()).args(progress()))
         .subcommand(
             Clap::new("verify")
                 .about("Read every blob and compare it with its digest; exit code 4 if anything is wrong")
-                .arg(switch("repair", "Remove what is wrong, so that the next build makes it anew"))
+                .arg(switch("repair", "Remove damaged objects; the next build creates them again"))
                 .arg(where_it_is())
                 .args(progress()),
         )
@@ -117,7 +126,8 @@ pub fn import(given: Given<'_>, environment: &Environment) -> Result<Command> {
         stdin if stdin == "-" => ArchiveFrom::Stdin,
         url if url.starts_with("s3://") => object(&url, environment)?,
         url if url.contains("://") => {
-            return Err(Error::usage(format!("{url}: archives are not read from there")).hint("a file, s3://BUCKET/KEY, or `-`"));
+            return Err(Error::usage(format!("cannot read an archive from {url}: unknown scheme"))
+                .hint("use a file, s3://BUCKET/KEY, or `-` for standard input"));
         }
         path => ArchiveFrom::File(environment.resolve(path)),
     };
@@ -127,7 +137,7 @@ pub fn import(given: Given<'_>, environment: &Environment) -> Result<Command> {
 }
 
 fn object(url: &str, environment: &Environment) -> Result<ArchiveFrom> {
-    let wrong = || Error::usage(format!("{url} names no object")).hint("s3://BUCKET/KEY");
+    let wrong = || Error::usage(format!("{url} does not name an object")).hint("use s3://BUCKET/KEY");
     let (path, query) = url.split_once('?').map_or((url, String::new()), |(path, query)| (path, format!("?{query}")));
     let (folder, name) =
         path.rsplit_once('/').filter(|(folder, name)| folder.len() > "s3://".len() && !name.is_empty()).ok_or_else(wrong)?;
@@ -147,7 +157,7 @@ pub fn export(given: Given<'_>, environment: &Environment) -> Result<Command> {
 /// `cache ls|stat|verify`
 pub fn cache_of(matches: &ArgMatches, environment: &Environment) -> Result<Command> {
     let Some((name, matches)) = matches.subcommand() else {
-        return Err(Error::usage("`hakobi cache` needs to know what").hint("hakobi cache ls|stat|verify"));
+        return Err(Error::usage("`hakobi cache` requires a command").hint("use `hakobi cache ls`, `stat` or `verify`"));
     };
     let given = Given(matches);
     let json = given.switch("json");
@@ -161,7 +171,8 @@ pub fn cache_of(matches: &ArgMatches, environment: &Environment) -> Result<Comma
 
 fn cache(given: Given<'_>, environment: &Environment) -> Result<CacheSettings> {
     store::store(given, environment)?.ok_or_else(|| {
-        Error::usage("there is no cache to work with").hint("--cache s3://BUCKET/PREFIX or a directory; not --cache-mode off")
+        Error::usage("this command requires a cache, but the cache is off")
+            .hint("name one with --cache s3://BUCKET/PREFIX or --cache DIR, and do not use --cache-mode off")
     })
 }
 
@@ -177,13 +188,14 @@ fn named(given: Given<'_>) -> Result<Vec<ImageRef>> {
             out.push(image);
         }
     }
-    if out.is_empty() { Err(Error::usage("this needs the name of an image")) } else { Ok(out) }
+    if out.is_empty() { Err(Error::usage("the name of an image is missing")) } else { Ok(out) }
 }
 
 fn name(text: &str) -> Result<ImageRef> {
     let image: ImageRef = text.parse().map_err(|error: crate::domain::InvalidReference| Error::usage(error.to_string()))?;
     match image.digest {
-        Some(_) => Err(Error::usage(format!("`{text}` names a digest; a name with a tag is needed")).hint("app:latest")),
+        Some(_) => Err(Error::usage(format!("`{text}` names a digest, but a tag is required"))
+            .hint("use a name with a tag, for example app:latest")),
         None => Ok(image.with_default_tag()),
     }
 }

@@ -12,9 +12,9 @@ use super::{build_flags, carry, reports};
 pub fn hakobi() -> Command {
     Command::new("hakobi")
         .version(env!("CARGO_PKG_VERSION"))
-        .about("Carries image layers between CI runs: a fast docker build and push for machines that start empty")
+        .about("Fast docker build and push for CI machines that start empty: caches image layers between runs")
         .after_help(
-            "Every option can also be given as a variable: --if-tag-exists is HAKOBI_IF_TAG_EXISTS (lists by newline).\n\
+            "Every option can also be set by an environment variable: --if-tag-exists is HAKOBI_IF_TAG_EXISTS (one value per line for lists).\n\
              Exit codes: 0 done, 1 the build failed, 2 usage, 3 push or registry, 4 cache,\n\
              5 no usable Docker daemon, 130/143 interrupted.",
         )
@@ -23,7 +23,7 @@ pub fn hakobi() -> Command {
         .disable_help_subcommand(true)
         .args_override_self(true)
         .arg(
-            text("host", "URL", "The Docker daemon [default: DOCKER_HOST, DOCKER_CONTEXT, or docker's current context]")
+            text("host", "URL", "Address of the Docker daemon [default: DOCKER_HOST, DOCKER_CONTEXT, or docker's current context]")
                 .short('H')
                 .global(true),
         )
@@ -45,12 +45,12 @@ pub fn hakobi() -> Command {
 
 fn push() -> Command {
     Command::new("push")
-        .about("Push images of the daemon")
+        .about("Push images from the daemon to registries")
         .args_override_self(true)
         .arg(
             Arg::new("image")
                 .value_name("IMAGE")
-                .help("An image of the daemon, with its tag")
+                .help("Image in the daemon, with its tag")
                 .required(true)
                 .action(ArgAction::Append),
         )
@@ -63,19 +63,22 @@ fn push() -> Command {
 
 fn promote() -> Command {
     Command::new("promote")
-        .about("Give an image in a registry another tag: a release, or the way back")
-        .after_help("Copies by digest, also to another repository or account; nothing is built and no daemon is asked.")
+        .about("Tag an image in a registry again, to release it or to roll back")
+        .after_help("Copies the image by digest, also to another repository or account. Needs no build and no Docker daemon.")
         .args_override_self(true)
-        .arg(Arg::new("source").value_name("SRC").help("The image: HOST/NAME:TAG or HOST/NAME@sha256:…").required(true))
+        .arg(Arg::new("source").value_name("SRC").help("Image: HOST/NAME:TAG or HOST/NAME@sha256:…").required(true))
         .arg(
             Arg::new("target")
                 .value_name("TAG")
-                .help("A tag in the same repository (`prod`), or a full reference (HOST/OTHER:TAG)")
+                .help("Tag in the same repository (`prod`), or a full reference (HOST/OTHER:TAG)")
                 .required_unless_present("list")
                 .conflicts_with("list")
                 .action(ArgAction::Append),
         )
-        .arg(switch("list", "Say what SRC stands for and stood for before, each with the line that rolls back to it"))
+        .arg(switch(
+            "list",
+            "List the image that SRC points to now and those before, each with the command that rolls back to it",
+        ))
         .args(progress())
         // It moves layers as they are.
         .args(pushes().into_iter().filter(|arg| arg.get_id() != "compression"))
@@ -84,12 +87,12 @@ fn promote() -> Command {
 
 fn doctor() -> Command {
     Command::new("doctor")
-        .about("Try what a run needs: daemon, registry, cache, clock, room; and say how to mend what is wrong")
+        .about("Check what a run needs (daemon, registry, cache, clock, disk space) and show how to fix problems")
         .after_help(
-            "Give it the flags of your build. It writes one small object to the cache and removes it; nothing else is changed.",
+            "Pass it the flags of your build. It writes one small object to the cache and removes it, and changes nothing else.",
         )
         .args_override_self(true)
-        .arg(list("tag", "NAME[:TAG]", "An image whose repository is tried (several)").short('t'))
+        .arg(list("tag", "NAME[:TAG]", "Image whose repository to check (repeatable)").short('t'))
         .args(build_flags::store())
         .arg(transport())
         .args(registries())
@@ -97,46 +100,46 @@ fn doctor() -> Command {
 
 fn init() -> Command {
     Command::new("init")
-        .about("Write a CI's file for this project")
+        .about("Write a CI configuration file for this project")
         .args_override_self(true)
-        .arg(Arg::new("ci").value_name("CI").help("The CI").required(true).value_parser(PossibleValuesParser::new([
+        .arg(Arg::new("ci").value_name("CI").help("CI system").required(true).value_parser(PossibleValuesParser::new([
             "codebuild",
             "travis",
             "jenkins",
             "github",
         ])))
-        .arg(text("repository", "HOST/NAME", "The repository that the image goes to"))
-        .arg(text("bucket", "NAME", "The bucket that layers are kept in"))
-        .arg(switch("force", "Replace a file that is there"))
+        .arg(text("repository", "HOST/NAME", "Repository to push the image to"))
+        .arg(text("bucket", "NAME", "S3 bucket for the cache"))
+        .arg(switch("force", "Overwrite an existing file"))
 }
 
 fn login() -> Command {
     Command::new("login")
-        .about("Try the credentials for a registry, and keep them in Docker's config.json if asked to")
+        .about("Check the credentials for a registry, and write them to Docker's config.json with --write")
         .after_help(
-            "A link or copy of this program named `docker-credential-hakobi` is a credential helper: with\n\
-             {\"credHelpers\":{\"HOST\":\"hakobi\"}} in Docker's config.json, docker itself signs in to ECR.",
+            "A link to or copy of this program named `docker-credential-hakobi` is a Docker credential helper: with\n\
+             {\"credHelpers\":{\"HOST\":\"hakobi\"}} in Docker's config.json, docker signs in to ECR by itself.",
         )
         .args_override_self(true)
-        .arg(Arg::new("registry").value_name("HOST").help("The registry: HOST or HOST:PORT").required(true))
-        .arg(switch("write", "Write what was found into Docker's config.json"))
+        .arg(Arg::new("registry").value_name("HOST").help("Registry: HOST or HOST:PORT").required(true))
+        .arg(switch("write", "Write the credentials to Docker's config.json"))
         .args(registries())
 }
 
 fn completions() -> Command {
     Command::new("completions")
-        .about("Print a script that completes commands and options in a shell")
-        .arg(Arg::new("shell").value_name("SHELL").help("The shell").required(true).value_parser(EnumValueParser::<Shell>::new()))
+        .about("Print a shell script that completes commands and options")
+        .arg(Arg::new("shell").value_name("SHELL").help("Shell").required(true).value_parser(EnumValueParser::<Shell>::new()))
 }
 
 fn man() -> Command {
     Command::new("man")
         .about("Print the manual page of hakobi or of one of its commands")
-        .after_help("To read one: `hakobi man build | man -l -`.")
+        .after_help("To read a page: `hakobi man build | man -l -`.")
         .arg(
             Arg::new("command")
                 .value_name("COMMAND")
-                .help("The command, as in `hakobi man cache ls` [default: hakobi itself]")
+                .help("Command, for example `hakobi man cache ls` [default: hakobi itself]")
                 .action(ArgAction::Append),
         )
 }
@@ -145,11 +148,11 @@ fn man() -> Command {
 pub fn credential_helper() -> Command {
     Command::new("docker-credential-hakobi")
         .version(env!("CARGO_PKG_VERSION"))
-        .about("Docker's credential helper for ECR; docker calls it")
+        .about("Docker credential helper for ECR, called by docker")
         .arg(
             Arg::new("action")
                 .required(true)
                 .value_parser(PossibleValuesParser::new(["get", "list", "store", "erase", "version"]))
-                .help("What docker asks"),
+                .help("Action that docker requests"),
         )
 }

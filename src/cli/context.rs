@@ -13,8 +13,8 @@ use crate::settings::{ContextSource, DockerfileSource, NamedContext};
 pub fn context(text: Option<&str>, environment: &Environment) -> Result<ContextSource> {
     let text = text.unwrap_or_default();
     if text.is_empty() {
-        return Err(Error::usage("`hakobi build` needs a build context")
-            .hint("a directory (`.` is the current one), a git or http(s) URL, or `-` for standard input"));
+        return Err(Error::usage("`hakobi build` requires a build context")
+            .hint("name a directory (`.` is the current one), a Git or http(s) URL, or `-` for standard input"));
     }
     if text == "-" {
         return Ok(ContextSource::Stdin);
@@ -24,7 +24,7 @@ pub fn context(text: Option<&str>, environment: &Environment) -> Result<ContextS
     if path.is_dir() {
         return match std::fs::read_dir(&path) {
             Ok(_) => Ok(ContextSource::Directory(path)),
-            Err(error) => Err(Error::usage(format!("the build context `{text}` cannot be read")).because(&error)),
+            Err(error) => Err(Error::usage(format!("failed to read the build context `{text}`")).because(&error)),
         };
     }
     if is_remote(text) {
@@ -32,15 +32,19 @@ pub fn context(text: Option<&str>, environment: &Environment) -> Result<ContextS
     }
     match std::fs::metadata(&path) {
         Ok(_) => Err(Error::usage(format!("the build context `{text}` is a file, not a directory")).hint(if is_archive(text) {
-            format!("an archive is read from standard input: hakobi build - < {text}")
+            format!("to use an archive, pass it on standard input: hakobi build - < {text}")
         } else {
-            format!("a Dockerfile is named with -f: hakobi build -f {text} .")
+            format!("to use a Dockerfile, name it with -f: hakobi build -f {text} .")
         })),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let error = Error::usage(format!("the build context `{text}` is not there"));
-            Err(if text.contains("://") { error.hint("as URLs, git://, ssh:// and http(s):// are known") } else { error })
+            let error = Error::usage(format!("the build context `{text}` does not exist"));
+            Err(if text.contains("://") {
+                error.hint("use a directory or a URL with git://, ssh:// or http(s)://")
+            } else {
+                error
+            })
         }
-        Err(error) => Err(Error::usage(format!("the build context `{text}` cannot be read")).because(&error)),
+        Err(error) => Err(Error::usage(format!("failed to read the build context `{text}`")).because(&error)),
     }
 }
 
@@ -105,8 +109,9 @@ fn local(text: &str, context: Option<&Path>, environment: &Environment) -> Resul
     }
     let error = unusable(&path);
     Err(match context.map(|folder| folder.join(text)).filter(|inside| inside != &path && inside.is_file()) {
-        Some(inside) => error
-            .hint(format!("-f is looked for from the working directory, as in docker; did you mean -f {}?", inside.display())),
+        Some(inside) => {
+            error.hint(format!("-f is relative to the working directory, as in docker; did you mean -f {}?", inside.display()))
+        }
         None => error,
     })
 }
@@ -126,9 +131,9 @@ fn unusable(path: &Path) -> Error {
         Ok(found) if found.is_dir() => Error::usage(format!("the Dockerfile {} is a directory", path.display())),
         Ok(_) => Error::usage(format!("the Dockerfile {} is not a file", path.display())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Error::usage(format!("there is no Dockerfile at {}", path.display())).hint("-f FILE names another one")
+            Error::usage(format!("no Dockerfile at {}", path.display())).hint("name the Dockerfile with -f FILE")
         }
-        Err(error) => Error::usage(format!("the Dockerfile {} cannot be read", path.display())).because(&error),
+        Err(error) => Error::usage(format!("failed to read the Dockerfile {}", path.display())).because(&error),
     }
 }
 
@@ -137,7 +142,7 @@ pub fn named(texts: &[String], environment: &Environment) -> Result<BTreeMap<Str
     let mut out = BTreeMap::new();
     for text in texts {
         let (name, Some(value)) = words::key_value("build-context", text)? else {
-            return Err(Error::usage(format!("--build-context `{text}` is not NAME=VALUE")));
+            return Err(Error::usage(format!("invalid --build-context `{text}`: expected NAME=VALUE")));
         };
         out.insert(context_name(name)?, named_value(text, value, environment)?);
     }
@@ -147,7 +152,7 @@ pub fn named(texts: &[String], environment: &Environment) -> Result<BTreeMap<Str
 /// buildx `buildflags.ParseContextNames`: a name is a reference in its short form, without `latest`.
 fn context_name(name: &str) -> Result<String> {
     let reference: ImageRef =
-        name.parse().map_err(|error| Error::usage(format!("--build-context {name}: the name does not fit")).because(&error))?;
+        name.parse().map_err(|error| Error::usage(format!("invalid --build-context {name}")).because(&error))?;
     let full = reference.to_string();
     let hub = format!("{}/", RegistryHost::DOCKER_HUB);
     let short = full.strip_prefix(&hub).map_or(full.as_str(), |path| path.strip_prefix("library/").unwrap_or(path));
@@ -159,7 +164,7 @@ fn named_value(text: &str, value: &str, environment: &Environment) -> Result<Nam
         let folder = environment.resolve(layout_folder(layout));
         return match folder.is_dir() {
             true => Ok(NamedContext::OciLayout(value.to_owned())),
-            false => Err(Error::usage(format!("--build-context {text}: there is no OCI layout at {}", folder.display()))),
+            false => Err(Error::usage(format!("invalid --build-context {text}: no OCI layout at {}", folder.display()))),
         };
     }
     if is_remote(value) || value.starts_with("docker-image://") || value.starts_with("target:") {
@@ -168,12 +173,14 @@ fn named_value(text: &str, value: &str, environment: &Environment) -> Result<Nam
     let path = environment.resolve(value);
     match std::fs::metadata(&path) {
         Ok(found) if found.is_dir() => Ok(NamedContext::Directory(path)),
-        Ok(_) => Err(Error::usage(format!("--build-context {text}: {} is not a directory", path.display()))),
+        Ok(_) => Err(Error::usage(format!("invalid --build-context {text}: {} is not a directory", path.display()))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Err(Error::usage(format!("--build-context {text}: there is no directory {}", path.display()))
-                .hint("an image is docker-image://NAME, a repository a git or http(s) URL"))
+            Err(Error::usage(format!("invalid --build-context {text}: the directory {} does not exist", path.display()))
+                .hint("use docker-image://NAME for an image and a Git or http(s) URL for a repository"))
         }
-        Err(error) => Err(Error::usage(format!("--build-context {text}: {} cannot be read", path.display())).because(&error)),
+        Err(error) => {
+            Err(Error::usage(format!("invalid --build-context {text}: failed to read {}", path.display())).because(&error))
+        }
     }
 }
 
@@ -220,11 +227,11 @@ mod tests {
             assert_eq!(of(url).ok(), Some(ContextSource::Remote(url.to_owned())), "{url}");
         }
         for (text, word) in [
-            ("", "needs a build context"),
-            ("nothere", "`nothere` is not there"),
+            ("", "requires a build context"),
+            ("nothere", "`nothere` does not exist"),
             ("context.tar.gz", "is a file"),
             ("outside", "is a file"),
-            ("s3://x/y", "is not there"),
+            ("s3://x/y", "does not exist"),
         ] {
             assert!(of(text).is_err_and(|error| error.to_string().contains(word)), "{text}");
         }
@@ -251,7 +258,7 @@ mod tests {
         for (text, context, word) in [
             (None, "empty", "empty/Dockerfile"),
             (None, "odd", "is a directory"),
-            (Some("nothere"), "app", "there is no Dockerfile at"),
+            (Some("nothere"), "app", "no Dockerfile at"),
             (Some("-"), "-", "cannot be both"),
             (Some("/nowhere/Dockerfile"), "https://x/r.git", "/nowhere/Dockerfile"),
         ] {
@@ -278,7 +285,7 @@ mod tests {
         assert_eq!(of("a=oci-layout://layout:v1").ok(), pair("a", NamedContext::OciLayout("oci-layout://layout:v1".into())));
         for (text, word) in [
             ("a", "NAME=VALUE"),
-            ("=x", "no name"),
+            ("=x", "the name before `=` is missing"),
             ("A=app", "lower case"),
             ("a=nothere", "nothere"),
             ("a=outside", "not a directory"),

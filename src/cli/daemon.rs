@@ -78,8 +78,8 @@ fn certificates_of_variables(verify: bool, environment: &Environment, config: &D
     let tls = DaemonTls { skip_verify: !verify, ..certificates_in(folder.as_deref()) };
     match folder {
         Some(folder) if verify && tls.ca.is_none() => {
-            Err(Error::usage(format!("DOCKER_TLS_VERIFY is set, but there is no {}", folder.join("ca.pem").display()))
-                .hint("DOCKER_CERT_PATH names the folder with ca.pem, cert.pem and key.pem"))
+            Err(Error::usage(format!("DOCKER_TLS_VERIFY is set, but {} does not exist", folder.join("ca.pem").display()))
+                .hint("set DOCKER_CERT_PATH to the directory with ca.pem, cert.pem and key.pem"))
         }
         _ => Ok(tls),
     }
@@ -100,12 +100,12 @@ fn from_context(name: &str, environment: &Environment, config: &DockerConfig) ->
     let contexts = config.folder.as_deref().map(|folder| folder.join("contexts")).unwrap_or_default();
     let path = contexts.join("meta").join(&id).join("meta.json");
     let text = std::fs::read(&path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => Error::usage(format!("the Docker context `{name}`, named by {named_by}, is not there"))
-            .hint("`docker context ls` shows which there are; --host or DOCKER_HOST name a daemon without one"),
-        _ => Error::usage(format!("the Docker context `{name}` cannot be read from {}", path.display())).because(&error),
+        std::io::ErrorKind::NotFound => Error::usage(format!("the Docker context `{name}`, named by {named_by}, does not exist"))
+            .hint("list the contexts with `docker context ls`, or set --host or DOCKER_HOST"),
+        _ => Error::usage(format!("failed to read the Docker context `{name}` from {}", path.display())).because(&error),
     })?;
     let mut meta: ContextMeta = serde_json::from_slice(&text)
-        .map_err(|error| Error::usage(format!("the Docker context `{name}` is not what docker writes")).because(&error))?;
+        .map_err(|error| Error::usage(format!("the Docker context `{name}` has an unknown format")).because(&error))?;
     let Some(docker) = meta.endpoints.remove("docker") else {
         return Err(Error::usage(format!("the Docker context `{name}` has no Docker endpoint")));
     };
@@ -123,8 +123,8 @@ fn from_context(name: &str, environment: &Environment, config: &DockerConfig) ->
 fn normalize(url: &str, tls: bool, origin: &str) -> Result<String> {
     let url = url.trim();
     let invalid = |why: &str| {
-        Error::usage(format!("`{url}` ({origin}) is no address of a Docker daemon: {why}"))
-            .hint("unix:///PATH, tcp://HOST:PORT or ssh://USER@HOST")
+        Error::usage(format!("invalid address of a Docker daemon `{url}` ({origin}): {why}"))
+            .hint("use unix:///PATH, tcp://HOST:PORT or ssh://USER@HOST")
     };
     match url.split_once("://") {
         Some(("unix", "")) => Ok(DEFAULT_URL.to_owned()),

@@ -42,13 +42,13 @@ impl DockerConfig {
             Ok(text) => text,
             Err(error) => {
                 if !matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) {
-                    warnings.push(format!("{} cannot be read: {error}", path.display()));
+                    warnings.push(format!("failed to read {}: {error}", path.display()));
                 }
                 return Self::default();
             }
         };
         serde_json::from_slice(&text).unwrap_or_else(|error| {
-            warnings.push(format!("{} is not read, it is not what docker writes: {error}", path.display()));
+            warnings.push(format!("ignoring {}: {error}", path.display()));
             Self::default()
         })
     }

@@ -46,7 +46,7 @@ pub fn options(given: Given<'_>, warnings: &mut Vec<String>) -> Result<BTreeMap<
         Some(mode @ ("host" | "none")) => put("force-network-mode", mode.to_owned()),
         None | Some("default") => {}
         Some(other) => {
-            return Err(Error::usage(format!("--network {other}: BuildKit knows only default, none and host")));
+            return Err(Error::usage(format!("invalid --network {other}: BuildKit supports only default, none and host")));
         }
     }
     let hosts = add_hosts(&given.list("add-host"))?;
@@ -68,9 +68,7 @@ pub fn options(given: Given<'_>, warnings: &mut Vec<String>) -> Result<BTreeMap<
     }
     let limits = limits(given)?;
     if !limits.is_empty() {
-        warnings.push(
-            "limits of memory and CPU are passed on to BuildKit, but versions that do not know them ignore them".to_owned(),
-        );
+        warnings.push("memory and CPU limits are passed to BuildKit, but older versions ignore them".to_owned());
         out.extend(limits);
     }
     Ok(out)
@@ -83,8 +81,8 @@ fn add_hosts(texts: &[String]) -> Result<String> {
     for text in texts {
         for host in words::fields(text)? {
             let wrong = || {
-                Error::usage(format!("--add-host `{host}` is not NAME:IP"))
-                    .hint("db:10.0.0.5, db=::1, or host.docker.internal:host-gateway")
+                Error::usage(format!("invalid --add-host `{host}`: expected NAME:IP"))
+                    .hint("use for example db:10.0.0.5, db=::1, or host.docker.internal:host-gateway")
             };
             let (name, ip) = host.split_once('=').or_else(|| host.split_once(':')).ok_or_else(wrong)?;
             let ip = ip.strip_prefix('[').and_then(|ip| ip.strip_suffix(']')).unwrap_or(ip);
@@ -102,17 +100,18 @@ fn ulimits(texts: &[String]) -> Result<String> {
     let mut out = BTreeMap::new();
     for text in texts {
         let wrong = |what: &str| {
-            Error::usage(format!("--ulimit `{text}`: {what}")).hint("NAME=SOFT[:HARD], like nofile=1024:2048; -1 is no limit")
+            Error::usage(format!("--ulimit `{text}`: {what}"))
+                .hint("use NAME=SOFT[:HARD], for example nofile=1024:2048; -1 means no limit")
         };
-        let (name, limits) = text.split_once('=').ok_or_else(|| wrong("it is not NAME=SOFT[:HARD]"))?;
+        let (name, limits) = text.split_once('=').ok_or_else(|| wrong("expected NAME=SOFT[:HARD]"))?;
         if !ULIMITS.contains(&name) {
-            return Err(wrong("there is no such limit"));
+            return Err(wrong("unknown limit"));
         }
         let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
-        let number = |text: &str| text.parse::<i64>().map_err(|_| wrong("it is not a number"));
+        let number = |text: &str| text.parse::<i64>().map_err(|_| wrong("not a number"));
         let (soft, hard) = (number(soft)?, number(hard)?);
         if hard != -1 && (soft == -1 || soft > hard) {
-            return Err(wrong("the soft limit is above the hard one"));
+            return Err(wrong("the soft limit is above the hard limit"));
         }
         out.insert(name.to_owned(), format!("{name}={soft}:{hard}"));
     }
@@ -125,11 +124,12 @@ fn limits(given: Given<'_>) -> Result<BTreeMap<String, String>> {
     let mut out = BTreeMap::new();
     for text in older.chain(given.list("resource")) {
         let wrong = |what: &str| {
-            Error::usage(format!("--resource `{text}`: {what}")).hint(format!("NAME=VALUE, of {}", LIMITS.join(", ")))
+            Error::usage(format!("invalid --resource `{text}`: {what}"))
+                .hint(format!("use NAME=VALUE with one of {}", LIMITS.join(", ")))
         };
-        let (name, value) = text.split_once('=').ok_or_else(|| wrong("it is not NAME=VALUE"))?;
+        let (name, value) = text.split_once('=').ok_or_else(|| wrong("expected NAME=VALUE"))?;
         let (name, value) = (name.trim(), value.trim());
-        let number = || value.parse::<i64>().map_err(|_| wrong("it is not a number"));
+        let number = || value.parse::<i64>().map_err(|_| wrong("not a number"));
         let (option, value) = match name {
             "memory" => ("memory", words::size("resource memory", value)?.to_string()),
             "memory-swap" if value == "-1" => ("memswap", "-1".to_owned()),
@@ -139,7 +139,7 @@ fn limits(given: Given<'_>) -> Result<BTreeMap<String, String>> {
             "cpu-quota" => ("cpuquota", number()?.to_string()),
             "cpuset-cpus" => ("cpusetcpus", value.to_owned()),
             "cpuset-mems" => ("cpusetmems", value.to_owned()),
-            _ => return Err(wrong("there is no such limit")),
+            _ => return Err(wrong("unknown limit")),
         };
         // Nothing, zero, and for CPU a negative number are no limit.
         let none = value.is_empty() || value == "0" || (option != "memswap" && value.starts_with('-'));
@@ -164,8 +164,8 @@ pub fn entitlements(given: Given<'_>) -> Result<Vec<String>> {
             "network.host" | "security.insecure" if !text.contains('=') => put(&text),
             "device" => put(&text),
             _ => {
-                return Err(Error::usage(format!("--allow {text}: there is no such permission"))
-                    .hint("network.host, security.insecure, device or device=NAME"));
+                return Err(Error::usage(format!("invalid --allow {text}: unknown entitlement"))
+                    .hint("use network.host, security.insecure, device or device=NAME"));
             }
         }
     }
@@ -222,11 +222,11 @@ mod tests {
             (&["--network", "my-net"], "my-net"),
             (&["--add-host", "a"], "NAME:IP"),
             (&["--add-host", "a:1.2.3"], "NAME:IP"),
-            (&["--ulimit", "nofiles=1"], "no such limit"),
+            (&["--ulimit", "nofiles=1"], "unknown limit"),
             (&["--ulimit", "nofile=3:2"], "above"),
             (&["--ulimit", "nofile=x"], "number"),
             (&["--shm-size", "big"], "size"),
-            (&["--resource", "disk=1"], "no such limit"),
+            (&["--resource", "disk=1"], "unknown limit"),
             (&["--cpu-period", "x"], "number"),
         ] {
             assert!(of(arguments).is_err_and(|error| error.to_string().contains(word)), "{arguments:?}");

@@ -22,15 +22,14 @@ pub fn settings(
     let path = |name: &str| given.text(name).map(|file| environment.resolve(file));
     for name in ["image-definitions", "image-detail", "image-env"] {
         if let Some(file) = given.text(name).filter(|_| !is_pushed) {
-            return Err(
-                Error::usage(format!("--{name} {file} names the image in a registry, and nothing is pushed")).hint("--push")
-            );
+            return Err(Error::usage(format!("--{name} {file} requires --push: the file names the image in a registry"))
+                .hint("add --push"));
         }
     }
     let image_definitions = path("image-definitions");
     let mut containers = given.list("container-name");
     if image_definitions.is_none() && !containers.is_empty() {
-        return Err(Error::usage("--container-name is for the file of --image-definitions, which is not given"));
+        return Err(Error::usage("--container-name requires --image-definitions"));
     }
     if containers.is_empty() {
         // The repository's own name is what most task definitions call the container.
@@ -38,8 +37,7 @@ pub fn settings(
     }
     let image_detail = path("image-detail");
     if image_detail.as_ref().is_some_and(|path| path.file_name().is_none_or(|name| name != DETAIL)) {
-        warnings
-            .push(format!("CodePipeline's blue/green action takes no other name than {DETAIL} for the file of --image-detail"));
+        warnings.push(format!("CodePipeline's blue/green action requires the file name {DETAIL} for --image-detail"));
     }
     let of_github = |name: &str| match ci.provider {
         Provider::GitHubActions => environment.get(name).map(|file| environment.resolve(file)),

@@ -17,7 +17,7 @@ pub fn man(matches: &ArgMatches) -> Result<Command> {
     for word in matches.get_many::<String>("command").unwrap_or_default() {
         found = found.find_subcommand(word).ok_or_else(|| {
             let name = found.get_bin_name().unwrap_or("hakobi");
-            Error::usage(format!("`{name}` has no command `{word}`")).hint(format!("`{name} --help` shows which there are"))
+            Error::usage(format!("unknown command `{word}` of `{name}`")).hint(format!("list the commands with `{name} --help`"))
         })?;
     }
     Ok(Command::Print(page(found.clone())))

@@ -69,7 +69,7 @@ impl From<Error> for Outcome {
 /// As [`parse`].
 pub fn settings() -> Result<Settings, Outcome> {
     let environment =
-        Environment::of_process().map_err(|error| Error::usage("the working directory cannot be found").because(&error))?;
+        Environment::of_process().map_err(|error| Error::usage("failed to find the working directory").because(&error))?;
     parse(std::env::args_os(), &environment)
 }
 
@@ -96,7 +96,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, environment: &Environment
     match matches.subcommand() {
         Some((name, matches)) => Ok(resolve(name, matches, environment)?),
         // clap asks for a command; this is for its type only.
-        None => Err(Error::usage("no command is given").hint("hakobi --help shows which there are").into()),
+        None => Err(Error::usage("the command is missing").hint("list the commands with `hakobi --help`").into()),
     }
 }
 
@@ -190,9 +190,8 @@ fn progress(given: Given<'_>, environment: &Environment) -> Result<ProgressMode>
         "tty" => Ok(ProgressMode::Tty),
         "quiet" | "none" => Ok(ProgressMode::Quiet),
         "rawjson" => Ok(ProgressMode::RawJson),
-        other => {
-            Err(Error::usage(format!("{origin} is `{other}`, which is no way to show a run")).hint(shared::PROGRESS.join(", ")))
-        }
+        other => Err(Error::usage(format!("invalid value `{other}` for {origin}"))
+            .hint(format!("use one of {}", shared::PROGRESS.join(", ")))),
     }
 }
 
@@ -212,7 +211,10 @@ fn shown(error: clap::Error, variables: &BTreeSet<String>, environment: &Environ
         _ => String::new(),
     };
     if matches!(error.kind(), ErrorKind::InvalidValue | ErrorKind::ValueValidation) && variables.contains(&flag) {
-        text.push_str(&format!("note: the variable {} is set, which stands for --{flag}\n", given::variable_of(&flag)));
+        text.push_str(&format!(
+            "note: the value of --{flag} comes from the environment variable {}\n",
+            given::variable_of(&flag)
+        ));
     }
     Outcome::Shown { text, exit_code }
 }

@@ -18,7 +18,7 @@ pub fn secrets(texts: &[String], environment: &Environment, warnings: &mut Vec<S
         if let SecretSource::Env(name) = &secret.source
             && environment.get_raw(name).is_none()
         {
-            warnings.push(format!("the secret `{}` is empty: the variable {name} is not set", secret.id));
+            warnings.push(format!("the secret `{}` is empty: the environment variable {name} is not set", secret.id));
         }
         match out.iter_mut().find(|other| other.id == secret.id) {
             Some(other) => *other = secret,
@@ -29,7 +29,9 @@ pub fn secrets(texts: &[String], environment: &Environment, warnings: &mut Vec<S
 }
 
 fn secret(text: &str, environment: &Environment) -> Result<Secret> {
-    let wrong = |what: String| Error::usage(format!("--secret {text}: {what}")).hint("id=NAME,src=FILE or id=NAME,env=VARIABLE");
+    let wrong = |what: String| {
+        Error::usage(format!("invalid --secret {text}: {what}")).hint("use id=NAME,src=FILE or id=NAME,env=VARIABLE")
+    };
     let (mut id, mut file, mut variable, mut from_variable) = (String::new(), String::new(), String::new(), false);
     for (key, value) in words::pairs("secret", text)? {
         match (key.as_str(), value.as_str()) {
@@ -38,12 +40,12 @@ fn secret(text: &str, environment: &Environment) -> Result<Secret> {
             ("env", _) => variable = value,
             ("type", "env") => from_variable = true,
             ("type", "file") => from_variable = false,
-            ("type", _) => return Err(wrong(format!("the type `{value}` is neither file nor env"))),
-            _ => return Err(wrong(format!("`{key}` is not known"))),
+            ("type", _) => return Err(wrong(format!("the type must be file or env, not `{value}`"))),
+            _ => return Err(wrong(format!("unknown key `{key}`"))),
         }
     }
     if id.is_empty() {
-        return Err(wrong("it has no id".to_owned()));
+        return Err(wrong("the id is missing".to_owned()));
     }
     if from_variable && variable.is_empty() {
         variable = std::mem::take(&mut file);
@@ -59,13 +61,12 @@ fn secret(text: &str, environment: &Environment) -> Result<Secret> {
         return Ok(Secret { id, source: SecretSource::Env(variable) });
     }
     let path = environment.resolve(&file);
-    let found =
-        std::fs::metadata(&path).map_err(|error| wrong(format!("the file {} cannot be read", path.display())).because(&error))?;
+    let found = std::fs::metadata(&path).map_err(|error| wrong(format!("failed to read {}", path.display())).because(&error))?;
     if found.is_dir() {
         return Err(wrong(format!("{} is a directory", path.display())));
     }
     if found.len() > MAX_SECRET_SIZE {
-        return Err(wrong(format!("{} is larger than the 500 KiB that BuildKit takes", path.display())));
+        return Err(wrong(format!("{} is larger than BuildKit's limit of 500 KiB", path.display())));
     }
     // Both given: the variable is what BuildKit reads, though it looks at the file.
     let source = if variable.is_empty() { SecretSource::File(path) } else { SecretSource::Env(variable) };
@@ -79,7 +80,7 @@ pub fn ssh(texts: &[String], git_over_ssh: bool, environment: &Environment) -> R
     for text in if texts.is_empty() && git_over_ssh { &unasked } else { texts } {
         let source = ssh_source(text, environment)?;
         if out.iter().any(|other| other.id == source.id) {
-            return Err(Error::usage(format!("--ssh {text}: `{}` is given twice", source.id)));
+            return Err(Error::usage(format!("invalid --ssh {text}: `{}` is given twice", source.id)));
         }
         out.push(source);
     }
@@ -95,7 +96,7 @@ fn ssh_source(text: &str, environment: &Environment) -> Result<SshSource> {
     let paths: Vec<PathBuf> = match (paths, environment.get("SSH_AUTH_SOCK")) {
         ("", Some(socket)) => vec![environment.resolve(socket)],
         ("", None) => {
-            return Err(Error::usage(format!("--ssh {id}: there is no ssh agent, SSH_AUTH_SOCK is not set"))
+            return Err(Error::usage(format!("--ssh {id}: no SSH agent found: SSH_AUTH_SOCK is not set"))
                 .hint(format!("start one with `eval $(ssh-agent)` and `ssh-add`, or name a key: --ssh {id}=FILE")));
         }
         (paths, _) => paths.split(',').map(|path| environment.resolve(path)).collect(),
@@ -103,14 +104,14 @@ fn ssh_source(text: &str, environment: &Environment) -> Result<SshSource> {
     let mut sockets = 0;
     for path in &paths {
         let found = std::fs::metadata(path)
-            .map_err(|error| Error::usage(format!("--ssh {id}: {} cannot be read", path.display())).because(&error))?;
+            .map_err(|error| Error::usage(format!("--ssh {id}: failed to read {}", path.display())).because(&error))?;
         if found.is_dir() {
             return Err(Error::usage(format!("--ssh {id}: {} is a directory", path.display())));
         }
         sockets += usize::from(is_socket(&found));
     }
     if sockets > 0 && paths.len() > 1 {
-        return Err(Error::usage(format!("--ssh {text}: a socket stands alone")));
+        return Err(Error::usage(format!("invalid --ssh {text}: a socket cannot be combined with other paths")));
     }
     Ok(SshSource { id: id.to_owned(), paths })
 }
@@ -156,7 +157,7 @@ mod tests {
             assert_eq!(of(text).ok(), Some(vec![Secret { id: id.into(), source }]), "{text}");
         }
         for (text, word) in [
-            ("src=token", "no id"),
+            ("src=token", "the id is missing"),
             ("id=a,src=nothere", "nothere"),
             ("id=a,type=x", "`x`"),
             ("id=a,x=y", "`x`"),

@@ -18,14 +18,15 @@ pub fn push(given: Given<'_>, environment: &Environment) -> Result<Command> {
     for text in given.list("image") {
         let image = reference(&text)?.with_default_tag();
         if image.digest.is_some() {
-            return Err(Error::usage(format!("`{text}` names a digest; a push needs a tag")).hint("hakobi push HOST/NAME:TAG"));
+            return Err(Error::usage(format!("`{text}` names a digest, but a push requires a tag"))
+                .hint("use `hakobi push HOST/NAME:TAG`"));
         }
         if !images.contains(&image) {
             images.push(image);
         }
     }
     if images.is_empty() {
-        return Err(Error::usage("`hakobi push` needs the name of an image").hint("hakobi push HOST/NAME:TAG"));
+        return Err(Error::usage("`hakobi push` requires the name of an image").hint("use `hakobi push HOST/NAME:TAG`"));
     }
     Ok(Command::Push {
         images,
@@ -40,8 +41,10 @@ pub fn promote(given: Given<'_>, environment: &Environment) -> Result<Command> {
     if given.switch("list") {
         return match &source.tag {
             Some(_) if source.digest.is_none() => Ok(Command::History(source)),
-            _ => Err(Error::usage(format!("`{source}` is no tag, and a digest always stands for the same image"))
-                .hint("hakobi promote --list HOST/NAME:TAG")),
+            _ => Err(Error::usage(format!(
+                "`{source}` names a digest, which has no history: a digest always names the same image"
+            ))
+            .hint("use `hakobi promote --list HOST/NAME:TAG`")),
         };
     }
     let mut targets: Vec<ImageRef> = Vec::new();
@@ -52,7 +55,9 @@ pub fn promote(given: Given<'_>, environment: &Environment) -> Result<Command> {
         }
     }
     if targets.is_empty() {
-        return Err(Error::usage("`hakobi promote` needs a tag to give").hint("hakobi promote HOST/NAME:TAG prod"));
+        return Err(
+            Error::usage("`hakobi promote` requires a target tag").hint("use for example `hakobi promote HOST/NAME:TAG prod`")
+        );
     }
     Ok(Command::Promote { source, targets, settings: registries::push_settings(given, environment)? })
 }
@@ -78,7 +83,7 @@ fn proxy(name: &str, value: &str) -> Result<Proxy> {
     let found = uri.as_ref().and_then(|uri| Some((uri.host()?, uri.port_u16(), uri.scheme_str()?)));
     let Some((host, port, scheme)) = found else {
         // It may hold a password.
-        return Err(Error::usage(format!("{name} is no URL of a proxy")).hint("http://HOST:PORT"));
+        return Err(Error::usage(format!("{name} is not a valid proxy URL")).hint("use http://HOST:PORT"));
     };
     let usual = match scheme {
         "https" => 443,
@@ -99,7 +104,7 @@ pub fn init(given: Given<'_>, environment: &Environment) -> Result<Command> {
     if let Some(repository) = given.text("repository") {
         let parsed = reference(&repository)?;
         if parsed.tag.is_some() || parsed.digest.is_some() {
-            return Err(Error::usage(format!("--repository {repository} names a tag")).hint("HOST/NAME, without a tag"));
+            return Err(Error::usage(format!("--repository {repository} names a tag")).hint("use HOST/NAME without a tag"));
         }
     }
     Ok(Command::Init(InitSettings {
@@ -116,15 +121,15 @@ fn target(source: &ImageRef, text: &str) -> Result<ImageRef> {
     let bare = text.strip_prefix(':').unwrap_or(text);
     if !bare.contains(['/', ':', '@']) {
         let full = format!("{}:{bare}", source.repository);
-        return full
-            .parse()
-            .map_err(|_| Error::usage(format!("`{text}` is not a tag")).hint("letters, digits, `_`, `.` and `-`; up to 128"));
+        return full.parse().map_err(|_| {
+            Error::usage(format!("invalid tag `{text}`")).hint("use at most 128 letters, digits, `_`, `.` and `-`")
+        });
     }
     let target = reference(text)?;
     match (&target.digest, &target.tag) {
         (None, Some(_)) => Ok(target),
-        (Some(_), _) => Err(Error::usage(format!("`{text}` names a digest; only a tag can be given"))),
-        (None, None) => Err(Error::usage(format!("`{text}` names no tag")).hint(format!("{text}:TAG"))),
+        (Some(_), _) => Err(Error::usage(format!("`{text}` names a digest, but a tag is required"))),
+        (None, None) => Err(Error::usage(format!("`{text}` does not name a tag")).hint(format!("use {text}:TAG"))),
     }
 }
 
@@ -141,7 +146,7 @@ pub fn login(given: Given<'_>) -> Result<Command> {
 /// `completions SHELL`
 pub fn completions(matches: &ArgMatches) -> Result<Command> {
     let Some(shell) = matches.get_one::<Shell>("shell") else {
-        return Err(Error::usage("`hakobi completions` needs the name of a shell"));
+        return Err(Error::usage("`hakobi completions` requires the name of a shell"));
     };
     let mut script = Vec::new();
     clap_complete::generate(*shell, &mut command::hakobi(), "hakobi", &mut script);
@@ -153,7 +158,7 @@ pub fn completions(matches: &ArgMatches) -> Result<Command> {
 pub fn credential_helper(given: Given<'_>, environment: &Environment) -> Result<Command> {
     match given.text("action").as_deref() {
         Some("get") => {
-            let text = environment.read_stdin().map_err(|error| Error::usage("standard input cannot be read").because(&error))?;
+            let text = environment.read_stdin().map_err(|error| Error::usage("failed to read standard input").because(&error))?;
             match text.trim() {
                 // The protocol's own words, which docker knows.
                 "" => Err(Error::usage("no credentials server URL")),
@@ -162,7 +167,7 @@ pub fn credential_helper(given: Given<'_>, environment: &Environment) -> Result<
         }
         Some("list") => Ok(Command::Print("{}\n".to_owned())),
         Some("version") => Ok(Command::Print(format!("docker-credential-hakobi {}\n", env!("CARGO_PKG_VERSION")))),
-        _ => Err(Error::usage("docker-credential-hakobi keeps no credentials: it only gets them")),
+        _ => Err(Error::usage("docker-credential-hakobi does not store credentials: it only returns them")),
     }
 }
 

@@ -56,24 +56,26 @@ pub fn destinations(
                 out.load = true;
                 of_image(text, attributes, &mut out, warnings)?;
             }
-            ("registry" | "image", Some(_)) => return Err(Error::usage(format!("--output {text}: type={kind} takes no dest"))),
+            ("registry" | "image", Some(_)) => {
+                return Err(Error::usage(format!("invalid --output {text}: type={kind} has no dest")));
+            }
             ("cacheonly", _) => {}
             ("local" | "tar" | "oci" | "docker", destination) => {
                 let output = to_a_file(text, kind, destination, attributes, environment)?;
                 if output.destination.as_deref().is_some_and(|path| path.as_os_str() == "-") {
                     if std::mem::replace(&mut to_stdout, true) {
-                        return Err(Error::usage("only one --output can go to standard output"));
+                        return Err(Error::usage("only one --output can write to standard output"));
                     }
                     if environment.stdout_is_terminal {
-                        return Err(Error::usage(format!("--output {text}: an archive is not written to a terminal"))
-                            .hint("dest=FILE, or send standard output somewhere: > FILE"));
+                        return Err(Error::usage(format!("--output {text}: refusing to write an archive to a terminal"))
+                            .hint("use dest=FILE, or redirect standard output: > FILE"));
                     }
                 }
                 out.outputs.push(output);
             }
             _ => {
-                return Err(Error::usage(format!("--output {text}: there is no type `{kind}`"))
-                    .hint("local, tar, oci, docker, image, registry or cacheonly"));
+                return Err(Error::usage(format!("invalid --output {text}: unknown type `{kind}`"))
+                    .hint("use local, tar, oci, docker, image, registry or cacheonly"));
             }
         }
     }
@@ -91,9 +93,8 @@ fn parse(text: &str) -> Result<(String, BTreeMap<String, String>)> {
     let mut attributes: BTreeMap<String, String> = words::pairs("output", text)?.into_iter().collect();
     match attributes.remove("type").filter(|kind| !kind.is_empty()) {
         Some(kind) => Ok((kind, attributes)),
-        None => {
-            Err(Error::usage(format!("--output {text}: there is no type")).hint("type=local,dest=DIRECTORY, or just DIRECTORY"))
-        }
+        None => Err(Error::usage(format!("invalid --output {text}: the type is missing"))
+            .hint("use type=local,dest=DIRECTORY or just DIRECTORY")),
     }
 }
 
@@ -109,7 +110,7 @@ fn of_image(text: &str, attributes: BTreeMap<String, String>, out: &mut Destinat
             // Every image here is pushed under its tags, unpacked as the daemon does it.
             "unpack" | "store" | "force-compression" => {}
             "push-by-digest" | "rewrite-timestamp" if words::boolean(&value) != Some(false) => {
-                return Err(Error::usage(format!("--output {text}: {key} is not supported")));
+                return Err(Error::usage(format!("invalid --output {text}: {key} is not supported")));
             }
             _ => match key.strip_prefix("annotation") {
                 // `annotation.K`, `annotation-manifest.K`: as `--annotation` says it, K=V and manifest:K=V.
@@ -119,7 +120,7 @@ fn of_image(text: &str, attributes: BTreeMap<String, String>, out: &mut Destinat
                     let place = if place.is_empty() { String::new() } else { format!("{place}:") };
                     out.annotations.push(format!("{place}{name}={value}"));
                 }
-                _ => warnings.push(format!("--output {text}: {key} does nothing here")),
+                _ => warnings.push(format!("--output {text}: {key} has no effect")),
             },
         }
     }
@@ -138,15 +139,15 @@ fn to_a_file(
     mut attributes: BTreeMap<String, String>,
     environment: &Environment,
 ) -> Result<Output> {
-    let wrong = |what: String| Error::usage(format!("--output {text}: {what}"));
+    let wrong = |what: String| Error::usage(format!("invalid --output {text}: {what}"));
     let packed = match kind.as_str() {
         "local" => false,
         "oci" | "docker" => words::take_boolean("output", &mut attributes, "tar", true)?,
         _ => true,
     };
     let destination = match (destination.as_deref(), packed) {
-        (None, false) => return Err(wrong("it needs dest=DIRECTORY".to_owned())),
-        (Some("-"), false) => return Err(wrong("a directory cannot go to standard output".to_owned())),
+        (None, false) => return Err(wrong("dest=DIRECTORY is required".to_owned())),
+        (Some("-"), false) => return Err(wrong("a directory cannot be written to standard output".to_owned())),
         (None | Some("-"), true) => PathBuf::from("-"),
         (Some(path), _) => {
             let path = environment.resolve(path);
@@ -215,11 +216,11 @@ mod tests {
             assert_eq!(found, Some((kind, Some(PathBuf::from(destination)))), "{text}");
         }
         for (texts, word) in [
-            (&["type=local"][..], "needs dest"),
+            (&["type=local"][..], "dest=DIRECTORY is required"),
             (&["type=local,dest=-"], "standard output"),
             (&["-", "type=oci"], "only one"),
             (&["type=zip"], "`zip`"),
-            (&["dest=x,y=z"], "no type"),
+            (&["dest=x,y=z"], "the type is missing"),
             (&["type=image,push=maybe"], "push=maybe"),
             (&["type=image,push-by-digest=true"], "push-by-digest"),
             (&["type=tar,dest=/"], "is a directory"),

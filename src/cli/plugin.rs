@@ -32,7 +32,7 @@ pub fn arguments(mut args: Vec<OsString>) -> Called {
             "SchemaVersion": "0.1.0",
             "Vendor": "hakobi",
             "Version": env!("CARGO_PKG_VERSION"),
-            "ShortDescription": "Build and push what changed",
+            "ShortDescription": "Build and push only what changed",
         });
         return Called::Asked(format!("{metadata}\n"));
     }

@@ -18,10 +18,8 @@ pub fn host(what: &str, text: &str) -> Result<RegistryHost> {
     // Whatever a reference would take for its host is one.
     match format!("{bare}/x").parse::<ImageRef>() {
         Ok(reference) if reference.repository.host == host && !bare.contains('/') => Ok(host),
-        _ => {
-            Err(Error::usage(format!("{what} `{text}` is not a registry"))
-                .hint("HOST or HOST:PORT, like registry.example.com:5000"))
-        }
+        _ => Err(Error::usage(format!("invalid registry `{text}` for {what}"))
+            .hint("use HOST or HOST:PORT, for example registry.example.com:5000")),
     }
 }
 
@@ -34,8 +32,8 @@ pub fn registries(given: Given<'_>, environment: &Environment) -> Result<Registr
     for text in given.list("registry-role") {
         let (name, role) = pair("registry-role", "HOST=ARN", &text)?;
         if !role.starts_with("arn:") || !role.contains(":role/") {
-            return Err(Error::usage(format!("--registry-role {text}: `{role}` is not the ARN of a role"))
-                .hint("arn:aws:iam::123456789012:role/NAME"));
+            return Err(Error::usage(format!("invalid --registry-role {text}: `{role}` is not the ARN of a role"))
+                .hint("use an ARN like arn:aws:iam::123456789012:role/NAME"));
         }
         settings.roles.insert(host("--registry-role", name)?, role.to_owned());
     }
@@ -43,8 +41,8 @@ pub fn registries(given: Given<'_>, environment: &Environment) -> Result<Registr
         let (name, url) = pair("registry-mirror", "HOST=URL", &text)?;
         let address = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
         if address.is_none_or(str::is_empty) {
-            return Err(Error::usage(format!("--registry-mirror {text}: `{url}` is not an http(s) URL"))
-                .hint("docker.io=https://123456789012.dkr.ecr.eu-west-1.amazonaws.com/docker-hub"));
+            return Err(Error::usage(format!("invalid --registry-mirror {text}: `{url}` is not an http(s) URL"))
+                .hint("use for example docker.io=https://123456789012.dkr.ecr.eu-west-1.amazonaws.com/docker-hub"));
         }
         settings.mirrors.insert(host("--registry-mirror", name)?, url.trim_end_matches('/').to_owned());
     }
@@ -54,7 +52,7 @@ pub fn registries(given: Given<'_>, environment: &Environment) -> Result<Registr
 fn pair<'a>(flag: &str, form: &str, text: &'a str) -> Result<(&'a str, &'a str)> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() && !value.is_empty() => Ok((name, value)),
-        _ => Err(Error::usage(format!("--{flag} `{text}` is not {form}"))),
+        _ => Err(Error::usage(format!("invalid --{flag} `{text}`: expected {form}"))),
     }
 }
 
@@ -82,31 +80,33 @@ fn create_repository(options: &str, environment: &Environment) -> Result<Option<
         None => {}
     }
     let wrong = |what: String| {
-        Error::usage(format!("--create-repository={options}: {what}"))
-            .hint("options: scan, immutable, kms=KEY, tag=NAME=VALUE, lifecycle=FILE")
+        Error::usage(format!("invalid --create-repository={options}: {what}"))
+            .hint("use the options scan, immutable, kms=KEY, tag=NAME=VALUE and lifecycle=FILE")
     };
     for field in words::fields(options)? {
         match field.split_once('=') {
             None if field == "scan" => out.scan_on_push = true,
             None if field == "immutable" => out.immutable_tags = true,
-            Some(("scan", value)) => out.scan_on_push = words::boolean(value).ok_or_else(|| wrong(format!("`{field}`")))?,
+            Some(("scan", value)) => {
+                out.scan_on_push = words::boolean(value).ok_or_else(|| wrong(format!("`{field}` must be true or false")))?
+            }
             Some(("immutable", value)) => {
-                out.immutable_tags = words::boolean(value).ok_or_else(|| wrong(format!("`{field}`")))?
+                out.immutable_tags = words::boolean(value).ok_or_else(|| wrong(format!("`{field}` must be true or false")))?
             }
             Some(("kms", key)) if !key.is_empty() => out.kms_key = Some(key.to_owned()),
             Some(("tag", tag)) => match tag.split_once('=') {
                 Some((name, value)) if !name.is_empty() => drop(out.tags.insert(name.to_owned(), value.to_owned())),
-                _ => return Err(wrong(format!("`{field}` is not tag=NAME=VALUE"))),
+                _ => return Err(wrong(format!("expected tag=NAME=VALUE, not `{field}`"))),
             },
             Some(("lifecycle", file)) => {
                 let path = environment.resolve(file);
                 let text = std::fs::read_to_string(&path)
-                    .map_err(|error| wrong(format!("the lifecycle policy {} cannot be read", path.display())).because(&error))?;
+                    .map_err(|error| wrong(format!("failed to read the lifecycle policy {}", path.display())).because(&error))?;
                 serde_json::from_str::<serde::de::IgnoredAny>(&text)
                     .map_err(|error| wrong(format!("the lifecycle policy {} is not JSON", path.display())).because(&error))?;
                 out.lifecycle_policy = Some(text);
             }
-            _ => return Err(wrong(format!("`{field}` is no option of it"))),
+            _ => return Err(wrong(format!("unknown option `{field}`"))),
         }
     }
     Ok(Some(out))
@@ -128,8 +128,8 @@ pub fn compression(text: &str) -> Result<Compression> {
         _ => None,
     };
     found.ok_or_else(|| {
-        Error::usage(format!("--compression `{text}` is not a way to compress layers"))
-            .hint("gzip or zstd, with a level after a colon: gzip:1 to gzip:9, zstd:1 to zstd:22")
+        Error::usage(format!("invalid --compression `{text}`"))
+            .hint("use gzip or zstd, optionally with a level: gzip:1 to gzip:9, zstd:1 to zstd:22")
     })
 }
 

@@ -9,8 +9,8 @@ use crate::settings::RunFiles;
 /// Their flags.
 pub fn flags() -> [Arg; 2] {
     [
-        text("report", "FILE", "Write a report in JSON"),
-        text("timeline", "FILE.html", "Write a page that shows when what went on; it opens in a browser, without network"),
+        text("report", "FILE", "Write a JSON report of the run"),
+        text("timeline", "FILE.html", "Write an HTML page with the timeline of the run; it needs no network"),
     ]
 }
 

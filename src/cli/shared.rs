@@ -7,8 +7,8 @@ use super::given::{choice, list, switch, text};
 /// How a run is shown.
 pub fn progress() -> Vec<Arg> {
     vec![
-        choice("progress", "MODE", PROGRESS, "How the run is shown [default: auto]").help_heading("Display"),
-        switch("quiet", "Print nothing but the result").short('q').help_heading("Display"),
+        choice("progress", "MODE", PROGRESS, "How to show progress [default: auto]").help_heading("Display"),
+        switch("quiet", "Print only the result").short('q').help_heading("Display"),
     ]
 }
 
@@ -19,20 +19,20 @@ pub fn pushes() -> Vec<Arg> {
             "if-tag-exists",
             "WHAT",
             &["fail", "skip", "overwrite"],
-            "What is done about a tag that is in the registry already; asked before anything is built [default: overwrite]",
+            "What to do if the tag already exists in the registry; checked before the build [default: overwrite]",
         )
         .help_heading(REGISTRIES),
         text(
             "create-repository",
             "OPTIONS",
-            "Make a missing ECR repository; options: scan,immutable,kms=KEY,tag=K=V,lifecycle=FILE",
+            "Create missing ECR repositories; options: scan,immutable,kms=KEY,tag=K=V,lifecycle=FILE",
         )
         .allow_hyphen_values(false)
         .num_args(0..=1)
         .require_equals(true)
         .default_missing_value("true")
         .help_heading(REGISTRIES),
-        text("compression", "KIND[:LEVEL]", "Of layers that hakobi compresses: gzip[:1-9] or zstd[:1-22] [default: gzip:6]")
+        text("compression", "KIND[:LEVEL]", "Compression of new layers: gzip[:1-9] or zstd[:1-22] [default: gzip:6]")
             .help_heading(REGISTRIES),
     ]
 }
@@ -43,22 +43,18 @@ pub fn transport() -> Arg {
         "transport",
         "WAY",
         &["auto", "registry", "archive"],
-        "Of layers to and from the daemon: through a registry on 127.0.0.1, or as archives where it cannot reach this host \
-         [default: auto, which tries]",
+        "How to move layers to and from the daemon: through a registry on 127.0.0.1, or as archives if the daemon \
+         cannot reach this host [default: auto, which tries the registry first]",
     )
 }
 
 /// How registries are reached.
 pub fn registries() -> Vec<Arg> {
     vec![
-        list(
-            "insecure-registry",
-            "HOST",
-            "A registry that may speak plain HTTP or show a certificate that does not check (several)",
-        )
-        .help_heading(REGISTRIES),
-        list("registry-role", "HOST=ARN", "A role to take on for an ECR registry (several)").help_heading(REGISTRIES),
-        list("registry-mirror", "HOST=URL", "A pull-through cache in front of a registry (several)").help_heading(REGISTRIES),
+        list("insecure-registry", "HOST", "Allow plain HTTP and invalid certificates for this registry (repeatable)")
+            .help_heading(REGISTRIES),
+        list("registry-role", "HOST=ARN", "IAM role to assume for an ECR registry (repeatable)").help_heading(REGISTRIES),
+        list("registry-mirror", "HOST=URL", "Pull-through cache of a registry (repeatable)").help_heading(REGISTRIES),
     ]
 }
 

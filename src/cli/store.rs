@@ -49,28 +49,31 @@ pub fn location(text: &str, environment: &Environment) -> Result<StoreLocation> 
     match scheme {
         "s3" => s3(text, rest).map(StoreLocation::S3),
         "file" if rest.starts_with('/') => directory(Path::new(rest).to_owned(), text),
-        _ => Err(Error::usage(format!("--cache {text}: there is no store of this kind"))
-            .hint("s3://BUCKET/PREFIX or a directory; an image in a registry is named by --cache-from")),
+        _ => Err(Error::usage(format!("invalid --cache {text}: unknown scheme"))
+            .hint("use s3://BUCKET/PREFIX or a directory; name an image in a registry with --cache-from")),
     }
 }
 
 fn directory(path: std::path::PathBuf, text: &str) -> Result<StoreLocation> {
     if path.exists() && !path.is_dir() {
-        return Err(Error::usage(format!("--cache {text} is not a directory")).hint("s3://BUCKET/PREFIX or a directory"));
+        return Err(
+            Error::usage(format!("invalid --cache {text}: not a directory")).hint("use s3://BUCKET/PREFIX or a directory")
+        );
     }
     Ok(StoreLocation::Directory(path))
 }
 
 fn s3(text: &str, rest: &str) -> Result<S3Settings> {
-    let wrong = |what: String| Error::usage(format!("--cache {text}: {what}")).hint("s3://BUCKET/PREFIX?region=…&kms-key=…");
+    let wrong =
+        |what: String| Error::usage(format!("invalid --cache {text}: {what}")).hint("use s3://BUCKET/PREFIX?region=…&kms-key=…");
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
     let (bucket, prefix) = path.split_once('/').unwrap_or((path, ""));
     if bucket.is_empty() {
-        return Err(wrong("there is no bucket".to_owned()));
+        return Err(wrong("the bucket is missing".to_owned()));
     }
     let prefix = prefix.trim_matches('/');
     if prefix.split('/').any(|part| matches!(part, "." | "..")) || prefix.len() > 400 {
-        return Err(wrong(format!("`{prefix}` cannot stand before names")));
+        return Err(wrong(format!("invalid prefix `{prefix}`")));
     }
     let mut out = S3Settings { bucket: bucket.to_owned(), prefix: prefix.to_owned(), ..S3Settings::default() };
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -81,14 +84,14 @@ fn s3(text: &str, rest: &str) -> Result<S3Settings> {
             "kms-key" => out.kms_key = Some(value),
             "storage-class" if !value.is_empty() => out.storage_class = Some(value.to_ascii_uppercase()),
             "path-style" => {
-                let value = words::boolean(&value).ok_or_else(|| wrong(format!("`{pair}` is neither true nor false")))?;
+                let value = words::boolean(&value).ok_or_else(|| wrong(format!("`{pair}` must be true or false")))?;
                 out.path_style = Some(value);
             }
             "endpoint" => {
-                return Err(wrong("the endpoint is the AWS SDK's to know".to_owned())
+                return Err(wrong("the endpoint is not an option of --cache".to_owned())
                     .hint("set AWS_ENDPOINT_URL_S3, or endpoint_url in the profile"));
             }
-            _ => return Err(wrong(format!("`{pair}` is not known; region, kms-key, storage-class and path-style are"))),
+            _ => return Err(wrong(format!("unknown option `{pair}`; known are region, kms-key, storage-class and path-style"))),
         }
     }
     Ok(out)
@@ -118,12 +121,12 @@ mod tests {
         assert_eq!(of("cache").ok(), Some(StoreLocation::Directory("/work/cache".into())));
         assert_eq!(of("file:///c").ok(), Some(StoreLocation::Directory("/c".into())));
         for (text, word) in [
-            ("s3://", "no bucket"),
-            ("s3://b/../c", "before names"),
-            ("s3://b?endpoint=http://x", "AWS SDK's"),
-            ("s3://b?path-style=x", "neither"),
-            ("s3://b?acl=x", "not known"),
-            ("gs://b", "of this kind"),
+            ("s3://", "the bucket is missing"),
+            ("s3://b/../c", "invalid prefix"),
+            ("s3://b?endpoint=http://x", "not an option of --cache"),
+            ("s3://b?path-style=x", "must be true or false"),
+            ("s3://b?acl=x", "unknown option"),
+            ("gs://b", "unknown scheme"),
             ("/dev/null", "not a directory"),
         ] {
             assert!(of(text).is_err_and(|error| error.to_string().contains(word)), "{text}");

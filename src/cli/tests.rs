@@ -78,9 +78,9 @@ fn the_least_build_loads() {
 fn refused_command_lines() {
     let place = place(&[]);
     for (line, word) in [
-        ("build", "needs a build context"),
-        ("build . --push", "needs a name"),
-        ("build . -o type=registry", "needs a name"),
+        ("build", "requires a build context"),
+        ("build . --push", "requires a name"),
+        ("build . -o type=registry", "requires a name"),
         ("build . -q --progress plain", "cannot be used together"),
         ("build . --nonsense", "unexpected argument '--nonsense'"),
         ("build . --strategy mine", "invalid value 'mine'"),
@@ -93,35 +93,35 @@ fn refused_command_lines() {
         ("build . --provenance mode=max", "not supported"),
         ("build . --sbom true", "not supported"),
         ("build . --attest type=sbom", "not supported"),
-        ("build . --attest disabled=true", "no type"),
-        ("build . --builder other", "the Docker daemon's own BuildKit only"),
+        ("build . --attest disabled=true", "the type is missing"),
+        ("build . --builder other", "supports only the Docker daemon's own BuildKit"),
         ("build . --platform linux", "--platform linux"),
-        ("build . --build-arg =x", "no name"),
-        ("build . --label =x", "no name"),
+        ("build . --build-arg =x", "the name before `=` is missing"),
+        ("build . --label =x", "the name before `=` is missing"),
         ("build . --annotation x", "NAME=VALUE"),
         ("build . --annotation nowhere:x=y", "`nowhere`"),
         ("build . --call guess", "`guess`"),
         ("build . --iidfile id -o out", "--iidfile"),
-        ("build . --tag-commit", "needs a name"),
-        ("build . -t app --tag-commit", "no commit is known"),
+        ("build . --tag-commit", "requires a name"),
+        ("build . -t app --tag-commit", "cannot determine the commit"),
         ("build . --build-arg BUILDKIT_SYNTAX=", "BUILDKIT_SYNTAX is empty"),
         ("build . --secret id=x,src=nothere", "nothere"),
         ("build . --registry-role h.x", "HOST=ARN"),
         ("build . --registry-role h.x=role", "not the ARN"),
         ("build . --registry-mirror docker.io=mirror", "not an http(s) URL"),
-        ("build . --insecure-registry word", "not a registry"),
+        ("build . --insecure-registry word", "invalid registry"),
         ("build . --if-tag-exists maybe", "invalid value 'maybe'"),
         ("build . --create-repository=scam", "`scam`"),
         ("-H npipe:////./pipe/x build .", "named pipes are not supported"),
         ("push", "<IMAGE>"),
         ("push App", "lower case"),
         ("promote app:1", "<TAG>"),
-        ("promote app:1 h.x/app", "names no tag"),
+        ("promote app:1 h.x/app", "does not name a tag"),
         ("login", "<HOST>"),
-        ("login word", "not a registry"),
+        ("login word", "invalid registry"),
         ("completions dos", "invalid value 'dos'"),
-        ("man dos", "`hakobi` has no command `dos`"),
-        ("man cache dos", "`hakobi cache` has no command `dos`"),
+        ("man dos", "unknown command `dos` of `hakobi`"),
+        ("man cache dos", "unknown command `dos` of `hakobi cache`"),
         ("bild .", "unrecognized subcommand 'bild'"),
         ("", "Usage:"),
     ] {
@@ -202,7 +202,7 @@ fn a_flag_is_above_its_variable() {
 #[test]
 fn a_wrong_variable_is_named() {
     let said = place(&[("HAKOBI_IF_TAG_EXISTS", "maybe")]).refused("build .");
-    assert!(said.contains("HAKOBI_IF_TAG_EXISTS is set"), "{said}");
+    assert!(said.contains("comes from the environment variable HAKOBI_IF_TAG_EXISTS"), "{said}");
 }
 
 #[test]

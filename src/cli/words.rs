@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 pub fn fields(line: &str) -> Result<Vec<String>> {
     let bare = || {
         Error::usage(format!("`{line}` has a quotation mark in the middle of a value"))
-            .hint("quote the whole of it: '\"key=a,b\",other=c'; a quotation mark itself is written twice")
+            .hint("quote the whole field: '\"key=a,b\",other=c'; write a quotation mark itself twice")
     };
     let mut out = Vec::new();
     let mut rest = line;
@@ -59,7 +59,7 @@ pub fn pairs(flag: &str, line: &str) -> Result<Vec<(String, String)>> {
         .into_iter()
         .map(|field| match field.split_once('=') {
             Some((key, value)) => Ok((key.trim().to_ascii_lowercase(), value.to_owned())),
-            None => Err(Error::usage(format!("--{flag} {line}: `{field}` is not key=value"))),
+            None => Err(Error::usage(format!("invalid --{flag} {line}: expected key=value, not `{field}`"))),
         })
         .collect()
 }
@@ -71,14 +71,14 @@ pub fn key_value<'a>(flag: &str, text: &'a str) -> Result<(&'a str, Option<&'a s
         None => (text, None),
     };
     if key.is_empty() {
-        return Err(Error::usage(format!("--{flag} `{text}`: there is no name before the `=`")));
+        return Err(Error::usage(format!("invalid --{flag} `{text}`: the name before `=` is missing")));
     }
     Ok((key, value))
 }
 
 /// The reference that a flag names, with `latest` where it names no tag.
 pub fn reference(flag: &str, text: &str) -> Result<ImageRef> {
-    let reference: ImageRef = text.parse().map_err(|error| Error::usage(format!("--{flag} {text}")).because(&error))?;
+    let reference: ImageRef = text.parse().map_err(|error| Error::usage(format!("invalid --{flag} {text}")).because(&error))?;
     Ok(reference.with_default_tag())
 }
 
@@ -95,14 +95,17 @@ pub fn boolean(text: &str) -> Option<bool> {
 pub fn take_boolean(flag: &str, attributes: &mut BTreeMap<String, String>, key: &str, default: bool) -> Result<bool> {
     match attributes.remove(key) {
         None => Ok(default),
-        Some(text) => boolean(&text).ok_or_else(|| Error::usage(format!("--{flag}: `{key}={text}` is neither true nor false"))),
+        Some(text) => {
+            boolean(&text).ok_or_else(|| Error::usage(format!("invalid --{flag}: `{key}={text}` must be true or false")))
+        }
     }
 }
 
 /// Bytes as go-units `RAMInBytes` reads them: `64m`, `2g`, `1.5GiB`; units are powers of 1024.
 pub fn size(flag: &str, text: &str) -> Result<i64> {
     let invalid = || {
-        Error::usage(format!("--{flag} `{text}` is not a size")).hint("a number with a unit: b, k, m, g or t, like 64m or 1.5g")
+        Error::usage(format!("invalid size for --{flag}: `{text}`"))
+            .hint("use a number with a unit (b, k, m, g or t), for example 64m or 1.5g")
     };
     let split = text.rfind(|c: char| c.is_ascii_digit() || c == '.' || c == ' ').ok_or_else(invalid)?;
     let (number, unit) = text.split_at(split + 1);

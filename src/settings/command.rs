@@ -52,7 +52,7 @@ pub struct InitSettings {
     pub directory: PathBuf,
     /// The image's repository.
     pub repository: Option<String>,
-    /// The bucket that layers are kept in.
+    /// S3 bucket for the cache.
     pub bucket: Option<String>,
     /// Whether a file that is there is replaced.
     pub force: bool,
