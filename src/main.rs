@@ -244,7 +244,7 @@ async fn login(registries: &Registries, login: &LoginSettings, settings: &Settin
     match login {
         LoginSettings::Check(host) => match push::login::check(registries, host).await? {
             Some(found) => Ok(format!("{host} takes the credentials from {}\n", found.origin)),
-            None => Err(Error::push(format!("no credentials for {host} are known"))
+            None => Err(Error::push(format!("found no credentials for {host}"))
                 .hint(format!("`docker login {host}` stores some; for ECR the AWS credentials of this machine are used"))),
         },
         LoginSettings::Write(host) => {

@@ -239,7 +239,7 @@ fn a_release_is_rolled_back_by_the_line_that_is_told() {
     });
     let [(one, first), (two, second), (three, third)] = built;
     let absent = list(3);
-    assert!(absent.stderr.contains(&format!("there is no image {live}")), "{}", absent.stderr);
+    assert!(absent.stderr.contains(&format!("no image {live} in the registry")), "{}", absent.stderr);
     assert_eq!(absent.stdout, "");
 
     machine.hakobi(&["promote", &first, "live"]).exits(0);

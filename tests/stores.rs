@@ -93,7 +93,7 @@ async fn faults_of_s3_name_their_cause() {
     let error = wrong.size(&name).await.unwrap_err();
     assert_eq!(error.fault(), Fault::Denied, "{error}");
     let error = wrong.write(&name, &BytesSource::new("{}".into())).await.unwrap_err();
-    assert!(error.hint_text().is_some_and(|hint| hint.contains("credentials are wrong")), "{error} {:?}", error.hint_text());
+    assert!(error.hint_text().is_some_and(|hint| hint.contains("check the AWS credentials")), "{error} {:?}", error.hint_text());
     let missing = S3Store::open(settings("nothing-here", ""), &source(&server, SECRET_KEY)).await;
     let error = missing.list("").await.unwrap_err();
     assert_eq!(error.fault(), Fault::Missing, "{error}");

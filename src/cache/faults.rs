@@ -31,8 +31,12 @@ impl<'a> CacheFaults<'a> {
         }
     }
 
-    pub fn tell(&self, what: &str, why: &impl Fault) -> Result<()> {
-        let text = format!("the cache {} {what}: {why}", self.settings.shown);
+    /// Warns of a fault: `attempt` says what failed or happens next, up to the cache's name (`failed to save this build to`).
+    ///
+    /// # Errors
+    /// [`Kind::Cache`] with the same text if the run requires its cache.
+    pub fn warn(&self, attempt: &str, why: &impl Fault) -> Result<()> {
+        let text = format!("{attempt} the cache {}: {why}", self.settings.shown);
         let remedy = why.remedy();
         if self.settings.required {
             return Err(Error::new(Kind::Cache, text).hint_if(remedy));

@@ -58,8 +58,10 @@ impl Layout {
             None => Ok(Self::Unreadable),
             Some(version) if version.as_u64() == Some(FORMAT.into()) => Ok(Self::Known),
             // Whatever it is, another hakobi wrote it.
-            Some(version) => Err(Error::new(Fault::Other, format!("it has layout {version}, and this hakobi knows {FORMAT}"))
-                .hint("use a newer hakobi, or another prefix")),
+            Some(version) => {
+                Err(Error::new(Fault::Other, format!("its layout version is {version}, but this hakobi supports {FORMAT}"))
+                    .hint("use a newer hakobi or another prefix"))
+            }
         }
     }
 }
@@ -72,8 +74,8 @@ pub async fn is_there(store: &dyn Store) -> Result<bool> {
     match Layout::of(store).await? {
         Layout::Absent => Ok(false),
         Layout::Known => Ok(true),
-        Layout::Unreadable => Err(Error::new(Fault::Damaged, "its hakobi.json cannot be read")
-            .hint("the next build that writes to it mends it, and so does `hakobi cache verify --repair`")),
+        Layout::Unreadable => Err(Error::new(Fault::Damaged, "failed to read its hakobi.json")
+            .hint("run `hakobi cache verify --repair`, or a build that writes to this cache")),
     }
 }
 

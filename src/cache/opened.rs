@@ -29,7 +29,7 @@ impl<'a> OpenedCache<'a> {
         let kept = match CacheSession::of_build(settings, build, registries, events.hidden()).await {
             Ok(kept) => Some(kept),
             Err(error) => {
-                faults.tell("is not used", &error)?;
+                faults.warn("continuing without", &error)?;
                 None
             }
         };
@@ -82,7 +82,7 @@ impl BuildCache<'_> {
         let Some((kept, faults)) = self.kept() else { return Ok(()) };
         // What is damaged, and why the store was given up, was told when it was found.
         match kept.unread().filter(|_| !kept.is_distrusted() && !faults.gave_up()) {
-            Some(why) => faults.tell("could not be read in part, which costs time", &FaultText(&why, None)),
+            Some(why) => faults.warn("failed to read part of", &FaultText(&why, None)),
             None => Ok(()),
         }
     }
@@ -141,16 +141,17 @@ impl BuildCache<'_> {
         match why {
             CacheRefusal::Lacking => {
                 faults.give_up();
-                faults.tell(
-                    "lacks layers of what it remembers",
-                    &FaultText("they were removed", Some("the next run has them again")),
+                faults.warn(
+                    "layers are missing from",
+                    &FaultText("they were removed", Some("no action is needed: the next run has them again")),
                 )
             }
             CacheRefusal::Broken(why) => self.store_failed(why),
             CacheRefusal::Otherwise(why) => {
                 faults.give_up();
                 faults.tells_damage();
-                faults.tell("has records that are not right, and the build begins again without it", &FaultText(why, None))
+                let why = format!("its records are invalid: {why}");
+                faults.warn("restarting the build without", &FaultText(&why, None))
             }
         }
     }
@@ -176,10 +177,10 @@ impl BuildCache<'_> {
             true => {
                 faults.tells_damage();
                 let damaged: Vec<String> = kept.damaged().iter().map(ToString::to_string).collect();
-                (format!("damaged: {}", damaged.join(", ")), Some("`hakobi cache verify --repair` removes what is damaged"))
+                (format!("damaged: {}", damaged.join(", ")), Some("remove damaged objects with `hakobi cache verify --repair`"))
             }
         };
-        faults.tell("is not used, and the build begins again without it", &FaultText(&why, hint))
+        faults.warn("restarting the build without", &FaultText(&why, hint))
     }
 
     /// Says so if something of the store was damaged or did not make sense, unless that was told. Each was a miss.
@@ -192,10 +193,7 @@ impl BuildCache<'_> {
         }
         all.sort();
         let more = if all.len() > 1 { format!(" and {} more", all.len() - 1) } else { String::new() };
-        let what = match kept.writes() {
-            true => "had damaged objects, which cost time; this build wrote anew what it made",
-            false => "has damaged objects, which cost time",
-        };
-        faults.tell(what, &FaultText(&format!("{}{more}", all.swap_remove(0)), None))
+        let after = if kept.writes() { "; this build replaced those that it created again" } else { "" };
+        faults.warn("found damaged objects in", &FaultText(&format!("{}{more}{after}", all.swap_remove(0)), None))
     }
 }

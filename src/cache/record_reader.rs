@@ -42,7 +42,7 @@ impl<'a> RecordReader<'a> {
             Ok(found) => Ok(found),
             Err(error) => {
                 self.faults.give_up();
-                self.faults.tell("is not used", &error)?;
+                self.faults.warn("continuing without", &error)?;
                 Ok(HashMap::new())
             }
         }

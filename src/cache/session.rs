@@ -82,16 +82,15 @@ impl CacheSession {
     pub async fn open(settings: &CacheSettings, image: &str, tag: &str, registries: &Registries) -> Result<Self> {
         let store = open(&settings.location).await;
         let looked = tokio::time::timeout(FIRST_LOOK, Layout::of(&*store)).await;
-        let silent = || Error::new(Fault::Unreachable, format!("it has not answered for {} seconds", FIRST_LOOK.as_secs()));
+        let silent = || Error::new(Fault::Unreachable, format!("no answer for {} seconds", FIRST_LOOK.as_secs()));
         let layout = looked.map_err(|_| silent())??;
         let blobs = Blobs::new(store);
         if layout == Layout::Unreadable {
             blobs.note_unusable(&Name::format());
         }
         let new = layout != Layout::Known;
-        let address = Address::bind()
-            .await
-            .map_err(|error| Error::new(Fault::Other, format!("hakobi cannot listen on 127.0.0.1: {error}")))?;
+        let address =
+            Address::bind().await.map_err(|error| Error::new(Fault::Other, format!("failed to listen on 127.0.0.1: {error}")))?;
         let writes = settings.mode == CacheMode::ReadWrite;
         let scopes = std::iter::once(&settings.scope).chain(&settings.fallbacks);
         let shelves: Vec<CacheRepository> = scopes

@@ -131,7 +131,7 @@ pub async fn run_planned(
     if daemon.keeps().is_some()
         && let Err(error) = cache.begin().await
     {
-        faults.tell("does not take this build", &error)?;
+        faults.warn("failed to save this build to", &error)?;
     }
     plan.daemon_states = daemon_cache::daemon_states(daemon, &plan, cache, &records, &work).await?;
     let (mut before, mut assembled, mut laid) = (None, None, false);
@@ -159,7 +159,7 @@ pub async fn run_planned(
                 Ok(true) => context.events.note("the cache lost layers of what it remembers: that is made anew"),
                 Err(error) => {
                     faults.give_up();
-                    faults.tell("is not used", &error)?;
+                    faults.warn("continuing without", &error)?;
                     plan.without_records();
                 }
             }
@@ -224,7 +224,7 @@ pub async fn run_planned(
                 built.report.layers.saved += saved.pushed;
                 built.report.bytes.saved += saved.bytes;
             }
-            Err(error) => faults.tell("did not take this build", &error)?,
+            Err(error) => faults.warn("failed to save this build to", &error)?,
         }
         built.report.seconds.save = at.elapsed().as_secs_f64();
     }

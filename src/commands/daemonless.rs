@@ -80,7 +80,7 @@ pub async fn ahead_by_one_plan(
                         built.report.layers.saved += saved.pushed;
                         built.report.bytes.saved += saved.bytes;
                     }
-                    Err(error) => faults.tell("did not take this build", &error)?,
+                    Err(error) => faults.warn("failed to save this build to", &error)?,
                 }
                 built.report.seconds.save = at.elapsed().as_secs_f64();
                 *released

@@ -65,7 +65,7 @@ pub async fn restore(settings: &Settings, images: &[ImageRef], cache: &CacheSett
             Ok(true) => run.report.outcome = Outcome::Success,
             Ok(false) => {}
             Err(error) if error.kind() == Kind::Cache => {
-                faults.tell(&format!("does not give {image}"), &error)?;
+                faults.warn(&format!("failed to restore {image} from"), &error)?;
             }
             Err(error) => return Err(error),
         }
@@ -207,7 +207,7 @@ impl<'a> Run<'a> {
             Err(_) if !kept.damaged().is_empty() => {
                 let damaged: Vec<String> = kept.damaged().iter().map(ToString::to_string).collect();
                 return Err(Error::new(Kind::Cache, format!("damaged: {}", damaged.join(", ")))
-                    .hint("`hakobi cache verify --repair` removes what is damaged"));
+                    .hint("remove damaged objects with `hakobi cache verify --repair`"));
             }
             Err(error) => return Err(error),
         };

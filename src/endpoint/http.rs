@@ -50,7 +50,7 @@ impl Handler {
     /// A blob that cannot be written. Daemons try again for a minute: whoever waits for the image need not.
     fn disk(&self, error: &std::io::Error) -> Refusal {
         self.full.send_replace(Some(error.to_string()));
-        let why = format!("hakobi cannot keep the blob on its way: {error}");
+        let why = format!("hakobi failed to buffer the blob: {error}");
         Refusal(StatusCode::INSUFFICIENT_STORAGE, "BLOB_UPLOAD_INVALID", why)
     }
 
@@ -65,7 +65,7 @@ impl Handler {
     }
 
     fn receiver(&self) -> Result<&dyn Receiver, Refusal> {
-        self.receiver.as_deref().ok_or_else(|| refused("nothing is taken here"))
+        self.receiver.as_deref().ok_or_else(|| refused("pushes are not accepted here"))
     }
 
     /// What stands behind the word in a path that begins with it.
@@ -93,7 +93,7 @@ impl Handler {
 
     async fn route(&self, request: Request<Incoming>) -> Result<Answer, Refusal> {
         let path = request.uri().path().to_owned();
-        let not_found = || Refusal(StatusCode::NOT_FOUND, "NAME_UNKNOWN", "there is nothing here".to_owned());
+        let not_found = || Refusal(StatusCode::NOT_FOUND, "NAME_UNKNOWN", "unknown repository".to_owned());
         if matches!(&*path, "/v2/" | "/v2") {
             return Ok(answer(StatusCode::OK, &[("Docker-Distribution-Api-Version", "registry/2.0".to_owned())]));
         }
@@ -127,7 +127,7 @@ impl Handler {
                 Ok(answer(StatusCode::NO_CONTENT, &[]))
             }
             // Neither shelves nor what was taken can be deleted (distribution-spec, "Content Management").
-            (Method::DELETE, [.., "blobs" | "manifests", _]) => Err(refused("nothing is deleted here")),
+            (Method::DELETE, [.., "blobs" | "manifests", _]) => Err(refused("deleting is not supported here")),
             (Method::PUT, [name @ .., "manifests", reference]) => {
                 let (name, reference) = (name.join("/"), (*reference).to_owned());
                 self.manifest(&name, &reference, request).await
@@ -139,14 +139,14 @@ impl Handler {
 
     /// A manifest that was pushed: some clients look whether it is there.
     fn taken(&self, name: &str, reference: &str, request: &Request<Incoming>) -> Result<Answer, Refusal> {
-        let unknown = || Refusal(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", "the manifest is not known".to_owned());
+        let unknown = || Refusal(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", "unknown manifest".to_owned());
         let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let manifest = taken.get(name).and_then(|own| own.get(reference)).ok_or_else(unknown)?;
         Ok(manifest_answer(manifest.clone(), request))
     }
 
     async fn blob(&self, digest: &str) -> Result<Answer, Refusal> {
-        let unknown = || Refusal(StatusCode::NOT_FOUND, "BLOB_UNKNOWN", "the blob is not known".to_owned());
+        let unknown = || Refusal(StatusCode::NOT_FOUND, "BLOB_UNKNOWN", "unknown blob".to_owned());
         let digest: Digest = digest.parse().map_err(|_| unknown())?;
         let size = self.receiver()?.has(&digest).await.ok_or_else(unknown)?;
         Ok(answer(StatusCode::OK, &[("Content-Length", size.to_string()), ("Docker-Content-Digest", digest.to_string())]))
@@ -195,12 +195,12 @@ impl Handler {
     async fn finish(&self, id: &str, request: Request<Incoming>) -> Result<Answer, Refusal> {
         let invalid = |text: &str| Refusal(StatusCode::BAD_REQUEST, "DIGEST_INVALID", text.to_owned());
         let digest: Digest =
-            query(&request, "digest").and_then(|digest| digest.parse().ok()).ok_or_else(|| invalid("no digest"))?;
+            query(&request, "digest").and_then(|digest| digest.parse().ok()).ok_or_else(|| invalid("invalid digest"))?;
         let mut upload = self.uploads.take(id).ok_or_else(unknown_upload)?;
         self.write(&mut upload.writer, request.into_body()).await?;
         if upload.writer.identity().digest != digest {
-            upload.writer.fail(&std::io::Error::other("the daemon sent other bytes than it said"));
-            return Err(invalid("these bytes have another digest"));
+            upload.writer.fail(&std::io::Error::other("the daemon sent bytes that do not match its digest"));
+            return Err(invalid("the bytes do not match the digest"));
         }
         let identity = upload.writer.finish();
         debug_assert!(upload.spool.known().is_some());
@@ -216,12 +216,12 @@ impl Handler {
         let bytes = Limited::new(request.into_body(), MANIFEST_LIMIT)
             .collect()
             .await
-            .map_err(|error| invalid(format!("the manifest cannot be read: {error}")))?
+            .map_err(|error| invalid(format!("failed to read the manifest: {error}")))?
             .to_bytes();
         let manifest = RawManifest { media_type, bytes };
         let digest = manifest.digest();
         if reference.parse::<Digest>().is_ok_and(|asked| asked != digest) {
-            return Err(Refusal(StatusCode::BAD_REQUEST, "DIGEST_INVALID", "the manifest has another digest".to_owned()));
+            return Err(Refusal(StatusCode::BAD_REQUEST, "DIGEST_INVALID", "the manifest does not match the digest".to_owned()));
         }
         self.receiver()?.manifest(name, reference, manifest.clone()).await.map_err(invalid)?;
         {
@@ -255,7 +255,7 @@ fn refused(why: &str) -> Refusal {
 }
 
 fn unknown_upload() -> Refusal {
-    Refusal(StatusCode::NOT_FOUND, "BLOB_UPLOAD_UNKNOWN", "the upload is not known".to_owned())
+    Refusal(StatusCode::NOT_FOUND, "BLOB_UPLOAD_UNKNOWN", "unknown upload".to_owned())
 }
 
 fn query<B>(request: &Request<B>, name: &str) -> Option<String> {

@@ -75,12 +75,12 @@ impl Shelves {
     }
 
     fn shelf(&self, name: &str) -> Result<&CacheRepository, Refusal> {
-        let unknown = || Refusal(StatusCode::NOT_FOUND, "NAME_UNKNOWN", "there is nothing here".to_owned());
+        let unknown = || Refusal(StatusCode::NOT_FOUND, "NAME_UNKNOWN", "unknown repository".to_owned());
         self.shelves.get(name).ok_or_else(unknown)
     }
 
     pub(super) async fn manifest(&self, name: &str, reference: &str, request: &Request<Incoming>) -> Result<Answer, Refusal> {
-        let unknown = || Refusal(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", "the manifest is not known".to_owned());
+        let unknown = || Refusal(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", "unknown manifest".to_owned());
         let shelf = self.shelf(name)?;
         if let Ok(digest) = reference.parse()
             && !shelf.offers(&digest).await.map_err(|error| fault(&error))?
@@ -92,7 +92,7 @@ impl Shelves {
     }
 
     pub(super) async fn blob(&self, name: &str, digest: &str, request: &Request<Incoming>) -> Result<Answer, Refusal> {
-        let unknown = || Refusal(StatusCode::NOT_FOUND, "BLOB_UNKNOWN", "the blob is not known".to_owned());
+        let unknown = || Refusal(StatusCode::NOT_FOUND, "BLOB_UNKNOWN", "unknown blob".to_owned());
         let digest: Digest = digest.parse().map_err(|_| unknown())?;
         let shelf = self.shelf(name)?;
         if !shelf.offers(&digest).await.map_err(|error| fault(&error))? {

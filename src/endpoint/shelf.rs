@@ -167,7 +167,7 @@ impl CacheRepository {
             Ok(kept) => Ok(kept.or(passing)),
             // What a registry has needs no store.
             Err(_) if passing.is_some() => Ok(passing),
-            Err(error) => Err(self.error("looking for a blob", &error)),
+            Err(error) => Err(self.error("look for a blob", &error)),
         }
     }
 
@@ -190,7 +190,7 @@ impl CacheRepository {
             let Some(child) = offered.unread() else { return Ok(false) };
             if let Err(error) = self.get(&child.to_string()).await {
                 offered.put_back(child);
-                return Err(self.error(&format!("reading a manifest to look for {digest}"), &error));
+                return Err(self.error(&format!("read a manifest to look for {digest}"), &error));
             }
         }
         Ok(true)
@@ -237,7 +237,7 @@ impl CacheRepository {
     }
 
     fn read_only(&self) -> registry::Error {
-        registry::Error::elsewhere(Kind::Denied, "writing", "the cache", &format!("the scope `{}` is only read", self.0.scope))
+        registry::Error::elsewhere(Kind::Denied, "write", "the cache", &format!("the scope `{}` is read-only", self.0.scope))
     }
 }
 
@@ -248,11 +248,11 @@ impl Source for CacheRepository {
     }
 
     async fn manifest(&self, reference: &str) -> registry::Result<Option<RawManifest>> {
-        self.get(reference).await.map_err(|error| self.error(&format!("reading the manifest {reference}"), &error))
+        self.get(reference).await.map_err(|error| self.error(&format!("read the manifest {reference}"), &error))
     }
 
     async fn open_blob(&self, digest: &Digest, size: Option<u64>, offset: u64) -> registry::Result<ByteStream> {
-        let what = || format!("reading the blob {digest}");
+        let what = || format!("read the blob {digest}");
         if let Some(held) = self.0.offered.held(digest) {
             let start = usize::try_from(offset).unwrap_or(usize::MAX).min(held.len());
             return Ok(Box::pin(std::io::Cursor::new(held.slice(start..))));
@@ -267,10 +267,10 @@ impl Source for CacheRepository {
         if size.is_none() && offset == 0 {
             let read = self.0.blobs.read(digest, CONFIG_LIMIT).await.map_err(|error| self.error(&what(), &error))?;
             let read = read.map(|bytes| Box::pin(std::io::Cursor::new(bytes)) as ByteStream);
-            return read.ok_or_else(|| registry::Error::elsewhere(Kind::NotFound, what(), "the cache", "it is not there"));
+            return read.ok_or_else(|| registry::Error::elsewhere(Kind::NotFound, what(), "the cache", "it does not exist"));
         }
         let opened = self.0.blobs.open(digest, size, offset).await.map_err(|error| self.error(&what(), &error))?;
-        opened.ok_or_else(|| registry::Error::elsewhere(Kind::NotFound, what(), "the cache", "it is not there"))
+        opened.ok_or_else(|| registry::Error::elsewhere(Kind::NotFound, what(), "the cache", "it does not exist"))
     }
 }
 
@@ -289,7 +289,7 @@ impl Home for CacheRepository {
             .collect::<Vec<store::Result<_>>>()
             .await;
         let sizes = asked.into_iter().collect::<store::Result<Vec<_>>>();
-        let sizes = sizes.map_err(|error| self.error("looking for blobs", &error))?;
+        let sizes = sizes.map_err(|error| self.error("look for blobs", &error))?;
         Ok(sizes.into_iter().filter_map(|(size, digest)| Some((digest, size?))).collect())
     }
 
@@ -300,9 +300,9 @@ impl Home for CacheRepository {
         let identity = source
             .identity()
             .await
-            .map_err(|error| registry::Error::elsewhere(Kind::Source, "keeping a blob", "the cache", &error.to_string()))?;
+            .map_err(|error| registry::Error::elsewhere(Kind::Source, "save a blob", "the cache", &error.to_string()))?;
         let kept = self.0.blobs.keep(source).await;
-        let new = kept.map_err(|error| self.error(&format!("keeping the blob {}", identity.digest), &error))?;
+        let new = kept.map_err(|error| self.error(&format!("save the blob {}", identity.digest), &error))?;
         progress(identity.size);
         let sent = if new { identity.size } else { 0 };
         Ok(Uploaded { identity, mounted: false, sent })
@@ -312,7 +312,7 @@ impl Home for CacheRepository {
         if !self.0.writable {
             return Err(self.read_only());
         }
-        let what = format!("keeping the manifest {reference}");
+        let what = format!("save the manifest {reference}");
         let digest = manifest.digest();
         let kept = self.0.blobs.keep(&BytesSource::new(manifest.bytes.clone())).await;
         kept.map_err(|error| self.error(&what, &error))?;

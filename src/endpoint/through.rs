@@ -154,7 +154,7 @@ impl PullThrough {
                         layer.coming = None;
                     }
                 }
-                Ok(_) => this.failed(&digest, "the registry has other bytes under its digest"),
+                Ok(_) => this.failed(&digest, "the registry's bytes do not match the digest"),
                 Err(error) => this.failed(&digest, &error.to_string()),
             }
             pinned_revision.send_replace(true);
@@ -176,5 +176,5 @@ impl PullThrough {
 }
 
 fn local(error: &std::io::Error) -> registry::Error {
-    registry::Error::elsewhere(Kind::Local, "a layer on its way", "this host", &error.to_string())
+    registry::Error::elsewhere(Kind::Local, "buffer a layer", "this host", &error.to_string())
 }

@@ -104,7 +104,7 @@ pub fn released(context: &BuildContext<'_>, released: Result<Released>) -> Resul
     match (released, context.cache.kept()) {
         (Ok(released), _) => Ok(Some(released)),
         (Err(error), Some((_, faults))) if !context.build.push => {
-            faults.tell("did not take this build", &error)?;
+            faults.warn("failed to save this build to", &error)?;
             Ok(None)
         }
         (Err(error), _) => Err(error),

@@ -132,7 +132,7 @@ pub fn says(image: &PreparedImage, frontend: &[u8]) -> bool {
 
 /// An image that is put together here.
 pub fn composed(manifest: RawManifest, config: bytes::Bytes) -> Result<PreparedImage> {
-    let broken = |error: serde_json::Error| Error::build("the image's configuration cannot be read").because(&error);
+    let broken = |error: serde_json::Error| Error::build("failed to read the image's configuration").because(&error);
     let parsed: ImageConfig = serde_json::from_slice(&config).map_err(broken)?;
     let layers = manifest.manifest().map_err(broken)?.layers;
     Ok(PreparedImage {

@@ -106,7 +106,7 @@ pub async fn append(
         graft: substitutions::source(daemon, &reference, "[hakobi] what the base has where files are copied to".to_owned()),
     };
     let at = std::time::Instant::now();
-    let release = request::open_release(daemon, plan, work).await?.ok_or_else(|| Error::push("there is nowhere to push to"))?;
+    let release = request::open_release(daemon, plan, work).await?.ok_or_else(|| Error::push("no repository to push to"))?;
     release.intake().pass_over(&made.layer.blob, &made.layer.diff_id);
     progress.take_grafts(substitutions::grafts(daemon, plan, cache, None)?, plan);
     let result = plan.graph.result();

@@ -49,7 +49,7 @@ pub async fn verify(
     let intake = Intake::new(Vec::new(), Known::default(), context.build.push_settings.compression, directory.path().to_owned());
     below.iter().zip(&image.diff_ids).for_each(|(layer, diff_id)| intake.pass_over(layer, diff_id));
     let endpoint = Endpoint::start(Arc::new(intake.clone()), directory.path().to_owned());
-    let endpoint = endpoint.await.map_err(|error| failed("hakobi cannot listen on 127.0.0.1").because(&error))?;
+    let endpoint = endpoint.await.map_err(|error| failed("failed to listen on 127.0.0.1").because(&error))?;
     directory.remember(endpoint.word());
     let reference = endpoint.reference(NAME);
     let exit = daemon.way.exit(&daemon.info, false);

@@ -22,16 +22,16 @@ impl Intake {
         let mut layers = NewLayers { intake: self.clone(), directory: self.inner().directory().to_owned() };
         let images = archive::read(archive, &mut layers)
             .await
-            .map_err(|error| Error::push("what the daemon saved cannot be taken").because(&error))?;
+            .map_err(|error| Error::push("failed to read the archive that the daemon saved").because(&error))?;
         let image = images
             .into_iter()
             .find(|image| image.tags.contains(reference))
-            .ok_or_else(|| Error::push(format!("the daemon saved no image {reference}")))?;
+            .ok_or_else(|| Error::push(format!("the daemon's archive has no image {reference}")))?;
         self.took(image, name)
     }
 
     fn took(&self, image: ArchivedImage, name: &str) -> Result<()> {
-        let raw = manifest(&image).map_err(|error| Error::push("the image's manifest cannot be written").because(&error))?;
+        let raw = manifest(&image).map_err(|error| Error::push("failed to write the image's manifest").because(&error))?;
         let mut state = self.inner().state();
         state.configs.insert(Digest::of(&image.config), image.config);
         let own = state.manifests.entry(name.to_owned()).or_default();
@@ -71,8 +71,8 @@ fn manifest(image: &ArchivedImage) -> serde_json::Result<RawManifest> {
 /// If its configuration cannot be read.
 pub fn composed(image: &ArchivedImage) -> Result<PreparedImage> {
     let parsed: ImageConfig = serde_json::from_slice(&image.config)
-        .map_err(|error| Error::usage("the image's configuration cannot be read").because(&error))?;
-    let raw = manifest(image).map_err(|error| Error::push("the image's manifest cannot be written").because(&error))?;
+        .map_err(|error| Error::usage("failed to read the image's configuration").because(&error))?;
+    let raw = manifest(image).map_err(|error| Error::push("failed to write the image's manifest").because(&error))?;
     Ok(PreparedImage {
         manifest: raw,
         config: image.config.clone(),

@@ -53,7 +53,7 @@ impl Intake {
         }
         let manifests = inner.state().manifests.get(name).cloned().unwrap_or_default();
         let index =
-            top.index().map_err(|error| Error::push("the daemon handed over an index that cannot be read").because(&error))?;
+            top.index().map_err(|error| Error::push("failed to read the index that the daemon pushed").because(&error))?;
         let mut out = Vec::new();
         for child in index.manifests {
             // Attestations have no platform to run on, and are not asked for.
@@ -66,14 +66,14 @@ impl Intake {
                 out.push(Box::pin(image(inner, raw, &named, annotations)).await?);
             }
         }
-        if out.is_empty() { Err(Error::push("the daemon handed over an index without images")) } else { Ok(out) }
+        if out.is_empty() { Err(Error::push("the index that the daemon pushed has no images")) } else { Ok(out) }
     }
 }
 
 /// There is no room for a layer that comes from the daemon.
 #[must_use]
 pub fn no_room(why: &str) -> Error {
-    Error::push(format!("failed to keep a layer in the temporary folder: {why}"))
+    Error::push(format!("failed to write a layer to the temporary directory: {why}"))
         .hint("set TMPDIR to a directory with more free space")
 }
 
@@ -108,9 +108,9 @@ impl Intake {
 fn handed_over(inner: &Inner, name: &str) -> Result<(RawManifest, Made)> {
     let state = inner.state();
     let top = state.manifests.get(name).and_then(|manifests| manifests.get(TAG)).cloned();
-    let top = top.ok_or_else(|| Error::push("the daemon handed over no manifest"))?;
+    let top = top.ok_or_else(|| Error::push("the daemon pushed no manifest"))?;
     let made = state.made.get(name).filter(|made| !made.digests.is_empty() || !made.diff_ids.is_empty()).cloned();
-    Ok((top, made.ok_or_else(|| Error::push("the daemon does not say which image it made"))?))
+    Ok((top, made.ok_or_else(|| Error::push("the daemon did not report which image it built"))?))
 }
 
 /// Compares what came with what the daemon made, before anything of it counts.
@@ -135,7 +135,7 @@ async fn compare(inner: &Inner, raw: &RawManifest, made: &Made, manifest: &Manif
                 (Some(known), _) => known,
                 (None, Some(blob)) => {
                     let found = inner.diff_id(&blob.spool).await;
-                    found.map_err(|error| Error::push("a layer that the daemon handed over cannot be read").because(&error))?
+                    found.map_err(|error| Error::push("failed to read a layer that the daemon pushed").because(&error))?
                 }
                 // A registry has it, and whoever pulls it compares.
                 (None, None) => return Ok(()),
@@ -149,7 +149,7 @@ async fn compare(inner: &Inner, raw: &RawManifest, made: &Made, manifest: &Manif
 /// What came is not what the daemon made.
 fn another() -> Error {
     Error::push("failed to take the image from the daemon: another image was pushed to hakobi's local registry")
-        .hint("run the build again; look for a process on this host that connects to the ports of others")
+        .hint("run the build again, and look for a process on this host that connects to foreign ports")
 }
 
 /// A manifest that came with its configuration, which add up.
@@ -161,13 +161,13 @@ async fn parts(inner: &Inner, raw: &RawManifest) -> Result<(Manifest, Bytes, Ima
     let diff_ids = parsed.rootfs.diff_ids.len();
     if diff_ids != manifest.layers.len() {
         let layers = manifest.layers.len();
-        return Err(Error::push(format!("the daemon handed over {layers} layers for {diff_ids} in the configuration")));
+        return Err(Error::push(format!("the daemon pushed {layers} layers, but the configuration has {diff_ids}")));
     }
     Ok((manifest, config, parsed))
 }
 
 fn unreadable(what: &str) -> Error {
-    Error::push(format!("the daemon handed over {what} that cannot be read"))
+    Error::push(format!("failed to read {what} that the daemon pushed"))
 }
 
 async fn image(inner: &Inner, raw: &RawManifest, made: &Made, annotations: &BTreeMap<String, String>) -> Result<PreparedImage> {
@@ -207,7 +207,7 @@ async fn settle(inner: &Inner, layer: &Descriptor, diff_id: &DiffId) -> Result<D
     let Some(blob) = arrived else { return Ok(layer.clone()) };
     let failed = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::StorageFull => no_room(&error.to_string()),
-        _ => Error::push("a layer cannot be sent on").because(&error),
+        _ => Error::push("failed to forward a layer").because(&error),
     };
     let format = Format::of(&transcode::head(&blob.spool, 4).await.map_err(failed)?);
     let source = inner.forward(&blob.spool).await.map_err(failed)?;
@@ -234,13 +234,13 @@ async fn config(inner: &Inner, digest: &Digest) -> Result<Bytes> {
     let Some(blob) = blob else { return Box::pin(inner.read(digest, CONFIG_LIMIT)).await };
     if blob.identity.size > CONFIG_LIMIT {
         return Err(Error::push(format!(
-            "the image's configuration has {} bytes; {CONFIG_LIMIT} at most are taken",
+            "the image's configuration has {} bytes; the limit is {CONFIG_LIMIT}",
             blob.identity.size
         )));
     }
     let mut bytes = Vec::new();
     let read = async { blob.spool.open(0).await?.read_to_end(&mut bytes).await };
-    read.await.map_err(|error| Error::push("the image's configuration cannot be read").because(&error))?;
+    read.await.map_err(|error| Error::push("failed to read the image's configuration").because(&error))?;
     Ok(bytes.into())
 }
 

@@ -230,7 +230,7 @@ impl Inner {
 
     /// A small blob that one of them has.
     pub(super) async fn read(&self, digest: &Digest, limit: u64) -> Result<Bytes> {
-        let mut result = Err(Error::push("there is nothing to read from"));
+        let mut result = Err(Error::push("no repository to read from"));
         for pusher in &self.pushers {
             result = pusher.read(digest, limit).await;
             if result.is_ok() {
@@ -287,7 +287,7 @@ impl Receiver for Intake {
             && made.diff_ids.is_empty()
             && made.likeness(&manifest) == Likeness::None
         {
-            return Err("this is not the image that was built".to_owned());
+            return Err("this is not the image that the build produced".to_owned());
         }
         let own = state.manifests.entry(name.to_owned()).or_default();
         // Daemons push again what did not arrive, but never another image.

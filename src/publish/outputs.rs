@@ -40,8 +40,8 @@ impl Files {
                 Ok((kind.to_owned(), Box::new(tokio::fs::File::from_std(file))))
             }
             (kind, _) => {
-                Err(Error::usage(format!("-o type={kind} cannot be served"))
-                    .hint("local, tar, oci, docker, image and registry can"))
+                Err(Error::usage(format!("-o type={kind} is not supported"))
+                    .hint("use local, tar, oci, docker, image or registry"))
             }
         }
     }
@@ -57,5 +57,5 @@ impl Files {
 }
 
 fn unwritable(path: &Path, error: &dyn std::error::Error) -> Error {
-    Error::build(format!("the output {} cannot be written: {error}", path.display()))
+    Error::build(format!("failed to write the output {}: {error}", path.display()))
 }

@@ -181,7 +181,7 @@ impl Release {
     /// A repository that has the released image.
     pub fn repository(&self) -> Result<&Repository> {
         let tagged = self.tags.first().map(|tag| &tag.repository);
-        tagged.or(self.keep.as_ref()).ok_or_else(|| Error::push("there is nowhere to push to"))
+        tagged.or(self.keep.as_ref()).ok_or_else(|| Error::push("no repository to push to"))
     }
 
     /// What the daemon must call the image for it to come here.
@@ -208,7 +208,7 @@ impl Release {
     ///
     /// # Errors
     /// If the daemon, the targets, or a repository fails that layers were to be copied from.
-    #[allow(clippy::too_many_arguments, reason = "each is another input of what is put")]
+    #[allow(clippy::too_many_arguments, reason = "each is a separate input")]
     pub async fn push(
         self,
         docker: &Docker,
@@ -223,7 +223,7 @@ impl Release {
         while let Some(learned) = learning.join_next().await {
             self.setup.intake.learn(|known| learned.unwrap_or_default().iter().for_each(|image| known.add(image)));
         }
-        let step = (exit != Exit::Straight).then(|| self.events.step("[hakobi] taking the image from the daemon"));
+        let step = (exit != Exit::Straight).then(|| self.events.step("[hakobi] reading the image from the daemon"));
         let handed = self.hand_over(docker, exit, made).await;
         if let Some(step) = step {
             match &handed {
@@ -380,7 +380,7 @@ pub async fn intake_setup(
     let intake = Intake::new(pushers, known, settings.compression, directory.path().to_owned());
     let endpoint = Endpoint::start(Arc::new(intake.clone()), directory.path().to_owned())
         .await
-        .map_err(|error| Error::push("hakobi cannot listen on 127.0.0.1").because(&error))?;
+        .map_err(|error| Error::push("failed to listen on 127.0.0.1").because(&error))?;
     directory.remember(endpoint.word());
     Ok(IntakeSetup { endpoint, intake, pusher, keeper })
 }
@@ -417,7 +417,7 @@ pub fn same_as_before<'a>(
 /// What the tags stand for: the image, or an index of several.
 pub fn top(images: &[PreparedImage]) -> Result<(RawManifest, Vec<RawManifest>)> {
     match images {
-        [] => Err(Error::push("there is no image to push")),
+        [] => Err(Error::push("no image to push")),
         [image] => Ok((image.manifest.clone(), Vec::new())),
         images => {
             let manifests = images
@@ -431,7 +431,7 @@ pub fn top(images: &[PreparedImage]) -> Result<(RawManifest, Vec<RawManifest>)> 
                 annotations: BTreeMap::new(),
             };
             let index = RawManifest::from_json(media_type::OCI_INDEX, &index)
-                .map_err(|error| Error::push("the index cannot be written").because(&error))?;
+                .map_err(|error| Error::push("failed to write the index").because(&error))?;
             Ok((index, images.iter().map(|image| image.manifest.clone()).collect()))
         }
     }

@@ -127,7 +127,7 @@ impl Place<'_> {
             }
             tar::EntryType::Link => {
                 let mut target = components(&entry.link)?;
-                let name = target.pop().ok_or_else(|| io::Error::other("a link leads nowhere"))?;
+                let name = target.pop().ok_or_else(|| io::Error::other("a link has no target"))?;
                 let parent = descend(root, &target)?;
                 return Ok(fs::linkat(parent, os(&name), self.parent, os(self.name), AtFlags::empty())?);
             }
@@ -146,7 +146,7 @@ impl Place<'_> {
                 fs::mknodat(self.parent, os(self.name), kind, mode, fs::makedev(major, minor))?;
                 fs::chmodat(self.parent, os(self.name), mode, AtFlags::empty())?;
             }
-            other => return Err(io::Error::other(format!("it is of the kind {other:?}"))),
+            other => return Err(io::Error::other(format!("it has the unsupported type {other:?}"))),
         }
         Ok(fs::utimensat(self.parent, os(self.name), &times(entry)?, AtFlags::SYMLINK_NOFOLLOW)?)
     }
@@ -192,7 +192,7 @@ fn components(path: &[u8]) -> io::Result<Vec<Vec<u8>>> {
     let parts = path.split(|byte| *byte == b'/').filter(|part| !matches!(*part, b"" | b"."));
     let parts: Vec<Vec<u8>> = parts.map(<[u8]>::to_vec).collect();
     if parts.iter().any(|part| part == b"..") {
-        return Err(io::Error::other(format!("the archive has the path {}", path.escape_ascii())));
+        return Err(io::Error::other(format!("the archive has the invalid path {}", path.escape_ascii())));
     }
     Ok(parts)
 }

@@ -46,7 +46,7 @@ pub struct History {
 /// If there is no such tag, or the registry cannot be read.
 pub async fn history(registries: &Registries, image: &ImageRef) -> Result<History> {
     let client = registries.repository(&image.repository);
-    let missing = || Error::push(format!("there is no image {image}"));
+    let missing = || Error::push(format!("no image {image} in the registry"));
     let now = standing(&client, image.clone()).await?.ok_or_else(missing)?;
     let tag = image.tag.clone().unwrap_or_default();
     let tags = client.tags().await?.into_iter().filter(|name| is_previous(name, &tag));

@@ -25,25 +25,24 @@ pub async fn check(registries: &Registries, host: &RegistryHost) -> Result<Optio
 /// If there is nothing to write, a credential store stands before the file, or the file cannot be written.
 pub async fn write(registries: &Registries, host: &RegistryHost, docker_config: &Path) -> Result<PathBuf> {
     let Some(found) = check(registries, host).await? else {
-        return Err(Error::push(format!("no credentials for {host} are known")));
+        return Err(Error::push(format!("found no credentials for {host}")));
     };
     let path = docker_config.join("config.json");
-    let failed = |error: &dyn std::fmt::Display| Error::push(format!("writing {} failed: {error}", path.display()));
+    let failed = |error: &dyn std::fmt::Display| Error::push(format!("failed to write {}: {error}", path.display()));
     let key = if host.is_docker_hub() { "https://index.docker.io/v1/" } else { host.as_str() };
     let text = match std::fs::read(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => b"{}".to_vec(),
         Err(error) => return Err(failed(&error)),
     };
-    let mut config: Map<String, Value> =
-        serde_json::from_slice(&text).map_err(|_| failed(&"it is not the JSON that Docker writes"))?;
+    let mut config: Map<String, Value> = serde_json::from_slice(&text).map_err(|_| failed(&"invalid format"))?;
     let helper = config.get("credHelpers").and_then(|helpers| helpers.get(key)).or_else(|| config.get("credsStore"));
     if let Some(helper) = helper.and_then(Value::as_str).filter(|helper| !helper.is_empty()) {
         return Err(Error::push(format!(
-            "docker asks docker-credential-{helper} for {host} and would not see what is written to {}",
+            "docker uses docker-credential-{helper} for {host} and would ignore the credentials in {}",
             path.display()
         ))
-        .hint("use another folder (DOCKER_CONFIG), or take the helper out of config.json"));
+        .hint("set DOCKER_CONFIG to another directory, or remove the helper from config.json"));
     }
     let entry = match &found.credential {
         Credential::Basic { username, password } => {
@@ -55,7 +54,7 @@ pub async fn write(registries: &Registries, host: &RegistryHost, docker_config: 
     let auths = config.entry("auths").or_insert_with(|| json!({}));
     match auths.as_object_mut() {
         Some(auths) => _ = auths.insert(key.to_owned(), entry),
-        None => return Err(failed(&"its `auths` is no object")),
+        None => return Err(failed(&"`auths` is not an object")),
     }
     replace(&path, &config).map_err(|error| failed(&error))?;
     Ok(path)

@@ -95,7 +95,7 @@ fn judge(targets: &[ImageRef], found: Vec<Option<Found>>, if_exists: IfTagExists
     if refused.is_empty() {
         return Ok(out);
     }
-    let words = if refused.len() == 1 { "the tag is there already" } else { "the tags are there already" };
+    let words = if refused.len() == 1 { "the tag already exists" } else { "the tags already exist" };
     let hint = if only_immutable {
         "push another tag, pass `--if-tag-exists skip`, or make the repository's tags mutable"
     } else {

@@ -44,7 +44,7 @@ pub async fn promote(
 ) -> Result<Vec<Promotion>> {
     let from = registries.repository(&source.repository);
     let Some(manifest) = from.manifest(&source.reference()).await? else {
-        return Err(Error::push(format!("there is no image {source}")));
+        return Err(Error::push(format!("no image {source} in the registry")));
     };
     let digest = manifest.digest();
     let expected_contents = preflight(registries, targets, settings).await?;
@@ -82,10 +82,14 @@ async fn family(from: &Client, manifest: &RawManifest) -> Result<Vec<RawManifest
     for _ in 0..DEEPEST {
         let mut next = Vec::new();
         for index in level.iter().filter(|manifest| manifest.is_index()) {
-            let index = index.index().map_err(|error| Error::push("an index cannot be read").because(&error))?;
+            let index = index.index().map_err(|error| Error::push("failed to read an index").because(&error))?;
             for child in index.manifests {
                 let Some(child) = from.manifest(&child.digest.to_string()).await? else {
-                    return Err(Error::push(format!("the index names {}, which is not in {}", child.digest, from.repository())));
+                    return Err(Error::push(format!(
+                        "the index names {}, which does not exist in {}",
+                        child.digest,
+                        from.repository()
+                    )));
                 };
                 next.push(child);
             }
@@ -94,7 +98,7 @@ async fn family(from: &Client, manifest: &RawManifest) -> Result<Vec<RawManifest
         level = next;
     }
     if level.iter().any(RawManifest::is_index) {
-        return Err(Error::push(format!("indexes more than {DEEPEST} deep are not copied")));
+        return Err(Error::push(format!("the index is nested more than {DEEPEST} levels deep")));
     }
     Ok(found)
 }
@@ -114,7 +118,7 @@ async fn copy_blobs(
     let mut seen = HashSet::new();
     let mut blobs = Vec::new();
     for image in family.iter().chain(std::iter::once(manifest)).filter(|manifest| !manifest.is_index()) {
-        let image = image.manifest().map_err(|error| Error::push("a manifest cannot be read").because(&error))?;
+        let image = image.manifest().map_err(|error| Error::push("failed to read a manifest").because(&error))?;
         blobs.extend(
             image.layers.into_iter().chain(std::iter::once(image.config)).filter(|blob| seen.insert(blob.digest.clone())),
         );

@@ -88,7 +88,7 @@ impl Pusher {
     pub async fn read(&self, digest: &Digest, limit: u64) -> Result<Bytes> {
         match self.0.targets.first() {
             Some(target) => Ok(read_blob(&*target.home, digest, limit).await?),
-            None => Err(crate::error::Error::push("there is nothing to read from")),
+            None => Err(crate::error::Error::push("no repository to read from")),
         }
     }
 
@@ -160,7 +160,7 @@ impl Pusher {
             if let Err(error) = ended
                 && error.is_panic()
             {
-                failures.push((Error::internal("an upload ended by a fault of hakobi's own"), None));
+                failures.push((Error::internal("an upload ended because of a bug in hakobi"), None));
             }
         }
         let mut pushed = PushedBlobs::default();
@@ -217,7 +217,7 @@ async fn upload_to(
             return Ok(());
         }
     }
-    let _slot = target.slots.acquire().await.map_err(|_| Error::internal("uploads were closed"))?;
+    let _slot = target.slots.acquire().await.map_err(|_| Error::internal("no more uploads are possible"))?;
     // Each would wait in its turn for what does not answer; the push has failed.
     if target.is_lost() {
         return Ok(());

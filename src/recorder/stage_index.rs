@@ -123,6 +123,6 @@ pub async fn save(
             built.report.bytes.saved += bytes;
             Ok(())
         }
-        Err(error) => faults.tell("did not take this build", &error),
+        Err(error) => faults.warn("failed to save this build to", &error),
     }
 }

@@ -32,7 +32,7 @@ pub async fn remember_reused(
     if let ([image], Some((_, faults))) = (&released.images[..], context.cache.kept())
         && let Err(error) = remember_image(context, plan, cache, image, was_kept).await
     {
-        faults.tell("did not take this build", &error)?;
+        faults.warn("failed to save this build to", &error)?;
     }
     Ok(())
 }

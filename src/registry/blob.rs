@@ -40,7 +40,7 @@ impl Client {
     /// # Errors
     /// If the registry refuses or cannot be reached.
     pub async fn blob_size(&self, digest: &Digest) -> Result<Option<u64>> {
-        let what = format!("looking for the blob {digest}");
+        let what = format!("look for the blob {digest}");
         let host = &*self.host;
         let url = host.url(&format!("{}/blobs/{digest}", self.repository.path)).await?;
         let scope = Scope::pull(&self.repository.path);
@@ -134,7 +134,7 @@ impl Reader {
     async fn open(client: Client, digest: Digest, size: Option<u64>, offset: u64) -> Result<Self> {
         let attempts = Attempts::new(&client.host.shared.patience, &Pulse::default());
         let mut reader = Self {
-            what: format!("reading the blob {digest}"),
+            what: format!("read the blob {digest}"),
             client,
             digest,
             size,
@@ -170,7 +170,7 @@ impl Reader {
             _ => 0,
         };
         if begins > position {
-            return Err(Error::at(Kind::Refused, &*self.what, repository).because("the registry answered another range"));
+            return Err(Error::at(Kind::Refused, &*self.what, repository).because("the registry returned a different range"));
         }
         self.skip = position - begins;
         if self.size.is_none() {
@@ -200,7 +200,7 @@ impl Reader {
                     self.size = Some(self.position);
                     continue;
                 }
-                Ok(Ok(None)) => "the connection ended before the blob did".to_owned(),
+                Ok(Ok(None)) => "the connection ended before the end of the blob".to_owned(),
                 Ok(Err(error)) => describe(&error),
                 Err(_) => "the connection stalled".to_owned(),
             };
@@ -221,7 +221,7 @@ impl Reader {
         }
         self.position += bytes.len() as u64;
         if self.size.is_some_and(|size| self.position > size) {
-            return Err(Error::at(Kind::Damaged, &*self.what, &self.client.repository).because("it is longer than it should be"));
+            return Err(Error::at(Kind::Damaged, &*self.what, &self.client.repository).because("it is longer than expected"));
         }
         if let Some(hasher) = &mut self.hasher {
             hasher.update(&bytes);
@@ -233,9 +233,8 @@ impl Reader {
     fn end(&mut self) -> Result<Option<Bytes>> {
         self.response = None;
         match self.hasher.take().map(Hasher::digest) {
-            Some(digest) if digest != self.digest => {
-                Err(Error::at(Kind::Damaged, &*self.what, &self.client.repository).because(&format!("its bytes are {digest}")))
-            }
+            Some(digest) if digest != self.digest => Err(Error::at(Kind::Damaged, &*self.what, &self.client.repository)
+                .because(&format!("its bytes have the digest {digest}"))),
             _ => Ok(None),
         }
     }

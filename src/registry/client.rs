@@ -68,7 +68,7 @@ impl Client {
 
     /// A mirror is a shortcut: its faults only cost the way to the registry itself.
     pub(super) fn mirror_failed(&self, error: &Error) {
-        self.host.shared.events.warning(format!("{error}; asking {} itself", self.repository.host));
+        self.host.shared.events.warning(format!("{error}; using {} directly", self.repository.host));
     }
 
     /// Whether a push would get on: the credentials are tried, and a missing repository is made where that was asked for. An
@@ -79,7 +79,7 @@ impl Client {
     pub async fn push_access(&self, create: Option<&CreateRepository>) -> Result<PushAccess> {
         if let Some(ecr) = &self.host.ecr {
             // The docker endpoint is asked for its login before AWS's API, so that a wrong login is named as such.
-            self.host.start().await.map_err(|error| error.doing("logging in for a push").within(&self.repository))?;
+            self.host.start().await.map_err(|error| error.doing("log in for a push").within(&self.repository))?;
             let aws = &self.host.shared.ecr;
             match aws.describe(&self.host.name, ecr, &self.repository.path).await {
                 Ok(Some(described)) => return Ok(PushAccess { immutable_tags: described.immutable_tags, created: false }),
@@ -100,7 +100,7 @@ impl Client {
     }
 
     fn missing_repository(&self) -> Error {
-        Error::at(Kind::RepositoryMissing, "pushing", &self.repository).because("the repository does not exist")
+        Error::at(Kind::RepositoryMissing, "push", &self.repository).because("the repository does not exist")
     }
 
     async fn try_upload(&self) -> Result<()> {
@@ -120,7 +120,7 @@ impl Client {
 
     /// Begins an upload, or mounts the blob from a repository of the same registry.
     pub(super) async fn begin(&self, mount: Option<(&Digest, &Repository)>) -> Result<Begun> {
-        let what = "beginning an upload";
+        let what = "begin an upload";
         let host = &*self.host;
         let path = &self.repository.path;
         let mut url = host.url(&format!("{path}/blobs/uploads/")).await?;
@@ -145,7 +145,7 @@ impl Client {
         }
         match self.location(&response).await? {
             Some(location) => Ok(Begun::Session(location)),
-            None => Err(Error::at(Kind::Refused, what, &self.repository).because("the registry named no place to upload to")),
+            None => Err(Error::at(Kind::Refused, what, &self.repository).because("the registry's answer has no upload location")),
         }
     }
 

@@ -31,7 +31,7 @@ impl Registries {
         let client_id = if client_id.is_empty() { "hakobi" } else { client_id };
         let token = self.host(&host).token(realm, service, scopes, client_id, credential.as_ref()).await;
         token.map_err(|error| match realm.parse::<Url>() {
-            Ok(url) => error.doing(format!("fetching a token from {}", redact(&url))),
+            Ok(url) => error.doing(format!("fetch a token from {}", redact(&url))),
             Err(_) => error,
         })
     }
@@ -57,10 +57,10 @@ impl Registries {
         let url = registry.url("").await?;
         let limit = std::time::Duration::from_secs(30);
         let nowhere = crate::domain::Repository { host: host.clone(), path: String::new() };
-        let sent = registry.send("logging in", &nowhere, &Scope::none(), &url, limit, reqwest::Client::get).await;
+        let sent = registry.send("log in", &nowhere, &Scope::none(), &url, limit, reqwest::Client::get).await;
         match sent.map_err(|error| error.without_repository())? {
             super::reply::Reply::Ok(_) => Ok(found),
-            super::reply::Reply::Refused(refusal) => Err(refusal.error("logging in", &nowhere).without_repository()),
+            super::reply::Reply::Refused(refusal) => Err(refusal.error("log in", &nowhere).without_repository()),
         }
     }
 }

@@ -42,7 +42,7 @@ pub enum Kind {
 
 /// A failure at a registry.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{} at {} failed{}{}", self.details.what, self.details.place, self.tries(), self.why())]
+#[error("failed to {} at {}{}{}", self.details.what, self.details.place, self.tries(), self.why())]
 pub struct Error {
     /// The sort of failure.
     pub kind: Kind,
@@ -106,7 +106,7 @@ impl Error {
 
     /// A fault of hakobi's own.
     pub(crate) fn internal(cause: &str) -> Self {
-        Self::new(Kind::Local, "pushing", "this machine").because(cause)
+        Self::new(Kind::Local, "push", "this host").because(cause)
     }
 
     /// Why.
@@ -191,7 +191,7 @@ impl Error {
         let cause = if self.details.cause.is_empty() { String::new() } else { format!(": {}", self.details.cause) };
         match (self.details.silent, &self.details.host) {
             (Some((requests, seconds)), Some(host)) if requests > self.details.attempts => {
-                format!("{cause} ({host} gave no usable answer to {requests} requests in {seconds} s)")
+                format!("{cause} (no usable answer from {host} to {requests} requests in {seconds} s)")
             }
             (Some((requests, seconds)), None) => format!("{cause} (no usable answer to {requests} requests in {seconds} s)"),
             _ => cause,
@@ -212,7 +212,7 @@ impl Error {
                     }
                     _ => String::new(),
                 };
-                Some(format!("the role needs the IAM action `{action}`{resource} (see what it may do with `aws sts get-caller-identity`)"))
+                Some(format!("allow the IAM action `{action}`{resource} for the role (show the role with `aws sts get-caller-identity`)"))
             }
             (Kind::Unauthorized | Kind::Denied, None) => Some(format!("log in with `docker login {}`", login_name(host))),
             (Kind::Credentials, Some(_)) => Some(
@@ -222,13 +222,13 @@ impl Error {
             (Kind::RepositoryMissing, Some(ecr)) => {
                 let path = self.details.repository.as_ref().map_or("NAME", |repository| repository.path.as_str());
                 Some(format!(
-                    "make it with `aws ecr create-repository --region {} --repository-name {path}`, or pass `--create-repository`",
+                    "create it with `aws ecr create-repository --region {} --repository-name {path}`, or pass `--create-repository`",
                     ecr.region
                 ))
             }
-            (Kind::RepositoryMissing, None) => Some(format!("make the repository first, or see whether `docker login {}` gives access to it", login_name(host))),
+            (Kind::RepositoryMissing, None) => Some(format!("create the repository, or log in with `docker login {}` if it exists", login_name(host))),
             (Kind::Tls, _) => Some(format!(
-                "if this registry is meant to have such a certificate, or to speak plain HTTP, pass `--insecure-registry {host}`"
+                "if you trust this registry despite its certificate, or it uses plain HTTP, pass `--insecure-registry {host}`"
             )),
             (Kind::TagImmutable, _) => Some("push another tag, or pass `--if-tag-exists skip`".to_owned()),
             _ => None,
@@ -258,10 +258,10 @@ mod tests {
 
     #[test]
     fn errors_say_what_where_and_how_often() {
-        let error = Error::at(Kind::Network, "uploading layer sha256:ab", &repository("ghcr.io/team/app"))
+        let error = Error::at(Kind::Network, "upload layer sha256:ab", &repository("ghcr.io/team/app"))
             .because("the connection broke")
             .tried(3, std::time::Duration::from_secs(12));
-        insta::assert_snapshot!(error, @"uploading layer sha256:ab at ghcr.io/team/app failed after 3 attempts in 12 s: the connection broke");
+        insta::assert_snapshot!(error, @"failed to upload layer sha256:ab at ghcr.io/team/app after 3 attempts in 12 s: the connection broke");
     }
 
     #[test]
@@ -274,8 +274,8 @@ mod tests {
         let ecr = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/team/app";
         insta::assert_snapshot!(hint(Kind::Unauthorized, "ghcr.io/team/app", None), @"log in with `docker login ghcr.io`");
         insta::assert_snapshot!(hint(Kind::Denied, "team/app", None), @"log in with `docker login`");
-        insta::assert_snapshot!(hint(Kind::Denied, ecr, Some("ecr:PutImage")), @"the role needs the IAM action `ecr:PutImage` on the repository `team/app` (see what it may do with `aws sts get-caller-identity`)");
-        insta::assert_snapshot!(hint(Kind::RepositoryMissing, ecr, None), @"make it with `aws ecr create-repository --region eu-west-1 --repository-name team/app`, or pass `--create-repository`");
-        insta::assert_snapshot!(hint(Kind::Tls, "reg.example/app", None), @"if this registry is meant to have such a certificate, or to speak plain HTTP, pass `--insecure-registry reg.example`");
+        insta::assert_snapshot!(hint(Kind::Denied, ecr, Some("ecr:PutImage")), @"allow the IAM action `ecr:PutImage` on the repository `team/app` for the role (show the role with `aws sts get-caller-identity`)");
+        insta::assert_snapshot!(hint(Kind::RepositoryMissing, ecr, None), @"create it with `aws ecr create-repository --region eu-west-1 --repository-name team/app`, or pass `--create-repository`");
+        insta::assert_snapshot!(hint(Kind::Tls, "reg.example/app", None), @"if you trust this registry despite its certificate, or it uses plain HTTP, pass `--insecure-registry reg.example`");
     }
 }

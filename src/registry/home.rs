@@ -45,7 +45,7 @@ pub trait Home: Source {
 /// # Errors
 /// If it is not there, is larger than `cap` bytes, or is not what its digest says.
 pub async fn read_blob(source: &dyn Source, digest: &Digest, cap: u64) -> Result<Bytes> {
-    let what = format!("reading the blob {digest}");
+    let what = format!("read the blob {digest}");
     let mut damaged = None;
     // Wrong bytes are asked for once more: a cache on the way may have been at fault.
     for _ in 0..2 {

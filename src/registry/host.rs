@@ -84,7 +84,7 @@ impl Host {
     /// A URL of the registry: `/v2/` and this path.
     pub(super) async fn url(&self, path: &str) -> Result<Url> {
         let start = self.start().await?;
-        start.base.join(&format!("/v2/{path}")).map_err(|_| Error::on(Kind::Refused, "reading the registry's name", &self.name))
+        start.base.join(&format!("/v2/{path}")).map_err(|_| Error::on(Kind::Refused, "parse the registry's name", &self.name))
     }
 
     /// The HTTP client for this registry.
@@ -134,7 +134,8 @@ impl Host {
             },
         };
         let mut header = HeaderValue::try_from(text).map_err(|_| {
-            Error::on(Kind::Credentials, "logging in", &self.name).because("the credentials do not fit into a header")
+            Error::on(Kind::Credentials, "log in", &self.name)
+                .because("the credentials contain characters that a header cannot carry")
         })?;
         header.set_sensitive(true);
         Ok(Some(header))
@@ -163,7 +164,7 @@ impl Host {
         credential: Option<&Credential>,
     ) -> Result<Token> {
         use super::auth::NoToken;
-        let what = "fetching a token";
+        let what = "fetch a token";
         let bad = |cause: &str| Error::on(Kind::Unauthorized, what, &self.name).because(cause);
         let url: Url = realm.parse().map_err(|_| bad("the address of the token service is not a URL"))?;
         let trust = match url.host_str().map(RegistryHost::new) {
@@ -171,7 +172,7 @@ impl Host {
             _ => self.shared.trust(&self.name),
         };
         if url.scheme() != "https" && trust == super::http::Trust::Verified && credential.is_some() {
-            return Err(bad("the token service is not reached by TLS, so no password is sent to it"));
+            return Err(bad("the address of the token service is not HTTPS, so hakobi sends no password to it"));
         }
         // A refresh token goes in the body, which a redirect would take along.
         let in_body = matches!(credential, Some(Credential::IdentityToken(_)));

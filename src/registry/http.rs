@@ -68,7 +68,7 @@ impl Http {
             return Ok(client);
         }
         let client = build(trust, redirects)
-            .map_err(|error| Error::new(Kind::Tls, "setting up TLS", "this machine").because(&describe(&error)))?;
+            .map_err(|error| Error::new(Kind::Tls, "set up TLS", "this host").because(&describe(&error)))?;
         Ok(slot.get_or_init(|| client))
     }
 }
@@ -87,11 +87,11 @@ fn policy(redirects: Redirects) -> Policy {
         let downgrade = from.scheme() == "https" && to.scheme() != "https";
         let keeps_login = from.host_str() == to.host_str() && from.port_or_known_default() == to.port_or_known_default();
         if attempt.previous().len() > MOST_REDIRECTS {
-            attempt.error("there are too many of them")
+            attempt.error("there are too many redirects")
         } else if redirects == Redirects::Own && !stays(from, to) {
             attempt.stop()
         } else if downgrade && keeps_login {
-            attempt.error("one leads from TLS to plain HTTP")
+            attempt.error("one redirects from HTTPS to plain HTTP")
         } else {
             attempt.follow()
         }
@@ -133,8 +133,8 @@ pub(super) fn describe(error: &reqwest::Error) -> String {
     use std::error::Error as _;
     let mut text = match (error.is_connect(), error.is_timeout()) {
         (_, true) => "timed out".to_owned(),
-        (true, _) => "cannot connect".to_owned(),
-        _ if error.is_redirect() => "the registry's redirects cannot be followed".to_owned(),
+        (true, _) => "failed to connect".to_owned(),
+        _ if error.is_redirect() => "failed to follow the registry's redirects".to_owned(),
         _ => "the connection broke".to_owned(),
     };
     let mut next = error.source();

@@ -50,7 +50,7 @@ impl Client {
         repository: &Repository,
         reference: &str,
     ) -> Result<Option<RawManifest>> {
-        let what = format!("reading the manifest {reference}");
+        let what = format!("read the manifest {reference}");
         let url = host.url(&format!("{}/manifests/{reference}", repository.path)).await?;
         let scope = Scope::pull(&repository.path);
         let limit = host.shared.patience.stall;
@@ -80,7 +80,7 @@ impl Client {
     /// # Errors
     /// If the registry refuses or cannot be reached.
     pub async fn head_manifest(&self, reference: &str) -> Result<Option<Descriptor>> {
-        let what = format!("looking at the manifest {reference}");
+        let what = format!("check the manifest {reference}");
         let host = &*self.host;
         let url = host.url(&format!("{}/manifests/{reference}", self.repository.path)).await?;
         let make = |client: &reqwest::Client, url: Url| client.head(url).header(ACCEPT, ACCEPTED.join(", "));
@@ -108,7 +108,7 @@ impl Client {
     /// # Errors
     /// If the registry refuses; [`Kind::TagImmutable`] where the tag is another manifest's and may not be moved.
     pub async fn put_manifest(&self, manifest: &RawManifest, reference: &str) -> Result<Put> {
-        let what = format!("pushing the manifest {reference}");
+        let what = format!("push the manifest {reference}");
         let host = &*self.host;
         let url = host.url(&format!("{}/manifests/{reference}", self.repository.path)).await?;
         let scope = Scope::push(&self.repository.path);
@@ -214,13 +214,15 @@ fn verified(
     let digest = Digest::of(&bytes);
     let expected = reference.contains(':').then(|| reference.to_owned()).or(told);
     if let Some(expected) = expected.filter(|expected| *expected != digest.to_string() && expected.starts_with("sha256:")) {
-        return Err(Error::at(Kind::Damaged, what, repository).because(&format!("its bytes are {digest}, not {expected}")));
+        return Err(
+            Error::at(Kind::Damaged, what, repository).because(&format!("its bytes have the digest {digest}, not {expected}"))
+        );
     }
     let typed: Typed =
         serde_json::from_slice(&bytes).map_err(|_| Error::at(Kind::Damaged, what, repository).because("it is not JSON"))?;
     if typed.schema_version == 1 {
         return Err(
-            Error::at(Kind::Refused, what, repository).because("it is of Docker's schema 1, which no engine takes any more")
+            Error::at(Kind::Refused, what, repository).because("it has Docker's schema 1, which engines no longer support")
         );
     }
     let media_type = match (media_type, typed.media_type.as_str(), typed.manifests.is_some()) {

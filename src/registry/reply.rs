@@ -188,7 +188,7 @@ mod tests {
             (501, "", Kind::Refused, false),
         ] {
             let refusal = Refusal { status, code: code.to_owned(), ..Refusal::default() };
-            let error = refusal.error("looking at the manifest 1", &repository);
+            let error = refusal.error("check the manifest 1", &repository);
             assert_eq!((error.kind, error.is_silence()), (kind, is_silence), "{status} {code}");
         }
     }

@@ -31,7 +31,7 @@ impl Shared {
         let config = self.config().await?;
         match config.lookup(host).await {
             Err(error) if config.helper_of(host).is_some() => {
-                self.events.warning(format!("{error}; going on without a login to {host}"));
+                self.events.warning(format!("{error}; continuing without a login to {host}"));
                 Ok(None)
             }
             result => result,

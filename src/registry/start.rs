@@ -62,7 +62,7 @@ fn told_endpoint(endpoint: &str) -> Option<(Url, Trust)> {
 }
 
 fn parse(scheme: &str, host: &RegistryHost) -> Result<Url> {
-    format!("{scheme}://{host}/").parse().map_err(|_| Error::on(Kind::Refused, "reading the registry's name", host))
+    format!("{scheme}://{host}/").parse().map_err(|_| Error::on(Kind::Refused, "parse the registry's name", host))
 }
 
 async fn either(shared: &Shared, host: &RegistryHost, trust: Trust, schemes: [&str; 2]) -> Result<Start> {
@@ -74,7 +74,7 @@ async fn either(shared: &Shared, host: &RegistryHost, trust: Trust, schemes: [&s
 }
 
 async fn ping(shared: &Shared, host: &RegistryHost, base: Url, trust: Trust) -> Result<Start> {
-    let what = "reaching the registry";
+    let what = "reach the registry";
     let url = base.join("/v2/").map_err(|_| Error::on(Kind::Refused, what, host))?;
     let response = shared
         .http
@@ -86,7 +86,7 @@ async fn ping(shared: &Shared, host: &RegistryHost, base: Url, trust: Trust) -> 
         .map_err(|error| network(&error, what, host))?;
     // A TLS server answers plain HTTP with a 400 of its own; a registry never answers so here.
     if base.scheme() == "http" && response.status().as_u16() == 400 {
-        return Err(Error::on(Kind::Network, what, host).because("it does not speak plain HTTP"));
+        return Err(Error::on(Kind::Network, what, host).because("it does not support plain HTTP"));
     }
     // A redirect may have led to TLS. One to another host is not followed: whoever answers there is not given this registry's login.
     let base = if response.url().origin() == base.origin() { base } else { moved(response.url()).unwrap_or(base) };

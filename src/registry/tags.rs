@@ -30,7 +30,7 @@ impl Client {
     /// # Errors
     /// If the registry refuses or cannot be reached.
     pub async fn tags(&self) -> Result<Vec<String>> {
-        let what = "listing tags";
+        let what = "list tags";
         let (host, scope) = (&*self.host, Scope::pull(&self.repository.path));
         let limit = host.shared.patience.stall;
         let mut url = host.url(&format!("{}/tags/list?n={PAGE}", self.repository.path)).await?;

@@ -73,8 +73,8 @@ impl Client {
     /// If the registry refuses, stays unreachable over the whole deadline, or the source fails ([`Kind::Source`]).
     pub async fn upload(&self, source: &dyn BlobSource, from: Option<&Repository>, progress: Progress) -> Result<Uploaded> {
         let what = match source.known() {
-            Some(identity) => format!("uploading the blob {}", identity.digest),
-            None => "uploading a blob".to_owned(),
+            Some(identity) => format!("upload the blob {}", identity.digest),
+            None => "upload a blob".to_owned(),
         };
         let known = source.known();
         let mountable = from.filter(|from| from.host == self.repository.host && from.path != self.repository.path);
@@ -242,7 +242,7 @@ impl Upload<'_> {
     /// Closes the upload with the blob's digest.
     async fn finish(&mut self, location: Url) -> Result<Option<Identity>> {
         let identity = self.source.identity().await.map_err(|error| self.unread(&error.to_string()))?;
-        self.what = format!("uploading the blob {}", identity.digest);
+        self.what = format!("upload the blob {}", identity.digest);
         let host = &*self.client.host;
         let repository = &self.client.repository;
         let mut url = location;

@@ -83,7 +83,10 @@ pub async fn find(daemon: &DaemonBuild<'_>) -> Result<CacheImports> {
                 let image = looked_up(daemon, latest, image);
                 let stages = looked_up(daemon, &beside, stages);
                 if image.is_empty() {
-                    daemon.context.events.note(format!("no image at {latest} to start from: the first build, or another name"));
+                    daemon
+                        .context
+                        .events
+                        .note(format!("found no image at {latest} to start from: this is the first build, or the name is wrong"));
                 }
                 import_latest(daemon, &mut imports.imports, latest, &image, &stages);
                 imports.latest.extend(image);
@@ -119,8 +122,8 @@ pub async fn stored(
                 return Ok(());
             }
             Err(error) => {
-                let what = format!("is not used for the scope {scope}");
-                faults.tell(&what, &error)?;
+                let attempt = format!("failed to read the scope {scope} of");
+                faults.warn(&attempt, &error)?;
             }
         }
     }
@@ -130,7 +133,7 @@ pub async fn stored(
 /// What was found at a cache reference; a fault is a warning and a colder build.
 pub fn looked_up<T: Default>(daemon: &DaemonBuild<'_>, reference: &ImageRef, found: crate::registry::Result<T>) -> T {
     found.unwrap_or_else(|error| {
-        let text = format!("the cache at {reference} is not used: {error}");
+        let text = format!("continuing without the cache at {reference}: {error}");
         daemon.context.events.warning(with_remedy(text, error.hint().as_deref()));
         T::default()
     })

@@ -42,7 +42,7 @@ impl LayerTransport {
 
 /// Whether the daemon comes by when it is asked to look at an image of ours.
 async fn reaches(docker: &Docker) -> Result<bool> {
-    let address = Address::bind().await.map_err(|error| Error::push("hakobi cannot listen on 127.0.0.1").because(&error))?;
+    let address = Address::bind().await.map_err(|error| Error::push("failed to listen on 127.0.0.1").because(&error))?;
     let name = address.repository("probe").tag("image");
     let endpoint = address.serve(Vec::new(), None, std::path::PathBuf::new());
     let _ = tokio::time::timeout(PROBE, docker.ask_registry(&name)).await;

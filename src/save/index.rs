@@ -43,7 +43,7 @@ pub fn with_whole_cache(image: &PreparedImage, steps: &[Step], older: Option<&Kn
     if whole.results() <= own.results() {
         return Ok(image.clone());
     }
-    let broken = |error: serde_json::Error| Error::push("the image's configuration cannot be written anew").because(&error);
+    let broken = |error: serde_json::Error| Error::push("failed to write the image's configuration").because(&error);
     let mut config: serde_json::Map<String, Value> = serde_json::from_slice(&image.config).map_err(broken)?;
     let encoded = whole.encode();
     config.insert(INLINE_CACHE_KEY.to_owned(), Value::String(encoded.clone()));
@@ -97,7 +97,7 @@ pub async fn put_index(
     for image in kept {
         manifests.push(Descriptor { annotations: image.annotations.clone(), ..image.raw.descriptor() });
     }
-    let index = index(manifests).map_err(|error| Error::push("the cache's index cannot be written").because(&error))?;
+    let index = index(manifests).map_err(|error| Error::push("failed to write the index of the cache").because(&error))?;
     let blobs = pusher.finish_blobs().await?;
     for outcome in pusher.put(&index, &children, std::slice::from_ref(reference)).await {
         outcome.state?;

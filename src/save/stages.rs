@@ -151,12 +151,12 @@ impl StageSaver<'_> {
             })
             .await;
         let solved =
-            result.map_err(|status| Error::push(format!("stage {} cannot be exported: {}", stage.name.0, status.message())))?;
+            result.map_err(|status| Error::push(format!("failed to export the stage {}: {}", stage.name.0, status.message())))?;
         borrowed.into_iter().for_each(BorrowedName::hand_on);
         tokio::select! {
             handed = self.exit.hand_over(self.docker, &reference, self.intake, &name, solved.made()) => handed?,
             why = self.endpoint.lacks_room() => return Err(no_room(&why)),
         }
-        self.intake.compose(&name, &BTreeMap::new()).await?.pop().ok_or_else(|| Error::push("the daemon handed over nothing"))
+        self.intake.compose(&name, &BTreeMap::new()).await?.pop().ok_or_else(|| Error::push("the daemon pushed nothing"))
     }
 }

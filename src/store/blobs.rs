@@ -200,10 +200,10 @@ impl Blobs {
     /// # Errors
     /// If its bytes break off, or the store does not take them.
     pub async fn keep(&self, source: &dyn BlobSource) -> Result<bool> {
-        let broken = |error: io::Error| Error::new(Fault::Source, format!("what is to be kept broke off: {error}"));
+        let broken = |error: io::Error| Error::new(Fault::Source, format!("failed to read the bytes to save: {error}"));
         let identity = source.identity().await.map_err(broken)?;
         if identity.size > LARGEST {
-            return Err(broken(io::Error::other(format!("{} bytes are more than any layer has", identity.size))));
+            return Err(broken(io::Error::other(format!("{} bytes exceed the limit for a layer", identity.size))));
         }
         // One of another size is a damaged one, which this mends.
         if self.size(&identity.digest).await? == Some(identity.size) {
@@ -224,7 +224,7 @@ impl Blobs {
 }
 
 fn damaged(digest: &Digest) -> Error {
-    Error::new(Fault::Damaged, format!("blob {digest} is damaged")).hint("`hakobi cache verify --repair` removes it")
+    Error::new(Fault::Damaged, format!("blob {digest} is damaged")).hint("remove it with `hakobi cache verify --repair`")
 }
 
 fn unread(seen: &watch::Sender<Seen>, why: String) {

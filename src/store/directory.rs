@@ -42,7 +42,7 @@ impl Store for DirectoryStore {
         let path = self.path(name);
         match absent_is_none(tokio::fs::metadata(&path).await) {
             Ok(metadata) => Ok(metadata.filter(std::fs::Metadata::is_file).map(|metadata| metadata.len())),
-            Err(error) => Err(Error::io("look at", &path, &error)),
+            Err(error) => Err(Error::io("check", &path, &error)),
         }
     }
 

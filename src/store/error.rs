@@ -56,7 +56,7 @@ impl Error {
             ErrorKind::NotFound | ErrorKind::NotADirectory => Fault::Missing,
             _ => Fault::Other,
         };
-        Self::new(fault, format!("cannot {doing} {}: {error}", path.display()))
+        Self::new(fault, format!("failed to {doing} {}: {error}", path.display()))
     }
 
     /// What kind of fault it is.

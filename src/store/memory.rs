@@ -43,7 +43,7 @@ impl Store for MemoryStore {
     }
 
     async fn put(&self, name: &Name, object: &Object<'_>) -> Result<()> {
-        let broken = |error: std::io::Error| Error::new(Fault::Other, format!("cannot write {name}: {error}"));
+        let broken = |error: std::io::Error| Error::new(Fault::Other, format!("failed to write {name}: {error}"));
         let mut bytes = Vec::new();
         object.open().await.map_err(broken)?.read_to_end(&mut bytes).await.map_err(broken)?;
         self.set(name, bytes.into());

@@ -14,7 +14,7 @@ pub struct Name(String);
 
 /// Why a text is not a name.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
-#[error("`{0}` cannot be the name of something kept")]
+#[error("invalid object name `{0}`")]
 pub struct InvalidName(String);
 
 impl Name {

@@ -34,7 +34,7 @@ impl<'a> Object<'a> {
         let identity = source.identity().await.map_err(|error| unreadable(name, &error.to_string()))?;
         let expected = name.digest().unwrap_or_else(|| identity.digest.clone());
         if expected != identity.digest {
-            return Err(unreadable(name, &format!("its bytes are {}", identity.digest)));
+            return Err(unreadable(name, &format!("its bytes have the digest {}", identity.digest)));
         }
         Ok(Self { source, expected, size: identity.size, failed: Arc::default(), pace: None })
     }
@@ -78,7 +78,7 @@ impl<'a> Object<'a> {
 }
 
 fn unreadable(name: &Name, why: &str) -> Error {
-    Error::new(Fault::Source, format!("cannot read what is to be kept as {name}: {why}"))
+    Error::new(Fault::Source, format!("failed to read the source of {name}: {why}"))
 }
 
 fn note(failed: &Mutex<Option<String>>, why: &str) {
@@ -108,7 +108,9 @@ impl Checking {
     /// Compares what came.
     fn end(&mut self) -> io::Result<()> {
         match self.hasher.take().map(Hasher::digest) {
-            Some(found) if found != self.expected => Err(self.fail(&format!("its bytes are {found}, not {}", self.expected))),
+            Some(found) if found != self.expected => {
+                Err(self.fail(&format!("its bytes have the digest {found}, not {}", self.expected)))
+            }
             _ => Ok(()),
         }
     }
@@ -135,7 +137,7 @@ impl AsyncRead for Checking {
         let new = part.filled();
         let read = new.len();
         if read == 0 {
-            return Poll::Ready(Err(this.fail("it ended before its size")));
+            return Poll::Ready(Err(this.fail("it is shorter than expected")));
         }
         if let Some(hasher) = &mut this.hasher {
             hasher.update(new);

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::{Error, Fault, Result};
 
 /// What every answer says of a store that was given up.
-pub const GIVEN_UP: &str = "the cache is given up";
+pub const GIVEN_UP: &str = "the cache is no longer used";
 
 /// How often it is looked at what came.
 const TICK: Duration = Duration::from_secs(1);
@@ -149,7 +149,7 @@ impl Pace {
         match &answer {
             Err(error) if error.fault() == Fault::Unreachable => {
                 if self.0.failures.fetch_add(1, Ordering::Relaxed) + 1 >= self.0.patience.failures {
-                    self.give_up(&format!("it failed {} times in a row, the last time: {error}", self.0.patience.failures));
+                    self.give_up(&format!("{} requests failed in a row, the last one with: {error}", self.0.patience.failures));
                 }
             }
             // Also what it refuses is an answer.
@@ -178,7 +178,7 @@ async fn watched(pace: Pace) {
         if state.behind >= most {
             state.watched = false;
             drop(state);
-            return pace.give_up(&format!("for {} s it moved less than {} KiB in a second", total.as_secs(), rate >> 10));
+            return pace.give_up(&format!("for {} s, it transferred less than {} KiB per second", total.as_secs(), rate >> 10));
         }
     }
 }

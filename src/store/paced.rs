@@ -150,7 +150,7 @@ mod tests {
         let store = Paced::new(Slow(200), Pace::default());
         let reads = futures::future::join_all((0..8).map(|_| read(&store))).await;
         for (read, seconds) in reads {
-            assert!(read.expect_err("given up").to_string().contains("given up"));
+            assert!(read.expect_err("given up").to_string().contains("no longer used"));
             assert!((40..60).contains(&seconds), "{seconds}");
         }
         let began = Instant::now();

@@ -14,10 +14,10 @@ use super::{Error, Fault, Name, Result, Store};
 pub async fn read_small(store: &dyn Store, name: &Name, limit: u64) -> Result<Option<Bytes>> {
     let Some(mut stream) = store.read(name, 0..limit.saturating_add(1)).await? else { return Ok(None) };
     let mut bytes = Vec::new();
-    let broken = |error: io::Error| Error::new(Fault::Unreachable, format!("cannot read {name}: {error}"));
+    let broken = |error: io::Error| Error::new(Fault::Unreachable, format!("failed to read {name}: {error}"));
     stream.read_to_end(&mut bytes).await.map_err(broken)?;
     if bytes.len() as u64 > limit {
-        return Err(Error::new(Fault::Damaged, format!("{name} has more than {limit} bytes")));
+        return Err(Error::new(Fault::Damaged, format!("{name} has more than the limit of {limit} bytes")));
     }
     Ok(Some(bytes.into()))
 }

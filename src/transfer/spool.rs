@@ -140,7 +140,7 @@ impl Drop for SpoolWriter {
         self.state.send_if_modified(|state| {
             let growing = matches!(state, State::Growing(_));
             if growing {
-                *state = State::Failed(io::ErrorKind::Other, "the sender went away before the blob was whole".to_owned());
+                *state = State::Failed(io::ErrorKind::Other, "the connection ended before the end of the blob".to_owned());
             }
             growing
         });
@@ -167,11 +167,11 @@ impl BlobSource for Spool {
         let state = state
             .wait_for(|state| !matches!(state, State::Growing(_)))
             .await
-            .map_err(|_| io::Error::other("the sender went away before the blob was whole"))?;
+            .map_err(|_| io::Error::other("the connection ended before the end of the blob"))?;
         match &*state {
             State::Whole(identity) => Ok(identity.clone()),
             State::Failed(kind, why) => Err(io::Error::new(*kind, why.clone())),
-            State::Growing(_) => Err(io::Error::other("the blob is not whole")),
+            State::Growing(_) => Err(io::Error::other("the blob is incomplete")),
         }
     }
 }
@@ -192,7 +192,7 @@ async fn beyond(mut state: watch::Receiver<State>, offset: u64) -> io::Result<u6
     let state = state
         .wait_for(|state| !matches!(state, State::Growing(written) if *written <= offset))
         .await
-        .map_err(|_| io::Error::other("the sender went away before the blob was whole"))?;
+        .map_err(|_| io::Error::other("the connection ended before the end of the blob"))?;
     match &*state {
         State::Failed(kind, why) => Err(io::Error::new(*kind, why.clone())),
         state => Ok(state.written().unwrap_or(offset)),

@@ -175,7 +175,7 @@ async fn promote_copies_across_registries_and_keeps_what_was_there() {
     let layer = &one.blobs[0];
     assert_eq!(registries.repository(&to).read_blob(&layer.0.digest, 1 << 20).await.unwrap(), layer.1);
     let error = push::promote(&registries, &Events::none(), &from.tag("absent"), &targets, &PushSettings::default()).await;
-    assert!(error.unwrap_err().to_string().contains("there is no image"));
+    assert!(error.unwrap_err().to_string().contains("no image "));
 }
 
 #[tokio::test(flavor = "multi_thread")]

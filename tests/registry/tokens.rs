@@ -141,5 +141,5 @@ async fn no_password_goes_to_a_token_service_without_tls() {
     let (registries, _config) = with_config(r#"{"auths":{"ghcr.io":{"auth":"dTpw"}}}"#);
     let error = registries.fetch_token("http://tokens.example/token", "s", &[], "ghcr.io", "").await.unwrap_err();
     assert_eq!(error.kind, Kind::Unauthorized);
-    assert!(error.to_string().contains("not reached by TLS"), "{error}");
+    assert!(error.to_string().contains("is not HTTPS"), "{error}");
 }

@@ -87,7 +87,7 @@ pub(in crate::registry) async fn fetch(client: &Client, ask: &Ask<'_>) -> Result
     let answer = read(response).await?;
     let token = if answer.token.is_empty() { answer.access_token } else { answer.token };
     if token.is_empty() {
-        return Err(NoToken::Broken("the token service answered without a token".to_owned()));
+        return Err(NoToken::Broken("the token service's answer has no token".to_owned()));
     }
     let expires_in = answer.expires_in.map_or(DEFAULT_LIFE, |seconds| Duration::from_secs(seconds.max(1)));
     let issued_at = answer.issued_at.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_second);

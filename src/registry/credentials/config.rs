@@ -43,9 +43,8 @@ impl DockerConfig {
     pub(in crate::registry) fn load(directory: Option<&Path>) -> Result<Self> {
         let Some(directory) = directory else { return Ok(Self::default()) };
         let path = directory.join("config.json");
-        let bad = |cause: &str| {
-            Error::new(Kind::Credentials, "reading Docker's credentials", path.display().to_string()).because(cause)
-        };
+        let bad =
+            |cause: &str| Error::new(Kind::Credentials, "read Docker's credentials", path.display().to_string()).because(cause);
         let text = match std::fs::read(&path) {
             Ok(text) => text,
             Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
@@ -54,9 +53,8 @@ impl DockerConfig {
             Err(error) => return Err(bad(&error.to_string())),
         };
         // serde's message would show the value that does not fit, which may be a password.
-        let mut config: Self = serde_json::from_slice(&text).map_err(|error| {
-            bad(&format!("not the JSON that Docker writes (line {}, column {})", error.line(), error.column()))
-        })?;
+        let mut config: Self = serde_json::from_slice(&text)
+            .map_err(|error| bad(&format!("invalid format (line {}, column {})", error.line(), error.column())))?;
         config.path = path;
         Ok(config)
     }
@@ -90,7 +88,7 @@ impl DockerConfig {
         let near = || self.auths.iter().find(|(key, _)| self.matches(key, host)).map(|(_, entry)| entry);
         let Some(Some(entry)) = exact.or(hub).or_else(near) else { return Ok(None) };
         let credential = entry.credential().map_err(|cause| {
-            Error::on(Kind::Credentials, format!("reading the credentials in {}", self.path.display()), host).because(cause)
+            Error::on(Kind::Credentials, format!("read the credentials in {}", self.path.display()), host).because(cause)
         })?;
         Ok(credential.map(|credential| Found { credential, origin: self.path.display().to_string() }))
     }
@@ -105,7 +103,7 @@ impl Entry {
             return Ok(Some(Credential::IdentityToken(self.identitytoken.clone())));
         }
         if !self.auth.is_empty() {
-            let bad = "`auth` is not the base64 of `user:password`";
+            let bad = "`auth` is not `user:password` in base64";
             let engine = base64::engine::general_purpose::GeneralPurpose::new(
                 &base64::alphabet::STANDARD,
                 base64::engine::GeneralPurposeConfig::new()

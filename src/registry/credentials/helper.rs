@@ -25,10 +25,10 @@ struct Answer {
 /// Asks a helper for the credentials of a server. `None` where it has none.
 pub(super) async fn get(name: &str, server: &str) -> Result<Option<Credential>> {
     let program = format!("docker-credential-{name}");
-    let failed = |cause: &str| Error::new(Kind::Credentials, format!("asking {program} for credentials"), server).because(cause);
+    let failed = |cause: &str| Error::new(Kind::Credentials, format!("get credentials from {program}"), server).because(cause);
     // The name comes from config.json; with a slash in it, it would be a path.
     if name.contains(['/', '\\']) {
-        return Err(failed("the helper's name in config.json is not a plain name"));
+        return Err(failed("the name of the helper in config.json must not contain a slash"));
     }
     let mut child = Command::new(&program)
         .arg("get")
@@ -38,7 +38,7 @@ pub(super) async fn get(name: &str, server: &str) -> Result<Option<Credential>> 
         .kill_on_drop(true)
         .spawn()
         .map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => failed("config.json names it, but it is not on the PATH"),
+            std::io::ErrorKind::NotFound => failed("config.json names it, but it is not in PATH"),
             _ => failed(&error.to_string()),
         })?;
     if let Some(mut stdin) = child.stdin.take() {
@@ -48,7 +48,7 @@ pub(super) async fn get(name: &str, server: &str) -> Result<Option<Credential>> 
     }
     let output = tokio::time::timeout(LONGEST, child.wait_with_output())
         .await
-        .map_err(|_| failed("it did not answer in 90 s"))?
+        .map_err(|_| failed("no answer in 90 s"))?
         .map_err(|error| failed(&error.to_string()))?;
     if !output.status.success() {
         // Helpers tell errors on standard output.
@@ -58,9 +58,9 @@ pub(super) async fn get(name: &str, server: &str) -> Result<Option<Credential>> 
         if said.contains("credentials not found in native keychain") || said.contains("no credentials server URL") {
             return Ok(None);
         }
-        return Err(failed(said.lines().next().unwrap_or("it failed without a word")));
+        return Err(failed(said.lines().next().unwrap_or("it failed without a message")));
     }
-    let answer: Answer = serde_json::from_slice(&output.stdout).map_err(|_| failed("its answer is not the JSON expected"))?;
+    let answer: Answer = serde_json::from_slice(&output.stdout).map_err(|_| failed("its answer is not the expected JSON"))?;
     Ok(match (answer.username.as_str(), answer.secret.is_empty()) {
         (_, true) => None,
         ("<token>", false) => Some(Credential::IdentityToken(answer.secret)),

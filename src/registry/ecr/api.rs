@@ -13,7 +13,7 @@ where
     let (kind, cause) = match error {
         SdkError::ServiceError(service) => {
             let code = service.err().code().unwrap_or_default();
-            let message = service.err().message().unwrap_or("AWS gave no reason");
+            let message = service.err().message().unwrap_or("AWS returned no error message");
             let kind = match code {
                 "AccessDeniedException" | "AccessDenied" => Kind::Denied,
                 "ExpiredTokenException" | "UnrecognizedClientException" | "InvalidSignatureException" => Kind::Credentials,

@@ -60,7 +60,7 @@ impl Ecr {
 }
 
 async fn fetch(client: &aws_sdk_ecr::Client, name: &RegistryHost, host: &EcrHost) -> Result<Login> {
-    let what = "logging in to ECR";
+    let what = "log in to ECR";
     // `registryIds` is deprecated: a token is good for every registry that its role may use.
     let _ = host;
     let answer = client
@@ -69,8 +69,8 @@ async fn fetch(client: &aws_sdk_ecr::Client, name: &RegistryHost, host: &EcrHost
         .await
         .map_err(|error| api::failed(what, name, "ecr:GetAuthorizationToken", &error))?;
     let bad = |cause: &str| Error::on(Kind::Credentials, what, name).because(cause);
-    let data = answer.authorization_data().first().ok_or_else(|| bad("AWS answered without a token"))?;
-    let token = data.authorization_token().ok_or_else(|| bad("AWS answered without a token"))?;
+    let data = answer.authorization_data().first().ok_or_else(|| bad("the answer of AWS has no token"))?;
+    let token = data.authorization_token().ok_or_else(|| bad("the answer of AWS has no token"))?;
     let decoded = base64::engine::general_purpose::STANDARD.decode(token).map_err(|_| bad("the token is not base64"))?;
     let text = String::from_utf8(decoded).map_err(|_| bad("the token is not text"))?;
     let (username, password) = text.split_once(':').ok_or_else(|| bad("the token is not `user:password`"))?;

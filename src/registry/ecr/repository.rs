@@ -41,7 +41,7 @@ impl Ecr {
                 .set_layer_digests(Some(part.iter().map(Digest::to_string).collect()))
                 .send()
                 .await
-                .map_err(|error| api::failed("asking which layers are there", name, "ecr:BatchCheckLayerAvailability", &error))?;
+                .map_err(|error| api::failed("check which layers exist", name, "ecr:BatchCheckLayerAvailability", &error))?;
             let available =
                 answer.layers().iter().filter(|layer| layer.layer_availability() == Some(&LayerAvailability::Available));
             there.extend(available.filter_map(|layer| {
@@ -69,7 +69,7 @@ impl Ecr {
                 ),
             })),
             Err(error) if error.as_service_error().is_some_and(|e| e.is_repository_not_found_exception()) => Ok(None),
-            Err(error) => Err(api::failed("describing the repository", name, "ecr:DescribeRepositories", &error)),
+            Err(error) => Err(api::failed("describe the repository", name, "ecr:DescribeRepositories", &error)),
         }
     }
 
@@ -105,7 +105,7 @@ impl Ecr {
         match request.send().await {
             Ok(_) => {}
             Err(error) if error.code() == Some("RepositoryAlreadyExistsException") => return Ok(()),
-            Err(error) => return Err(api::failed("making the repository", name, "ecr:CreateRepository", &error)),
+            Err(error) => return Err(api::failed("create the repository", name, "ecr:CreateRepository", &error)),
         }
         if let Some(policy) = &settings.lifecycle_policy {
             client
@@ -115,7 +115,7 @@ impl Ecr {
                 .lifecycle_policy_text(policy)
                 .send()
                 .await
-                .map_err(|error| api::failed("setting the lifecycle policy", name, "ecr:PutLifecyclePolicy", &error))?;
+                .map_err(|error| api::failed("set the lifecycle policy", name, "ecr:PutLifecyclePolicy", &error))?;
         }
         Ok(())
     }

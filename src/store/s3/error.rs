@@ -35,19 +35,19 @@ where
         },
         (None, code) => code.to_owned(),
     };
-    let at = |fault| Error::new(fault, format!("cannot {doing} in the bucket {bucket}: {said}"));
+    let at = |fault| Error::new(fault, format!("failed to {doing} in the bucket {bucket}: {said}"));
     match (&*code, status) {
-        ("NoSuchBucket", _) => at(Fault::Missing).hint("look at the bucket's name and at the region and account of this role"),
-        ("RequestTimeTooSkewed", _) => at(Fault::Denied).hint(format!("this machine's clock is off{}", skew(error))),
-        ("ExpiredToken" | "ExpiredTokenException", _) => at(Fault::Denied).hint("the credentials have expired"),
-        ("InvalidAccessKeyId" | "SignatureDoesNotMatch", _) => at(Fault::Denied).hint("the credentials are wrong"),
+        ("NoSuchBucket", _) => at(Fault::Missing).hint("check the bucket's name, and the region and account of this role"),
+        ("RequestTimeTooSkewed", _) => at(Fault::Denied).hint(format!("set this machine's clock: it is off{}", skew(error))),
+        ("ExpiredToken" | "ExpiredTokenException", _) => at(Fault::Denied).hint("renew the AWS credentials: they have expired"),
+        ("InvalidAccessKeyId" | "SignatureDoesNotMatch", _) => at(Fault::Denied).hint("check the AWS credentials: S3 does not know them"),
         ("PermanentRedirect" | "AuthorizationHeaderMalformed", _) | (_, Some(301)) => {
             let region = region.unwrap_or_else(|| "another region".to_owned());
-            at(Fault::Missing).hint(format!("the bucket is in {region}: set AWS_REGION, or add ?region= to the cache's URL"))
+            at(Fault::Missing).hint(format!("set AWS_REGION, or add ?region= to the cache's URL: the bucket is in {region}"))
         }
-        (_, Some(401)) => at(Fault::Denied).hint("the credentials are not taken"),
+        (_, Some(401)) => at(Fault::Denied).hint("check the AWS credentials: S3 rejected them"),
         (_, Some(403)) => at(Fault::Denied).hint(format!(
-            "the role needs {needs}, and s3:ListBucket on the bucket: without it S3 answers so for what is not there; \
+            "allow {needs} and s3:ListBucket on the bucket for the role (without ListBucket, S3 denies access to missing objects); \
              for a bucket with a KMS key also kms:Decrypt and kms:GenerateDataKey"
         )),
         // It is not well for now, however often the SDK asked.
@@ -58,7 +58,7 @@ where
             at(Fault::Other).hint("set AWS_REGION, or add ?region= to the cache's URL")
         }
         (_, None) if said.contains("no providers in chain") || said.contains("credentials") => {
-            Error::new(Fault::Denied, format!("cannot {doing} in the bucket {bucket}: there are no AWS credentials"))
+            Error::new(Fault::Denied, format!("failed to {doing} in the bucket {bucket}: no AWS credentials found"))
                 .hint("give the job a role, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
         }
         (_, None) => at(match error {

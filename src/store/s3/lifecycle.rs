@@ -66,7 +66,7 @@ impl S3Store {
     pub async fn encryption(&self, name: &Name) -> Result<Option<Encryption>> {
         let bucket = &self.0.settings.bucket;
         let head = self.0.client.head_object().bucket(bucket).key(self.key(name)).send().await;
-        let head = head.map_err(|error| error::failed(&format!("look at {name}"), "s3:GetObject", bucket, &error))?;
+        let head = head.map_err(|error| error::failed(&format!("check {name}"), "s3:GetObject", bucket, &error))?;
         Ok(head.server_side_encryption().map(|algorithm| Encryption {
             algorithm: algorithm.as_str().to_owned(),
             key: head.ssekms_key_id().map(str::to_owned),

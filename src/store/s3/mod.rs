@@ -119,7 +119,7 @@ impl Store for S3Store {
         let Inner { client, settings, .. } = &*self.0;
         match client.head_object().bucket(&settings.bucket).key(self.key(name)).send().await {
             Ok(head) => Ok(head.content_length().and_then(|length| u64::try_from(length).ok())),
-            Err(error) => match error::absent_or(&format!("look at {name}"), "s3:GetObject", &settings.bucket, &error) {
+            Err(error) => match error::absent_or(&format!("check {name}"), "s3:GetObject", &settings.bucket, &error) {
                 None => Ok(None),
                 Some(error) => Err(error),
             },

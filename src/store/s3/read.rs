@@ -83,7 +83,7 @@ impl Reader {
         }
         self.look_ahead();
         let Some(mut ahead) = self.ahead.pop_front() else { return Ok(None) };
-        let gone = || Error::new(Fault::Missing, format!("{} went away while it was read", self.key));
+        let gone = || Error::new(Fault::Missing, format!("{} was deleted while hakobi read it", self.key));
         let part = (&mut ahead.task).await.map_err(|error| Error::new(Fault::Other, error.to_string()))??.ok_or_else(gone)?;
         Ok(Some(part.bytes))
     }
@@ -146,7 +146,7 @@ async fn once(inner: &Inner, key: &str, range: &Range<u64>, etag: Option<&str>) 
         }
     };
     let cut = |why: &str| {
-        Broken::Midway(Error::new(Fault::Unreachable, format!("reading {key} from the bucket {bucket} broke off: {why}")))
+        Broken::Midway(Error::new(Fault::Unreachable, format!("failed to read {key} from the bucket {bucket}: {why}")))
     };
     let whole = answer.content_range().and_then(|range| range.rsplit('/').next()?.parse().ok());
     let length = answer.content_length().and_then(|length| u64::try_from(length).ok()).unwrap_or_default();
@@ -156,7 +156,7 @@ async fn once(inner: &Inner, key: &str, range: &Range<u64>, etag: Option<&str>) 
     if length != expected {
         return Err(Broken::Refused(Error::new(
             Fault::Unreachable,
-            format!("reading {key}: the server sent {length} bytes where {expected} were asked for"),
+            format!("failed to read {key}: the server sent {length} bytes instead of {expected}"),
         )));
     }
     // No more than was asked for, whatever the answer says of the object.
@@ -172,13 +172,13 @@ async fn once(inner: &Inner, key: &str, range: &Range<u64>, etag: Option<&str>) 
                 }
                 bytes.extend_from_slice(&chunk);
                 if bytes.len() as u64 > expected {
-                    return Err(cut("it is longer than it should be"));
+                    return Err(cut("it is longer than expected"));
                 }
             }
             Ok(Some(Err(error))) => return Err(cut(&DisplayErrorContext(&error).to_string())),
             Ok(None) if bytes.len() as u64 == expected => break,
-            Ok(None) => return Err(cut("it ended before its length")),
-            Err(_) => return Err(cut("next to nothing came any more")),
+            Ok(None) => return Err(cut("it is shorter than expected")),
+            Err(_) => return Err(cut("the transfer stalled")),
         }
     }
     Ok(Some(Part { bytes: bytes.into(), whole, etag: answer.e_tag().map(str::to_owned) }))

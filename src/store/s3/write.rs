@@ -22,7 +22,7 @@ const PART: u64 = 8 << 20;
 const MOST_PARTS: u64 = 10_000;
 
 pub(super) async fn write(inner: &Arc<Inner>, key: &str, object: &Object<'_>) -> Result<()> {
-    let broken = |error: std::io::Error| Error::new(Fault::Source, format!("cannot read what is to be kept as {key}: {error}"));
+    let broken = |error: std::io::Error| Error::new(Fault::Source, format!("failed to read the source of {key}: {error}"));
     let size = object.size();
     // The last bytes come only if all are right: no upload of others is completed.
     let mut bytes = object.open().await.map_err(broken)?;
@@ -34,7 +34,7 @@ pub(super) async fn write(inner: &Arc<Inner>, key: &str, object: &Object<'_>) ->
     let upload = Upload::begin(inner, key).await?;
     let sent = tokio::select! {
         biased;
-        () = shutdown::begun() => Err(Error::new(Fault::Other, format!("cannot write {key}: interrupted"))),
+        () = shutdown::begun() => Err(Error::new(Fault::Other, format!("failed to write {key}: interrupted"))),
         sent = upload.parts(&mut bytes, size, part) => sent,
     };
     match sent {
@@ -102,13 +102,13 @@ impl Upload {
             let id = begun.upload_id().unwrap_or_default().to_owned();
             Ok(Self { inner, key: of, id, is_over: false, _open: open })
         });
-        let lost = || Error::new(Fault::Other, format!("cannot write {key}: the run ends"));
+        let lost = || Error::new(Fault::Other, format!("failed to write {key}: the run is ending"));
         begun.ok_or_else(lost)?.await.map_err(|_| lost())?
     }
 
     async fn parts(&self, stream: &mut ByteStream, size: u64, part: u64) -> Result<Vec<CompletedPart>> {
         let broken =
-            |error: std::io::Error| Error::new(Fault::Source, format!("cannot read what is to be kept as {}: {error}", self.key));
+            |error: std::io::Error| Error::new(Fault::Source, format!("failed to read the source of {}: {error}", self.key));
         let mut running = FuturesUnordered::new();
         let mut done = Vec::new();
         let (mut at, mut number) = (0, 0);
