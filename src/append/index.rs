@@ -80,14 +80,9 @@ impl PathIndex {
         range.take_while(move |(path, _)| directory.is_empty() || is_below(path, &directory))
     }
 
-    /// Where a path leads, with all links on its way and at its end followed within the root, and without a leading `/`. What does
-    /// not exist stands as it is (containerd `fs.RootPath`); nothing where links lead to each other.
-    #[must_use]
-    pub fn resolved(&self, path: &str) -> Option<String> {
-        self.walk(path).map(|(at, _)| at)
-    }
-
-    /// As [`PathIndex::resolved`], with the links that were followed.
+    /// Where a path leads, with all links on its way and at its end followed within the root, and without a leading `/`; and the
+    /// links that were followed. What does not exist stands as it is (containerd `fs.RootPath`). Returns `None` if links lead to
+    /// each other.
     #[must_use]
     pub fn walk(&self, path: &str) -> Option<(String, Vec<String>)> {
         follow(path, |path| match self.entries.get(path) {

@@ -63,11 +63,12 @@ fn links_are_followed_within_the_root() {
         ("out", link("../../../usr/../abs/bin")),
         ("loop", link("loop")),
     ])]);
-    assert_eq!(index.resolved("/bin/x/y").as_deref(), Some("usr/bin/x/y"));
-    assert_eq!(index.resolved("out/./z").as_deref(), Some("usr/bin/z"));
+    let resolved = |path: &str| index.walk(path).map(|(at, _)| at);
+    assert_eq!(resolved("/bin/x/y").as_deref(), Some("usr/bin/x/y"));
+    assert_eq!(resolved("out/./z").as_deref(), Some("usr/bin/z"));
     assert_eq!(index.walk("out"), Some(("usr/bin".to_owned(), vec!["out".to_owned(), "abs".to_owned()])));
-    assert_eq!(index.resolved("loop/x"), None);
-    assert_eq!(index.resolved("/").as_deref(), Some(""));
+    assert_eq!(resolved("loop/x"), None);
+    assert_eq!(resolved("/").as_deref(), Some(""));
 }
 
 #[test]

@@ -65,8 +65,6 @@ pub enum Encoding {
     Stored,
     /// zstd is decompressed, gzip stays: for any Docker.
     WithoutZstd,
-    /// All are decompressed.
-    Plain,
 }
 
 impl Encoding {
@@ -74,7 +72,6 @@ impl Encoding {
         match self {
             Self::Stored => true,
             Self::WithoutZstd => format != Format::Zstd,
-            Self::Plain => format == Format::Tar,
         }
     }
 }

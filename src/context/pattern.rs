@@ -80,14 +80,6 @@ impl PatternMatcher {
         self.patterns.iter().filter(move |pattern| pattern.exclusion == exclusion).map(|pattern| pattern.text.as_str())
     }
 
-    /// Whether the path, or a directory it lies in, matches.
-    ///
-    /// # Errors
-    /// If a pattern that decides is malformed.
-    pub fn matches(&self, path: &str) -> Result<bool, InvalidPattern> {
-        Ok(self.matches_below(path, None)?.0)
-    }
-
     /// Whether the path matches, given what its directory matched (patternmatcher `MatchesUsingParentResults`). Without a
     /// parent, all directories above are tried.
     ///
@@ -232,7 +224,7 @@ mod tests {
     use super::*;
 
     fn ignored(patterns: &[&str], path: &str) -> bool {
-        PatternMatcher::new(patterns).expect("patterns").matches(path).expect("a pattern")
+        PatternMatcher::new(patterns).expect("patterns").matches_below(path, None).expect("a pattern").0
     }
 
     #[test]
@@ -333,8 +325,10 @@ mod tests {
         // These only once something is held against them.
         for pattern in ["\\y", "a\\1", "[z-a]", "[[:x:]]", "\\ä", "a*["] {
             let matcher = PatternMatcher::new(&[pattern]).expect("patterns");
-            assert!(matcher.matches("q").is_err(), "{pattern}");
-            assert!(!PatternMatcher::new(&[&format!("!{pattern}")]).expect("patterns").matches("q").expect("not tried"));
+            assert!(matcher.matches_below("q", None).is_err(), "{pattern}");
+            assert!(
+                !PatternMatcher::new(&[&format!("!{pattern}")]).expect("patterns").matches_below("q", None).expect("not tried").0
+            );
         }
     }
 

@@ -47,8 +47,6 @@ pub struct RewrittenGraph {
     pub definition: pb::Definition,
     /// What the steps of the whole graph are called in it.
     pub names: HashMap<Digest, Digest>,
-    /// What stands in for states.
-    grafts: HashMap<Input, Digest>,
     /// Whether any of that is an image.
     has_images: bool,
     /// Whether any of them stands in for what steps made, rather than for an image that the steps begin with.
@@ -67,15 +65,6 @@ impl RewrittenGraph {
     #[must_use]
     pub fn has_states(&self) -> bool {
         self.has_states
-    }
-
-    /// What a state of the whole graph is in this one.
-    #[must_use]
-    pub fn state(&self, state: &Input) -> Input {
-        match self.grafts.get(state) {
-            Some(graft) => Input { step: graft.clone(), output: 0 },
-            None => Input { step: self.names.get(&state.step).unwrap_or(&state.step).clone(), output: state.output },
-        }
     }
 }
 
@@ -106,8 +95,8 @@ impl Graph {
         ground: Option<&BaseSubstitution>,
     ) -> Result<RewrittenGraph, InvalidGraph> {
         if self.is_nothing() {
-            let (definition, names, grafts) = (self.definition().clone(), HashMap::new(), HashMap::new());
-            return Ok(RewrittenGraph { definition, names, grafts, has_images: false, has_states: false });
+            let (definition, names) = (self.definition().clone(), HashMap::new());
+            return Ok(RewrittenGraph { definition, names, has_images: false, has_states: false });
         }
         let source = |state: &Input, graft| Source::of(self, state, graft);
         let sources = grafts.iter().map(|(state, graft)| (state, source(state, graft))).collect();
@@ -124,8 +113,7 @@ impl Graph {
         let end = new.input(None, state);
         let end = pb::Op { inputs: vec![end], ..pb::Op::default() };
         new.out.def.push(end.encode_to_vec());
-        let grafts = new.sources.iter().map(|(state, source)| ((*state).clone(), source.digest.clone())).collect();
-        Ok(RewrittenGraph { definition: new.out, names: new.names, grafts, has_images, has_states })
+        Ok(RewrittenGraph { definition: new.out, names: new.names, has_images, has_states })
     }
 }
 

@@ -1,6 +1,6 @@
 //! Manifests and tags of one repository: children by digest, then every tag.
 
-use crate::domain::{Digest, ImageRef, RawManifest};
+use crate::domain::{ImageRef, RawManifest};
 use crate::event::Events;
 use crate::registry::{Error, Home, Put};
 
@@ -9,8 +9,6 @@ use crate::registry::{Error, Home, Put};
 pub struct TagOutcome {
     /// The target.
     pub reference: ImageRef,
-    /// The manifest that was put.
-    pub digest: Digest,
     /// What became of it.
     pub state: Result<TagState, Error>,
 }
@@ -44,7 +42,7 @@ pub(super) async fn put(
         return Vec::new();
     }
     let digest = manifest.digest();
-    let outcome = |reference: ImageRef, state| TagOutcome { reference, digest: digest.clone(), state };
+    let outcome = |reference: ImageRef, state| TagOutcome { reference, state };
     if let Err(error) = put_children(home, children, events).await {
         return references.into_iter().map(|reference| outcome(reference, Err(error.clone()))).collect();
     }

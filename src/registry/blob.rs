@@ -55,16 +55,6 @@ impl Client {
         }
     }
 
-    /// Which of these blobs the repository lacks, in their order.
-    ///
-    /// # Errors
-    /// If the registry refuses or cannot be reached.
-    pub async fn missing(&self, blobs: &[Descriptor]) -> Result<Vec<Descriptor>> {
-        let digests: Vec<Digest> = blobs.iter().map(|blob| blob.digest.clone()).collect();
-        let there = self.present(&digests).await?;
-        Ok(blobs.iter().filter(|blob| !there.contains_key(&blob.digest)).cloned().collect())
-    }
-
     /// Which of these blobs the repository has, with their sizes in bytes.
     ///
     /// # Errors

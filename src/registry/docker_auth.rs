@@ -1,12 +1,8 @@
-//! What BuildKit's session asks of its client: credentials of a host, and tokens (buildkit `session/auth`).
+//! What a registry is logged in to with: for BuildKit's session (buildkit `session/auth`) and for `hakobi login`.
 
-use reqwest::Url;
-
-use super::auth::Token;
 use super::credentials::{Credential, Found, canonical_host};
 use super::ecr::EcrHost;
 use super::error::Result;
-use super::http::redact;
 use super::registries::Registries;
 use crate::domain::RegistryHost;
 
@@ -19,21 +15,6 @@ impl Registries {
     pub async fn docker_auth(&self, host: &str) -> Result<Option<Found>> {
         let host = canonical_host(host);
         Ok(self.shared().login(&host).await?.map(|(found, _)| found))
-    }
-
-    /// A bearer token for a registry from its token service.
-    ///
-    /// # Errors
-    /// If the service refuses or cannot be reached.
-    pub async fn fetch_token(&self, realm: &str, service: &str, scopes: &[String], host: &str, client_id: &str) -> Result<Token> {
-        let host = canonical_host(host);
-        let credential: Option<Credential> = self.shared().login(&host).await?.map(|(found, _)| found.credential);
-        let client_id = if client_id.is_empty() { "hakobi" } else { client_id };
-        let token = self.host(&host).token(realm, service, scopes, client_id, credential.as_ref()).await;
-        token.map_err(|error| match realm.parse::<Url>() {
-            Ok(url) => error.doing(format!("fetch a token from {}", redact(&url))),
-            Err(_) => error,
-        })
     }
 
     /// The login that AWS gives to an ECR registry; `None` for any other registry.

@@ -157,18 +157,6 @@ impl Error {
         self
     }
 
-    /// The repository, where the failure is one repository's.
-    #[must_use]
-    pub fn repository(&self) -> Option<&Repository> {
-        self.details.repository.as_ref()
-    }
-
-    /// Why, as far as it is known.
-    #[must_use]
-    pub fn cause(&self) -> &str {
-        &self.details.cause
-    }
-
     /// Whether the same may work a little later.
     pub(super) fn is_transient(&self) -> bool {
         matches!(self.kind, Kind::Network | Kind::TooManyRequests)

@@ -126,7 +126,7 @@ impl Host {
                 Some(token) => format!("Bearer {}", token.token),
                 None => {
                     let credential = self.credential(&mut auth).await?;
-                    let token = self.token(&realm, &service, scope.words(), "hakobi", credential.as_ref()).await?;
+                    let token = self.token(&realm, &service, scope.words(), credential.as_ref()).await?;
                     let text = format!("Bearer {}", token.token);
                     auth.tokens.insert(scope.clone(), token);
                     text
@@ -160,7 +160,6 @@ impl Host {
         realm: &str,
         service: &str,
         scopes: &[String],
-        client_id: &str,
         credential: Option<&Credential>,
     ) -> Result<Token> {
         use super::auth::NoToken;
@@ -179,7 +178,7 @@ impl Host {
         let client = if in_body { self.shared.http.own_client(trust)? } else { self.shared.http.client(trust)? };
         let mut attempts = Attempts::new(&self.shared.patience, &self.tokens);
         loop {
-            let ask = Ask { realm: url.clone(), service, scopes, client_id, credential };
+            let ask = Ask { realm: url.clone(), service, scopes, credential };
             let (transient, error) = match fetch(client, &ask).await {
                 Ok(token) => {
                     self.tokens.beat();

@@ -106,3 +106,20 @@ impl Registries {
         &self.shared
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::credentials::Credential;
+    use super::super::error::Kind;
+    use super::*;
+
+    #[tokio::test]
+    async fn no_password_goes_to_a_token_service_without_tls() {
+        let registries = Registries::with(&RegistrySettings::default(), Events::none(), Options::default());
+        let host = registries.host(&RegistryHost::new("ghcr.io"));
+        let login = Credential::Basic { username: "u".to_owned(), password: "p".to_owned() };
+        let error = host.token("http://tokens.example/token", "s", &[], Some(&login)).await.expect_err("refused");
+        assert_eq!(error.kind, Kind::Unauthorized);
+        assert!(error.to_string().contains("is not HTTPS"), "{error}");
+    }
+}

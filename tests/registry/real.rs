@@ -22,9 +22,9 @@ async fn an_image_is_pushed_and_read_back() {
     let (layer, bytes) = &image.blobs[0];
     assert_eq!(client.manifest("1").await.unwrap(), None);
     assert_eq!(client.head_manifest("1").await.unwrap(), None);
-    assert_eq!(client.missing(std::slice::from_ref(layer)).await.unwrap().len(), 1);
+    assert!(client.present(std::slice::from_ref(&layer.digest)).await.unwrap().is_empty());
     push(&registries, &image, &repository, &["1", "2"]).await.unwrap();
-    assert_eq!(client.missing(std::slice::from_ref(layer)).await.unwrap(), []);
+    assert_eq!(client.present(std::slice::from_ref(&layer.digest)).await.unwrap().get(&layer.digest), Some(&layer.size));
     for reference in ["1", "2", &image.manifest.digest().to_string()] {
         assert_eq!(client.manifest(reference).await.unwrap().as_ref(), Some(&image.manifest));
         assert_eq!(client.head_manifest(reference).await.unwrap(), Some(image.manifest.descriptor()));

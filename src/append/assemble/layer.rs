@@ -97,12 +97,6 @@ impl AssembledLayer {
         entries.into_iter()
     }
 
-    /// Whether nothing was changed. That too is a layer.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
     /// The index of the tar that [`AssembledLayer::write_tar`] writes at the time `now`, in seconds: what the next operation is laid on. `content`
     /// has the digests of a source's files by the number of the input and the path; the texts of `/etc/passwd` and `/etc/group` are
     /// read, and are in the index if they have that digest.

@@ -5,19 +5,15 @@ use std::collections::HashMap;
 use bollard_buildkit_proto::moby::buildkit::v1::frontend as api;
 use bollard_buildkit_proto::moby::buildkit::v1::frontend::llb_bridge_client::LlbBridgeClient;
 use bollard_buildkit_proto::pb;
-use futures::StreamExt;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 
 use super::cache_option::CacheOption;
-use crate::domain::Platform;
 use crate::error::{Error, Result};
 
-/// Largest message read: a file of 16 MiB in `ReadFile`, a graph with its sources.
+/// Largest message read: a graph with its sources.
 const MESSAGE_LIMIT: usize = 64 << 20;
 
 /// A state in the daemon, valid while its build runs.
@@ -175,73 +171,6 @@ impl Gateway {
         };
         self.client.r#return(request).await.map(|_| ())
     }
-
-    /// The entries of a directory in a state.
-    ///
-    /// # Errors
-    /// With the daemon's words.
-    pub async fn read_dir(
-        &mut self,
-        reference: &Reference,
-        path: &str,
-    ) -> Result<Vec<bollard_buildkit_proto::fsutil::types::Stat>, tonic::Status> {
-        let request =
-            api::ReadDirRequest { r#ref: reference.id.clone(), dir_path: path.to_owned(), ..api::ReadDirRequest::default() };
-        Ok(self.client.read_dir(request).await?.into_inner().entries)
-    }
-
-    /// A file in a state.
-    ///
-    /// # Errors
-    /// With the daemon's words.
-    pub async fn read_file(&mut self, reference: &Reference, path: &str) -> Result<Vec<u8>, tonic::Status> {
-        let request =
-            api::ReadFileRequest { r#ref: reference.id.clone(), file_path: path.to_owned(), ..api::ReadFileRequest::default() };
-        Ok(self.client.read_file(request).await?.into_inner().data)
-    }
-
-    /// What a path in a state is; links are not followed.
-    ///
-    /// # Errors
-    /// With the daemon's words.
-    pub async fn stat(
-        &mut self,
-        reference: &Reference,
-        path: &str,
-    ) -> Result<Option<bollard_buildkit_proto::fsutil::types::Stat>, tonic::Status> {
-        let request =
-            api::StatFileRequest { r#ref: reference.id.clone(), path: path.to_owned(), ..api::StatFileRequest::default() };
-        Ok(self.client.stat_file(request).await?.into_inner().stat)
-    }
-
-    /// Makes a container of these mounts; the one at `/` is its root.
-    ///
-    /// # Errors
-    /// With the daemon's words.
-    pub async fn container(
-        &mut self,
-        mounts: Vec<pb::Mount>,
-        platform: Option<&Platform>,
-        host_network: bool,
-    ) -> Result<Container, tonic::Status> {
-        let id = format!("{:032x}", rand::random::<u128>());
-        let platform = platform.map(|platform| pb::Platform {
-            architecture: platform.architecture.clone(),
-            os: platform.os.clone(),
-            variant: platform.variant.clone(),
-            ..pb::Platform::default()
-        });
-        let network = if host_network { pb::NetMode::Host } else { pb::NetMode::Unset };
-        let request = api::NewContainerRequest {
-            container_id: id.clone(),
-            mounts,
-            network: network.into(),
-            platform,
-            ..api::NewContainerRequest::default()
-        };
-        self.client.new_container(request).await?;
-        Ok(Container { client: self.client.clone(), id })
-    }
 }
 
 /// Takes out of a graph's source map the steps that stand nowhere. An empty message as a map's value is left out when it is encoded,
@@ -250,102 +179,6 @@ fn without_empty_locations(definition: &mut pb::Definition) {
     if let Some(source) = &mut definition.source {
         source.locations.retain(|_, locations| !locations.locations.is_empty());
     }
-}
-
-/// A container of a build.
-pub struct Container {
-    client: LlbBridgeClient<InterceptedService<Channel, BuildId>>,
-    id: String,
-}
-
-/// What a process in a container came to.
-#[derive(Debug, Clone, Default)]
-pub struct Process {
-    /// Its exit code.
-    pub code: u32,
-    /// What it printed on standard output.
-    pub stdout: Vec<u8>,
-    /// What it printed on standard error.
-    pub stderr: Vec<u8>,
-}
-
-impl Container {
-    /// Runs a process with this standard input, to its end.
-    ///
-    /// # Errors
-    /// With the daemon's words if it cannot be run; another exit code than 0 is no error.
-    pub async fn run(&mut self, meta: pb::Meta, stdin: Vec<u8>) -> Result<Process, tonic::Status> {
-        use api::exec_message::Input;
-        let process = format!("{:032x}", rand::random::<u128>());
-        let (sender, receiver) = mpsc::channel(16);
-        let message = |input| api::ExecMessage { process_id: process.clone(), input: Some(input) };
-        let gone = |_| tonic::Status::cancelled("the daemon went away");
-        let init = api::InitMessage {
-            container_id: self.id.clone(),
-            meta: Some(meta),
-            fds: vec![0, 1, 2],
-            ..api::InitMessage::default()
-        };
-        sender.send(message(Input::Init(init))).await.map_err(gone)?;
-        let mut messages = self.client.exec_process(ReceiverStream::new(receiver)).await?.into_inner();
-        let mut out = Process::default();
-        let mut stdin = Some(stdin);
-        while let Some(received) = messages.next().await {
-            let received = match received {
-                Ok(received) => received,
-                Err(status) => match exit_code_in(status.message()) {
-                    Some(code) => return Ok(Process { code, ..out }),
-                    None => return Err(status),
-                },
-            };
-            match received.input {
-                Some(Input::Started(_)) => {
-                    if let Some(data) = stdin.take() {
-                        for part in data.chunks(32 << 10) {
-                            sender
-                                .send(message(Input::File(api::FdMessage { fd: 0, eof: false, data: part.to_vec() })))
-                                .await
-                                .map_err(gone)?;
-                        }
-                        sender
-                            .send(message(Input::File(api::FdMessage { fd: 0, eof: true, data: Vec::new() })))
-                            .await
-                            .map_err(gone)?;
-                    }
-                }
-                Some(Input::File(file)) => match file.fd {
-                    1 => out.stdout.extend(file.data),
-                    _ => out.stderr.extend(file.data),
-                },
-                Some(Input::Exit(exit)) => {
-                    out.code = exit.code;
-                    if let Some(error) = exit.error.filter(|_| exit.code == 0 || exit.code == u32::MAX) {
-                        out.code = exit_code_in(&error.message).ok_or_else(|| tonic::Status::unknown(error.message))?;
-                    }
-                }
-                Some(Input::Done(_)) => break,
-                _ => {}
-            }
-        }
-        Ok(out)
-    }
-
-    /// Gives the container back.
-    ///
-    /// # Errors
-    /// With the daemon's words.
-    pub async fn release(mut self) -> Result<(), tonic::Status> {
-        match self.client.release_container(api::ReleaseContainerRequest { container_id: self.id }).await {
-            // Docker 20.10 tells here once more how the last process ended.
-            Err(status) if exit_code_in(status.message()).is_none() => Err(status),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// Docker 20.10 tells another exit code than 0 only in the words of an error.
-fn exit_code_in(message: &str) -> Option<u32> {
-    message.rsplit_once("exit code: ").and_then(|(_, code)| code.trim().parse().ok())
 }
 
 #[cfg(test)]

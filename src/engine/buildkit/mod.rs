@@ -15,7 +15,7 @@ mod status;
 pub use bollard_buildkit_proto::pb;
 pub use cache_option::CacheOption;
 pub use connect::BuildKit;
-pub use gateway::{Container, Gateway, Process, Reference, Solved};
+pub use gateway::{Gateway, Reference, Solved};
 pub use session::{
     ContentSource, ContentSources, CredentialSource, Credentials, ExpectedFile, LocalDirs, OutputSink, Outputs, Session,
     SessionParts, SshAgents, Uploads,

@@ -16,8 +16,6 @@ pub struct Token {
     pub token: String,
     /// For how long it is good, from when it was issued.
     pub expires_in: Duration,
-    /// When it was issued, in seconds since 1970, where the service says so.
-    pub issued_at: Option<i64>,
     /// When it was fetched.
     pub(in crate::registry) fetched: Instant,
 }
@@ -41,7 +39,6 @@ pub(in crate::registry) struct Ask<'a> {
     pub(in crate::registry) realm: Url,
     pub(in crate::registry) service: &'a str,
     pub(in crate::registry) scopes: &'a [String],
-    pub(in crate::registry) client_id: &'a str,
     pub(in crate::registry) credential: Option<&'a Credential>,
 }
 
@@ -53,8 +50,6 @@ struct Answer {
     access_token: String,
     #[serde(default)]
     expires_in: Option<u64>,
-    #[serde(default)]
-    issued_at: String,
 }
 
 /// Why there is no token.
@@ -66,6 +61,9 @@ pub(in crate::registry) enum NoToken {
     Broken(String),
 }
 
+/// What hakobi calls itself to token services.
+const CLIENT_ID: &str = "hakobi";
+
 /// The life of a token whose service names none (distribution: "for compatibility, 60 seconds").
 const DEFAULT_LIFE: Duration = Duration::from_secs(60);
 const LARGEST_ANSWER: usize = 1 << 20;
@@ -73,7 +71,7 @@ const LARGEST_ANSWER: usize = 1 << 20;
 /// Fetches a token.
 pub(in crate::registry) async fn fetch(client: &Client, ask: &Ask<'_>) -> Result<Token, NoToken> {
     if let Some(Credential::RegistryToken(token)) = ask.credential {
-        return Ok(Token { token: token.clone(), expires_in: DEFAULT_LIFE, issued_at: None, fetched: Instant::now() });
+        return Ok(Token { token: token.clone(), expires_in: DEFAULT_LIFE, fetched: Instant::now() });
     }
     let fetched = Instant::now();
     let response = match ask.credential {
@@ -90,8 +88,7 @@ pub(in crate::registry) async fn fetch(client: &Client, ask: &Ask<'_>) -> Result
         return Err(NoToken::Broken("the token service's answer has no token".to_owned()));
     }
     let expires_in = answer.expires_in.map_or(DEFAULT_LIFE, |seconds| Duration::from_secs(seconds.max(1)));
-    let issued_at = answer.issued_at.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_second);
-    Ok(Token { token, expires_in, issued_at, fetched })
+    Ok(Token { token, expires_in, fetched })
 }
 
 fn plain_request(client: &Client, ask: &Ask<'_>) -> reqwest::RequestBuilder {
@@ -104,7 +101,7 @@ fn plain_request(client: &Client, ask: &Ask<'_>) -> reqwest::RequestBuilder {
         for scope in ask.scopes {
             query.append_pair("scope", scope);
         }
-        query.append_pair("client_id", ask.client_id);
+        query.append_pair("client_id", CLIENT_ID);
         if let Some(Credential::Basic { username, .. }) = ask.credential {
             query.append_pair("account", username);
         }
@@ -122,7 +119,7 @@ fn refresh_request(client: &Client, ask: &Ask<'_>, refresh: &str) -> reqwest::Re
     form.query_pairs_mut()
         .append_pair("grant_type", "refresh_token")
         .append_pair("service", ask.service)
-        .append_pair("client_id", ask.client_id)
+        .append_pair("client_id", CLIENT_ID)
         .append_pair("scope", &ask.scopes.join(" "))
         .append_pair("refresh_token", refresh);
     let body = form.query().unwrap_or_default().to_owned();
