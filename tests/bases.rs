@@ -268,7 +268,7 @@ fn a_recorded_base_that_is_lost() {
     engine.wipe();
     let lost =
         machine.hakobi(&["build", "--network", "host", "-t", "app", "--cache", "../cache", "--recorded-bases", "."]).exits(1);
-    assert!(lost.stderr.contains("lost layers") && lost.stderr.contains(&detour.address), "{}", lost.stderr);
+    assert!(lost.stderr.contains("cached layers are missing") && lost.stderr.contains(&detour.address), "{}", lost.stderr);
 }
 
 /// A base that claims another layer's diff ID: the daemon refuses it, and nothing of its paths is remembered under that name.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
+use crate::cache::fault::Fault;
 use crate::cache::faults::CacheFaults;
 use crate::cache::session::CacheSession;
 use crate::error::Result;
@@ -29,6 +30,15 @@ impl<'a> RecordReader<'a> {
         self.records.refuse(key);
     }
 
+    /// Gives the cache up, with a warning: nothing of it is used any more.
+    ///
+    /// # Errors
+    /// If the cache is required.
+    pub fn give_up(&self, why: &impl Fault) -> Result<()> {
+        self.faults.give_up();
+        self.faults.warn("continuing without", why)
+    }
+
     /// The records of these, as [`Records::read`] has them.
     pub async fn read<K: Eq + Hash, T: Record>(
         &self,
@@ -40,11 +50,7 @@ impl<'a> RecordReader<'a> {
         }
         match self.records.read(of, key).await {
             Ok(found) => Ok(found),
-            Err(error) => {
-                self.faults.give_up();
-                self.faults.warn("continuing without", &error)?;
-                Ok(HashMap::new())
-            }
+            Err(error) => self.give_up(&error).map(|()| HashMap::new()),
         }
     }
 }

@@ -7,26 +7,24 @@ use crate::build::Input;
 use crate::cache::record_reader::RecordReader;
 use crate::commands::{explain, outcome};
 use crate::domain::Hasher;
-use crate::engine::buildkit::{Outputs, Session, SolveOutcome};
-use crate::error::{Error, Result};
+use crate::engine::buildkit::{Outputs, Session};
+use crate::error::Result;
+use crate::executor::execution::{Execution, Halt};
+use crate::executor::outcome::Maker;
 use crate::executor::progress::SolveProgress;
-use crate::executor::reuse::{self, ReuseOutcome};
-use crate::executor::skeleton::{self, Appended};
-use crate::executor::{daemon_cache, load_images, partial, rounds, verify};
+use crate::executor::{daemon_cache, load_images, run, verify};
 use crate::plan::Inputs;
 use crate::planner::build_plan::BuildPlan;
 use crate::planner::compiled_key::{self, CompiledKey};
 use crate::planner::local_sources::{self, PLANS};
 use crate::planner::recall::DaemonlessPlan;
-use crate::planner::{compile, lookup};
-use crate::recorder::recording::Recorder;
-use crate::recorder::{record, without_daemon};
+use crate::planner::{compile, lookup, replan};
+use crate::recorder::record;
 use crate::report::{StrategyUsed, Tier};
 use crate::run::built::Built;
 use crate::run::daemon::DaemonBuild;
 use crate::run::imports::CacheImports;
 use crate::run::transport::LayerTransport;
-use crate::run::work::Work;
 
 /// What a planned build begins with.
 pub struct Start<'a> {
@@ -90,8 +88,9 @@ pub async fn by_one_plan(
     } else {
         lookup::leave_sources_open(&mut plan, &RecordReader::of(cache, faults)).await?;
     }
-    let work = Work { session, sinks: start.sinks, imports: start.imports };
-    let done = Box::pin(run_planned(daemon, built, plan, work, start.began)).await;
+    let records = RecordReader::of(cache, faults);
+    let execution = Execution { daemon, cache, records, session, sinks: start.sinks, imports: start.imports };
+    let done = Box::pin(run_planned(&execution, built, plan, start.began)).await;
     load_images::unload(daemon).await;
     done.map(|()| true)
 }
@@ -111,18 +110,11 @@ pub fn shared_key(input: &Input, key: Option<&CompiledKey>, is_checked: bool) ->
     format!("{} {}", input.shared_key, hasher.digest())
 }
 
-/// Builds by plan.
-pub async fn run_planned(
-    daemon: &DaemonBuild<'_>,
-    built: &mut Built,
-    mut plan: BuildPlan,
-    work: Work<'_>,
-    began: Instant,
-) -> Result<()> {
+/// Executes a plan, and each plan that follows from it, until there is an image; then records and reports it.
+async fn run_planned(execution: &Execution<'_>, built: &mut Built, mut plan: BuildPlan, began: Instant) -> Result<()> {
+    let Execution { daemon, cache, ref records, .. } = *execution;
     let context = &daemon.context;
-    let Some((cache, faults)) = context.cache.kept() else { return Err(Error::build("there is no store to plan with")) };
     built.report.strategy = StrategyUsed::Auto;
-    let records = RecordReader::of(cache, faults);
     built.report.seconds.plan = began.elapsed().as_secs_f64();
     built.places = plan.graph.places();
     let mut inputs = Inputs::of(&plan.graph, &plan.keys, &plan.facts, context.events.hidden());
@@ -131,77 +123,41 @@ pub async fn run_planned(
     if daemon.keeps().is_some()
         && let Err(error) = cache.begin().await
     {
-        faults.warn("failed to save this build to", &error)?;
+        records.faults.warn("failed to save this build to", &error)?;
     }
-    plan.daemon_states = daemon_cache::daemon_states(daemon, &plan, cache, &records, &work).await?;
-    let (mut before, mut assembled, mut laid) = (None, None, false);
-    let released = loop {
-        match reuse::put(context, &plan, cache, &records).await? {
-            ReuseOutcome::Done(released, was_kept) => {
-                without_daemon::remember_reused(context, &plan, cache, &released, was_kept).await?;
-                if before.is_none() {
-                    explain::explain(context, built, &plan, None, &Inputs::default());
-                }
-                let tier = (!progress.ran_steps(&plan.graph)).then_some(Tier::Unchanged);
-                break Some((released, tier));
-            }
-            ReuseOutcome::Failed => plan.without_records(),
-            ReuseOutcome::Open => {}
-        }
-        if before.is_none() {
+    plan.daemon_states = daemon_cache::daemon_states(execution, &plan).await?;
+    let mut before = None;
+    let mut outcome = loop {
+        // Of an image that is only put again there is nothing to explain, unless that fails.
+        if before.is_none() && !(plan.decision.unchanged && context.is_only_pushed()) {
             before = Some(records.one(&cache.inputs_key()).await?);
             explain::explain(context, built, &plan, before.as_ref().and_then(Option::as_ref), &inputs);
         }
-        // Layers that are to come down have to be there; a daemon that made them itself asks for none.
-        if !plan.is_there() {
-            match lookup::forget_lost(&mut plan, cache, &records).await {
-                Ok(false) => {}
-                Ok(true) => context.events.note("the cache lost layers of what it remembers: that is made anew"),
-                Err(error) => {
-                    faults.give_up();
-                    faults.warn("continuing without", &error)?;
-                    plan.without_records();
-                }
+        match Box::pin(run::run(execution, &plan, &mut progress)).await {
+            Ok(outcome) => break outcome,
+            Err(Halt::Failed(error)) => return Err(error),
+            Err(Halt::Replan(why)) => {
+                progress.replanned(&why, context.events);
+                replan::replan(&mut plan, why, records).await?;
             }
-        }
-        let at = Instant::now();
-        let looked = rounds::round(daemon, built, &mut plan, &mut progress, cache, &records, &work).await?;
-        built.report.seconds.build += at.elapsed().as_secs_f64();
-        if looked {
-            continue;
-        }
-        match skeleton::append(daemon, built, &mut plan, &mut progress, cache, &records, &work).await? {
-            Appended::Done(released) => {
-                laid = true;
-                let tier = (!progress.ran_commands(&plan.graph)).then_some(Tier::Append);
-                break Some((released, tier));
-            }
-            Appended::Here(released, records) => {
-                explain::show_assembled(context, &plan);
-                (assembled, laid) = (Some(records), true);
-                break Some((released, Some(Tier::Append)));
-            }
-            Appended::Again => {}
-            Appended::No => break None,
         }
     };
+    if before.is_none() {
+        explain::explain(context, built, &plan, None, &Inputs::default());
+    }
+    built.tier = tier(&outcome.maker, &plan, &progress);
+    add_findings(built, &progress);
+    if let Maker::Hakobi(_) = &outcome.maker {
+        explain::show_assembled(context, &plan);
+    }
     explain::show_hits(context, &plan);
-    let (released, id, solved) = match released {
-        Some((released, tier)) => {
-            built.tier = tier;
-            (Some(*released), String::new(), SolveOutcome::default())
+    let verified = match &outcome.released {
+        Some(released) if context.build.verify && matches!(outcome.maker, Maker::Hakobi(_) | Maker::Both) => {
+            verify::verify(execution, &plan, &progress, released).await
         }
-        None => {
-            let done = partial::finish(daemon, built, &mut plan, &mut progress, cache, &work).await?;
-            built.tier = (plan.decision.unchanged && !progress.ran_steps(&plan.graph)).then_some(Tier::Unchanged);
-            done
-        }
-    };
-    let verified = match &released {
-        Some(released) if context.build.verify && laid => verify::verify(daemon, &plan, &progress, cache, &work, released).await,
         _ => Ok(()),
     };
-    built.report.bytes.context = work.session.bytes_sent();
+    built.report.bytes.context = execution.session.bytes_sent();
     if before.is_none() && plan.is_new_form {
         before = Some(records.one(&cache.inputs_key()).await?);
     }
@@ -209,25 +165,34 @@ pub async fn run_planned(
     crate::plan::measure(&mut inputs, &plan.graph, &progress.seconds, before.as_ref());
     explain::advise(context, built, &plan, &progress.ran, before.as_ref(), &inputs);
     built.ran_all = progress.ran_all(&plan.graph);
-    let by_daemon = assembled.is_none() && !plan.decision.unchanged;
-    let is_new = !progress.given.is_empty() || assembled.is_some() || by_daemon || plan.is_new_form;
-    if let Some(released) = released.as_ref().filter(|_| daemon.keeps().is_some() && is_new) {
-        let at = Instant::now();
-        let recording = Recorder { run: daemon, work: &work, plan: &plan, cache };
-        let assembled = assembled.unwrap_or_default();
-        let recorded = match progress.given.is_empty() && !by_daemon {
-            true => without_daemon::remember_assembled(context, &plan, cache, released, assembled, &inputs).await,
-            false => Box::pin(record::record(&recording, progress, released, &inputs, assembled)).await,
-        };
-        match recorded {
-            Ok(saved) => {
-                built.report.layers.saved += saved.pushed;
-                built.report.bytes.saved += saved.bytes;
-            }
-            Err(error) => faults.warn("failed to save this build to", &error)?,
-        }
-        built.report.seconds.save = at.elapsed().as_secs_f64();
+    let at = Instant::now();
+    let maker = std::mem::replace(&mut outcome.maker, Maker::Daemon);
+    if let Some(released) = outcome.released.as_deref()
+        && let Some(saved) = Box::pin(record::record(execution, &plan, progress, released, maker, &inputs)).await?
+    {
+        built.saved(saved.pushed, saved.bytes, at.elapsed());
     }
-    outcome::end(context, built, &plan, id, solved, released, Some(&daemon.info))?;
+    let released = outcome.released.map(|released| *released);
+    outcome::end(context, built, &plan, outcome.id, outcome.solved, released, Some(&daemon.info))?;
     verified
+}
+
+/// Adds to the report what was found out on the way.
+fn add_findings(built: &mut Built, progress: &SolveProgress) {
+    built.report.seconds.build += progress.spent.build;
+    built.report.seconds.push += progress.spent.push;
+    let findings = &progress.findings;
+    findings.not_appended.iter().for_each(|(step, why)| built.not_appended(step, why));
+    findings.names.iter().for_each(|(name, step)| built.also_named(name, step));
+    built.places.extend(findings.places.clone());
+}
+
+/// What the image cost, by who made it and what ran. Returns `None` if the steps tell.
+fn tier(maker: &Maker, plan: &BuildPlan, progress: &SolveProgress) -> Option<Tier> {
+    match maker {
+        Maker::Hakobi(_) => Some(Tier::Append),
+        Maker::Both => (!progress.ran_commands(&plan.graph)).then_some(Tier::Append),
+        Maker::EarlierBuild { .. } => (!progress.ran_steps(&plan.graph)).then_some(Tier::Unchanged),
+        Maker::Daemon => (plan.decision.unchanged && !progress.ran_steps(&plan.graph)).then_some(Tier::Unchanged),
+    }
 }

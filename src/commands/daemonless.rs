@@ -8,13 +8,14 @@ use crate::commands::{explain, outcome};
 use crate::engine::buildkit::SolveOutcome;
 use crate::engine::{Docker, EngineInfo};
 use crate::error::{Error, Result};
-use crate::executor::assemble;
-use crate::executor::assembled::Assembled;
-use crate::executor::reuse::{self, ReuseOutcome};
+use crate::executor::execution::Halt;
+use crate::executor::outcome::Maker;
+use crate::executor::run;
 use crate::graph;
 use crate::plan::Inputs;
 use crate::planner::local_sources::{self, PLANS};
 use crate::planner::recall::{self, DaemonlessPlan};
+use crate::planner::replan::{self, Replan};
 use crate::recorder::without_daemon;
 use crate::report::{StrategyUsed, Tier};
 use crate::run::built::Built;
@@ -54,60 +55,49 @@ pub async fn ahead_by_one_plan(
         DaemonlessPlan::Open(plan) => plan,
         other => return Ok(Some(other)),
     };
-    let released = match reuse::put(context, &plan, cache, &records).await? {
-        ReuseOutcome::Done(released, was_kept) => {
-            without_daemon::remember_reused(context, &plan, cache, &released, was_kept).await?;
-            explain::explain(context, built, &plan, None, &Inputs::default());
-            built.tier = Some(Tier::Unchanged);
-            *released
-        }
-        ReuseOutcome::Failed => {
-            plan.without_records();
+    let outcome = match run::without_daemon(context, &plan, cache, &records).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(why)) => {
+            plan.not_assembled = why;
             return Ok(Some(DaemonlessPlan::Open(plan)));
         }
-        // The daemon is to say whether it is right.
-        ReuseOutcome::Open if context.build.verify => return Ok(Some(DaemonlessPlan::Open(plan))),
-        ReuseOutcome::Open => match assemble::assemble(context, &plan, cache, &records).await? {
-            Assembled::Done(released, new) => {
-                let inputs = Inputs::of(&plan.graph, &plan.keys, &plan.facts, context.events.hidden());
-                let before = records.one(&cache.inputs_key()).await?;
-                explain::explain(context, built, &plan, before.as_ref(), &inputs);
-                explain::show_assembled(context, &plan);
-                built.tier = Some(Tier::Append);
-                let at = Instant::now();
-                match without_daemon::remember_assembled(context, &plan, cache, &released, new, &inputs).await {
-                    Ok(saved) => {
-                        built.report.layers.saved += saved.pushed;
-                        built.report.bytes.saved += saved.bytes;
-                    }
-                    Err(error) => faults.warn("failed to save this build to", &error)?,
-                }
-                built.report.seconds.save = at.elapsed().as_secs_f64();
-                *released
-            }
-            Assembled::Not(why) => {
-                plan.not_assembled = why;
-                return Ok(Some(DaemonlessPlan::Open(plan)));
-            }
-            Assembled::Moved(difference) if plans > 0 => {
+        Err(Halt::Failed(error)) => return Err(error),
+        Err(Halt::Replan(Replan::SourcesMoved(difference))) => {
+            if plans > 0 {
                 local_sources::tell_moved(context, &difference, plans);
                 return Ok(None);
             }
-            Assembled::Moved(difference) => {
-                plan.not_assembled = Some(format!("the build context changes while it is read ({difference})"));
-                return Ok(Some(DaemonlessPlan::Open(plan)));
-            }
-            Assembled::Failed => {
-                plan.without_records();
-                return Ok(Some(DaemonlessPlan::Open(plan)));
-            }
-        },
+            plan.not_assembled = Some(format!("the build context changes while it is read ({difference})"));
+            return Ok(Some(DaemonlessPlan::Open(plan)));
+        }
+        Err(Halt::Replan(why)) => {
+            replan::replan(&mut plan, why, &records).await?;
+            return Ok(Some(DaemonlessPlan::Open(plan)));
+        }
     };
+    let Some(released) = outcome.released else { return Ok(Some(DaemonlessPlan::Open(plan))) };
+    if let Maker::Hakobi(new) = outcome.maker {
+        let inputs = Inputs::of(&plan.graph, &plan.keys, &plan.facts, context.events.hidden());
+        let before = records.one(&cache.inputs_key()).await?;
+        explain::explain(context, built, &plan, before.as_ref(), &inputs);
+        explain::show_assembled(context, &plan);
+        built.tier = Some(Tier::Append);
+        let at = Instant::now();
+        match without_daemon::remember_assembled(context, &plan, cache, &released, new, &inputs).await {
+            Ok(saved) => built.saved(saved.pushed, saved.bytes, at.elapsed()),
+            Err(error) => faults.warn("failed to save this build to", &error)?,
+        }
+    } else {
+        let is_as_recorded = matches!(outcome.maker, Maker::EarlierBuild { is_as_recorded: true });
+        without_daemon::remember_reused(context, &plan, cache, &released, is_as_recorded).await?;
+        explain::explain(context, built, &plan, None, &Inputs::default());
+        built.tier = Some(Tier::Unchanged);
+    }
     built.report.strategy = StrategyUsed::Auto;
     built.report.seconds.plan = began.elapsed().as_secs_f64() - built.report.seconds.save;
     built.places = plan.graph.places();
     explain::show_hits(context, &plan);
-    outcome::end(context, built, &plan, String::new(), SolveOutcome::default(), Some(released), None)?;
+    outcome::end(context, built, &plan, String::new(), SolveOutcome::default(), Some(*released), None)?;
     Ok(Some(DaemonlessPlan::Done))
 }
 

@@ -8,16 +8,17 @@ use crate::cache::layer_index;
 use crate::cache::record_reader::RecordReader;
 use crate::cache::session::CacheSession;
 use crate::domain::Digest;
-use crate::error::Result;
-use crate::executor::assembled::{Assembled, NewLayers};
 use crate::executor::context_files::{Contexts, content};
+use crate::executor::execution::OrHalt;
 use crate::executor::graph_errors::broken;
+use crate::executor::outcome::{Maker, NewLayers, Outcome};
 use crate::executor::reuse::{composed, image_of};
 use crate::executor::{append_base, metadata_only, write_layer};
 use crate::graph::{Graph, Op, operation_key};
 use crate::plan::{Appendable, StepRecord, appendable, proof_key};
 use crate::planner::build_plan::BuildPlan;
 use crate::planner::plan::seconds_now;
+use crate::planner::replan::Replan;
 use crate::publish::release::{PutOutcome, Release};
 use crate::run::context::BuildContext;
 
@@ -28,30 +29,36 @@ pub struct Worked<'a> {
     pub laid: AssembledLayer,
 }
 
-/// Makes the image with layers that are worked out here, where it ends with files of the build context alone and is only to be
-/// pushed.
+/// An image, or why it takes a daemon, if there is more to say than that a command must run.
+pub type Assembled = std::result::Result<Outcome, Option<String>>;
+
+/// Makes the image with layers that are worked out here, if it ends with files of the build context alone and is only to be pushed.
+///
+/// # Errors
+/// [`Replan::SourcesMoved`] if a file is not what it was when it was hashed; [`Replan::CacheUnusable`] if the cache cannot give what
+/// its records say.
 pub async fn assemble(
     context: &BuildContext<'_>,
     plan: &BuildPlan,
     cache: &CacheSession,
     records: &RecordReader<'_>,
-) -> Result<Assembled> {
+) -> OrHalt<Assembled> {
     // Times in the image would have to be that one.
     let has_epoch = context.build.build_args.iter().any(|(name, _)| name == "SOURCE_DATE_EPOCH");
     if let Some(base) = plan.base_alone().filter(|_| context.is_only_pushed() && !has_epoch) {
-        return metadata_only::put_base(context, plan, cache, base).await;
+        return Ok(metadata_only::put_base(context, plan, cache, base).await?.ok_or(None));
     }
     let Some(open) = appendable(&plan.graph, &plan.decision).filter(|_| context.is_only_pushed() && !has_epoch) else {
-        return Ok(Assembled::Not(None));
+        return Ok(Err(None));
     };
-    let not = |why: &str| Ok(Assembled::Not(Some(why.to_owned())));
+    let not = |why: &str| Ok(Err(Some(why.to_owned())));
     let Some(below) = append_base::below(plan, &open, records).await? else {
         return not("what the files are laid on is not known");
     };
     let now = seconds_now();
     let worked = match work_out(plan, &open, below.paths, records, now).await? {
         Ok(worked) => worked,
-        Err(otherwise) => return Ok(otherwise),
+        Err(why) => return Ok(Err(Some(why))),
     };
     let settings = &context.build.push_settings;
     let keep = cache.target().map(|target| target.repository);
@@ -68,11 +75,11 @@ pub async fn assemble(
             }
             Ok(Err(difference)) => {
                 step.failed(&difference);
-                return Ok(Assembled::Moved(difference));
+                return Err(Replan::SourcesMoved(difference).into());
             }
             Err(error) => {
                 step.failed(&error);
-                return Err(error);
+                return Err(error.into());
             }
         };
         if !index.holds(context.events.hidden()) {
@@ -82,12 +89,12 @@ pub async fn assemble(
     }
     release.finish().await?;
     let image = image_of(context, plan, &layers).map_err(|error| broken(&error))?;
-    let Some(own) = cache.own() else { return Ok(Assembled::Not(None)) };
+    let Some(own) = cache.own() else { return Ok(Err(None)) };
     let released = match release.put(composed(image.manifest, image.config)?, own).await? {
         PutOutcome::Done(released) => released,
         PutOutcome::Not(why) => {
             context.cache.store_gave_not(&why)?;
-            return Ok(Assembled::Failed);
+            return Err(Replan::CacheUnusable.into());
         }
     };
     let chain = plan.graph.chain_of(plan.graph.result());
@@ -96,19 +103,23 @@ pub async fn assemble(
         let layers = layers.get(..base + link.layers)?.to_vec();
         Some((link.state.clone(), StepRecord { layers, ran: None }))
     });
-    Ok(Assembled::Done(released, NewLayers { records: new.collect(), indexes, of_base: None }))
+    let new = NewLayers { records: new.collect(), indexes, of_base: None };
+    Ok(Ok(Outcome::pushed(released, Maker::Hakobi(new))))
 }
 
 /// Works out the layers of the open steps, on a state with these paths. `now` is the time of what is made on the way, in seconds
-/// of the Unix epoch, as BuildKit gives it the time of the build. Returns why, if that takes a daemon or the context changed.
+/// of the Unix epoch, as BuildKit gives it the time of the build. Returns why, if that takes a daemon.
+///
+/// # Errors
+/// [`Replan::SourcesMoved`] if a file is not what it was when it was hashed.
 pub async fn work_out<'a>(
     plan: &'a BuildPlan,
     open: &Appendable,
     mut paths: PathIndex,
     records: &RecordReader<'_>,
     now: u64,
-) -> Result<std::result::Result<Vec<(Worked<'a>, LayerIndex)>, Assembled>> {
-    let not = |why: &str| Ok(Err(Assembled::Not(Some(why.to_owned()))));
+) -> OrHalt<std::result::Result<Vec<(Worked<'a>, LayerIndex)>, String>> {
+    let not = |why: &str| Ok(Err(why.to_owned()));
     let Some(makers) = makers(&plan.graph, open) else { return not("what is merged is more than one layer") };
     let operation_keys: Option<Vec<_>> = makers.iter().map(|op| operation_key(&plan.graph, op)).collect();
     let operation_keys = operation_keys.unwrap_or_default();
@@ -119,7 +130,7 @@ pub async fn work_out<'a>(
     let contexts = match Contexts::read(plan, &makers).await {
         Ok(Some(contexts)) => contexts,
         Ok(None) => return not("the build context cannot be read"),
-        Err(difference) => return Ok(Err(Assembled::Moved(difference))),
+        Err(difference) => return Err(Replan::SourcesMoved(difference).into()),
     };
     let mut worked = Vec::new();
     for (op, step) in makers.into_iter().zip(&open.steps) {

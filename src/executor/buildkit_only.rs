@@ -3,7 +3,7 @@
 use crate::build::{Compiled, Failed};
 use crate::engine::buildkit::{Session, SolveOutcome, SolveRequest, Solved};
 use crate::error::{Error, Result};
-use crate::executor::solve::{lacks_room, leave_cache};
+use crate::executor::solve::lacks_room;
 use crate::graph::Graph;
 use crate::planner::hiding::hide_found;
 use crate::publish::release::Release;
@@ -83,7 +83,10 @@ pub async fn solve(
             // What was to come from the store did not come: the build begins again without it.
             Err(why) => {
                 without_store(options, colder);
-                leave_cache(&daemon.context, &why, release)?;
+                if let (Some(release), Some((cache, _))) = (release, daemon.context.cache.kept()) {
+                    release.forget(&cache.repositories());
+                }
+                daemon.context.cache.store_failed(&why)?;
                 continue;
             }
         };

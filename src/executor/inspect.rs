@@ -8,29 +8,28 @@ use crate::domain::{Digest, Selector};
 use crate::engine::buildkit::{Export, Gateway, SolveRequest, pb};
 use crate::error::{Error, Result};
 use crate::event::Events;
+use crate::executor::execution::Execution;
 use crate::executor::graph_errors::broken;
 use crate::executor::progress::SolveProgress;
 use crate::graph::{CopySource, Graph};
 use crate::planner::build_plan::BuildPlan;
 use crate::run::daemon::DaemonBuild;
-use crate::run::work::Work;
 
 /// Bytes between the daemon's stream and who reads it.
 pub const PIPE: usize = 1 << 20;
 
 /// Looks at what is taken out of a state that was solved, by the daemon's own copier.
 pub async fn look_at(
-    daemon: &DaemonBuild<'_>,
+    execution: &Execution<'_>,
     plan: &BuildPlan,
     progress: &mut SolveProgress,
-    work: &Work<'_>,
     taken: &CopySource,
 ) -> Result<Digest> {
     let place = taken.place();
     if !progress.trees.contains_key(&place) {
         let rewritten =
             plan.graph.grafted(&taken.state, &progress.substitutions, &progress.given).map_err(|error| broken(&error))?;
-        let tree = extract(daemon, work, rewritten.definition, &taken.selectors).await?;
+        let tree = extract(execution, rewritten.definition, &taken.selectors).await?;
         // A source is brought each time, and is the same each time.
         let is_step = |step: &Digest| plan.graph.op(step).is_some_and(|op| !op.inputs.is_empty());
         progress.looked_at.extend(rewritten.names.into_keys().filter(is_step));
@@ -42,27 +41,17 @@ pub async fn look_at(
 }
 
 /// Leaves base images to the daemon, where it is for want of one that something could not be looked at: one may come down only then.
-/// Tells whether it is.
-pub async fn bypasses_pull_through(daemon: &DaemonBuild<'_>, progress: &mut SolveProgress) -> bool {
-    match daemon.context.cache.not_passed().await {
-        Some(why) if !progress.bypasses => {
-            progress.bypass_pull_through(&why, daemon.context.events);
-            true
-        }
-        _ => false,
-    }
+/// Returns why, or `None` if it is not.
+pub async fn bypasses_pull_through(daemon: &DaemonBuild<'_>, progress: &SolveProgress) -> Option<String> {
+    daemon.context.cache.not_passed().await.filter(|_| !progress.bypasses)
 }
 
-pub async fn extract(
-    daemon: &DaemonBuild<'_>,
-    work: &Work<'_>,
-    definition: pb::Definition,
-    selectors: &[Selector],
-) -> Result<Tree> {
+pub async fn extract(execution: &Execution<'_>, definition: pb::Definition, selectors: &[Selector]) -> Result<Tree> {
+    let Execution { daemon, session, sinks, .. } = *execution;
     let graph = Graph::new(definition).map_err(|error| broken(&error))?;
     let definition = graph.extraction(selectors);
     let (ours, theirs) = tokio::io::duplex(PIPE);
-    work.sinks.add(0, Box::new(ours));
+    sinks.add(0, Box::new(ours));
     let reading = tokio::task::spawn_blocking(move || {
         let mut from = SyncIoBridge::new(theirs);
         let tree = Tree::of_tar(&mut from);
@@ -74,7 +63,7 @@ pub async fn extract(
     let entitlements = daemon.context.build.entitlements.clone();
     let request = SolveRequest { exports: vec![export], entitlements, ..SolveRequest::default() };
     let ask = |mut gateway: Gateway| async move { gateway.graph(definition, &[], false).await };
-    match daemon.buildkit.build(work.session, request, &Events::none(), ask).await {
+    match daemon.buildkit.build(session, request, &Events::none(), ask).await {
         Ok(_) => {}
         Err(status) if is_cut_off(&status) => return Err(daemon.docker.went_away(status.message()).await),
         Err(status) => {

@@ -1,9 +1,9 @@
 //! An image that is its base with another configuration: nothing runs, and no base comes down to a daemon.
 
 use crate::cache::session::CacheSession;
-use crate::error::Result;
-use crate::executor::assembled::{Assembled, NewLayers};
+use crate::executor::execution::OrHalt;
 use crate::executor::graph_errors::broken;
+use crate::executor::outcome::{Maker, NewLayers, Outcome};
 use crate::executor::reuse::{composed, image_of};
 use crate::handover::KnownImage;
 use crate::planner::bases;
@@ -11,20 +11,24 @@ use crate::planner::build_plan::BuildPlan;
 use crate::publish::release::{PutOutcome, Release};
 use crate::run::context::BuildContext;
 
-/// Puts the base's layers under this build's configuration; a registry that has them already mounts them.
+/// Puts the base's layers under this build's configuration; a registry that has them already mounts them. Returns `None` if the
+/// base's registry does not give them.
 pub async fn put_base(
     context: &BuildContext<'_>,
     plan: &BuildPlan,
     cache: &CacheSession,
     base: &KnownImage,
-) -> Result<Assembled> {
+) -> OrHalt<Option<Outcome>> {
     let layers = bases::layers(base);
     let image = image_of(context, plan, &layers).map_err(|error| broken(&error))?;
     let keep = cache.target().map(|target| target.repository);
     let settings = &context.build.push_settings;
     let release = Release::open(&context.registries, &context.tags, keep.as_ref(), settings, &[], context.events).await?;
     match release.put_from(composed(image.manifest, image.config)?, base).await? {
-        PutOutcome::Done(released) => Ok(Assembled::Done(released, NewLayers { of_base: Some(layers), ..NewLayers::default() })),
-        PutOutcome::Not(_) => Ok(Assembled::Not(None)),
+        PutOutcome::Done(released) => {
+            let new = NewLayers { of_base: Some(layers), ..NewLayers::default() };
+            Ok(Some(Outcome::pushed(released, Maker::Hakobi(new))))
+        }
+        PutOutcome::Not(_) => Ok(None),
     }
 }

@@ -1,13 +1,14 @@
 //! What a run has had solved so far.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::context::Tree;
 use crate::domain::{Digest, Selector};
 use crate::event::Events;
-use crate::graph::{Graph, Input, Op, RewrittenGraph, Substitution};
+use crate::graph::{Graph, Input, Op, Place, RewrittenGraph, Substitution};
 use crate::plan::explained;
 use crate::planner::build_plan::BuildPlan;
+use crate::planner::replan::Replan;
 use crate::save::Executed;
 
 /// What a run has had solved so far, in terms of the whole graph.
@@ -33,6 +34,29 @@ pub struct SolveProgress {
     pub ran_again: bool,
     /// What could not be looked at: what is copied from there is not known.
     pub unknown: HashSet<(Input, Vec<Selector>)>,
+    /// Whether the cache turned out to lack layers.
+    pub has_lost_layers: bool,
+    /// What is to be reported of it.
+    pub findings: Findings,
+    pub spent: Spent,
+}
+
+/// What an execution found out that the report says.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// Where the steps of rewritten graphs stand in the Dockerfile, by their digests.
+    pub places: BTreeMap<String, Place>,
+    /// The digests that steps have in rewritten graphs, with those that they have in the plan's.
+    pub names: HashMap<Digest, Digest>,
+    /// Steps that were not appended, and why.
+    pub not_appended: HashMap<Digest, String>,
+}
+
+/// How long the parts of an execution took, in seconds.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Spent {
+    pub build: f64,
+    pub push: f64,
 }
 
 impl SolveProgress {
@@ -67,6 +91,30 @@ impl SolveProgress {
                 self.substitutions.entry(state).or_insert(graft);
             }
         }
+    }
+
+    /// Forgets what stands in for states if it is not to be used any more.
+    pub fn replanned(&mut self, why: &Replan, events: &Events) {
+        match why {
+            Replan::CacheUnusable | Replan::RemotesMoved => self.substitutions.clear(),
+            Replan::BypassBaseProxy(why) => self.bypass_pull_through(why, events),
+            Replan::LayersLost(_) if !std::mem::replace(&mut self.has_lost_layers, true) => {
+                events.note("cached layers are missing; rebuilding the steps that need them");
+            }
+            Replan::LayersLost(_) | Replan::SourcesMoved(_) | Replan::Observed(_) => {}
+        }
+    }
+
+    /// Notes where the steps of a rewritten graph stand in the user's file, and which steps of the plan they are.
+    pub fn locate(&mut self, rewritten: &RewrittenGraph) {
+        let graph = Graph::new(rewritten.definition.clone()).ok();
+        self.findings.places.extend(graph.as_ref().map(Graph::places).unwrap_or_default());
+        self.findings.names.extend(rewritten.names.iter().map(|(step, name)| (name.clone(), step.clone())));
+    }
+
+    /// Notes why a step is not appended; tells whether that is new.
+    pub fn not_appended(&mut self, step: &Digest, why: &str) -> bool {
+        self.findings.not_appended.insert(step.clone(), why.to_owned()).is_none_or(|before| before != why)
     }
 
     /// From here on the daemon pulls base images itself.

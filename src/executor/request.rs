@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use crate::engine::StoreKind;
 use crate::engine::buildkit::{CacheOption, Export, Outputs, SolveRequest};
 use crate::error::{Error, Result};
+use crate::executor::execution::Execution;
 use crate::planner::bases;
 use crate::planner::build_plan::BuildPlan;
 use crate::publish::outputs;
 use crate::publish::release::{Release, Released};
 use crate::run::context::BuildContext;
 use crate::run::daemon::{DaemonBuild, SEVERAL_EXPORTS_API};
-use crate::run::work::Work;
 use crate::save::Exit;
 
 pub fn cache_exports(daemon: &DaemonBuild<'_>, inline: bool) -> Vec<CacheOption> {
@@ -81,7 +81,8 @@ pub fn exports(daemon: &DaemonBuild<'_>, release: Option<&Release>, sinks: &Outp
 }
 
 /// Opens the way out of the daemon, if anything is to come out.
-pub async fn open_release(daemon: &DaemonBuild<'_>, plan: &BuildPlan, work: &Work<'_>) -> Result<Option<Release>> {
+pub async fn open_release(execution: &Execution<'_>, plan: &BuildPlan) -> Result<Option<Release>> {
+    let Execution { daemon, imports, .. } = *execution;
     let context = &daemon.context;
     // What is kept already is not handed over to be kept.
     let keep = daemon.keeps().map(|target| target.repository).filter(|_| context.build.push || !plan.decision.unchanged);
@@ -94,7 +95,7 @@ pub async fn open_release(daemon: &DaemonBuild<'_>, plan: &BuildPlan, work: &Wor
         true => bases::bases(context, &plan.graph).await,
         false => plan.bases.values().cloned().collect(),
     };
-    known.extend_from_slice(work.imports.latest());
+    known.extend_from_slice(imports.latest());
     let settings = &context.build.push_settings;
     Ok(Some(Release::open(&context.registries, tags, keep.as_ref(), settings, &known, context.events).await?))
 }

@@ -5,24 +5,17 @@ use crate::cache::record_reader::RecordReader;
 use crate::cache::session::CacheSession;
 use crate::domain::{Descriptor, ImageConfig, RawManifest, StepKey};
 use crate::error::{Error, Result};
+use crate::executor::execution::OrHalt;
+use crate::executor::outcome::{Maker, Outcome};
 use crate::handover::PreparedImage;
 use crate::plan::{Assembled, ImageRecord, Layer, RecordKey, StepRecord, assemble};
 use crate::planner::build_plan::BuildPlan;
-use crate::publish::release::{PutOutcome, Release, Released};
+use crate::planner::replan::Replan;
+use crate::publish::release::{PutOutcome, Release};
 use crate::run::context::BuildContext;
 
 /// Largest manifest and configuration read from the store, in bytes.
 pub const SMALL: u64 = 16 << 20;
-
-/// What came of putting an image.
-pub enum ReuseOutcome {
-    /// It is there; and whether its manifest was kept, not put together again.
-    Done(Box<Released>, bool),
-    /// Something has to run.
-    Open,
-    /// The store cannot give what it remembers; that was told.
-    Failed,
-}
 
 /// The image of a state that is kept.
 pub enum Whole {
@@ -36,22 +29,25 @@ pub enum Whole {
     Otherwise,
 }
 
-/// Puts the image, if nothing has to run and it is only to be pushed.
+/// Puts the image, if nothing has to run and it is only to be pushed. Returns `None` if that is not so.
+///
+/// # Errors
+/// [`Replan::CacheUnusable`] if the cache cannot give what its records say.
 pub async fn put(
     context: &BuildContext<'_>,
     plan: &BuildPlan,
     cache: &CacheSession,
     records: &RecordReader<'_>,
-) -> Result<ReuseOutcome> {
-    let Some(own) = cache.own() else { return Ok(ReuseOutcome::Open) };
-    let (image, is_kept) = match unchanged(context, plan, cache, records).await? {
+) -> OrHalt<Option<Outcome>> {
+    let Some(own) = cache.own() else { return Ok(None) };
+    let (image, is_as_recorded) = match unchanged(context, plan, cache, records).await? {
         Whole::Image(image) => (*image, true),
         Whole::Made(image) => (*image, false),
-        Whole::Nothing => return Ok(ReuseOutcome::Open),
+        Whole::Nothing => return Ok(None),
         Whole::Otherwise => {
             let why = "the layers of the image are not those of its last step".to_owned();
             context.cache.store_gave_not(&CacheRefusal::Otherwise(why))?;
-            return Ok(ReuseOutcome::Failed);
+            return Err(Replan::CacheUnusable.into());
         }
     };
     let settings = &context.build.push_settings;
@@ -59,11 +55,11 @@ pub async fn put(
     let keep = cache.target().filter(|_| plan.is_new_form).map(|target| target.repository);
     let release = Release::open(&context.registries, &context.tags, keep.as_ref(), settings, &[], context.events).await?;
     match release.put(image, own).await? {
-        PutOutcome::Done(released) => Ok(ReuseOutcome::Done(released, is_kept)),
+        PutOutcome::Done(released) => Ok(Some(Outcome::pushed(released, Maker::EarlierBuild { is_as_recorded }))),
         // Nothing was tagged yet: layers go before what names them.
         PutOutcome::Not(why) => {
             context.cache.store_gave_not(&why)?;
-            Ok(ReuseOutcome::Failed)
+            Err(Replan::CacheUnusable.into())
         }
     }
 }

@@ -2,139 +2,91 @@
 //! come out are those that a build on the whole base would have made, and the image has them on the base's own.
 
 use std::collections::HashSet;
+use std::time::Instant;
 
 use bytes::Bytes;
 use serde_json::Map;
 
 use crate::append::skeleton;
 use crate::cache::record_reader::RecordReader;
-use crate::cache::session::CacheSession;
 use crate::domain::{Descriptor, DiffId, Digest, Platform, Selector, media_type};
 use crate::engine::buildkit::{Gateway, Solved};
 use crate::error::{Error, Result};
 use crate::executor::append_base::{self, AppendBase};
-use crate::executor::assembled::{Assembled, NewLayers};
+use crate::executor::execution::{Execution, Halt, OrHalt};
 use crate::executor::graph_errors::{broken, created};
 use crate::executor::pending::{LookedAt, NotAppended, met};
 use crate::executor::progress::SolveProgress;
 use crate::executor::reuse::{composed, image_of};
-use crate::executor::rounds::{self, tell_places};
-use crate::executor::solve::{self, Attempted};
-use crate::executor::{assemble, request, substitutions};
+use crate::executor::{assemble, request, rounds, solve, substitutions};
 use crate::graph::{BaseSubstitution, CopySource, Input, InputDependency, Op, input_dependencies};
 use crate::plan::{Appendable, Layer, appendable, bare_image};
 use crate::planner::build_plan::BuildPlan;
+use crate::planner::replan::Replan;
 use crate::publish::release::{PutOutcome, Released};
-use crate::run::built::Built;
-use crate::run::daemon::DaemonBuild;
-use crate::run::work::Work;
 
 /// Why a base comes down of which the paths are not recorded.
 pub const UNKNOWN: &str = "which paths it has is not recorded";
 
-/// What came of trying to append.
-pub enum Appended {
-    /// The image is there, by the daemon.
-    Done(Box<Released>),
-    /// The image is there, and no daemon had a part in it.
-    Here(Box<Released>, NewLayers),
-    /// More is known than before: what is copied was looked at, or the store is left out.
-    Again,
-    /// The files are laid on the whole base.
-    No,
-}
-
-/// Makes the image without what its new files are laid on, where nothing else has to be done at its end.
-pub async fn append(
-    daemon: &DaemonBuild<'_>,
-    built: &mut Built,
-    plan: &mut BuildPlan,
-    progress: &mut SolveProgress,
-    cache: &CacheSession,
-    records: &RecordReader<'_>,
-    work: &Work<'_>,
-) -> Result<Appended> {
+/// Makes the image without what its new files are laid on, if nothing else has to be done at its end. Returns `None` if that is not
+/// so, or if it is not known which paths the files touch.
+pub async fn append(execution: &Execution<'_>, plan: &BuildPlan, progress: &mut SolveProgress) -> OrHalt<Option<Box<Released>>> {
+    let Execution { daemon, cache, ref records, .. } = *execution;
     let context = &daemon.context;
-    // What files are sent is not known before they are.
-    if !plan.knows_sources() {
-        return Ok(Appended::No);
-    }
-    match assemble::assemble(context, plan, cache, records).await? {
-        Assembled::Done(released, new) => return Ok(Appended::Here(released, new)),
-        Assembled::Moved(difference) => {
-            work.session.tell_moved(&difference);
-            return Err(Error::build(format!("the build context changed while it was read: {difference}")));
-        }
-        Assembled::Failed => {
-            plan.without_records();
-            return Ok(Appended::Again);
-        }
-        Assembled::Not(_) => {}
-    }
     let Some(open) = appendable(&plan.graph, &plan.decision).filter(|_| context.is_only_pushed()) else {
-        return Ok(Appended::No);
+        return Ok(None);
     };
     // On nothing there is nothing that could come down.
-    let Some(ground) = open.ground.clone() else { return Ok(Appended::No) };
+    let Some(ground) = open.ground.clone() else { return Ok(None) };
     let Some(below) = append_base::below(plan, &open, records).await? else {
-        built.not_appended(&open.steps[0], UNKNOWN);
-        return Ok(Appended::No);
+        progress.not_appended(&open.steps[0], UNKNOWN);
+        return Ok(None);
     };
     let wanted = unseen(plan, progress, &open);
     if wanted.iter().any(|taken| progress.unknown.contains(&taken.place())) {
-        return Ok(Appended::No);
+        return Ok(None);
     }
     if !wanted.is_empty() {
-        rounds::look_at_all(daemon, built, plan, progress, cache, records, work, wanted).await?;
-        return Ok(Appended::Again);
+        return Err(Replan::Observed(rounds::look_at_all(execution, plan, progress, wanted).await?).into());
     }
     let operations: Vec<&Op> = open.steps.iter().filter_map(|step| plan.graph.op(step)).collect();
     let paths = match met(plan, &progress.trees, &below.paths, &operations) {
         Ok(paths) => paths,
         Err(stays) => {
-            context.events.note(format!("pulling the base image: cannot append {stays}"));
-            built.not_appended(&stays.step, &stays.why);
-            return Ok(Appended::No);
+            if progress.not_appended(&stays.step, &stays.why) {
+                context.events.note(format!("pulling the base image: cannot append {stays}"));
+            }
+            return Ok(None);
         }
     };
     let made = Skeleton::of(skeleton(&paths).map_err(|error| broken(&error))?, &plan.platform()?)?;
-    let Some(own) = cache.own() else { return Ok(Appended::No) };
+    let Some(own) = cache.own() else { return Ok(None) };
     let reference = own.offer_made(&made.image.manifest, made.image.config.clone(), made.blob.clone());
     let ground = BaseSubstitution {
         step: open.steps[0].clone(),
         state: ground,
         graft: substitutions::source(daemon, &reference, "[hakobi] what the base has where files are copied to".to_owned()),
     };
-    let at = std::time::Instant::now();
-    let release = request::open_release(daemon, plan, work).await?.ok_or_else(|| Error::push("no repository to push to"))?;
+    let at = Instant::now();
+    let release = request::open_release(execution, plan).await?.ok_or_else(|| Error::push("no repository to push to"))?;
     release.intake().pass_over(&made.layer.blob, &made.layer.diff_id);
-    progress.take_grafts(substitutions::grafts(daemon, plan, cache, None)?, plan);
+    progress.take_grafts(substitutions::grafts(execution, plan, None)?, plan);
     let result = plan.graph.result();
     let rewritten = plan.graph.grafted_on(result, &progress.substitutions, &progress.given, Some(&ground));
     let rewritten = rewritten.map_err(|error| broken(&error))?;
-    tell_places(built, &rewritten);
-    let (exports, _) = request::exports(daemon, Some(&release), work.sinks)?;
+    progress.locate(&rewritten);
+    let (exports, _) = request::exports(daemon, Some(&release), execution.sinks)?;
     let request = request::request(daemon, exports, Vec::new());
-    let (definition, config, imports) = (&rewritten.definition, &made.image.config, &work.imports.imports);
+    let (definition, config, imports) = (&rewritten.definition, &made.image.config, &execution.imports.imports);
     let ask = |mut gateway: Gateway| async move {
         let solved = gateway.graph(definition.clone(), imports, false).await?;
         let metadata = [("containerimage.config".to_owned(), without_layers(config))].into();
         Ok(Solved { metadata, ..solved })
     };
-    let made = match solve::attempt(daemon, work, &[&rewritten], request, progress, Some(&release), ask).await? {
-        Attempted::Done(solved) => solved.made(),
-        Attempted::WithoutStore => {
-            plan.without_records();
-            return Ok(Appended::Again);
-        }
-        Attempted::Moved => {
-            plan.without_pins();
-            return Ok(Appended::Again);
-        }
-        Attempted::Otherwise => return Ok(Appended::Again),
-    };
-    built.report.seconds.build += at.elapsed().as_secs_f64();
-    let at = std::time::Instant::now();
+    let solved = solve::attempt(execution, &[&rewritten], request, progress, Some(&release), ask).await;
+    progress.spent.build += at.elapsed().as_secs_f64();
+    let made = solved?.made();
+    let at = Instant::now();
     let (new, config) = release.take_layers(&daemon.docker, daemon.exit(), made, 1).await?;
     let times = created(&config, new.len() + 1);
     let new = new.into_iter().zip(times.into_iter().skip(1)).map(|(layer, created)| Layer {
@@ -145,14 +97,12 @@ pub async fn append(
     let layers: Vec<Layer> = below.layers.into_iter().chain(new).collect();
     let image = image_of(context, plan, &layers).map_err(|error| broken(&error))?;
     let released = release.put(composed(image.manifest, image.config)?, own).await?;
-    built.report.seconds.push += at.elapsed().as_secs_f64();
+    progress.spent.push += at.elapsed().as_secs_f64();
     match released {
-        PutOutcome::Done(released) => Ok(Appended::Done(released)),
+        PutOutcome::Done(released) => Ok(Some(released)),
         PutOutcome::Not(why) => {
             context.cache.store_gave_not(&why)?;
-            progress.substitutions.clear();
-            plan.without_records();
-            Ok(Appended::Again)
+            Err(Replan::CacheUnusable.into())
         }
     }
 }
@@ -167,8 +117,13 @@ pub async fn not_appended(
     let steps: Vec<&Op> = open.steps.iter().filter_map(|step| plan.graph.op(step)).collect();
     let Some(below) = below else { return Ok(steps.first().map(|op| NotAppended::new(op, UNKNOWN.to_owned()))) };
     let is_unseen = !unseen(plan, &SolveProgress::default(), open).is_empty();
-    if open.ground.is_none() || is_unseen || assemble::work_out(plan, open, below.paths.clone(), records, 0).await?.is_ok() {
+    if open.ground.is_none() || is_unseen {
         return Ok(None);
+    }
+    match assemble::work_out(plan, open, below.paths.clone(), records, 0).await {
+        Ok(Ok(_)) => return Ok(None),
+        Err(Halt::Failed(error)) => return Err(error),
+        Ok(Err(_)) | Err(Halt::Replan(_)) => {}
     }
     Ok(met(plan, &LookedAt::new(), &below.paths, &steps).err())
 }

@@ -2,49 +2,36 @@
 
 use crate::build::{Failed, Refusal};
 use crate::engine::buildkit::{Gateway, SolveOutcome, SolveRequest, Solved};
-use crate::error::{Error, Result};
+use crate::error::Error;
+use crate::executor::execution::{Execution, OrHalt};
 use crate::executor::load_images;
 use crate::executor::progress::SolveProgress;
 use crate::graph::RewrittenGraph;
+use crate::planner::replan::Replan;
 use crate::publish::release::Release;
-use crate::run::context::BuildContext;
-use crate::run::daemon::DaemonBuild;
-use crate::run::work::Work;
-
-/// What came of a solve.
-pub enum Attempted {
-    Done(SolveOutcome),
-    /// The store could not give what it was asked for. That was told; nothing of it is used from here on.
-    WithoutStore,
-    /// Something from elsewhere is another thing than was found before.
-    Moved,
-    /// A base image did not come through the endpoint. That was told; from here on the daemon pulls them itself.
-    Otherwise,
-}
 
 /// Has graphs solved that have grafts in them. Begins again where the network or a registry had a bad moment.
 pub async fn attempt<W, F>(
-    daemon: &DaemonBuild<'_>,
-    work: &Work<'_>,
+    execution: &Execution<'_>,
     rewritten: &[&RewrittenGraph],
     request: SolveRequest,
     progress: &mut SolveProgress,
     release: Option<&Release>,
     ask: W,
-) -> Result<Attempted>
+) -> OrHalt<SolveOutcome>
 where
     W: Fn(Gateway) -> F,
     F: Future<Output = std::result::Result<Solved, Refusal>>,
 {
+    let Execution { daemon, session, .. } = *execution;
     let context = &daemon.context;
     // What was given up is in no graph any more, and nothing is to be blamed on it.
     let from_store =
         rewritten.iter().any(|rewritten| rewritten.has_images()) && context.is_repeatable() && !context.cache.gave_store_up();
     progress.has_states |= rewritten.iter().any(|rewritten| rewritten.has_states());
     if let Err(error) = load_images::load_sources(daemon, rewritten).await {
-        leave_cache(context, &error.to_string(), release)?;
-        progress.substitutions.clear();
-        return Ok(Attempted::WithoutStore);
+        context.cache.store_failed(&error.to_string())?;
+        return Err(Replan::CacheUnusable.into());
     }
     let mut attempt = 1;
     loop {
@@ -59,34 +46,32 @@ where
             }
             // An overlay2 daemon would ask for a damaged layer again and again, for more than a minute.
             () = context.cache.store_damaged(), if from_store => None,
-            error = lacks_room(release) => return Err(error),
-            solved = daemon.buildkit.build(work.session, request.clone(), &events, &ask) => Some(solved),
+            error = lacks_room(release) => return Err(error.into()),
+            solved = daemon.buildkit.build(session, request.clone(), &events, &ask) => Some(solved),
         };
         drop(events);
         let executed = listening.await.unwrap_or_default();
         rewritten.iter().for_each(|rewritten| progress.note(rewritten, &executed));
         if let Some(why) = passing {
-            progress.bypass_pull_through(&why, context.events);
-            return Ok(Attempted::Otherwise);
+            return Err(Replan::BypassBaseProxy(why).into());
         }
         let why = match solved {
             Some(Ok(solved)) => {
                 context.cache.store_was_read()?;
                 // Only now: of a solve that broke off, nobody knows which steps still have to run (`--no-cache`).
                 progress.given.extend(rewritten.iter().flat_map(|rewritten| rewritten.names.keys().cloned()));
-                return Ok(Attempted::Done(solved));
+                return Ok(solved);
             }
             // Whatever else is said: the files are to be looked at again.
-            Some(Err(status)) if work.session.moved().is_some() => {
-                return Err(daemon.failure(&status, work.session, None).await);
+            Some(Err(status)) if session.moved().is_some() => {
+                return Err(daemon.failure(&status, session, None).await.into());
             }
             Some(Err(status)) if from_store && context.cache.blames_store(status.message()) => status.message().to_owned(),
             Some(Err(status)) if progress.blames_pins(status.message()) => {
                 context
                     .events
                     .note("the daemon does not get from elsewhere what was there a moment ago: nothing is remembered of it");
-                progress.substitutions.clear();
-                return Ok(Attempted::Moved);
+                return Err(Replan::RemotesMoved.into());
             }
             Some(Err(status)) => {
                 if context.tries_again(&mut attempt, &status).await {
@@ -96,13 +81,12 @@ where
                     let of = rewritten.iter().find(|rewritten| rewritten.definition.metadata.contains_key(step))?;
                     Some(Failed { definition: &of.definition, step })
                 });
-                return Err(daemon.failure(&status, work.session, failed).await);
+                return Err(daemon.failure(&status, session, failed).await.into());
             }
             None => "a layer is damaged".to_owned(),
         };
-        leave_cache(context, &why, release)?;
-        progress.substitutions.clear();
-        return Ok(Attempted::WithoutStore);
+        context.cache.store_failed(&why)?;
+        return Err(Replan::CacheUnusable.into());
     }
 }
 
@@ -112,15 +96,4 @@ pub async fn lacks_room(release: Option<&Release>) -> Error {
         Some(release) => release.lacks_room().await,
         None => std::future::pending().await,
     }
-}
-
-/// Leaves the cache out from here on; the release counts on its layers no longer.
-///
-/// # Errors
-/// If the cache is required.
-pub fn leave_cache(context: &BuildContext<'_>, why: &str, release: Option<&Release>) -> Result<()> {
-    if let (Some(release), Some((cache, _))) = (release, context.cache.kept()) {
-        release.forget(&cache.repositories());
-    }
-    context.cache.store_failed(why)
 }

@@ -3,11 +3,11 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
-use crate::cache::session::CacheSession;
 use crate::domain::{ImageRef, Platform, Selector};
 use crate::endpoint::CacheRepository;
 use crate::engine::buildkit::pb;
 use crate::error::{Error, Result};
+use crate::executor::execution::Execution;
 use crate::executor::graph_errors::broken;
 use crate::graph::{Input, Substitution};
 use crate::handover::KnownImage;
@@ -21,12 +21,8 @@ use crate::run::transport::LayerTransport;
 
 /// What is kept, as images that the daemon can pull; and local sources under the name of their content: a daemon that has an
 /// older copy of them must not take a file of the same size and time for the same.
-pub fn grafts(
-    daemon: &DaemonBuild<'_>,
-    plan: &BuildPlan,
-    cache: &CacheSession,
-    release: Option<&Release>,
-) -> Result<HashMap<Input, Substitution>> {
+pub fn grafts(execution: &Execution<'_>, plan: &BuildPlan, release: Option<&Release>) -> Result<HashMap<Input, Substitution>> {
+    let Execution { daemon, cache, .. } = *execution;
     let own = cache.own().ok_or_else(|| Error::build("the store has no scope"))?;
     let mut substitutions = HashMap::new();
     let is_there = plan.is_there();
@@ -46,7 +42,7 @@ pub fn grafts(
         // Of those alone that something open is built on: others need not come at all.
         let open = plan.graph.grafted(plan.graph.result(), &substitutions, &HashSet::new()).map_err(|error| broken(&error))?;
         for (source, base) in plan.bases.iter().filter(|(source, _)| open.names.contains_key(&source.step)) {
-            match through(daemon, plan, cache, source, base) {
+            match through(execution, plan, source, base) {
                 Ok(graft) => substitutions.insert(source.clone(), graft),
                 // The daemon can bring it as well.
                 Err(error) => {
@@ -90,13 +86,8 @@ pub fn grafts(
 }
 
 /// A base image as one that the daemon pulls through the endpoint: it is read once, for the daemon and for the store.
-pub fn through(
-    daemon: &DaemonBuild<'_>,
-    plan: &BuildPlan,
-    cache: &CacheSession,
-    source: &Input,
-    base: &KnownImage,
-) -> Result<Substitution> {
+pub fn through(execution: &Execution<'_>, plan: &BuildPlan, source: &Input, base: &KnownImage) -> Result<Substitution> {
+    let Execution { daemon, cache, .. } = *execution;
     cache.pass_through(base, &daemon.context.registries)?;
     let own = cache.own().ok_or_else(|| Error::build("the store has no scope"))?;
     let name = plan.graph.op(&source.step).map(|op| op.name.clone()).unwrap_or_default();

@@ -5,22 +5,20 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::cache::layer_index::read_tree;
-use crate::cache::session::CacheSession;
 use crate::context::{NodeKind, Tree};
 use crate::endpoint::Endpoint;
 use crate::engine::buildkit::{Export, Gateway, SolveRequest, Solved};
 use crate::engine::{BorrowedName, StoreKind};
 use crate::error::{Error, Kind, Result};
+use crate::executor::execution::{Execution, Halt};
 use crate::executor::graph_errors::broken;
 use crate::executor::progress::SolveProgress;
-use crate::executor::solve::{self, Attempted};
-use crate::executor::substitutions;
+use crate::executor::{solve, substitutions};
 use crate::handover::{Intake, Known, no_room};
 use crate::plan::appendable;
 use crate::planner::build_plan::BuildPlan;
+use crate::planner::replan::Replan;
 use crate::publish::release::Released;
-use crate::run::daemon::DaemonBuild;
-use crate::run::work::Work;
 use crate::save::{Exit, bare_config};
 use crate::transfer::compress::plain;
 
@@ -28,14 +26,8 @@ use crate::transfer::compress::plain;
 pub const NAME: &str = "again";
 
 /// Lays the files on the whole base and compares.
-pub async fn verify(
-    daemon: &DaemonBuild<'_>,
-    plan: &BuildPlan,
-    progress: &SolveProgress,
-    cache: &CacheSession,
-    work: &Work<'_>,
-    released: &Released,
-) -> Result<()> {
+pub async fn verify(execution: &Execution<'_>, plan: &BuildPlan, progress: &SolveProgress, released: &Released) -> Result<()> {
+    let Execution { daemon, imports, .. } = *execution;
     let context = &daemon.context;
     let open = appendable(&plan.graph, &plan.decision);
     let ([image], Some(open)) = (&released.images[..], open) else { return Ok(()) };
@@ -71,17 +63,18 @@ pub async fn verify(
     let borrowed = (exit != Exit::Straight).then(|| daemon.docker.borrow(reference.clone()));
     let made = loop {
         intake.begin(NAME);
-        again.substitutions.extend(substitutions::grafts(daemon, plan, cache, None)?);
+        again.substitutions.extend(substitutions::grafts(execution, plan, None)?);
         let rewritten = plan.graph.grafted(result, &again.substitutions, &progress.given).map_err(|error| broken(&error))?;
-        let (definition, config, imports) = (&rewritten.definition, &config, &work.imports.imports);
+        let (definition, config, imports) = (&rewritten.definition, &config, &imports.imports);
         let ask = |mut gateway: Gateway| async move {
             let solved = gateway.graph(definition.clone(), imports, false).await?;
             Ok(Solved { metadata: [("containerimage.config".to_owned(), config.clone())].into(), ..solved })
         };
-        match solve::attempt(daemon, work, &[&rewritten], request.clone(), &mut again, None, ask).await? {
-            Attempted::Done(solved) => break solved.made(),
-            Attempted::Otherwise => {}
-            Attempted::WithoutStore | Attempted::Moved => return Err(failed("the base cannot be had")),
+        match solve::attempt(execution, &[&rewritten], request.clone(), &mut again, None, ask).await {
+            Ok(solved) => break solved.made(),
+            Err(Halt::Failed(error)) => return Err(error),
+            Err(Halt::Replan(why @ Replan::BypassBaseProxy(_))) => again.replanned(&why, context.events),
+            Err(Halt::Replan(_)) => return Err(failed("the base cannot be had")),
         }
     };
     borrowed.into_iter().for_each(BorrowedName::hand_on);

@@ -42,6 +42,15 @@ pub struct BuildPlan {
     pub found: HashMap<StepKey, Option<StepRecord>>,
 }
 
+/// What the cache has lost.
+#[derive(Debug, Default)]
+pub struct LostLayers {
+    /// The keys of states with a layer that is gone.
+    pub states: Vec<StepKey>,
+    /// Recorded base images with a layer that is gone.
+    pub bases: Vec<Input>,
+}
+
 impl BuildPlan {
     /// The key of the result, where it has one.
     pub fn result_key(&self) -> Option<StepKey> {
@@ -109,6 +118,15 @@ impl BuildPlan {
     pub fn without_records(&mut self) {
         self.found.clear();
         self.recorded_bases = self.recorded_bases.take().map(|_| HashMap::new());
+        self.decision = self.of_found();
+    }
+
+    /// Plans again without states and recorded bases that the cache has lost layers of.
+    pub fn without_layers(&mut self, lost: LostLayers) {
+        self.found.extend(lost.states.into_iter().map(|key| (key, None)));
+        if let Some(bases) = &mut self.recorded_bases {
+            lost.bases.iter().for_each(|base| drop(bases.remove(base)));
+        }
         self.decision = self.of_found();
     }
 

@@ -2,16 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::cache::fault::cache_fault;
 use crate::cache::record_reader::RecordReader;
-use crate::cache::session::CacheSession;
-use crate::domain::{CopiedContentKey, Digest, StepKey};
-use crate::endpoint::CacheRepository;
+use crate::domain::{CopiedContentKey, StepKey};
 use crate::error::Result;
 use crate::graph::{Input, Key, Keys};
 use crate::plan::{Plan, RecordKey, StepRecord, copied_content_key, fits, layer_key, misfits, step_key};
 use crate::planner::build_plan::BuildPlan;
-use crate::registry::Home as _;
 
 /// Plans with all that is known by now.
 pub async fn decide(plan: &mut BuildPlan, records: &RecordReader<'_>) -> Result<()> {
@@ -74,39 +70,6 @@ pub async fn record_of(plan: &BuildPlan, state: &Input, records: &RecordReader<'
     Ok(None)
 }
 
-/// Plans anew without what the store has lost layers of; tells whether that was anything.
-pub async fn forget_lost(plan: &mut BuildPlan, cache: &CacheSession, records: &RecordReader<'_>) -> Result<bool> {
-    let Some(own) = cache.own() else { return Ok(false) };
-    let mut lost = forget_lost_bases(plan, own).await?;
-    loop {
-        let there = layers_there(own, plan.decision.kept.values()).await?;
-        for (state, record) in &plan.decision.kept {
-            // One of the two is not right. Whichever it is, neither is used.
-            if let (true, Key::Known(key)) = (is_of_other_sizes(record, &there), plan.keys.state(state)) {
-                records.refuse(&step_key(&key));
-            }
-        }
-        let gone: Vec<StepKey> = plan
-            .decision
-            .kept
-            .iter()
-            .filter(|(_, record)| !is_whole(record, &there))
-            .filter_map(|(state, _)| match plan.keys.state(state) {
-                Key::Known(key) => Some(key),
-                _ => None,
-            })
-            .collect();
-        if gone.is_empty() {
-            return Ok(lost);
-        }
-        lost = true;
-        for key in gone {
-            plan.found.insert(key, None);
-        }
-        plan.decision = plan.of_found();
-    }
-}
-
 /// Takes the base images to be what they were when they were kept.
 pub async fn take_recorded_bases(plan: &mut BuildPlan, records: &RecordReader<'_>) -> Result<()> {
     let sources = plan.graph.below(plan.graph.result()).into_iter().filter(|op| op.image().is_some());
@@ -120,15 +83,6 @@ pub async fn take_recorded_bases(plan: &mut BuildPlan, records: &RecordReader<'_
     }
     plan.recorded_bases = Some(bases);
     Ok(())
-}
-
-/// Leaves recorded bases to their registries of which the store has lost layers.
-pub async fn forget_lost_bases(plan: &mut BuildPlan, own: &CacheRepository) -> Result<bool> {
-    let Some(bases) = &mut plan.recorded_bases else { return Ok(false) };
-    let there = layers_there(own, bases.values()).await?;
-    let before = bases.len();
-    bases.retain(|_, record| is_whole(record, &there));
-    Ok(bases.len() < before)
 }
 
 /// Plans anew with sources that nothing is known of: what is built of them has no key.
@@ -146,24 +100,4 @@ pub async fn unseen(found: &HashMap<StepKey, StepRecord>, records: &RecordReader
     let seen = records.read(layers, RecordKey::clone).await?;
     let is_seen = |record: &StepRecord| record.layers.iter().all(|layer| seen.contains_key(&layer_key(layer)));
     Ok(found.iter().filter(|(_, record)| !is_seen(record)).map(|(key, _)| key.clone()).collect())
-}
-
-/// The layers of these records that the store has, with their sizes.
-pub async fn layers_there<'a>(
-    own: &CacheRepository,
-    records: impl Iterator<Item = &'a StepRecord>,
-) -> Result<HashMap<Digest, u64>> {
-    let layers: HashSet<Digest> = records.flat_map(|record| &record.layers).map(|layer| layer.blob.digest.clone()).collect();
-    let layers: Vec<Digest> = layers.into_iter().collect();
-    own.sizes(&layers).await.map_err(cache_fault)
-}
-
-/// Whether the store has all layers of a record.
-pub fn is_whole(record: &StepRecord, there: &HashMap<Digest, u64>) -> bool {
-    record.layers.iter().all(|layer| there.get(&layer.blob.digest) == Some(&layer.blob.size))
-}
-
-/// Whether the store has a layer of a record that is larger or smaller than that says.
-pub fn is_of_other_sizes(record: &StepRecord, there: &HashMap<Digest, u64>) -> bool {
-    record.layers.iter().any(|layer| there.get(&layer.blob.digest).is_some_and(|size| *size != layer.blob.size))
 }

@@ -34,7 +34,7 @@ pub async fn chain(
         },
     };
     if image.diff_ids.len() != base.len() + chain.layers() || !image.diff_ids.starts_with(&base) {
-        recorder.run.context.events.note(format!(
+        recorder.execution.daemon.context.events.note(format!(
             "nothing is remembered of a stage: {} layers came of {} steps on {}",
             image.diff_ids.len(),
             chain.layers(),
@@ -74,7 +74,7 @@ pub async fn chain(
                     Compared::Same(operation_key) => proofs.extend(operation_key),
                     Compared::Unknown => {}
                     Compared::Other(what) => {
-                        recorder.run.context.events.warning(format!(
+                        recorder.execution.daemon.context.events.warning(format!(
                             "`{}` is not saved, nor is what is built on it: the daemon's layer is not what its files make ({what})",
                             crate::graph::instruction_of(&op.name)
                         ));

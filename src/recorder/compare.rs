@@ -83,7 +83,7 @@ pub fn compared_roughly(recorder: &Recorder<'_>, op: &Op, layer: &Tree, proved: 
         return Compared::Other(format!("{path}: its content"));
     }
     // Only the containerd store leaves out of a layer what it takes to be the same below, by size and time.
-    let leaves_out = recorder.run.info.store == StoreKind::Containerd;
+    let leaves_out = recorder.execution.daemon.info.store == StoreKind::Containerd;
     match missing(layer, &expected_contents).filter(|_| leaves_out) {
         Some(path) => Compared::Other(format!("{path}: not in the daemon's layer")),
         None => Compared::Unknown,

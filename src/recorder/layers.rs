@@ -20,8 +20,8 @@ use crate::transfer::compress::plain;
 /// Remembers which paths are in an image's layers, as far as that is not known; gives all that is known of them, by diff ID.
 pub async fn index(recorder: &Recorder<'_>, image: &PreparedImage, proved: &Proved<'_>) -> Result<HashMap<DiffId, LayerIndex>> {
     let faulty = cache_fault::<crate::store::Error>;
-    let store = recorder.cache.records();
-    recorder.cache.passed().await;
+    let store = recorder.execution.cache.records();
+    recorder.execution.cache.passed().await;
     let all = image.layers.iter().map(|layer| &layer.digest).zip(&image.diff_ids);
     let keys: HashMap<_, &DiffId> = all.map(|(blob, diff_id)| (key(blob, diff_id), diff_id)).collect();
     let known = store.read(keys.keys().cloned(), RecordKey::clone).await.map_err(faulty)?;
@@ -37,7 +37,7 @@ pub async fn index(recorder: &Recorder<'_>, image: &PreparedImage, proved: &Prov
     let new: Vec<Result<Option<_>>> = new.collect().await;
     let new: Vec<(RecordKey<LayerIndex>, DiffId, LayerIndex)> =
         new.into_iter().filter_map(Result::transpose).collect::<Result<_>>()?;
-    let hidden = recorder.run.context.events.hidden();
+    let hidden = recorder.execution.daemon.context.events.hidden();
     let open = new.iter().filter(|(_, _, index)| !index.holds(hidden));
     store.write(open.map(|(key, _, index)| (key.clone(), index))).await.map_err(faulty)?;
     let known = known.into_iter().filter_map(|(key, index)| Some(((*keys.get(&key)?).clone(), index)));
@@ -67,7 +67,7 @@ pub async fn layer(recorder: &Recorder<'_>, blob: &Descriptor, proved: &Proved<'
         }
     }
     if bytes.is_none() {
-        let kept = recorder.cache.blobs().open(&blob.digest, Some(blob.size), 0).await;
+        let kept = recorder.execution.cache.blobs().open(&blob.digest, Some(blob.size), 0).await;
         bytes = kept.map_err(cache_fault)?;
     }
     match bytes {

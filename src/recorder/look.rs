@@ -30,14 +30,15 @@ pub async fn look(recorder: &Recorder<'_>, progress: &mut SolveProgress, stages:
             let taken = keep.collect();
             return Ok(LookedAt { keys, taken });
         };
-        let content = match inspect::look_at(recorder.run, recorder.plan, progress, recorder.work, &taken).await {
+        let content = match inspect::look_at(recorder.execution, recorder.plan, progress, &taken).await {
             Ok(content) => content,
             Err(error) => {
-                if !inspect::bypasses_pull_through(recorder.run, progress).await {
+                let Some(why) = inspect::bypasses_pull_through(recorder.execution.daemon, progress).await else {
                     return Err(error);
-                }
+                };
+                progress.bypass_pull_through(&why, recorder.execution.daemon.context.events);
                 // What else stands in for something still does.
-                progress.take_grafts(substitutions::grafts(recorder.run, recorder.plan, recorder.cache, None)?, recorder.plan);
+                progress.take_grafts(substitutions::grafts(recorder.execution, recorder.plan, None)?, recorder.plan);
                 continue;
             }
         };

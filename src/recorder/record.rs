@@ -6,13 +6,15 @@ use std::sync::Mutex;
 use crate::cache::fault::cache_fault;
 use crate::domain::Digest;
 use crate::error::Result;
-use crate::executor::assembled::NewLayers;
 use crate::executor::daemon_cache;
+use crate::executor::execution::Execution;
 use crate::executor::graph_errors::broken;
+use crate::executor::outcome::{Maker, NewLayers};
 use crate::executor::progress::SolveProgress;
 use crate::graph::{Graph, Input, Stage};
 use crate::handover::{Intake, PreparedImage};
 use crate::plan::{CopiedContentRecord, Inputs, ProofRecord, StepRecord, Unsaved, proof_key};
+use crate::planner::build_plan::BuildPlan;
 use crate::publish::release::Released;
 use crate::push::RepositoryBlobs;
 use crate::recorder::recording::{Proved, Recorder};
@@ -21,8 +23,45 @@ use crate::recorder::{chain, layers, look, without_daemon};
 use crate::registry::Source as _;
 use crate::save::StageSaver;
 
-/// Brings the layers of what ran into the store, and records what they are; `assembled` is what was made without the daemon.
+/// Records a build that was executed. Returns what is new in the cache, or `None` if nothing was to be recorded or the cache did not
+/// take it, which the user was told.
+///
+/// # Errors
+/// If the cache fails and is required.
 pub async fn record(
+    execution: &Execution<'_>,
+    plan: &BuildPlan,
+    progress: SolveProgress,
+    released: &Released,
+    maker: Maker,
+    inputs: &Inputs,
+) -> Result<Option<RepositoryBlobs>> {
+    let Execution { daemon, cache, ref records, .. } = *execution;
+    let context = &daemon.context;
+    if let Maker::EarlierBuild { is_as_recorded } = maker {
+        without_daemon::remember_reused(context, plan, cache, released, is_as_recorded).await?;
+    }
+    let by_daemon = matches!(maker, Maker::Daemon | Maker::Both) && !plan.decision.unchanged;
+    let (assembled, is_assembled) = match maker {
+        Maker::Hakobi(new) => (new, true),
+        _ => (NewLayers::default(), false),
+    };
+    let has_solved = !progress.given.is_empty();
+    if daemon.keeps().is_none() || !(has_solved || is_assembled || by_daemon || plan.is_new_form) {
+        return Ok(None);
+    }
+    let recorded = match has_solved || by_daemon {
+        false => without_daemon::remember_assembled(context, plan, cache, released, assembled, inputs).await,
+        true => record_run(&Recorder { execution, plan }, progress, released, inputs, assembled).await,
+    };
+    match recorded {
+        Ok(saved) => Ok(Some(saved)),
+        Err(error) => records.faults.warn("failed to save this build to", &error).map(|()| None),
+    }
+}
+
+/// Brings the layers of what ran into the store, and records what they are; `assembled` is what was made without the daemon.
+async fn record_run(
     recorder: &Recorder<'_>,
     mut progress: SolveProgress,
     released: &Released,
@@ -30,21 +69,23 @@ pub async fn record(
     assembled: NewLayers,
 ) -> Result<RepositoryBlobs> {
     let faulty = cache_fault::<crate::store::Error>;
-    recorder.cache.begin().await.map_err(faulty)?;
+    recorder.execution.cache.begin().await.map_err(faulty)?;
     let mut saved = released.kept().await?;
     let [image] = &released.images[..] else { return Ok(saved) };
     if progress.ran_again {
-        recorder.run.context.events.note("nothing is remembered of this build: a step ran twice in it");
+        recorder.execution.daemon.context.events.note("nothing is remembered of this build: a step ran twice in it");
         return Ok(saved);
     }
-    let step = recorder.run.context.events.step("[hakobi] saving the cache");
+    let step = recorder.execution.daemon.context.events.step("[hakobi] saving the cache");
     let done = async {
         let (stages, layers, intake) = stages(recorder, &progress, released).await?;
         saved.pushed += layers.pushed;
         saved.bytes += layers.bytes;
         let looked = look::look(recorder, &mut progress, &stages).await?;
         let keys = &looked.keys;
-        let mut records = without_daemon::checked(&recorder.run.context, recorder.plan, recorder.cache, assembled).await?;
+        let mut records =
+            without_daemon::checked(&recorder.execution.daemon.context, recorder.plan, recorder.execution.cache, assembled)
+                .await?;
         let intakes: Vec<&Intake> = std::iter::once(released.release.intake()).chain(&intake).collect();
         let seen = Proved { progress: &progress, keys, intakes: &intakes, trees: Mutex::default() };
         let indexes = layers::index(recorder, image, &seen).await?;
@@ -58,13 +99,13 @@ pub async fn record(
             (key, CopiedContentRecord { content, chain })
         });
         let taken: Vec<_> = taken.collect();
-        let daemon_states =
-            daemon_cache::made_here(recorder.run, recorder.plan, &progress, keys, records.keys(), recorder.work).await?;
+        let daemon_states = daemon_cache::made_here(recorder.execution, recorder.plan, &progress, keys, records.keys()).await?;
         let inputs = &inputs.with_unsaved(&recorder.plan.graph, |step| unsaved(recorder, step, &progress, &records));
-        let build = BuildRecord { plan: recorder.plan, cache: recorder.cache, keys, image, inputs };
-        let store = recorder.cache.records();
-        states::remember(&recorder.run.context, &build, records, taken).await?;
-        let daemon_states = daemon_states.map(|record| (recorder.cache.daemon_key(&recorder.run.info.id), record));
+        let build = BuildRecord { plan: recorder.plan, cache: recorder.execution.cache, keys, image, inputs };
+        let store = recorder.execution.cache.records();
+        states::remember(&recorder.execution.daemon.context, &build, records, taken).await?;
+        let daemon_states =
+            daemon_states.map(|record| (recorder.execution.cache.daemon_key(&recorder.execution.daemon.info.id), record));
         store.write(daemon_states).await.map_err(faulty)?;
         store.write(proofs.into_iter().map(|operation| (proof_key(&operation), ProofRecord {}))).await.map_err(faulty)?;
         Ok(saved)
@@ -87,9 +128,9 @@ pub async fn stages(
     let all: Vec<Stage> = recorder.plan.graph.side_stages();
     let ran = |stage: &&Stage| stage.steps.iter().any(|step| progress.ran.contains(&step.digest));
     let new: Vec<&Stage> = all.iter().filter(ran).collect();
-    let (Some(to), false) = (recorder.cache.target(), new.is_empty()) else { return Ok(Default::default()) };
+    let (Some(to), false) = (recorder.execution.cache.target(), new.is_empty()) else { return Ok(Default::default()) };
     let intake = released.release.intake_for(&to, &[], &released.images).await?;
-    if let Some(own) = recorder.cache.own() {
+    if let Some(own) = recorder.execution.cache.own() {
         let known = recorder.plan.decision.kept.values();
         intake.intake.learn(|all| {
             for record in known {
@@ -99,14 +140,14 @@ pub async fn stages(
         });
     }
     let saver = StageSaver {
-        docker: &recorder.run.docker,
-        buildkit: &recorder.run.buildkit,
-        session: recorder.work.session,
+        docker: &recorder.execution.daemon.docker,
+        buildkit: &recorder.execution.daemon.buildkit,
+        session: recorder.execution.session,
         endpoint: &intake.endpoint,
         intake: &intake.intake,
-        entitlements: recorder.run.context.build.entitlements.clone(),
+        entitlements: recorder.execution.daemon.context.build.entitlements.clone(),
         platform: released.images[0].platform.clone(),
-        exit: recorder.run.way.exit(&recorder.run.info, false),
+        exit: recorder.execution.daemon.way.exit(&recorder.execution.daemon.info, false),
     };
     let mut out = Vec::new();
     for (place, stage) in new.into_iter().enumerate() {

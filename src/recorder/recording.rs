@@ -3,22 +3,18 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use crate::cache::session::CacheSession;
 use crate::context::Tree;
 use crate::domain::Digest;
+use crate::executor::execution::Execution;
 use crate::executor::progress::SolveProgress;
 use crate::graph::Keys;
 use crate::handover::Intake;
 use crate::planner::build_plan::BuildPlan;
-use crate::run::daemon::DaemonBuild;
-use crate::run::work::Work;
 
 /// What is remembered of a build.
 pub struct Recorder<'a> {
-    pub run: &'a DaemonBuild<'a>,
-    pub work: &'a Work<'a>,
+    pub execution: &'a Execution<'a>,
     pub plan: &'a BuildPlan,
-    pub cache: &'a CacheSession,
 }
 
 /// What records are held against.

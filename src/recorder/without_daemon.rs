@@ -6,7 +6,7 @@ use crate::cache::fault::cache_fault;
 use crate::cache::layer_index;
 use crate::cache::session::CacheSession;
 use crate::error::{Error, Kind, Result};
-use crate::executor::assembled::NewLayers;
+use crate::executor::outcome::NewLayers;
 use crate::executor::reuse;
 use crate::graph::Input;
 use crate::handover::PreparedImage;
@@ -27,10 +27,10 @@ pub async fn remember_reused(
     plan: &BuildPlan,
     cache: &CacheSession,
     released: &Released,
-    was_kept: bool,
+    is_as_recorded: bool,
 ) -> Result<()> {
     if let ([image], Some((_, faults))) = (&released.images[..], context.cache.kept())
-        && let Err(error) = remember_image(context, plan, cache, image, was_kept).await
+        && let Err(error) = remember_image(context, plan, cache, image, is_as_recorded).await
     {
         faults.warn("failed to save this build to", &error)?;
     }
@@ -42,12 +42,12 @@ async fn remember_image(
     plan: &BuildPlan,
     cache: &CacheSession,
     image: &PreparedImage,
-    is_kept: bool,
+    is_as_recorded: bool,
 ) -> Result<()> {
     if cache.target().is_none() {
         return Ok(());
     }
-    if !is_kept || !cache.unusable().is_empty() {
+    if !is_as_recorded || !cache.unusable().is_empty() {
         let faulty = |error: crate::store::Error| Error::new(Kind::Cache, error.to_string());
         cache.begin().await.map_err(faulty)?;
         for bytes in [&image.config, &image.manifest.bytes] {

@@ -1,6 +1,7 @@
 //! What a build has to say beside its report.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::domain::Digest;
 use crate::graph::Place;
@@ -26,12 +27,26 @@ pub struct Built {
 }
 
 impl Built {
-    /// Says of a step that could have been laid on what is not there why it was not.
+    /// Says of a step that could have been appended why it was not.
     pub fn not_appended(&mut self, step: &Digest, why: &str) {
         let note = self.notes.get_mut(&step.to_string());
         if let Some(note) = note.filter(|note| !note.reason.contains(why)) {
             tell_not_appended(&mut note.reason, why);
         }
+    }
+
+    /// Says of a step under another digest, which it has in a rewritten graph, what is said of it.
+    pub fn also_named(&mut self, name: &Digest, step: &Digest) {
+        if let Some(note) = self.notes.get(&step.to_string()).cloned() {
+            self.notes.insert(name.to_string(), note);
+        }
+    }
+
+    /// Counts layers and bytes that a build saved to the cache, and how long that took.
+    pub fn saved(&mut self, layers: u64, bytes: u64, took: Duration) {
+        self.report.layers.saved += layers;
+        self.report.bytes.saved += bytes;
+        self.report.seconds.save = took.as_secs_f64();
     }
 }
 

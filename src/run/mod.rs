@@ -7,4 +7,3 @@ pub mod imports;
 pub mod leftovers;
 pub mod loaded;
 pub mod transport;
-pub mod work;

@@ -1,0 +1,49 @@
+//! What an execution made.
+
+use std::collections::HashMap;
+
+use crate::append::LayerIndex;
+use crate::engine::buildkit::SolveOutcome;
+use crate::graph::Input;
+use crate::plan::{Layer, RecordKey, StepRecord};
+use crate::publish::release::Released;
+
+/// An image, and who made it.
+pub struct Outcome {
+    /// `None` if the image was not pushed, nor saved to the cache.
+    pub released: Option<Box<Released>>,
+    pub maker: Maker,
+    /// The ID that the daemon gave the image; empty if no daemon did.
+    pub id: String,
+    pub solved: SolveOutcome,
+}
+
+impl Outcome {
+    /// Returns an image that was pushed without being an image of a daemon.
+    pub fn pushed(released: Box<Released>, maker: Maker) -> Self {
+        Self { released: Some(released), maker, id: String::new(), solved: SolveOutcome::default() }
+    }
+}
+
+/// Who made an image.
+pub enum Maker {
+    /// An earlier build. `is_as_recorded` if its manifest was in the cache, and was not put together again.
+    EarlierBuild { is_as_recorded: bool },
+    /// hakobi itself, without a daemon.
+    Hakobi(NewLayers),
+    /// The daemon made the new layers, on a skeleton of the base; hakobi made the image of them.
+    Both,
+    /// The daemon.
+    Daemon,
+}
+
+/// What is to be recorded of an image that was made without a daemon, once it is checked.
+#[derive(Default)]
+pub struct NewLayers {
+    /// The records of its new states.
+    pub records: HashMap<Input, StepRecord>,
+    /// The path indexes of its new layers, by the keys of their records.
+    pub indexes: Vec<(RecordKey<LayerIndex>, LayerIndex)>,
+    /// The layers of the base image that is the whole result: nothing has unpacked them.
+    pub of_base: Option<Vec<Layer>>,
+}

@@ -1,0 +1,45 @@
+//! Why a build is planned again, and how its plan changes by that.
+
+use crate::cache::record_reader::RecordReader;
+use crate::context::Difference;
+use crate::domain::{Digest, Selector};
+use crate::error::Result;
+use crate::graph::Input;
+use crate::planner::build_plan::{BuildPlan, LostLayers};
+use crate::planner::lookup;
+
+/// Why a build is planned again.
+#[derive(Debug)]
+pub enum Replan {
+    /// The cache cannot give what its records say. The user was warned, and nothing of it is used any more.
+    CacheUnusable,
+    /// The cache has lost layers.
+    LayersLost(LostLayers),
+    /// A file of the build context is not what it was when it was hashed.
+    SourcesMoved(Difference),
+    /// A URL, a repository or an image gave something else than before.
+    RemotesMoved,
+    /// A layer of a base image did not come through the loopback endpoint, for this reason: the daemon is to pull base images itself.
+    BypassBaseProxy(String),
+    /// The files that steps copy out of stages and images, which the daemon has made by now, and their digests.
+    Observed(Vec<((Input, Vec<Selector>), Digest)>),
+}
+
+/// Changes a plan by what was found out while it was executed.
+///
+/// # Errors
+/// If the cache fails and is required.
+pub async fn replan(plan: &mut BuildPlan, why: Replan, records: &RecordReader<'_>) -> Result<()> {
+    match why {
+        Replan::CacheUnusable => plan.without_records(),
+        Replan::LayersLost(lost) => plan.without_layers(lost),
+        Replan::RemotesMoved => plan.without_pins(),
+        // The graph is the same; files that moved are hashed again by who reads them.
+        Replan::BypassBaseProxy(_) | Replan::SourcesMoved(_) => {}
+        Replan::Observed(contents) => {
+            plan.facts.seen.extend(contents);
+            lookup::decide(plan, records).await?;
+        }
+    }
+    Ok(())
+}
