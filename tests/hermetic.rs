@@ -1,0 +1,18 @@
+//! hakobi's builds from the command line to the image, without root and without a Docker engine: the daemon is a scripted model
+//! ([`scripted`]), the registry is in memory, the cache is a directory. The oracle is the model building plainly.
+
+#![allow(missing_docs, dead_code, clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "support/http_fake.rs"]
+mod http_fake;
+#[path = "support/machine.rs"]
+mod machine;
+#[path = "support/parts.rs"]
+mod parts;
+#[path = "support/scripted/mod.rs"]
+mod scripted;
+
+#[path = "hermetic/tiers.rs"]
+mod tiers;
+#[path = "hermetic/world.rs"]
+mod world;

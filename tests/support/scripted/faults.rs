@@ -1,0 +1,92 @@
+//! What a scripted daemon does wrong, and when.
+
+use std::sync::Mutex;
+
+use tonic::{Code, Status};
+
+/// Where in a build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Point {
+    /// The session is opened.
+    Session,
+    /// The frontend compiles.
+    Compile,
+    /// A graph is solved.
+    Solve,
+    /// A step runs, which is told by its name.
+    Step,
+    /// An exporter writes, which is told by its kind.
+    Export,
+}
+
+/// What happens there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// It is refused in these words.
+    Refused(Code, &'static str),
+    /// The connection breaks off, and the daemon answers the next.
+    Cut,
+    /// The connection breaks off, and the daemon answers no more.
+    Gone,
+}
+
+struct Rule {
+    point: Point,
+    named: String,
+    skip: usize,
+    times: usize,
+    fault: Fault,
+}
+
+/// The faults of a daemon.
+#[derive(Default)]
+pub struct Faults {
+    rules: Mutex<Vec<Rule>>,
+    broken: Mutex<Option<Fault>>,
+    /// Ends the connections that are open.
+    pub cut: tokio::sync::Notify,
+}
+
+impl Faults {
+    /// At a point whose name has this in it, the first `skip` times go well, the next `times` do not.
+    pub fn add(&self, point: Point, named: &str, skip: usize, times: usize, fault: Fault) {
+        self.rules.lock().unwrap().push(Rule { point, named: named.to_owned(), skip, times, fault });
+    }
+
+    /// All goes well from here on.
+    pub fn mend(&self) {
+        self.rules.lock().unwrap().clear();
+        *self.broken.lock().unwrap() = None;
+    }
+
+    /// Whether no connection is answered any more.
+    pub fn is_gone(&self) -> bool {
+        *self.broken.lock().unwrap() == Some(Fault::Gone)
+    }
+
+    /// Comes by a point.
+    pub fn at(&self, point: Point, named: &str) -> Result<(), Status> {
+        let mut rules = self.rules.lock().unwrap();
+        let mut rules = rules.iter_mut().filter(|rule| rule.point == point && named.contains(&rule.named));
+        let fault = rules.find_map(|rule| match (rule.skip, rule.times) {
+            (0, 0) => None,
+            (0, _) => {
+                rule.times -= 1;
+                Some(rule.fault.clone())
+            }
+            _ => {
+                rule.skip -= 1;
+                None
+            }
+        });
+        match fault {
+            None => Ok(()),
+            Some(Fault::Refused(code, words)) => Err(Status::new(code, words)),
+            Some(fault) => {
+                *self.broken.lock().unwrap() = Some(fault);
+                self.cut.notify_waiters();
+                Err(Status::unavailable("the connection breaks off"))
+            }
+        }
+    }
+}
