@@ -58,9 +58,9 @@ impl ControlService {
             return Ok(HashMap::new());
         }
         let now = jiff::Timestamp::now().to_string();
-        let image = Outgoing::new(config, layers.to_vec(), &now)?;
+        let image = Arc::new(Outgoing::new(config, layers.to_vec(), &now)?);
         let response = [
-            ("containerimage.digest".to_owned(), digest(&image.manifest)),
+            ("containerimage.digest".to_owned(), self.0.id_of(&image)),
             ("containerimage.config.digest".to_owned(), digest(&image.config)),
         ];
         let names = exporter.attrs.get("name").map(|names| names.split(',').map(str::to_owned).collect::<Vec<_>>());
@@ -70,7 +70,7 @@ impl ControlService {
                 ("moby", _) => {
                     // An image in the daemon is unpacked.
                     layers::files(client, &image.layers).await?;
-                    self.0.images.lock().unwrap().insert(name, Outgoing::new(config, layers.to_vec(), &now)?);
+                    self.0.images.lock().unwrap().insert(name, Arc::clone(&image));
                 }
                 (kind, _) => return Err(Status::unimplemented(format!("the model has no exporter {kind}"))),
             }

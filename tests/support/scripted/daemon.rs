@@ -1,4 +1,4 @@
-//! The scripted daemon: its socket, its REST API as far as hakobi uses it, and the connections that are turned over to gRPC.
+//! The scripted daemon: its socket, and the connections that are turned over to gRPC.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -13,7 +13,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::net::UnixListener;
 use tonic::service::Routes;
 
@@ -22,21 +22,33 @@ use super::control::ControlService;
 use super::faults::Point;
 use super::files::{Files, digest};
 use super::jobs::{Job, Jobs};
-use super::layers::{Layer, Outgoing, Place, Result};
+use super::layers::{Layer, Outgoing, Result};
+use super::rest::rest;
 use super::run::{Locals, Solver};
 use super::session::{Session, Wanted};
 use crate::http_fake::{Answer, answer};
 
-/// A daemon with the containerd image store.
+/// How a daemon keeps images, and hands them over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Store {
+    /// As manifests, by the containerd image store. BuildKit pushes them itself.
+    #[default]
+    Containerd,
+    /// By a graph driver: an image is known by its configuration, and the daemon pushes it.
+    GraphDriver,
+}
+
+/// A daemon.
 #[derive(Default)]
 pub struct Daemon {
     pub solver: Solver,
     pub jobs: Jobs,
     /// By their names.
-    pub images: Mutex<HashMap<String, Outgoing>>,
+    pub images: Mutex<HashMap<String, Arc<Outgoing>>>,
     /// The names of the steps that ran since this was last asked: those that make layers and were not cached.
     pub ran: Mutex<Vec<String>>,
     id: String,
+    pub store: Store,
 }
 
 /// Local directories by a build's session.
@@ -50,14 +62,32 @@ impl Locals for OfSession<'_> {
 }
 
 impl Daemon {
-    pub fn new() -> Arc<Self> {
-        Arc::new(Self { id: format!("{:032x}", rand::random::<u128>()), ..Self::default() })
+    pub fn new(store: Store) -> Arc<Self> {
+        Arc::new(Self { id: format!("{:032x}", rand::random::<u128>()), store, ..Self::default() })
+    }
+
+    /// Its own identity.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// What an image is called here.
+    pub fn id_of(&self, image: &Outgoing) -> String {
+        match self.store {
+            Store::Containerd => digest(&image.manifest),
+            Store::GraphDriver => digest(&image.config),
+        }
     }
 
     /// Solves a graph for a build.
     pub async fn solve(&self, definition: &pb::Definition, job: &Job) -> Result<Vec<Layer>> {
         let told = |vertex: bollard_buildkit_proto::moby::buildkit::v1::Vertex| {
-            if vertex.completed.is_some() && !vertex.cached && vertex.error.is_empty() && !vertex.inputs.is_empty() {
+            if vertex.completed.is_some()
+                && !vertex.cached
+                && vertex.error.is_empty()
+                && !vertex.inputs.is_empty()
+                && !vertex.name.is_empty()
+            {
                 self.ran.lock().unwrap().push(vertex.name.clone());
             }
             job.tell(vertex);
@@ -100,7 +130,7 @@ impl Daemon {
         };
         Ok(match &*path {
             "/grpc" | "/session" => self.turn_over(&path, request),
-            _ => self.rest(request.method().as_str(), &path, request.uri().query().unwrap_or_default()).await,
+            _ => rest(&self, request.method().as_str(), &path, request.uri().query().unwrap_or_default()).await,
         })
     }
 
@@ -140,50 +170,5 @@ impl Daemon {
             answer.headers_mut().insert(name, http::HeaderValue::from_static(value));
         }
         answer
-    }
-
-    async fn rest(&self, method: &str, path: &str, query: &str) -> Answer {
-        let json = |value: Value| answer(200, &[("content-type", "application/json")], value.to_string());
-        let name = |path: &str| percent_encoding::percent_decode_str(path).decode_utf8_lossy().into_owned();
-        let missing = || answer(404, &[("content-type", "application/json")], r#"{"message":"No such image"}"#);
-        match (method, path) {
-            (_, "/_ping") => answer(200, &[("api-version", "1.51")], "OK"),
-            (_, "/version") => json(json!({
-                "Version": "28.5.2", "ApiVersion": "1.51", "MinAPIVersion": "1.24", "Os": "linux", "Arch": super::architecture(),
-            })),
-            (_, "/info") => json(json!({ "ID": self.id, "DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]] })),
-            (_, "/images/json") => {
-                let images = self.images.lock().unwrap();
-                json(images.iter().map(|(name, image)| {
-                    json!({
-                        "Id": digest(&image.manifest), "ParentId": "", "RepoTags": [name], "RepoDigests": [], "Created": 0, "Size": 0,
-                        "SharedSize": 0, "Labels": {}, "Containers": 0,
-                    })
-                }).collect())
-            }
-            ("GET", path) if path.starts_with("/distribution/") => {
-                let name = name(path.trim_start_matches("/distribution/").trim_end_matches("/json"));
-                if let Some(place) = Place::parse(&name) {
-                    let _ = self.solver.client.get(place.url("manifests", &place.reference)).send().await;
-                }
-                missing()
-            }
-            ("GET", path) if path.ends_with("/json") => {
-                let name = name(path.trim_start_matches("/images/").trim_end_matches("/json"));
-                let images = self.images.lock().unwrap();
-                match images.get(&name).or_else(|| images.values().find(|image| digest(&image.manifest) == name)) {
-                    Some(image) => {
-                        let layers: Vec<&str> = image.layers.iter().map(Layer::diff_id).collect();
-                        json(json!({ "Id": digest(&image.manifest), "RootFS": { "Type": "layers", "Layers": layers } }))
-                    }
-                    None => missing(),
-                }
-            }
-            ("DELETE", path) => match self.images.lock().unwrap().remove(&name(path.trim_start_matches("/images/"))) {
-                Some(_) => json(json!([])),
-                None => missing(),
-            },
-            _ => answer(501, &[], json!({ "message": format!("the model has no {method} {path}?{query}") }).to_string()),
-        }
     }
 }

@@ -1,6 +1,7 @@
 //! What a scripted daemon does wrong, and when.
 
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use tonic::{Code, Status};
 
@@ -20,7 +21,7 @@ pub enum Point {
 }
 
 /// What happens there.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub enum Fault {
     /// It is refused in these words.
     Refused(Code, &'static str),
@@ -28,6 +29,8 @@ pub enum Fault {
     Cut,
     /// The connection breaks off, and the daemon answers no more.
     Gone,
+    /// It goes well, and something else happens just before.
+    Meanwhile(Arc<dyn Fn() + Send + Sync>),
 }
 
 struct Rule {
@@ -42,7 +45,7 @@ struct Rule {
 #[derive(Default)]
 pub struct Faults {
     rules: Mutex<Vec<Rule>>,
-    broken: Mutex<Option<Fault>>,
+    gone: AtomicBool,
     /// Ends the connections that are open.
     pub cut: tokio::sync::Notify,
 }
@@ -56,12 +59,12 @@ impl Faults {
     /// All goes well from here on.
     pub fn mend(&self) {
         self.rules.lock().unwrap().clear();
-        *self.broken.lock().unwrap() = None;
+        self.gone.store(false, Ordering::SeqCst);
     }
 
     /// Whether no connection is answered any more.
     pub fn is_gone(&self) -> bool {
-        *self.broken.lock().unwrap() == Some(Fault::Gone)
+        self.gone.load(Ordering::SeqCst)
     }
 
     /// Comes by a point.
@@ -82,8 +85,12 @@ impl Faults {
         match fault {
             None => Ok(()),
             Some(Fault::Refused(code, words)) => Err(Status::new(code, words)),
+            Some(Fault::Meanwhile(happens)) => {
+                happens();
+                Ok(())
+            }
             Some(fault) => {
-                *self.broken.lock().unwrap() = Some(fault);
+                self.gone.store(matches!(fault, Fault::Gone), Ordering::SeqCst);
                 self.cut.notify_waiters();
                 Err(Status::unavailable("the connection breaks off"))
             }

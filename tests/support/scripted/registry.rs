@@ -122,6 +122,14 @@ impl Registry {
         format!("{}/{repository}:latest", self.server.address)
     }
 
+    /// The digests of an image's layers.
+    pub fn layers(&self, repository: &str, tag: &str) -> Vec<String> {
+        let state = self.state.lock().unwrap();
+        let (_, manifest) = &state.manifests[&(repository.to_owned(), tag.to_owned())];
+        let manifest: Value = serde_json::from_slice(manifest).unwrap();
+        manifest["layers"].as_array().unwrap().iter().map(|layer| layer["digest"].as_str().unwrap().to_owned()).collect()
+    }
+
     /// The digest of the image under a tag, if there is one.
     pub fn tagged(&self, repository: &str, tag: &str) -> Option<String> {
         let state = self.state.lock().unwrap();
