@@ -12,6 +12,8 @@ mod parts;
 #[path = "support/scripted/mod.rs"]
 mod scripted;
 
+#[path = "hermetic/replans.rs"]
+mod replans;
 #[path = "hermetic/tiers.rs"]
 mod tiers;
 #[path = "hermetic/world.rs"]

@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use crate::machine::Run;
+use crate::scripted::daemon::Store;
 use crate::world::World;
 
 const FILES_LAST: &str = "FROM BASE\nRUN sum /deps\nCOPY src /app/src\nCMD [\"run\"]\n";
@@ -10,30 +11,41 @@ const FILES_LAST: &str = "FROM BASE\nRUN sum /deps\nCOPY src /app/src\nCMD [\"ru
 const STAGES: &str =
     "FROM BASE AS build\nCOPY src /src\nRUN compile /src /out/app\nFROM BASE\nRUN sum /deps\nCOPY --from=build /out /app/\n";
 
+/// Both ways in which daemons keep images.
+const STORES: [Store; 2] = [Store::Containerd, Store::GraphDriver];
+
 fn files_last() -> World {
-    let world = World::new(FILES_LAST);
+    files_last_on(Store::Containerd)
+}
+
+fn files_last_on(store: Store) -> World {
+    let world = World::on(store, FILES_LAST);
     world.write("src/main", "one\n").write("src/deep/er", "deep\n");
     world
 }
 
 #[test]
 fn a_first_build_is_cold() {
-    let world = files_last();
-    let cold = world.build(&[]);
-    assert_eq!(cold.tier(), "cold", "{:#}", cold.report);
-    assert_eq!(cold.ran, ["[2/3] RUN sum /deps", "[3/3] COPY src /app/src"]);
-    assert_eq!(cold.warnings(), [""; 0]);
+    for store in STORES {
+        let world = files_last_on(store);
+        let cold = world.build(&[]);
+        assert_eq!(cold.tier(), "cold", "{:#}", cold.report);
+        assert_eq!(cold.ran, ["[2/3] RUN sum /deps", "[3/3] COPY src /app/src"]);
+        assert_eq!(cold.warnings(), [""; 0]);
+    }
 }
 
 #[test]
 fn the_same_build_again_asks_no_daemon() {
-    let world = files_last();
-    world.build(&[]);
-    let first = world.registry.tagged("app", "1");
-    let again = world.wiped().build(&[]);
-    assert_eq!((again.tier(), again.ran.len()), ("unchanged", 0), "{:#}", again.report);
-    assert_eq!(again.report["layers"]["restored"], 0, "{:#}", again.report);
-    assert_eq!(world.registry.tagged("app", "1"), first);
+    for store in STORES {
+        let world = files_last_on(store);
+        world.build(&[]);
+        let first = world.registry.tagged("app", "1");
+        let again = world.wiped().build(&[]);
+        assert_eq!((again.tier(), again.ran.len()), ("unchanged", 0), "{:#}", again.report);
+        assert_eq!(again.report["layers"]["restored"], 0, "{:#}", again.report);
+        assert_eq!(world.registry.tagged("app", "1"), first);
+    }
 }
 
 #[test]
@@ -48,37 +60,43 @@ fn an_unchanged_image_is_there_without_a_daemon() {
 
 #[test]
 fn new_files_at_the_end_are_appended_by_hakobi_itself() {
-    let world = files_last();
-    world.build(&[]);
-    world.write("src/main", "two\n").write("src/new", "new\n");
-    let appended = world.wiped().build(&[]);
-    assert_eq!((appended.tier(), appended.ran.len()), ("append", 0), "{:#}", appended.report);
-    assert_eq!(appended.report["layers"]["restored"], 0, "{:#}", appended.report);
-    assert_eq!(appended.report["layers"]["pushed"], 1, "{:#}", appended.report);
+    for store in STORES {
+        let world = files_last_on(store);
+        world.build(&[]);
+        world.write("src/main", "two\n").write("src/new", "new\n");
+        let appended = world.wiped().build(&[]);
+        assert_eq!((appended.tier(), appended.ran.len()), ("append", 0), "{:#}", appended.report);
+        assert_eq!(appended.report["layers"]["restored"], 0, "{:#}", appended.report);
+        assert_eq!(appended.report["layers"]["pushed"], 1, "{:#}", appended.report);
+    }
 }
 
 #[test]
 fn files_out_of_a_stage_are_appended_on_a_skeleton_by_the_daemon() {
-    let world = World::new(STAGES);
-    world.write("src/main", "one\n");
-    world.build(&[]);
-    // What the last stage copies is another file of the stage that is kept.
-    let world = world.dockerfile(&STAGES.replace("/out /app/", "/src /app/"));
-    let appended = world.wiped().build(&[]);
-    assert_eq!(appended.tier(), "append", "{:#}\n{}", appended.report, appended.stderr);
-    assert_eq!(appended.ran, ["[stage-1 3/3] COPY --from=build /src /app/"]);
+    for store in STORES {
+        let world = World::on(store, STAGES);
+        world.write("src/main", "one\n");
+        world.build(&[]);
+        // What the last stage copies is another file of the stage that is kept.
+        let world = world.dockerfile(&STAGES.replace("/out /app/", "/src /app/"));
+        let appended = world.wiped().build(&[]);
+        assert_eq!(appended.tier(), "append", "{:#}\n{}", appended.report, appended.stderr);
+        assert_eq!(appended.ran, ["[stage-1 3/3] COPY --from=build /src /app/"]);
+    }
 }
 
 #[test]
 fn a_command_behind_a_change_runs_on_what_is_restored() {
-    let world = World::new("FROM BASE\nRUN sum /deps\nCOPY src /app/src\nRUN sum /built\n");
-    world.write("src/main", "one\n");
-    world.build(&[]);
-    world.write("src/main", "two\n");
-    let partial = world.wiped().build(&[]);
-    assert_eq!(partial.tier(), "partial", "{:#}", partial.report);
-    assert_eq!(partial.ran, ["[3/4] COPY src /app/src", "[4/4] RUN sum /built"]);
-    assert_eq!(partial.steps("miss"), ["COPY src /app/src", "RUN sum /built"], "{:#}", partial.report);
+    for store in STORES {
+        let world = World::on(store, "FROM BASE\nRUN sum /deps\nCOPY src /app/src\nRUN sum /built\n");
+        world.write("src/main", "one\n");
+        world.build(&[]);
+        world.write("src/main", "two\n");
+        let partial = world.wiped().build(&[]);
+        assert_eq!(partial.tier(), "partial", "{:#}", partial.report);
+        assert_eq!(partial.ran, ["[3/4] COPY src /app/src", "[4/4] RUN sum /built"]);
+        assert_eq!(partial.steps("miss"), ["COPY src /app/src", "RUN sum /built"], "{:#}", partial.report);
+    }
 }
 
 #[test]
@@ -92,13 +110,15 @@ fn new_metadata_alone_runs_nothing() {
 
 #[test]
 fn a_daemon_that_lives_on_uses_its_own_cache() {
-    let world = World::new("FROM BASE\nRUN sum /deps\nCOPY src /app/src\nRUN sum /built\n");
-    world.write("src/main", "one\n");
-    world.build(&[]);
-    world.write("src/main", "two\n");
-    let partial = world.build(&[]);
-    assert_eq!(partial.ran, ["[3/4] COPY src /app/src", "[4/4] RUN sum /built"]);
-    assert_eq!(partial.report["bytes"]["restored"], 0, "the daemon has it: {:#}", partial.report);
+    for store in STORES {
+        let world = World::on(store, "FROM BASE\nRUN sum /deps\nCOPY src /app/src\nRUN sum /built\n");
+        world.write("src/main", "one\n");
+        world.build(&[]);
+        world.write("src/main", "two\n");
+        let partial = world.build(&[]);
+        assert_eq!(partial.ran, ["[3/4] COPY src /app/src", "[4/4] RUN sum /built"]);
+        assert_eq!(partial.report["bytes"]["restored"], 0, "the daemon has it: {:#}", partial.report);
+    }
 }
 
 #[test]
@@ -146,10 +166,12 @@ fn a_plan_says_what_a_build_will_do_and_runs_nothing() {
 
 #[test]
 fn push_takes_an_image_out_of_the_daemon() {
-    let world = files_last();
-    let image = format!("{}/app:1", world.registry.host());
-    world.machine.hakobi(&["build", "-t", &image, "."]).exits(0);
-    assert!(world.registry.tagged("app", "1").is_none(), "it was not to be pushed");
-    world.machine.hakobi(&["push", &image]).exits(0);
-    crate::scripted::plain::same_image(&world.image(), &world.plain(), "pushed");
+    for store in STORES {
+        let world = files_last_on(store);
+        let image = format!("{}/app:1", world.registry.host());
+        world.machine.hakobi(&["build", "-t", &image, "."]).exits(0);
+        assert!(world.registry.tagged("app", "1").is_none(), "it was not to be pushed");
+        world.machine.hakobi(&["push", &image]).exits(0);
+        crate::scripted::plain::same_image(&world.image(), &world.plain(), "pushed");
+    }
 }

@@ -1,6 +1,6 @@
 //! What a story needs: a machine with a project, a scripted daemon, a registry with a base image, and a cache in a directory.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use serde_json::{Value, json};
@@ -97,6 +97,13 @@ impl World {
         self.machine.home().join("cache")
     }
 
+    /// The file in the cache of a blob, by its digest.
+    pub fn cached(&self, digest: &str) -> PathBuf {
+        let hex = digest.trim_start_matches("sha256:");
+        let found = all_files(&self.cache()).into_iter().find(|path| path.to_string_lossy().ends_with(hex));
+        found.unwrap_or_else(|| panic!("the cache does not have {digest}: {:#?}", all_files(&self.cache())))
+    }
+
     /// The daemon as a new machine has it: empty.
     pub fn wiped(&self) -> &Self {
         self.daemon.solver.wipe();
@@ -136,4 +143,11 @@ impl World {
     pub fn plain(&self) -> Image {
         runtime().block_on(plain(&self.machine.folder())).unwrap()
     }
+}
+
+/// All files below a folder.
+pub fn all_files(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths.flat_map(|path| if path.is_dir() { all_files(&path) } else { vec![path] }).collect()
 }

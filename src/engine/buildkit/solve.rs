@@ -8,6 +8,7 @@ use bollard_buildkit_proto::moby::buildkit::v1 as api;
 use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
 use futures::StreamExt as _;
 use prost::Message as _;
+use tokio::task::JoinHandle;
 
 use super::cache_option::CacheOption;
 use super::connect::BuildKit;
@@ -123,7 +124,7 @@ impl BuildKit {
             frontend_attrs: request.platform.map(|platform| ("platform".to_owned(), platform)).into_iter().collect(),
             ..api::SolveRequest::default()
         });
-        let status = tokio::spawn(follow(self.clone(), id, events.clone()));
+        let mut status = Following(Some(tokio::spawn(follow(self.clone(), id, events.clone()))));
         let bridge = async {
             gateway.ready().await?;
             let result = work(gateway.clone()).await;
@@ -151,9 +152,8 @@ impl BuildKit {
                 }
             }
         };
-        let mut status = status;
-        if tokio::time::timeout(STATUS_LINGERS, &mut status).await.is_err() {
-            status.abort();
+        if let Some(status) = status.0.take() {
+            linger(status).await;
         }
         match (solved, bridged) {
             (Ok(solved), Ok(())) => Ok(SolveOutcome { exporter: solved.into_inner().exporter_response }),
@@ -163,6 +163,25 @@ impl BuildKit {
             (Err(solve), _) => Err(solve),
             (_, Err(bridge)) => Err(bridge),
         }
+    }
+}
+
+/// The status stream of a build. It ends soon after the build, also if whoever waited for the build stops waiting: a daemon that never
+/// ends the stream does not keep the run from going on.
+struct Following(Option<JoinHandle<()>>);
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        if let Some(status) = self.0.take() {
+            tokio::spawn(linger(status));
+        }
+    }
+}
+
+/// Waits a little for the last messages, then ends the stream.
+async fn linger(mut status: JoinHandle<()>) {
+    if tokio::time::timeout(STATUS_LINGERS, &mut status).await.is_err() {
+        status.abort();
     }
 }
 

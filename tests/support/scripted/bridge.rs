@@ -71,8 +71,9 @@ impl LlbBridge for BridgeService {
         let job = self.job(&request).await?;
         let request = request.into_inner();
         let result = if request.frontend.is_empty() {
-            self.0.solver.faults.at(Point::Solve, "")?;
             let definition = request.definition.clone().unwrap_or_default();
+            let names = definition.metadata.values().filter_map(|metadata| metadata.description.get("llb.customname"));
+            self.0.solver.faults.at(Point::Solve, &names.cloned().collect::<Vec<_>>().join("; "))?;
             if request.evaluate {
                 self.0.solve(&definition, &job).await?;
             }

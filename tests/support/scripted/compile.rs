@@ -49,13 +49,11 @@ pub async fn compile(client: &reqwest::Client, text: &str, target: Option<&str>,
     };
     let used = reachable(&stages, last);
     let mut images = HashMap::new();
-    for image in used.iter().flat_map(|place| images_of(&stages, *place)) {
-        if !images.contains_key(&image) {
-            let pulled = pull(client, &image).await.map_err(|error| {
-                failed(format!("{image}: failed to resolve source metadata for {image}: {}", error.message()))
-            })?;
-            images.insert(image, pulled);
-        }
+    for image in used.iter().flat_map(|place| images_of(&stages, *place)).collect::<BTreeSet<String>>() {
+        let pulled = pull(client, &image)
+            .await
+            .map_err(|error| failed(format!("{image}: failed to resolve source metadata for {image}: {}", error.message())))?;
+        images.insert(image, pulled);
     }
     let platform =
         pb::Platform { architecture: super::architecture().to_owned(), os: "linux".to_owned(), ..pb::Platform::default() };

@@ -79,14 +79,30 @@ impl ControlService {
     }
 }
 
+/// Ends a build when it goes.
+struct Ending {
+    daemon: Arc<Daemon>,
+    id: String,
+    /// Of its exporters.
+    kinds: String,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if self.daemon.solver.faults.at(Point::End, &self.kinds).is_ok() {
+            self.daemon.jobs.end(&self.id);
+        }
+    }
+}
+
 #[tonic::async_trait]
 impl Control for ControlService {
     async fn solve(&self, request: Request<api::SolveRequest>) -> Result<Response<api::SolveResponse>> {
         let request = request.into_inner();
-        let id = request.r#ref.clone();
-        let done = self.run(request).await;
-        self.0.jobs.end(&id);
-        Ok(Response::new(api::SolveResponse { exporter_response: done? }))
+        // Also when the client breaks it off.
+        let kinds = request.exporters.iter().map(|exporter| &*exporter.r#type).collect::<Vec<_>>().join(" ");
+        let _ending = Ending { daemon: Arc::clone(&self.0), id: request.r#ref.clone(), kinds };
+        Ok(Response::new(api::SolveResponse { exporter_response: self.run(request).await? }))
     }
 
     async fn status(&self, request: Request<api::StatusRequest>) -> Result<Response<Self::StatusStream>> {

@@ -12,12 +12,14 @@ pub enum Point {
     Session,
     /// The frontend compiles.
     Compile,
-    /// A graph is solved.
+    /// A graph is solved, which is told by the names of its steps.
     Solve,
     /// A step runs, which is told by its name.
     Step,
     /// An exporter writes, which is told by its kind.
     Export,
+    /// A build ends, and what is said of its steps with it; told by the kinds of its exporters.
+    End,
 }
 
 /// What happens there.

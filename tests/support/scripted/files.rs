@@ -181,9 +181,13 @@ fn tar_of(entries: BTreeMap<String, Option<&Node>>) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     for (path, node) in entries {
         let mut header = tar::Header::new_gnu();
-        (header.set_uid(0), header.set_gid(0), header.set_size(0), header.set_entry_type(tar::EntryType::Regular));
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_size(0);
+        header.set_entry_type(tar::EntryType::Regular);
         let Some(node) = node else {
-            (header.set_mode(0), header.set_mtime(0));
+            header.set_mode(0);
+            header.set_mtime(0);
             let (parent, name) = path.rsplit_once('/').map_or(("", &*path), |(parent, name)| (parent, name));
             let slash = if parent.is_empty() { "" } else { "/" };
             tar.append_data(&mut header, format!("{parent}{slash}.wh.{name}"), std::io::empty()).unwrap();
