@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            report::to_stderr(&report::error(&Error::usage("threads cannot be started").because(&error), false));
+            report::to_stderr(&report::error(&Error::usage("failed to start threads").because(&error), false));
             return ExitCode::from(Kind::Usage.exit_code());
         }
     };
@@ -243,17 +243,17 @@ async fn command(settings: &Settings, events: &Events) -> Result<Done> {
 async fn login(registries: &Registries, login: &LoginSettings, settings: &Settings) -> Result<String> {
     match login {
         LoginSettings::Check(host) => match push::login::check(registries, host).await? {
-            Some(found) => Ok(format!("{host} takes the credentials from {}\n", found.origin)),
-            None => Err(Error::push(format!("found no credentials for {host}"))
-                .hint(format!("`docker login {host}` stores some; for ECR the AWS credentials of this machine are used"))),
+            Some(found) => Ok(format!("{host} accepts the credentials from {}\n", found.origin)),
+            None => Err(Error::push(format!("found no credentials for {host}")).hint(format!(
+                "store credentials with `docker login {host}`; for ECR, hakobi uses the AWS credentials of this machine"
+            ))),
         },
         LoginSettings::Write(host) => {
-            let folder =
-                settings.registries.docker_config.as_ref().ok_or_else(|| {
-                    Error::usage("there is no folder for Docker's config.json").hint("set HOME or DOCKER_CONFIG")
-                })?;
+            let folder = settings.registries.docker_config.as_ref().ok_or_else(|| {
+                Error::usage("cannot determine the directory of Docker's config.json").hint("set HOME or DOCKER_CONFIG")
+            })?;
             let path = push::login::write(registries, host, folder).await?;
-            Ok(format!("wrote the login for {host} into {}\n", path.display()))
+            Ok(format!("wrote the credentials for {host} to {}\n", path.display()))
         }
         LoginSettings::Helper(server) => push::login::helper(registries, server).await,
     }

@@ -35,22 +35,22 @@ fn advice_has_lines_and_measured_seconds() {
         };
         let told = about(&cold);
         assert_eq!(told.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [4, 5], "{told:?}");
-        assert!(told[0].1.contains("copy package.json first"), "{told:?}");
+        assert!(told[0].1.contains("copy only package.json before the RUN"), "{told:?}");
         assert!(told[1].1.contains("--mount=type=cache,target=/root/.npm"), "{told:?}");
         let seconds = cold["advice"][0]["seconds"].as_f64().unwrap();
         assert!((2.0..20.0).contains(&seconds), "{seconds}");
-        assert!(shown.contains("advice: Dockerfile:4: `COPY . /app` stands above `RUN npm ci`"), "{shown}");
+        assert!(shown.contains("advice: Dockerfile:4: `COPY . /app` is above `RUN npm ci`"), "{shown}");
 
         // What nothing runs for is told of by what it took then.
         let plan = |more: &[&str]| machine.hakobi(&[&["plan"][..], &common, more, &["."]].concat()).exits(0).stdout;
         let same = plan(&["-t", &image]);
-        assert!(same.contains("nothing changed: no step runs\nadvice      Dockerfile:4: `COPY . /app` stands above"), "{same}");
+        assert!(same.contains("nothing changed: no step runs\nadvice      Dockerfile:4: `COPY . /app` is above"), "{same}");
         assert!(!same.contains("type=cache"), "{same}");
         let json: Value =
             serde_json::from_str(&plan(&["-t", &image, "--format", "json", "--build-arg", "GIT_SHA=0a1b2c3"])).unwrap();
         let told = about(&json);
         let moved = told.iter().find(|(line, _)| *line == 3).map(|(_, text)| text.clone()).unwrap_or_default();
-        assert!(moved.starts_with("GIT_SHA was none, is 0a1b2c3 and is seen by `RUN npm ci` (line 5)"), "{told:?}");
+        assert!(moved.starts_with("GIT_SHA changed from none to 0a1b2c3, so `RUN npm ci` (line 5)"), "{told:?}");
 
         // A build of which nothing ran knows the seconds still, for the next.
         machine.write("Dockerfile", &format!("{dockerfile}RUN true\n"));
@@ -61,6 +61,6 @@ fn advice_has_lines_and_measured_seconds() {
         machine.write("README.md", "new\n");
         let (noted, _) = build(&[]);
         let told = about(&noted);
-        assert!(told.iter().any(|(line, text)| *line == 4 && text.contains("for nothing but README.md")), "{told:?}");
+        assert!(told.iter().any(|(line, text)| *line == 4 && text.contains("only because of README.md")), "{told:?}");
     }
 }

@@ -59,7 +59,7 @@ fn files_are_laid_on_what_does_not_come_down(name: &'static str, transport: &str
     // By hakobi itself: the first run showed that the daemon makes the same.
     machine.write("src/static/a.css", "two\n").write("src/new file.txt", "new\n");
     let told = machine.hakobi(&["plan", "--network", "host", "--cache", "../cache", "-t", &image, "."]).exits(0).stdout;
-    assert!(told.contains("2 of 4 steps run: files alone"), "{told}");
+    assert!(told.contains("2 of 4 steps run: only file operations"), "{told}");
     let appended = appends(2);
     assert_eq!(steps(&appended, "miss"), ["COPY --chown=app src /to/", "COPY top.txt /data/"], "{appended:#}");
     assert!(appended["steps"].to_string().contains("src/static/a.css changed"), "{appended:#}");

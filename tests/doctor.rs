@@ -115,13 +115,13 @@ fn what_the_bucket_does_by_itself() {
     let (short, _) = told(&format!("{}{aborts}", expires(1)));
     assert!(short.starts_with("hm"), "{short}");
     let (none, mend) = told(aborts);
-    assert!(none.starts_with("hm") && none.contains("it grows for ever") && mend.contains("docs/costs.md"), "{none} {mend}");
+    assert!(none.starts_with("hm") && none.contains("it grows without limit") && mend.contains("docs/costs.md"), "{none} {mend}");
     let (endless, mend) = told(&expires(30));
     assert!(endless.starts_with("hm") && mend.contains("AbortIncompleteMultipartUpload"), "{endless} {mend}");
     let (archived, _) = told(
         "<Transition><Days>10</Days><StorageClass>GLACIER</StorageClass></Transition><Expiration><Days>30</Days></Expiration>",
     );
-    assert!(archived.starts_with("WRONG") && archived.contains("cannot be read at once"), "{archived}");
+    assert!(archived.starts_with("WRONG") && archived.contains("does not allow immediate reads"), "{archived}");
     server.set(Bucket::default());
     let (silent, _) = said(&machine, &cache, &[], "lifecycle");
     assert!(silent.starts_with('-'), "a server that knows no such rules: {silent}");
@@ -153,12 +153,12 @@ fn the_key_the_clock_and_the_scope() {
     assert!(right.starts_with("ok") && right.contains("cannot write the scope main"), "{right}");
     server.set(Bucket::default());
     let (loose, mend) = said(&machine, &cache, &[], "scope");
-    assert!(loose.starts_with("hm") && mend.contains("a role that may write steps/pr-7/*"), "{loose} {mend}");
+    assert!(loose.starts_with("hm") && mend.contains("a role that can write only steps/pr-7/*"), "{loose} {mend}");
     let left = walk(&server.objects());
     assert!(left.is_empty(), "nothing stays: {left:?}");
     server.set(Bucket { guarded: vec!["hakobi/".to_owned()], ..Bucket::default() });
     let (read, _) = said(&machine, &cache, &["--cache-mode", "read-only"], "cache");
-    assert!(read.starts_with("ok") && read.contains("may be read, and not written"), "{read}");
+    assert!(read.starts_with("ok") && read.contains("is readable, but not writable"), "{read}");
 }
 
 #[test]
@@ -174,5 +174,5 @@ fn a_proxy_that_is_not_there() {
     assert!(gone.starts_with("WRONG") && mend.contains("unset it") && !gone.contains("secret"), "{gone} {mend}");
     let machine = machine.set("HTTPS_PROXY", "http://[broken");
     let run = machine.hakobi(&["doctor", "--cache", "../cache"]).exits(2);
-    assert!(run.stderr.contains("HTTPS_PROXY is no URL of a proxy"), "{}", run.stderr);
+    assert!(run.stderr.contains("HTTPS_PROXY is not a valid proxy URL"), "{}", run.stderr);
 }

@@ -161,7 +161,7 @@ fn tried(engine: &Engine, kind: &Kind, since: u64) -> Vec<String> {
         plain_build(engine, &machine, &plain, &[]).exits(0);
         let what = format!("{}: {} after {files:?}\n{}", engine.name(), kind.name, run.stderr);
         same_image(engine, &image, &plain, Times::Directories, since, &what);
-        let way = match run.stderr.contains("what the base has where files are copied to") {
+        let way = match run.stderr.contains("reading the base's paths") {
             true => "by skeleton",
             false => "by hakobi",
         };
@@ -224,9 +224,9 @@ fn what_is_not_appended_says_why() {
     let text = machine.read("Dockerfile").replace("COPY .dockerignore* /t0/", "ADD packed.tbz /srv/");
     machine.write("Dockerfile", &text);
     engine.wipe();
-    let why = "its base comes down: hakobi cannot list the archive packed.tbz: it reads only plain, gzip and zstd archives";
+    let why = "pulling its base image: hakobi cannot list the archive packed.tbz: it supports only uncompressed, gzip and zstd archives";
     let told = machine.hakobi(&["plan", "--network", "host", "--cache", "../cache", "-t", &image, "."]).exits(0).stdout;
-    assert!(told.contains(why) && !told.contains("files alone"), "{told}");
+    assert!(told.contains(why) && !told.contains("only file operations"), "{told}");
     let run = machine.hakobi(&arguments).exits(0);
     let report = machine.report("../report.json");
     assert_eq!(report["tier"], "partial", "{report:#}");

@@ -103,7 +103,7 @@ fn what_the_daemon_had_itself_is_told_as_not_saved() {
         build();
         engine.wipe();
         let next = build();
-        let reason = "the last build did not save its result: the Docker daemon had it in its own cache";
+        let reason = "the last build did not save its result: it came from the Docker daemon's own cache";
         assert_eq!(next["steps"][0]["reason"], reason, "{name}: {next:#}");
     }
 }

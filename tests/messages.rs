@@ -280,8 +280,8 @@ fn a_daemon_that_goes_away_is_told_of() {
         stderr.read_to_string(&mut told).unwrap();
         assert_eq!(running.wait().unwrap().code(), Some(1), "{told}");
         let expected = match is_up {
-            true => "The daemon answers again: it was restarted",
-            false => "the Docker daemon went away and does not answer at",
+            true => "The daemon was restarted and answers again",
+            false => "lost the Docker daemon, which no longer answers at",
         };
         assert!(told.contains(expected) && told.contains("hint: "), "{told}");
     }

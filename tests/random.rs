@@ -196,12 +196,12 @@ fn round(engine: &Engine, seed: u64) -> Vec<&'static str> {
         }
         let report: Value = machine.report("../report.json");
         same_image(engine, &image, &plain, Times::All, since, &format!("{what}\n{}", appended.stderr));
-        ends.push(match (report["tier"].as_str(), appended.stderr.contains("what the base has where files are copied to")) {
+        ends.push(match (report["tier"].as_str(), appended.stderr.contains("reading the base's paths")) {
             (Some("append"), true) => "by skeleton",
             (Some("append"), false) => "by hakobi",
             _ => {
                 let why = report["steps"].as_array().unwrap().iter().filter_map(|step| step["reason"].as_str());
-                why.filter(|why| why.contains("its base comes down"))
+                why.filter(|why| why.contains("pulling its base image"))
                     .for_each(|why| eprintln!("{} seed {seed}: {why}", engine.name()));
                 "on the base"
             }

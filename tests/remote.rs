@@ -129,9 +129,9 @@ async fn a_file_is_read_where_its_server_calls_it_by_another_name() {
     assert_eq!(client.file(&pages.url("/moved"), None).await.unwrap().version.content, Digest::of(b"two"));
 
     pages.change("/a", |page| page.status = 503);
-    assert_eq!(client.file(&pages.url("/a"), None).await, Err("its server answers 503 Service Unavailable".to_owned()));
+    assert_eq!(client.file(&pages.url("/a"), None).await, Err("its server answered 503 Service Unavailable".to_owned()));
     assert_eq!(client.file(&pages.url("/absent"), None).await, Err("the connection to its server broke".to_owned()));
-    assert_eq!(client.file("http://127.0.0.1:1/a", None).await, Err("its server cannot be reached".to_owned()));
+    assert_eq!(client.file("http://127.0.0.1:1/a", None).await, Err("failed to reach its server".to_owned()));
 }
 
 fn build(machine: &Machine, image: &str, more: &[&str]) -> Run {
@@ -218,7 +218,7 @@ fn what_is_another_thing_each_time_is_never_kept() {
         pages.change("/count", |page| page.counts = true);
         engine.wipe();
         let told = build(&machine, &image, &[]).exits(0).stderr;
-        assert!(told.contains("what was there a moment ago"), "{name}: {told}");
+        assert!(told.contains("the daemon received another remote file than hakobi saw"), "{name}: {told}");
         let first = shown();
         let again = built(&engine, &machine, &image, &[]);
         assert_eq!(statuses(&again), ["hit", "miss", "miss"], "{name}: {again:#}");

@@ -41,7 +41,7 @@ pub fn archive_paths(file: &Path, name: &str, keyed: &Digest) -> Result<Vec<Arch
     let paths = if is_archive { listed(&head, &mut hashed, name) } else { Ok(Vec::new()) };
     io::copy(&mut hashed, &mut io::sink()).map_err(unreadable)?;
     if hashed.hasher.digest() != *keyed {
-        return Err(UnknownPaths(format!("{} changed while it was read", shown(name))));
+        return Err(UnknownPaths(format!("{} changed while hakobi read it", shown(name))));
     }
     paths
 }
@@ -58,7 +58,7 @@ fn listed(head: &[u8], rest: &mut impl Read, name: &str) -> Result<Vec<ArchivePa
     }
     if head.starts_with(b"BZh") || head.starts_with(&[0xfd, b'7', b'z', b'X', b'Z']) {
         return Err(UnknownPaths(format!(
-            "hakobi cannot list the archive {}: it reads only plain, gzip and zstd archives",
+            "hakobi cannot list the archive {}: it supports only uncompressed, gzip and zstd archives",
             shown(name)
         )));
     }
@@ -159,10 +159,10 @@ mod tests {
 
     #[test]
     fn what_cannot_be_listed_is_told() {
-        assert!(of(b"BZh91AY").unwrap_err().0.contains("plain, gzip and zstd"));
+        assert!(of(b"BZh91AY").unwrap_err().0.contains("uncompressed, gzip and zstd"));
         let broken = &archive()[..1100];
         assert!(of(broken).unwrap_err().0.contains("failed to list the archive it"));
         let file = tempfile::NamedTempFile::new().unwrap();
-        assert!(archive_paths(file.path(), "it", &Digest::of(b"other")).unwrap_err().0.contains("changed while it was read"));
+        assert!(archive_paths(file.path(), "it", &Digest::of(b"other")).unwrap_err().0.contains("changed while hakobi read it"));
     }
 }

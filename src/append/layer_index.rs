@@ -60,7 +60,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 
 /// Rows that are no index.
 #[derive(Debug, thiserror::Error)]
-#[error("a path index cannot be read")]
+#[error("failed to read a path index")]
 pub(super) struct Broken;
 
 impl From<LayerIndex> for Rows {
@@ -174,10 +174,10 @@ impl LayerIndex {
                     let owner = (owner(entry.owner.0)?, owner(entry.owner.1)?);
                     PathEntry::directory(header.mode()? & 0o7777, owner, header.mtime()?)
                 }
-                tar::EntryType::Symlink if entry.link.is_empty() => return Err(io::Error::other("a link leads nowhere")),
+                tar::EntryType::Symlink if entry.link.is_empty() => return Err(io::Error::other("a link has no target")),
                 tar::EntryType::Symlink => PathEntry::plain(Kind::Link(spelled(&entry.link))),
                 tar::EntryType::Fifo | tar::EntryType::Char | tar::EntryType::Block => PathEntry::plain(Kind::Other),
-                other => return Err(io::Error::other(format!("{} is of the kind {other:?}", shown(&path)))),
+                other => return Err(io::Error::other(format!("{} has the unsupported type {other:?}", shown(&path)))),
             };
             let text = match (&*path, &met.kind) {
                 ("etc/passwd" | "etc/group", Kind::File) if entry.size <= TEXT && has_bytes(&entry) => {

@@ -17,7 +17,7 @@ pub fn joined(directory: &str, name: &str) -> String {
 pub(super) fn cleaned(path: &str) -> io::Result<String> {
     let parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
     if parts.contains(&"..") {
-        return Err(io::Error::other(format!("{} leads out of the layer", shown(path))));
+        return Err(io::Error::other(format!("{} points outside of the layer", shown(path))));
     }
     Ok(parts.join("/"))
 }

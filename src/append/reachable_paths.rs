@@ -145,7 +145,7 @@ impl Reach<'_> {
                 }
                 Ok(())
             }
-            _ => unsure("hakobi does not know what this operation meets"),
+            _ => unsure("hakobi cannot determine which paths this operation touches"),
         }
     }
 
@@ -169,7 +169,10 @@ impl Reach<'_> {
                 continue;
             }
             if met.implied {
-                return Err(UnknownPaths(format!("a layer of the base does not say what the directory /{} is", shown(path))));
+                return Err(UnknownPaths(format!(
+                    "no layer of the base determines the metadata of the directory /{}",
+                    shown(path)
+                )));
             }
             self.met.insert(path.to_owned(), met.clone());
         }
@@ -211,7 +214,7 @@ impl Reach<'_> {
             for end in self.path(path)? {
                 match self.state.get(&end) {
                     Some(met) if matches!(met.kind, Kind::File | Kind::Other) && met.text.is_none() => {
-                        return Err(UnknownPaths(format!("what is in /{path} of the base is not known")));
+                        return Err(UnknownPaths(format!("hakobi does not know the content of /{path} in the base")));
                     }
                     _ => {}
                 }

@@ -57,7 +57,7 @@ pub(super) fn routes(state: &PathIndex, added: &NewLinks, root: &str, path: &str
             continue;
         }
         if seen.len() > MOST || links > LINKS {
-            return Err(UnknownPaths(format!("{} leads through too many links", shown(path))));
+            return Err(UnknownPaths(format!("{} goes through too many links", shown(path))));
         }
         let Some(part) = place.open.pop() else {
             found.ends.insert(joined_to(root, &place.at));
@@ -90,7 +90,7 @@ pub(super) fn routes(state: &PathIndex, added: &NewLinks, root: &str, path: &str
             // BuildKit asks the kernel about a link behind a link, and that follows the first in the machine's own root.
             if is_added && place.leaves {
                 return Err(UnknownPaths(format!(
-                    "{} leads through a link that was copied before, and on to another link",
+                    "{} goes through a link that an earlier step copied, and on to another link",
                     shown(path)
                 )));
             }

@@ -134,7 +134,7 @@ impl State {
         match self.expected.take() {
             Some((expected, hasher)) if hasher.clone().digest() != expected => {
                 let found = hasher.digest();
-                Err(Error::malformed(format!("the archive is damaged: {} holds the bytes of {found}", self.path)))
+                Err(Error::malformed(format!("the archive is damaged: the bytes of {} have the digest {found}", self.path)))
             }
             _ => Ok(()),
         }
@@ -145,7 +145,7 @@ impl AsyncRead for Body {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut source = self.source.lock();
         if source.number != self.number {
-            return Poll::Ready(Err(io::Error::other("the archive has gone on to another entry")));
+            return Poll::Ready(Err(io::Error::other("the archive is already at another entry")));
         }
         let result = ready!(source.poll_body(context, buffer));
         Poll::Ready(result.map_err(|fault| {
@@ -157,5 +157,5 @@ impl AsyncRead for Body {
 }
 
 fn cut_off(path: &str) -> Error {
-    Error::malformed(format!("the archive is cut off in the middle of {path}"))
+    Error::malformed(format!("the archive ends in the middle of {path}"))
 }

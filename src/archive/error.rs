@@ -6,13 +6,13 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Its bytes do not come: the file, the pipe, or the compression around the archive.
-    #[error("cannot read the archive: {0}")]
+    #[error("failed to read the archive: {0}")]
     Read(#[source] io::Error),
     /// What came is no archive of images, damaged, or not what its own records say.
     #[error("{0}")]
     Malformed(String),
     /// Whoever keeps the layers could not keep one.
-    #[error("cannot keep the layer {path} of the archive: {error}")]
+    #[error("failed to write the layer {path} of the archive: {error}")]
     Keep {
         /// The entry's name in the archive.
         path: String,

@@ -69,7 +69,7 @@ pub(super) fn other(head: &[u8]) -> &'static str {
         [] => "empty",
         [b'B', b'Z', b'h', ..] => "compressed by bzip2",
         [0xfd, b'7', b'z', b'X', b'Z', ..] => "compressed by xz",
-        _ => "neither a tar nor one in gzip or zstd",
+        _ => "not a tar archive, and not compressed with gzip or zstd",
     }
 }
 

@@ -47,9 +47,7 @@ pub struct ArchivedImage {
 /// If there are none, or one of them is not all there or not right.
 pub(super) async fn assemble(contents: &Contents, layers: &mut dyn Layers) -> Result<Vec<ArchivedImage>> {
     if contents.find(MANIFEST).is_none() && contents.find(INDEX).is_none() {
-        return Err(Error::malformed(
-            "this is no archive of images, or it is cut off: it has neither a manifest.json nor an index.json",
-        ));
+        return Err(Error::malformed("not an archive of images, or truncated: it has neither a manifest.json nor an index.json"));
     }
     let mut listed = of_manifest(contents)?;
     listed.extend(index::listed(contents)?);
@@ -98,7 +96,7 @@ fn of_manifest(contents: &Contents) -> Result<Vec<Listed>> {
             let tags = row.repo_tags.unwrap_or_default().into_iter().map(|tag| {
                 tag.parse::<ImageRef>()
                     .map(ImageRef::with_default_tag)
-                    .map_err(|error| Error::malformed(format!("the archive's {MANIFEST} cannot be used: {error}")))
+                    .map_err(|error| Error::malformed(format!("failed to parse the archive's {MANIFEST}: {error}")))
             });
             let layers = row.layers.unwrap_or_default();
             Ok(Listed {
@@ -120,7 +118,7 @@ fn config(contents: &Contents, image: &Listed) -> Result<Bytes> {
     let named: Option<Digest> = format!("sha256:{hex}").parse().ok();
     let found = Digest::of(&bytes);
     if named.is_some_and(|named| named != found) {
-        return Err(wrong(&format!("is damaged: it holds the bytes of {found}")));
+        return Err(wrong(&format!("is damaged: its bytes have the digest {found}")));
     }
     Ok(bytes)
 }
@@ -141,11 +139,11 @@ pub(super) fn diff_ids(config: &[u8]) -> serde_json::Result<Vec<DiffId>> {
 async fn verified(contents: &Contents, image: Listed, config: Bytes, layers: &mut dyn Layers) -> Result<ArchivedImage> {
     let wrong = |why: String| Error::malformed(format!("{}: {why}", name(&image)));
     let diff_ids = diff_ids(&config);
-    let diff_ids = diff_ids.map_err(|error| wrong(format!("the configuration {} cannot be read: {error}", image.config)))?;
+    let diff_ids = diff_ids.map_err(|error| wrong(format!("failed to read the configuration {}: {error}", image.config)))?;
     let count = diff_ids.len();
     if image.layers.len() != count || count > LAYERS_LIMIT {
         let told = image.layers.len();
-        return Err(wrong(format!("it has {told} layers and its configuration {count}; {LAYERS_LIMIT} at most are taken")));
+        return Err(wrong(format!("it has {told} layers and its configuration has {count}; the limit is {LAYERS_LIMIT}")));
     }
     let mut descriptors = Vec::with_capacity(count);
     for (place, (path, diff_id)) in image.layers.iter().zip(&diff_ids).enumerate() {
@@ -158,7 +156,7 @@ async fn verified(contents: &Contents, image: Listed, config: Bytes, layers: &mu
         };
         if kept.diff_id != *diff_id {
             let found = kept.diff_id;
-            return Err(wrong(format!("{which} has the diff ID {found}, and {diff_id} in the configuration")));
+            return Err(wrong(format!("{which} has the diff ID {found}, but {diff_id} in the configuration")));
         }
         descriptors.push(kept.descriptor);
     }

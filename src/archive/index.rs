@@ -45,7 +45,7 @@ impl Walk<'_> {
         self.seen += 1;
         if self.seen > DESCRIPTORS_LIMIT || depth > DEPTH_LIMIT {
             return Err(Error::malformed(format!(
-                "the archive has indexes in indexes: {DESCRIPTORS_LIMIT} manifests, {DEPTH_LIMIT} deep, at most are taken"
+                "the archive has too many nested indexes: the limits are {DESCRIPTORS_LIMIT} manifests and {DEPTH_LIMIT} levels"
             )));
         }
         if child.annotations.contains_key(REFERENCE_TYPE)
@@ -59,10 +59,10 @@ impl Walk<'_> {
             return Ok(());
         }
         let bytes = manifest_bytes(self.contents, &path)
-            .map_err(|why| Error::malformed(format!("the archive's {INDEX} leads to {path}, which {why}")))?;
+            .map_err(|why| Error::malformed(format!("the archive's {INDEX} names {path}, which {why}")))?;
         // A link may stand in a blob's place.
         if Digest::of(&bytes) != child.digest {
-            return Err(Error::malformed(format!("the archive's {path} holds the bytes of {}", Digest::of(&bytes))));
+            return Err(Error::malformed(format!("the bytes of the archive's {path} have the digest {}", Digest::of(&bytes))));
         }
         // What it is, the bytes tell; descriptors have been seen to be wrong.
         let media_type = RawManifest::media_type_of(&bytes).unwrap_or_else(|| child.media_type.clone());
@@ -75,7 +75,7 @@ impl Walk<'_> {
             return Ok(());
         }
         let manifest =
-            raw.manifest().map_err(|error| Error::malformed(format!("the archive's {path} cannot be read: {error}")))?;
+            raw.manifest().map_err(|error| Error::malformed(format!("failed to read the archive's {path}: {error}")))?;
         // Charts, caches and the like have manifests too.
         if !matches!(&*manifest.config.media_type, media_type::OCI_CONFIG | media_type::DOCKER_CONFIG | "") {
             return Ok(());

@@ -25,7 +25,7 @@ pub(super) struct Listed {
 /// A list or manifest of the archive.
 pub(super) fn json<T: DeserializeOwned>(contents: &Contents, path: &str) -> Result<T> {
     let bytes = bytes(contents, path, MANIFEST_LIMIT).map_err(|why| Error::malformed(format!("the archive's {path} {why}")))?;
-    serde_json::from_slice(&bytes).map_err(|error| Error::malformed(format!("the archive's {path} cannot be read: {error}")))
+    serde_json::from_slice(&bytes).map_err(|error| Error::malformed(format!("failed to read the archive's {path}: {error}")))
 }
 
 /// The bytes of a manifest or index that is a blob, or why there are none.
@@ -36,8 +36,8 @@ pub(super) fn manifest_bytes(contents: &Contents, path: &str) -> Result<Bytes, S
 /// A JSON entry, or why there is none.
 pub(super) fn bytes(contents: &Contents, path: &str, limit: usize) -> Result<Bytes, String> {
     match contents.find(path) {
-        None => Err("is not in it".to_owned()),
-        Some(Item::Json(bytes)) if bytes.len() > limit => Err(format!("has {} bytes; {limit} at most are taken", bytes.len())),
+        None => Err("does not exist".to_owned()),
+        Some(Item::Json(bytes)) if bytes.len() > limit => Err(format!("has {} bytes; the limit is {limit}", bytes.len())),
         Some(Item::Json(bytes)) => Ok(bytes.clone()),
         Some(item) => Err(format!("is {}", words(item))),
     }

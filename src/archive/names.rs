@@ -31,7 +31,7 @@ pub(super) fn normal(name: &[u8]) -> Result<String> {
 /// If it leads out of the archive.
 pub(super) fn linked(from: &str, target: &[u8]) -> Result<String> {
     let target = text(target)?;
-    let out = || Error::malformed(format!("the archive has a link that leads out of it: {from} -> {target}"));
+    let out = || Error::malformed(format!("the archive has a link that points outside of it: {from} -> {target}"));
     if target.starts_with('/') {
         return Err(out());
     }
@@ -49,12 +49,12 @@ pub(super) fn linked(from: &str, target: &[u8]) -> Result<String> {
 
 fn text(name: &[u8]) -> Result<&str> {
     if name.len() > LONGEST {
-        return Err(Error::malformed(format!("the archive has a name of {} bytes; {LONGEST} at most are taken", name.len())));
+        return Err(Error::malformed(format!("the archive has a name of {} bytes; the limit is {LONGEST}", name.len())));
     }
     match std::str::from_utf8(name) {
         // Names are printed in messages: nothing that a terminal would act on.
         Ok(text) if !text.chars().any(char::is_control) => Ok(text),
-        _ => Err(Error::malformed(format!("the archive has a name that is no text: {}", name.escape_ascii()))),
+        _ => Err(Error::malformed(format!("the archive has a name that is not valid text: {}", name.escape_ascii()))),
     }
 }
 

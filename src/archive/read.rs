@@ -25,7 +25,7 @@ const JSON_LIMIT: u64 = 16 << 20;
 pub async fn read(mut from: ByteStream, layers: &mut dyn Layers) -> Result<Vec<ArchivedImage>> {
     let head = format::head(&mut from).await.map_err(Error::Read)?;
     let Some(outer) = Format::of(&head) else {
-        return Err(Error::malformed(format!("this is no archive of images: it is {}", format::other(&head))));
+        return Err(Error::malformed(format!("not an archive of images: it is {}", format::other(&head))));
     };
     let mut tape = Tape::new(outer.decompress(format::with_head(head, from)));
     let mut contents = Contents::default();
@@ -67,7 +67,7 @@ async fn file(path: &str, mut body: Body, layers: &mut dyn Layers) -> Result<Ite
         return Ok(Item::Other(format::other(&head).to_owned()));
     }
     if size > JSON_LIMIT {
-        return Ok(Item::Other(format!("{size} bytes of JSON; {JSON_LIMIT} at most are taken")));
+        return Ok(Item::Other(format!("{size} bytes of JSON; the limit is {JSON_LIMIT}")));
     }
     let mut bytes = head;
     body.read_to_end(&mut bytes).await.map_err(Error::Read)?;

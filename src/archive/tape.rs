@@ -68,8 +68,9 @@ impl Tape {
             if self.entries > ENTRIES_LIMIT {
                 return Err(Error::malformed(format!("the archive has more than {ENTRIES_LIMIT} entries")));
             }
-            let own_size =
-                header.entry_size().map_err(|_| Error::malformed("the archive is damaged: the size of an entry is no number"))?;
+            let own_size = header
+                .entry_size()
+                .map_err(|_| Error::malformed("the archive is damaged: the size of an entry is not a number"))?;
             let kind = header.entry_type();
             if kind.is_pax_local_extensions() {
                 extended.take(&self.extension(own_size).await?)?;
@@ -133,7 +134,7 @@ impl Tape {
         while filled < BLOCK {
             match self.source.read(&mut block[filled..]).await? {
                 0 if filled == 0 => return Ok(None),
-                0 => return Err(Error::malformed("the archive is cut off in the middle of a header")),
+                0 => return Err(Error::malformed("the archive ends in the middle of a header")),
                 read => filled += read,
             }
         }
@@ -141,7 +142,7 @@ impl Tape {
             return Ok(None);
         }
         if !checksum_fits(&block) {
-            return Err(Error::malformed("the archive is damaged: the checksum of an entry's header does not fit"));
+            return Err(Error::malformed("the archive is damaged: the checksum of an entry's header does not match"));
         }
         Ok(Some(tar::Header::from_byte_slice(&block).clone()))
     }
@@ -150,7 +151,7 @@ impl Tape {
     async fn extension(&self, size: u64) -> Result<Vec<u8>> {
         if size > EXTENDED_LIMIT {
             return Err(Error::malformed(format!(
-                "the archive has an extended header of {size} bytes; {EXTENDED_LIMIT} at most are taken"
+                "the archive has an extended header of {size} bytes; the limit is {EXTENDED_LIMIT}"
             )));
         }
         let mut bytes = Vec::new();

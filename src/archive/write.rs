@@ -85,10 +85,10 @@ impl Encoding {
 pub fn write(images: Vec<SavedImage>, encoding: Encoding, directory: &Path) -> Result<ByteStream> {
     for image in &images {
         let name = image.tags.first().map_or_else(|| Digest::of(&image.config).to_string(), ToString::to_string);
-        let wrong = |why: String| Error::malformed(format!("image {name} cannot be archived: {why}"));
-        let told = diff_ids(&image.config).map_err(|error| wrong(format!("its configuration cannot be read: {error}")))?;
+        let wrong = |why: String| Error::malformed(format!("failed to archive the image {name}: {why}"));
+        let told = diff_ids(&image.config).map_err(|error| wrong(format!("failed to read its configuration: {error}")))?;
         if !told.iter().eq(image.layers.iter().map(|layer| &layer.diff_id)) {
-            return Err(wrong("its layers are not those of its configuration".to_owned()));
+            return Err(wrong("its layers do not match its configuration".to_owned()));
         }
     }
     let (sender, receiver) = tokio::sync::mpsc::channel(BUFFERS);
@@ -159,7 +159,7 @@ impl Writer {
         let format = if head.is_empty() { Some(Format::Tar) } else { Format::of(&head) };
         let Some(format) = format else {
             let what = format::other(&head);
-            return Err(io::Error::other(format!("the layer {} is no layer: it is {what}", layer.descriptor.digest)));
+            return Err(io::Error::other(format!("the layer {} is not a layer: it is {what}", layer.descriptor.digest)));
         };
         let bytes = format::with_head(head, bytes);
         let written = if self.encoding.takes(format) {
@@ -170,10 +170,10 @@ impl Writer {
             let digest = &layer.descriptor.digest;
             let identity = copy(format.decompress(bytes), writer).await;
             let identity =
-                identity.map_err(|error| io::Error::other(format!("the layer {digest} cannot be decompressed: {error}")))?;
+                identity.map_err(|error| io::Error::other(format!("failed to decompress the layer {digest}: {error}")))?;
             if identity.digest.hex() != layer.diff_id.hex() {
                 let (found, expected) = (identity.digest, &layer.diff_id);
-                return Err(io::Error::other(format!("the layer {digest} has the diff ID {found}, and not {expected}")));
+                return Err(io::Error::other(format!("the layer {digest} has the diff ID {found}, not {expected}")));
             }
             let bytes = spool.open(0).await?;
             self.blob(Descriptor::new(Format::Tar.media_type(), identity.digest, identity.size), bytes).await?
@@ -240,11 +240,11 @@ impl Writer {
     }
 
     async fn send(&self, bytes: Bytes) -> io::Result<()> {
-        let gone = |_| io::Error::new(io::ErrorKind::BrokenPipe, "no one reads the archive any more");
+        let gone = |_| io::Error::new(io::ErrorKind::BrokenPipe, "the reader of the archive is closed");
         if bytes.is_empty() { Ok(()) } else { self.sender.send(bytes).await.map_err(gone) }
     }
 }
 
 fn damaged(blob: &Descriptor) -> io::Error {
-    io::Error::other(format!("the layer {} is damaged: its bytes are not those of its digest and size", blob.digest))
+    io::Error::other(format!("the layer {} is damaged: its bytes do not match its digest and size", blob.digest))
 }

@@ -35,7 +35,9 @@ pub fn failure(status: &tonic::Status, local: Option<(String, &'static str)>, fa
         ["unsupported frontend capability", "unsupported request frontend."].iter().any(|words| message.contains(words));
     let error = Error::build(text);
     if old_frontend {
-        return error.hint("this daemon's own Dockerfile frontend is too old for that; a first line `# syntax=docker/dockerfile:1` brings a newer one");
+        return error.hint(
+            "put `# syntax=docker/dockerfile:1` in the first line: this daemon's own Dockerfile frontend is too old for that",
+        );
     }
     error
 }

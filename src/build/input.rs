@@ -92,7 +92,7 @@ impl Input {
             .take(2 * HEADER as u64)
             .read_to_end(&mut header)
             .await
-            .map_err(|error| Error::usage("the context on standard input cannot be read").because(&error))?;
+            .map_err(|error| Error::usage("failed to read the context on standard input").because(&error))?;
         if header.is_empty() {
             return Err(
                 Error::usage("the context on standard input is empty").hint("pipe a tar archive or a Dockerfile into hakobi")
@@ -152,7 +152,7 @@ impl Input {
         let path = directory.join(&name);
         std::fs::File::open(&path).map_err(|error| {
             let error = Error::usage(format!("failed to read the Dockerfile {}", path.display())).because(&error);
-            error.hint("name it with -f; its path is relative to the working directory, not to the context")
+            error.hint("name it with -f, relative to the working directory and not to the context")
         })?;
         self.directories.add("dockerfile", directory);
         self.options.insert("filename".to_owned(), name.to_string_lossy().into_owned());
@@ -164,7 +164,7 @@ impl Input {
         let directory = self.temporary_directory()?;
         std::fs::File::create(directory.join("Dockerfile"))
             .and_then(|mut file| file.write_all(text))
-            .map_err(|error| Error::usage("the Dockerfile cannot be kept in a temporary file").because(&error))?;
+            .map_err(|error| Error::usage("failed to write the Dockerfile to a temporary file").because(&error))?;
         self.directories.add("dockerfile", directory);
         self.options.insert("filename".to_owned(), "Dockerfile".to_owned());
         self.options.insert("dockerfilekey".to_owned(), "dockerfile".to_owned());
@@ -184,7 +184,7 @@ impl Input {
 fn readable(path: &Path) -> Result<()> {
     std::fs::read_dir(path)
         .map(|_| ())
-        .map_err(|error| Error::usage(format!("the build context {} cannot be read", path.display())).because(&error))
+        .map_err(|error| Error::usage(format!("failed to read the build context {}", path.display())).because(&error))
 }
 
 async fn read_limited(mut from: impl AsyncRead + Unpin, what: &str) -> Result<Vec<u8>> {
@@ -193,7 +193,7 @@ async fn read_limited(mut from: impl AsyncRead + Unpin, what: &str) -> Result<Ve
         .take(DOCKERFILE_LIMIT + 1)
         .read_to_end(&mut text)
         .await
-        .map_err(|error| Error::usage(format!("{what} cannot be read")).because(&error))?;
+        .map_err(|error| Error::usage(format!("failed to read {what}")).because(&error))?;
     if text.len() as u64 > DOCKERFILE_LIMIT {
         return Err(Error::usage(format!("{what} is larger than {} MiB", DOCKERFILE_LIMIT >> 20)));
     }
@@ -205,7 +205,7 @@ async fn read_limited(mut from: impl AsyncRead + Unpin, what: &str) -> Result<Ve
 
 async fn fetch(url: &str) -> Result<Vec<u8>> {
     let failed =
-        |error: reqwest::Error| Error::usage(format!("the Dockerfile {url} cannot be fetched")).because(&error.without_url());
+        |error: reqwest::Error| Error::usage(format!("failed to fetch the Dockerfile {url}")).because(&error.without_url());
     let response = reqwest::get(url).await.and_then(reqwest::Response::error_for_status).map_err(failed)?;
     let body = response.bytes().await.map_err(failed)?;
     read_limited(&body[..], "the Dockerfile behind the URL").await

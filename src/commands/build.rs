@@ -57,7 +57,7 @@ pub async fn build(
     built.report.ci = CiReport { provider: build.ci.provider.to_owned(), commit: build.ci.commit.clone().unwrap_or_default() };
     let mut tags = build.tags.clone();
     if build.push {
-        let step = events.step("[hakobi] looking at the registries");
+        let step = events.step("[hakobi] checking the registries");
         let looked = preflight(&registries, &tags, &build.push_settings).await;
         match &looked {
             Ok(_) => step.done(),
@@ -65,10 +65,10 @@ pub async fn build(
         }
         let looked = looked?;
         for (tag, there) in &looked.skipped {
-            events.note(format!("{tag} is there already ({}) and is left alone", there.digest));
+            events.note(format!("skipping {tag}: it already exists ({})", there.digest));
         }
         for repository in &looked.created {
-            events.note(format!("made the repository {repository}"));
+            events.note(format!("created the repository {repository}"));
         }
         tags = looked.push;
         if tags.is_empty() {
@@ -166,8 +166,8 @@ pub async fn with_daemon(
         daemon.session(&mut input, &sinks, None).await?
     };
     if build.max_age.is_some() {
-        let why = "--max-age takes hakobi's plan, and BuildKit decides what is cached here";
-        return Err(Error::usage(why).hint("a cache, one platform and a context in a directory are what a plan takes"));
+        let why = "--max-age requires hakobi's plan, but BuildKit decides what is cached in this build";
+        return Err(Error::usage(why).hint("planning requires a cache, a single platform and a local context"));
     }
     let (solved, compiled, released) = loop {
         let release = buildkit_only::open_release(daemon, &imports).await?;

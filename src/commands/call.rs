@@ -46,8 +46,8 @@ pub async fn call(run: &DaemonBuild<'_>, session: &Session, mut options: HashMap
         return Err(warnings.into_iter().fold(Error::build(broken), Error::answer));
     }
     let Some(answer) = (if json { text("result.json") } else { text("result.txt") }) else {
-        return Err(Error::usage(format!("this Docker daemon's Dockerfile frontend does not know --call {}", build.call))
-            .hint("a `# syntax=docker/dockerfile:1` line brings one that does"));
+        return Err(Error::usage(format!("this Docker daemon's Dockerfile frontend does not support --call {}", build.call))
+            .hint("add a first line `# syntax=docker/dockerfile:1` to use a newer frontend"));
     };
     let found = text("result.statuscode").is_some_and(|code| code.trim() != "0");
     let answer = match (name, json, found) {

@@ -67,7 +67,7 @@ pub async fn ahead_by_one_plan(
                 local_sources::tell_moved(context, &difference, plans);
                 return Ok(None);
             }
-            plan.not_assembled = Some(format!("the build context changes while it is read ({difference})"));
+            plan.not_assembled = Some(format!("the build context keeps changing while hakobi reads it ({difference})"));
             return Ok(Some(DaemonlessPlan::Open(plan)));
         }
         Err(Halt::Replan(why)) => {
@@ -103,13 +103,14 @@ pub async fn ahead_by_one_plan(
 
 /// Why a build that came so far needs the daemon that could not be had.
 pub async fn needs_daemon(context: &BuildContext<'_>, error: Error, ahead: &DaemonlessPlan, input: &Input) -> Error {
-    const HINT: &str = "give the job a Docker daemon (privileged mode in CodeBuild), or run this build once where there is one";
+    const HINT: &str =
+        "give the job a Docker daemon (privileged mode in CodeBuild), or run this build once on a machine that has one";
     let Some((cache, faults)) = context.cache.kept().filter(|_| context.plans(input)) else { return error };
     let plan = match ahead {
         DaemonlessPlan::Open(plan) => plan,
         DaemonlessPlan::Done => return error,
         DaemonlessPlan::Nothing(_) => {
-            let what = "no build of this Dockerfile with these options and base images is remembered, and reading it takes a Docker daemon";
+            let what = "the cache has no build of this Dockerfile with these options and base images, and compiling it requires a Docker daemon";
             return Error::no_daemon(what).because(&error).hint(HINT);
         }
     };
@@ -122,10 +123,10 @@ pub async fn needs_daemon(context: &BuildContext<'_>, error: Error, ahead: &Daem
         Some(op) => {
             let why = reasons.get(&op.digest).map(|reason| format!(" ({reason})")).unwrap_or_default();
             let also = plan.not_assembled.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
-            format!("`{}` has to run{why}, and that takes a Docker daemon{also}", graph::instruction_of(&op.name))
+            format!("`{}` must run{why}, which requires a Docker daemon{also}", graph::instruction_of(&op.name))
         }
         // `--load` and outputs: it is the daemon's copy that is wanted.
-        None => "the image is wanted from a Docker daemon".to_owned(),
+        None => "loading or exporting the image requires a Docker daemon".to_owned(),
     };
     Error::no_daemon(what).because(&error).hint(HINT)
 }

@@ -53,7 +53,7 @@ pub async fn doctor(settings: &Settings, doctor: &DoctorSettings, events: &Event
     let mut all: Vec<(&str, Found)> = vec![("ci", ci(doctor))];
     all.extend(daemon(settings).await);
     if doctor.tags.is_empty() {
-        all.push(("registry", Found::NotTried("-t names no image".to_owned())));
+        all.push(("registry", Found::NotTried("no image is named with -t".to_owned())));
     }
     for tag in &doctor.tags {
         all.push(("registry", registry(&registries, tag).await));
@@ -104,12 +104,12 @@ async fn daemon(settings: &Settings) -> Vec<(&'static str, Found)> {
     let daemon = match Daemon::connect(settings).await {
         Ok(daemon) => daemon,
         Err(error) => {
-            let mend = "start one; in CodeBuild the project needs privileged mode. Without one only unchanged and appended images are pushed";
+            let mend = "start a daemon (in CodeBuild, enable privileged mode); without one, hakobi pushes only unchanged and appended images";
             return vec![("daemon", Found::wrong(&error, mend))];
         }
     };
     let store = match daemon.info.store {
-        StoreKind::GraphDriver => "overlay2 or the like",
+        StoreKind::GraphDriver => "overlay2 or similar",
         StoreKind::Containerd => "containerd image store",
     };
     let told = format!("Docker {}, {store}, {}", daemon.info.version, daemon.info.platform);
@@ -117,9 +117,9 @@ async fn daemon(settings: &Settings) -> Vec<(&'static str, Found)> {
         Ok(LayerTransport::Registry) => Found::Right("through a registry on 127.0.0.1".to_owned()),
         Ok(LayerTransport::Archive) => Found::Doubtful(
             "as archives: the daemon cannot reach this host".to_owned(),
-            "layers go faster where the daemon shares this host's 127.0.0.1 (in a container: --network host)".to_owned(),
+            "let the daemon share this host's 127.0.0.1 to move layers faster (in a container: --network host)".to_owned(),
         ),
-        Err(error) => Found::wrong(&error, "--transport archive needs no registry on 127.0.0.1"),
+        Err(error) => Found::wrong(&error, "use --transport archive, which needs no registry on 127.0.0.1"),
     };
     vec![("daemon", Found::Right(told)), ("transport", way)]
 }
@@ -129,11 +129,11 @@ async fn registry(registries: &Registries, tag: &ImageRef) -> Found {
     let settings = PushSettings { if_tag_exists: IfTagExists::Overwrite, ..PushSettings::default() };
     let tried = tokio::time::timeout(PATIENCE, preflight(registries, std::slice::from_ref(tag), &settings)).await;
     match tried {
-        Ok(Ok(_)) => Found::Right(format!("{} may be pushed to", tag.repository)),
-        Ok(Err(error)) => Found::wrong(&error, "`hakobi login HOST` tries the credentials by themselves"),
+        Ok(Ok(_)) => Found::Right(format!("{} accepts pushes", tag.repository)),
+        Ok(Err(error)) => Found::wrong(&error, "check the credentials alone with `hakobi login HOST`"),
         Err(_) => Found::Wrong(
-            format!("{} does not answer", tag.repository.host),
-            "a network without a way there, or a proxy that is not named (HTTPS_PROXY)".to_owned(),
+            format!("no answer from {}", tag.repository.host),
+            "check the network route, or set HTTPS_PROXY if a proxy is required".to_owned(),
             Kind::Push,
         ),
     }
@@ -147,13 +147,13 @@ async fn proxy(proxy: &Proxy) -> Found {
             Found::Right(format!("{name}: {host}:{port} (never used for 127.0.0.1, through which layers go to the daemon)"))
         }
         Ok(Err(error)) => Found::Wrong(
-            format!("{name}: {host}:{port} cannot be reached: {error}"),
-            format!("set {name} to the proxy that there is, or unset it"),
+            format!("{name}: failed to reach {host}:{port}: {error}"),
+            format!("set {name} to a proxy that exists, or unset it"),
             Kind::Push,
         ),
         Err(_) => Found::Wrong(
-            format!("{name}: {host}:{port} does not answer"),
-            format!("set {name} to the proxy that there is, or unset it"),
+            format!("{name}: no answer from {host}:{port}"),
+            format!("set {name} to a proxy that exists, or unset it"),
             Kind::Push,
         ),
     }
@@ -169,11 +169,11 @@ fn room() -> Found {
     match rustix::fs::statvfs(directory.path()) {
         Ok(found) => {
             let free = found.f_bavail.saturating_mul(found.f_frsize);
-            let told = format!("{shown} has {} MB free for layers on their way", free >> 20);
+            let told = format!("{shown} has {} MB free for temporary layers", free >> 20);
             match free < ROOM {
                 true => Found::Doubtful(
                     told,
-                    "set TMPDIR to another directory; several large layers may be on their way at once".to_owned(),
+                    "set TMPDIR to a directory with more space: it may hold several large layers at once".to_owned(),
                 ),
                 false => Found::Right(told),
             }

@@ -35,12 +35,12 @@ pub async fn save(
 ) -> Result<RunReport> {
     let (mut run, began) = (Run::open(settings, cache, events).await?, Instant::now());
     if cache.mode == CacheMode::ReadOnly {
-        events.note("the cache is only read: nothing is saved");
+        events.note("the cache is read-only: saving nothing");
         return Ok(run.report);
     }
     for image in images {
         if run.docker.image_id(&image.to_string()).await?.is_none() {
-            return Err(Error::build(format!("the daemon has no image {image}")).hint("`docker images` lists what it has"));
+            return Err(Error::build(format!("the daemon has no image {image}")).hint("list its images with `docker images`"));
         }
     }
     for image in images {
@@ -72,8 +72,8 @@ pub async fn restore(settings: &Settings, images: &[ImageRef], cache: &CacheSett
     }
     if run.info.store == StoreKind::Containerd && run.report.outcome == Outcome::Success {
         events.note(
-            "this daemon keeps images in the containerd store, whose BuildKit finds no cache in them: `--cache-from` needs \
-             DOCKER_BUILDKIT=0 here; `hakobi build --cache` needs nothing",
+            "this daemon uses the containerd store, in which BuildKit's `--cache-from` finds no cache: set DOCKER_BUILDKIT=0 for \
+             docker build, or use `hakobi build --cache`",
         );
     }
     run.report.cache.warnings = faults.told();
@@ -118,13 +118,13 @@ impl<'a> Run<'a> {
     async fn kept(&self, image: &ImageRef) -> Result<CacheSession> {
         let tag = image.tag.as_deref().unwrap_or("latest");
         let kept = CacheSession::open(self.cache, &image.repository.path, tag, &self.registries).await;
-        kept.map_err(|error| cache_error(&format!("the cache {} cannot be used", self.cache.shown), &error))
+        kept.map_err(|error| cache_error(&format!("failed to open the cache {}", self.cache.shown), &error))
     }
 
     async fn save(&mut self, image: &ImageRef, compression: Compression) -> Result<RepositoryBlobs> {
         let kept = self.kept(image).await?;
-        let to = kept.target().ok_or_else(|| Error::new(Kind::Cache, "the cache is only read"))?;
-        let failed = |error: Error| Error::new(Kind::Cache, format!("{image} was not saved")).caused_by(error);
+        let to = kept.target().ok_or_else(|| Error::new(Kind::Cache, "the cache is read-only"))?;
+        let failed = |error: Error| Error::new(Kind::Cache, format!("failed to save {image}")).caused_by(error);
         let before = load_stages(&self.registries, &to).await.map_err(|error| failed(error.into()))?.images;
         let push = PushSettings { compression, ..PushSettings::default() };
         let release = Release::open(&self.registries, &[], Some(&to.repository), &push, &before, self.events).await?;
@@ -136,10 +136,10 @@ impl<'a> Run<'a> {
         let released = Box::pin(release.push(&self.docker, exit, made, BTreeMap::new(), &known, false, &[])).await?;
         let step = self.events.step(format!("[hakobi] saving {image}"));
         let saved = async {
-            kept.begin().await.map_err(|error| cache_error("the cache cannot be begun", &error))?;
+            kept.begin().await.map_err(|error| cache_error("failed to create the cache", &error))?;
             let blobs = released.kept().await?;
             let [composed] = &released.images[..] else {
-                return Err(Error::new(Kind::Cache, "an image for several platforms is not kept"));
+                return Err(Error::new(Kind::Cache, "an image for several platforms cannot be saved"));
             };
             self.report.images.push(ImageReport {
                 digest: composed.manifest.digest().to_string(),
@@ -168,7 +168,10 @@ impl<'a> Run<'a> {
         let kept = self.kept(image).await?;
         let Some(found) = kept.released(&self.registries).await? else {
             let scopes: Vec<&str> = kept.references().map(|(scope, _)| scope).collect();
-            self.events.note(format!("the cache has no {image} (scopes: {}): the first run, or another name", scopes.join(", ")));
+            self.events.note(format!(
+                "the cache has no {image} (scopes: {}): this is the first run, or the name is wrong",
+                scopes.join(", ")
+            ));
             return Ok(false);
         };
         let id = match self.info.store {
@@ -182,7 +185,7 @@ impl<'a> Run<'a> {
             ..ImageReport::default()
         });
         if self.docker.image_id(&image.to_string()).await?.is_some_and(|there| there == id) {
-            self.events.note(format!("{image} is in the daemon already"));
+            self.events.note(format!("{image} is already in the daemon"));
             return Ok(true);
         }
         let step = self.events.step(format!("[hakobi] restoring {image}"));

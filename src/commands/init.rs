@@ -31,7 +31,7 @@ pub fn init(settings: &InitSettings) -> Result<String> {
     let (name, text) = example(settings.target);
     let path: PathBuf = settings.directory.join(name);
     if path.exists() && !settings.force {
-        return Err(Error::usage(format!("{} is there already", path.display())).hint("--force replaces it"));
+        return Err(Error::usage(format!("{} already exists", path.display())).hint("overwrite it with --force"));
     }
     let mut left = Vec::new();
     let mut text = text.to_owned();
@@ -44,20 +44,20 @@ pub fn init(settings: &InitSettings) -> Result<String> {
     for (given, place, flag) in [(&settings.repository, REPOSITORY, "--repository"), (&settings.bucket, BUCKET, "--bucket")] {
         match given {
             Some(given) if text.contains(place) => text = text.replace(place, given),
-            Some(given) => return Err(Error::usage(format!("{flag} {given}: {name} has no place for it"))),
+            Some(given) => return Err(Error::usage(format!("{flag} {given} has no effect: {name} has no field for it"))),
             None if text.contains(place) => left.push(format!("  {place} ({flag})")),
             None => {}
         }
     }
     let written = write(&path, &text);
-    written.map_err(|error| Error::usage(format!("cannot write {}", path.display())).because(&error))?;
+    written.map_err(|error| Error::usage(format!("failed to write {}", path.display())).because(&error))?;
     let mut out = format!("wrote {}\n", path.display());
     if !left.is_empty() {
-        out.push_str(&format!("yours to put in:\n{}\n", left.join("\n")));
+        out.push_str(&format!("fill in these values:\n{}\n", left.join("\n")));
     }
-    out.push_str("how hakobi comes onto the machine, and what the job's role may do: buildspec-examples/README.md of hakobi\n");
+    out.push_str("see buildspec-examples/README.md of hakobi for the installation and the permissions of the job's role\n");
     if !settings.directory.join("Dockerfile").exists() {
-        out.push_str("there is no Dockerfile here yet: the file builds the one at the top of the project\n");
+        out.push_str("this directory has no Dockerfile yet: the file expects one at the top of the project\n");
     }
     Ok(out)
 }
@@ -97,7 +97,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("buildspec.yml"), "mine").unwrap();
         let mut wanted = settings(folder.path(), InitTarget::CodeBuild);
-        assert!(init(&wanted).unwrap_err().message().contains("is there already"));
+        assert!(init(&wanted).unwrap_err().message().contains("already exists"));
         assert_eq!(std::fs::read_to_string(folder.path().join("buildspec.yml")).unwrap(), "mine");
         wanted.force = true;
         wanted.repository = Some("999999999999.dkr.ecr.us-east-1.amazonaws.com/shop".to_owned());
@@ -107,6 +107,6 @@ mod tests {
         assert!(text.contains("CACHE_BUCKET: layers-eu-west-1"), "{text}");
         assert!(std::fs::read_to_string(folder.path().join("buildspec.yml")).unwrap().contains("hakobi build"));
         (wanted.target, wanted.bucket) = (InitTarget::Travis, Some("layers".to_owned()));
-        assert!(init(&wanted).unwrap_err().message().contains("has no place for it"));
+        assert!(init(&wanted).unwrap_err().message().contains("has no field for it"));
     }
 }

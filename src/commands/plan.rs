@@ -51,7 +51,7 @@ async fn compiled<'a>(
     let mut options = frontend_options(run.context.build, &input, &[]);
     run.resolve_host_gateway(&mut options).await?;
     let session = run.session(&mut input, &Outputs::default(), None).await?;
-    let several = || Error::usage("a plan is made for one platform").hint("--platform names one");
+    let several = || Error::usage("planning requires a single platform").hint("name one platform with --platform");
     let plan = compile::compile_and_plan(&run, &session, &options, &input, ahead).await?.ok_or_else(several)?;
     Ok((plan, run.context))
 }
@@ -69,7 +69,7 @@ pub async fn plan(
 ) -> Result<Answer> {
     hide_arguments(build, events.hidden());
     let Some(cache) = &build.store else {
-        return Err(Error::usage("a plan is made against a cache").hint("--cache s3://BUCKET/PREFIX or --cache DIR"));
+        return Err(Error::usage("planning requires a cache").hint("name one with --cache s3://BUCKET/PREFIX or --cache DIR"));
     };
     let registries = Registries::new(&settings.registries, events.clone());
     let opened = Some(OpenedCache::open(cache, build, &registries, events).await?);
@@ -77,7 +77,7 @@ pub async fn plan(
     let mut input = Input::open(build, stdin).await?;
     hide_declared(&input, events.hidden());
     let Some((kept, faults)) = context.cache.kept().filter(|_| context.plans(&input)) else {
-        return Err(Error::usage("there is nothing to plan with: the cache cannot be used, or the context is no directory"));
+        return Err(Error::usage("planning requires a usable cache and a context in a directory"));
     };
     let records = RecordReader::of(kept, faults);
     let daemon = Daemon::connect(settings).await;
@@ -89,7 +89,7 @@ pub async fn plan(
         (ahead, Err(error)) => return Err(daemonless::needs_daemon(&context, error, &ahead, &input).await),
         (ahead, Ok(daemon)) => compiled(context, daemon, input, ahead).await?,
     };
-    let Some((kept, faults)) = context.cache.kept() else { return Err(Error::usage("the cache cannot be used")) };
+    let Some((kept, faults)) = context.cache.kept() else { return Err(Error::usage("failed to use the cache")) };
     let remembered = RecordReader::of(kept, faults);
     let mut inputs = Inputs::of(&plan.graph, &plan.keys, &plan.facts, context.events.hidden());
     let before = remembered.one(&kept.inputs_key()).await?;
@@ -154,7 +154,7 @@ pub async fn plan(
         lines.push(match tier {
             Tier::Unchanged => "nothing changed: no step runs\n".to_owned(),
             Tier::Append => format!(
-                "{runs} of {} steps run: files alone, for which no base has to come down when the image is pushed\n",
+                "{runs} of {} steps run: only file operations, which need no base image if the image is pushed\n",
                 steps.len()
             ),
             _ => format!("{runs} of {} steps run\n", steps.len()),

@@ -19,9 +19,9 @@ pub async fn history(registries: &Registries, image: &ImageRef) -> Result<String
         Some(time) => format!(", made {}", time.replace('T', " ")),
         None => String::new(),
     };
-    let mut text = format!("{} stands for {}{}\n", now.tag, now.digest, made(&now));
+    let mut text = format!("{} points to {}{}\n", now.tag, now.digest, made(&now));
     if before.is_empty() {
-        text.push_str("nothing that it stood for before is kept (`hakobi promote` keeps it, a push does not)\n");
+        text.push_str("no earlier images are recorded (`hakobi promote` records them, a push does not)\n");
     }
     for earlier in &before {
         let _ = writeln!(text, "  before: {}{}\n    hakobi promote {} {}", earlier.digest, made(earlier), earlier.tag, now.tag);
@@ -46,7 +46,7 @@ pub async fn promote(
     for promotion in &promotions {
         let before = promotion.previous.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string);
         let line = match &promotion.state {
-            Ok(None) => writeln!(text, "{}: left alone, it stands for {before}", promotion.target),
+            Ok(None) => writeln!(text, "{}: skipped, it already points to {before}", promotion.target),
             Ok(Some(_)) => writeln!(text, "{}: {before} -> {}", promotion.target, promotion.digest),
             Err(error) => {
                 failures.push(format!("{}: {error}", promotion.target));
@@ -57,7 +57,7 @@ pub async fn promote(
         // Writing into a String does not fail.
         let _ = line;
         if let Some(kept) = &promotion.kept_as {
-            let _ = writeln!(text, "  kept as {kept}; to roll back: hakobi promote {kept} {}", promotion.target);
+            let _ = writeln!(text, "  recorded as {kept}; to roll back: hakobi promote {kept} {}", promotion.target);
         }
     }
     if !failures.is_empty() {
@@ -66,7 +66,7 @@ pub async fn promote(
         return Err(Error::push(failures.join("\n")).hint_if(hint));
     }
     text.push_str(
-        "No running ECS service changed: a service takes up a moved tag when it is deployed anew:\n  \
+        "No running ECS service changed: a service uses a moved tag only after a new deployment:\n  \
          aws ecs update-service --cluster CLUSTER --service SERVICE --force-new-deployment\n",
     );
     Ok(text)

@@ -27,14 +27,14 @@ pub async fn push(settings: &Settings, images: &[ImageRef], push: &PushSettings,
     let info = docker.info().await?;
     for image in images {
         if docker.image_id(&image.to_string()).await?.is_none() {
-            return Err(Error::push(format!("the daemon has no image {image}")).hint("`docker images` lists what it has"));
+            return Err(Error::push(format!("the daemon has no image {image}")).hint("list its images with `docker images`"));
         }
     }
     crate::run::leftovers::clear(&docker).await;
     let way = LayerTransport::choose(settings.transport, &docker).await?;
     let looked = preflight(&registries, images, push).await?;
     for (tag, there) in &looked.skipped {
-        events.note(format!("{tag} is there already ({}) and is left alone", there.digest));
+        events.note(format!("skipping {tag}: it already exists ({})", there.digest));
     }
     let mut report = RunReport {
         version: env!("CARGO_PKG_VERSION").to_owned(),

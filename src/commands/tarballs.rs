@@ -40,7 +40,7 @@ pub async fn import(
 ) -> Result<RunReport> {
     let began = Instant::now();
     if cache.mode == CacheMode::ReadOnly {
-        return Err(Error::usage("--cache-mode read-only: an import writes"));
+        return Err(Error::usage("--cache-mode read-only cannot be used with an import, which writes to the cache"));
     }
     let shown = from.to_string();
     let stream = open(from).await?;
@@ -55,8 +55,8 @@ pub async fn import(
         Err(error) => step.failed(error),
     }
     let images = images.map_err(|error| match error {
-        archive::Error::Keep { .. } => Error::new(Kind::Cache, format!("{shown} was not imported")).because(&error),
-        _ => Error::usage(format!("{shown} cannot be imported")).because(&error),
+        archive::Error::Keep { .. } => Error::new(Kind::Cache, format!("failed to import {shown}")).because(&error),
+        _ => Error::usage(format!("failed to import {shown}")).because(&error),
     })?;
     let mut report = RunReport {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -69,15 +69,16 @@ pub async fn import(
     let registries = Registries::new(&settings.registries, events.clone());
     let nameless = images.iter().filter(|image| image.tags.is_empty()).count();
     if nameless > usize::from(name.is_some()) {
-        return Err(Error::usage(format!("{shown} has {nameless} images without a name"))
-            .hint("`hakobi import FILE NAME:TAG` gives one a name; `docker save NAME:TAG`, not an ID, writes it down"));
+        return Err(Error::usage(format!("{shown} has {nameless} images without a name")).hint(
+            "name one with `hakobi import FILE NAME:TAG`, or create the tarball with `docker save NAME:TAG` instead of an ID",
+        ));
     }
     for image in &images {
         let tags = if image.tags.is_empty() { name.into_iter().collect() } else { image.tags.iter().collect::<Vec<_>>() };
         for tag in tags {
             let new = keep(&registries, cache, image, tag, events).await?;
             report.bytes.saved += new.bytes;
-            events.note(format!("{tag} is in the cache, scope {}", cache.scope));
+            events.note(format!("imported {tag} into the cache, scope {}", cache.scope));
         }
     }
     report.seconds.save = began.elapsed().as_secs_f64();
@@ -94,10 +95,10 @@ async fn keep(
     events: &Events,
 ) -> Result<RepositoryBlobs> {
     let tag = name.tag.as_deref().unwrap_or("latest");
-    let failed = |error: Error| Error::new(Kind::Cache, format!("{name} was not imported")).caused_by(error);
+    let failed = |error: Error| Error::new(Kind::Cache, format!("failed to import {name}")).caused_by(error);
     let kept = CacheSession::open(cache, &name.repository.path, tag, registries).await;
-    let kept = kept.map_err(|error| cache_error(&format!("the cache {} cannot be used", cache.shown), &error))?;
-    let to = kept.target().ok_or_else(|| Error::new(Kind::Cache, "the cache is only read"))?;
+    let kept = kept.map_err(|error| cache_error(&format!("failed to open the cache {}", cache.shown), &error))?;
+    let to = kept.target().ok_or_else(|| Error::new(Kind::Cache, "the cache is read-only"))?;
     let before = load_stages(registries, &to).await.map_err(|error| failed(error.into()))?.images;
     let image = composed(image).map_err(failed)?;
     let stages: Vec<KnownImage> = before.into_iter().filter(|image| image.stage() != Some("")).collect();
@@ -110,14 +111,14 @@ async fn open(from: &ArchiveFrom) -> Result<ByteStream> {
         ArchiveFrom::Stdin => Ok(Box::pin(tokio::io::stdin())),
         ArchiveFrom::File(path) => match tokio::fs::File::open(path).await {
             Ok(file) => Ok(Box::pin(file)),
-            Err(error) => Err(Error::usage(format!("{} cannot be read", path.display())).because(&error)),
+            Err(error) => Err(Error::usage(format!("failed to read {}", path.display())).because(&error)),
         },
         ArchiveFrom::S3 { bucket, name } => {
-            let what = || format!("{from} cannot be read");
+            let what = || format!("failed to read {from}");
             let object: Name = name.parse().map_err(|error| Error::usage(what()).because(&error))?;
             let store = kept::open(&crate::settings::StoreLocation::S3(bucket.clone())).await;
             let stream = store.read(&object, 0..u64::MAX).await.map_err(|error| cache_error(&what(), &error))?;
-            stream.ok_or_else(|| Error::usage(format!("{from} is not there")))
+            stream.ok_or_else(|| Error::usage(format!("{from} does not exist")))
         }
     }
 }
@@ -163,11 +164,11 @@ pub async fn export(
     let registries = Registries::new(&settings.registries, events.clone());
     let tag = image.tag.as_deref().unwrap_or("latest");
     let kept = CacheSession::open(cache, &image.repository.path, tag, &registries).await;
-    let kept = kept.map_err(|error| cache_error(&format!("the cache {} cannot be used", cache.shown), &error))?;
+    let kept = kept.map_err(|error| cache_error(&format!("failed to open the cache {}", cache.shown), &error))?;
     let Some(found) = kept.released(&registries).await? else {
         let scopes: Vec<&str> = kept.references().map(|(scope, _)| scope).collect();
         return Err(Error::new(Kind::Cache, format!("the cache {} has no {image} (scopes: {})", cache.shown, scopes.join(", ")))
-            .hint("`hakobi cache ls` lists what it has"));
+            .hint("list the cached images with `hakobi cache ls`"));
     };
     let home: Arc<dyn Source> = registries.home(&found.repository);
     let layers = found.manifest.layers.iter().zip(&found.diff_ids).map(|(descriptor, diff_id)| SavedLayer {
@@ -182,7 +183,7 @@ pub async fn export(
         manifest: Some(found.raw.clone()),
     };
     let failed =
-        |error: &(dyn std::error::Error + 'static)| Error::new(Kind::Cache, format!("{image} was not exported")).because(error);
+        |error: &(dyn std::error::Error + 'static)| Error::new(Kind::Cache, format!("failed to export {image}")).because(error);
     let directory = crate::transfer::temp_dir(Kind::Cache)?;
     let mut stream = archive::write(vec![saved], Encoding::WithoutZstd, directory.path()).map_err(|error| failed(&error))?;
     let step = events.step(format!("[hakobi] exporting {image}"));

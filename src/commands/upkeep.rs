@@ -66,15 +66,15 @@ struct Pointer {
 /// # Errors
 /// If the store cannot be read, or is none that this program knows.
 pub async fn cache(command: CacheCommand, settings: &CacheSettings, events: &Events) -> Result<Answer> {
-    let failed = |error: store::Error| cache_error(&format!("the cache {} cannot be read", settings.shown), &error);
+    let failed = |error: store::Error| cache_error(&format!("failed to read the cache {}", settings.shown), &error);
     let store = kept::open(&settings.location).await;
     let mends = command == CacheCommand::Verify { repair: true };
     if mends && kept::Layout::of(&*store).await.map_err(failed)? == kept::Layout::Unreadable {
         kept::begin(&Blobs::new(Arc::clone(&store))).await.map_err(failed)?;
     }
     if !kept::is_there(&*store).await.map_err(failed)? {
-        return Err(Error::new(Kind::Cache, format!("there is no cache at {}", settings.shown))
-            .hint("the first `hakobi build --cache …` makes one; --cache names another place"));
+        return Err(Error::new(Kind::Cache, format!("no cache at {}", settings.shown))
+            .hint("create one with `hakobi build --cache …`, or name another place with --cache"));
     }
     let blobs = Blobs::new(store);
     let entries = blobs.store().list("").await.map_err(failed)?;
@@ -229,7 +229,7 @@ async fn verify(
         let _ = writeln!(text, "damaged: {digest}");
     }
     for kept in &lacking {
-        let _ = writeln!(text, "not whole: {} in scope {}", kept.image, kept.scope);
+        let _ = writeln!(text, "incomplete: {} in scope {}", kept.image, kept.scope);
     }
     let wrong = !damaged.is_empty() || !lacking.is_empty();
     if repair {
@@ -243,12 +243,12 @@ async fn verify(
             blobs.remove(digest).await?;
         }
         if wrong {
-            text.push_str("removed; the next build runs what is lacking, and keeps it anew\n");
+            text.push_str("removed; the next build runs the missing steps and saves them again\n");
         }
     }
     let _ = writeln!(
         text,
-        "{} blobs read, {} damaged; {} of {} images whole",
+        "{} blobs read, {} damaged; {} of {} images complete",
         sizes.len(),
         damaged.len(),
         kept.len() - lacking.len(),
@@ -269,7 +269,7 @@ async fn is_right(blobs: &Blobs, digest: &Digest, size: u64) -> store::Result<bo
             Ok(_) => {}
             Err(_) if blobs.damaged().contains(digest) => return Ok(false),
             Err(error) => {
-                return Err(store::Error::new(store::Fault::Unreachable, format!("the blob {digest} cannot be read: {error}")));
+                return Err(store::Error::new(store::Fault::Unreachable, format!("failed to read the blob {digest}: {error}")));
             }
         }
     }

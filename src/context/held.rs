@@ -66,7 +66,11 @@ impl Held {
             _ => false,
         };
         if !is_same {
-            return differs(if matches!(entry.kind, EntryKind::Link(_)) { "it leads elsewhere" } else { "it is something else" });
+            return differs(if matches!(entry.kind, EntryKind::Link(_)) {
+                "its link target changed"
+            } else {
+                "its type changed"
+            });
         }
         if entry.mode != node.mode {
             return differs("its mode changed");
@@ -84,7 +88,7 @@ impl Held {
     /// If the tree has a path that the walk did not give.
     pub fn end(&self) -> Result<(), Difference> {
         match self.tree.iter().map(|(path, _)| path).find(|path| !self.seen.contains(path)) {
-            Some(path) => Err(Difference::at(&path, "it is gone")),
+            Some(path) => Err(Difference::at(&path, "it was removed")),
             None => Ok(()),
         }
     }
@@ -142,23 +146,23 @@ mod tests {
         assert_eq!(after(|root| fs::write(root.join("a"), "other").expect("written")), None);
         let told = |done: fn(&Path)| after(done).expect("a difference");
         assert_eq!(told(|root| fs::write(root.join("n"), "").expect("written")), "n: it is new");
-        assert_eq!(told(|root| fs::remove_file(root.join("dir/in/c")).expect("removed")), "dir/in/c: it is gone");
+        assert_eq!(told(|root| fs::remove_file(root.join("dir/in/c")).expect("removed")), "dir/in/c: it was removed");
         let mode = |root: &Path| fs::set_permissions(root.join("dir/in"), PermissionsExt::from_mode(0o700)).expect("set");
         assert_eq!(told(mode), "dir/in: its mode changed");
         let link = |root: &Path| {
             fs::remove_file(root.join("l")).expect("removed");
             symlink("b", root.join("l")).expect("linked");
         };
-        assert_eq!(told(link), "l: it leads elsewhere");
+        assert_eq!(told(link), "l: its link target changed");
         let kind = |root: &Path| {
             fs::remove_file(root.join("b")).expect("removed");
             fs::create_dir(root.join("b")).expect("made");
         };
-        assert_eq!(told(kind), "b: it is something else");
+        assert_eq!(told(kind), "b: its type changed");
         let hard = |root: &Path| {
             fs::remove_file(root.join("b")).expect("removed");
             fs::hard_link(root.join("a"), root.join("b")).expect("linked");
         };
-        assert_eq!(told(hard), "b: it is something else");
+        assert_eq!(told(hard), "b: its type changed");
     }
 }

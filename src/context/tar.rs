@@ -25,7 +25,7 @@ impl Tree {
             let xattrs: BTreeMap<_, _> = capability.map(|(name, value)| (spelled(name), value.clone())).into_iter().collect();
             let header = &entry.header;
             let target = || match &*entry.link {
-                [] => Err(io::Error::other(format!("the link {} leads nowhere", shown(&path)))),
+                [] => Err(io::Error::other(format!("the link {} has no target", shown(&path)))),
                 target => Ok(spelled(target)),
             };
             let kind = match header.entry_type() {
@@ -43,7 +43,7 @@ impl Tree {
                     let target = target()?;
                     let node = tree.get(&target).cloned();
                     let node = node.ok_or_else(|| {
-                        io::Error::other(format!("{} is a link to {}, which is not there", shown(&path), shown(&target)))
+                        io::Error::other(format!("{} is a hard link to {}, which does not exist", shown(&path), shown(&target)))
                     })?;
                     tree.insert(&path, node);
                     continue;
@@ -56,7 +56,7 @@ impl Tree {
                     major: header.device_major()?.unwrap_or(0).into(),
                     minor: header.device_minor()?.unwrap_or(0).into(),
                 },
-                other => return Err(io::Error::other(format!("{} is of the kind {other:?}", shown(&path)))),
+                other => return Err(io::Error::other(format!("{} has the unsupported type {other:?}", shown(&path)))),
             };
             let owner = |id: u64| u32::try_from(id).map_err(io::Error::other);
             let owner = (owner(entry.owner.0)?, owner(entry.owner.1)?);

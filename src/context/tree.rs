@@ -60,7 +60,7 @@ pub enum NotSelected {
     #[error(transparent)]
     Pattern(#[from] InvalidPattern),
     /// Wildcards that Go does not take.
-    #[error("`{0}` is not a pattern")]
+    #[error("invalid pattern `{0}`")]
     Wildcard(String),
 }
 

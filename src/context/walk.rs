@@ -89,7 +89,7 @@ pub enum EntryKind {
 #[derive(Debug, thiserror::Error)]
 pub enum WalkError {
     /// Something cannot be read.
-    #[error("cannot read {} in the build context: {error}", shown(path))]
+    #[error("failed to read {} in the build context: {error}", shown(path))]
     Read {
         /// What.
         path: String,
@@ -98,13 +98,13 @@ pub enum WalkError {
         error: io::Error,
     },
     /// A file was another one each time it was looked at.
-    #[error("{} changes while it is read: something writes into the build context", shown(.0))]
+    #[error("{} changed while hakobi read it: another process writes into the build context", shown(.0))]
     Changed(String),
     /// A pattern is malformed.
     #[error(transparent)]
     Pattern(#[from] InvalidPattern),
     /// The one who asked went away.
-    #[error("the walk was given up")]
+    #[error("the walk was cancelled")]
     Stopped,
 }
 

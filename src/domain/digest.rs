@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 /// Why a text is not a digest.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
-#[error("`{text}` is not a sha256 digest (expected `sha256:` and 64 lower-case hex digits)")]
+#[error("invalid sha256 digest `{text}`: expected `sha256:` and 64 lower-case hex digits")]
 pub struct InvalidDigest {
     text: String,
 }

@@ -19,7 +19,7 @@ pub struct Platform {
 
 /// Why a text is not a platform.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
-#[error("`{0}` is not a platform (expected os/architecture or os/architecture/variant, like linux/arm64)")]
+#[error("invalid platform `{0}`: expected os/architecture or os/architecture/variant, for example linux/arm64")]
 pub struct InvalidPlatform(String);
 
 impl FromStr for Platform {

@@ -145,19 +145,19 @@ impl Serialize for ImageRef {
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub enum InvalidReference {
     /// Nothing was given.
-    #[error("an image reference is empty")]
+    #[error("the image reference is empty")]
     Empty,
     /// Names are lower case.
-    #[error("`{0}` is not an image reference: the repository's name must be lower case")]
+    #[error("invalid image reference `{0}`: the repository's name must be lower case")]
     UpperCase(String),
     /// Another part does not fit.
-    #[error("`{0}` is not an image reference (expected [HOST/]NAME[:TAG][@sha256:DIGEST])")]
+    #[error("invalid image reference `{0}`: expected [HOST/]NAME[:TAG][@sha256:DIGEST]")]
     Malformed(String),
     /// The digest does not fit.
-    #[error("`{0}` is not an image reference: {1}")]
+    #[error("invalid image reference `{0}`: {1}")]
     Digest(String, InvalidDigest),
     /// Longer than 255 characters.
-    #[error("`{0}` is not an image reference: the repository's name is longer than 255 characters")]
+    #[error("invalid image reference `{0}`: the repository's name is longer than 255 characters")]
     TooLong(String),
 }
 

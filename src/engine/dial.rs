@@ -42,10 +42,11 @@ impl Dialer {
     /// If it is of a kind that is not spoken here.
     pub fn new(endpoint: &DaemonEndpoint) -> Result<Self> {
         let origin = format!("{} (from {})", endpoint.url, endpoint.origin);
-        let bad = |why: &str| Error::usage(format!("the daemon's address `{}` cannot be used: {why}", endpoint.url));
-        let (scheme, rest) = endpoint.url.split_once("://").ok_or_else(|| {
-            bad("it has no scheme").hint("write it like unix:///var/run/docker.sock, tcp://HOST:2376 or ssh://USER@HOST")
-        })?;
+        let bad = |why: &str| Error::usage(format!("invalid address of the Docker daemon `{}`: {why}", endpoint.url));
+        let (scheme, rest) = endpoint
+            .url
+            .split_once("://")
+            .ok_or_else(|| bad("it has no scheme").hint("use unix:///var/run/docker.sock, tcp://HOST:2376 or ssh://USER@HOST"))?;
         let address = match scheme {
             "unix" => Address::Unix(PathBuf::from(rest)),
             "tcp" | "http" | "https" => {
@@ -68,7 +69,7 @@ impl Dialer {
                 let path = path.filter(|path| path != "/");
                 Address::Ssh { user, host: host.to_owned(), port, path }
             }
-            other => return Err(bad(&format!("`{other}` is not spoken by hakobi (unix, tcp and ssh are)"))),
+            other => return Err(bad(&format!("unknown scheme `{other}` (supported are unix, tcp and ssh)"))),
         };
         Ok(Self { address, origin })
     }

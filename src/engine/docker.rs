@@ -94,11 +94,11 @@ impl Docker {
         // The name is never looked up: every connection goes where the dialler goes.
         let api =
             bollard::Docker::connect_with_custom_transport(transport, Some("http://docker"), ANSWER_SECONDS, API_DEFAULT_VERSION)
-                .map_err(|error| Error::no_daemon("the Docker client cannot be set up").because(&error))?;
+                .map_err(|error| Error::no_daemon("failed to set up the Docker client").because(&error))?;
         let api = api.negotiate_version().await.map_err(|error| {
             Error::no_daemon(format!("no Docker daemon answers at {}", dialer.origin()))
                 .because(&error)
-                .hint("is it running, and may this user use its socket? In CodeBuild the project needs `privileged mode`")
+                .hint("start it, and allow this user to use its socket; in CodeBuild, enable privileged mode for the project")
         })?;
         Ok(Self { api, dialer })
     }
@@ -117,19 +117,19 @@ impl Docker {
 
     /// Says of a daemon whose connection broke off in a build whether it is gone or was restarted: it is asked for some seconds.
     pub async fn went_away(&self, how: &str) -> Error {
-        const WHY: &str = "`journalctl -u docker` says why it ended, and `dmesg` whether the machine ran out of memory";
+        const WHY: &str = "see `journalctl -u docker` for the reason, and `dmesg` for whether the machine ran out of memory";
         for attempt in 0..PINGS {
             if attempt > 0 {
                 tokio::time::sleep(PAUSE).await;
             }
             if self.answers().await {
                 return Error::build(format!(
-                    "the connection to the Docker daemon broke off: {how}. The daemon answers again: it was restarted"
+                    "lost the connection to the Docker daemon: {how}. The daemon was restarted and answers again"
                 ))
                 .hint(format!("build again; {WHY}"));
             }
         }
-        Error::build(format!("the Docker daemon went away and does not answer at {}: {how}", self.dialer.origin()))
+        Error::build(format!("lost the Docker daemon, which no longer answers at {}: {how}", self.dialer.origin()))
             .hint(format!("start it and build again; {WHY}"))
     }
 
@@ -138,7 +138,7 @@ impl Docker {
     /// # Errors
     /// If the daemon does not answer.
     pub async fn info(&self) -> Result<EngineInfo> {
-        let failed = |error| Error::no_daemon("the Docker daemon did not say what it is").because(&error);
+        let failed = |error| Error::no_daemon("failed to get the Docker daemon's version").because(&error);
         let version = self.api.version().await.map_err(failed)?;
         let info = self.api.info().await.map_err(failed)?;
         let containerd = info.driver_status.iter().flatten().any(
@@ -161,7 +161,7 @@ impl Docker {
         match self.api.inspect_image(name).await {
             Ok(image) => Ok(image.id),
             Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
-            Err(error) => Err(Error::build(format!("the daemon cannot show the image {name}")).because(&error)),
+            Err(error) => Err(Error::build(format!("failed to inspect the image {name} in the daemon")).because(&error)),
         }
     }
 
@@ -176,7 +176,7 @@ impl Docker {
                 Ok(layers.iter().map(|layer| layer.parse().ok()).collect())
             }
             Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
-            Err(error) => Err(Error::build(format!("the daemon cannot show the image {name}")).because(&error)),
+            Err(error) => Err(Error::build(format!("failed to inspect the image {name} in the daemon")).because(&error)),
         }
     }
 
@@ -185,7 +185,7 @@ impl Docker {
     /// # Errors
     /// If the daemon does not answer.
     pub async fn names(&self) -> Result<Vec<ImageRef>> {
-        let failed = |error| Error::no_daemon("the Docker daemon does not list its images").because(&error);
+        let failed = |error| Error::no_daemon("failed to list the images in the Docker daemon").because(&error);
         let images = self.api.list_images(None::<ListImagesOptions>).await.map_err(failed)?;
         Ok(images.into_iter().flat_map(|image| image.repo_tags).filter_map(|name| name.parse().ok()).collect())
     }
@@ -206,7 +206,7 @@ impl Docker {
         self.api
             .tag_image(image, Some(options))
             .await
-            .map_err(|error| Error::build(format!("the daemon cannot tag {image} as {name}")).because(&error))
+            .map_err(|error| Error::build(format!("failed to tag {image} as {name} in the daemon")).because(&error))
     }
 
     /// Takes a name away; an image without names and users goes with it. Parents that are not named stay.
@@ -219,7 +219,7 @@ impl Docker {
             .remove_image(&name.to_string(), Some(options), None)
             .await
             .map(|_| ())
-            .map_err(|error| Error::build(format!("the daemon cannot remove the name {name}")).because(&error))
+            .map_err(|error| Error::build(format!("failed to remove the name {name} from the daemon")).because(&error))
     }
 
     /// A name of our own that the daemon has an image under.
@@ -281,7 +281,7 @@ impl Docker {
                 Err(error) => Some(error.to_string()),
             };
             if let Some(failed) = failed {
-                return Err(Error::build(format!("the daemon cannot take over {name}: {failed}")));
+                return Err(Error::build(format!("failed to pull {name} into the daemon: {failed}")));
             }
         }
         let tagged = self.tag(&ours.to_string(), name).await;
@@ -293,7 +293,7 @@ impl Docker {
     /// # Errors
     /// If the daemon does not answer.
     pub async fn layers(&self) -> Result<Vec<Vec<DiffId>>> {
-        let failed = |error| Error::no_daemon("the Docker daemon does not list its images").because(&error);
+        let failed = |error| Error::no_daemon("failed to list the images in the Docker daemon").because(&error);
         let images = self.api.list_images(None::<ListImagesOptions>).await.map_err(failed)?;
         let mut out = Vec::new();
         for image in images {
@@ -329,7 +329,7 @@ impl Docker {
             };
             if let Some(failed) = failed {
                 let ours = fault.lock().unwrap_or_else(PoisonError::into_inner).take();
-                return Err(Error::build(format!("the daemon cannot load the image: {}", ours.unwrap_or(failed))));
+                return Err(Error::build(format!("failed to load the image into the daemon: {}", ours.unwrap_or(failed))));
             }
         }
         Ok(())
@@ -346,10 +346,13 @@ impl Docker {
             let message = match message {
                 Ok(message) => message,
                 Err(error) if is_cut_off(&error) => return Err(self.went_away(&chain(&error)).await),
-                Err(error) => return Err(Error::push(format!("the daemon cannot hand over {name}")).because(&error)),
+                Err(error) => return Err(Error::push(format!("failed to push {name} from the daemon")).because(&error)),
             };
             if let Some(detail) = message.error_detail {
-                return Err(Error::push(format!("the daemon cannot hand over {name}: {}", detail.message.unwrap_or_default())));
+                return Err(Error::push(format!(
+                    "failed to push {name} from the daemon: {}",
+                    detail.message.unwrap_or_default()
+                )));
             }
         }
         Ok(())

@@ -53,7 +53,7 @@ pub async fn assemble(
     };
     let not = |why: &str| Ok(Err(Some(why.to_owned())));
     let Some(below) = append_base::below(plan, &open, records).await? else {
-        return not("what the files are laid on is not known");
+        return not("hakobi does not know the state that the step copies to");
     };
     let now = seconds_now();
     let worked = match work_out(plan, &open, below.paths, records, now).await? {
@@ -120,16 +120,16 @@ pub async fn work_out<'a>(
     now: u64,
 ) -> OrHalt<std::result::Result<Vec<(Worked<'a>, LayerIndex)>, String>> {
     let not = |why: &str| Ok(Err(why.to_owned()));
-    let Some(makers) = makers(&plan.graph, open) else { return not("what is merged is more than one layer") };
+    let Some(makers) = makers(&plan.graph, open) else { return not("the step merges more than one layer") };
     let operation_keys: Option<Vec<_>> = makers.iter().map(|op| operation_key(&plan.graph, op)).collect();
     let operation_keys = operation_keys.unwrap_or_default();
     let proofs = records.read(operation_keys.iter().cloned(), proof_key).await?;
     if operation_keys.is_empty() || !operation_keys.iter().all(|operation_key| proofs.contains_key(operation_key)) {
-        return not("no daemon was seen to make of such a step what hakobi would make");
+        return not("this kind of step has not been verified against a Docker daemon yet");
     }
     let contexts = match Contexts::read(plan, &makers).await {
         Ok(Some(contexts)) => contexts,
-        Ok(None) => return not("the build context cannot be read"),
+        Ok(None) => return not("failed to read the build context"),
         Err(difference) => return Err(Replan::SourcesMoved(difference).into()),
     };
     let mut worked = Vec::new();

@@ -92,7 +92,7 @@ pub async fn solve(
         };
         match solved {
             Ok(solved) => {
-                let compiled = compiled.ok_or_else(|| Error::build("the frontend gave no graph"))?;
+                let compiled = compiled.ok_or_else(|| Error::build("the frontend returned no build graph"))?;
                 return Ok((solved, compiled, executed));
             }
             Err(status) if daemon.context.tries_again(&mut attempt, &status).await => {}

@@ -30,7 +30,7 @@ impl Contexts {
             let Some(root) = plan.directories.get(&name).map(ToOwned::to_owned) else { return Ok(None) };
             let (from, tree) = (root.clone(), Arc::clone(tree));
             let walked = tokio::task::spawn_blocking(move || held(&from, &selection, tree)).await;
-            let entries = walked.unwrap_or_else(|_| Err(Difference::at(&name, "it can no longer be read")))?;
+            let entries = walked.unwrap_or_else(|_| Err(Difference::at(&name, "it is no longer readable")))?;
             contexts.insert(op.digest.clone(), (root, entries));
         }
         Ok(Some(Self(contexts)))
@@ -85,8 +85,8 @@ pub fn held(root: &Path, selection: &Selection, tree: Arc<Tree>) -> std::result:
     match (differs, walked) {
         (Some(difference), _) => Err(difference),
         // It could be read when it was hashed.
-        (None, Err(WalkError::Read { path, .. })) => Err(Difference::at(&path, "it can no longer be read")),
-        (None, Err(error)) => Err(Difference::at(&error.to_string(), "it can no longer be read")),
+        (None, Err(WalkError::Read { path, .. })) => Err(Difference::at(&path, "it is no longer readable")),
+        (None, Err(error)) => Err(Difference::at(&error.to_string(), "it is no longer readable")),
         (None, Ok(())) => held.end().map(|()| entries),
     }
 }

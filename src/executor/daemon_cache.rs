@@ -67,7 +67,7 @@ pub async fn has_mark(execution: &Execution<'_>, text: &str) -> Result<bool> {
     if let Err(status) = asked {
         return Err(match is_cut_off(&status) {
             true => daemon.docker.went_away(status.message()).await,
-            false => Error::build(format!("the daemon cannot be asked what it has: {}", status.message())),
+            false => Error::build(format!("failed to query the daemon's build cache: {}", status.message())),
         });
     }
     Ok(step.is_some_and(|step| executed.found(&step)))

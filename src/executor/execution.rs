@@ -48,5 +48,5 @@ impl From<Replan> for Halt {
 /// The error of a build whose files changed while they were read.
 #[must_use]
 pub fn context_changed(difference: &Difference) -> Error {
-    Error::build(format!("the build context changed while it was read: {difference}"))
+    Error::build(format!("the build context changed while hakobi read it: {difference}"))
 }

@@ -3,7 +3,7 @@
 use crate::error::Error;
 
 pub fn broken(error: &(dyn std::error::Error + 'static)) -> Error {
-    Error::build("the build graph cannot be put together").because(error)
+    Error::build("failed to assemble the build graph").because(error)
 }
 
 /// When each layer was made, as the image's history has it.

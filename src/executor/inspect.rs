@@ -35,9 +35,9 @@ pub async fn look_at(
         progress.looked_at.extend(rewritten.names.into_keys().filter(is_step));
         progress.trees.insert(place.clone(), tree);
     }
-    let tree = progress.trees.get(&place).ok_or_else(|| Error::build("what is copied out of a stage was not looked at"))?;
+    let tree = progress.trees.get(&place).ok_or_else(|| Error::build("the files copied from a stage were not inspected"))?;
     let content = tree.digest(&[Selector::everything()]);
-    content.map_err(|error| Error::build("what is copied out of a stage has no digest").because(&error))
+    content.map_err(|error| Error::build("the files copied from a stage have no digest").because(&error))
 }
 
 /// Leaves base images to the daemon, where it is for want of one that something could not be looked at: one may come down only then.
@@ -67,9 +67,9 @@ pub async fn extract(execution: &Execution<'_>, definition: pb::Definition, sele
         Ok(_) => {}
         Err(status) if is_cut_off(&status) => return Err(daemon.docker.went_away(status.message()).await),
         Err(status) => {
-            return Err(Error::build(format!("what is copied out of a stage cannot be looked at: {}", status.message())));
+            return Err(Error::build(format!("failed to inspect the files copied from a stage: {}", status.message())));
         }
     }
     let tree = reading.await.map_err(std::io::Error::other).and_then(|tree| tree);
-    tree.map_err(|error| Error::build("what is copied out of a stage cannot be read").because(&error))
+    tree.map_err(|error| Error::build("failed to read the files copied from a stage").because(&error))
 }

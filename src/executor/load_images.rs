@@ -32,13 +32,13 @@ pub async fn load_sources(daemon: &DaemonBuild<'_>, rewritten: &[&RewrittenGraph
             continue;
         }
         let name: ImageRef =
-            daemon.loaded.name(&digest).parse().map_err(|_| Error::build("an image of hakobi's own has no name"))?;
+            daemon.loaded.name(&digest).parse().map_err(|_| Error::build("an image from the cache has no name"))?;
         daemon.loaded.scratch.get_or_init(|| {
             let scratch = Scratch::new().ok()?;
             scratch.remember(daemon.loaded.repository.rsplit('/').next()?);
             Some(scratch)
         });
-        let step = daemon.context.events.step("[hakobi] loading what is kept into the daemon");
+        let step = daemon.context.events.step("[hakobi] loading cached layers into the daemon");
         // From before it is there, so that it goes whatever happens meanwhile.
         let borrowed = daemon.docker.borrow(name.clone());
         let loaded = match load_offered(daemon, own, &digest, &name).await {
@@ -67,9 +67,9 @@ pub async fn load_offered(
 ) -> Result<Vec<(Digest, u64)>> {
     let failed = |error: crate::registry::Error| {
         let hint = error.hint();
-        Error::new(Kind::Cache, "what is kept cannot be read").because(&error).hint_if(hint)
+        Error::new(Kind::Cache, "failed to read cached layers").because(&error).hint_if(hint)
     };
-    let lost = || Error::new(Kind::Cache, "what is kept cannot be read");
+    let lost = || Error::new(Kind::Cache, "failed to read cached layers");
     let raw = own.manifest(&digest.to_string()).await.map_err(failed)?.ok_or_else(lost)?;
     let manifest = raw.manifest().map_err(|error| lost().because(&error))?;
     let config = read_blob(own, &manifest.config.digest, CONFIG_LIMIT).await.map_err(failed)?;
@@ -140,7 +140,7 @@ pub async fn load_layers(
     };
     let directory = crate::transfer::temp_dir(Kind::Cache)?;
     let stream = archive::write(vec![saved], encoding(info), directory.path())
-        .map_err(|error| Error::new(Kind::Cache, "the image cannot be written").because(&error))?;
+        .map_err(|error| Error::new(Kind::Cache, "failed to write the image").because(&error))?;
     docker.load(stream).await?;
     let came = lacking.iter().filter_map(|place| image.manifest.layers.get(*place));
     Ok(came.map(|layer| (layer.digest.clone(), layer.size)).collect())

@@ -65,7 +65,7 @@ pub fn unpacked(
     source: i64,
     copy: &pb::FileActionCopy,
 ) -> std::result::Result<Vec<ArchivePath>, UnknownPaths> {
-    let unknown = || UnknownPaths("it may unpack a file that is not in the build context".to_owned());
+    let unknown = || UnknownPaths("it may unpack an archive that is not in the build context".to_owned());
     let source = usize::try_from(source).ok().and_then(|source| op.inputs.get(source)).ok_or_else(unknown)?;
     let (name, _) = plan.graph.op(&source.step).and_then(selection).ok_or_else(unknown)?;
     let root = plan.directories.get(&name).ok_or_else(unknown)?;

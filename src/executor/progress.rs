@@ -119,7 +119,7 @@ impl SolveProgress {
 
     /// From here on the daemon pulls base images itself.
     pub fn bypass_pull_through(&mut self, why: &str, events: &Events) {
-        events.note(format!("the daemon pulls base images itself, as a layer did not come through hakobi: {why}"));
+        events.note(format!("the daemon pulls base images itself, because a layer did not pass through hakobi: {why}"));
         self.bypasses = true;
         self.substitutions.clear();
     }

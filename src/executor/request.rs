@@ -41,9 +41,9 @@ pub fn exports(daemon: &DaemonBuild<'_>, release: Option<&Release>, sinks: &Outp
     let mut names: Vec<String> = Vec::new();
     let into_daemon = release.is_some() || daemon.context.build.load;
     if into_daemon && daemon.context.build.platforms.len() > 1 && daemon.info.store == StoreKind::GraphDriver {
-        let why = "an image for several platforms cannot be built: this Docker daemon's image store (overlay2) takes one platform for each image";
+        let why = "cannot build an image for several platforms: this Docker daemon's image store (overlay2) supports one platform per image";
         return Err(Error::build(why).hint(
-            "turn on the containerd image store (https://docs.docker.com/go/build-multi-platform/), name a daemon that has it in DOCKER_HOST, \
+            "enable the containerd image store (https://docs.docker.com/go/build-multi-platform/), set DOCKER_HOST to a daemon that has it, \
              or build one platform at a time",
         ));
     }
@@ -74,8 +74,8 @@ pub fn exports(daemon: &DaemonBuild<'_>, release: Option<&Release>, sinks: &Outp
         exports.push(Export { kind, attributes });
     }
     if exports.len() > 1 && daemon.info.api < SEVERAL_EXPORTS_API {
-        return Err(Error::usage(format!("Docker {} takes one output at a time", daemon.info.version))
-            .hint("run hakobi once for each, the second finds everything built"));
+        return Err(Error::usage(format!("Docker {} supports only one output per build", daemon.info.version))
+            .hint("run hakobi once for each output; later runs find all steps built"));
     }
     Ok((exports, files))
 }

@@ -45,7 +45,7 @@ pub async fn put(
         Whole::Made(image) => (*image, false),
         Whole::Nothing => return Ok(None),
         Whole::Otherwise => {
-            let why = "the layers of the image are not those of its last step".to_owned();
+            let why = "the layers of the image do not match its last step".to_owned();
             context.cache.store_gave_not(&CacheRefusal::Otherwise(why))?;
             return Err(Replan::CacheUnusable.into());
         }
@@ -90,7 +90,7 @@ pub async fn unchanged(
         records.refuse(&image);
     }
     let made = image_of(context, plan, &record.layers)
-        .map_err(|error| Error::build("the frontend's configuration cannot be read").because(&error))?;
+        .map_err(|error| Error::build("failed to read the configuration that the frontend returned").because(&error))?;
     Ok(Whole::Made(Box::new(composed(made.manifest, made.config)?)))
 }
 

@@ -80,7 +80,7 @@ pub async fn look_at_all(
                 daemon
                     .context
                     .events
-                    .warning(format!("{error}; the steps that copy from there run, and this build is not remembered"));
+                    .warning(format!("{error}; running the steps that copy from there, without saving this build"));
                 progress.unknown.insert(taken.place());
                 Digest::of(&rand::random::<[u8; 32]>())
             }

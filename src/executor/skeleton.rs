@@ -26,7 +26,7 @@ use crate::planner::replan::Replan;
 use crate::publish::release::{PutOutcome, Released};
 
 /// Why a base comes down of which the paths are not recorded.
-pub const UNKNOWN: &str = "which paths it has is not recorded";
+pub const UNKNOWN: &str = "the cache has no path index for it";
 
 /// Makes the image without what its new files are laid on, if nothing else has to be done at its end. Returns `None` if that is not
 /// so, or if it is not known which paths the files touch.
@@ -65,7 +65,7 @@ pub async fn append(execution: &Execution<'_>, plan: &BuildPlan, progress: &mut 
     let ground = BaseSubstitution {
         step: open.steps[0].clone(),
         state: ground,
-        graft: substitutions::source(daemon, &reference, "[hakobi] what the base has where files are copied to".to_owned()),
+        graft: substitutions::source(daemon, &reference, "[hakobi] reading the base's paths".to_owned()),
     };
     let at = Instant::now();
     let release = request::open_release(execution, plan).await?.ok_or_else(|| Error::push("no repository to push to"))?;

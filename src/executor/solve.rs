@@ -68,9 +68,7 @@ where
             }
             Some(Err(status)) if from_store && context.cache.blames_store(status.message()) => status.message().to_owned(),
             Some(Err(status)) if progress.blames_pins(status.message()) => {
-                context
-                    .events
-                    .note("the daemon does not get from elsewhere what was there a moment ago: nothing is remembered of it");
+                context.events.note("the daemon received another remote file than hakobi saw: not saving the steps that use it");
                 return Err(Replan::RemotesMoved.into());
             }
             Some(Err(status)) => {

@@ -23,7 +23,7 @@ use crate::run::transport::LayerTransport;
 /// older copy of them must not take a file of the same size and time for the same.
 pub fn grafts(execution: &Execution<'_>, plan: &BuildPlan, release: Option<&Release>) -> Result<HashMap<Input, Substitution>> {
     let Execution { daemon, cache, .. } = *execution;
-    let own = cache.own().ok_or_else(|| Error::build("the store has no scope"))?;
+    let own = cache.own().ok_or_else(|| Error::build("the cache has no scope"))?;
     let mut substitutions = HashMap::new();
     let is_there = plan.is_there();
     for (state, record) in &plan.decision.kept {
@@ -89,7 +89,7 @@ pub fn grafts(execution: &Execution<'_>, plan: &BuildPlan, release: Option<&Rele
 pub fn through(execution: &Execution<'_>, plan: &BuildPlan, source: &Input, base: &KnownImage) -> Result<Substitution> {
     let Execution { daemon, cache, .. } = *execution;
     cache.pass_through(base, &daemon.context.registries)?;
-    let own = cache.own().ok_or_else(|| Error::build("the store has no scope"))?;
+    let own = cache.own().ok_or_else(|| Error::build("the cache has no scope"))?;
     let name = plan.graph.op(&source.step).map(|op| op.name.clone()).unwrap_or_default();
     let platform = serde_json::from_slice::<Platform>(&base.config).map_err(|error| broken(&error))?;
     offered(daemon, own, &platform, &bases::layers(base), name)

@@ -36,7 +36,7 @@ pub async fn verify(execution: &Execution<'_>, plan: &BuildPlan, progress: &Solv
     let new = chain.layers() - kept_part;
     let (below, ours) = image.layers.split_at(image.layers.len().saturating_sub(new));
     let failed = |what: &str| Error::build(format!("--verify: {what}"));
-    let step = context.events.step("[hakobi] laying the files on the whole base, to compare");
+    let step = context.events.step("[hakobi] verifying appended layers on the whole base");
     let directory = crate::transfer::temp_dir(Kind::Build)?;
     let intake = Intake::new(Vec::new(), Known::default(), context.build.push_settings.compression, directory.path().to_owned());
     below.iter().zip(&image.diff_ids).for_each(|(layer, diff_id)| intake.pass_over(layer, diff_id));
@@ -74,7 +74,7 @@ pub async fn verify(execution: &Execution<'_>, plan: &BuildPlan, progress: &Solv
             Ok(solved) => break solved.made(),
             Err(Halt::Failed(error)) => return Err(error),
             Err(Halt::Replan(why @ Replan::BypassBaseProxy(_))) => again.replanned(&why, context.events),
-            Err(Halt::Replan(_)) => return Err(failed("the base cannot be had")),
+            Err(Halt::Replan(_)) => return Err(failed("failed to get the base image")),
         }
     };
     borrowed.into_iter().for_each(BorrowedName::hand_on);
@@ -84,10 +84,10 @@ pub async fn verify(execution: &Execution<'_>, plan: &BuildPlan, progress: &Solv
     }
     let (theirs, _) = intake.layers_above(NAME, below.len()).await?;
     if ours.len() != theirs.len() {
-        return Err(failed(&format!("{} layers on the whole base, {} without it", theirs.len(), ours.len())));
+        return Err(failed(&format!("the whole base gives {} layers, but the append gave {}", theirs.len(), ours.len())));
     }
     for (place, (our, their)) in ours.iter().zip(&theirs).enumerate() {
-        let unreadable = |error: std::io::Error| failed("a layer cannot be read again").because(&error);
+        let unreadable = |error: std::io::Error| failed("failed to read a layer again").because(&error);
         let bytes = match released.release.intake().arrived(&our.digest).await.map_err(unreadable)? {
             Some(bytes) => bytes,
             None => {
@@ -97,7 +97,7 @@ pub async fn verify(execution: &Execution<'_>, plan: &BuildPlan, progress: &Solv
         };
         let our = read_tree(plain(bytes).await.map_err(unreadable)?).await.map_err(unreadable)?;
         let arrived = intake.arrived(&their.blob.digest).await.map_err(unreadable)?;
-        let arrived = arrived.ok_or_else(|| failed("the daemon handed over no layer"))?;
+        let arrived = arrived.ok_or_else(|| failed("the daemon pushed no layer"))?;
         let their = read_tree(plain(arrived).await.map_err(unreadable)?).await.map_err(unreadable)?;
         // The containerd store leaves out of a layer what is as it was below.
         let complete = daemon.info.store == StoreKind::GraphDriver;
@@ -105,14 +105,14 @@ pub async fn verify(execution: &Execution<'_>, plan: &BuildPlan, progress: &Solv
             let step = open.steps.get(place).and_then(|step| plan.graph.op(step));
             let name = step.map(|op| crate::graph::instruction_of(&op.name)).unwrap_or_default();
             return Err(failed(&format!(
-                "/{} is another one in the layer that `{name}` makes on the whole base",
+                "/{} differs in the layer that `{name}` makes on the whole base",
                 crate::domain::shown(&path)
             ))
-            .hint("the image that was pushed is the one without the base: this is a fault of hakobi, please report it"));
+            .hint("report this bug of hakobi; the pushed image has the layer made without the base"));
         }
     }
     step.done();
-    context.events.note(format!("verified: {} layers are the same on the whole base", ours.len()));
+    context.events.note(format!("verified: {} layers are identical on the whole base", ours.len()));
     Ok(())
 }
 

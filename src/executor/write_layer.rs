@@ -31,7 +31,7 @@ pub async fn write(
     now: u64,
     release: &Release,
 ) -> Result<std::result::Result<Layer, Difference>> {
-    let failed = |error: &io::Error| Error::build("a layer of files cannot be made").because(error);
+    let failed = |error: &io::Error| Error::build("failed to create a layer of files").because(error);
     let keyed = keyed(plan, op, &laid);
     let (theirs, ours) = tokio::io::duplex(PIPE);
     let writing = tokio::task::spawn_blocking(move || {

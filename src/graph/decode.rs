@@ -14,10 +14,10 @@ const LIMIT: usize = 100_000;
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub enum InvalidGraph {
     /// A step's bytes cannot be read.
-    #[error("a step of the build graph cannot be read: {0}")]
+    #[error("failed to read a step of the build graph: {0}")]
     Decode(#[from] prost::DecodeError),
     /// A step needs one that is not there.
-    #[error("a step of the build graph needs {0}, which is not there")]
+    #[error("a step of the build graph needs the missing step {0}")]
     Absent(String),
     /// Not a digest.
     #[error(transparent)]

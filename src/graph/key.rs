@@ -100,7 +100,7 @@ impl Keys {
         match self.by_step.get(&state.step) {
             Some(Key::Known(step)) => Key::Known(output_of(step, state.output).key()),
             Some(other) => other.clone(),
-            None => Key::Unknown("it is not in the graph".to_owned()),
+            None => Key::Unknown("it is not in the build graph".to_owned()),
         }
     }
 
@@ -134,12 +134,12 @@ impl Keys {
             };
             return (key, key_without_copied_content);
         }
-        let Some(bytes) = graph.bytes(&op.digest) else { return unknown("it is not in the graph") };
+        let Some(bytes) = graph.bytes(&op.digest) else { return unknown("it is not in the build graph") };
         match &op.op.op {
             Some(pb::op::Op::Exec(_) | pb::op::Op::File(_) | pb::op::Op::Merge(_) | pb::op::Op::Diff(_)) => {}
-            _ => return unknown("hakobi does not know this kind of step"),
+            _ => return unknown("hakobi does not support this kind of step"),
         }
-        let Ok(own) = canonical(op, bytes) else { return unknown("the step cannot be read") };
+        let Ok(own) = canonical(op, bytes) else { return unknown("failed to read the step") };
         let (mut strong, mut key_without_copied_content) = (Keyed::of("step"), Some((Keyed::of("weak"), false)));
         strong.bytes(&own);
         if let Some((key_without_copied_content, _)) = &mut key_without_copied_content {
@@ -247,14 +247,14 @@ fn of_source(op: &Op, source: &pb::SourceOp, bytes: Option<&[u8]>, facts: &dyn F
         },
         // What steps take of it counts, never the directory itself.
         "local" => Key::Unknown("a directory has no key of its own".to_owned()),
-        other => Key::Unknown(format!("hakobi does not know sources of the kind {other}")),
+        other => Key::Unknown(format!("hakobi does not support sources of the kind {other}")),
     }
 }
 
 /// As BuildKit has it: a file by its bytes, its name, its owner and its time (`source/http`: `CacheKey`), a repository by its commit.
 fn of_remote(op: &Op, bytes: Option<&[u8]>, holds: &ResolvedSource) -> Key {
     let Some(own) = bytes.and_then(|bytes| remote::canonical(op, bytes, holds).ok()) else {
-        return Key::Unknown("the source cannot be read".to_owned());
+        return Key::Unknown("failed to read the source".to_owned());
     };
     let mut hasher = match holds {
         // `http://` and `https://` bring the same file.

@@ -75,7 +75,7 @@ fn file(source: &pb::SourceOp) -> Result<Remote, String> {
     without_credentials(url)?;
     known(source, &["http.filename", "http.perm", "http.uid", "http.gid"])?;
     if !source.attrs.contains_key("http.filename") {
-        return Err(format!("how {} is called is for its server to say", without_query(url)));
+        return Err(format!("only its server determines the file name of {}", without_query(url)));
     }
     Ok(Remote::File { url: url.clone() })
 }
@@ -86,11 +86,11 @@ fn repository(source: &pb::SourceOp, rest: &str) -> Result<Remote, String> {
     let url = source.attrs.get("git.fullurl").cloned().unwrap_or_else(|| format!("https://{place}"));
     let (url, _) = url.split_once('#').unwrap_or((&url, ""));
     if !["https://", "http://", "git://"].iter().any(|scheme| url.starts_with(scheme)) {
-        return Err(format!("{url} is asked by an ssh agent, which hakobi leaves to the daemon"));
+        return Err(format!("{url} requires an SSH agent, so the daemon must fetch it"));
     }
     without_credentials(url)?;
     if source.attrs.get("git.keepgitdir").is_some_and(|keep| keep == "true") {
-        return Err(format!("{url} is taken with its .git directory, which holds more than a commit"));
+        return Err(format!("{url} is fetched with its .git directory, whose content a commit does not determine"));
     }
     known(source, &["git.fullurl", "git.skipsubmodules", COMMIT_CHECKSUM, SECRETS[0], SECRETS[1]])?;
     let reference = fragment.split(':').next().unwrap_or_default().to_owned();
@@ -102,7 +102,7 @@ fn repository(source: &pb::SourceOp, rest: &str) -> Result<Remote, String> {
 /// What an attribute that hakobi does not know would change, nobody can say.
 fn known(source: &pb::SourceOp, names: &[&str]) -> Result<(), String> {
     match source.attrs.keys().find(|name| !names.contains(&&***name)) {
-        Some(other) => Err(format!("hakobi does not know what {other} does")),
+        Some(other) => Err(format!("hakobi does not support {other}")),
         None => Ok(()),
     }
 }
@@ -110,7 +110,7 @@ fn known(source: &pb::SourceOp, names: &[&str]) -> Result<(), String> {
 fn without_credentials(url: &str) -> Result<(), String> {
     let authority = url.split_once("://").and_then(|(_, rest)| rest.split(['/', '?', '#']).next()).unwrap_or_default();
     match authority.rsplit_once('@') {
-        Some((_, host)) => Err(format!("{host} is asked with credentials, which hakobi leaves to the daemon")),
+        Some((_, host)) => Err(format!("{host} requires credentials, so the daemon must fetch it")),
         None => Ok(()),
     }
 }
@@ -240,21 +240,15 @@ mod tests {
     fn what_only_the_daemon_can_ask_says_why() {
         let why = |identifier: &str, attributes: &[(&str, &str)]| asked(identifier, attributes).unwrap().unwrap_err();
         let name = ("http.filename", "a");
-        assert_eq!(
-            why("https://user:secret@host/a", &[name]),
-            "host is asked with credentials, which hakobi leaves to the daemon"
-        );
-        assert_eq!(
-            why("https://host/a", &[name, ("http.header.accept", "x")]),
-            "hakobi does not know what http.header.accept does"
-        );
-        assert!(why("https://host/", &[]).contains("for its server to say"));
+        assert_eq!(why("https://user:secret@host/a", &[name]), "host requires credentials, so the daemon must fetch it");
+        assert_eq!(why("https://host/a", &[name, ("http.header.accept", "x")]), "hakobi does not support http.header.accept");
+        assert!(why("https://host/", &[]).contains("only its server"));
         let ssh = ("git.fullurl", "git@github.com:a/b.git");
-        assert!(why("git://github.com/a/b.git", &[ssh]).contains("ssh agent"));
+        assert!(why("git://github.com/a/b.git", &[ssh]).contains("SSH agent"));
         let secret = ("git.fullurl", "https://x:secret@host/b.git");
         assert!(!why("git://host/b.git", &[secret]).contains("secret"));
         assert!(why("git://host/b.git", &[("git.keepgitdir", "true")]).contains(".git directory"));
-        assert_eq!(why("git://host/b.git", &[("git.new", "x")]), "hakobi does not know what git.new does");
+        assert_eq!(why("git://host/b.git", &[("git.new", "x")]), "hakobi does not support git.new");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 /// A message that cannot be taken apart.
 #[derive(Debug, Clone, Copy, thiserror::Error, PartialEq, Eq)]
-#[error("a message of the build graph is cut off")]
+#[error("a message of the build graph is truncated")]
 pub struct Malformed;
 
 /// One field as it stands.

@@ -22,7 +22,7 @@ pub fn explain(graph: &Graph, plan: &Plan, before: Option<&Inputs>, now: &Inputs
         let reason = match plan.verdicts.get(&op.digest) {
             Some(Verdict::Uncacheable(why)) => why.clone(),
             Some(Verdict::Miss) if plan.old.contains_key(&op.digest) => aged(plan.old[&op.digest]),
-            Some(Verdict::Miss) if op.ignores_cache => "it is to run in any case (--no-cache)".to_owned(),
+            Some(Verdict::Miss) if op.ignores_cache => "forced by --no-cache".to_owned(),
             Some(Verdict::Miss) => changes.missed(place),
             _ => continue,
         };
@@ -34,8 +34,8 @@ pub fn explain(graph: &Graph, plan: &Plan, before: Option<&Inputs>, now: &Inputs
 /// Of a command that runs for its age alone.
 fn aged(ran: Option<u64>) -> String {
     match ran.and_then(|ran| jiff::Timestamp::from_second(i64::try_from(ran).ok()?).ok()) {
-        Some(ran) => format!("it ran on {} (--max-age)", ran.strftime("%Y-%m-%d %H:%M UTC")),
-        None => "when it ran is not known (--max-age)".to_owned(),
+        Some(ran) => format!("its result is older than --max-age: it ran on {}", ran.strftime("%Y-%m-%d %H:%M UTC")),
+        None => "its result has an unknown age (--max-age)".to_owned(),
     }
 }
 
@@ -57,7 +57,7 @@ impl Changes<'_> {
             let waits = step.on.last().and_then(|place| self.now.steps.get(*place)).filter(|_| step.key.is_none());
             return match waits {
                 Some(on) => {
-                    format!("no record of an earlier build, and it depends on what `{}` makes", shortened(&on.instruction))
+                    format!("no record of an earlier build, and it depends on the result of `{}`", shortened(&on.instruction))
                 }
                 None => "no record of an earlier build".to_owned(),
             };
@@ -70,15 +70,15 @@ impl Changes<'_> {
         for (image, digest) in &step.images {
             match last.images.get(image) {
                 Some(other) if other == digest => {}
-                Some(_) => changed.push(format!("new base {image}@{}", digest.get(..19).unwrap_or(digest))),
-                None => changed.push(format!("another base: {image}")),
+                Some(_) => changed.push(format!("new base image {image}@{}", digest.get(..19).unwrap_or(digest))),
+                None => changed.push(format!("different base image: {image}")),
             }
         }
         for (name, what) in &step.remotes {
             if what.is_empty() {
                 changed.push(name.clone());
             } else if last.remotes.get(name).is_some_and(|other| other != what) {
-                changed.push(format!("{name} is {} now", what.get(..19).unwrap_or(what)));
+                changed.push(format!("{name} is now {}", what.get(..19).unwrap_or(what)));
             }
         }
         if changed.is_empty() && last.operation != step.operation {
@@ -109,12 +109,12 @@ impl Changes<'_> {
             }
             (None, true) => match last.unsaved {
                 Some(Unsaved::InDaemon) => {
-                    "the last build did not save its result: the Docker daemon had it in its own cache".to_owned()
+                    "the last build did not save its result: it came from the Docker daemon's own cache".to_owned()
                 }
                 Some(Unsaved::Other) => "the last build did not save its result".to_owned(),
-                None => "its result is not kept any more".to_owned(),
+                None => "the cached result has expired".to_owned(),
             },
-            (None, false) => "what it is built on changed".to_owned(),
+            (None, false) => "a step that it depends on changed".to_owned(),
         }
     }
 
@@ -158,12 +158,12 @@ impl Changes<'_> {
                 Some(other) if is_hidden(value) && is_hidden(other) && (value == PLACEHOLDER || other == PLACEHOLDER) => None,
                 Some(other) if is_hidden(value) || is_hidden(other) => Some(format!("{named} changed")),
                 Some(other) => Some(format!("{named} was {}, now {}", shortened(other), shortened(value))),
-                None if is_hidden(value) => Some(format!("{named} is set")),
-                None => Some(format!("{named} is set to {}", shortened(value))),
+                None if is_hidden(value) => Some(format!("{named} is now set")),
+                None => Some(format!("{named} is now set to {}", shortened(value))),
             }
         });
         let gone =
-            last.keys().filter(|name| !now.contains_key(*name)).map(|name| format!("{} is not set any more", self.named(name)));
+            last.keys().filter(|name| !now.contains_key(*name)).map(|name| format!("{} is no longer set", self.named(name)));
         changed.chain(gone).collect()
     }
 }
@@ -180,7 +180,7 @@ fn files(last: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> Vec
         Some(_) => Some(format!("{} changed", name(path))),
         None => Some(format!("{} is new", name(path))),
     });
-    let gone = last.keys().filter(|path| !now.contains_key(*path)).map(|path| format!("{} is gone", name(path)));
+    let gone = last.keys().filter(|path| !now.contains_key(*path)).map(|path| format!("{} was removed", name(path)));
     let all: Vec<String> = changed.chain(gone).collect();
     let more = all.len().saturating_sub(NAMED);
     let mut out: Vec<String> = all.into_iter().take(NAMED).collect();
@@ -224,26 +224,26 @@ mod tests {
             why(0, Some(&before), &all)
         };
         let files = |pairs: &[(&str, &str)]| now(step("COPY . /app", |step| step.files = map(pairs)));
-        assert_eq!(files(&[("a", "1"), ("b", "2"), ("d", "1")]), "b changed, d is new, c is gone");
+        assert_eq!(files(&[("a", "1"), ("b", "2"), ("d", "1")]), "b changed, d is new, c was removed");
         assert_eq!(files(&[("e", "1"), ("f", "2"), ("g", "1")]), "e is new, f is new, g is new, and 3 more files");
         assert_eq!(
             now(step("RUN make", |step| step.env = map(&[("V", "1.3")]))),
-            "ARG V was 1.2, now 1.3, ENV W is not set any more"
+            "ARG V was 1.2, now 1.3, ENV W is no longer set"
         );
         let secret = shown("TOKEN", "one");
         let all = Inputs::default();
         let told = Changes { pairs: None, now: &all, setters: Vec::new() };
         let told =
             told.variables(&map(&[("TOKEN", secret), ("X", "1")]), &map(&[("TOKEN", secret), ("KEY", secret), ("X", secret)]));
-        assert_eq!(told, ["KEY is set", "X changed"]);
+        assert_eq!(told, ["KEY is now set", "X changed"]);
         let moved = now(step("RUN base", |step| step.images = map(&[("python:3", "sha256:fedcba9876543210")])));
-        assert_eq!(moved, "new base python:3@sha256:fedcba987654");
+        assert_eq!(moved, "new base image python:3@sha256:fedcba987654");
         let elsewhere = |pairs: &[(&str, &str)]| now(step("RUN base", |step| step.remotes = map(pairs)));
         assert_eq!(elsewhere(&[("https://host/a: its server answers 503", "")]), "https://host/a: its server answers 503");
         assert_eq!(now(step("RUN other", |_| ())), "a new or changed line");
-        assert_eq!(now(step("RUN make", |step| step.env = map(&[("V", "1.2"), ("W", "x")]))), "its result is not kept any more");
+        assert_eq!(now(step("RUN make", |step| step.env = map(&[("V", "1.2"), ("W", "x")]))), "the cached result has expired");
         for (unsaved, reason) in [
-            (Unsaved::InDaemon, "the last build did not save its result: the Docker daemon had it in its own cache"),
+            (Unsaved::InDaemon, "the last build did not save its result: it came from the Docker daemon's own cache"),
             (Unsaved::Other, "the last build did not save its result"),
         ] {
             let last = Inputs { steps: vec![step("RUN make", |step| step.unsaved = Some(unsaved))] };
@@ -269,7 +269,7 @@ mod tests {
         assert_eq!(why(0, Some(&with_token("old")), &with_token("new")), "TOKEN changed (its value is hidden)");
         let mut waiting = now.clone();
         waiting.steps[1].key = None;
-        assert_eq!(why(1, None, &waiting), "no record of an earlier build, and it depends on what `COPY a /` makes");
+        assert_eq!(why(1, None, &waiting), "no record of an earlier build, and it depends on the result of `COPY a /`");
     }
 
     #[test]
@@ -294,7 +294,7 @@ mod tests {
         };
         let (before, now) = (build("1.2", "a"), build("1.3", "b"));
         assert_eq!(why(0, Some(&before), &now), "ARG V was 1.2, now 1.3");
-        assert_eq!(why(1, Some(&before), &now), "ARG V was 1.2, now 1.3, app-1.3 is new, app-1.2 is gone");
+        assert_eq!(why(1, Some(&before), &now), "ARG V was 1.2, now 1.3, app-1.3 is new, app-1.2 was removed");
         assert_eq!(why(2, Some(&before), &now), "the value of ARG V changed");
         // A value that is nobody's business is not told of a text either.
         let secret = |value: &str| Inputs {

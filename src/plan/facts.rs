@@ -36,7 +36,7 @@ impl Facts for KnownFacts {
         match self.images.get(&source.digest) {
             Some(Ok(layers)) => Ok(ChainId::of_layers(layers)),
             Some(Err(why)) => Err(why.clone()),
-            None => Err("the base image was not looked up".to_owned()),
+            None => Err("hakobi did not look up the base image".to_owned()),
         }
     }
 
@@ -44,14 +44,14 @@ impl Facts for KnownFacts {
         match self.locals.get(&source.digest) {
             Some(Ok(tree)) => tree.digest(selectors).map_err(|error| error.to_string()),
             Some(Err(why)) => Err(why.clone()),
-            None => Err("the directory was not read".to_owned()),
+            None => Err("hakobi did not read the directory".to_owned()),
         }
     }
 
     fn remote(&self, source: &Op) -> Result<ResolvedSource, String> {
         match self.remotes.get(&source.digest) {
             Some(holds) => holds.clone(),
-            None => Err("it was not asked for".to_owned()),
+            None => Err("hakobi did not look it up".to_owned()),
         }
     }
 

@@ -58,7 +58,7 @@ pub fn expected_contents<'a>(graph: &Graph, op: &Op, tree: impl Fn(&Input, &[Sel
             Some(pb::file_action::Action::Copy(_)) if !by_content(action.secondary_input) => return ExpectedContents::Anything,
             Some(pb::file_action::Action::Copy(_)) | None => {}
             Some(pb::file_action::Action::Mkdir(_) | pb::file_action::Action::Rm(_)) => {}
-            #[allow(unreachable_patterns, reason = "kinds of action that are not known yet")]
+            #[allow(unreachable_patterns, reason = "unknown kinds of file actions")]
             Some(_) => {}
         }
     }

@@ -102,7 +102,7 @@ impl Records {
         let Some(scope) = self.scopes.first() else { return Ok(()) };
         let mut objects = Vec::new();
         for (key, record) in records {
-            let broken = |error: &dyn std::fmt::Display| Error::new(Fault::Other, format!("a record cannot be written: {error}"));
+            let broken = |error: &dyn std::fmt::Display| Error::new(Fault::Other, format!("failed to write a record: {error}"));
             let plain = encode(&key, record.borrow()).map_err(|error| broken(&error))?;
             // Nobody would read it.
             if plain.len() as u64 > LARGE || self.hidden.is_in(&plain) {

@@ -18,10 +18,10 @@ pub async fn base(
 ) -> Option<(Digest, std::result::Result<(Vec<DiffId>, Option<KnownImage>), String>)> {
     let name = op.image()?;
     let found = async {
-        let reference: ImageRef = name.parse().map_err(|_| format!("{name} is no image's name"))?;
+        let reference: ImageRef = name.parse().map_err(|_| format!("{name} is not the name of an image"))?;
         if reference.digest.is_none() {
             // The frontend names a digest wherever it asked a registry.
-            let Some(docker) = docker else { return Err(format!("{name} is an image of the daemon's")) };
+            let Some(docker) = docker else { return Err(format!("{name} is an image in the daemon")) };
             let layers = docker.image_layers(name).await.map_err(|error| error.to_string())?;
             return layers.map(|layers| (layers, None)).ok_or_else(|| format!("the daemon has no image {name}"));
         }

@@ -84,7 +84,7 @@ impl BuildPlan {
 
     /// The platform that the image is for.
     pub fn platform(&self) -> Result<Platform> {
-        self.compiled.platform().ok_or_else(|| Error::build("the frontend did not say which platform the image is for"))
+        self.compiled.platform().ok_or_else(|| Error::build("the frontend did not report the image's platform"))
     }
 
     /// Whether the daemon has all that is kept from its own work, so that it needs nothing of the store.
@@ -162,7 +162,7 @@ impl BuildPlan {
     /// Plans anew without what was found elsewhere: it is another thing for the daemon, or the next time it is asked for.
     pub fn without_pins(&mut self) {
         for holds in self.facts.remotes.values_mut().filter(|holds| holds.is_ok()) {
-            *holds = Err("it was another one when the daemon asked for it".to_owned());
+            *holds = Err("it changed before the daemon read it".to_owned());
         }
         self.facts.asked.clear();
         self.keys = Keys::of(&self.graph, &self.facts);

@@ -30,7 +30,7 @@ pub async fn compile(daemon: &DaemonBuild<'_>, session: &Session, options: &Hash
             Ok(Solved::default())
         };
         match daemon.buildkit.build(session, request, daemon.context.events, work).await {
-            Ok(_) => return compiled.ok_or_else(|| Error::build("the frontend gave no graph")),
+            Ok(_) => return compiled.ok_or_else(|| Error::build("the frontend returned no build graph")),
             Err(status) if daemon.context.tries_again(&mut attempt, &status).await => {}
             Err(status) => return Err(daemon.failure(&status, session, None).await),
         }

@@ -21,7 +21,7 @@ pub async fn local(op: &Op, directories: &LocalDirs) -> Option<(Digest, std::res
             .await
             .map_err(|error| error.to_string())
             .and_then(|hashed| hashed.map(Arc::new).map_err(|error| error.to_string())),
-        None => Err(format!("{name} is no directory of this machine")),
+        None => Err(format!("{name} is not a directory on this machine")),
     };
     Some((op.digest.clone(), tree))
 }
@@ -42,8 +42,8 @@ pub fn hashed(root: &Path, selection: &Selection) -> std::result::Result<context
 /// Says that sources moved, and what comes of it when they may do so this often still.
 pub fn tell_moved(context: &BuildContext<'_>, difference: &Difference, plans: u32) {
     let what = match plans {
-        0 => "building from the files as they are sent; the steps that read them are not saved",
+        0 => "building from the files as hakobi sends them, without saving the steps that read them",
         _ => "planning the build again",
     };
-    context.events.warning(format!("the build context changed while it was read ({difference}): {what}"));
+    context.events.warning(format!("the build context changed while hakobi read it ({difference}): {what}"));
 }

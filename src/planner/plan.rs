@@ -30,7 +30,7 @@ pub async fn plan(
 ) -> Result<BuildPlan> {
     hide_found(&compiled, context.events.hidden());
     let graph = Graph::new(compiled.definition.clone())
-        .map_err(|error| Error::build("the frontend's graph cannot be used").because(&error))?;
+        .map_err(|error| Error::build("failed to parse the frontend's build graph").because(&error))?;
     let mut facts = known;
     let sources: Vec<&Op> = graph.below(graph.result()).into_iter().filter(|op| op.inputs.is_empty()).collect();
     let new = |op: &&&Op| !facts.images.contains_key(&op.digest) && !facts.locals.contains_key(&op.digest);

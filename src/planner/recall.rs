@@ -98,10 +98,12 @@ pub async fn recall(context: &BuildContext<'_>, key: &CompiledKey, records: &Rec
     }
     for (name, then, error) in &silent {
         if !context.build.recorded_bases {
-            context.events.note(format!("{error}; with --recorded-bases {name} is taken to be what it was in the build before"));
+            context
+                .events
+                .note(format!("{error}; with --recorded-bases, hakobi would use the digest of {name} from the last build"));
             return Ok(None);
         }
-        context.events.warning(format!("{name} is taken to be {then}, as in the build before (--recorded-bases): {error}"));
+        context.events.warning(format!("using {then} for {name}, as in the last build (--recorded-bases): {error}"));
     }
     let mut facts = KnownFacts::default();
     for (step, layers) in &record.images {

@@ -47,14 +47,14 @@ pub async fn ask(
                 Err(why) => (Err(format!("{}: {why}", without_query(&url))), None),
             },
             Ok(Remote::Repository { url, secrets, .. }) if gives(context, &secrets) => {
-                (Err(format!("{url} is asked with a secret, which hakobi leaves to the daemon")), None)
+                (Err(format!("{url} requires a secret, so the daemon must fetch it")), None)
             }
             Ok(Remote::Repository { url, reference, checksum, .. }) => {
                 let commit = remote::commit(&url, &reference).await;
                 // The daemon refuses another commit, unless it has this one already.
                 let commit = commit.and_then(|commit| match commit.starts_with(&checksum) {
                     true => Ok(ResolvedSource::Commit(commit)),
-                    false => Err(format!("it is commit {commit}, not {checksum}")),
+                    false => Err(format!("its commit is {commit}, not {checksum}")),
                 });
                 (commit.map_err(|why| format!("{url}: {why}")), None)
             }

@@ -35,7 +35,7 @@ pub async fn chain(
     };
     if image.diff_ids.len() != base.len() + chain.layers() || !image.diff_ids.starts_with(&base) {
         recorder.execution.daemon.context.events.note(format!(
-            "nothing is remembered of a stage: {} layers came of {} steps on {}",
+            "not saving a stage: the daemon made {} layers for {} steps on {} base layers",
             image.diff_ids.len(),
             chain.layers(),
             base.len()
@@ -75,7 +75,7 @@ pub async fn chain(
                     Compared::Unknown => {}
                     Compared::Other(what) => {
                         recorder.execution.daemon.context.events.warning(format!(
-                            "`{}` is not saved, nor is what is built on it: the daemon's layer is not what its files make ({what})",
+                            "not saving `{}` and the steps on it: the daemon's layer does not match its files ({what})",
                             crate::graph::instruction_of(&op.name)
                         ));
                         return Ok(proofs);

@@ -62,7 +62,7 @@ pub async fn compared(
         };
         match there.map(|node| laid.differs_at(path, &node, &content)) {
             Some(None) => {}
-            Some(Some(what)) => return Ok(Compared::Other(format!("{path}: {what} (it kept what the layers below have)"))),
+            Some(Some(what)) => return Ok(Compared::Other(format!("{path}: {what} (the layers below keep their version)"))),
             None => return Ok(Compared::Other(format!("{path}: not in the daemon's layer"))),
         }
     }
@@ -80,7 +80,7 @@ pub fn compared_roughly(recorder: &Recorder<'_>, op: &Op, layer: &Tree, proved: 
         return Compared::Unknown;
     }
     if let Some(path) = unexpected_file(layer, &expected_contents) {
-        return Compared::Other(format!("{path}: its content"));
+        return Compared::Other(format!("{path}: the content differs"));
     }
     // Only the containerd store leaves out of a layer what it takes to be the same below, by size and time.
     let leaves_out = recorder.execution.daemon.info.store == StoreKind::Containerd;

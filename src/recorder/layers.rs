@@ -50,7 +50,7 @@ pub async fn tree(recorder: &Recorder<'_>, blob: &Descriptor, proved: &Proved<'_
     if let Some(tree) = known().get(&blob.digest) {
         return Ok(Some(Arc::clone(tree)));
     }
-    let unreadable = |error: std::io::Error| Error::new(Kind::Cache, "a new layer cannot be read again").because(&error);
+    let unreadable = |error: std::io::Error| Error::new(Kind::Cache, "failed to read a new layer again").because(&error);
     let Some(plain) = layer(recorder, blob, proved).await? else { return Ok(None) };
     let tree = Arc::new(read_tree(plain).await.map_err(unreadable)?);
     known().insert(blob.digest.clone(), Arc::clone(&tree));
@@ -59,7 +59,7 @@ pub async fn tree(recorder: &Recorder<'_>, blob: &Descriptor, proved: &Proved<'_
 
 /// The bytes of a layer, uncompressed: as they arrived, or as they are kept. Nothing where they are in neither place.
 pub async fn layer(recorder: &Recorder<'_>, blob: &Descriptor, proved: &Proved<'_>) -> Result<Option<ByteStream>> {
-    let unreadable = |error: std::io::Error| Error::new(Kind::Cache, "a new layer cannot be read again").because(&error);
+    let unreadable = |error: std::io::Error| Error::new(Kind::Cache, "failed to read a new layer again").because(&error);
     let mut bytes = None;
     for intake in proved.intakes {
         if bytes.is_none() {

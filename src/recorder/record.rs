@@ -73,7 +73,7 @@ async fn record_run(
     let mut saved = released.kept().await?;
     let [image] = &released.images[..] else { return Ok(saved) };
     if progress.ran_again {
-        recorder.execution.daemon.context.events.note("nothing is remembered of this build: a step ran twice in it");
+        recorder.execution.daemon.context.events.note("not saving this build: a step ran twice");
         return Ok(saved);
     }
     let step = recorder.execution.daemon.context.events.step("[hakobi] saving the cache");

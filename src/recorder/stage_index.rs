@@ -102,7 +102,7 @@ pub async fn save(
         match saving(&imports.stages, to, None).save(released).await {
             Ok(saved) => built.report.layers.saved += saved.pushed,
             Err(error) => {
-                let text = format!("the stages' cache was not saved: {error}");
+                let text = format!("failed to save the cached stages: {error}");
                 daemon.context.events.warning(with_remedy(text, error.hint_text()));
             }
         }

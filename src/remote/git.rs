@@ -27,9 +27,9 @@ pub async fn commit(url: &str, reference: &str) -> Result<String, String> {
     command.current_dir("/").stdin(Stdio::null()).kill_on_drop(true);
     let ended = match tokio::time::timeout(PATIENCE, command.output()).await {
         Ok(Ok(ended)) => ended,
-        Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => return Err("there is no program git".to_owned()),
-        Ok(Err(error)) => return Err(format!("git cannot be run: {error}")),
-        Err(_) => return Err("its server does not answer in time".to_owned()),
+        Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => return Err("git is not installed".to_owned()),
+        Ok(Err(error)) => return Err(format!("failed to run git: {error}")),
+        Err(_) => return Err("its server did not answer in time".to_owned()),
     };
     if !ended.status.success() {
         let said = String::from_utf8_lossy(&ended.stderr);

@@ -66,7 +66,7 @@ impl Client {
     /// # Errors
     /// Why that cannot be told.
     pub async fn file(&self, url: &str, known: Option<&Version>) -> Result<Found, String> {
-        let url: Url = url.parse().map_err(|error| format!("this is no URL: {error}"))?;
+        let url: Url = url.parse().map_err(|error| format!("invalid URL: {error}"))?;
         if let Some(known) = known.filter(|known| !known.etag.is_empty())
             && self.is_still(&url, known).await
         {
@@ -74,7 +74,7 @@ impl Client {
         }
         let response = self.ask(Method::GET, &url, None).await?;
         if !response.status().is_success() {
-            return Err(format!("its server answers {}", response.status()));
+            return Err(format!("its server answered {}", response.status()));
         }
         let headers = response.headers().clone();
         let content = content(response).await?;
@@ -118,9 +118,9 @@ async fn content(response: Response) -> Result<Digest, String> {
     let mut body = response.bytes_stream();
     while let Some(bytes) = body.next().await {
         let bytes = bytes.map_err(|error| describe(&error))?;
-        hashing.write(&bytes).map_err(|error| format!("what its server sent cannot be unpacked: {error}"))?;
+        hashing.write(&bytes).map_err(|error| format!("failed to decompress the server's answer: {error}"))?;
     }
-    hashing.digest().map_err(|error| format!("what its server sent cannot be unpacked: {error}"))
+    hashing.digest().map_err(|error| format!("failed to decompress the server's answer: {error}"))
 }
 
 enum Hashing {
@@ -169,9 +169,9 @@ fn without_weak(etag: &str) -> &str {
 /// What went wrong, without the URL: it may be a signed one.
 fn describe(error: &reqwest::Error) -> String {
     match (error.is_timeout(), error.is_connect(), error.is_redirect()) {
-        (true, _, _) => "its server does not answer in time".to_owned(),
-        (_, true, _) => "its server cannot be reached".to_owned(),
-        (_, _, true) => "its server sends in circles".to_owned(),
+        (true, _, _) => "its server did not answer in time".to_owned(),
+        (_, true, _) => "failed to reach its server".to_owned(),
+        (_, _, true) => "its server redirects in a loop".to_owned(),
         _ => "the connection to its server broke".to_owned(),
     }
 }

@@ -74,7 +74,7 @@ fn write_image_definitions(path: &Path, containers: &[String], image: &Deployabl
     all.extend(containers.iter().map(|name| Definition { name: name.clone(), image_uri: image.uri() }));
     let text = serde_json::to_vec(&all).unwrap_or_default();
     if text.len() > DEFINITIONS_LIMIT {
-        return Err(Error::usage(format!("{} would have more than 100 KB, which CodePipeline does not take", path.display())));
+        return Err(Error::usage(format!("{} would exceed CodePipeline's limit of 100 KB", path.display())));
     }
     file::replace(path, &text).map_err(|error| cannot_write(path, &error))
 }
@@ -84,11 +84,11 @@ fn definitions(path: &Path) -> Result<Vec<Definition>> {
     match std::fs::read(path) {
         Ok(bytes) if bytes.is_empty() => Ok(Vec::new()),
         Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
-            let what = format!("{} is there and holds no image definitions", path.display());
-            Error::usage(what).because(&error).hint("name another file for --image-definitions, or remove that one")
+            let what = format!("{} exists, but holds no image definitions", path.display());
+            Error::usage(what).because(&error).hint("name another file with --image-definitions, or remove this one")
         }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(Error::usage(format!("cannot read {}", path.display())).because(&error)),
+        Err(error) => Err(Error::usage(format!("failed to read {}", path.display())).because(&error)),
     }
 }
 

@@ -39,16 +39,18 @@ pub(super) fn folder(path: &Path) -> &Path {
 /// If the folder of one is not there.
 pub fn can_write<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Result<()> {
     match paths.into_iter().find(|path| !folder(path).is_dir()) {
-        Some(path) => {
-            Err(Error::usage(format!("cannot write {}: there is no folder {}", path.display(), folder(path).display())))
-        }
+        Some(path) => Err(Error::usage(format!(
+            "failed to write {}: the directory {} does not exist",
+            path.display(),
+            folder(path).display()
+        ))),
         None => Ok(()),
     }
 }
 
 /// What a user is told of a file that cannot be written.
 pub(super) fn cannot_write(path: &Path, error: &io::Error) -> Error {
-    Error::new(Kind::Usage, format!("cannot write {}", path.display())).because(error)
+    Error::new(Kind::Usage, format!("failed to write {}", path.display())).because(error)
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ pub fn markdown(report: &RunReport) -> String {
         let became = match step.status {
             StepStatus::Hit => "cached",
             StepStatus::Miss => "ran",
-            StepStatus::Uncacheable => "runs each time",
+            StepStatus::Uncacheable => "always runs",
             StepStatus::Skipped => "",
         };
         let line = if step.line > 0 { step.line.to_string() } else { String::new() };

@@ -83,7 +83,7 @@ pub fn remove_iid_file(path: &Path) -> Result<()> {
         // Docker removes a file; `--iidfile /dev/stdout` is none.
         Ok(there) if !there.is_file() && !there.is_symlink() => Ok(()),
         Ok(_) => std::fs::remove_file(path)
-            .map_err(|error| Error::usage(format!("cannot remove the old {}", path.display())).because(&error)),
+            .map_err(|error| Error::usage(format!("failed to remove the old {}", path.display())).because(&error)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         Err(error) => Err(cannot_write(path, &error)),
     }

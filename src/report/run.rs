@@ -350,7 +350,7 @@ impl RunReport {
     /// Where the file cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
         file::replace(path, self.to_json().as_bytes())
-            .map_err(|error| Error::new(Kind::Usage, format!("cannot write the report to {}", path.display())).because(&error))
+            .map_err(|error| Error::new(Kind::Usage, format!("failed to write the report to {}", path.display())).because(&error))
     }
 }
 

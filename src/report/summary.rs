@@ -14,7 +14,7 @@ pub(super) fn headline(report: &RunReport) -> Option<String> {
     let seconds = format!("{:.1}s", report.seconds.total);
     match report.outcome {
         Outcome::Failure => return None,
-        Outcome::Skipped => return Some(format!("skipped in {seconds}: nothing was to be done")),
+        Outcome::Skipped => return Some(format!("skipped in {seconds}: no work was needed")),
         Outcome::Success => {}
     }
     let mut clauses = Vec::new();
@@ -199,7 +199,7 @@ mod tests {
             "built in 12.3s (unchanged): no step had to run; pushed no layer, 6 already in the registry"
         );
         report.outcome = Outcome::Skipped;
-        assert_eq!(summary(&report).unwrap(), "skipped in 12.3s: nothing was to be done\n  digest sha256:d1");
+        assert_eq!(summary(&report).unwrap(), "skipped in 12.3s: no work was needed\n  digest sha256:d1");
         report.outcome = Outcome::Failure;
         assert_eq!(summary(&report), None);
     }

@@ -55,5 +55,5 @@ pub fn tell_not_appended(reason: &mut String, why: &str) {
     if !reason.is_empty() {
         reason.push_str("; ");
     }
-    reason.push_str(&format!("its base comes down: {why}"));
+    reason.push_str(&format!("pulling its base image: {why}"));
 }

@@ -86,7 +86,7 @@ impl DaemonBuild<'_> {
         let labels = self.buildkit.worker_labels().await?;
         let address = labels
             .get("org.mobyproject.buildkit.worker.moby.host-gateway-ip")
-            .ok_or_else(|| Error::usage(format!("--add-host …={WORD}: this Docker daemon does not say what its address is")))?;
+            .ok_or_else(|| Error::usage(format!("--add-host …={WORD}: this Docker daemon does not report its address")))?;
         *hosts = hosts.replace(WORD, address);
         Ok(())
     }

@@ -106,7 +106,7 @@ fn a_source_that_moves_before_it_is_sent_is_planned_again() {
     let moves = Arc::new(move || fs::write(&source, "three\n").unwrap());
     world.wiped().daemon.solver.faults.add(Point::Step, "load build context", 0, 1, Fault::Meanwhile(moves));
     let moved = world.build(&[]);
-    assert!(moved.stderr.contains("the build context changed while it was read"), "{}", moved.stderr);
+    assert!(moved.stderr.contains("the build context changed while hakobi read it"), "{}", moved.stderr);
     let again = world.wiped().build(&[]);
     assert_eq!(again.tier(), "unchanged", "it is remembered by what it was made of: {}", again.stderr);
 }

@@ -25,17 +25,17 @@ pub(super) fn copy(
     owner: Option<Owner>,
 ) -> Result<(), AssemblyDoubt> {
     if !action.mode_str.is_empty() {
-        return unsure("its mode is not a number");
+        return unsure("its mode is symbolic");
     }
     if !action.required_paths.is_empty() {
-        return unsure("it keeps parents");
+        return unsure("it uses --parents");
     }
     let mode = match action.mode {
         -1 => None,
         mode => match u32::try_from(mode) {
             Ok(mode) if mode <= 0o777 => Some(mode),
             // Left out by older versions.
-            _ => return unsure("its mode has more than permissions"),
+            _ => return unsure("its mode has setuid, setgid or sticky bits"),
         },
     };
     let matcher = |patterns: &[String]| match patterns {
@@ -91,7 +91,7 @@ fn check_plain(tree: &Tree, source: &str) -> Result<(), AssemblyDoubt> {
         Some(ItemKind::File(Content::Context { file, .. })) => match is_file_archive(file) {
             Ok(false) => Ok(()),
             Ok(true) => unsure(format!("{at} may be an archive")),
-            Err(error) => unsure(format!("{at} cannot be read: {error}")),
+            Err(error) => unsure(format!("failed to read {at}: {error}")),
         },
         Some(ItemKind::File(Content::Bytes(bytes))) if super::archive::may_be_archive(bytes) => {
             unsure(format!("{at} may be an archive"))
@@ -158,7 +158,7 @@ impl Copier<'_, '_> {
         let made = self.state.make_directories(path, DIRECTORY, self.owner, self.time)?;
         match (made.first(), self.mode) {
             (Some(path), Some(mode)) if mode != DIRECTORY => {
-                unsure(format!("BuildKit's versions give different modes to the new directory /{path}"))
+                unsure(format!("versions of BuildKit differ in the mode of the new directory /{path}"))
             }
             _ => Ok(made),
         }
@@ -275,7 +275,9 @@ impl Copier<'_, '_> {
 
     /// Gives a directory the source's header (fsutil `copyFileInfo`).
     fn set_header(&mut self, source: &str, target: &str) -> Result<(), AssemblyDoubt> {
-        let Some(item) = self.tree.get(source) else { return unsure("the header of a context's own directory is not known") };
+        let Some(item) = self.tree.get(source) else {
+            return unsure("hakobi does not know the metadata of the context's root directory");
+        };
         let header = self.header(item)?;
         self.state.change(target, |node| *node = Node { kind: NodeKind::Directory, ..header })
     }
@@ -303,7 +305,7 @@ impl Copier<'_, '_> {
         let owner = self.owner.unwrap_or(item.owner);
         let mode = match self.mode {
             Some(_) if item.mode & 0o7000 != 0 => {
-                return unsure("BuildKit's versions treat setuid, setgid and sticky bits differently");
+                return unsure("versions of BuildKit differ in setuid, setgid and sticky bits");
             }
             Some(mode) => mode,
             None => item.mode,

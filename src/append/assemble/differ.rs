@@ -54,13 +54,13 @@ impl AssembledLayer {
             (AssembledKind::Directory, _) => return said("a directory"),
             (AssembledKind::Link(ours), NodeKind::Link(theirs)) if ours == theirs => {}
             (AssembledKind::Link(ours), NodeKind::Link(theirs)) => {
-                return Some(format!("a link to {ours} here, to {theirs} in the daemon's layer"));
+                return Some(format!("its link target is {ours} here and {theirs} in the daemon's layer"));
             }
             (AssembledKind::Link(_), _) => return said("a link"),
             (AssembledKind::File(_) | AssembledKind::HardLink(_), NodeKind::File(theirs)) => {
-                let Some(ours) = self.content(entry, content) else { return Some("its content is not known".to_owned()) };
+                let Some(ours) = self.content(entry, content) else { return Some("unknown content".to_owned()) };
                 if ours != *theirs {
-                    return Some("its content".to_owned());
+                    return Some("the content differs".to_owned());
                 }
             }
             (AssembledKind::File(_) | AssembledKind::HardLink(_), _) => return said("a file"),
@@ -73,7 +73,7 @@ impl AssembledLayer {
             return Some(format!("owner {user}:{group} here, {other}:{others} in the daemon's layer"));
         }
         let theirs = node.xattrs.get("security.capability");
-        (self.capability(entry) != theirs).then(|| "its capabilities".to_owned())
+        (self.capability(entry) != theirs).then(|| "the capabilities differ".to_owned())
     }
 
     fn content(&self, entry: &LaidEntry, content: &dyn Fn(usize, &str) -> Option<Digest>) -> Option<Digest> {

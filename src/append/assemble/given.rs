@@ -27,5 +27,5 @@ pub enum Source<'a> {
 /// Seconds, cut, of nanoseconds.
 pub(super) fn seconds(nanoseconds: i64) -> Result<u64, AssemblyDoubt> {
     u64::try_from(nanoseconds.div_euclid(1_000_000_000))
-        .map_err(|_| AssemblyDoubt::UnknownPaths("there is a time before 1970".to_owned()))
+        .map_err(|_| AssemblyDoubt::UnknownPaths("a modification time is before 1970".to_owned()))
 }

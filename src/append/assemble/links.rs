@@ -51,7 +51,7 @@ fn target<'a>(path: &str, link: &impl Fn(&str) -> Option<&'a str>) -> Result<Opt
     let leaves =
         |path: &String| link(path).is_some_and(|target| target.starts_with('/') || target.split('/').any(|part| part == ".."));
     if links.iter().any(leaves) {
-        return unsure(format!("/{path} is behind links that lead to other links"));
+        return unsure(format!("/{path} is behind nested symbolic links"));
     }
     Ok(link(&crate::append::joined(&parent, name)))
 }

@@ -26,7 +26,7 @@ pub(super) fn directory(state: &mut State<'_>, action: &pb::FileActionMkDir, own
         return Ok(());
     }
     if state.inherits_group(&path) {
-        return unsure(format!("/{path} is made in a directory that gives its group on"));
+        return unsure(format!("the parent directory of /{path} has the setgid bit"));
     }
     state.make_directory(&path, masked(action.mode)?, owner.unwrap_or_default(), modified)
 }
@@ -37,10 +37,10 @@ pub(super) fn file(state: &mut State<'_>, action: &pb::FileActionMkFile, owner: 
         Seen::Nothing => {}
         Seen::Directory => return refused(format!("open /{path}: is a directory")),
         // It keeps the bits and the owner that it has.
-        Seen::File | Seen::Link => return unsure(format!("/{path} is written into")),
+        Seen::File | Seen::Link => return unsure(format!("the step changes the existing file /{path}")),
     }
     if owner.is_none() && state.inherits_group(&path) {
-        return unsure(format!("/{path} is made in a directory that gives its group on"));
+        return unsure(format!("the parent directory of /{path} has the setgid bit"));
     }
     let kind = NodeKind::File(Content::Bytes(action.data.as_slice().into()));
     state.put(&path, Node::new(kind, masked(action.mode)?, owner.unwrap_or_default(), time_of(action.timestamp)?))
@@ -52,7 +52,7 @@ pub(super) fn link(state: &mut State<'_>, action: &pb::FileActionSymlink, owner:
         return refused(format!("symlink {} /{path}: file exists", action.oldpath));
     }
     if owner.is_none() && state.inherits_group(&path) {
-        return unsure(format!("/{path} is made in a directory that gives its group on"));
+        return unsure(format!("the parent directory of /{path} has the setgid bit"));
     }
     let kind = NodeKind::Link(spelled_text(&action.oldpath).into_owned());
     state.put(&path, Node::new(kind, 0o777, owner.unwrap_or_default(), time_of(action.timestamp)?))
@@ -60,7 +60,7 @@ pub(super) fn link(state: &mut State<'_>, action: &pb::FileActionSymlink, owner:
 
 pub(super) fn remove(state: &mut State<'_>, action: &pb::FileActionRm) -> Result<(), AssemblyDoubt> {
     if action.allow_wildcard {
-        return unsure("it removes by wildcards");
+        return unsure("it removes files by wildcard");
     }
     let path = crate::context::clean(&format!("/{}", spelled_text(&action.path)));
     let Some((directory, name)) = path[1..].rsplit_once('/').or(Some(("", &path[1..]))).filter(|(_, name)| !name.is_empty())
@@ -73,7 +73,7 @@ pub(super) fn remove(state: &mut State<'_>, action: &pb::FileActionRm) -> Result
         Seen::Link => unsure(format!("it removes the link /{at}")),
         Seen::Nothing if action.allow_not_found => Ok(()),
         // No error in older versions.
-        Seen::Nothing => unsure(format!("it removes /{at}, which is not there")),
+        Seen::Nothing => unsure(format!("it removes /{at}, which does not exist")),
         Seen::Directory | Seen::File => state.remove(&at),
     }
 }
@@ -81,9 +81,5 @@ pub(super) fn remove(state: &mut State<'_>, action: &pb::FileActionRm) -> Result
 /// The bits of what is made, where no umask changes them.
 fn masked(mode: i32) -> Result<u32, AssemblyDoubt> {
     let mode = mode.cast_unsigned() & 0o777;
-    if mode & UMASK != 0 {
-        unsure(format!("what is made with the mode {mode:o} depends on the daemon's umask"))
-    } else {
-        Ok(mode)
-    }
+    if mode & UMASK != 0 { unsure(format!("the result of the mode {mode:o} depends on the daemon's umask")) } else { Ok(mode) }
 }

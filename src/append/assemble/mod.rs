@@ -50,7 +50,7 @@ pub fn assemble_layer<'a>(
     base: &PathIndex,
     source: &dyn Fn(usize) -> Option<Source<'a>>,
 ) -> Result<AssembledLayer, AssemblyDoubt> {
-    let Some(pb::op::Op::File(file)) = &op.op else { return unsure("it is no file operation") };
+    let Some(pb::op::Op::File(file)) = &op.op else { return unsure("it is not a file operation") };
     let nothing = PathIndex::default();
     let on_nothing = file.actions.first().is_some_and(|first| first.input == -1);
     let mut state = State::new(if on_nothing { &nothing } else { base });
@@ -61,7 +61,7 @@ pub fn assemble_layer<'a>(
                 let owner = owner::of(&state, copy.owner.as_ref(), action.input)?;
                 let input = usize::try_from(action.secondary_input).ok().filter(|input| *input < op.inputs.len());
                 let from = input.and_then(|input| source(input).map(|source| (input, source)));
-                let Some((input, from)) = from else { return unsure("it copies out of something that is not a build context") };
+                let Some((input, from)) = from else { return unsure("it copies from a source that is not a build context") };
                 copy::copy(&mut state, &Tree::of(input, from)?, copy, owner)?;
             }
             Some(pb::file_action::Action::Mkdir(action_of)) => {
@@ -77,8 +77,8 @@ pub fn assemble_layer<'a>(
                 make::link(&mut state, action_of, owner)?;
             }
             Some(pb::file_action::Action::Rm(action)) => make::remove(&mut state, action)?,
-            #[allow(unreachable_patterns, reason = "kinds of action that are not known yet")]
-            _ => return unsure("it does something that hakobi does not know"),
+            #[allow(unreachable_patterns, reason = "unknown kinds of file actions")]
+            _ => return unsure("it uses an action that hakobi does not support"),
         }
     }
     state.finish()
@@ -93,7 +93,7 @@ fn in_a_row(number: usize, action: &pb::FileAction, inputs: usize, actions: usiz
         number => action.input == number_of(inputs + number - 1),
     };
     let output = action.output == if number + 1 == actions { 0 } else { -1 };
-    if input && output { Ok(()) } else { unsure("its actions do not follow each other") }
+    if input && output { Ok(()) } else { unsure("its actions are not in sequence") }
 }
 
 /// A time in seconds of the Unix epoch, where the operation sets one (`SOURCE_DATE_EPOCH`), as `backend.go:timestampToTime`.

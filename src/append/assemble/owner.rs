@@ -37,17 +37,17 @@ pub(super) fn of(state: &State<'_>, asked: Option<&pb::ChownOpt>, input: i64) ->
 /// The fields of the first line of a name. A name that is not there is no error.
 fn line(state: &State<'_>, path: &str, named: &pb::NamedUserOpt, input: i64) -> Result<Option<Vec<String>>, AssemblyDoubt> {
     if named.input != input || input < 0 {
-        return unsure(format!("the name {} is looked up somewhere else", named.name));
+        return unsure(format!("the name {} is resolved in another image", named.name));
     }
     let at = state.resolved(path)?;
     if state.seen(&at)? != Seen::File {
         // An error in older versions.
-        return unsure(format!("there is no {path} to look {} up in", named.name));
+        return unsure(format!("the file {path}, needed to resolve {}, does not exist", named.name));
     }
-    let Some(text) = state.text(&at) else { return unsure(format!("what is in {path} is not known")) };
+    let Some(text) = state.text(&at) else { return unsure(format!("hakobi does not know the content of {path}")) };
     for line in text.split('\n') {
         if line.len() > LONGEST {
-            return unsure(format!("{path} has very long lines"));
+            return unsure(format!("{path} has overlong lines"));
         }
         let line = line.trim();
         let fields: Vec<String> = line.split(':').map(str::to_owned).collect();
@@ -64,6 +64,6 @@ fn id(fields: &[String], field: usize, name: &str) -> Result<u32, AssemblyDoubt>
     let text = fields.get(field).map_or("", String::as_str);
     match text.parse() {
         Ok(id) if text.bytes().all(|byte| byte.is_ascii_digit()) => Ok(id),
-        _ => unsure(format!("the line of {name} has no number where one belongs")),
+        _ => unsure(format!("the line of {name} has no numeric ID")),
     }
 }

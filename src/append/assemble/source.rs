@@ -68,7 +68,7 @@ impl Tree {
                         AssembledKind::File(Content::Bytes(bytes)) => ItemKind::File(Content::Bytes(Arc::clone(bytes))),
                         AssembledKind::Directory => ItemKind::Directory,
                         AssembledKind::Link(target) => ItemKind::Link(target.clone()),
-                        _ => return unsure("it copies out of something that is not a build context"),
+                        _ => return unsure("it copies from a source that is not a build context"),
                     };
                     let modified = entry.modified.map_or(Modified::Build, Modified::Seconds);
                     let (mode, owner, capability) = (entry.mode, entry.owner, entry.capability.clone());
@@ -128,7 +128,7 @@ impl Tree {
         }
         let pattern = parts[plain..].join("/");
         if matches(&pattern, "").is_none() {
-            return unsure(format!("`{pattern}` is not a pattern"));
+            return unsure(format!("invalid pattern `{pattern}`"));
         }
         let mut found = Vec::new();
         // A link at the end of what is plain is not walked into.
@@ -160,7 +160,7 @@ fn of_files(number: usize, files: Files<'_>) -> Result<BTreeMap<String, Item>, A
     for entry in files.entries {
         if !is_utf8(&entry.path) || matches!(&entry.kind, EntryKind::Link(target) if !is_utf8(target)) {
             // So that a file that a later cold build cannot have never gets into an image without one.
-            return unsure(format!("recent daemons do not take the name {}, which is not UTF-8", shown(&entry.path)));
+            return unsure(format!("recent daemons reject the name {}, which is not UTF-8", shown(&entry.path)));
         }
         let (kind, group) = match &entry.kind {
             EntryKind::File => {
@@ -169,7 +169,7 @@ fn of_files(number: usize, files: Files<'_>) -> Result<BTreeMap<String, Item>, A
             }
             EntryKind::HardLink(first) => {
                 let Some(item) = items.get_mut(first) else {
-                    return unsure(format!("{} is a hard link of something that is not sent", entry.path));
+                    return unsure(format!("{} is a hard link to a file that is not sent", entry.path));
                 };
                 item.group = Some(first.clone());
                 (item.kind.clone(), item.group.clone())

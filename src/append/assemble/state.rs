@@ -131,9 +131,9 @@ impl<'a> State<'a> {
                     self.upper.insert(path.to_owned(), node);
                 }
                 Some(met) if met.kind == Kind::Directory => {
-                    return unsure(format!("no layer below says what mode and owner /{path} has"));
+                    return unsure(format!("no layer below determines the mode and owner of /{path}"));
                 }
-                _ => return unsure(format!("/{path} is no directory")),
+                _ => return unsure(format!("/{path} is not a directory")),
             }
         }
         Ok(())
@@ -172,7 +172,7 @@ impl<'a> State<'a> {
         self.touch(path)?;
         if self.base.get(path).is_some() && self.hidden.contains(path) {
             // The stores say in different ways that nothing of the old one shows through.
-            return unsure(format!("the directory /{path} takes the place of something else"));
+            return unsure(format!("the directory /{path} replaces a path of another type"));
         }
         self.upper.insert(path.to_owned(), Node::new(NodeKind::Directory, mode, owner, modified));
         Ok(())
@@ -193,12 +193,12 @@ impl<'a> State<'a> {
                 Seen::Nothing => missing.push(path),
                 Seen::Directory => break,
                 Seen::File => return refused(format!("mkdir /{path}: not a directory")),
-                Seen::Link => return unsure(format!("the link /{path} was not followed")),
+                Seen::Link => return unsure(format!("hakobi did not follow the link /{path}")),
             }
         }
         for path in missing.into_iter().rev() {
             if self.inherits_group(path) {
-                return unsure(format!("/{path} is made in a directory that gives its group on"));
+                return unsure(format!("the parent directory of /{path} has the setgid bit"));
             }
             self.make_directory(path, mode, owner.unwrap_or_default(), modified)?;
             made.push(path.to_owned());
@@ -291,7 +291,7 @@ impl<'a> State<'a> {
             entries.entry(path).or_insert_with(LaidEntry::whiteout);
         }
         if let Some(path) = entries.keys().find(|path| path.split('/').any(|part| part.starts_with(".wh."))) {
-            return unsure(format!("a layer cannot carry the name /{path}"));
+            return unsure(format!("a layer cannot contain the name /{path}"));
         }
         Ok(AssembledLayer { entries })
     }

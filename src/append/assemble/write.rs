@@ -75,7 +75,7 @@ impl AssembledLayer {
             }
             let extensions = extensions(&name, target, entry, size);
             tar.append_pax_extensions(extensions.iter().map(|(key, value)| (*key, &**value)))?;
-            let fields = header.as_ustar_mut().ok_or_else(|| io::Error::other("it is no ustar header"))?;
+            let fields = header.as_ustar_mut().ok_or_else(|| io::Error::other("it is not a ustar header"))?;
             fill(&mut fields.name, &bytes_of(&name));
             fill(&mut fields.linkname, &bytes_of(target.unwrap_or_default()));
             header.set_cksum();
@@ -147,7 +147,7 @@ impl<'a> Checked<'a> {
         match File::open(file) {
             Ok(file) => Ok(Self { file, path, differs, left: size, hasher: Hasher::default(), head: plain.then(Vec::new) }),
             Err(error) => {
-                *differs = Some(Difference::at(path, "it can no longer be read"));
+                *differs = Some(Difference::at(path, "it is no longer readable"));
                 Err(error)
             }
         }
@@ -155,7 +155,7 @@ impl<'a> Checked<'a> {
 
     fn changed(&mut self) -> io::Error {
         *self.differs = Some(Difference::of_content(self.path));
-        io::Error::other("it changed while it was read")
+        io::Error::other("it changed while hakobi read it")
     }
 
     fn finish(mut self) -> io::Result<Digest> {
@@ -174,7 +174,7 @@ impl Read for Checked<'_> {
         }
         let read = match self.file.read(&mut buffer[..room]) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => {
-                *self.differs = Some(Difference::at(self.path, "it can no longer be read"));
+                *self.differs = Some(Difference::at(self.path, "it is no longer readable"));
                 return Err(error);
             }
             read => read?,

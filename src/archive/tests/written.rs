@@ -112,13 +112,13 @@ async fn what_is_not_right_breaks_off() {
         (gzip(&base)[..50].to_vec(), Encoding::Stored, "is damaged"),
         (longer, Encoding::Stored, "is damaged"),
         (zstd(&top), Encoding::WithoutZstd, "has the diff ID"),
-        (zstd(&base)[..50].to_vec(), Encoding::WithoutZstd, "cannot be decompressed"),
-        (b"text".to_vec(), Encoding::Stored, "is no layer"),
+        (zstd(&base)[..50].to_vec(), Encoding::WithoutZstd, "failed to decompress"),
+        (b"text".to_vec(), Encoding::Stored, "is not a layer"),
     ] {
         let error = broken(blob, encoding).await;
         assert!(error.contains(words), "{words}: {error}");
     }
     let app = image(&["app"], &[&base, &top], &[&saved(&base, gzip(&base), "")]);
     let Err(error) = write(vec![app], Encoding::Stored, std::path::Path::new(".")) else { panic!("it does not fit") };
-    assert!(error.to_string().contains("image docker.io/library/app cannot be archived"), "{error}");
+    assert!(error.to_string().contains("failed to archive the image docker.io/library/app"), "{error}");
 }

@@ -16,7 +16,7 @@ use crate::transfer::BytesSource;
 const CLOCKS_APART: u64 = 5 * 60;
 
 /// What the role needs of a KMS key.
-const KMS: &str = "kms:GenerateDataKey and kms:Decrypt on the bucket's key, in the role's policy and in the key's own";
+const KMS: &str = "allow kms:GenerateDataKey and kms:Decrypt on the bucket's key, in the role's policy and in the key's policy";
 
 type All = Vec<(&'static str, Found)>;
 
@@ -37,8 +37,8 @@ fn is_about_key(error: &store::Error) -> bool {
 /// All that is tried of a cache.
 pub(super) async fn tried(cache: &CacheSettings) -> All {
     let silent = || {
-        let mend = "a network without a way there (an endpoint for S3 in a VPC), or a proxy that is not named (HTTPS_PROXY)";
-        Found::Wrong(format!("{} does not answer", cache.shown), mend.to_owned(), Kind::Cache)
+        let mend = "check the network route (in a VPC, an endpoint for S3), or set HTTPS_PROXY if a proxy is required";
+        Found::Wrong(format!("no answer from {}", cache.shown), mend.to_owned(), Kind::Cache)
     };
     let tried = async {
         let bucket = match &cache.location {
@@ -52,7 +52,10 @@ pub(super) async fn tried(cache: &CacheSettings) -> All {
         let mut all = match kept::is_there(&*store).await {
             Ok(there) => Probe { store: &*store, bucket: bucket.as_ref(), cache, there }.tried().await,
             Err(error) => {
-                vec![("cache", Found::of_store(&cache.shown, &error, "s3:GetObject on its objects, s3:ListBucket on the bucket"))]
+                vec![(
+                    "cache",
+                    Found::of_store(&cache.shown, &error, "allow s3:GetObject on its objects and s3:ListBucket on the bucket"),
+                )]
             }
         };
         if let Some(bucket) = bucket.filter(|_| !all.iter().any(|(_, found)| matches!(found, Found::Wrong(..)))) {
@@ -78,16 +81,16 @@ impl Probe<'_> {
         // In the run's own scope: a role that may write nothing else is right.
         let name = Name::reference(&cache.scope, &format!("doctor-{:032x}", rand::random::<u128>()));
         let shown = &cache.shown;
-        let state = if self.there { "there" } else { "empty, or not there yet" };
+        let state = if self.there { "there" } else { "empty or not yet created" };
         let written = self.write(&name).await;
         let read_only = cache.mode == CacheMode::ReadOnly;
         match &written {
             Err(error) if read_only && error.fault() == Fault::Denied => {
-                return vec![("cache", Found::Right(format!("{shown} ({state}) may be read, and not written")))];
+                return vec![("cache", Found::Right(format!("{shown} ({state}) is readable, but not writable")))];
             }
             Err(error) => {
-                let mend = "s3:PutObject on its objects; with a KMS key also kms:GenerateDataKey and kms:Decrypt";
-                return vec![("cache", Found::of_store(&format!("{shown} cannot be written"), error, mend))];
+                let mend = "allow s3:PutObject on its objects; with a KMS key also kms:GenerateDataKey and kms:Decrypt";
+                return vec![("cache", Found::of_store(&format!("failed to write to {shown}"), error, mend))];
             }
             Ok(()) => {}
         }
@@ -96,21 +99,21 @@ impl Probe<'_> {
         let encryption = self.encryption(&name).await;
         let removed = store.delete(&name).await;
         let found = match (read, removed) {
-            (Err(error), _) => Found::of_store(&format!("{shown} cannot be read"), &error, "s3:GetObject on its objects"),
+            (Err(error), _) => Found::of_store(&format!("failed to read {shown}"), &error, "allow s3:GetObject on its objects"),
             (Ok(None), _) => Found::Wrong(
-                format!("{shown} does not give what was just written to it"),
-                "another bucket, or a directory that is not shared".to_owned(),
+                format!("{shown} does not return the object that hakobi just wrote"),
+                "use another bucket, or a directory that is not shared".to_owned(),
                 Kind::Cache,
             ),
             _ if read_only => Found::Doubtful(
-                format!("{shown} may be written, although --cache-mode is read-only"),
-                "that is this program's word alone: give jobs of pull requests a role without s3:PutObject, or what they run can write what main reads".to_owned(),
+                format!("{shown} is writable, although --cache-mode is read-only"),
+                "give jobs of pull requests a role without s3:PutObject: --cache-mode does not stop their other programs from writing what main reads".to_owned(),
             ),
             // A build removes nothing.
             (_, Err(_)) => {
-                Found::Right(format!("{shown} ({state}) may be read and written; {name} stays there, as removing it is denied"))
+                Found::Right(format!("{shown} ({state}) is readable and writable; {name} remains there, because deleting it is denied"))
             }
-            _ => Found::Right(format!("{shown} ({state}) may be read and written")),
+            _ => Found::Right(format!("{shown} ({state}) is readable and writable")),
         };
         let mut all = vec![("cache", found)];
         all.extend(encryption.map(|found| ("encryption", found)));
@@ -130,13 +133,13 @@ impl Probe<'_> {
         let found = match bucket.encryption(name).await {
             Ok(Some(found)) => found,
             Ok(None) if settings.kms_key.is_some() => {
-                let what = "the server does not say that it encrypts, although kms-key= is given";
-                return Some(Found::Doubtful(what.to_owned(), "a server that knows KMS, or no kms-key=".to_owned()));
+                let what = "the server does not report encryption, although kms-key= is given";
+                return Some(Found::Doubtful(what.to_owned(), "use a server that supports KMS, or remove kms-key=".to_owned()));
             }
             // Servers of one's own seldom say.
-            Ok(None) => return Some(Found::NotTried("the server does not say".to_owned())),
+            Ok(None) => return Some(Found::NotTried("the server does not report it".to_owned())),
             Err(error) => {
-                return Some(Found::of_store("the encryption cannot be looked at", &error, "s3:GetObject on its objects"));
+                return Some(Found::of_store("failed to check the encryption", &error, "allow s3:GetObject on its objects"));
             }
         };
         let is_kms = found.algorithm.starts_with("aws:kms");
@@ -147,7 +150,7 @@ impl Probe<'_> {
         Some(match settings.kms_key.is_some() && !is_kms {
             true => Found::Doubtful(
                 format!("{told}, although kms-key= is given"),
-                "look at the bucket's default encryption and its policy".to_owned(),
+                "check the bucket's default encryption and its policy".to_owned(),
             ),
             false => Found::Right(told),
         })
@@ -169,9 +172,9 @@ impl Probe<'_> {
             Ok(()) => {
                 let _ = self.store.delete(&name).await;
                 Found::Doubtful(
-                    format!("this pull request's role may write the scope {trusted}, which main's builds trust"),
+                    format!("this pull request's role can write the scope {trusted}, which main's builds trust"),
                     format!(
-                        "a project of its own for pull requests, with a role that may write steps/{0}/* and refs/{0}/* alone beside blobs/ and sums/, or --cache-mode read-only and a role that only reads",
+                        "use a separate project for pull requests with a role that can write only steps/{0}/*, refs/{0}/*, blobs/ and sums/, or --cache-mode read-only and a role that can only read",
                         self.cache.scope
                     ),
                 )
@@ -185,7 +188,7 @@ fn clock(written: u64) -> Found {
     match apart > CLOCKS_APART {
         true => Found::Wrong(
             format!("this machine's clock and the cache's are {} minutes apart", apart / 60),
-            "set the clock: AWS refuses requests of one that is a quarter of an hour off".to_owned(),
+            "set the clock: AWS refuses requests if it is 15 minutes off".to_owned(),
             Kind::Cache,
         ),
         false => Found::Right("as the cache's".to_owned()),

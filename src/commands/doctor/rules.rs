@@ -16,9 +16,9 @@ pub(super) async fn looked_at(bucket: &S3Store, cache: &CacheSettings) -> Found 
     match bucket.lifecycle().await {
         Ok(rules) => judged(&rules, &bucket.root(), &cache.shown),
         Err(error) if error.fault() == Fault::Denied => Found::NotTried(
-            "this role may not see the bucket's rules (s3:GetLifecycleConfiguration), and no build needs to".to_owned(),
+            "this role cannot read the bucket's rules (s3:GetLifecycleConfiguration); no build needs this".to_owned(),
         ),
-        Err(error) => Found::NotTried(format!("the server does not say: {error}")),
+        Err(error) => Found::NotTried(format!("failed to read the rules: {error}")),
     }
 }
 
@@ -27,41 +27,41 @@ fn judged(rules: &[Rule], root: &str, shown: &str) -> Found {
     if let Some(rule) = archiving {
         return Found::Wrong(
             format!(
-                "the rule {} moves objects of {shown} to {}, from where they cannot be read at once",
+                "the rule {} moves objects of {shown} to {}, which does not allow immediate reads",
                 rule.id,
                 rule.moves_to.join(", ")
             ),
-            "leave the cache's prefix out of that rule".to_owned(),
+            "exclude the cache's prefix from that rule".to_owned(),
             Kind::Cache,
         );
     }
     let covering = rules.iter().filter(|rule| rule.covers(root) && rule.expires.is_some());
     let Some(soonest) = covering.min_by_key(|rule| rule.expires) else {
         return Found::Doubtful(
-            format!("no rule removes anything of {shown}: it grows for ever"),
-            "a lifecycle rule that expires objects after as many days as a cache is worth, 30 for a start: docs/costs.md"
-                .to_owned(),
+            format!("no rule removes objects of {shown}: it grows without limit"),
+            "add a lifecycle rule that expires objects, for example after 30 days: docs/costs.md".to_owned(),
         );
     };
     let days = soonest.expires.unwrap_or_default();
     let plural = if days == 1 { "" } else { "s" };
     let told = format!("the rule {} removes objects {days} day{plural} after they were written", soonest.id);
     if days < SHORT {
-        return Found::Doubtful(told, "take more days: what has gone is built again".to_owned());
+        return Found::Doubtful(told, "use more days: removed layers are built again".to_owned());
     }
     // Part of what a record needs would go before the record does.
     let partial =
         rules.iter().filter(|rule| rule.touches(root) && !rule.covers(root)).find_map(|rule| Some((rule, rule.expires?)));
     if let Some((rule, less)) = partial.filter(|(_, less)| *less < days) {
         return Found::Doubtful(
-            format!("{told}, and the rule {} some of them after {less}", rule.id),
-            "one rule for the whole prefix: layers that went before what names them are made again".to_owned(),
+            format!("{told}, and the rule {} removes some of them after {less}", rule.id),
+            "use one rule for the whole prefix: if layers expire before the records that name them, they are built again"
+                .to_owned(),
         );
     }
     if !rules.iter().any(|rule| rule.covers(root) && rule.aborts_uploads) {
         return Found::Doubtful(
-            format!("{told}, and none ends uploads that broke off: their parts stay, unseen and paid for"),
-            "AbortIncompleteMultipartUpload after a day, in the same rule".to_owned(),
+            format!("{told}, and none aborts incomplete uploads: their parts remain hidden and cost money"),
+            "add AbortIncompleteMultipartUpload after a day to the same rule".to_owned(),
         );
     }
     Found::Right(told)
@@ -94,14 +94,16 @@ mod tests {
         assert_eq!(told(&[rule("", Some(90))]), "right: the rule r removes objects 90 days after they were written");
         for others in [vec![], vec![rule("logs/", Some(30))], vec![rule("hakobi/", None)], vec![rule("hakobi/blobs/", Some(30))]]
         {
-            assert!(told(&others).starts_with("doubtful: no rule removes anything"), "{others:?}");
+            assert!(told(&others).starts_with("doubtful: no rule removes objects"), "{others:?}");
         }
         let by_tag = Rule { is_partial: true, ..rule("hakobi/", Some(30)) };
-        assert!(told(&[by_tag]).starts_with("doubtful: no rule removes anything"));
+        assert!(told(&[by_tag]).starts_with("doubtful: no rule removes objects"));
         assert!(told(&[rule("", Some(1))]).starts_with("doubtful: the rule r removes objects 1 day after"));
-        assert!(told(&[rule("", Some(30)), rule("hakobi/blobs/", Some(7))]).ends_with("and the rule r some of them after 7"));
+        assert!(
+            told(&[rule("", Some(30)), rule("hakobi/blobs/", Some(7))]).ends_with("and the rule r removes some of them after 7")
+        );
         let endless = Rule { aborts_uploads: false, ..rule("", Some(30)) };
-        assert!(told(&[endless]).contains("none ends uploads that broke off"));
+        assert!(told(&[endless]).contains("none aborts incomplete uploads"));
         let archives = Rule { moves_to: vec!["DEEP_ARCHIVE".into()], ..rule("hakobi/blobs/", None) };
         assert!(told(&[rule("", Some(30)), archives]).starts_with("wrong: the rule r moves objects"));
         let at_hand = Rule { moves_to: vec!["STANDARD_IA".into()], ..rule("", Some(30)) };

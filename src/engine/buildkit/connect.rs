@@ -68,9 +68,9 @@ impl BuildKit {
             }
         });
         let channel = endpoint.connect_with_connector(connector).await.map_err(|error| {
-            Error::no_daemon("the Docker daemon does not offer BuildKit")
+            Error::no_daemon("the Docker daemon does not support BuildKit")
                 .because(&error)
-                .hint("hakobi needs Docker 20.10 or later, with BuildKit not switched off")
+                .hint("use Docker 20.10 or later with BuildKit enabled")
         })?;
         Ok(Self { dialer: dialer.clone(), channel, direct })
     }
@@ -89,7 +89,7 @@ impl BuildKit {
         let workers = ControlClient::new(self.channel())
             .list_workers(request)
             .await
-            .map_err(|error| Error::no_daemon("BuildKit does not say what its worker is").because(&error))?;
+            .map_err(|error| Error::no_daemon("BuildKit reported no worker").because(&error))?;
         Ok(workers.into_inner().record.into_iter().next().map(|worker| worker.labels).unwrap_or_default())
     }
 

@@ -61,7 +61,7 @@ pub struct Gateway {
 
 impl Gateway {
     pub(super) fn new(channel: Channel, build: &str) -> Result<Self> {
-        let id = build.parse().map_err(|_| Error::build("the build's ID cannot be sent"))?;
+        let id = build.parse().map_err(|_| Error::build("failed to send the build ID"))?;
         let client = LlbBridgeClient::with_interceptor(channel, BuildId(id)).max_decoding_message_size(MESSAGE_LIMIT);
         Ok(Self { client })
     }

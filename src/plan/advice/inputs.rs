@@ -28,13 +28,13 @@ pub(super) fn variables(build: &Build<'_>) -> Vec<Advice> {
         let seconds = took.fold(None, |all: Option<f64>, one| Some(all.unwrap_or(0.0) + one));
         let more = match places.len() - 1 {
             0 => String::new(),
-            1 => " and one step more".to_owned(),
-            more => format!(" and {more} steps more"),
+            1 => " and one more step".to_owned(),
+            more => format!(" and {more} more steps"),
         };
-        let took = seconds.map(|seconds| format!(", {}", lasted(seconds))).unwrap_or_default();
+        let took = seconds.map(|seconds| format!(" ({})", lasted(seconds))).unwrap_or_default();
         let text = format!(
-            "{name} was {}, is {} and is seen by {} (line {run_line}){more}{took}, which ran again without naming it: declare it lower, \
-             right above the first step that uses it",
+            "{name} changed from {} to {}, so {} (line {run_line}){more} ran again{took} without using it: declare it \
+             directly above the first step that uses it",
             shortened(was),
             shortened(is),
             named(first.now)
@@ -68,8 +68,8 @@ pub(super) fn bases(build: &Build<'_>) -> Vec<Advice> {
         let took = seconds.map(|seconds| format!(" ({})", lasted(seconds))).unwrap_or_default();
         let (was, is) = (first.before?.images.get(image)?, first.now.images.get(image)?);
         let text = format!(
-            "{named} moved from {} to {} since the last build, so that all on it runs again{took}: `{named}@{is}`, or a registry of your \
-             own that takes new ones when you say so, keeps it still",
+            "{named} moved from {} to {} since the last build, so all steps on it run again{took}: pin it with `{named}@{is}`, or use a \
+             registry of your own in which you decide when it moves",
             start(was),
             start(is)
         );
@@ -99,9 +99,9 @@ fn of_copy(build: &Build<'_>, place: usize, step: &Step<'_>) -> Option<Advice> {
     entries.sort();
     entries.dedup();
     let seconds = build.seconds_behind(&[place]);
-    let took = seconds.map(|seconds| format!(" ({} with what lies on it)", lasted(seconds))).unwrap_or_default();
+    let took = seconds.map(|seconds| format!(" ({} with the steps on it)", lasted(seconds))).unwrap_or_default();
     let text = format!(
-        "{} ran again{took} for nothing but {}: if the image does without, name that in .dockerignore",
+        "{} ran again{took} only because of {}: if the image does not need it, name it in .dockerignore",
         named(step.now),
         listed(&entries)
     );

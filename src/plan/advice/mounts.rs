@@ -20,10 +20,10 @@ fn of_command(build: &Build<'_>, step: &Step<'_>) -> Option<Advice> {
     let seconds = step.now.seconds.filter(|seconds| *seconds >= WORTH)?;
     let user = exec.meta.as_ref().map(|meta| meta.user.clone()).unwrap_or_default();
     let folder = call.folder(&step.now.env, &user)?;
-    let without = call.keeps_none().map(|option| format!(", and no `{option}`,")).unwrap_or_default();
+    let without = call.keeps_none().map(|option| format!(" without `{option}`")).unwrap_or_default();
     let text = format!(
-        "{} ({}) downloads again each time it runs: `RUN --mount=type=cache,target={folder}{}`{without} keeps what it downloaded on a \
-         daemon that lives on",
+        "{} ({}) downloads everything again each time it runs: use `RUN --mount=type=cache,target={folder}{}`{without} to reuse the \
+         downloads on a daemon that survives the job",
         named(step.now),
         lasted(seconds),
         call.manager.mount_options

@@ -21,13 +21,13 @@ fn of_install(build: &Build<'_>, step: &Step<'_>) -> Option<Advice> {
     let (_, run_line) = build.place(step.op);
     let instead = match manifests(&call, copy) {
         files if !files.is_empty() => {
-            format!("copy {} first, and everything behind the RUN", listed(&files))
+            format!("copy only {} before the RUN, and everything else after it", listed(&files))
         }
-        _ if call.manager.of_system => "put the RUN above the COPY".to_owned(),
+        _ if call.manager.of_system => "move the RUN above the COPY".to_owned(),
         _ => return None,
     };
     let text = format!(
-        "{} stands above {} (line {run_line}, {} when last measured), which so runs again for every file that changes: {instead}",
+        "{} is above {} (line {run_line}, {} when last measured), so the RUN runs again for every changed file: {instead}",
         named(copy.now),
         named(step.now),
         lasted(seconds)

@@ -98,8 +98,8 @@ fn what_reads_few_files_goes_above_the_copy_of_all() {
     assert_eq!(
         texts(&mut script, None),
         [
-            "Dockerfile:2 `COPY . /app` stands above `RUN npm ci` (line 3, 41 s when last measured), which so runs again for every file \
-          that changes: copy package.json and package-lock.json first, and everything behind the RUN"
+            "Dockerfile:2 `COPY . /app` is above `RUN npm ci` (line 3, 41 s when last measured), so the RUN runs again for every changed \
+          file: copy only package.json and package-lock.json before the RUN, and everything else after it"
         ]
     );
     let none: [&str; 0] = [];
@@ -122,8 +122,11 @@ fn what_reads_few_files_goes_above_the_copy_of_all() {
     script.run_with("pip install -r deps/all.txt", &[], 9.94, cached.clone());
     script.run_with("apt-get update && apt-get install -y make", &[], 130.0, cached);
     let told = texts(&mut script, None);
-    assert!(told[0].contains("2 min 10 s when last measured") && told[0].ends_with("put the RUN above the COPY"), "{told:?}");
-    assert!(told[1].contains("9.9 s when last measured") && told[1].contains(": copy deps/all.txt first"), "{told:?}");
+    assert!(told[0].contains("2 min 10 s when last measured") && told[0].ends_with("move the RUN above the COPY"), "{told:?}");
+    assert!(
+        told[1].contains("9.9 s when last measured") && told[1].contains(": copy only deps/all.txt before the RUN"),
+        "{told:?}"
+    );
 }
 
 #[test]
@@ -132,8 +135,8 @@ fn downloads_without_a_cache_mount_name_one() {
     script.run("pip install --no-cache-dir flask", &[], 12.0).run("make", &[], 50.0);
     assert_eq!(
         texts(&mut script, None),
-        ["Dockerfile:2 `RUN pip install --no-cache-dir flask` (12 s) downloads again each time it runs: `RUN \
-          --mount=type=cache,target=/root/.cache/pip`, and no `--no-cache-dir`, keeps what it downloaded on a daemon that lives on"]
+        ["Dockerfile:2 `RUN pip install --no-cache-dir flask` (12 s) downloads everything again each time it runs: use `RUN \
+          --mount=type=cache,target=/root/.cache/pip` without `--no-cache-dir` to reuse the downloads on a daemon that survives the job"]
     );
 }
 
@@ -149,10 +152,8 @@ fn variables_of_a_build_are_declared_low() {
     };
     assert_eq!(
         texts(&mut script("bbb", "2"), Some(&mut script("aaa", "1"))),
-        [
-            "Dockerfile:2 GIT_SHA was aaa, is bbb and is seen by `RUN make all` (line 3) and one step more, 40 s, which ran again without \
-          naming it: declare it lower, right above the first step that uses it"
-        ]
+        ["Dockerfile:2 GIT_SHA changed from aaa to bbb, so `RUN make all` (line 3) and one more step ran again (40 s) without \
+          using it: declare it directly above the first step that uses it"]
     );
     let none: [&str; 0] = [];
     assert_eq!(texts(&mut script("aaa", "1"), Some(&mut script("aaa", "1"))), none);
@@ -170,9 +171,9 @@ fn bases_that_move_are_told_with_their_digests() {
     assert_eq!(
         texts(&mut script(new), Some(&mut script(old))),
         [
-            "Dockerfile:1 python:3.12 moved from sha256:0123456789ab to sha256:fedcba987654 since the last build, so that all on it runs \
-          again (50 s): `python:3.12@sha256:fedcba9876543210`, or a registry of your own that takes new ones when you say so, keeps it \
-          still"
+            "Dockerfile:1 python:3.12 moved from sha256:0123456789ab to sha256:fedcba987654 since the last build, so all steps on it run \
+          again (50 s): pin it with `python:3.12@sha256:fedcba9876543210`, or use a registry of your own in which you decide when it \
+          moves"
         ]
     );
     let mut pinned = script(new);
@@ -197,8 +198,8 @@ fn files_that_no_image_is_made_of_are_named() {
     assert_eq!(told.len(), 1, "{told:?}");
     assert_eq!(
         told[0].text,
-        "`COPY . /app` ran again (7.0 s with what lies on it) for nothing but .git and README.md: if the image does without, name that \
-         in .dockerignore"
+        "`COPY . /app` ran again (7.0 s with the steps on it) only because of .git and README.md: if the image does not need it, \
+         name it in .dockerignore"
     );
     let mut other = script(&[(".git/index", "2"), ("a.js", "2")]);
     assert_eq!(texts(&mut other, Some(&mut script(&[(".git/index", "1"), ("a.js", "1")]))), [""; 0]);

@@ -126,7 +126,7 @@ pub async fn pull(client: &reqwest::Client, name: &str) -> Result<Pulled> {
     const MANIFESTS: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json";
     let (_, manifest) = get(client, &place.url("manifests", &place.reference), MANIFESTS).await?;
     if place.reference.starts_with("sha256:") && digest(&manifest) != place.reference {
-        return Err(Status::unknown(format!("{name}: the manifest has another digest")));
+        return Err(Status::unknown(format!("{name}: the manifest does not match the digest")));
     }
     let broken = |error: serde_json::Error| Status::unknown(format!("{name}: {error}"));
     let parsed: Value = serde_json::from_slice(&manifest).map_err(broken)?;

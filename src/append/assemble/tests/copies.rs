@@ -87,11 +87,11 @@ fn what_is_met_deeper() {
     expect(&copies(vec![copy("/f", "/x/")]), &implied, &context, &["?no layer below"]);
     expect(&copies(vec![copy("/f", "/y")]), &implied, &context, &["y 644 0:0 <f"]);
     // New directories where the group is given on.
-    expect(&copies(vec![copy("/f", "/s/n/")]), &base(&["s/:2755:0:9"]), &context, &["?gives its group on"]);
+    expect(&copies(vec![copy("/f", "/s/n/")]), &base(&["s/:2755:0:9"]), &context, &["?has the setgid bit"]);
     expect(&copies(vec![copy("/f", "/s/n")]), &base(&["s/:2755:0:9"]), &context, &["s 2755 0:9 / @now", "s/n 644 0:0 <f"]);
     // `--link`, and LLB.
     let replacing = |src: &str, dest: &str| pb::FileActionCopy { always_replace_existing_dest_paths: true, ..copy(src, dest) };
-    expect(&copies(vec![replacing("/d", "/x")]), &base(&["x/", "x/a"]), &context, &["?takes the place"]);
+    expect(&copies(vec![replacing("/d", "/x")]), &base(&["x/", "x/a"]), &context, &["?replaces a path"]);
     expect(
         &copies(vec![copy("/f", "/x/a"), replacing("/d", "/x")]),
         &base(&[]),
@@ -116,7 +116,7 @@ fn wildcards_and_patterns() {
         ("/e*", "/x/", &["x 755 0:0 /"]),
         ("/none*", "/x/", &[]),
         ("/none/*", "/x/", &["!not found"]),
-        ("/[", "/x/", &["?not a pattern"]),
+        ("/[", "/x/", &["?invalid pattern"]),
     ];
     for (src, dest, expected) in cases {
         expect(&copies(vec![copy(src, dest)]), &base(&[]), &context, expected);
@@ -180,15 +180,15 @@ fn modes_owners_and_times() {
         let expected = [format!("n 755 {expected} / @now"), format!("n/f 644 {expected} <f")];
         expect(&owned(user, group), &below, &context, &[&expected[0], &expected[1]]);
     }
-    expect(&owned(Some("odd"), None), &below, &context, &["?no number"]);
-    expect(&owned(Some("app"), None), &base(&[]), &context, &["?there is no /etc/passwd"]);
-    expect(&owned(Some("app"), None), &base(&["etc/", "etc/passwd"]), &context, &["?not known"]);
+    expect(&owned(Some("odd"), None), &below, &context, &["?no numeric ID"]);
+    expect(&owned(Some("app"), None), &base(&[]), &context, &["?the file /etc/passwd"]);
+    expect(&owned(Some("app"), None), &base(&["etc/", "etc/passwd"]), &context, &["?does not know the content"]);
     let linked = base(&["etc -> real", "real/", "real/passwd=app:x:3:4::/:\n"]);
     expect(&owned(Some("app"), None), &linked, &context, &["n 755 3:4 / @now", "n/f 644 3:4 <f"]);
     let elsewhere = pb::NamedUserOpt { name: "app".to_owned(), input: 1 };
     let user = Some(pb::UserOpt { user: Some(pb::user_opt::User::ByName(elsewhere)) });
     let elsewhere = pb::FileActionCopy { owner: Some(pb::ChownOpt { user, group: None }), ..copy("/f", "/f") };
-    expect(&file(elsewhere), &below, &context, &["?somewhere else"]);
+    expect(&file(elsewhere), &below, &context, &["?in another image"]);
 
     let with = |mode: i32, src: &str, dest: &str| file(pb::FileActionCopy { mode, ..copy(src, dest) });
     expect(&with(0o600, "/f", "/y"), &below, &context, &["y 600 0:0 <f"]);
@@ -198,12 +198,12 @@ fn modes_owners_and_times() {
         &context,
         &["x 700 8:9 /", "x/e 711 0:0 /", "x/e/f 711 0:0 <d/e/f", "x/l 777 0:0 -> f"],
     );
-    expect(&with(0o600, "/f", "/n/y"), &below, &context, &["?different modes"]);
+    expect(&with(0o600, "/f", "/n/y"), &below, &context, &["?differ in the mode"]);
     expect(&with(0o755, "/f", "/n/y"), &below, &context, &["n 755 0:0 / @now", "n/y 755 0:0 <f"]);
-    expect(&with(0o4755, "/f", "/y"), &below, &context, &["?more than permissions"]);
+    expect(&with(0o4755, "/f", "/y"), &below, &context, &["?setuid, setgid or sticky"]);
     expect(&with(0o755, "/s", "/y"), &below, &context, &["?setuid"]);
     expect(&file(copy("/s", "/y")), &below, &context, &["y 4755 0:0 <s"]);
-    expect(&file(pb::FileActionCopy { mode_str: "u+x".to_owned(), ..copy("/f", "/y") }), &below, &context, &["?not a number"]);
+    expect(&file(pb::FileActionCopy { mode_str: "u+x".to_owned(), ..copy("/f", "/y") }), &below, &context, &["?symbolic"]);
 
     let timed = |src: &str, dest: &str| file(pb::FileActionCopy { timestamp: 5_999_999_999, ..copy(src, dest) });
     expect(&timed("/f", "/n/o/y"), &below, &context, &["n 755 0:0 / @5", "n/o 755 0:0 / @5", "n/o/y 644 0:0 <f @5"]);

@@ -47,7 +47,7 @@ fn files_that_change_are_told() {
     }
     fs::remove_file(context.folder.path().join("d/a")).unwrap();
     let error = laid.write_tar(std::io::sink(), NOW, &mut |_, _, _| ()).unwrap_err();
-    assert!(error.to_string() == "d/a: it can no longer be read", "{error}");
+    assert!(error.to_string() == "d/a: it is no longer readable", "{error}");
 }
 
 #[test]
@@ -82,10 +82,10 @@ fn a_difference_is_told() {
     for (tree, expected) in [
         (at("x/e", &|node| node.mode = 0o700), "x/e: mode 755 here, 700"),
         (at("x/e", &|node| node.owner.1 = 7), "x/e: owner 0:0 here, 0:7"),
-        (at("x/l", &|node| node.kind = crate::context::NodeKind::Link("b".to_owned())), "x/l: a link to a here, to b"),
-        (at("x/a", &|node| node.kind = crate::context::NodeKind::File(Digest::of(b"2"))), "x/a: its content"),
+        (at("x/l", &|node| node.kind = crate::context::NodeKind::Link("b".to_owned())), "x/l: its link target is a here and b"),
+        (at("x/a", &|node| node.kind = crate::context::NodeKind::File(Digest::of(b"2"))), "x/a: the content differs"),
         (at("x/a", &|node| node.kind = crate::context::NodeKind::Directory), "x/a: a file here, a directory"),
-        (at("x/a", &|node| drop(node.xattrs.insert("security.capability".to_owned(), vec![1]))), "x/a: its capabilities"),
+        (at("x/a", &|node| drop(node.xattrs.insert("security.capability".to_owned(), vec![1]))), "x/a: the capabilities differ"),
         (rebuilt(&|path, node| (path != "x/l").then_some(node)), "x/l: not in"),
         (rebuilt(&|path, node| (path != "x/.wh.gone").then_some(node)), "x/.wh.gone: not in"),
     ] {

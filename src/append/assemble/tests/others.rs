@@ -16,7 +16,7 @@ fn directories_files_and_links_are_made() {
     expect(&mkdir("/l/", app()), &below, &context, &[]);
     expect(&mkdir("/", app()), &below, &context, &[]);
     expect(&mkdir("/f", None), &below, &context, &["!not a directory"]);
-    expect(&mkdir("/s/n", None), &below, &context, &["?gives its group on"]);
+    expect(&mkdir("/s/n", None), &below, &context, &["?has the setgid bit"]);
     let deep = ["w 750 1:2 / @now", "w/a 755 3:4 / @now", "w/a/b 755 3:4 / @now"];
     expect(&mkdir("/l/a/b", app()), &below, &context, &deep);
 
@@ -36,7 +36,7 @@ fn directories_files_and_links_are_made() {
     expect(&mkfile("/n", 0o644), &below, &context, &["n 644 0:0 =text @now"]);
     expect(&mkfile("/l/n", 0o600), &below, &context, &["w 750 1:2 / @now", "w/n 600 0:0 =text @now"]);
     expect(&mkfile("/n", 0o666), &below, &context, &["?umask"]);
-    expect(&mkfile("/f", 0o644), &below, &context, &["?written into"]);
+    expect(&mkfile("/f", 0o644), &below, &context, &["?changes the existing file"]);
     expect(&mkfile("/w", 0o644), &below, &context, &["!is a directory"]);
     expect(&mkfile("/no/n", 0o644), &below, &context, &["!no such file"]);
 
@@ -52,7 +52,7 @@ fn directories_files_and_links_are_made() {
     expect(&removed("/w/x/y", false), &below, &context, &["w 750 1:2 / @7", "w/x 755 0:0 / @now", "w/x/y gone"]);
     expect(&removed("/l/x", false), &below, &context, &["w 750 1:2 / @now", "w/x gone"]);
     expect(&removed("/none", true), &below, &context, &[]);
-    expect(&removed("/none", false), &below, &context, &["?not there"]);
+    expect(&removed("/none", false), &below, &context, &["?does not exist"]);
     expect(&removed("/l", false), &below, &context, &["?the link"]);
     expect(&removed("/", false), &below, &context, &["!empty path"]);
     expect(
@@ -84,7 +84,7 @@ fn links_are_followed_as_buildkit_follows_them() {
         expect(&copies(vec![copy("/f", dest)]), &below, &context, expected);
     }
     let host = base(&["a -> /b", "c -> a", "b/", "b/x -> y"]);
-    expect(&copies(vec![copy("/f", "/c/x")]), &host, &context, &["?behind links"]);
+    expect(&copies(vec![copy("/f", "/c/x")]), &host, &context, &["?behind nested symbolic links"]);
 }
 
 #[test]
@@ -99,15 +99,15 @@ fn what_does_not_follow_is_not_sure() {
         op
     };
     expect(&plain, &base(&["x"]), &context, &["x 644 0:0 <f", "y 644 0:0 <f"]);
-    expect(&change(&|actions| actions[1].input = 0), &base(&[]), &context, &["?follow each other"]);
-    expect(&change(&|actions| actions[0].output = 1), &base(&[]), &context, &["?follow each other"]);
+    expect(&change(&|actions| actions[1].input = 0), &base(&[]), &context, &["?not in sequence"]);
+    expect(&change(&|actions| actions[0].output = 1), &base(&[]), &context, &["?not in sequence"]);
     expect(&change(&|actions| actions[1].secondary_input = 2), &base(&[]), &context, &["?not a build context"]);
     expect(&change(&|actions| actions[1].secondary_input = 0), &base(&[]), &context, &["?not a build context"]);
     // On nothing, whatever the state is said to be.
     expect(&change(&|actions| actions[0].input = -1), &base(&["x/"]), &context, &["x 644 0:0 <f", "y 644 0:0 <f"]);
-    expect(&pb::Op::default(), &base(&[]), &context, &["?no file operation"]);
+    expect(&pb::Op::default(), &base(&[]), &context, &["?not a file operation"]);
     let odd = Context::of(&[".wh.f"]);
-    expect(&copies(vec![copy("/", "/x")]), &base(&[]), &odd, &["?cannot carry"]);
+    expect(&copies(vec![copy("/", "/x")]), &base(&[]), &odd, &["?cannot contain"]);
     let pipe =
         Context { entries: vec![Entry { kind: crate::context::EntryKind::Pipe, ..context.entries[0].clone() }], ..context };
     expect(&copies(vec![copy("/f", "/x")]), &base(&[]), &pipe, &["?pipe"]);

@@ -49,20 +49,20 @@ impl api::auth_server::Auth for AuthService {
     }
 
     async fn fetch_token(&self, _: Request<api::FetchTokenRequest>) -> Result<Response<api::FetchTokenResponse>, Status> {
-        Err(Status::unimplemented("tokens are fetched by the daemon"))
+        Err(Status::unimplemented("the daemon fetches tokens itself"))
     }
 
     async fn get_token_authority(
         &self,
         _: Request<api::GetTokenAuthorityRequest>,
     ) -> Result<Response<api::GetTokenAuthorityResponse>, Status> {
-        Err(Status::unimplemented("tokens are fetched by the daemon"))
+        Err(Status::unimplemented("the daemon fetches tokens itself"))
     }
 
     async fn verify_token_authority(
         &self,
         _: Request<api::VerifyTokenAuthorityRequest>,
     ) -> Result<Response<api::VerifyTokenAuthorityResponse>, Status> {
-        Err(Status::unimplemented("tokens are fetched by the daemon"))
+        Err(Status::unimplemented("the daemon fetches tokens itself"))
     }
 }

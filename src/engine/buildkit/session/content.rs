@@ -79,7 +79,7 @@ impl Inner {
     fn source<T>(&self, request: &Request<T>) -> Result<(String, Arc<dyn ContentSource>), Status> {
         let name = request.metadata().get(STORE_HEADER).and_then(|name| name.to_str().ok()).unwrap_or_default();
         let name = name.strip_prefix(STORE_PREFIX).unwrap_or(name);
-        let source = self.sources.get(name).ok_or_else(|| Status::not_found("there is no such content store"))?;
+        let source = self.sources.get(name).ok_or_else(|| Status::not_found("unknown content store"))?;
         Ok((name.to_owned(), Arc::clone(source)))
     }
 
@@ -97,9 +97,9 @@ impl Inner {
         let digest = digest(&asked.digest)?;
         let whole = size(&*source, &digest).await?;
         let offset = u64::try_from(asked.offset).ok().filter(|offset| *offset <= whole);
-        let offset = offset.ok_or_else(|| Status::out_of_range("the blob ends before that offset"))?;
+        let offset = offset.ok_or_else(|| Status::out_of_range("the offset is behind the end of the blob"))?;
         // 0 stands for all there is.
-        let wanted = u64::try_from(asked.size).map_err(|_| Status::invalid_argument("a size below 0"))?;
+        let wanted = u64::try_from(asked.size).map_err(|_| Status::invalid_argument("the size is negative"))?;
         let left = if wanted == 0 { whole - offset } else { wanted.min(whole - offset) };
         let stream = match self.continued(&store, &digest, offset) {
             Some(stream) => stream,
@@ -116,7 +116,7 @@ impl Inner {
                 let room = usize::try_from(left).unwrap_or(usize::MAX).min(PART);
                 let mut data = vec![0; room];
                 let read = reading.stream.read_exact(&mut data).await;
-                read.map_err(|error| Status::data_loss(format!("the blob {} cannot be read: {error}", reading.digest)))?;
+                read.map_err(|error| Status::data_loss(format!("failed to read the blob {}: {error}", reading.digest)))?;
                 source.sent(&reading.digest, room as u64);
                 let part = messages::ReadContentResponse { offset: reading.offset.cast_signed(), data };
                 reading.offset += room as u64;
@@ -148,11 +148,11 @@ impl Inner {
 
 async fn size(source: &dyn ContentSource, digest: &Digest) -> Result<u64, Status> {
     let size = source.size(digest).await.map_err(Status::unavailable)?;
-    size.ok_or_else(|| Status::not_found(format!("the blob {digest} is not there")))
+    size.ok_or_else(|| Status::not_found(format!("the blob {digest} does not exist")))
 }
 
 fn digest(text: &str) -> Result<Digest, Status> {
-    text.parse().map_err(|_| Status::invalid_argument("this is no digest"))
+    text.parse().map_err(|_| Status::invalid_argument("invalid digest"))
 }
 
 type Parts = BoxStream<'static, Result<messages::ReadContentResponse, Status>>;
@@ -204,7 +204,7 @@ impl tower::Service<http::Request<Body>> for ContentServer {
                 Ok(Grpc::new(tonic_prost::ProstCodec::default()).server_streaming(service, request).await)
             })),
             _ => futures::future::Either::Right(std::future::ready(Ok(
-                Status::unimplemented("this content store is only read").into_http()
+                Status::unimplemented("this content store is read-only").into_http()
             ))),
         }
     }

@@ -98,7 +98,7 @@ impl Against {
         match self {
             Self::Tree(held) => held.end(),
             Self::Files(files) => match files.iter().find(|file| file.content.is_some() && !was_listed(&file.path)) {
-                Some(file) => Err(Difference::at(&file.path, "it is gone")),
+                Some(file) => Err(Difference::at(&file.path, "it was removed")),
                 None => Ok(()),
             },
         }

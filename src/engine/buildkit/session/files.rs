@@ -260,7 +260,7 @@ impl Sending {
             Ok(None) => packet(PacketType::PacketData, id, None, Vec::new()),
             Ok(Some(difference)) => self.moved(&difference),
             Err(_) if self.expected.is_some() => self.moved(&unreadable(&file.path)),
-            Err(error) => self.fault(&format!("cannot read {} in the build context: {error}", shown(&file.path))),
+            Err(error) => self.fault(&format!("failed to read {} in the build context: {error}", shown(&file.path))),
         };
         let _ = self.to.send(Ok(last)).await;
     }
@@ -309,7 +309,7 @@ impl Sending {
         if let Some(expected) = &self.expected {
             expected.tell(difference);
         }
-        self.fault(&format!("the build context changed while it was read: {difference}"))
+        self.fault(&format!("the build context changed while hakobi read it: {difference}"))
     }
 
     fn fault(&self, text: &str) -> SentPacket {
@@ -319,7 +319,7 @@ impl Sending {
 }
 
 fn unreadable(path: &str) -> Difference {
-    Difference::at(path, "it can no longer be read")
+    Difference::at(path, "it is no longer readable")
 }
 
 fn packet(kind: PacketType, id: u32, stat: Option<SentStat>, data: Vec<u8>) -> SentPacket {

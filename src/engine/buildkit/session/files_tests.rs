@@ -87,7 +87,7 @@ async fn told(done: impl FnOnce(&Path)) -> String {
     done(root.path());
     let error = received(service, &["app"]).await.expect_err("it is not sent");
     let difference = expected.moved().expect("it is told").to_string();
-    assert_eq!(error, format!("the build context changed while it was read: {difference}"));
+    assert_eq!(error, format!("the build context changed while hakobi read it: {difference}"));
     difference
 }
 
@@ -115,7 +115,7 @@ async fn nothing_else_is() {
         fs::write(root.join("app/large"), bytes).expect("written");
     };
     assert_eq!(told(last).await, "app/large: its content changed");
-    assert_eq!(told(|root| fs::remove_file(root.join("app/b")).expect("removed")).await, "app/b: it is gone");
+    assert_eq!(told(|root| fs::remove_file(root.join("app/b")).expect("removed")).await, "app/b: it was removed");
     let mode = |root: &Path| fs::set_permissions(root.join("app/a"), fs::Permissions::from_mode(0o755)).expect("set");
     assert_eq!(told(mode).await, "app/a: its mode changed");
 }
@@ -140,7 +140,7 @@ async fn what_is_compiled_is_what_the_key_was_made_of() {
         (file("app/a", Some("other\n")), Some("app/a: its content changed")),
         (file("app/none", None), None),
         (file("app/b", None), Some("app/b: it is new")),
-        (file("app/none", Some("text")), Some("app/none: it is gone")),
+        (file("app/none", Some("text")), Some("app/none: it was removed")),
     ] {
         let (_root, service, expected) = hashed(&["nothing"]);
         expected.expect_files(std::slice::from_ref(&expects));

@@ -119,7 +119,7 @@ impl Session {
         let stream = buildkit
             .session_stream(&headers)
             .await
-            .map_err(|error| Error::no_daemon("the Docker daemon does not open a build session").because(&error))?;
+            .map_err(|error| Error::no_daemon("the Docker daemon refused to open a build session").because(&error))?;
         let service = TowerToHyperService::new(routes.prepare());
         let task = tokio::spawn(async move {
             // A broken session shows as the build's error; there is nothing to say here.
@@ -199,12 +199,12 @@ impl Health for Healthy {
     }
 
     async fn list(&self, _: tonic::Request<HealthListRequest>) -> Result<tonic::Response<HealthListResponse>, tonic::Status> {
-        Err(tonic::Status::unimplemented("health is only checked"))
+        Err(tonic::Status::unimplemented("only health checks are supported"))
     }
 
     type WatchStream = futures::stream::Empty<Result<HealthCheckResponse, tonic::Status>>;
 
     async fn watch(&self, _: tonic::Request<HealthCheckRequest>) -> Result<tonic::Response<Self::WatchStream>, tonic::Status> {
-        Err(tonic::Status::unimplemented("health is only checked"))
+        Err(tonic::Status::unimplemented("only health checks are supported"))
     }
 }

@@ -41,9 +41,9 @@ impl FileSend for FileSendService {
         let exporter = request.metadata().get("buildkit-attachable-exporter-id").and_then(|id| id.to_str().ok());
         let exporter = exporter.and_then(|id| id.parse().ok()).unwrap_or(0);
         let sink = self.0.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&exporter);
-        let mut sink = sink.ok_or_else(|| Status::not_found(format!("exporter {exporter} has nowhere to write to")))?;
+        let mut sink = sink.ok_or_else(|| Status::not_found(format!("the exporter {exporter} has no destination")))?;
         let mut messages = request.into_inner();
-        let failed = |error: std::io::Error| Status::unknown(format!("the output cannot be written: {error}"));
+        let failed = |error: std::io::Error| Status::unknown(format!("failed to write the output: {error}"));
         while let Some(message) = messages.next().await {
             sink.write_all(&message?.data).await.map_err(failed)?;
         }

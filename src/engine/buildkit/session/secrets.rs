@@ -25,14 +25,14 @@ impl api::secrets_server::Secrets for SecretService {
         let not_found = || Status::not_found(format!("secret {id}: not found"));
         let data = match self.0.get(&id).ok_or_else(not_found)? {
             SecretSource::File(path) => tokio::fs::read(path).await.map_err(|error| {
-                Status::failed_precondition(format!("secret {id} cannot be read from {}: {error}", path.display()))
+                Status::failed_precondition(format!("failed to read the secret {id} from {}: {error}", path.display()))
             })?,
             // The one variable read outside `cli`: so that no value is held before it is asked for, or copied into settings.
             SecretSource::Env(name) => std::env::var_os(name).ok_or_else(not_found)?.into_encoded_bytes(),
         };
         if data.len() > LIMIT {
             return Err(Status::invalid_argument(format!(
-                "secret {id} has {} bytes; BuildKit takes {LIMIT} at most",
+                "the secret {id} has {} bytes; BuildKit's limit is {LIMIT}",
                 data.len()
             )));
         }

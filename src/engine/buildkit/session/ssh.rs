@@ -49,7 +49,7 @@ impl SshAgents {
             let mut socket = None;
             for path in &source.paths {
                 let metadata = std::fs::metadata(path).map_err(|error| {
-                    Error::usage(format!("--ssh {}: {} cannot be read", source.id, path.display())).because(&error)
+                    Error::usage(format!("--ssh {}: failed to read {}", source.id, path.display())).because(&error)
                 })?;
                 if metadata.file_type().is_socket() { socket = Some(path.clone()) } else { keys.push(path.clone()) }
             }
@@ -60,7 +60,7 @@ impl SshAgents {
                     return Err(Error::usage(format!("--ssh {}: keys and an agent's socket cannot be mixed", source.id)));
                 }
                 (None, true) => {
-                    return Err(Error::usage(format!("--ssh {}: no agent", source.id))
+                    return Err(Error::usage(format!("--ssh {}: no SSH agent found", source.id))
                         .hint("start one with `eval $(ssh-agent)` or name a key file"));
                 }
             };
@@ -71,7 +71,7 @@ impl SshAgents {
 
     async fn start(&mut self, id: &str, keys: &[PathBuf]) -> Result<PathBuf> {
         let failed = |error: io::Error| {
-            Error::usage(format!("--ssh {id}: an agent for the key cannot be run"))
+            Error::usage(format!("--ssh {id}: failed to start an SSH agent for the key"))
                 .because(&error)
                 .hint("install OpenSSH's client (ssh-agent, ssh-add)")
         };
@@ -106,7 +106,7 @@ impl SshAgents {
                 .map_err(failed)?;
             if !added.status.success() {
                 let words = String::from_utf8_lossy(&added.stderr).trim().to_owned();
-                return Err(Error::usage(format!("--ssh {id}: the key {} cannot be used: {words}", key.display())));
+                return Err(Error::usage(format!("--ssh {id}: failed to load the key {}: {words}", key.display())));
             }
         }
         self.own.push((child, directory));
@@ -194,7 +194,7 @@ async fn read_message(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<
         Err(error) => return Err(error),
     };
     if length > MESSAGE_LIMIT {
-        return Err(io::Error::other("an agent's message is too large"));
+        return Err(io::Error::other("a message of the SSH agent is too large"));
     }
     let mut message = vec![0; length as usize];
     from.read_exact(&mut message).await?;

@@ -48,7 +48,7 @@ impl tower::Service<http::Request<Body>> for FileSyncServer {
             Some("DiffCopy") => Either::Left(Box::pin(async move {
                 Ok(Grpc::new(tonic_prost::ProstCodec::default()).streaming(service, request).await)
             })),
-            _ => Either::Right(std::future::ready(Ok(Status::unimplemented("only DiffCopy is spoken").into_http()))),
+            _ => Either::Right(std::future::ready(Ok(Status::unimplemented("only DiffCopy is supported").into_http()))),
         }
     }
 }

@@ -41,10 +41,10 @@ impl api::upload_server::Upload for UploadService {
         let id = request.metadata().get("urlpath").and_then(|path| path.to_str().ok()).unwrap_or_default();
         let id = id.rsplit('/').next().unwrap_or_default().to_owned();
         let stream = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
-        let stream = stream.ok_or_else(|| Status::not_found("the stream was fetched already"))?;
+        let stream = stream.ok_or_else(|| Status::not_found("the stream was already read"))?;
         let messages = ReaderStream::with_capacity(stream, 64 << 10).map(|part| match part {
             Ok(data) => Ok(api::BytesMessage { data: data.to_vec() }),
-            Err(error) => Err(Status::unknown(format!("the context cannot be read: {error}"))),
+            Err(error) => Err(Status::unknown(format!("failed to read the context: {error}"))),
         });
         Ok(Response::new(messages.boxed()))
     }
