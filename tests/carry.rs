@@ -171,7 +171,7 @@ fn what_cannot_be_imported_or_exported() {
     machine.write("text", "no archive").write("cut.tar.gz", "\u{1f}");
     for (arguments, code, words) in [
         (&["import", "absent.tar"][..], 2, "absent.tar"),
-        (&["import", "text"], 2, "no archive of images"),
+        (&["import", "text"], 2, "not an archive of images"),
         (&["import", "https://example.test/a.tar"], 2, "cannot read an archive from https://example.test/a.tar"),
         (&["import", "s3://b"], 2, "s3://BUCKET/KEY"),
         (&["export", "app:1", "-o", "out.tar"], 4, "has no docker.io/library/app:1"),

@@ -184,7 +184,7 @@ fn a_url_is_kept_until_it_holds_something_else() {
         let changed = built(&engine, &machine, &image, &[]);
         assert_eq!(statuses(&changed), ["miss", "miss"], "{name}: {changed:#}");
         let reason = changed["steps"][0]["reason"].as_str().unwrap();
-        assert!(reason.starts_with(&format!("{url} is sha256:")), "{name}: {reason}");
+        assert!(reason.starts_with(&format!("{url} is now sha256:")), "{name}: {reason}");
         assert_eq!(shown("/copied"), "two");
         // What is built without the cache counts from then on.
         let uuid = shown("/uuid");
@@ -328,7 +328,7 @@ fn a_branch_is_kept_until_it_moves() {
         let moved = built(&engine, &machine, &image, &[]);
         assert_eq!(statuses(&moved), ["hit", "miss", "miss"], "{name}: {moved:#}");
         let reason = moved["steps"][1]["reason"].as_str().unwrap();
-        assert_eq!(reason, format!("{url}#main is commit {} now", &second[..12]), "{name}");
+        assert_eq!(reason, format!("{url}#main is now commit {}", &second[..12]), "{name}");
         assert_eq!(shown(), "two");
         // Nobody needs the daemon for what did not change.
         let machine = machine.set("DOCKER_HOST", "unix:///nowhere/docker.sock");

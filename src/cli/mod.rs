@@ -27,6 +27,8 @@ mod store;
 mod words;
 
 #[cfg(test)]
+mod snapshot_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;

@@ -56,7 +56,7 @@ fn a_layer_that_the_cache_lost_is_made_again() {
     world.write("src/main", "two\n");
     let colder = world.wiped().build(&[]);
     assert_eq!(colder.ran.len(), 3, "{:?}", colder.ran);
-    assert!(colder.stderr.contains("lost layers"), "{}", colder.stderr);
+    assert!(colder.stderr.contains("cached layers are missing"), "{}", colder.stderr);
     world.write("src/main", "three\n");
     assert_eq!(world.wiped().build(&[]).ran.len(), 2, "it is there again");
 }
@@ -123,7 +123,7 @@ fn a_source_that_never_stands_still_is_built_as_it_is_sent() {
     });
     world.wiped().daemon.solver.faults.add(Point::Step, "load build context", 0, 10, Fault::Meanwhile(moves));
     let moving = world.build(&[]);
-    assert!(moving.stderr.contains("building from the files as they are sent"), "{}", moving.stderr);
+    assert!(moving.stderr.contains("building from the files as hakobi sends them"), "{}", moving.stderr);
     world.daemon.solver.faults.mend();
     world.write("src/main", "still\n");
     assert_eq!(world.wiped().build(&[]).ran.len(), 2, "nothing of it is remembered");

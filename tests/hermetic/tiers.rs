@@ -159,7 +159,7 @@ fn a_plan_says_what_a_build_will_do_and_runs_nothing() {
     assert!(same.contains("nothing changed: no step runs"), "{same}");
     world.write("src/main", "two\n");
     let changed = world.hakobi("plan", &[]).exits(0).stdout;
-    assert!(changed.contains("1 of 2 steps run: files alone"), "{changed}");
+    assert!(changed.contains("1 of 2 steps run: only file operations"), "{changed}");
     assert!(before.contains("2 of 2 steps run"), "{before}");
     assert_eq!(*world.daemon.ran.lock().unwrap(), [""; 0]);
 }
