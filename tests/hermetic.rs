@@ -12,8 +12,18 @@ mod parts;
 #[path = "support/scripted/mod.rs"]
 mod scripted;
 
+#[path = "hermetic/cache_faults.rs"]
+mod cache_faults;
+#[path = "hermetic/daemon_faults.rs"]
+mod daemon_faults;
+#[path = "hermetic/random.rs"]
+mod random;
+#[path = "hermetic/registry_faults.rs"]
+mod registry_faults;
 #[path = "hermetic/replans.rs"]
 mod replans;
+#[path = "hermetic/stages.rs"]
+mod stages;
 #[path = "hermetic/tiers.rs"]
 mod tiers;
 #[path = "hermetic/world.rs"]

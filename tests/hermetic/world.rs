@@ -78,13 +78,18 @@ impl World {
         let base = registry.put_image("base", &[files], json!({ "Env": ["PATH=/bin"], "Cmd": ["sh"] }));
         let machine = Machine::with(&format!("unix://{}", path.display()));
         let world = Self { machine, daemon, registry, socket, listening, base };
-        world.dockerfile(dockerfile)
+        world.put_dockerfile(dockerfile);
+        world
     }
 
     /// Writes the Dockerfile anew.
     pub fn dockerfile(self, text: &str) -> Self {
-        self.machine.write("Dockerfile", &text.replace("BASE", &self.base));
+        self.put_dockerfile(text);
         self
+    }
+
+    pub fn put_dockerfile(&self, text: &str) {
+        self.machine.write("Dockerfile", &text.replace("BASE", &self.base));
     }
 
     pub fn write(&self, path: &str, text: &str) -> &Self {
@@ -128,6 +133,12 @@ impl World {
     pub fn build(&self, more: &[&str]) -> Built {
         self.daemon.ran.lock().unwrap().clear();
         let run = self.try_build(more).exits(0);
+        self.right(run)
+    }
+
+    /// Takes a build that ended well, and holds its image against what the model makes.
+    #[track_caller]
+    pub fn right(&self, run: Run) -> Built {
         let ran = std::mem::take(&mut *self.daemon.ran.lock().unwrap());
         let built = Built { report: self.machine.report("../report.json"), ran, stderr: run.stderr };
         same_image(&self.image(), &self.plain(), &built.stderr);

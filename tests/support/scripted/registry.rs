@@ -76,6 +76,13 @@ impl Registry {
         self.state.lock().unwrap().rules.push(Rule { method, path: path.to_owned(), skip, times, fault });
     }
 
+    /// Loses a repository.
+    pub fn forget(&self, repository: &str) {
+        let mut state = self.state.lock().unwrap();
+        state.blobs.retain(|(own, _), _| own != repository);
+        state.manifests.retain(|(own, _), _| own != repository);
+    }
+
     pub fn mend(&self) {
         self.state.lock().unwrap().rules.clear();
     }

@@ -1,0 +1,119 @@
+//! Each fault of the daemon, at each point of a build: the right exit code and words, no new image, and the next build is right; or,
+//! where the fault passes or no daemon is asked, a right image.
+
+use tonic::Code;
+
+use crate::scripted::faults::{Fault, Point};
+use crate::stages::Next;
+
+/// What comes of a build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Right,
+    /// It ends with this code, and says this.
+    Fails(i32, &'static str),
+}
+
+const WORDS: &str = "the model says no";
+
+fn refused() -> Fault {
+    Fault::Refused(Code::Unknown, WORDS)
+}
+
+/// Runs one cell of the table.
+fn cell(next: Next, point: Point, named: &str, fault: Fault, outcome: Outcome) {
+    let what = format!("{next:?}, {point:?} {named}");
+    let world = next.world();
+    let before = world.registry.tagged("app", "1");
+    world.daemon.solver.faults.add(point, named, 0, 1, fault);
+    world.daemon.ran.lock().unwrap().clear();
+    let run = world.try_build(&[]);
+    match outcome {
+        Outcome::Right => drop(world.right(run.exits(0))),
+        Outcome::Fails(code, words) => {
+            let run = run.exits(code);
+            assert!(run.stderr.contains(words), "{what}: {}", run.stderr);
+            assert_eq!(world.registry.tagged("app", "1"), before, "{what}: an image of a build that failed");
+        }
+    }
+    world.daemon.solver.faults.mend();
+    let after = world.build(&[]);
+    assert_eq!(after.warnings(), [""; 0], "{what}");
+}
+
+/// The tiers in which the daemon has a part.
+const ASKED: [Next; 4] = [Next::Cold, Next::Skeleton, Next::Partial, Next::Observed];
+
+#[test]
+fn a_daemon_that_opens_no_session_fails_the_build() {
+    for next in ASKED {
+        cell(next, Point::Session, "", refused(), Outcome::Fails(5, "session"));
+    }
+}
+
+#[test]
+fn a_frontend_that_refuses_fails_the_build_in_its_words() {
+    for next in ASKED {
+        cell(next, Point::Compile, "", refused(), Outcome::Fails(1, WORDS));
+    }
+}
+
+#[test]
+fn a_step_that_fails_fails_the_build_in_its_words() {
+    for (next, step) in
+        [(Next::Cold, "RUN sum"), (Next::Skeleton, "COPY"), (Next::Partial, "RUN sum /built"), (Next::Observed, "RUN compile")]
+    {
+        cell(next, Point::Step, step, refused(), Outcome::Fails(1, WORDS));
+    }
+}
+
+#[test]
+fn an_export_that_fails_fails_the_build_in_its_words() {
+    for next in [Next::Cold, Next::Skeleton, Next::Partial] {
+        cell(next, Point::Export, "image", refused(), Outcome::Fails(1, WORDS));
+    }
+}
+
+#[test]
+fn a_fault_that_passes_is_tried_again() {
+    let passing = || Fault::Refused(Code::Unavailable, "read: connection reset by peer");
+    for next in [Next::Cold, Next::Partial] {
+        cell(next, Point::Compile, "", passing(), Outcome::Right);
+        cell(next, Point::Step, "RUN sum", passing(), Outcome::Right);
+    }
+}
+
+#[test]
+fn a_connection_that_breaks_off_fails_the_build_and_says_that_the_daemon_is_there() {
+    for (next, point, named) in [
+        (Next::Cold, Point::Compile, ""),
+        (Next::Cold, Point::Step, "RUN sum"),
+        (Next::Cold, Point::Export, "image"),
+        (Next::Skeleton, Point::Step, "COPY"),
+        (Next::Partial, Point::Step, "RUN sum /built"),
+        (Next::Observed, Point::Step, "RUN compile"),
+    ] {
+        cell(next, point, named, Fault::Cut, Outcome::Fails(1, "daemon answers again"));
+    }
+}
+
+#[test]
+fn a_daemon_that_ends_fails_the_build_and_says_so() {
+    cell(Next::Cold, Point::Step, "RUN sum", Fault::Gone, Outcome::Fails(1, "went away"));
+}
+
+#[test]
+fn no_fault_of_the_daemon_matters_where_it_has_no_part() {
+    for next in [Next::Unchanged, Next::Append] {
+        for point in [Point::Session, Point::Compile, Point::Solve, Point::Step, Point::Export] {
+            cell(next, point, "", refused(), Outcome::Right);
+        }
+    }
+}
+
+/// What is looked at to decide whether steps are kept, and cannot be: they run.
+#[test]
+fn what_cannot_be_looked_at_is_taken_for_changed() {
+    cell(Next::Observed, Point::Export, "tar", refused(), Outcome::Right);
+    cell(Next::Skeleton, Point::Export, "tar", refused(), Outcome::Right);
+}
