@@ -76,10 +76,6 @@ pub fn copy_folder(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy_folder(&entry.path(), &target)
-        } else {
-            drop(std::fs::copy(entry.path(), target).unwrap())
-        }
+        if entry.path().is_dir() { copy_folder(&entry.path(), &target) } else { _ = std::fs::copy(entry.path(), target).unwrap() }
     }
 }

@@ -27,7 +27,7 @@ impl BridgeService {
 
     /// The Dockerfile comes by the session, and is compiled.
     async fn frontend(&self, request: &api::SolveRequest, job: &Job) -> Result<api::Result> {
-        self.0.solver.faults.at(Point::Compile, &request.frontend)?;
+        self.0.solver.faults.pass(Point::Compile, &request.frontend).await?;
         if request.frontend != "dockerfile.v0" {
             return Err(Status::unimplemented(format!("the model has no frontend {}", request.frontend)));
         }
@@ -73,7 +73,7 @@ impl LlbBridge for BridgeService {
         let result = if request.frontend.is_empty() {
             let definition = request.definition.clone().unwrap_or_default();
             let names = definition.metadata.values().filter_map(|metadata| metadata.description.get("llb.customname"));
-            self.0.solver.faults.at(Point::Solve, &names.cloned().collect::<Vec<_>>().join("; "))?;
+            self.0.solver.faults.pass(Point::Solve, &names.cloned().collect::<Vec<_>>().join("; ")).await?;
             if request.evaluate {
                 self.0.solve(&definition, &job).await?;
             }

@@ -37,7 +37,7 @@ impl ControlService {
         let config = result.metadata.get("containerimage.config").cloned().unwrap_or_else(|| b"{}".to_vec());
         let mut response = HashMap::new();
         for (place, exporter) in request.exporters.iter().enumerate() {
-            self.0.solver.faults.at(Point::Export, &exporter.r#type)?;
+            self.0.solver.faults.pass(Point::Export, &exporter.r#type).await?;
             response.extend(self.export(place, exporter, &config, &layers, &job).await?);
         }
         Ok(response)

@@ -69,11 +69,33 @@ impl Faults {
         self.gone.load(Ordering::SeqCst)
     }
 
-    /// Comes by a point.
+    /// Comes by a point. A connection that breaks off has no answer.
+    ///
+    /// # Errors
+    /// If it is refused there.
+    pub async fn pass(&self, point: Point, named: &str) -> Result<(), Status> {
+        let fault = self.next(point, named);
+        if let Some(Fault::Cut | Fault::Gone) = &fault {
+            self.gone.store(matches!(fault, Some(Fault::Gone)), Ordering::SeqCst);
+            self.cut.notify_waiters();
+            std::future::pending::<()>().await;
+        }
+        self.refuse(fault)
+    }
+
+    /// Comes by a point at which no connection can break off.
+    ///
+    /// # Errors
+    /// If it is refused there.
     pub fn at(&self, point: Point, named: &str) -> Result<(), Status> {
+        let fault = self.next(point, named);
+        self.refuse(fault)
+    }
+
+    fn next(&self, point: Point, named: &str) -> Option<Fault> {
         let mut rules = self.rules.lock().unwrap();
         let mut rules = rules.iter_mut().filter(|rule| rule.point == point && named.contains(&rule.named));
-        let fault = rules.find_map(|rule| match (rule.skip, rule.times) {
+        rules.find_map(|rule| match (rule.skip, rule.times) {
             (0, 0) => None,
             (0, _) => {
                 rule.times -= 1;
@@ -83,19 +105,15 @@ impl Faults {
                 rule.skip -= 1;
                 None
             }
-        });
+        })
+    }
+
+    fn refuse(&self, fault: Option<Fault>) -> Result<(), Status> {
         match fault {
-            None => Ok(()),
-            Some(Fault::Refused(code, words)) => Err(Status::new(code, words)),
-            Some(Fault::Meanwhile(happens)) => {
-                happens();
-                Ok(())
-            }
-            Some(fault) => {
-                self.gone.store(matches!(fault, Fault::Gone), Ordering::SeqCst);
-                self.cut.notify_waiters();
-                Err(Status::unavailable("the connection breaks off"))
-            }
+            Some(Fault::Refused(code, words)) => return Err(Status::new(code, words)),
+            Some(Fault::Meanwhile(happens)) => happens(),
+            _ => {}
         }
+        Ok(())
     }
 }

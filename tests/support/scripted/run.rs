@@ -115,7 +115,7 @@ impl Solver {
     }
 
     async fn step(&self, op: &pb::Op, inputs: &[&Keyed], again: bool, name: &str, locals: &dyn Locals) -> Result<(Keyed, bool)> {
-        self.faults.at(Point::Step, name)?;
+        self.faults.pass(Point::Step, name).await?;
         match &op.op {
             Some(pb::op::Op::Source(source)) => self.source(source, locals).await.map(|keyed| (keyed, false)),
             Some(pb::op::Op::File(file)) => {
