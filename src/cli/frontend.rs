@@ -100,7 +100,7 @@ fn ulimits(texts: &[String]) -> Result<String> {
     let mut out = BTreeMap::new();
     for text in texts {
         let wrong = |what: &str| {
-            Error::usage(format!("--ulimit `{text}`: {what}"))
+            Error::usage(format!("invalid --ulimit `{text}`: {what}"))
                 .hint("use NAME=SOFT[:HARD], for example nofile=1024:2048; -1 means no limit")
         };
         let (name, limits) = text.split_once('=').ok_or_else(|| wrong("expected NAME=SOFT[:HARD]"))?;

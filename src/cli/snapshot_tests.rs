@@ -8,7 +8,7 @@ const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef012
 
 fn helps(command: &mut clap::Command, path: &str) {
     let help = command.clone().term_width(100).render_help().to_string();
-    insta::assert_snapshot!(format!("help {path}"), help);
+    insta::assert_snapshot!(format!("help-{}", path.replace(' ', "-")), help);
     for child in command.get_subcommands_mut() {
         let path = format!("{path} {}", child.get_name());
         helps(child, &path);
@@ -20,7 +20,7 @@ fn help_of_every_command() {
     let mut hakobi = command::hakobi();
     hakobi.build();
     helps(&mut hakobi, "hakobi");
-    insta::assert_snapshot!("help credential helper", command::credential_helper().term_width(100).render_help().to_string());
+    insta::assert_snapshot!("help-credential-helper", command::credential_helper().term_width(100).render_help().to_string());
 }
 
 /// Lines that fail, in a directory with a few files, as the program prints them. `DIGEST` stands for a digest.
@@ -52,7 +52,7 @@ fn errors(name: &str, variables: &[(&str, &str)], lines: &[&str]) {
         };
         out.push_str(&format!("$ hakobi {line}\n{text}\n"));
     }
-    insta::assert_snapshot!(format!("errors {name}"), out.replace(&*folder.path().to_string_lossy(), "/work"));
+    insta::assert_snapshot!(format!("errors-{}", name.replace(' ', "-")), out.replace(&*folder.path().to_string_lossy(), "DIR"));
 }
 
 #[test]
