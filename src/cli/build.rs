@@ -258,7 +258,7 @@ fn tag_commit(tags: &mut Vec<ImageRef>, source: &ContextSource, environment: &En
 }
 
 /// `--build-arg` (without a value: the environment's, left out where that has none), SOURCE_DATE_EPOCH, and Docker's proxies
-/// unless the same name is given in any case (buildx `proxyArgKeyExists`).
+/// unless the same name is given always (buildx `proxyArgKeyExists`).
 fn build_args(given: Given<'_>, around: &Around<'_>) -> Result<BTreeMap<String, String>> {
     let mut out = BTreeMap::new();
     for text in given.list("build-arg") {

@@ -1,7 +1,7 @@
 //! The regular expressions that patternmatcher makes of patterns, for Rust's regex crate.
 //!
 //! The two do not mean the same by `\<`, `\d`, `[[]`, `[a&&b]` and more. So an expression is taken apart by Go's rules
-//! (`regexp/syntax`, `Parse` with `Perl`), as far as such expressions go, and put together anew with every character by its number.
+//! (`regexp/syntax`, `Parse` with `Perl`), as far as such expressions go, and put together again with every character by its number.
 
 use std::fmt::Write as _;
 use std::iter::Peekable;
@@ -53,7 +53,7 @@ fn repetition(rest: &mut Peekable<Chars<'_>>) -> Option<(usize, Option<usize>)> 
             digits.push(digit);
         }
         let plain = !digits.is_empty() && (digits.len() == 1 || !digits.starts_with('0'));
-        // What is too long is too large in any case.
+        // What is too long is always too large.
         plain.then(|| digits.parse().unwrap_or(usize::MAX))
     };
     let least = number(&mut behind)?;

@@ -132,7 +132,7 @@ pub struct Index {
     pub annotations: BTreeMap<String, String>,
 }
 
-/// The part of an image configuration that hakobi reads. The bytes themselves are kept beside it, never written anew from it.
+/// The part of an image configuration that hakobi reads. The bytes themselves are kept beside it, never written again from it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageConfig {
     /// What the image is for.
@@ -176,7 +176,7 @@ impl RawManifest {
     }
 
     /// What these bytes say they are, or by what they hold where they do not say (OCI image spec: `mediaType` should be there).
-    /// `None` where they are no manifest.
+    /// `None` if they are no manifest.
     #[must_use]
     pub fn media_type_of(bytes: &[u8]) -> Option<String> {
         #[derive(Deserialize)]

@@ -209,7 +209,7 @@ impl CacheRepository {
             return Ok(Some(manifest));
         }
         let bytes = match self.0.blobs.read(&digest, MANIFEST_LIMIT).await {
-            // A miss: whoever makes the same again writes it anew.
+            // A miss: whoever makes the same writes it again.
             Err(error) if error.fault() == Fault::Damaged => return Ok(None),
             bytes => bytes?,
         };

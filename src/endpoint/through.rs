@@ -162,7 +162,7 @@ impl PullThrough {
         Ok(coming)
     }
 
-    /// Whoever asks again begins anew.
+    /// Whoever asks again starts over.
     fn failed(&self, digest: &Digest, why: &str) {
         if let Some(layer) = self.layers().get_mut(digest) {
             layer.coming = None;

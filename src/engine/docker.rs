@@ -29,7 +29,7 @@ const ANSWER_SECONDS: u64 = 300;
 
 /// How long a daemon may take to say that it is there.
 const PING: Duration = Duration::from_secs(5);
-/// How often, and after which pause, a daemon is asked whether it is there again: service managers start one anew within seconds.
+/// How often, and after which pause, a daemon is asked whether it is there again: service managers start one again within seconds.
 const PINGS: u32 = 6;
 const PAUSE: Duration = Duration::from_secs(1);
 

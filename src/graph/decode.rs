@@ -62,7 +62,7 @@ pub struct Op {
     pub inputs: Vec<Input>,
     /// `[build 2/5] RUN make`; empty where the frontend named none.
     pub name: String,
-    /// Whether it is to run in any case (`--no-cache`).
+    /// Whether it must always run (`--no-cache`).
     pub ignores_cache: bool,
 }
 
@@ -175,7 +175,7 @@ impl Graph {
         Ok(pb::Definition::decode(bytes)?)
     }
 
-    /// Has steps run in any case, as `--no-cache` has.
+    /// Forces steps to run, as `--no-cache` has.
     pub fn run_anyway<'a>(&mut self, steps: impl IntoIterator<Item = &'a Digest>) {
         for step in steps {
             if let Some(op) = self.ops.get_mut(step) {
@@ -215,7 +215,7 @@ impl Graph {
     }
 
     /// The graph up to one state, with the metadata and source lines of what it holds. It is for what was made already, so that
-    /// nothing in it is to run in any case (`--no-cache`): that would make another result.
+    /// nothing in it must always run (`--no-cache`): that would make another result.
     #[must_use]
     pub fn cut(&self, state: &Input) -> pb::Definition {
         if self.is_nothing() {

@@ -70,7 +70,7 @@ impl RewrittenGraph {
 
 impl Graph {
     /// The graph up to a state, with the grafts in place of what leads to them. Names, flags and source lines go along, so that
-    /// progress and errors are those of the whole graph. Steps that are settled ran already, and are not to run in any case again.
+    /// progress and errors are those of the whole graph. Steps that are settled ran already, and must not run again.
     ///
     /// # Errors
     /// If the graph cannot be taken apart.
@@ -117,7 +117,7 @@ impl Graph {
     }
 }
 
-/// A step's bytes as Go writes them, what is one of several kinds last: the daemon writes each anew, and names it by that.
+/// A step's bytes as Go writes them, what is one of several kinds last: the daemon writes each again, and names it by that.
 pub(super) fn encoded(op: &pb::Op) -> Vec<u8> {
     let mut bytes = pb::Op { op: None, ..op.clone() }.encode_to_vec();
     bytes.extend(pb::Op { op: op.op.clone(), ..pb::Op::default() }.encode_to_vec());

@@ -187,7 +187,7 @@ async fn image(
 ) -> registry::Result<Option<KnownImage>> {
     let Ok(manifest) = raw.manifest() else { return Ok(None) };
     let config = match read_blob(&*registries.home(&reference.repository), &manifest.config.digest, CONFIG_LIMIT).await {
-        // Of the cache's images, one that is not whole is none; what is kept next writes it anew.
+        // Of the cache's images, one that is not whole is none; what is kept next writes it again.
         Err(error)
             if registries.is_own(&reference.repository)
                 && matches!(error.kind, registry::Kind::Damaged | registry::Kind::NotFound) =>

@@ -1,4 +1,4 @@
-//! Which blobs are compressed anew on their way, and into what.
+//! Which blobs are compressed again on their way, and into what.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ impl Format {
         }
     }
 
-    /// Whether a layer like this is to be written anew. Gzip is kept where gzip is wanted: the daemon's is as good as ours.
+    /// Whether a layer like this is to be written again. Gzip is kept where gzip is wanted: the daemon's is as good as ours.
     pub(super) fn differs_from(self, wanted: Compression) -> bool {
         match (self, wanted) {
             (Self::Json, _) | (Self::Gzip, Compression::Gzip(_)) | (Self::Zstd, Compression::Zstd(_)) => false,

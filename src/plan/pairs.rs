@@ -179,7 +179,7 @@ mod tests {
         let now =
             [("compile", "RUN one"), ("compile", "RUN two"), ("stage-1", "COPY --from=compile /x /"), ("stage-1", "RUN three")];
         assert_eq!(paired(&before, &now), [0, 1, 2, 3].map(Some));
-        // Another stage before it: unnamed ones are counted anew.
+        // Another stage before it: unnamed ones are counted again.
         let now = [
             ("new", "RUN new"),
             ("build", "RUN one"),

@@ -210,7 +210,7 @@ mod tests {
             let records = records();
             assert!(records.one(&key).await.expect("read").is_none(), "{number}");
             assert_eq!(records.blobs.unusable().len(), 1, "{number}");
-            // It is written anew as what it should be.
+            // It is written again as what it should be.
             records.write([(key.clone(), record())]).await.expect("written");
             assert_eq!(records.one(&key).await.expect("read").iter().len(), 1, "{number}");
         }

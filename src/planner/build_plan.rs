@@ -114,7 +114,7 @@ impl BuildPlan {
         Plan::of(&self.graph, &self.keys, &records, &self.facts.seen, self.since)
     }
 
-    /// Plans anew with nothing from the store.
+    /// Plans again with nothing from the store.
     pub fn without_records(&mut self) {
         self.found.clear();
         self.recorded_bases = self.recorded_bases.take().map(|_| HashMap::new());
@@ -130,7 +130,7 @@ impl BuildPlan {
         self.decision = self.of_found();
     }
 
-    /// Plans anew by other keys, with what was asked for already.
+    /// Plans again by other keys, with what was asked for already.
     pub fn decide_again(&mut self) {
         self.decision = self.of_found();
     }
@@ -159,7 +159,7 @@ impl BuildPlan {
         })
     }
 
-    /// Plans anew without what was found elsewhere: it is another thing for the daemon, or the next time it is asked for.
+    /// Plans again without what was found elsewhere: it is another thing for the daemon, or the next time it is asked for.
     pub fn without_pins(&mut self) {
         for holds in self.facts.remotes.values_mut().filter(|holds| holds.is_ok()) {
             *holds = Err("it changed before the daemon read it".to_owned());

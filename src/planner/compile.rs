@@ -13,7 +13,7 @@ use crate::planner::plan;
 use crate::planner::recall::DaemonlessPlan;
 use crate::run::daemon::DaemonBuild;
 
-/// Has the Dockerfile compiled, without running anything. `None` where there is not one image to plan for.
+/// Has the Dockerfile compiled, without running anything. Returns `None` if there is not one image to plan for.
 pub async fn compile(daemon: &DaemonBuild<'_>, session: &Session, options: &HashMap<String, String>) -> Result<Option<Compiled>> {
     let mut attempt = 1;
     loop {
@@ -37,7 +37,7 @@ pub async fn compile(daemon: &DaemonBuild<'_>, session: &Session, options: &Hash
     }
 }
 
-/// Plans the build, with what is known of it already. `None` where there is not one image to plan for.
+/// Plans the build, with what is known of it already. Returns `None` if there is not one image to plan for.
 pub async fn compile_and_plan(
     daemon: &DaemonBuild<'_>,
     session: &Session,

@@ -85,7 +85,7 @@ pub async fn take_recorded_bases(plan: &mut BuildPlan, records: &RecordReader<'_
     Ok(())
 }
 
-/// Plans anew with sources that nothing is known of: what is built of them has no key.
+/// Plans again with sources that nothing is known of: what is built of them has no key.
 pub async fn leave_sources_open(plan: &mut BuildPlan, records: &RecordReader<'_>) -> Result<()> {
     for tree in plan.facts.locals.values_mut() {
         *tree = Err("the build context keeps changing while hakobi reads it".to_owned());

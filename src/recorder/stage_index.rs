@@ -28,7 +28,7 @@ pub struct Saving<'a> {
 }
 
 impl Saving<'_> {
-    /// Hands over the stages that ran and puts the index anew; gives what was new.
+    /// Hands over the stages that ran and puts the index again; gives what was new.
     pub async fn save(&self, released: &Released) -> Result<RepositoryBlobs> {
         let all = self.graph.side_stages();
         let new = stages_to_save(&all, self.executed);

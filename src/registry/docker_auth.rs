@@ -8,7 +8,7 @@ use crate::domain::RegistryHost;
 
 impl Registries {
     /// What a registry is logged in to with, by any of its names (`registry-1.docker.io`, `https://index.docker.io/v1/`).
-    /// `None` where nothing is known: then it is asked without a login.
+    /// `None` if nothing is known: then it is asked without a login.
     ///
     /// # Errors
     /// If config.json is broken, or AWS gives no login to an ECR registry.

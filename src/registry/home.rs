@@ -20,7 +20,7 @@ pub trait Source: Send + Sync {
     /// What it is called.
     fn repository(&self) -> &Repository;
 
-    /// The manifest of a tag or digest, verified. `None` where there is none.
+    /// The manifest of a tag or digest, verified. Returns `None` if there is none.
     async fn manifest(&self, reference: &str) -> Result<Option<RawManifest>>;
 
     /// A blob's bytes from this offset; read from 0 they are verified. [`Kind::NotFound`] where it is not there.

@@ -28,7 +28,7 @@ pub enum Put {
 }
 
 impl Client {
-    /// The manifest of a tag or digest, verified. `None` where there is none.
+    /// The manifest of a tag or digest, verified. Returns `None` if there is none.
     ///
     /// # Errors
     /// If the registry refuses or cannot be reached, or the bytes are not what their digest says.
@@ -75,7 +75,7 @@ impl Client {
         }
     }
 
-    /// What a tag or digest stands for, without its bytes. `None` where there is none.
+    /// What a tag or digest stands for, without its bytes. Returns `None` if there is none.
     ///
     /// # Errors
     /// If the registry refuses or cannot be reached.

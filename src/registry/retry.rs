@@ -111,7 +111,7 @@ impl Attempts {
         }
     }
 
-    /// The operation got on: the deadlines begin anew.
+    /// The operation got on: the deadlines begin again.
     pub(super) fn progressed(&mut self) {
         self.pulse.beat();
         self.since_progress = Instant::now();

@@ -1,7 +1,7 @@
 //! Uploading a blob: POST, PATCH with the bytes as they come, PUT with the digest (OCI distribution spec, "Pushing blobs").
 //!
 //! A PATCH that breaks off is followed by asking the registry how much it has, and goes on there; a registry that forgot the
-//! upload gets the blob anew. The source can be read again from any offset, so nothing is kept in memory for it.
+//! upload gets the blob again. The source can be read again from any offset, so nothing is kept in memory for it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,10 +32,10 @@ pub struct Uploaded {
     pub sent: u64,
 }
 
-/// How often a blob is begun anew where the registry forgets its upload or finds it damaged.
+/// How often a blob is begun again where the registry forgets its upload or finds it damaged.
 const MOST_RESTARTS: u32 = 4;
 
-/// A PATCH that carried this much before it broke was worth it: the deadline begins anew.
+/// A PATCH that carried this much before it broke was worth it: the deadline begins again.
 const WORTH_IT: u64 = 8 << 20;
 
 /// How often a blob may break off after that without the registry keeping any of it.
@@ -99,7 +99,7 @@ impl Client {
 }
 
 impl Upload<'_> {
-    /// One upload session to its end. `None` where the blob has to be begun anew.
+    /// One upload session to its end. Returns `None` if the blob has to be begun again.
     async fn session(&mut self, mut location: Url) -> Result<Option<Identity>> {
         let mut offset = 0;
         loop {
@@ -221,7 +221,7 @@ impl Upload<'_> {
         if is_forgotten(&refusal) { Ok(Patched::Forgotten(error)) } else { Err(error) }
     }
 
-    /// How much of the blob the registry has, and where it wants the rest. `None` where it forgot the upload.
+    /// How much of the blob the registry has, and where it wants the rest. Returns `None` if it forgot the upload.
     async fn status(&self, location: &Url) -> Result<Option<(u64, Option<Url>)>> {
         let host = &*self.client.host;
         let repository = &self.client.repository;
@@ -232,7 +232,7 @@ impl Upload<'_> {
             Reply::Refused(refusal) if refusal.wants_login() || refusal.status == 403 => {
                 return Err(refusal.error(&self.what, repository).needs("ecr:UploadLayerPart"));
             }
-            // Also a registry that cannot say it: the blob anew is always right.
+            // Also a registry that cannot say it: sending the blob again is always right.
             Reply::Refused(_) => return Ok(None),
         };
         let Some(there) = header(response.headers(), RANGE.as_str()).and_then(|range| arrived(&range)) else { return Ok(None) };

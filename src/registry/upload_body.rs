@@ -68,7 +68,7 @@ pub(super) struct Body {
 }
 
 impl Body {
-    /// Waits for the first bytes; `None` where there are none. So no request stands open before it has something to say.
+    /// Waits for the first bytes; `None` if there are none. So no request stands open before it has something to say.
     pub(super) async fn begin(source: ByteStream, offset: u64, progress: Progress) -> io::Result<Option<(Self, Arc<Watch>)>> {
         let mut parts = ReaderStream::with_capacity(source, PART);
         let Some(first) = parts.next().await.transpose()? else { return Ok(None) };

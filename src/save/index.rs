@@ -29,7 +29,7 @@ pub fn cache_reference(latest: &ImageRef) -> ImageRef {
 /// that its own lack, for the layers that both have from the base up.
 ///
 /// # Errors
-/// If its configuration or manifest cannot be written anew.
+/// If its configuration or manifest cannot be written again.
 pub fn with_whole_cache(image: &PreparedImage, steps: &[Step], older: Option<&KnownImage>) -> Result<PreparedImage> {
     let Some(own) = image.inline_cache.as_deref().and_then(InlineCache::decode) else { return Ok(image.clone()) };
     let base_inputs: Vec<usize> = steps.iter().map(|step| step.base_input).collect();

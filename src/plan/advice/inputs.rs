@@ -90,7 +90,7 @@ fn of_copy(build: &Build<'_>, place: usize, step: &Step<'_>) -> Option<Advice> {
     let gone = before.files.keys().filter(|path| !now.contains_key(*path));
     let changed: Vec<&String> = changed.chain(gone).collect();
     let same = before.env == step.now.env && before.operation == step.now.operation && before.images == step.now.images;
-    // What it lies on changed too, and it would run in any case.
+    // What it lies on changed too, and it would run anyway.
     let on = step.now.on.iter().any(|on| build.steps[*on].runs);
     if changed.is_empty() || !same || on {
         return None;

@@ -22,7 +22,7 @@ struct Answer {
     secret: String,
 }
 
-/// Asks a helper for the credentials of a server. `None` where it has none.
+/// Asks a helper for the credentials of a server. Returns `None` if it has none.
 pub(super) async fn get(name: &str, server: &str) -> Result<Option<Credential>> {
     let program = format!("docker-credential-{name}");
     let failed = |cause: &str| Error::new(Kind::Credentials, format!("get credentials from {program}"), server).because(cause);

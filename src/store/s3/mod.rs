@@ -62,7 +62,7 @@ impl S3Store {
     pub async fn open_paced(settings: S3Settings, source: &AwsSource, pace: Pace) -> Self {
         let wanted = Wanted {
             region: settings.region.clone(),
-            // Of a part up or down; one that takes longer is asked for anew.
+            // Of a part up or down; one that takes longer is asked for again.
             attempt: Some(ATTEMPT),
             proxied: format!("https://{}.s3.amazonaws.com/", settings.bucket),
             ..Wanted::default()

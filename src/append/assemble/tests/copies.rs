@@ -220,7 +220,7 @@ fn hard_links_stay_within_one_source() {
         &context,
         &["x 755 0:0 / @now", "x/c 644 0:0 <d/b", "x/e 644 0:0 <d/b"],
     );
-    // Where the first name is written anew, the second one still has the old file.
+    // Where the first name is written again, the second one still has the old file.
     let again = copies(vec![copy("/", "/x"), copy("/d-/x", "/x/d/b")]);
     let expected = [
         "x 755 0:0 / @now",
