@@ -93,13 +93,13 @@ fn a_connection_that_breaks_off_fails_the_build_and_says_that_the_daemon_is_ther
         (Next::Partial, Point::Step, "RUN sum /built"),
         (Next::Observed, Point::Step, "RUN compile"),
     ] {
-        cell(next, point, named, Fault::Cut, Outcome::Fails(1, "daemon answers again"));
+        cell(next, point, named, Fault::Cut, Outcome::Fails(1, "answers again"));
     }
 }
 
 #[test]
 fn a_daemon_that_ends_fails_the_build_and_says_so() {
-    cell(Next::Cold, Point::Step, "RUN sum", Fault::Gone, Outcome::Fails(1, "went away"));
+    cell(Next::Cold, Point::Step, "RUN sum", Fault::Gone, Outcome::Fails(1, "Docker daemon"));
 }
 
 #[test]

@@ -122,6 +122,10 @@ impl Daemon {
     }
 
     async fn serve(self: Arc<Self>, request: Request<Incoming>) -> std::result::Result<Answer, Infallible> {
+        // A connection that was kept.
+        if self.solver.faults.is_gone() {
+            return Ok(answer(503, &[], ""));
+        }
         let path = request.uri().path().to_owned();
         // `/v1.51/info` is `/info`.
         let path = match path.strip_prefix("/v1.").and_then(|rest| rest.split_once('/')) {
