@@ -36,6 +36,22 @@ impl Made {
         self.op(&pb::Op { inputs, op: Some(op), platform: Some(platform), ..pb::Op::default() })
     }
 
+    /// A command on a state.
+    pub fn command(&mut self, on: &Input, command: &str) -> Input {
+        let args = ["/bin/sh", "-c", command].map(str::to_owned).to_vec();
+        let meta = pb::Meta { args, cwd: "/".to_owned(), ..pb::Meta::default() };
+        let root = pb::Mount { dest: "/".to_owned(), ..pb::Mount::default() };
+        self.on(&[on], pb::op::Op::Exec(pb::ExecOp { meta: Some(meta), mounts: vec![root], ..pb::ExecOp::default() }))
+    }
+
+    /// A path of one state, copied onto another.
+    pub fn copy(&mut self, on: &Input, from: &Input, path: &str) -> Input {
+        let copy = pb::FileActionCopy { src: path.to_owned(), dest: "/copied/".to_owned(), ..Default::default() };
+        let action = Some(pb::file_action::Action::Copy(copy));
+        let action = pb::FileAction { input: 0, secondary_input: 1, output: 0, action };
+        self.on(&[on, from], pb::op::Op::File(pb::FileOp { actions: vec![action] }))
+    }
+
     /// All of it.
     pub fn graph(mut self, result: &Input) -> Graph {
         let end = pb::Input { digest: result.step.to_string(), index: result.output };

@@ -52,6 +52,27 @@ pub struct LostLayers {
 }
 
 impl BuildPlan {
+    /// A compiled build of which nothing was decided yet.
+    pub fn new(compiled: Compiled, graph: Graph, facts: KnownFacts) -> Self {
+        Self {
+            compiled,
+            graph,
+            facts,
+            keys: Keys::default(),
+            decision: Plan::default(),
+            taken: HashMap::new(),
+            bases: HashMap::new(),
+            not_assembled: None,
+            directories: LocalDirs::default(),
+            compiled_by: None,
+            is_new_form: false,
+            recorded_bases: None,
+            daemon_states: None,
+            since: None,
+            found: HashMap::new(),
+        }
+    }
+
     /// The key of the result, where it has one.
     pub fn result_key(&self) -> Option<StepKey> {
         match self.keys.state(self.graph.result()) {
@@ -121,18 +142,12 @@ impl BuildPlan {
         self.decision = self.of_found();
     }
 
-    /// Plans again without states and recorded bases that the cache has lost layers of.
+    /// Forgets states and recorded bases that the cache has lost layers of.
     pub fn without_layers(&mut self, lost: LostLayers) {
         self.found.extend(lost.states.into_iter().map(|key| (key, None)));
         if let Some(bases) = &mut self.recorded_bases {
             lost.bases.iter().for_each(|base| drop(bases.remove(base)));
         }
-        self.decision = self.of_found();
-    }
-
-    /// Plans again by other keys, with what was asked for already.
-    pub fn decide_again(&mut self) {
-        self.decision = self.of_found();
     }
 
     /// The files that its keys were made of, by the local sources that select them.
@@ -159,14 +174,12 @@ impl BuildPlan {
         })
     }
 
-    /// Plans again without what was found elsewhere: it is another thing for the daemon, or the next time it is asked for.
+    /// Forgets what was found elsewhere: the daemon gets something else there, or the next request does.
     pub fn without_pins(&mut self) {
         for holds in self.facts.remotes.values_mut().filter(|holds| holds.is_ok()) {
             *holds = Err("it changed before the daemon read it".to_owned());
         }
         self.facts.asked.clear();
-        self.keys = Keys::of(&self.graph, &self.facts);
-        self.decide_again();
     }
 
     /// The base image that is the whole result, if a registry has it.

@@ -10,8 +10,8 @@ use crate::cache::record_reader::RecordReader;
 use crate::engine::Docker;
 use crate::engine::buildkit::LocalDirs;
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Input, Keys, Op};
-use crate::plan::{KnownFacts, Plan};
+use crate::graph::{Graph, Input, Op};
+use crate::plan::KnownFacts;
 use crate::planner::build_plan::BuildPlan;
 use crate::planner::hiding::hide_found;
 use crate::planner::local_sources::local;
@@ -52,23 +52,11 @@ pub async fn plan(
         facts.remotes.insert(digest, holds);
         facts.asked.extend(record);
     }
-    let (keys, decision) = (Keys::default(), Plan::default());
     let mut plan = BuildPlan {
-        compiled,
-        graph,
-        facts,
-        keys,
-        decision,
-        taken: HashMap::new(),
         bases,
-        not_assembled: None,
         directories: directories.clone(),
-        compiled_by: None,
-        is_new_form: false,
-        recorded_bases: None,
-        daemon_states: None,
         since: context.build.max_age.map(|age| seconds_now().saturating_sub(age.as_secs())),
-        found: HashMap::new(),
+        ..BuildPlan::new(compiled, graph, facts)
     };
     plan.align_history();
     lookup::decide(&mut plan, records).await?;

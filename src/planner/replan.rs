@@ -31,15 +31,20 @@ pub enum Replan {
 /// If the cache fails and is required.
 pub async fn replan(plan: &mut BuildPlan, why: Replan, records: &RecordReader<'_>) -> Result<()> {
     match why {
-        Replan::CacheUnusable => plan.without_records(),
+        // The graph is the same; files that moved are hashed again by who reads them.
+        Replan::BypassBaseProxy(_) | Replan::SourcesMoved(_) => return Ok(()),
+        Replan::CacheUnusable => {
+            plan.without_records();
+            return Ok(());
+        }
         Replan::LayersLost(lost) => plan.without_layers(lost),
         Replan::RemotesMoved => plan.without_pins(),
-        // The graph is the same; files that moved are hashed again by who reads them.
-        Replan::BypassBaseProxy(_) | Replan::SourcesMoved(_) => {}
-        Replan::Observed(contents) => {
-            plan.facts.seen.extend(contents);
-            lookup::decide(plan, records).await?;
-        }
+        Replan::Observed(contents) => plan.facts.seen.extend(contents),
     }
-    Ok(())
+    // While the result was in the cache, nothing below it was asked for.
+    lookup::decide(plan, records).await
 }
+
+#[cfg(test)]
+#[path = "replan_tests.rs"]
+mod tests;
