@@ -4,32 +4,23 @@
 
 mod support;
 
-use serde_json::Value;
+use support::build::{Build, Built, NO_DAEMON};
 use support::engine::{C28, D20, D28, Engine};
-use support::image::{base, flattened, steps};
-use support::machine::{Machine, Run};
-use support::parts::{part, unique};
+use support::image::{base, flattened, unique_image};
+use support::machine::Machine;
+use support::parts::unique;
 use support::plain::{Times, backdate, now, plain_build, same_image};
 
-/// One run on a machine whose Docker is empty.
-fn run(engine: &Engine, machine: &Machine, more: &[&str]) -> Value {
-    engine.wipe();
+/// One build of files that all have the same time, on a machine whose Docker is empty.
+fn built(engine: &Engine, machine: &Machine, image: &str) -> Built {
     backdate(&machine.folder(), 2020);
-    let mut arguments = vec!["build", "--network", "host", "--report", "../report.json", "--cache", "../cache", "--push"];
-    arguments.extend(more);
-    arguments.push(".");
-    machine.hakobi(&arguments).exits(0);
-    machine.report("../report.json")
-}
-
-fn image(name: &str) -> String {
-    format!("{}/{}:1", part("HAKOBI_TEST_REGISTRY_OPEN"), unique(name))
+    Build::cached(machine).push(image).done_on_empty(engine)
 }
 
 fn files_are_laid_on_what_does_not_come_down(name: &'static str, transport: &str) {
     let engine = Engine::lock(name);
     let machine = Machine::with(&engine.host()).set("HAKOBI_TRANSPORT", transport);
-    let (base, image, plain) = (base("busybox"), image("append"), image("plain"));
+    let (base, image, plain) = (base("busybox"), unique_image("append"), unique_image("plain"));
     let since = now();
     machine
         .write(
@@ -48,35 +39,28 @@ fn files_are_laid_on_what_does_not_come_down(name: &'static str, transport: &str
         same_image(&engine, &image, &plain, Times::Directories, since, name);
     };
     let appends = |layers: u64| {
-        let appended = run(&engine, &machine, &["-t", &image]);
-        assert_eq!(appended["tier"], "append", "{appended:#}");
-        assert_eq!((&appended["layers"]["restored"], &appended["bytes"]["restored"]), (&Value::from(0), &Value::from(0)));
-        assert_eq!(appended["layers"]["pushed"], layers, "{appended:#}");
+        let appended = built(&engine, &machine, &image).is("append");
+        assert_eq!((appended.layers("restored"), appended.bytes("restored")), (0, 0), "{appended}");
+        assert_eq!(appended.layers("pushed"), layers, "{appended}");
         appended
     };
-    let cold = run(&engine, &machine, &["-t", &image]);
-    assert_eq!(cold["tier"], "cold", "{cold:#}");
+    built(&engine, &machine, &image).is("cold");
     // By hakobi itself: the first run showed that the daemon makes the same.
     machine.write("src/static/a.css", "two\n").write("src/new file.txt", "new\n");
     let told = machine.hakobi(&["plan", "--network", "host", "--cache", "../cache", "-t", &image, "."]).exits(0).stdout;
     assert!(told.contains("2 of 4 steps run: only file operations"), "{told}");
     let appended = appends(2);
-    assert_eq!(steps(&appended, "miss"), ["COPY --chown=app src /to/", "COPY top.txt /data/"], "{appended:#}");
-    assert!(appended["steps"].to_string().contains("src/static/a.css changed"), "{appended:#}");
+    assert_eq!(appended.misses(), ["COPY --chown=app src /to/", "COPY top.txt /data/"], "{appended}");
+    assert!(appended["steps"].to_string().contains("src/static/a.css changed"), "{appended}");
     assert_eq!(engine.docker(&["images", "-q"]), "", "no daemon had a part in it");
     same_as_plain();
     assert_eq!(engine.docker(&["run", "--rm", "--network", "host", &image]), "two");
-    let again = run(&engine, &machine, &["-t", &image]);
-    assert_eq!(again["tier"], "unchanged", "{again:#}");
-    assert_eq!(again["images"][0]["digest"], appended["images"][0]["digest"]);
+    assert_eq!(built(&engine, &machine, &image).is("unchanged").digest(), appended.digest());
     // Only the last step is open: it lies on an appended state. No daemon is there.
     machine.write("top.txt", "other\n");
-    let nowhere =
-        ["build", "--network", "host", "--cache", "../cache", "--push", "-t", &image, "--report", "../report.json", "."];
-    Run::of(machine.command("hakobi").env("DOCKER_HOST", "unix:///nowhere/docker.sock").args(nowhere)).exits(0);
-    let alone = machine.report("../report.json");
-    assert_eq!((&alone["tier"], &alone["layers"]["pushed"]), (&Value::from("append"), &Value::from(1)), "{alone:#}");
-    assert_eq!(alone["engine"]["store"], "none", "{alone:#}");
+    let alone = Build::cached(&machine).push(&image).on(NO_DAEMON).done().is("append");
+    assert_eq!(alone.layers("pushed"), 1, "{alone}");
+    assert_eq!(alone["engine"]["store"], "none", "{alone}");
     assert_eq!(engine.docker(&["run", "--rm", "--network", "host", &image, "cat", "/data/top.txt"]), "other");
     // Another kind of step: the daemon lays it on a skeleton. A directory with setgid bits is its alone to know.
     let dockerfile = machine.read("Dockerfile").replace("COPY top.txt /data/", "COPY --chown=app src /app/");
@@ -84,13 +68,14 @@ fn files_are_laid_on_what_does_not_come_down(name: &'static str, transport: &str
     appends(1);
     same_as_plain();
     machine.write("src/static/a.css", "three\n");
-    let verified = run(&engine, &machine, &["-t", &image, "--verify"]);
-    assert_eq!((&verified["tier"], &verified["layers"]["pushed"]), (&Value::from("append"), &Value::from(2)), "{verified:#}");
-    assert_ne!(verified["layers"]["restored"], 0, "the base came down to compare: {verified:#}");
+    backdate(&machine.folder(), 2020);
+    let verified = Build::cached(&machine).push(&image).with(&["--verify"]).done_on_empty(&engine).is("append");
+    assert_eq!(verified.layers("pushed"), 2, "{verified}");
+    assert_ne!(verified.layers("restored"), 0, "the base came down to compare: {verified}");
     same_as_plain();
     // What is made on it is whole.
     machine.write("Dockerfile", &format!("FROM {image}\nRUN cat /plain/static/a.css > /made\nCMD [\"cat\", \"/made\"]\n"));
-    run(&engine, &machine, &["-t", &plain]);
+    built(&engine, &machine, &plain);
     assert_eq!(engine.docker(&["run", "--rm", "--network", "host", &plain]), "three");
 }
 
@@ -131,7 +116,7 @@ fn files_are_laid_on_what_does_not_come_down_by_archives() {
 fn a_runtime_stage_takes_what_was_built(name: &'static str, transport: &str) {
     let engine = Engine::lock(name);
     let machine = Machine::with(&engine.host()).set("HAKOBI_TRANSPORT", transport);
-    let (base, image, plain) = (base("busybox"), image("runtime"), image("plain"));
+    let (base, image, plain) = (base("busybox"), unique_image("runtime"), unique_image("plain"));
     let since = now();
     machine
         .write(
@@ -144,22 +129,21 @@ fn a_runtime_stage_takes_what_was_built(name: &'static str, transport: &str) {
         )
         .write("src.txt", "one\n");
     with_capabilities(&machine.folder().join("ping.tar"));
-    run(&engine, &machine, &["-t", &image]);
+    built(&engine, &machine, &image);
     machine.write("src.txt", "two\n");
-    let built = run(&engine, &machine, &["-t", &image]);
-    assert_eq!(built["tier"], "partial", "a command ran: {built:#}");
+    // A command ran.
+    let changed = built(&engine, &machine, &image).is("partial");
     // The other layer came out as it was; of one in an archive that shows when it was compressed, and is sent by then.
     let pushed = if transport == "archive" && name == D20 { 2 } else { 1 };
-    assert_eq!(built["layers"]["pushed"], pushed, "{built:#}");
+    assert_eq!(changed.layers("pushed"), pushed, "{changed}");
     // The state below the changed step, of the base and one command: and nothing for the runtime stage.
-    assert_eq!(built["layers"]["restored"], 2, "{built:#}");
+    assert_eq!(changed.layers("restored"), 2, "{changed}");
     plain_build(&engine, &machine, &plain, &[]).exits(0);
     same_image(&engine, &image, &plain, Times::Directories, since, name);
     let files = flattened(&image);
     assert!(files["usr/local/ping"].contains("security.capability"), "{}", files["usr/local/ping"]);
     assert_eq!(engine.docker(&["run", "--rm", "--network", "host", &image]), "two");
-    let again = run(&engine, &machine, &["-t", &image]);
-    assert_eq!(again["tier"], "unchanged", "{again:#}");
+    built(&engine, &machine, &image).is("unchanged");
 }
 
 #[test]
@@ -191,7 +175,7 @@ fn a_runtime_stage_takes_what_was_built_on_the_containerd_store_by_archives() {
 fn odd_files(name: &'static str) {
     let engine = Engine::lock(name);
     let machine = Machine::with(&engine.host());
-    let (base, image, plain) = (base("busybox"), image("odd"), image("plain"));
+    let (base, image, plain) = (base("busybox"), unique_image("odd"), unique_image("plain"));
     let since = now();
     let folder = machine.folder();
     let mode = |path: &str, mode: u32| {
@@ -223,10 +207,10 @@ fn odd_files(name: &'static str) {
     for number in 0..10_000 {
         machine.write(&format!("many/{}/{number}", number / 100), &format!("{number}\n"));
     }
-    run(&engine, &machine, &["-t", &image]);
+    built(&engine, &machine, &image);
     machine.write("s/file", "other\n").write("s/dir/new", "new\n").write("many/0/0", "changed\n");
-    let appended = run(&engine, &machine, &["-t", &image]);
-    assert_eq!((&appended["tier"], &appended["layers"]["restored"]), (&"append".into(), &0.into()), "{appended:#}");
+    let appended = built(&engine, &machine, &image).is("append");
+    assert_eq!(appended.layers("restored"), 0, "{appended}");
     plain_build(&engine, &machine, &plain, &[]).exits(0);
     same_image(&engine, &image, &plain, Times::Directories, since, name);
     drop(engine);
@@ -260,11 +244,11 @@ fn long_odd_files_on_the_containerd_store() {
 fn what_buildkit_refuses_is_refused() {
     let engine = Engine::lock(D28);
     let machine = Machine::with(&engine.host());
-    let image = image("refused");
+    let image = unique_image("refused");
     let head = format!("FROM {}\nRUN mkdir -p /dir/sub && touch /file\n", base("busybox"));
     machine.write("Dockerfile", &format!("{head}COPY a /a\n")).write("a", "1\n").write("d/sub", "2\n").write("e/f/g", "3\n");
-    run(&engine, &machine, &["-t", &image]);
-    let build = ["build", "--network", "host", "--cache", "../cache", "--push", "-t", &image, "."];
+    built(&engine, &machine, &image);
+    let build = Build::new(&machine).cache("../cache").push(&image);
     for (copy, message) in [
         ("COPY d /dir", "cannot copy to non-directory"),
         ("COPY e /file", "not a directory"),
@@ -272,7 +256,7 @@ fn what_buildkit_refuses_is_refused() {
         ("COPY a /file/x", "not a directory"),
     ] {
         machine.write("Dockerfile", &format!("{head}{copy}\n"));
-        let ours = machine.hakobi(&build).exits(1);
+        let ours = build.run().exits(1);
         plain_build(&engine, &machine, &image, &[]).exits(1);
         assert!(ours.stderr.contains(copy), "{copy} ({message}): {}", ours.stderr);
     }
@@ -286,33 +270,19 @@ fn a_daemon_that_made_it_itself_needs_nothing() {
         let dockerfile = format!("FROM {}\nRUN date +%N > /stamp\nCOPY a.txt /\nRUN cat /a.txt > /b.txt\n", base("busybox"));
         machine.write("Dockerfile", &dockerfile).write("a.txt", "one\n");
         let tag = unique("warm");
-        let build = |more: &[&str]| {
-            let mut arguments =
-                vec!["build", "--network", "host", "--report", "../report.json", "--cache", "../cache", "-t", &tag];
-            arguments.extend(more);
-            arguments.push(".");
-            machine.hakobi(&arguments).exits(0);
-            machine.report("../report.json")
-        };
+        let build = Build::cached(&machine).tag(&tag);
         let stamp = || engine.docker(&["run", "--rm", "--network", "host", &tag, "cat", "/stamp", "/b.txt"]);
-        build(&[]);
+        build.done();
         let made = stamp();
         for (text, tier) in [("one\n", "unchanged"), ("two\n", "partial"), ("two\n", "unchanged"), ("one\n", "unchanged")] {
             machine.write("a.txt", text);
-            let report = build(&[]);
-            assert_eq!(report["tier"], tier, "{name} {text}: {report:#}");
-            assert_eq!(
-                (&report["layers"]["restored"], &report["bytes"]["restored"]),
-                (&Value::from(0), &Value::from(0)),
-                "{report:#}"
-            );
+            let built = build.done().is(tier);
+            assert_eq!((built.layers("restored"), built.bytes("restored")), (0, 0), "{name} {text}: {built}");
             assert_eq!(stamp(), made.replace("one", text.trim()), "{name}");
         }
         // A daemon that forgot it all is another one.
-        engine.wipe();
-        let restored = build(&[]);
-        assert_eq!(restored["tier"], "unchanged", "{restored:#}");
-        assert_ne!(restored["layers"]["restored"], 0, "{restored:#}");
+        let restored = build.done_on_empty(&engine).is("unchanged");
+        assert_ne!(restored.layers("restored"), 0, "{restored}");
         assert_eq!(stamp(), made, "{name}");
         engine.docker(&["rmi", &tag]);
     }

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
+use support::build::steps;
 use support::engine::{C28, D20, D28, Engine, crane, skopeo};
-use support::image::steps;
 use support::machine::Machine;
 use support::parts::{part, unique};
 

@@ -13,10 +13,10 @@ use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use hakobi::domain::Digest;
 use serde_json::{Value, json};
+use support::build::{Build, Built};
 use support::engine::{D28, Engine};
-use support::image::base;
+use support::image::{base, unique_image};
 use support::machine::Machine;
-use support::parts::{part, unique};
 
 fn project(machine: &Machine) {
     let text = format!(
@@ -26,21 +26,16 @@ fn project(machine: &Machine) {
     machine.write("Dockerfile", &text).write("src.txt", "one\n");
 }
 
-fn image(name: &str) -> String {
-    format!("{}/{}:1", part("HAKOBI_TEST_REGISTRY_OPEN"), unique(name))
+/// The pushed build of all these tests, with the cache at this place.
+fn build<'a>(machine: &'a Machine, cache: &str, image: &str) -> Build<'a> {
+    Build::new(machine).report("report.json").cache(cache).scope("main").push(image)
 }
 
 /// A run on an empty machine that pushes an image which says what its source says.
-fn right(engine: &Engine, machine: &Machine, image: &str) -> Value {
-    engine.wipe();
-    let options = ["build", "--network", "host", "--report", "report.json", "--cache", "../cache", "--cache-scope", "main"];
-    machine.hakobi(&[&options[..], &["--push", "-t", image, "."]].concat()).exits(0);
+fn right(engine: &Engine, machine: &Machine, cache: &str, image: &str) -> Built {
+    let built = build(machine, cache, image).done_on_empty(engine);
     assert_eq!(engine.docker(&["run", "--rm", "--network", "host", image]), machine.read("src.txt").trim());
-    machine.report("report.json")
-}
-
-fn warnings(report: &Value) -> Vec<String> {
-    report["cache"]["warnings"].as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()
+    built
 }
 
 fn cache(machine: &Machine) -> PathBuf {
@@ -102,9 +97,10 @@ fn records_that_lie_are_misses() {
     let engine = Engine::lock(D28);
     let machine = Machine::with(&engine.host());
     project(&machine);
-    let image = image("lying");
-    right(&engine, &machine, &image);
-    assert_eq!(right(&engine, &machine, &image)["tier"], "unchanged");
+    let image = unique_image("lying");
+    let right = || right(&engine, &machine, "../cache", &image);
+    right();
+    right().is("unchanged");
     let whole = Copied::of(cache(&machine));
     let swapped = |layers: &mut Vec<Value>| {
         if let [.., one, other] = &mut layers[..] {
@@ -127,10 +123,10 @@ fn records_that_lie_are_misses() {
             whole.put_back();
             lie(&machine, change);
             machine.write("src.txt", if changed { what } else { "one\n" });
-            let report = right(&engine, &machine, &image);
-            assert_eq!(warnings(&report).len(), 1, "{what}, {changed}: {report:#}");
-            let next = right(&engine, &machine, &image);
-            assert_eq!((next["tier"].as_str(), warnings(&next)), (Some("unchanged"), Vec::new()), "{what}, {changed}: {next:#}");
+            let misled = right();
+            assert_eq!(misled.warnings().len(), 1, "{what}, {changed}: {misled}");
+            let next = right();
+            assert_eq!((next.tier(), next.warnings()), ("unchanged", Vec::new()), "{what}, {changed}: {next}");
         }
     }
 }
@@ -141,8 +137,9 @@ fn damage_costs_one_run() {
     let engine = Engine::lock(D28);
     let machine = Machine::with(&engine.host());
     project(&machine);
-    let image = image("damaged");
-    right(&engine, &machine, &image);
+    let image = unique_image("damaged");
+    let right = || right(&engine, &machine, "../cache", &image);
+    right();
     let whole = Copied::of(cache(&machine));
     let flip = |path: &Path| {
         let mut bytes = std::fs::read(path).unwrap();
@@ -179,18 +176,18 @@ fn damage_costs_one_run() {
             if changed {
                 machine.write("Dockerfile", &dockerfile.replace("echo two", &format!("echo {what}")));
             }
-            let report = right(&engine, &machine, &image);
+            let damaged = right();
             // What nobody asks for is not found out.
-            let told = warnings(&report);
-            assert!(told.len() <= 1, "{what}, {changed}: {report:#}");
+            let told = damaged.warnings();
+            assert!(told.len() <= 1, "{what}, {changed}: {damaged}");
             machine.hakobi(&["cache", "ls", "--cache", "../cache"]).exits(0);
-            let next = right(&engine, &machine, &image);
-            assert_eq!((next["tier"].as_str(), warnings(&next)), (Some("unchanged"), Vec::new()), "{what}, {changed}: {next:#}");
+            let next = right();
+            assert_eq!((next.tier(), next.warnings()), ("unchanged", Vec::new()), "{what}, {changed}: {next}");
             // And a further step finds all that is below it.
             machine.write("Dockerfile", &machine.read("Dockerfile").replace("COPY", "RUN true\nCOPY"));
-            let further = right(&engine, &machine, &image);
-            let again = if told.is_empty() { right(&engine, &machine, &image) } else { further };
-            assert_eq!(warnings(&again), Vec::<String>::new(), "{what}, {changed}: {again:#}");
+            let further = right();
+            let again = if told.is_empty() { right() } else { further };
+            assert_eq!(again.warnings(), [""; 0], "{what}, {changed}: {again}");
             machine.write("Dockerfile", &dockerfile);
         }
     }
@@ -202,17 +199,15 @@ fn damage_is_left_by_who_only_reads() {
     let engine = Engine::lock(D28);
     let machine = Machine::with(&engine.host());
     project(&machine);
-    let image = image("read-only");
-    right(&engine, &machine, &image);
+    let image = unique_image("read-only");
+    right(&engine, &machine, "../cache", &image);
     let format = cache(&machine).join("hakobi.json");
     for (text, mode, left) in
         [("", "read-only", Some("")), ("", "read-write", None), ("{\"version\":99}", "read-write", Some("{\"version\":99}"))]
     {
         std::fs::write(&format, text).unwrap();
-        engine.wipe();
-        let options = ["build", "--network", "host", "--report", "report.json", "--cache", "../cache", "--cache-scope", "main"];
-        machine.hakobi(&[&options[..], &["--cache-mode", mode, "--push", "-t", &image, "."]].concat()).exits(0);
-        assert_eq!(warnings(&machine.report("report.json")).len(), 1, "{text} {mode}");
+        let built = build(&machine, "../cache", &image).with(&["--cache-mode", mode]).done_on_empty(&engine);
+        assert_eq!(built.warnings().len(), 1, "{text} {mode}");
         let now = std::fs::read_to_string(&format).unwrap();
         assert_eq!(now, left.unwrap_or("{\"version\":1}"), "{text} {mode}");
     }
@@ -229,24 +224,18 @@ fn a_store_that_gives_no_layers_to_a_new_repository() {
     let machine = server.variables().iter().fold(Machine::with(&engine.host()), |machine, (key, value)| machine.set(key, value));
     project(&machine);
     let cache = format!("s3://{BUCKET}/new");
-    let build = |image: &str| {
-        engine.wipe();
-        let options = ["build", "--network", "host", "--report", "report.json", "--cache", &cache, "--cache-scope", "main"];
-        machine.hakobi(&[&options[..], &["--push", "-t", image, "."]].concat()).exits(0);
-        assert_eq!(engine.docker(&["run", "--rm", "--network", "host", image]), machine.read("src.txt").trim());
-        machine.report("report.json")
-    };
-    build(&image("known"));
+    let right = |name: &str| right(&engine, &machine, &cache, &unique_image(name));
+    right("known");
     for source in ["one\n", "two\n"] {
         machine.write("src.txt", source);
         // Records come; blobs do not, neither whole nor in part.
         server.break_below("blobs/", Method::GET, Fault::SlowDown);
-        let report = build(&image("new"));
-        assert_eq!(warnings(&report).len(), 1, "{report:#}");
-        assert!(warnings(&report)[0].contains("SlowDown"), "{report:#}");
+        let broken = right("new");
+        assert_eq!(broken.warnings().len(), 1, "{broken}");
+        assert!(broken.warnings()[0].contains("SlowDown"), "{broken}");
         server.mend();
-        let next = build(&image("newer"));
-        assert_eq!(warnings(&next), Vec::<String>::new(), "{next:#}");
-        assert_ne!(next["tier"], "cold", "{next:#}");
+        let next = right("newer");
+        assert_eq!(next.warnings(), [""; 0], "{next}");
+        assert_ne!(next.tier(), "cold", "{next}");
     }
 }

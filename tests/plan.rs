@@ -6,10 +6,10 @@
 mod support;
 
 use serde_json::Value;
+use support::build::{Build, steps};
 use support::engine::{C28, D20, D28, Engine, crane};
-use support::image::{base, steps};
+use support::image::{base, unique_image};
 use support::machine::Machine;
-use support::parts::{part, unique};
 
 /// A project whose first stage is the slow one.
 fn two_stages(machine: &Machine) {
@@ -25,46 +25,37 @@ fn two_stages(machine: &Machine) {
         .write("src.txt", "one\n");
 }
 
-/// One run on a machine whose Docker is empty.
-fn run(engine: &Engine, machine: &Machine, more: &[&str]) -> Value {
-    engine.wipe();
-    let mut arguments =
-        vec!["build", "--strategy", "auto", "--network", "host", "--report", "report.json", "--cache", "../cache"];
-    arguments.extend(more);
-    arguments.push(".");
-    machine.hakobi(&arguments).exits(0);
-    machine.report("report.json")
+/// The build of all these tests.
+fn build(machine: &Machine) -> Build<'_> {
+    Build::cached(machine).report("report.json").strategy("auto")
 }
 
 fn what_changed_is_what_moves(name: &'static str) {
     let engine = Engine::lock(name);
     let machine = Machine::with(&engine.host());
     two_stages(&machine);
-    let image = format!("{}/{}:1", part("HAKOBI_TEST_REGISTRY_OPEN"), unique("plan"));
-    let push = ["-t", &*image, "--push"];
+    let image = unique_image("plan");
+    let push = build(&machine).push(&image);
 
-    let cold = run(&engine, &machine, &push);
+    let cold = push.done_on_empty(&engine).is("cold");
     assert_eq!(cold["strategy"], "auto");
-    assert_eq!(cold["tier"], "cold", "{cold:#}");
-    assert_eq!(cold["cache"]["warnings"], serde_json::json!([]), "{cold:#}");
-    assert_eq!(cold["layers"]["restored"], 0);
-    let digest = cold["images"][0]["digest"].clone();
+    assert_eq!(cold.warnings(), [""; 0], "{cold}");
+    assert_eq!(cold.layers("restored"), 0);
 
-    let unchanged = run(&engine, &machine, &push);
-    assert_eq!(unchanged["tier"], "unchanged", "{unchanged:#}");
-    assert_eq!(unchanged["images"][0]["digest"], digest);
-    for (what, kind) in [("layers", "restored"), ("layers", "pushed"), ("layers", "saved"), ("bytes", "context")] {
-        assert_eq!(unchanged[what][kind], 0, "{what} {kind}: {unchanged:#}");
+    let unchanged = push.done_on_empty(&engine).is("unchanged");
+    assert_eq!(unchanged.digest(), cold.digest());
+    for what in ["restored", "pushed", "saved"] {
+        assert_eq!(unchanged.layers(what), 0, "{what}: {unchanged}");
     }
-    assert_eq!(steps(&unchanged, "miss"), [""; 0]);
+    assert_eq!(unchanged.bytes("context"), 0, "{unchanged}");
+    assert_eq!(unchanged.misses(), [""; 0]);
     assert_eq!(unchanged["seconds"]["restore"], 0.0);
     assert_eq!(engine.docker(&["images", "-q"]), "", "nothing came into the daemon");
 
     // Metadata makes no layer.
-    let labelled = run(&engine, &machine, &[&push[..], &["--label", "a=b"]].concat());
-    assert_eq!(labelled["tier"], "unchanged", "{labelled:#}");
-    assert_ne!(labelled["images"][0]["digest"], digest);
-    assert_eq!((&labelled["layers"]["restored"], &labelled["layers"]["pushed"]), (&Value::from(0), &Value::from(0)));
+    let labelled = push.clone().with(&["--label", "a=b"]).done_on_empty(&engine).is("unchanged");
+    assert_ne!(labelled.digest(), cold.digest());
+    assert_eq!((labelled.layers("restored"), labelled.layers("pushed")), (0, 0));
     assert!(crane(&["config", &image]).contains(r#""a":"b""#));
 
     // A source file: the build stage's state below it comes, and the runtime stage's. The plan alone says so and does nothing.
@@ -80,43 +71,38 @@ fn what_changed_is_what_moves(name: &'static str) {
     assert!(told.stdout.ends_with("3 of 6 steps run\n"), "{}", told.stdout);
     assert_eq!(objects(&machine, "").len(), before);
     machine.hakobi(&["plan", "--cache-mode", "off", "."]).exits(2);
-    let changed = run(&engine, &machine, &push);
-    assert_eq!(changed["tier"], "partial", "{changed:#}");
+    let changed = push.done_on_empty(&engine).is("partial");
     let behind = ["COPY src.txt .", "RUN cat src.txt /toolchain > /out", "COPY --from=build /out /out"];
-    assert_eq!(steps(&changed, "miss"), behind, "{changed:#}");
-    assert_eq!(changed["layers"]["pushed"], 1, "{changed:#}");
-    assert!(changed["seconds"]["restore"].as_f64().unwrap() > 0.0, "{changed:#}");
+    assert_eq!(changed.misses(), behind, "{changed}");
+    assert_eq!(changed.layers("pushed"), 1, "{changed}");
+    assert!(changed["seconds"]["restore"].as_f64().unwrap() > 0.0, "{changed}");
     let why = [
         ("COPY src.txt .", "src.txt changed"),
         ("RUN cat src.txt /toolchain > /out", "it builds on `COPY src.txt .`, which changed"),
         ("COPY --from=build /out /out", "it builds on `RUN cat src.txt /toolchain > /out`, which changed"),
     ];
     for (instruction, reason) in why {
-        let step = changed["steps"].as_array().unwrap().iter().find(|step| step["instruction"] == instruction).unwrap();
-        assert_eq!(step["reason"], reason, "{changed:#}");
+        assert_eq!(changed.reason(instruction), reason, "{changed}");
     }
     assert_eq!(engine.docker(&["run", "--rm", "--network", "host", &image]).lines().last(), Some("two"));
-    let again = run(&engine, &machine, &push);
-    assert_eq!(again["tier"], "unchanged", "{again:#}");
-    assert_eq!(again["images"][0]["digest"], changed["images"][0]["digest"]);
+    assert_eq!(push.done_on_empty(&engine).is("unchanged").digest(), changed.digest());
 
     // What the Dockerfile says last runs alone.
     let text = machine.read("Dockerfile") + "RUN echo last > /last\n";
     machine.write("Dockerfile", &text);
-    let last = run(&engine, &machine, &push);
-    assert_eq!(steps(&last, "miss"), ["RUN echo last > /last"], "{last:#}");
-    let reasons: Vec<&str> = last["steps"].as_array().unwrap().iter().filter_map(|step| step["reason"].as_str()).collect();
-    assert!(reasons.contains(&"a new or changed line"), "{last:#}");
+    let last = push.done_on_empty(&engine);
+    assert_eq!(last.misses(), ["RUN echo last > /last"], "{last}");
+    assert!(last.reasons().contains(&"a new or changed line"), "{last}");
     assert!(last["steps"].as_array().unwrap().iter().filter(|step| step["status"] == "hit").all(|step| step["key"] != ""));
 
     // Into the daemon: by its own pull.
-    let loaded = run(&engine, &machine, &["-t", "local:1", "--load"]);
-    assert_eq!(steps(&loaded, "miss"), [""; 0], "{loaded:#}");
+    let loaded = build(&machine).tag("local:1").with(&["--load"]).done_on_empty(&engine);
+    assert_eq!(loaded.misses(), [""; 0], "{loaded}");
     assert_eq!(engine.docker(&["run", "--rm", "--network", "host", "local:1"]), "two");
     // And what went back to what it was is found again.
     machine.write("src.txt", "one\n");
-    let back = run(&engine, &machine, &push);
-    assert_eq!(steps(&back, "miss"), ["RUN echo last > /last"], "{back:#}");
+    let back = push.done_on_empty(&engine);
+    assert_eq!(back.misses(), ["RUN echo last > /last"], "{back}");
 }
 
 #[test]
@@ -169,57 +155,58 @@ fn faults_cost_only_time(name: &'static str) {
     let engine = Engine::lock(name);
     let machine = Machine::with(&engine.host());
     two_stages(&machine);
-    let open = part("HAKOBI_TEST_REGISTRY_OPEN");
-    let elsewhere = || format!("{open}/{}:1", unique("elsewhere"));
-    let image = elsewhere();
-    let to = |image: &str, more: &[&str]| run(&engine, &machine, &[&["-t", image, "--push"], more].concat());
-    let warnings = |report: &Value| report["cache"]["warnings"].as_array().unwrap().len();
-    to(&image, &[]);
+    let (image, other) = (unique_image("elsewhere"), unique_image("elsewhere"));
+    let to = |image: &str| build(&machine).push(image).done_on_empty(&engine);
+    to(&image);
 
     // A store that lacks what it remembers, and a registry that does not have it either.
     layers(&machine).iter().for_each(|layer| std::fs::remove_file(layer).unwrap());
-    let other = elsewhere();
-    let report = to(&other, &[]);
-    assert_eq!(warnings(&report), 1, "{report:#}");
-    assert_eq!(report["tier"], "cold", "{report:#}");
+    let cold = to(&other).is("cold");
+    assert_eq!(cold.warnings().len(), 1, "{cold}");
     assert_eq!(prints(&engine, &other), "one");
-    let whole = to(&elsewhere(), &[]);
-    assert_eq!((&whole["tier"], warnings(&whole)), (&Value::from("unchanged"), 0), "{whole:#}");
+    let whole = to(&unique_image("elsewhere")).is("unchanged");
+    assert_eq!(whole.warnings(), [""; 0], "{whole}");
 
     // Damaged layers: where nothing changed, and where something did.
     layers(&machine).iter().for_each(|layer| damage(layer));
-    let other = elsewhere();
-    let report = to(&other, &[]);
-    assert!(warnings(&report) > 0, "{report:#}");
+    let other = unique_image("elsewhere");
+    let damaged = to(&other);
+    assert_ne!(damaged.warnings(), [""; 0], "{damaged}");
     assert_eq!(prints(&engine, &other), "one");
     layers(&machine).iter().for_each(|layer| damage(layer));
     machine.write("src.txt", "two\n");
-    let report = to(&image, &[]);
-    assert_eq!(prints(&engine, &image), "two", "{report:#}");
+    let damaged = to(&image);
+    assert_eq!(prints(&engine, &image), "two", "{damaged}");
     machine.hakobi(&["cache", "verify", "--cache", "../cache", "--repair"]);
     assert_eq!(prints(&engine, &image), "two");
 
     // Records that say nothing.
     objects(&machine, "steps").iter().for_each(|record| damage(record));
-    let report = to(&image, &[]);
-    assert_eq!(report["tier"], "cold", "{report:#}");
+    to(&image).is("cold");
     assert_eq!(prints(&engine, &image), "two");
-    assert_eq!(to(&image, &[])["tier"], "unchanged");
+    to(&image).is("unchanged");
+}
 
-    // A branch reads main's and writes its own; one that may only read writes nothing.
+/// A branch reads main's records and writes its own; a build that may only read writes nothing.
+fn a_branch_reads_what_main_has(name: &'static str) {
+    let engine = Engine::lock(name);
+    let machine = Machine::with(&engine.host());
+    two_stages(&machine);
+    let image = unique_image("branch");
+    let main = build(&machine).push(&image);
+    main.done_on_empty(&engine);
     let before = objects(&machine, "").len();
-    let branch = ["--cache-scope", "branch", "--cache-fallback", "local"];
-    let only = to(&image, &[&branch[..], &["--cache-mode", "read-only"]].concat());
-    assert_eq!(only["tier"], "unchanged", "{only:#}");
-    machine.write("src.txt", "three\n");
-    let only = to(&image, &[&branch[..], &["--cache-mode", "read-only"]].concat());
-    assert_eq!(only["tier"], "partial", "{only:#}");
+    let branch = main.clone().scope("branch").with(&["--cache-fallback", "local"]);
+    let only = branch.clone().with(&["--cache-mode", "read-only"]);
+    only.done_on_empty(&engine).is("unchanged");
+    machine.write("src.txt", "two\n");
+    only.done_on_empty(&engine).is("partial");
     assert_eq!(objects(&machine, "").len(), before);
-    assert_eq!(prints(&engine, &image), "three");
-    assert_eq!(to(&image, &branch)["tier"], "partial");
-    assert_eq!(to(&image, &branch)["tier"], "unchanged");
+    assert_eq!(prints(&engine, &image), "two");
+    branch.done_on_empty(&engine).is("partial");
+    branch.done_on_empty(&engine).is("unchanged");
     // Nothing of a branch is main's.
-    assert_eq!(to(&image, &[])["tier"], "partial");
+    main.done_on_empty(&engine).is("partial");
 }
 
 #[test]
@@ -235,4 +222,19 @@ fn faults_cost_only_time_on_docker_28() {
 #[test]
 fn faults_cost_only_time_on_the_containerd_store() {
     faults_cost_only_time(C28);
+}
+
+#[test]
+fn a_branch_reads_what_main_has_on_docker_20() {
+    a_branch_reads_what_main_has(D20);
+}
+
+#[test]
+fn a_branch_reads_what_main_has_on_docker_28() {
+    a_branch_reads_what_main_has(D28);
+}
+
+#[test]
+fn a_branch_reads_what_main_has_on_the_containerd_store() {
+    a_branch_reads_what_main_has(C28);
 }

@@ -4,18 +4,12 @@
 
 mod support;
 
-use serde_json::Value;
+use support::build::{Build, steps};
 use support::engine::{C28, D20, D28, Engine};
+use support::image::unique_image;
 use support::machine::{Machine, Run};
 use support::parts::{part, unique};
 use support::s3::{BUCKET, S3Server};
-
-fn steps(report: &Value, status: &str) -> Vec<String> {
-    let steps = report["steps"].as_array().into_iter().flatten().filter(|step| step["status"] == status);
-    let mut steps: Vec<String> = steps.map(|step| step["instruction"].as_str().unwrap_or_default().to_owned()).collect();
-    steps.sort();
-    steps
-}
 
 /// A project whose first stage is the slow one.
 fn two_stages(machine: &Machine) {
@@ -31,17 +25,8 @@ fn two_stages(machine: &Machine) {
         .write("src.txt", "one\n");
 }
 
-const BEHIND: [&str; 3] = ["COPY --from=build /out /out", "COPY src.txt .", "RUN cat src.txt /toolchain > /out"];
-
-/// One run on a machine whose Docker is empty.
-fn run(engine: &Engine, machine: &Machine, more: &[&str]) -> Value {
-    engine.wipe();
-    let mut arguments = vec!["build", "--network", "host", "--report", "report.json"];
-    arguments.extend(more);
-    arguments.push(".");
-    machine.hakobi(&arguments).exits(0);
-    machine.report("report.json")
-}
+/// What runs if the source changed.
+const BEHIND: [&str; 3] = ["COPY src.txt .", "RUN cat src.txt /toolchain > /out", "COPY --from=build /out /out"];
 
 /// The bytes of all layers that a directory store has.
 fn of_layers(machine: &Machine) -> u64 {
@@ -55,56 +40,48 @@ fn the_store_alone_is_enough(name: &'static str, transport: &str) {
     let machine = Machine::with(&engine.host());
     two_stages(&machine);
     let image = unique("store");
-    let arguments = ["-t", &image, "--cache", "../cache", "--cache-scope", "main", "--transport", transport];
+    let any = Build::cached(&machine).report("report.json").tag(&image).transport(transport);
+    let main = any.clone().scope("main");
 
-    let cold = run(&engine, &machine, &arguments);
+    let cold = main.done_on_empty(&engine).is("cold");
     assert_eq!(cold["engine"]["transport"], transport);
-    assert_eq!(cold["tier"], "cold");
     assert_eq!(cold["cache"]["scope"], "main");
-    assert_eq!(cold["layers"]["restored"], 0);
-    let saved = cold["layers"]["saved"].as_u64().unwrap();
-    assert!(saved > 0 && cold["bytes"]["saved"].as_u64().unwrap() > 0, "{cold:#}");
-    assert_eq!(cold["cache"]["warnings"], serde_json::json!([]));
+    assert_eq!(cold.layers("restored"), 0);
+    assert!(cold.layers("saved") > 0 && cold.bytes("saved") > 0, "{cold}");
+    assert_eq!(cold.warnings(), [""; 0]);
 
     for again in 1..=3 {
-        let report = run(&engine, &machine, &arguments);
-        assert_eq!(steps(&report, "miss"), [""; 0], "run {again}");
-        assert_eq!(report["layers"]["saved"], 0, "run {again}: {report:#}");
-        assert_eq!(report["bytes"]["saved"], 0, "run {again}");
-        assert!(report["layers"]["restored"].as_u64().unwrap() > 0, "run {again}: the image is wanted in the daemon");
+        let built = main.done_on_empty(&engine);
+        assert_eq!(built.misses(), [""; 0], "run {again}");
+        assert_eq!((built.layers("saved"), built.bytes("saved")), (0, 0), "run {again}: {built}");
+        assert!(built.layers("restored") > 0, "run {again}: the image is wanted in the daemon");
         // Each layer comes once, whoever asks for it: the daemon's own downloads are single flights.
-        assert!(report["bytes"]["restored"].as_u64() <= Some(of_layers(&machine)), "run {again}: {report:#}");
+        assert!(built.bytes("restored") <= of_layers(&machine), "run {again}: {built}");
         assert_eq!(engine.docker(&["run", "--rm", &image]).trim(), "one");
     }
     for (changed, again) in [("two\n", false), ("three\n", false), ("three\n", true), ("four\n", false)] {
         machine.write("src.txt", changed);
-        let report = run(&engine, &machine, &arguments);
         let behind: &[&str] = if again { &[] } else { &BEHIND };
-        assert_eq!(steps(&report, "miss"), behind, "{changed}");
+        assert_eq!(main.done_on_empty(&engine).misses(), behind, "{changed}");
         assert_eq!(engine.docker(&["run", "--rm", &image]).trim(), changed.trim());
     }
     // A daemon that has everything gets nothing, and nothing of it is kept again.
-    let warm = machine.hakobi(&[&["build", "--network", "host", "--report", "report.json"], &arguments[..], &["."]].concat());
-    warm.exits(0);
-    let warm = machine.report("report.json");
-    assert_eq!(steps(&warm, "miss"), [""; 0]);
-    for (what, where_to) in [("layers", "restored"), ("layers", "saved"), ("bytes", "restored"), ("bytes", "saved")] {
-        assert_eq!(warm[what][where_to], 0, "{what} {where_to}: {warm:#}");
+    let warm = main.done();
+    assert_eq!(warm.misses(), [""; 0]);
+    for what in ["restored", "saved"] {
+        assert_eq!((warm.layers(what), warm.bytes(what)), (0, 0), "{what}: {warm}");
     }
     let names = engine.docker(&["images", "--format", "{{.Repository}}"]);
     assert!(!names.contains("hakobi") && !names.contains("127.0.0.1"), "what was borrowed is given back: {names}");
     // Another branch reads main's and writes its own; nothing of main's moves.
-    let branch = [&arguments[..5], &["feature/x", "--cache-fallback", "main", "--transport", transport]].concat();
-    let report = run(&engine, &machine, &branch);
-    assert_eq!(steps(&report, "miss"), [""; 0]);
+    let branch = any.scope("feature/x").with(&["--cache-fallback", "main"]);
+    assert_eq!(branch.done_on_empty(&engine).misses(), [""; 0]);
     // One that may only read leaves everything as it is.
     machine.write("src.txt", "five\n");
-    let mut only = branch.to_vec();
-    only.extend(["--cache-mode", "read-only"]);
-    let report = run(&engine, &machine, &only);
-    assert_eq!(steps(&report, "miss"), BEHIND);
-    assert_eq!(report["cache"]["mode"], "read-only");
-    assert_eq!((&report["layers"]["saved"], &report["bytes"]["saved"]), (&Value::from(0), &Value::from(0)));
+    let only = branch.with(&["--cache-mode", "read-only"]).done_on_empty(&engine);
+    assert_eq!(only.misses(), BEHIND);
+    assert_eq!(only["cache"]["mode"], "read-only");
+    assert_eq!((only.layers("saved"), only.bytes("saved")), (0, 0));
 }
 
 #[test]
@@ -143,27 +120,24 @@ fn s3_and_a_registry(name: &'static str, transport: &str) {
     let engine = Engine::lock(name);
     let machine = server.variables().iter().fold(Machine::with(&engine.host()), |machine, (key, value)| machine.set(key, value));
     two_stages(&machine);
-    let open = part("HAKOBI_TEST_REGISTRY_OPEN");
-    let (image, other) = (format!("{open}/{}:1", unique("s3")), format!("{open}/{}:1", unique("s3-other")));
+    let (image, other) = (unique_image("s3"), unique_image("s3-other"));
     let cache = format!("s3://{BUCKET}/team?storage-class=standard");
-    let arguments = ["-t", &image, "--push", "--cache", &cache, "--cache-scope", "main", "--transport", transport];
+    let build = Build::new(&machine).report("report.json").cache(&cache).scope("main").transport(transport).push(&image);
 
-    let cold = run(&engine, &machine, &arguments);
+    let cold = build.done_on_empty(&engine);
     assert_eq!(cold["cache"]["url"], *cache);
-    assert_eq!(cold["layers"]["pushed"], 2, "{cold:#}");
-    let digest = cold["images"][0]["digest"].clone();
-    let unchanged = run(&engine, &machine, &arguments);
-    assert_eq!(steps(&unchanged, "miss"), [""; 0]);
-    assert_eq!((&unchanged["layers"]["pushed"], &unchanged["layers"]["saved"]), (&Value::from(0), &Value::from(0)));
-    assert_eq!(unchanged["images"][0]["digest"], digest, "nothing changed, so the digest stays");
+    assert_eq!(cold.layers("pushed"), 2, "{cold}");
+    let unchanged = build.done_on_empty(&engine);
+    assert_eq!(unchanged.misses(), [""; 0]);
+    assert_eq!((unchanged.layers("pushed"), unchanged.layers("saved")), (0, 0));
+    assert_eq!(unchanged.digest(), cold.digest(), "nothing changed, so the digest stays");
 
     // Another repository gets every layer from the store.
-    let elsewhere = run(&engine, &machine, &[&["-t", &other], &arguments[..]].concat());
-    assert_eq!(elsewhere["cache"]["warnings"], serde_json::json!([]));
+    assert_eq!(build.clone().tag(&other).done_on_empty(&engine).warnings(), [""; 0]);
     machine.write("src.txt", "two\n");
-    let changed = run(&engine, &machine, &arguments);
-    assert_eq!(steps(&changed, "miss"), BEHIND);
-    assert_eq!(changed["layers"]["pushed"], 1);
+    let changed = build.done_on_empty(&engine);
+    assert_eq!(changed.misses(), BEHIND);
+    assert_eq!(changed.layers("pushed"), 1);
     assert_eq!(engine.docker(&["run", "--rm", "--network", "host", &image]).lines().last(), Some("two"));
 }
 
@@ -197,36 +171,53 @@ fn s3_and_a_registry_on_the_containerd_store_by_archives() {
     s3_and_a_registry(C28, "archive");
 }
 
-/// Every fault of the store is a warning and a colder build; what is built is right, and the next run mends it.
-#[test]
-fn faults_of_the_store_cost_only_time() {
-    for (name, transport) in [(D20, "registry"), (D28, "registry"), (C28, "registry"), (D28, "archive")] {
-        let engine = Engine::lock(name);
-        let machine = Machine::with(&engine.host());
-        two_stages(&machine);
-        let image = unique("store-faults");
-        let arguments = ["-t", &image, "--cache", "../cache", "--cache-scope", "main", "--transport", transport];
-        run(&engine, &machine, &arguments);
-        // A byte of every blob that is a layer is flipped.
-        let blobs = machine.folder().join("../cache/blobs/sha256");
-        for entry in std::fs::read_dir(&blobs).unwrap() {
-            let path = entry.unwrap().path();
-            let mut bytes = std::fs::read(&path).unwrap();
-            if bytes.starts_with(&[0x1f, 0x8b]) {
-                let at = bytes.len() / 2;
-                bytes[at] ^= 1;
-                std::fs::write(&path, bytes).unwrap();
-            }
+/// Damaged layers are a warning and a colder build; what is built is right, and the next run mends the store.
+fn damaged_layers_cost_only_time(name: &'static str, transport: &str) {
+    let engine = Engine::lock(name);
+    let machine = Machine::with(&engine.host());
+    two_stages(&machine);
+    let image = unique("store-faults");
+    let build = Build::cached(&machine).report("report.json").tag(&image).scope("main").transport(transport);
+    build.done_on_empty(&engine);
+    // A byte of every blob that is a layer is flipped.
+    let blobs = machine.folder().join("../cache/blobs/sha256");
+    for entry in std::fs::read_dir(&blobs).unwrap() {
+        let path = entry.unwrap().path();
+        let mut bytes = std::fs::read(&path).unwrap();
+        if bytes.starts_with(&[0x1f, 0x8b]) {
+            let at = bytes.len() / 2;
+            bytes[at] ^= 1;
+            std::fs::write(&path, bytes).unwrap();
         }
-        machine.write("src.txt", "two\n");
-        let damaged = run(&engine, &machine, &arguments);
-        assert!(damaged["cache"]["warnings"].to_string().contains("damaged"), "{name}: {damaged:#}");
-        assert_eq!(engine.docker(&["run", "--rm", &image]).trim(), "two");
-        machine.write("src.txt", "three\n");
-        let mended = run(&engine, &machine, &arguments);
-        assert_eq!(mended["cache"]["warnings"], serde_json::json!([]), "{name}");
-        assert_eq!(steps(&mended, "miss"), BEHIND, "{name}");
     }
+    machine.write("src.txt", "two\n");
+    let damaged = build.done_on_empty(&engine);
+    assert!(damaged["cache"]["warnings"].to_string().contains("damaged"), "{damaged}");
+    assert_eq!(engine.docker(&["run", "--rm", &image]).trim(), "two");
+    machine.write("src.txt", "three\n");
+    let mended = build.done_on_empty(&engine);
+    assert_eq!(mended.warnings(), [""; 0]);
+    assert_eq!(mended.misses(), BEHIND);
+}
+
+#[test]
+fn damaged_layers_cost_only_time_on_docker_20() {
+    damaged_layers_cost_only_time(D20, "registry");
+}
+
+#[test]
+fn damaged_layers_cost_only_time_on_docker_28() {
+    damaged_layers_cost_only_time(D28, "registry");
+}
+
+#[test]
+fn damaged_layers_cost_only_time_on_the_containerd_store() {
+    damaged_layers_cost_only_time(C28, "registry");
+}
+
+#[test]
+fn damaged_layers_cost_only_time_by_archives() {
+    damaged_layers_cost_only_time(D28, "archive");
 }
 
 /// The store that cannot be used: warned of, or exit 4 where it is required.
@@ -236,9 +227,11 @@ fn a_store_that_cannot_be_used() {
     let machine = Machine::with(&engine.host()).set("AWS_EC2_METADATA_DISABLED", "true");
     machine.write("Dockerfile", "FROM scratch\nCOPY Dockerfile /\n");
     machine.write("../newer/hakobi.json", "{\"version\":2}");
-    for (cache, words) in
-        [("../newer", "layout 2"), ("s3://nowhere/x", "AWS_REGION"), ("s3://nowhere/x?region=eu-west-1", "no AWS credentials")]
-    {
+    for (cache, words) in [
+        ("../newer", "layout version is 2"),
+        ("s3://nowhere/x", "AWS_REGION"),
+        ("s3://nowhere/x?region=eu-west-1", "no AWS credentials"),
+    ] {
         let arguments = ["build", "--cache", cache, "--report", "report.json", "."];
         let run = machine.hakobi(&arguments).exits(0);
         assert!(run.stderr.contains(words), "{}", run.stderr);

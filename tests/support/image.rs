@@ -8,11 +8,16 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::engine::crane;
-use super::parts::part;
+use super::parts::{part, unique};
 
 /// One of the tests' base images.
 pub fn base(name: &str) -> String {
     format!("{}/base/{name}:latest", part("HAKOBI_TEST_REGISTRY_OPEN"))
+}
+
+/// Returns a name in the open registry that no other test and no other run uses.
+pub fn unique_image(name: &str) -> String {
+    format!("{}/{}:1", part("HAKOBI_TEST_REGISTRY_OPEN"), unique(name))
 }
 
 /// Every path of the flattened root: what it is, its bits and owner, where it leads, its capabilities and what is in it.
@@ -87,12 +92,4 @@ pub fn config(image: &str) -> Value {
 pub fn layers(image: &str) -> usize {
     let config: Value = serde_json::from_str(&crane(&["config", image])).unwrap();
     config["rootfs"]["diff_ids"].as_array().unwrap().len()
-}
-
-/// The instructions of a report's steps that have this status, in the order of their lines.
-pub fn steps(report: &Value, status: &str) -> Vec<String> {
-    let steps = report["steps"].as_array().into_iter().flatten().filter(|step| step["status"] == status);
-    let mut steps: Vec<_> = steps.collect();
-    steps.sort_by_key(|step| step["line"].as_u64());
-    steps.into_iter().map(|step| step["instruction"].as_str().unwrap_or_default().to_owned()).collect()
 }
