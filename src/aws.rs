@@ -11,7 +11,17 @@ use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::{Builder, Connector};
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::interceptors::Intercept;
+use aws_smithy_runtime_api::client::interceptors::context::{
+    BeforeTransmitInterceptorContextRef, FinalizerInterceptorContextRef,
+};
+use aws_smithy_runtime_api::client::retries::RequestAttempts;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::config_bag::{ConfigBag, Storable, StoreReplace};
 use hyper_util::client::proxy::matcher::Matcher;
+
+use crate::debug::Request;
 
 /// Where AWS is and who the user is to it.
 #[derive(Debug, Clone, Default)]
@@ -79,6 +89,54 @@ pub async fn config(source: &AwsSource, wanted: &Wanted) -> SdkConfig {
     }
     let provider = aws_credential_types::provider::SharedCredentialsProvider::new(provider.build().await);
     shared.into_builder().credentials_provider(provider).build()
+}
+
+/// Shows a client's requests (`--debug`).
+#[derive(Debug)]
+pub struct ShowRequests(pub &'static str);
+
+/// The request that was sent last.
+#[derive(Debug)]
+struct Sent(Request);
+
+impl Storable for Sent {
+    type Storer = StoreReplace<Self>;
+}
+
+impl Intercept for ShowRequests {
+    fn name(&self) -> &'static str {
+        "ShowRequests"
+    }
+
+    fn read_before_transmit(
+        &self,
+        context: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        settings: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let attempt = settings.load::<RequestAttempts>().map_or(1, RequestAttempts::attempts);
+        let uri = context.request().uri().parse::<http::Uri>()?;
+        let host = uri.authority().map(|authority| authority.as_str().rsplit('@').next().unwrap_or_default());
+        let sent = Request::new(self.0, context.request().method(), host.unwrap_or_default(), uri.path(), attempt);
+        settings.interceptor_state().store_put(Sent(sent));
+        Ok(())
+    }
+
+    fn read_after_attempt(
+        &self,
+        context: &FinalizerInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        settings: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        if let Some(Sent(sent)) = settings.load::<Sent>() {
+            match context.response() {
+                Some(response) => sent.answered(response.status().as_u16()),
+                None => sent.failed("no answer"),
+            }
+        }
+        settings.interceptor_state().unset::<Sent>();
+        Ok(())
+    }
 }
 
 /// TLS by ring, and the proxy that the system names for this address. Plain HTTP, which is what credential endpoints on

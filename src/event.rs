@@ -18,12 +18,14 @@ pub enum Event {
     Note(String),
     /// A fault that does not fail the run.
     Warning(String),
+    /// A line of `--debug`.
+    Debug(String),
 }
 
 impl Event {
     fn hide(&mut self, hidden: &Hidden) {
         match self {
-            Self::Note(text) | Self::Warning(text) => hidden.hide(text),
+            Self::Note(text) | Self::Warning(text) | Self::Debug(text) => hidden.hide(text),
             Self::Status(status) => {
                 for vertex in &mut status.vertexes {
                     hidden.hide(&mut vertex.name);
@@ -49,7 +51,7 @@ impl Event {
     fn redact(&mut self) {
         match self {
             Self::Status(status) => status.redact(),
-            Self::Note(text) | Self::Warning(text) => redact(text),
+            Self::Note(text) | Self::Warning(text) | Self::Debug(text) => redact(text),
         }
     }
 }

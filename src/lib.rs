@@ -13,6 +13,9 @@
 //! [`archive`] the tarballs of `docker save`, [`registry`] the distribution protocol and ECR, [`remote`] what `ADD` takes from elsewhere.
 //! Imports point one way, and no two files import each other; `tests/architecture.rs` holds both.
 
+// The futures of a build hold those of all its stages.
+#![recursion_limit = "256"]
+
 pub mod append;
 pub mod archive;
 pub mod aws;
@@ -22,6 +25,7 @@ pub mod ci;
 pub mod cli;
 pub mod commands;
 pub mod context;
+pub mod debug;
 pub mod domain;
 pub mod endpoint;
 pub mod engine;

@@ -1,5 +1,8 @@
 //! Wiring only: settings, runtime, display, signals, exit code.
 
+// The futures of a build hold those of all its stages.
+#![recursion_limit = "256"]
+
 use std::collections::HashMap;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -176,6 +179,9 @@ fn summarize(build: &BuildSettings, report: &RunReport) -> Result<()> {
 
 /// The command, once it is known that the files can be written that tell of it.
 async fn checked(settings: &Settings, events: &Events) -> Result<Done> {
+    if let Some(log) = &settings.log {
+        report::show_debug(log, events)?;
+    }
     let files = settings.command.files();
     let all = files.into_iter().flat_map(|files| [&files.report, &files.timeline]).flatten();
     report::can_write(all.map(|path| &**path))?;

@@ -9,13 +9,14 @@ mod source;
 use source::{File, files, names_crate};
 
 /// Values without I/O, for everyone.
-const BOTTOM: &[&str] = &["redact", "shutdown", "domain", "error", "event", "hidden", "settings"];
+const BOTTOM: &[&str] = &["redact", "debug", "shutdown", "domain", "error", "event", "hidden", "settings"];
 
 /// Each room (`src/NAME/` or `src/NAME.rs`) and the rooms it may import besides itself, `+` adding to `BOTTOM`.
 /// From the bottom up: a row names only rooms of rows before it.
 const ROOMS: &[(&str, Imports)] = &[
     // Values.
     ("redact", Only(&[])),
+    ("debug", Only(&[])),
     ("shutdown", Only(&[])),
     ("domain", Only(&[])),
     ("hidden", Only(&[])),
@@ -115,6 +116,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("clap_complete", &["src/cli/"]),
     ("clap_mangen", &["src/cli/"]),
     ("console", &["src/report/"]),
+    ("tracing_subscriber", &["src/report/"]),
 ];
 
 /// Who reads the environment.

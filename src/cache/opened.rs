@@ -19,6 +19,7 @@ pub struct OpenedCache<'a> {
 
 impl<'a> OpenedCache<'a> {
     /// Opens it: a fault is a warning and a colder build, unless it is required.
+    #[tracing::instrument(name = "open", level = "info", skip_all, fields(cache = %settings.shown))]
     pub async fn open(
         settings: &'a CacheSettings,
         build: &BuildSettings,

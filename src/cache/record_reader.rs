@@ -27,6 +27,7 @@ impl<'a> RecordReader<'a> {
 
     /// Notes that the record of a key is not used, as it does not fit what is known.
     pub fn refuse<T>(&self, key: &RecordKey<T>) {
+        tracing::debug!(%key, kind = std::any::type_name::<T>(), "a record is not used: it does not fit the plan");
         self.records.refuse(key);
     }
 
@@ -49,7 +50,10 @@ impl<'a> RecordReader<'a> {
             return Ok(HashMap::new());
         }
         match self.records.read(of, key).await {
-            Ok(found) => Ok(found),
+            Ok(found) => {
+                tracing::debug!(kind = std::any::type_name::<T>(), found = found.len(), "read records");
+                Ok(found)
+            }
             Err(error) => self.give_up(&error).map(|()| HashMap::new()),
         }
     }

@@ -27,6 +27,10 @@ pub fn hakobi() -> Command {
                 .short('H')
                 .global(true),
         )
+        .arg(
+            switch("debug", "Show what hakobi decides and why, its stages and its requests [HAKOBI_LOG: levels, by module]")
+                .global(true),
+        )
         .subcommand(build_flags::build())
         .subcommand(build_flags::plan())
         .subcommand(push())

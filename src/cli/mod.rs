@@ -117,7 +117,12 @@ fn resolve(name: &str, matches: &ArgMatches, environment: &Environment) -> Resul
         "login" | "promote" | "init" | "import" | "export" | "cache" => default_daemon(),
         _ => daemon::endpoint(given.text("host").as_deref(), environment, &config)?,
     };
-    let progress = progress(given, environment)?;
+    let log = log(given, environment);
+    let progress = match progress(given, environment)? {
+        // Its lines would have the live display drawn again for each.
+        ProgressMode::Auto if log.is_some() => ProgressMode::Plain,
+        progress => progress,
+    };
     let command = match name {
         "build" => {
             let around = build::Around { environment, config: &config, daemon: &daemon };
@@ -141,7 +146,7 @@ fn resolve(name: &str, matches: &ArgMatches, environment: &Environment) -> Resul
         _ => others::login(given)?,
     };
     let color = environment.color(environment.stderr_is_terminal);
-    Ok(Settings { progress, color, daemon, transport: transport(given), registries, warnings, command })
+    Ok(Settings { progress, color, log, daemon, transport: transport(given), registries, warnings, command })
 }
 
 fn transport(given: Given<'_>) -> Transport {
@@ -152,6 +157,12 @@ fn transport(given: Given<'_>) -> Transport {
     }
 }
 
+/// `HAKOBI_LOG` says more than `--debug`.
+fn log(given: Given<'_>, environment: &Environment) -> Option<String> {
+    let debug = given.switch("debug").then(|| "debug".to_owned());
+    environment.get("HAKOBI_LOG").map(str::to_owned).or(debug)
+}
+
 fn default_daemon() -> DaemonEndpoint {
     DaemonEndpoint { url: daemon::DEFAULT_URL.to_owned(), tls: None, origin: "default".to_owned() }
 }
@@ -160,6 +171,7 @@ fn without_daemon(command: Command, environment: &Environment) -> Settings {
     Settings {
         progress: ProgressMode::Quiet,
         color: false,
+        log: None,
         daemon: default_daemon(),
         transport: Transport::Auto,
         registries: RegistrySettings { docker_config: environment.docker_config(), ..RegistrySettings::default() },

@@ -226,6 +226,10 @@ fn what_shows_the_run() {
         (&[("BUILDKIT_PROGRESS", "plain")], "-q", Some(ProgressMode::Quiet)),
         (&[("BUILDKIT_PROGRESS", "odd")], "", None),
         (&[("BUILDKIT_PROGRESS", "plain"), ("HAKOBI_PROGRESS", "tty")], "", Some(ProgressMode::Tty)),
+        // Each line of it would have the live display drawn again.
+        (&[], "--debug", Some(ProgressMode::Plain)),
+        (&[("HAKOBI_LOG", "info")], "", Some(ProgressMode::Plain)),
+        (&[], "--debug --progress tty", Some(ProgressMode::Tty)),
         (&[("HAKOBI_PROGRESS", "plain")], "-q", Some(ProgressMode::Quiet)),
         (&[("HAKOBI_QUIET", "1")], "--progress plain", Some(ProgressMode::Plain)),
         (&[("HAKOBI_QUIET", "1"), ("HAKOBI_PROGRESS", "plain")], "", None),
@@ -365,4 +369,19 @@ fn by_another_name_it_is_a_credential_helper() {
     assert!(matches!(&get, Ok(Command::Login(LoginSettings::Helper(host))) if host == "h.x"), "{get:?}");
     assert!(matches!(ask("list", ""), Ok(Command::Print(text)) if text == "{}\n"));
     assert!(ask("get", " ").is_err() && ask("store", "{}").is_err() && ask("erase", "h").is_err() && ask("x", "").is_err());
+}
+
+#[test]
+fn debug_is_a_level_unless_the_variable_says_more() {
+    for (variables, line, expected) in [
+        (&[][..], "build .", None),
+        (&[], "build --debug .", Some("debug")),
+        (&[], "--debug build .", Some("debug")),
+        (&[("HAKOBI_DEBUG", "1")], "build .", Some("debug")),
+        (&[("HAKOBI_LOG", "info")], "build .", Some("info")),
+        (&[("HAKOBI_LOG", "info")], "build --debug .", Some("info")),
+    ] {
+        let settings = place(variables).run(line).unwrap_or_else(|outcome| panic!("{line}: {outcome:?}"));
+        assert_eq!(settings.log.as_deref(), expected, "{variables:?} {line}");
+    }
 }

@@ -15,6 +15,7 @@ use super::answer::{Answer, Refusal, answer, full, manifest_answer};
 use super::pull::Shelves;
 use super::receiver::Receiver;
 use super::uploads::{Upload, Uploads};
+use crate::debug;
 use crate::domain::{Digest, RawManifest};
 use crate::transfer::{BlobSource as _, Spool, SpoolWriter};
 
@@ -79,7 +80,14 @@ impl Handler {
     }
 
     pub(super) async fn handle(&self, request: Request<Incoming>) -> Result<Answer, Infallible> {
-        Ok(match self.route(request).await {
+        let shown = debug::Request::new("endpoint", request.method().as_str(), "127.0.0.1", request.uri().path(), 1);
+        let answer = self.answer(request).await;
+        shown.answered(answer.status().as_u16());
+        Ok(answer)
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Answer {
+        match self.route(request).await {
             Ok(answer) => answer,
             Err(Refusal(status, code, message)) => {
                 let body = serde_json::json!({ "errors": [{ "code": code, "message": message }] }).to_string();
@@ -88,7 +96,7 @@ impl Handler {
                 answer.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
                 answer
             }
-        })
+        }
     }
 
     async fn route(&self, request: Request<Incoming>) -> Result<Answer, Refusal> {

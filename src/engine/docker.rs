@@ -19,6 +19,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::io::{ReaderStream, StreamReader};
 
 use super::dial::{Dialer, Stream};
+use crate::debug::Request;
 use crate::domain::{DiffId, ImageRef};
 use crate::error::{Error, Result};
 use crate::shutdown;
@@ -82,13 +83,13 @@ impl Docker {
     /// If none answers at this address.
     pub async fn connect(dialer: Dialer) -> Result<Self> {
         let client = Client::builder(TokioExecutor::new()).build(Connector(dialer.clone()));
+        let host = dialer.origin().to_owned();
         let transport = move |request: BollardRequest| {
             let client = client.clone();
+            let shown = Request::new("daemon", request.method().as_str(), &host, request.uri().path(), 1);
             async move {
-                client
-                    .request(request)
-                    .await
-                    .map_err(|error| bollard::errors::Error::IOError { err: std::io::Error::other(chain(&error)) })
+                let sent = shown.send(client.request(request), |answer| answer.status().as_u16(), |error| chain(error)).await;
+                sent.map_err(|error| bollard::errors::Error::IOError { err: std::io::Error::other(chain(&error)) })
             }
         };
         // The name is never looked up: every connection goes where the dialler goes.

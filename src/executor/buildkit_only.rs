@@ -36,6 +36,7 @@ pub fn exports_inline(daemon: &DaemonBuild<'_>) -> bool {
     asked || latest || daemon.keeps().is_some()
 }
 
+#[tracing::instrument(name = "execute", level = "info", skip_all)]
 pub async fn solve(
     daemon: &DaemonBuild<'_>,
     session: &Session,

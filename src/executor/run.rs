@@ -18,6 +18,7 @@ use crate::run::context::BuildContext;
 ///
 /// # Errors
 /// [`Halt::Replan`] if the plan does not hold; [`Halt::Failed`] if the build fails.
+#[tracing::instrument(name = "execute", level = "info", skip_all)]
 pub async fn run(execution: &Execution<'_>, plan: &BuildPlan, progress: &mut SolveProgress) -> OrHalt<Outcome> {
     let context = &execution.daemon.context;
     if let Some(outcome) = reuse::put(context, plan, execution.cache, &execution.records).await? {
@@ -52,6 +53,7 @@ pub async fn run(execution: &Execution<'_>, plan: &BuildPlan, progress: &mut Sol
 ///
 /// # Errors
 /// [`Halt::Replan`] if the plan does not hold; [`Halt::Failed`] if the build fails.
+#[tracing::instrument(name = "execute", level = "info", skip_all)]
 pub async fn without_daemon(
     context: &BuildContext<'_>,
     plan: &BuildPlan,

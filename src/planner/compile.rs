@@ -14,6 +14,7 @@ use crate::planner::recall::DaemonlessPlan;
 use crate::run::daemon::DaemonBuild;
 
 /// Has the Dockerfile compiled, without running anything. Returns `None` if there is not one image to plan for.
+#[tracing::instrument(level = "info", skip_all)]
 pub async fn compile(daemon: &DaemonBuild<'_>, session: &Session, options: &HashMap<String, String>) -> Result<Option<Compiled>> {
     let mut attempt = 1;
     loop {

@@ -6,7 +6,7 @@ use crate::cache::record_reader::RecordReader;
 use crate::domain::{CopiedContentKey, StepKey};
 use crate::error::Result;
 use crate::graph::{Input, Key, Keys};
-use crate::plan::{Plan, RecordKey, StepRecord, copied_content_key, fits, layer_key, misfits, step_key};
+use crate::plan::{Plan, RecordKey, StepRecord, Verdict, copied_content_key, fits, layer_key, misfits, step_key};
 use crate::planner::build_plan::BuildPlan;
 
 /// Plans with all that is known by now.
@@ -36,7 +36,23 @@ pub async fn decide(plan: &mut BuildPlan, records: &RecordReader<'_>) -> Result<
         plan.decision = plan.of_found();
     }
     plan.graph.run_anyway(plan.decision.old.keys());
+    show(plan);
     Ok(())
+}
+
+/// Shows what was decided of each step (`--debug`).
+fn show(plan: &BuildPlan) {
+    let decision = &plan.decision;
+    tracing::info!(unchanged = decision.unchanged, kept = decision.kept.len(), "planned");
+    for op in plan.graph.below(plan.graph.result()) {
+        match decision.verdicts.get(&op.digest) {
+            Some(Verdict::Hit) => tracing::debug!(step = op.name, "is cached"),
+            Some(Verdict::Miss) => tracing::debug!(step = op.name, "runs: the cache has no result of it"),
+            Some(Verdict::Uncacheable(why)) => tracing::debug!(step = op.name, why, "runs: it has no key"),
+            Some(Verdict::Skipped) => tracing::debug!(step = op.name, "is not needed"),
+            None => {}
+        }
+    }
 }
 
 pub async fn ask(plan: &mut BuildPlan, keys: &[StepKey], records: &RecordReader<'_>) -> Result<()> {

@@ -20,6 +20,7 @@ use crate::run::context::BuildContext;
 
 /// Plans a compiled build. What is known already is not looked at again; without a daemon, an image that only a daemon has is
 /// not known.
+#[tracing::instrument(name = "plan", level = "info", skip_all)]
 pub async fn plan(
     context: &BuildContext<'_>,
     compiled: Compiled,

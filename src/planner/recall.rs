@@ -78,7 +78,10 @@ pub async fn remembered_plan(
 
 /// A compiled Dockerfile as it is remembered, if all that it was made of is as it was, with the layers of its bases.
 pub async fn recall(context: &BuildContext<'_>, key: &CompiledKey, records: &RecordReader<'_>) -> Result<Option<Recalled>> {
-    let Some(record) = records.one(&key.key).await? else { return Ok(None) };
+    let Some(record) = records.one(&key.key).await? else {
+        tracing::info!(key = %key.key, "the cache has no compiled form of the Dockerfile");
+        return Ok(None);
+    };
     let definition = record.definition().and_then(|bytes| Graph::decoded(&bytes).ok());
     // What cannot be planned with is a miss.
     let usable = definition.filter(|graph| graph.def.len() <= MOST_STEPS && Graph::new(graph.clone()).is_ok());
@@ -93,7 +96,10 @@ pub async fn recall(context: &BuildContext<'_>, key: &CompiledKey, records: &Rec
             Ok(now) if now.as_ref() == Some(then) => {}
             // A registry that does not answer says nothing of its tags.
             Err(error) if error.is_silence() => silent.push((name, then, error)),
-            _ => return Ok(None),
+            _ => {
+                tracing::info!(name, "the compiled Dockerfile is not used again: an image changed");
+                return Ok(None);
+            }
         }
     }
     for (name, then, error) in &silent {

@@ -25,11 +25,26 @@ pub enum Replan {
     Observed(Vec<((Input, Vec<Selector>), Digest)>),
 }
 
+impl Replan {
+    /// What `--debug` calls it.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::CacheUnusable => "the cache cannot be used",
+            Self::LayersLost(_) => "the cache lost layers",
+            Self::SourcesMoved(_) => "the build context changed",
+            Self::RemotesMoved => "a remote source changed",
+            Self::BypassBaseProxy(_) => "the daemon is to pull base images itself",
+            Self::Observed(_) => "the content of copied files is known now",
+        }
+    }
+}
+
 /// Changes a plan by what was found out while it was executed.
 ///
 /// # Errors
 /// If the cache fails and is required.
 pub async fn replan(plan: &mut BuildPlan, why: Replan, records: &RecordReader<'_>) -> Result<()> {
+    tracing::info!(why = why.name(), "planning again");
     match why {
         // The graph is the same; files that moved are hashed again by who reads them.
         Replan::BypassBaseProxy(_) | Replan::SourcesMoved(_) => return Ok(()),

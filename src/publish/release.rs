@@ -136,7 +136,7 @@ impl Release {
         for layer in &wanted {
             self.setup.pusher.copy(layer, from.repository());
         }
-        self.put_layered(image, Some(from.repository())).await
+        Box::pin(self.put_layered(image, Some(from.repository()))).await
     }
 
     /// Puts an image of the layers of another: they are mounted or copied from where that is.
@@ -149,10 +149,11 @@ impl Release {
                 pusher.copy(layer, &base.repository);
             }
         }
-        self.put_layered(image, None).await
+        Box::pin(self.put_layered(image, None)).await
     }
 
     /// Puts an image whose layers are on their way; nothing if the store is where one of them broke off.
+    #[tracing::instrument(name = "publish", level = "info", skip_all)]
     pub async fn put_layered(self, image: PreparedImage, store: Option<&Repository>) -> Result<PutOutcome> {
         let layers = match self.setup.pusher.finish_blobs().await {
             Ok(pushed) => pushed.total(),
@@ -209,6 +210,7 @@ impl Release {
     /// # Errors
     /// If the daemon, the targets, or a repository fails that layers were to be copied from.
     #[allow(clippy::too_many_arguments, reason = "each is a separate input")]
+    #[tracing::instrument(name = "publish", level = "info", skip_all)]
     pub async fn push(
         self,
         docker: &Docker,
@@ -320,6 +322,7 @@ impl Release {
     }
 
     /// Waits until all that was taken is where it goes.
+    #[tracing::instrument(name = "publish", level = "info", skip_all)]
     pub async fn finish(&self) -> Result<()> {
         Ok(self.setup.pusher.finish_blobs().await.map(drop)?)
     }

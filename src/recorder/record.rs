@@ -28,6 +28,7 @@ use crate::save::StageSaver;
 ///
 /// # Errors
 /// If the cache fails and is required.
+#[tracing::instrument(level = "info", skip_all)]
 pub async fn record(
     execution: &Execution<'_>,
     plan: &BuildPlan,

@@ -88,6 +88,7 @@ impl Saving<'_> {
 }
 
 /// Keeps the cache for the next run: beside `latest`, in the store, or both.
+#[tracing::instrument(name = "record", level = "info", skip_all)]
 pub async fn save(
     daemon: &DaemonBuild<'_>,
     built: &mut Built,

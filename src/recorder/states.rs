@@ -47,6 +47,7 @@ pub async fn remember(
         _ => None,
     };
     let store = cache.records();
+    tracing::info!(states = records.len(), copied = taken.len(), "writing records");
     let known = plan.decision.kept.values().flat_map(|record| &record.layers).map(layer_key);
     let known: HashSet<_> = known.collect();
     let new = records.values().flat_map(|record| &record.layers).map(layer_key).filter(|key| !known.contains(key));

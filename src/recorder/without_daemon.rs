@@ -22,6 +22,7 @@ use crate::transfer::compress::plain;
 ///
 /// # Errors
 /// If the cache fails and is required.
+#[tracing::instrument(name = "record", level = "info", skip_all)]
 pub async fn remember_reused(
     context: &BuildContext<'_>,
     plan: &BuildPlan,
@@ -62,6 +63,7 @@ async fn remember_image(
 }
 
 /// Remembers an image that was assembled.
+#[tracing::instrument(name = "record", level = "info", skip_all)]
 pub async fn remember_assembled(
     context: &BuildContext<'_>,
     plan: &BuildPlan,

@@ -8,6 +8,7 @@ use reqwest::{Response, Url};
 use super::auth::Scope;
 use super::error::{Error, Kind, Result};
 use super::host::Host;
+use super::http::send;
 use super::reply::Reply;
 use crate::domain::{Digest, Repository};
 use crate::settings::CreateRepository;
@@ -111,9 +112,9 @@ impl Client {
         let request = self.host.client().await?.delete(location.clone()).timeout(limit);
         if self.host.is_own(&location).await? {
             let (request, _) = self.host.authorize(&scope, request).await?;
-            let _ = request.send().await;
+            let _ = send(request, 1).await;
         } else {
-            let _ = request.send().await;
+            let _ = send(request, 1).await;
         }
         Ok(())
     }

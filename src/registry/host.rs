@@ -12,6 +12,7 @@ use super::auth::{Ask, Challenge, Scope, Token, fetch};
 use super::credentials::Credential;
 use super::ecr::EcrHost;
 use super::error::{Error, Kind, Result};
+use super::http::send;
 use super::reply::{Refusal, Reply};
 use super::retry::{Attempts, Pulse};
 use super::shared::Shared;
@@ -179,7 +180,7 @@ impl Host {
         let mut attempts = Attempts::new(&self.shared.patience, &self.tokens);
         loop {
             let ask = Ask { realm: url.clone(), service, scopes, credential };
-            let (transient, error) = match fetch(client, &ask).await {
+            let (transient, error) = match fetch(client, &ask, attempts.made()).await {
                 Ok(token) => {
                     self.tokens.beat();
                     return Ok(token);
@@ -239,7 +240,7 @@ impl Host {
         loop {
             let request = make(client, url.clone());
             let (request, used) = if own { self.authorize(scope, request).await? } else { (request, Used(None)) };
-            let sent = match tokio::time::timeout(limit, request.send()).await {
+            let sent = match tokio::time::timeout(limit, send(request, attempts.made())).await {
                 Ok(Ok(response)) => Ok(Reply::of(response).await),
                 Ok(Err(error)) => Err(network(&error, what, &self.name).within(repository)),
                 Err(_) => Err(Error::at(Kind::Network, what, repository).because(&format!("no answer in {} s", limit.as_secs()))),

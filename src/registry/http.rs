@@ -4,9 +4,10 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use reqwest::redirect::Policy;
-use reqwest::{Client, Url};
+use reqwest::{Client, RequestBuilder, Response, Url};
 
 use super::error::{Error, Kind};
+use crate::debug;
 
 /// Makes ring the process's TLS crypto. Harmless when called again, or where another provider was installed before.
 pub fn install_crypto() {
@@ -115,6 +116,17 @@ fn build(trust: Trust, redirects: Redirects) -> reqwest::Result<Client> {
         Trust::Loopback => builder.danger_accept_invalid_certs(true).no_proxy(),
     }
     .build()
+}
+
+/// Sends a request. `attempt` counts from 1 and is for `--debug` alone.
+pub(in crate::registry) async fn send(request: RequestBuilder, attempt: u32) -> reqwest::Result<Response> {
+    let (client, request) = request.build_split();
+    let request = request?;
+    let url = request.url();
+    let host = url.port().map_or_else(String::new, |port| format!(":{port}"));
+    let host = format!("{}{host}", url.host_str().unwrap_or_default());
+    let shown = debug::Request::new("registry", request.method().as_str(), &host, url.path(), attempt);
+    shown.send(client.execute(request), |response| response.status().as_u16(), describe).await
 }
 
 /// What a failed request says, with its causes and without its URL.

@@ -130,6 +130,7 @@ impl Attempts {
             self.ended_by = Some(silence);
             return false;
         }
+        tracing::debug!(attempt = self.made + 1, pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX), "trying again");
         tokio::time::sleep(pause).await;
         self.made += 1;
         self.in_a_row += 1;

@@ -7,7 +7,7 @@ use reqwest::Url;
 use super::auth::Challenge;
 use super::ecr::EcrHost;
 use super::error::{Error, Kind, Result};
-use super::http::{Trust, describe};
+use super::http::{Trust, describe, send};
 use super::shared::Shared;
 use crate::domain::RegistryHost;
 
@@ -76,14 +76,8 @@ async fn either(shared: &Shared, host: &RegistryHost, trust: Trust, schemes: [&s
 async fn ping(shared: &Shared, host: &RegistryHost, base: Url, trust: Trust) -> Result<Start> {
     let what = "reach the registry";
     let url = base.join("/v2/").map_err(|_| Error::on(Kind::Refused, what, host))?;
-    let response = shared
-        .http
-        .own_client(trust)?
-        .get(url)
-        .timeout(Duration::from_secs(30))
-        .send()
-        .await
-        .map_err(|error| network(&error, what, host))?;
+    let request = shared.http.own_client(trust)?.get(url).timeout(Duration::from_secs(30));
+    let response = send(request, 1).await.map_err(|error| network(&error, what, host))?;
     // A TLS server answers plain HTTP with a 400 of its own; a registry never answers so here.
     if base.scheme() == "http" && response.status().as_u16() == 400 {
         return Err(Error::on(Kind::Network, what, host).because("it does not support plain HTTP"));

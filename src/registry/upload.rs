@@ -13,6 +13,7 @@ use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, RANGE};
 use super::auth::Scope;
 use super::client::{Begun, Client};
 use super::error::{Error, Kind, Result};
+use super::http::send;
 use super::manifest::header;
 use super::reply::{Refusal, Reply};
 use super::retry::Attempts;
@@ -179,7 +180,7 @@ impl Upload<'_> {
         };
         let patience = &host.shared.patience;
         let outcome = tokio::select! {
-            sent = request.send() => sent.map_err(|error| network(&error, &self.what, &host.name).within(repository)),
+            sent = send(request, self.attempts.made()) => sent.map_err(|error| network(&error, &self.what, &host.name).within(repository)),
             () = watch.stalled(patience.stall, patience.answer) => {
                 Err(Error::at(Kind::Network, self.what.clone(), repository).because("the upload stalled"))
             }

@@ -8,6 +8,7 @@ use futures::StreamExt as _;
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, ETAG, HeaderMap, HeaderName, IF_NONE_MATCH, LAST_MODIFIED};
 use reqwest::{Method, Response, StatusCode, Url};
 
+use crate::debug::Request;
 use crate::domain::{Digest, Hasher};
 use crate::registry::install_crypto;
 
@@ -102,11 +103,12 @@ impl Client {
             host => host.starts_with("127."),
         };
         let client = if is_here { &self.loopback } else { &self.outside };
-        let mut request = client.request(method, url.clone()).header(ACCEPT_ENCODING, "gzip");
+        let mut request = client.request(method.clone(), url.clone()).header(ACCEPT_ENCODING, "gzip");
         if let Some(etag) = etag {
             request = request.header(IF_NONE_MATCH, etag);
         }
-        request.send().await.map_err(|error| describe(&error))
+        let shown = Request::new("remote", method.as_str(), url.host_str().unwrap_or_default(), url.path(), 1);
+        shown.send(request.send(), |answer| answer.status().as_u16(), describe).await.map_err(|error| describe(&error))
     }
 }
 

@@ -64,15 +64,23 @@ impl Display {
             Event::Status(status) => self.trace.apply(status, now),
             Event::Note(text) => self.remarks.push(Remark::new(now, text, false)),
             Event::Warning(text) => self.remarks.push(Remark::new(now, text, true)),
+            Event::Debug(_) => {}
         }
         match &self.view {
-            View::Quiet => return,
+            View::Quiet => {
+                // It was asked for.
+                if let Event::Debug(text) = event {
+                    self.terminal.write(&format!("{}\n", message(text)));
+                }
+                return;
+            }
             View::RawJson => return self.terminal.write(&raw::line(event)),
             View::Live(_) | View::Plain(_) => {}
         }
         match event {
             Event::Status(_) => {}
             Event::Note(text) => self.say(&format!("note: {}\n", message(text))),
+            Event::Debug(text) => self.say(&format!("{}\n", message(text))),
             Event::Warning(text) => {
                 self.say(&format!("{}: {}\n", self.paint.bold("33", "warning"), message(text)));
             }

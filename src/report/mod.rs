@@ -4,6 +4,7 @@
 //! `steps` keeps what became of the Dockerfile's steps for the run report in `run`.
 
 mod closing;
+mod debug;
 mod deploy;
 mod display;
 mod error;
@@ -27,6 +28,7 @@ mod text;
 mod timeline;
 mod trace;
 
+pub use debug::show_debug;
 pub use deploy::{Deployable, add, add_outputs, can_hand_off, hand_off, write_summary};
 pub use display::Shown;
 pub use error::{error, warning};

@@ -26,6 +26,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
+    #[tracing::instrument(name = "open", level = "info", skip_all, fields(daemon = %settings.daemon.origin))]
     pub async fn connect(settings: &Settings) -> Result<Self> {
         let docker = Docker::connect(Dialer::new(&settings.daemon)?).await?;
         let info = docker.info().await?;

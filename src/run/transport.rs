@@ -23,11 +23,16 @@ pub enum LayerTransport {
 impl LayerTransport {
     /// The way that was asked for, or the one that this daemon can go.
     pub async fn choose(wanted: Transport, docker: &Docker) -> Result<Self> {
-        match wanted {
-            Transport::Registry => Ok(Self::Registry),
-            Transport::Archive => Ok(Self::Archive),
-            Transport::Auto => Ok(if reaches(docker).await? { Self::Registry } else { Self::Archive }),
-        }
+        let way = match wanted {
+            Transport::Registry => Self::Registry,
+            Transport::Archive => Self::Archive,
+            Transport::Auto => match reaches(docker).await? {
+                true => Self::Registry,
+                false => Self::Archive,
+            },
+        };
+        tracing::info!(?wanted, ?way, "chose how layers move to and from the daemon");
+        Ok(way)
     }
 
     /// How a built image comes out. One that is wanted in the daemon too goes by there.

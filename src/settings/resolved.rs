@@ -10,6 +10,8 @@ pub struct Settings {
     pub progress: ProgressMode,
     /// Whether it has colours: on a terminal, without NO_COLOR.
     pub color: bool,
+    /// What `--debug` or `HAKOBI_LOG` asks for: levels, by module.
+    pub log: Option<String>,
     /// The daemon.
     pub daemon: DaemonEndpoint,
     /// How layers go to the daemon and come from it.

@@ -11,6 +11,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 
 use super::cache_option::CacheOption;
+use crate::debug::Request;
 use crate::error::{Error, Result};
 
 /// Largest message read: a graph with its sources.
@@ -130,7 +131,9 @@ impl Gateway {
     async fn solve(&mut self, mut request: api::SolveRequest) -> Result<Solved, tonic::Status> {
         request.allow_result_return = true;
         request.allow_result_array_ref = true;
-        let result = self.client.solve(request).await?.into_inner().result.unwrap_or_default();
+        let shown = Request::new("daemon", "POST", "buildkit", "/moby.buildkit.v1.frontend.LLBBridge/Solve", 1);
+        let solved = shown.send(self.client.solve(request), |_| 200, |status| status.code().to_string()).await?;
+        let result = solved.into_inner().result.unwrap_or_default();
         let single = |reference| HashMap::from([(String::new(), reference)]);
         let bare = |id| Reference { id, def: None };
         let references = match result.result {

@@ -15,6 +15,7 @@ use super::connect::BuildKit;
 use super::gateway::{Gateway, Solved};
 use super::session::Session;
 use super::status;
+use crate::debug::Request;
 use crate::domain::{ImageRef, Made};
 use crate::error::Result;
 use crate::event::{Event, Events};
@@ -105,6 +106,7 @@ impl BuildKit {
         let mut control = ControlClient::new(self.channel()).max_decoding_message_size(MESSAGE_LIMIT);
         let mut gateway = Gateway::new(self.channel(), &id).map_err(|error| tonic::Status::internal(error.to_string()))?;
         let first = request.exports.first().cloned();
+        let shown = Request::new("daemon", "POST", "buildkit", "/moby.buildkit.v1.Control/Solve", 1);
         let solve = control.solve(api::SolveRequest {
             r#ref: id.clone(),
             session: session.id().to_owned(),
@@ -124,6 +126,7 @@ impl BuildKit {
             frontend_attrs: request.platform.map(|platform| ("platform".to_owned(), platform)).into_iter().collect(),
             ..api::SolveRequest::default()
         });
+        let solve = shown.send(solve, |_| 200, |status| status.code().to_string());
         let mut status = Following(Some(tokio::spawn(follow(self.clone(), id, events.clone()))));
         let bridge = async {
             gateway.ready().await?;

@@ -7,7 +7,7 @@ use reqwest::{Client, Response, Url};
 use serde::Deserialize;
 
 use super::super::credentials::Credential;
-use super::super::http::describe;
+use super::super::http::{describe, send};
 
 /// A bearer token. Never printed.
 #[derive(Clone)]
@@ -69,16 +69,16 @@ const DEFAULT_LIFE: Duration = Duration::from_secs(60);
 const LARGEST_ANSWER: usize = 1 << 20;
 
 /// Fetches a token.
-pub(in crate::registry) async fn fetch(client: &Client, ask: &Ask<'_>) -> Result<Token, NoToken> {
+pub(in crate::registry) async fn fetch(client: &Client, ask: &Ask<'_>, attempt: u32) -> Result<Token, NoToken> {
     if let Some(Credential::RegistryToken(token)) = ask.credential {
         return Ok(Token { token: token.clone(), expires_in: DEFAULT_LIFE, fetched: Instant::now() });
     }
     let fetched = Instant::now();
-    let response = match ask.credential {
-        Some(Credential::IdentityToken(refresh)) => refresh_request(client, ask, refresh).send().await,
-        _ => plain_request(client, ask).send().await,
-    }
-    .map_err(|error| match error.is_redirect() {
+    let request = match ask.credential {
+        Some(Credential::IdentityToken(refresh)) => refresh_request(client, ask, refresh),
+        _ => plain_request(client, ask),
+    };
+    let response = send(request, attempt).await.map_err(|error| match error.is_redirect() {
         true => NoToken::Refused(0, describe(&error)),
         false => NoToken::Broken(describe(&error)),
     })?;

@@ -16,5 +16,6 @@ pub(super) async fn client(source: &AwsSource, host: &EcrHost, role: Option<&Str
         attempt: Some(Duration::from_secs(20)),
         total: Some(Duration::from_secs(90)),
     };
-    aws_sdk_ecr::Client::new(&aws::config(source, &wanted).await)
+    let config = aws_sdk_ecr::config::Builder::from(&aws::config(source, &wanted).await);
+    aws_sdk_ecr::Client::from_conf(config.interceptor(aws::ShowRequests("registry")).build())
 }

@@ -13,6 +13,7 @@ fn run(script: &Script, ended: f64) -> Run {
             Event::Status(status) => trace.apply(status, at(*seconds)),
             Event::Note(text) => remarks.push(Remark::new(at(*seconds), text, false)),
             Event::Warning(text) => remarks.push(Remark::new(at(*seconds), text, true)),
+            Event::Debug(_) => {}
         }
     }
     Timeline::new(trace, remarks, at(0.0), at(ended)).run.unwrap()

@@ -68,7 +68,7 @@ impl S3Store {
             ..Wanted::default()
         };
         let shared = aws::config(source, &wanted).await;
-        let mut config = aws_sdk_s3::config::Builder::from(&shared);
+        let mut config = aws_sdk_s3::config::Builder::from(&shared).interceptor(aws::ShowRequests("store"));
         // Servers of one's own have names for themselves, seldom for each bucket.
         let own = shared.endpoint_url().is_some() || service_endpoint(&shared).is_some();
         config = config.force_path_style(settings.path_style.unwrap_or(own));
