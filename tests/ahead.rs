@@ -85,6 +85,9 @@ fn a_base_that_the_daemon_has_under_the_name_goes_first() {
     let moving = on_a_moving_base(&machine);
     let build = pushed(&machine, &unique_image("ahead"));
     build.done_on_empty(&engine).is("cold");
+    // The registry has another image by then. Both builds are in the cache.
+    crane(&["copy", &base("busybox").replace(":latest", ":2"), &moving]);
+    build.done_on_empty(&engine).is("cold");
     engine.docker(&["pull", &base("busybox")]);
     engine.docker(&["tag", &base("busybox"), &moving]);
     let own = build.done();
