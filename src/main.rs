@@ -11,8 +11,8 @@ use hakobi::cli::{self, Outcome};
 use hakobi::error::{Error, Kind, Result};
 use hakobi::event::Events;
 use hakobi::hidden::Hidden;
+use hakobi::output::{self, Location, RunReport, Shown, Timeline};
 use hakobi::registry::{self, Registries};
-use hakobi::report::{self, Location, RunReport, Shown, Timeline};
 use hakobi::settings::{BuildSettings, Command, LoginSettings, ProgressMode, Settings};
 use hakobi::{commands, push, shutdown};
 use tokio::signal::unix::{SignalKind, signal};
@@ -25,14 +25,14 @@ fn main() -> ExitCode {
         Ok(settings) => settings,
         Err(Outcome::Shown { text, exit_code }) => {
             if exit_code == 0 {
-                let _ = report::to_stdout(&text);
+                let _ = output::to_stdout(&text);
             } else {
-                report::to_stderr(&text);
+                output::to_stderr(&text);
             }
             return ExitCode::from(exit_code);
         }
         Err(Outcome::Failed(error)) => {
-            report::to_stderr(&report::error(&error, false));
+            output::to_stderr(&output::error(&error, false));
             return ExitCode::from(error.kind().exit_code());
         }
     };
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            report::to_stderr(&report::error(&Error::usage("failed to start threads").because(&error), false));
+            output::to_stderr(&output::error(&Error::usage("failed to start threads").because(&error), false));
             return ExitCode::from(Kind::Usage.exit_code());
         }
     };
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
 
 async fn run(settings: Settings) -> u8 {
     let (events, receiver) = Events::channel();
-    let display = report::spawn(receiver, settings.progress, settings.color);
+    let display = output::spawn(receiver, settings.progress, settings.color);
     for warning in &settings.warnings {
         events.warning(warning.clone());
     }
@@ -72,7 +72,7 @@ async fn run(settings: Settings) -> u8 {
         Err(error) if matches!(settings.command, Command::Login(LoginSettings::Helper(_))) => {
             // docker-credential-helpers' protocol: what docker is to say of a failure is on standard output, and the code is 1.
             let all: Vec<&str> = std::iter::once(error.message()).chain(error.causes().iter().map(|cause| &**cause)).collect();
-            let _ = report::to_stdout(&(all.join(": ") + "\n"));
+            let _ = output::to_stdout(&(all.join(": ") + "\n"));
             1
         }
         Err(error) => {
@@ -83,8 +83,8 @@ async fn run(settings: Settings) -> u8 {
             // The error that ended the run is the one that is told.
             let _ = write_files(&settings, &report, &shown.timeline, Some(&error));
             // One that nobody reads ends the run no other way than the error.
-            let _ = error.answer_text().map(|text| report::to_stdout(&report::answer(text)));
-            report::to_stderr(&report::error(&error, settings.color));
+            let _ = error.answer_text().map(|text| output::to_stdout(&output::answer(text)));
+            output::to_stderr(&output::error(&error, settings.color));
             error.kind().exit_code()
         }
     }
@@ -111,7 +111,7 @@ struct Done {
 }
 
 impl Done {
-    fn of(report: RunReport) -> Self {
+    fn new(report: RunReport) -> Self {
         Self { built: commands::Built { report, ..commands::Built::default() }, text: None }
     }
 
@@ -130,17 +130,17 @@ impl Done {
         }
         report.hide(hidden);
         if let Err(error) = write_files(settings, report, &shown.timeline, None) {
-            report::to_stderr(&report::error(&error, settings.color));
+            output::to_stderr(&output::error(&error, settings.color));
             return error.kind().exit_code();
         }
-        if !matches!(settings.progress, ProgressMode::Quiet) && !matches!(report.outcome, report::Outcome::Failure) {
-            report::print_summary(report, settings.progress);
+        if !matches!(settings.progress, ProgressMode::Quiet) && !matches!(report.outcome, output::Outcome::Failure) {
+            output::print_summary(report, settings.progress);
         }
         // Scripts for shells, what a credential helper answers and files that are made are what they are.
         let is_answer = !matches!(settings.command, Command::Print(_) | Command::Login(_) | Command::Init(_));
         let text = self.text.or(self.built.text);
-        if let Some(text) = text.map(|text| if is_answer { report::answer(&hidden.text(&text)) } else { text })
-            && report::to_stdout(&text).is_err()
+        if let Some(text) = text.map(|text| if is_answer { output::answer(&hidden.text(&text)) } else { text })
+            && output::to_stdout(&text).is_err()
         {
             return Kind::Usage.exit_code();
         }
@@ -154,7 +154,7 @@ fn write_files(settings: &Settings, report: &RunReport, timeline: &Timeline, err
     if let Some(files) = settings.command.files() {
         written = files.report.as_ref().map_or(Ok(()), |path| report.write(path));
         if let Some(path) = &files.timeline {
-            let error = error.map(|error| report::error(error, false));
+            let error = error.map(|error| output::error(error, false));
             written = written.and(timeline.write(path, report, error.as_deref()));
         }
     }
@@ -166,13 +166,13 @@ fn write_files(settings: &Settings, report: &RunReport, timeline: &Timeline, err
 
 /// The run in Markdown, where it was asked for and where the CI shows it.
 fn summarize(build: &BuildSettings, report: &RunReport) -> Result<()> {
-    let text = report::markdown(report);
+    let text = output::markdown(report);
     if let Some(path) = &build.hand_off.summary {
-        report::write_summary(path, &text)?;
+        output::write_summary(path, &text)?;
     }
     // Nobody asked for this one: that it cannot be written fails nothing.
-    if let Some(Err(error)) = build.hand_off.github_summary.as_ref().map(|path| report::add(path, &text)) {
-        report::to_stderr(&report::warning(&format!("the step has no summary: {}", error.message()), false));
+    if let Some(Err(error)) = build.hand_off.github_summary.as_ref().map(|path| output::add(path, &text)) {
+        output::to_stderr(&output::warning(&format!("the step has no summary: {}", error.message()), false));
     }
     Ok(())
 }
@@ -180,11 +180,11 @@ fn summarize(build: &BuildSettings, report: &RunReport) -> Result<()> {
 /// The command, once it is known that the files can be written that tell of it.
 async fn checked(settings: &Settings, events: &Events) -> Result<Done> {
     if let Some(log) = &settings.log {
-        report::show_debug(log, events)?;
+        output::show_debug(log, events)?;
     }
     let files = settings.command.files();
     let all = files.into_iter().flat_map(|files| [&files.report, &files.timeline]).flatten();
-    report::can_write(all.map(|path| &**path))?;
+    output::can_write(all.map(|path| &**path))?;
     command(settings, events).await
 }
 
@@ -202,7 +202,7 @@ async fn command(settings: &Settings, events: &Events) -> Result<Done> {
         }
         Command::Push { images, settings: push, .. } => {
             let report = Box::pin(commands::push(settings, images, push, events)).await?;
-            Ok(Done::of(report))
+            Ok(Done::new(report))
         }
         Command::Promote { source, targets, settings: push } => {
             let registries = Registries::new(&settings.registries, events.clone());
@@ -215,17 +215,17 @@ async fn command(settings: &Settings, events: &Events) -> Result<Done> {
         }
         Command::Save { images, cache, compression, .. } => {
             let report = Box::pin(commands::save(settings, images, cache, *compression, events)).await?;
-            Ok(Done::of(report))
+            Ok(Done::new(report))
         }
         Command::Restore { images, cache, .. } => {
-            Ok(Done::of(Box::pin(commands::restore(settings, images, cache, events)).await?))
+            Ok(Done::new(Box::pin(commands::restore(settings, images, cache, events)).await?))
         }
         Command::Import { from, name, cache, compression } => {
             let report = commands::import(settings, from, name.as_ref(), cache, *compression, events);
-            Ok(Done::of(Box::pin(report).await?))
+            Ok(Done::new(Box::pin(report).await?))
         }
         Command::Export { image, file, cache } => {
-            Ok(Done::of(Box::pin(commands::export(settings, image, file.as_deref(), cache, events)).await?))
+            Ok(Done::new(Box::pin(commands::export(settings, image, file.as_deref(), cache, events)).await?))
         }
         Command::Cache { command, cache } => {
             let commands::Answer { text, exit_code } = Box::pin(commands::cache(*command, cache, events)).await?;

@@ -28,47 +28,103 @@ const ROOMS: &[(&str, Imports)] = &[
     ("transfer", Bottom(&[])),
     ("aws", Bottom(&[])),
     // The world: files, the daemon, registries.
-    ("context", Bottom(&["transfer"])),
-    ("engine", Bottom(&["context", "transfer"])),
+    ("build_context", Bottom(&["transfer"])),
+    ("engine", Bottom(&["build_context", "transfer"])),
     ("registry", Bottom(&["transfer", "aws"])),
     ("remote", Bottom(&["registry"])),
     ("store", Bottom(&["transfer", "aws"])),
-    ("archive", Bottom(&["transfer"])),
-    ("endpoint", Bottom(&["transfer", "store", "registry"])),
+    ("docker_archive", Bottom(&["transfer"])),
+    ("local_registry", Bottom(&["transfer", "store", "registry"])),
     // Stages.
-    ("append", Bottom(&["graph", "transfer", "context"])),
-    ("build", Bottom(&["graph", "transfer", "context", "engine", "registry"])),
-    ("plan", Bottom(&["graph", "transfer", "context", "store"])),
-    ("push", Bottom(&["transfer", "registry", "endpoint"])),
-    ("handover", Bottom(&["transfer", "registry", "archive", "endpoint", "push"])),
-    ("save", Bottom(&["graph", "transfer", "engine", "registry", "endpoint", "push", "handover"])),
-    ("report", Bottom(&[])),
+    ("layers", Bottom(&["graph", "transfer", "build_context"])),
+    ("build", Bottom(&["graph", "transfer", "build_context", "engine", "registry"])),
+    ("plan", Bottom(&["graph", "transfer", "build_context", "store"])),
+    ("push", Bottom(&["transfer", "registry", "local_registry"])),
+    ("handover", Bottom(&["transfer", "registry", "docker_archive", "local_registry", "push"])),
+    ("save", Bottom(&["graph", "transfer", "engine", "registry", "local_registry", "push", "handover"])),
+    ("output", Bottom(&[])),
     // A build: what it has at hand, its plan, what is made of that, and what is remembered.
     (
         "cache",
         Bottom(&[
-            "transfer", "aws", "context", "engine", "registry", "store", "endpoint", "append", "plan", "push", "handover",
-            "report",
+            "transfer",
+            "aws",
+            "build_context",
+            "engine",
+            "registry",
+            "store",
+            "local_registry",
+            "layers",
+            "plan",
+            "push",
+            "handover",
+            "output",
         ]),
     ),
-    ("publish", Bottom(&["graph", "transfer", "engine", "registry", "endpoint", "push", "handover", "save", "report", "cache"])),
-    ("run", Bottom(&["graph", "transfer", "engine", "registry", "endpoint", "build", "handover", "save", "report", "cache"])),
+    (
+        "publish",
+        Bottom(&["graph", "transfer", "engine", "registry", "local_registry", "push", "handover", "save", "output", "cache"]),
+    ),
+    (
+        "run",
+        Bottom(&["graph", "transfer", "engine", "registry", "local_registry", "build", "handover", "save", "output", "cache"]),
+    ),
     (
         "planner",
-        Bottom(&["graph", "context", "engine", "registry", "remote", "endpoint", "build", "plan", "handover", "cache", "run"]),
+        Bottom(&[
+            "graph",
+            "build_context",
+            "engine",
+            "registry",
+            "remote",
+            "local_registry",
+            "build",
+            "plan",
+            "handover",
+            "cache",
+            "run",
+        ]),
     ),
     (
         "executor",
         Bottom(&[
-            "graph", "transfer", "context", "engine", "registry", "archive", "endpoint", "append", "build", "plan", "handover",
-            "save", "cache", "publish", "run", "planner",
+            "graph",
+            "transfer",
+            "build_context",
+            "engine",
+            "registry",
+            "docker_archive",
+            "local_registry",
+            "layers",
+            "build",
+            "plan",
+            "handover",
+            "save",
+            "cache",
+            "publish",
+            "run",
+            "planner",
         ]),
     ),
     (
         "recorder",
         Bottom(&[
-            "graph", "transfer", "context", "engine", "registry", "store", "append", "plan", "push", "handover", "save", "cache",
-            "publish", "run", "planner", "executor",
+            "graph",
+            "transfer",
+            "build_context",
+            "engine",
+            "registry",
+            "store",
+            "layers",
+            "plan",
+            "push",
+            "handover",
+            "save",
+            "cache",
+            "publish",
+            "run",
+            "planner",
+            "executor",
         ]),
     ),
     ("commands", All),
@@ -104,7 +160,7 @@ const CRATES: &[(&str, &[&str])] = &[
     // The graph is BuildKit's own messages as values; the build reads the details of a failed solve's status.
     (
         "bollard_buildkit_proto",
-        &["src/engine/", "src/graph/", "src/plan/", "src/append/", "src/build/failure.rs", "src/build/excerpt.rs"],
+        &["src/engine/", "src/graph/", "src/plan/", "src/layers/", "src/build/failure.rs", "src/build/excerpt.rs"],
     ),
     ("prost", &["src/engine/", "src/graph/", "src/plan/inputs.rs", "src/build/failure.rs", "src/build/excerpt.rs"]),
     ("tonic", &["src/engine/", "src/build/"]),
@@ -115,8 +171,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("clap", &["src/cli/"]),
     ("clap_complete", &["src/cli/"]),
     ("clap_mangen", &["src/cli/"]),
-    ("console", &["src/report/"]),
-    ("tracing_subscriber", &["src/report/"]),
+    ("console", &["src/output/"]),
+    ("tracing_subscriber", &["src/output/"]),
 ];
 
 /// Who reads the environment.
@@ -129,7 +185,7 @@ const ENVIRONMENT: &[&str] = &[
 
 /// Who writes to the terminal.
 const PRINTING: &[&str] = &[
-    "src/report/",
+    "src/output/",
     // What a script reads: help, completions, manual pages, a login.
     "src/main.rs",
     // `-o -`: a result that is itself standard output.
@@ -210,8 +266,8 @@ fn files_are_short_and_say_what_they_are() {
 fn imports_are_found_in_every_form() {
     let file = |path: &str, text: &str| File { path: path.to_owned(), text: text.to_owned() };
     let text = "use crate::domain::Digest;\nuse crate::{error::Error, push as p,\n    event::{self, Event}};\n// crate::cli\n\
-        pub(in crate::registry) fn f(_: &crate::graph::Op) {}\nuse super::super::report::Handle;";
-    let expected = ["domain", "error", "event", "graph", "push", "registry", "report"];
+        pub(in crate::registry) fn f(_: &crate::graph::Op) {}\nuse super::super::output::Handle;";
+    let expected = ["domain", "error", "event", "graph", "output", "push", "registry"];
     assert_eq!(imported_rooms(&file("src/build/compile.rs", text)), expected);
     assert_eq!(imported_rooms(&file("src/registry/blob.rs", "use super::error::Error;")), [""; 0]);
     assert_eq!(imported_rooms(&file("src/main.rs", "use hakobi::cli::{self, Outcome};")), ["cli"]);

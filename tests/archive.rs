@@ -12,7 +12,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use hakobi::archive::{self, ArchivedImage, Encoding, Layer, Layers, SavedImage, SavedLayer, Spooled, StoredLayer, spooled};
+use hakobi::docker_archive::{
+    self, ArchivedImage, Encoding, Layer, Layers, SavedImage, SavedLayer, Spooled, StoredLayer, spooled,
+};
 use hakobi::domain::{DiffId, Digest, ImageRef};
 use hakobi::settings::Compression;
 use hakobi::transfer::{BlobSource, ByteStream, Spool};
@@ -76,14 +78,14 @@ fn docker(engine: &Engine, arguments: &[&str]) -> tokio::process::Command {
 /// What the engine saves, read as it comes.
 async fn saved_by(engine: &Engine, names: &[&str], files: &mut Files) -> Vec<ArchivedImage> {
     let mut child = docker(engine, &[&["save"], names].concat()).stdout(Stdio::piped()).spawn().unwrap();
-    let images = archive::read(Box::pin(child.stdout.take().unwrap()), files).await.unwrap();
+    let images = docker_archive::read(Box::pin(child.stdout.take().unwrap()), files).await.unwrap();
     assert!(child.wait().await.unwrap().success());
     images
 }
 
 async fn load(engine: &Engine, images: Vec<SavedImage>, encoding: Encoding) {
     let directory = tempfile::tempdir().unwrap();
-    let mut stream = archive::write(images, encoding, directory.path()).unwrap();
+    let mut stream = docker_archive::write(images, encoding, directory.path()).unwrap();
     let mut child = docker(engine, &["load"]).stdin(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     tokio::io::copy(&mut stream, &mut stdin).await.unwrap();
@@ -260,8 +262,8 @@ fn buildkit_writes_archives() {
     }
 }
 
-async fn read_file(path: &Path, files: &mut Files) -> archive::Result<Vec<ArchivedImage>> {
-    archive::read(Box::pin(tokio::fs::File::open(path).await.unwrap()), files).await
+async fn read_file(path: &Path, files: &mut Files) -> docker_archive::Result<Vec<ArchivedImage>> {
+    docker_archive::read(Box::pin(tokio::fs::File::open(path).await.unwrap()), files).await
 }
 
 #[test]
@@ -282,7 +284,7 @@ fn skopeo_writes_archives_and_reads_ours() {
         let ours = path("ours.tar");
         let write = async {
             let images = vec![files.saved(&images[0], |_| true)];
-            let mut stream = archive::write(images, Encoding::WithoutZstd, directory.path()).unwrap();
+            let mut stream = docker_archive::write(images, Encoding::WithoutZstd, directory.path()).unwrap();
             tokio::io::copy(&mut stream, &mut tokio::fs::File::create(&ours).await.unwrap()).await.unwrap();
         };
         wait(write);
@@ -338,10 +340,10 @@ fn a_large_layer_is_not_held() {
         parts.extend(file("c.json", &config));
         parts.extend(file("manifest.json", &row("layer.tar")));
         let mut files = Files::new(Some(Compression::Zstd(3)));
-        let images = archive::read(chained(parts), &mut files).await.unwrap();
+        let images = docker_archive::read(chained(parts), &mut files).await.unwrap();
         let directory = tempfile::tempdir().unwrap();
         let saved = vec![files.saved(&images[0], |_| true)];
-        let mut stream = archive::write(saved, Encoding::WithoutZstd, directory.path()).unwrap();
+        let mut stream = docker_archive::write(saved, Encoding::WithoutZstd, directory.path()).unwrap();
         assert!(tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.unwrap() > SIZE);
     });
     assert!(peak() < 150 << 10, "{} KiB", peak());

@@ -10,14 +10,14 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use hakobi::append::assemble::{AssembledKind, AssembledLayer, AssemblyDoubt, Files, Source, assemble_layer};
-use hakobi::append::{LayerIndex, PathIndex};
-use hakobi::context::{self, Entry, NodeKind, Tree};
+use hakobi::build_context::{self, Entry, NodeKind, Tree};
 use hakobi::domain::Digest;
 use hakobi::engine::buildkit::{BuildKit, Session, SessionParts, SolveRequest, Solved, pb};
 use hakobi::engine::{Dialer, Docker};
 use hakobi::event::Events;
 use hakobi::graph::{Graph, Op};
+use hakobi::layers::assemble::{AssembledKind, AssembledLayer, AssemblyDoubt, Files, Source, assemble_layer};
+use hakobi::layers::{LayerIndex, PathIndex};
 use hakobi::plan::selection;
 use hakobi::settings::DaemonEndpoint;
 use serde_json::Value;
@@ -198,7 +198,7 @@ fn behind(graph: &Graph, folder: &Path, op: &Op, input: usize) -> Option<Behind>
     let source = graph.op(&op.inputs.get(input)?.step)?;
     if let Some((_, selection)) = selection(source) {
         let mut entries = Vec::new();
-        context::walk(folder, &selection, &mut |entry| {
+        build_context::walk(folder, &selection, &mut |entry| {
             entries.push(entry);
             true
         })
@@ -223,8 +223,9 @@ fn engine_agrees(name: &'static str, lines: &[&str]) {
     let layers = built(&engine, &machine);
     let chain = graph.chain_of(&graph.op(&graph.result().step).map(|_| graph.result().clone()).unwrap());
     let bases = layers.len() - chain.layers();
-    let mut below = PathIndex::of(&layers[..bases].iter().map(|tar| LayerIndex::of_tar(&tar[..]).unwrap()).collect::<Vec<_>>());
-    let tree = context::hash(&folder, &context_selection()).unwrap();
+    let mut below =
+        PathIndex::from_layers(&layers[..bases].iter().map(|tar| LayerIndex::from_tar(&tar[..]).unwrap()).collect::<Vec<_>>());
+    let tree = build_context::hash(&folder, &context_selection()).unwrap();
     let content = |_: usize, path: &str| match tree.get(path).map(|node| node.kind.clone()) {
         Some(NodeKind::File(digest)) => Some(digest),
         _ => None,
@@ -232,7 +233,7 @@ fn engine_agrees(name: &'static str, lines: &[&str]) {
     let (mut wrong, mut unsure, mut agreed) = (Vec::new(), Vec::new(), 0);
     for (link, tar) in chain.links.iter().zip(&layers[bases..]) {
         let op = graph.op(&link.made_by).unwrap();
-        let index = LayerIndex::of_tar(&tar[..]).unwrap();
+        let index = LayerIndex::from_tar(&tar[..]).unwrap();
         if let Some(pb::op::Op::File(_)) = &op.op.op {
             let sources: Vec<Option<Behind>> = (0..op.inputs.len()).map(|input| behind(&graph, &folder, op, input)).collect();
             let source = |input: usize| match sources.get(input)?.as_ref()? {
@@ -259,8 +260,8 @@ fn engine_agrees(name: &'static str, lines: &[&str]) {
     assert!(agreed > lines.len() / 2);
 }
 
-fn context_selection() -> context::Selection {
-    context::Selection { exclude: vec!["ignored".to_owned()], ..context::Selection::default() }
+fn context_selection() -> build_context::Selection {
+    build_context::Selection { exclude: vec!["ignored".to_owned()], ..build_context::Selection::default() }
 }
 
 /// In what the daemon's layer is another. From `since` on it is the time of the build; `loses`: the daemon gives that to directories
@@ -273,14 +274,14 @@ fn compared(
     content: &dyn Fn(usize, &str) -> Option<Digest>,
     (since, loses): (u64, bool),
 ) -> Option<String> {
-    let theirs = Tree::of_tar(tar).unwrap();
+    let theirs = Tree::from_tar(tar).unwrap();
     if let Some(what) = laid.differs(&theirs, content) {
         return Some(what);
     }
     let mut out = Vec::new();
     laid.write_tar(&mut out, 1_700_000_000, &mut |source, path, digest| assert_eq!(content(source, path).as_ref(), Some(digest)))
         .unwrap();
-    if let Some(what) = laid.differs(&Tree::of_tar(&out[..]).unwrap(), content) {
+    if let Some(what) = laid.differs(&Tree::from_tar(&out[..]).unwrap(), content) {
         return Some(format!("what is written: {what}"));
     }
     // The times, and what the state is with either layer.

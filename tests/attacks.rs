@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use hakobi::domain::{Descriptor, Digest, Made, RawManifest, media_type};
-use hakobi::endpoint::Endpoint;
 use hakobi::handover::{Intake, Known};
+use hakobi::local_registry::Endpoint;
 use hakobi::settings::Compression;
 use serde_json::json;
 use support::engine::{C28, D28, ENGINES, Engine};
@@ -123,7 +123,7 @@ impl Pushed {
         let begun = self.client.post(format!("{}/blobs/uploads/", self.base)).send().await.unwrap();
         let location = begun.headers()["location"].to_str().unwrap().to_owned();
         let host = self.base.split("/v2/").next().unwrap();
-        let digest = Digest::of(bytes);
+        let digest = Digest::hash(bytes);
         let put = self.client.put(format!("{host}{location}?digest={digest}")).body(bytes.to_vec()).send().await.unwrap();
         assert_eq!(put.status(), 201);
         digest
@@ -131,7 +131,7 @@ impl Pushed {
 
     /// An image with this layer, whose configuration says that it is the layer `says`.
     async fn image(&self, layer: &str, says: &str) -> Image {
-        let diff_id = hakobi::domain::DiffId::of(says.as_bytes());
+        let diff_id = hakobi::domain::DiffId::hash(says.as_bytes());
         let config = json!({
             "architecture": "amd64", "os": "linux", "config": {}, "rootfs": { "type": "layers", "diff_ids": [diff_id.to_string()] },
         });
@@ -141,7 +141,7 @@ impl Pushed {
         let manifest = json!({
             "schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST,
             "config": Descriptor::new(media_type::OCI_CONFIG, digest.clone(), config.len() as u64),
-            "layers": [Descriptor::new(media_type::OCI_LAYER, Digest::of(layer.as_bytes()), layer.len() as u64)],
+            "layers": [Descriptor::new(media_type::OCI_LAYER, Digest::hash(layer.as_bytes()), layer.len() as u64)],
         });
         Image { manifest: RawManifest::from_json(media_type::OCI_MANIFEST, &manifest).unwrap(), config: digest }
     }
@@ -171,7 +171,7 @@ async fn only_what_the_daemon_made_is_taken() {
     assert_eq!(pushed.put(&theirs).await, 400, "a second one under the same name");
     assert_eq!(pushed.put(&ours).await, 201, "again the same");
     pushed.intake.expect("image", made(&ours.manifest.digest()), false);
-    assert_eq!(pushed.composed().await.unwrap(), Digest::of(b"ours"));
+    assert_eq!(pushed.composed().await.unwrap(), Digest::hash(b"ours"));
 
     // The other one comes first: the build fails.
     let pushed = Pushed::start().await;
@@ -200,7 +200,7 @@ async fn only_the_configuration_that_the_daemon_has_is_taken() {
     pushed.intake.expect("image", made(&ours.config), true);
     assert_eq!(pushed.put(&theirs).await, 400);
     assert_eq!(pushed.put(&ours).await, 201);
-    assert_eq!(pushed.composed().await.unwrap(), Digest::of(b"ours"));
+    assert_eq!(pushed.composed().await.unwrap(), Digest::hash(b"ours"));
 
     // With the right configuration and another layer.
     let pushed = Pushed::start().await;
@@ -213,7 +213,7 @@ async fn only_the_configuration_that_the_daemon_has_is_taken() {
     pushed.intake.begin("image");
     pushed.intake.expect("image", made(&ours.config), true);
     assert_eq!(pushed.put(&ours).await, 201);
-    assert_eq!(pushed.composed().await.unwrap(), Digest::of(b"ours"));
+    assert_eq!(pushed.composed().await.unwrap(), Digest::hash(b"ours"));
 }
 
 /// The ports of 127.0.0.1 that a process listens on.

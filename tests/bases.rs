@@ -288,7 +288,7 @@ fn a_base_that_lies_about_its_layers() {
     // Of the same length, so that nothing else changes.
     let other = "sha256:".to_owned() + &"ab".repeat(32);
     let text = text.replace(ids[1], &other);
-    let digest = hakobi::domain::Digest::of(text.as_bytes());
+    let digest = hakobi::domain::Digest::hash(text.as_bytes());
     std::fs::write(folder.join(digest.hex()), &text).unwrap();
     manifest["config"]["digest"] = digest.to_string().into();
     std::fs::write(folder.join("manifest.json"), manifest.to_string()).unwrap();
@@ -307,6 +307,6 @@ fn a_base_that_lies_about_its_layers() {
     let indexes = std::fs::read_dir(machine.folder().join("../cache/steps/main")).into_iter().flatten();
     let names: Vec<String> = indexes.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     let blob = manifest["layers"][1]["digest"].as_str().unwrap();
-    let claimed = hakobi::domain::Digest::of(format!("hakobi layer index 2\n{blob}\n{other}").as_bytes());
+    let claimed = hakobi::domain::Digest::hash(format!("hakobi layer index 2\n{blob}\n{other}").as_bytes());
     assert!(!names.contains(&claimed.hex().to_owned()), "{names:?}");
 }

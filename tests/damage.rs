@@ -82,7 +82,7 @@ fn lie(machine: &Machine, change: &dyn Fn(&mut Vec<Value>)) {
         change(layers);
         let key = path.file_name().unwrap().to_str().unwrap().to_owned();
         let text = value["record"].to_string();
-        value["seal"] = json!(Digest::of(format!("hakobi record 2\nsha256:{key}\n{text}").as_bytes()).to_string());
+        value["seal"] = json!(Digest::hash(format!("hakobi record 2\nsha256:{key}\n{text}").as_bytes()).to_string());
         let mut packed = GzEncoder::new(Vec::new(), Compression::default());
         packed.write_all(value.to_string().as_bytes()).unwrap();
         std::fs::write(&path, packed.finish().unwrap()).unwrap();

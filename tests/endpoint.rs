@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use bytes::Bytes;
 use hakobi::domain::{Descriptor, Digest, ImageRef, RawManifest, media_type};
-use hakobi::endpoint::{Address, CacheRepository, Endpoint, Receiver};
+use hakobi::local_registry::{Address, CacheRepository, Endpoint, Receiver};
 use hakobi::registry::Home as _;
 use hakobi::store::{Blobs, DirectoryStore, Name};
 use hakobi::transfer::{BytesSource, Identity, Spool};
@@ -69,7 +69,7 @@ fn layer(text: &str) -> (Vec<u8>, String) {
     header.set_mode(0o644);
     tar.append_data(&mut header, "file", text.as_bytes()).unwrap();
     let tar = tar.into_inner().unwrap();
-    let diff_id = Digest::of(&tar).to_string();
+    let diff_id = Digest::hash(&tar).to_string();
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     std::io::Write::write_all(&mut gzip, &tar).unwrap();
     (gzip.finish().unwrap(), diff_id)
@@ -86,8 +86,8 @@ async fn put(shelf: &CacheRepository, text: &str) -> (Bytes, Bytes) {
     );
     let manifest = json!({
         "schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST,
-        "config": Descriptor::new(media_type::OCI_CONFIG, Digest::of(&config), config.len() as u64),
-        "layers": [Descriptor::new(media_type::OCI_LAYER_GZIP, Digest::of(&layer), layer.len() as u64)],
+        "config": Descriptor::new(media_type::OCI_CONFIG, Digest::hash(&config), config.len() as u64),
+        "layers": [Descriptor::new(media_type::OCI_LAYER_GZIP, Digest::hash(&layer), layer.len() as u64)],
     });
     for blob in [&layer, &config] {
         shelf.upload(&BytesSource::new(blob.clone()), None, Arc::new(|_| ())).await.unwrap();
@@ -157,14 +157,14 @@ async fn pulling_as_the_protocol_has_it() {
     assert_eq!((tagged.status(), &*header(&tagged, "content-type")), (StatusCode::OK, media_type::OCI_MANIFEST));
     let digest = header(&tagged, "docker-content-digest");
     let bytes = tagged.bytes().await.unwrap();
-    assert_eq!(Digest::of(&bytes).to_string(), digest);
+    assert_eq!(Digest::hash(&bytes).to_string(), digest);
     assert_eq!(get(&url(&format!("manifests/{digest}"))).await.bytes().await.unwrap(), bytes);
     let head = ask(Method::HEAD, &url("manifests/latest"), &[], "").await;
     assert_eq!((head.status(), header(&head, "content-length")), (StatusCode::OK, bytes.len().to_string()));
 
-    let blob = url(&format!("blobs/{}", Digest::of(&served.layer)));
+    let blob = url(&format!("blobs/{}", Digest::hash(&served.layer)));
     let whole = get(&blob).await;
-    assert_eq!(header(&whole, "docker-content-digest"), Digest::of(&served.layer).to_string());
+    assert_eq!(header(&whole, "docker-content-digest"), Digest::hash(&served.layer).to_string());
     assert_eq!(whole.bytes().await.unwrap(), served.layer);
     let head = ask(Method::HEAD, &blob, &[], "").await;
     assert_eq!(header(&head, "content-length"), served.layer.len().to_string());
@@ -183,13 +183,13 @@ async fn pulling_as_the_protocol_has_it() {
         (StatusCode::RANGE_NOT_SATISFIABLE, &*format!("bytes */{}", served.layer.len()))
     );
     let counted = served.endpoint.served();
-    assert!(counted[&Digest::of(&served.layer)].bytes > served.layer.len() as u64);
+    assert!(counted[&Digest::hash(&served.layer)].bytes > served.layer.len() as u64);
 }
 
 #[tokio::test]
 async fn what_is_not_there_and_what_is_someone_elses() {
     let served = serve().await;
-    let absent = Digest::of(b"absent");
+    let absent = Digest::hash(b"absent");
     for (url, expected) in [
         (Served::url(&served.image, "manifests/v9"), "MANIFEST_UNKNOWN"),
         (Served::url(&served.image, &format!("manifests/{absent}")), "MANIFEST_UNKNOWN"),
@@ -246,13 +246,13 @@ async fn what_an_index_names_is_offered_with_it() {
     // As BuildKit writes its cache: an index whose entries are layers.
     let cache = Bytes::from_static(b"a cache's layer");
     shelf.upload(&BytesSource::new(cache.clone()), None, Arc::new(|_| ())).await.unwrap();
-    let cache = Descriptor::new(media_type::OCI_LAYER_GZIP, Digest::of(&cache), cache.len() as u64);
+    let cache = Descriptor::new(media_type::OCI_LAYER_GZIP, Digest::hash(&cache), cache.len() as u64);
     let outer = index(vec![inner.descriptor(), cache.clone()]);
     for (manifest, name) in [(&inner, inner.digest().to_string()), (&outer, "both".to_owned())] {
         shelf.put_manifest(manifest, &name).await.unwrap();
     }
     let (_second, _, name) = again(&served, "app").await;
-    let layer = format!("blobs/{}", Digest::of(&served.layer));
+    let layer = format!("blobs/{}", Digest::hash(&served.layer));
     assert_eq!(get(&Served::url(&name, &layer)).await.status(), StatusCode::NOT_FOUND, "no one asked for an image");
     assert_eq!(ask(Method::HEAD, &Served::url(&name, "manifests/both"), &[], "").await.status(), StatusCode::OK);
     // A daemon that has the manifests of an earlier run asks for layers at once.
@@ -265,7 +265,7 @@ async fn what_an_index_names_is_offered_with_it() {
 async fn what_is_not_offered_is_refused_as_the_protocol_has_it() {
     let served = serve().await;
     let (reads_only, _, pull) = again(&served, "app").await;
-    let digest = Digest::of(&served.layer);
+    let digest = Digest::hash(&served.layer);
     assert_eq!(get(&Served::url(&pull, "manifests/latest")).await.status(), StatusCode::OK);
     for (method, image, rest, expected) in [
         // Nothing is deleted, listed or written on a shelf.
@@ -300,7 +300,7 @@ async fn what_is_not_offered_is_refused_as_the_protocol_has_it() {
 async fn clients_that_ask_at_once_each_get_the_whole() {
     let served = serve().await;
     assert_eq!(get(&Served::url(&served.image, "manifests/latest")).await.status(), StatusCode::OK);
-    let url = Served::url(&served.image, &format!("blobs/{}", Digest::of(&served.layer)));
+    let url = Served::url(&served.image, &format!("blobs/{}", Digest::hash(&served.layer)));
     let answers = futures::future::join_all((0..16).map(|_| async { get(&url).await.bytes().await.unwrap() })).await;
     assert!(answers.iter().all(|bytes| *bytes == served.layer));
 }
@@ -308,7 +308,7 @@ async fn clients_that_ask_at_once_each_get_the_whole() {
 #[tokio::test]
 async fn a_damaged_blob_never_comes_whole() {
     let served = serve().await;
-    let digest = Digest::of(&served.layer);
+    let digest = Digest::hash(&served.layer);
     let path = served.directory.path().join("store").join(Name::blob(&digest).as_str());
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[20] ^= 1;
@@ -336,7 +336,7 @@ async fn pushing_as_the_protocol_has_it() {
     let with =
         |location: &str, digest: &Digest| format!("{location}{}digest={digest}", if location.contains('?') { '&' } else { '?' });
     let blob = Bytes::from(vec![7_u8; 100_000]);
-    let digest = Digest::of(&blob);
+    let digest = Digest::hash(&blob);
 
     // Whole.
     let put = ask(Method::PUT, &with(&begin().await, &digest), &[], blob.clone()).await;
@@ -352,10 +352,10 @@ async fn pushing_as_the_protocol_has_it() {
     assert_eq!(wrong.status(), StatusCode::RANGE_NOT_SATISFIABLE);
     let second = ask(Method::PATCH, &location, &[("content-range", "60000-99999")], parted.slice(60_000..)).await;
     assert_eq!(second.status(), StatusCode::ACCEPTED);
-    assert_eq!(ask(Method::PUT, &with(&location, &Digest::of(&parted)), &[], "").await.status(), StatusCode::CREATED);
-    assert_eq!(served.pushed.blobs.lock().unwrap()[&Digest::of(&parted)], parted);
+    assert_eq!(ask(Method::PUT, &with(&location, &Digest::hash(&parted)), &[], "").await.status(), StatusCode::CREATED);
+    assert_eq!(served.pushed.blobs.lock().unwrap()[&Digest::hash(&parted)], parted);
     // With another digest: refused, and nothing is handed over.
-    let refused = ask(Method::PUT, &with(&begin().await, &Digest::of(b"other")), &[], blob).await;
+    let refused = ask(Method::PUT, &with(&begin().await, &Digest::hash(b"other")), &[], blob).await;
     assert_eq!(refused.status(), StatusCode::BAD_REQUEST);
     assert_eq!(code(refused).await, "DIGEST_INVALID");
     assert_eq!(served.pushed.blobs.lock().unwrap().len(), 2);
@@ -369,13 +369,13 @@ async fn pushing_as_the_protocol_has_it() {
 fn compared(served: &Served, directory: &Path) {
     let blobs = directory.join("blobs/sha256");
     for bytes in [&served.layer, &served.config] {
-        assert_eq!(std::fs::read(blobs.join(Digest::of(bytes).hex())).unwrap(), bytes[..]);
+        assert_eq!(std::fs::read(blobs.join(Digest::hash(bytes).hex())).unwrap(), bytes[..]);
     }
 }
 
 /// The configuration, which has the layers' diff IDs.
 fn compared_config(served: &Served, directory: &Path) {
-    let path = directory.join("blobs/sha256").join(Digest::of(&served.config).hex());
+    let path = directory.join("blobs/sha256").join(Digest::hash(&served.config).hex());
     assert_eq!(std::fs::read(path).unwrap(), served.config[..]);
 }
 
@@ -440,7 +440,7 @@ async fn other_clients_pull_and_push() {
             // buildah keeps layers unpacked, and compresses them in its own way.
             let own: &[&Bytes] = if client == "buildah" { &[&served.config] } else { &[&served.layer, &served.config] };
             for bytes in own {
-                assert_eq!(blobs.get(&Digest::of(bytes)).map(Vec::as_slice), Some(&bytes[..]), "{client}");
+                assert_eq!(blobs.get(&Digest::hash(bytes)).map(Vec::as_slice), Some(&bytes[..]), "{client}");
             }
             let manifests = served.pushed.manifests.lock().unwrap();
             assert!(manifests.iter().any(|(name, tag, _)| name == client && tag == "image"), "{client}: {manifests:?}");

@@ -100,7 +100,7 @@ async fn a_file_is_read_where_its_server_calls_it_by_another_name() {
     pages.put("/a", b"one", &[("etag", "W/\"1\""), ("last-modified", "Tue, 03 Nov 2026 10:00:00 GMT")]);
     let first = client.file(&pages.url("/a"), None).await.unwrap();
     assert!(first.was_read);
-    assert_eq!((&*first.version.etag, &first.version.content), ("\"1\"", &Digest::of(b"one")));
+    assert_eq!((&*first.version.etag, &first.version.content), ("\"1\"", &Digest::hash(b"one")));
     assert_eq!(first.version.modified, "Tue, 03 Nov 2026 10:00:00 GMT");
     let again = async || client.file(&pages.url("/a"), Some(&first.version)).await.unwrap();
     assert!(!again().await.was_read);
@@ -113,7 +113,7 @@ async fn a_file_is_read_where_its_server_calls_it_by_another_name() {
     assert!(again().await.was_read);
     pages.put("/a", b"two", &[("etag", "\"2\"")]);
     let changed = again().await;
-    assert_eq!((changed.was_read, changed.version.content), (true, Digest::of(b"two")));
+    assert_eq!((changed.was_read, changed.version.content), (true, Digest::hash(b"two")));
     // Without a name there is nothing to compare.
     pages.put("/plain", b"plain", &[("last-modified", "Tue, 03 Nov 2026 10:00:00 GMT")]);
     let plain = client.file(&pages.url("/plain"), None).await.unwrap();
@@ -123,10 +123,10 @@ async fn a_file_is_read_where_its_server_calls_it_by_another_name() {
     let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     packed.write_all(b"packed").unwrap();
     pages.put("/gzip", &packed.finish().unwrap(), &[("content-encoding", "gzip")]);
-    assert_eq!(client.file(&pages.url("/gzip"), None).await.unwrap().version.content, Digest::of(b"packed"));
+    assert_eq!(client.file(&pages.url("/gzip"), None).await.unwrap().version.content, Digest::hash(b"packed"));
     pages.put("/moved", b"", &[("location", "/a")]);
     pages.change("/moved", |page| page.status = 302);
-    assert_eq!(client.file(&pages.url("/moved"), None).await.unwrap().version.content, Digest::of(b"two"));
+    assert_eq!(client.file(&pages.url("/moved"), None).await.unwrap().version.content, Digest::hash(b"two"));
 
     pages.change("/a", |page| page.status = 503);
     assert_eq!(client.file(&pages.url("/a"), None).await, Err("its server answered 503 Service Unavailable".to_owned()));

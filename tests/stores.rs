@@ -13,7 +13,7 @@ use futures::future::BoxFuture;
 use hakobi::aws::AwsSource;
 use hakobi::domain::Digest;
 use hakobi::settings::S3Settings;
-use hakobi::store::{Blobs, DirectoryStore, Fault, MemoryStore, Name, Pace, Paced, Patience, S3Store, Store};
+use hakobi::store::{Blobs, DirectoryStore, Fault, MemoryStore, Name, ObjectStore, Pace, Paced, Patience, S3Store};
 use hakobi::transfer::{BlobSource as _, BytesSource};
 use http::Method;
 use support::http_fake::{Say, answer, serve};
@@ -60,13 +60,13 @@ async fn s3_with_and_without_a_prefix() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_blob_goes_in_parts_and_comes_in_ranges() {
     let server = S3Server::start();
-    let store: Arc<dyn Store> = Arc::new(S3Store::open(settings(BUCKET, "p"), &source(&server, SECRET_KEY)).await);
+    let store: Arc<dyn ObjectStore> = Arc::new(S3Store::open(settings(BUCKET, "p"), &source(&server, SECRET_KEY)).await);
     let blobs = Blobs::new(store);
     let bytes = varied(37 << 20);
     let blob = BytesSource::new(bytes.clone().into());
     assert!(blobs.keep(&blob).await.unwrap());
     assert!(!blobs.keep(&blob).await.unwrap());
-    let digest = Digest::of(&bytes);
+    let digest = Digest::hash(&bytes);
     for offset in [0, 1, 5 << 20, (37 << 20) - 1] {
         let mut out = Vec::new();
         blobs.open(&digest, None, offset).await.unwrap().unwrap().read_to_end(&mut out).await.unwrap();
@@ -105,7 +105,7 @@ async fn faults_of_s3_name_their_cause() {
 }
 
 /// A store that a run is patient with for a few seconds.
-async fn paced(server: &S3Server) -> Arc<dyn Store> {
+async fn paced(server: &S3Server) -> Arc<dyn ObjectStore> {
     let pace = Pace::new(Patience { total: Duration::from_secs(3), ..Patience::default() });
     let store = S3Store::open_paced(settings(BUCKET, ""), &source(server, SECRET_KEY), pace.clone()).await;
     Arc::new(Paced::new(store, pace))
@@ -177,7 +177,7 @@ async fn answers_that_are_none_cost_seconds() {
         let blobs = Blobs::new(Arc::new(Paced::new(store, pace)));
         let began = Instant::now();
         for number in 0_u8..20 {
-            assert!(blobs.read(&Digest::of(&[number]), 1 << 20).await.is_err());
+            assert!(blobs.read(&Digest::hash(&[number]), 1 << 20).await.is_err());
         }
         assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     }
@@ -208,7 +208,7 @@ async fn an_upload_whose_answer_is_lost_is_there() {
     let server = S3Server::start();
     let store = S3Store::open(settings(BUCKET, "p"), &source(&server, SECRET_KEY)).await;
     let bytes = varied(20 << 20);
-    let name = Name::blob(&Digest::of(&bytes));
+    let name = Name::blob(&Digest::hash(&bytes));
     // The first begins the upload, the second completes it; whoever asks again hears that there is no such upload.
     server.break_after(http::Method::POST, 1, S3Fault::Lost);
     store.write(&name, &BytesSource::new(bytes.clone().into())).await.unwrap();
@@ -216,7 +216,7 @@ async fn an_upload_whose_answer_is_lost_is_there() {
     assert_eq!(store.size(&name).await.unwrap(), Some(bytes.len() as u64));
     // One that was not completed is no success.
     let more = varied(30 << 20);
-    let name = Name::blob(&Digest::of(&more));
+    let name = Name::blob(&Digest::hash(&more));
     server.break_after(http::Method::POST, 1, S3Fault::Reset);
     store.write(&name, &BytesSource::new(more.into())).await.unwrap_err();
     server.mend();
@@ -228,7 +228,7 @@ async fn an_upload_that_is_dropped_is_aborted() {
     let server = S3Server::limited(None);
     let store = S3Store::open(settings(BUCKET, "p"), &source(&server, SECRET_KEY)).await;
     let bytes = varied(40 << 20);
-    let name = Name::blob(&Digest::of(&bytes));
+    let name = Name::blob(&Digest::hash(&bytes));
     server.break_after(http::Method::PUT, 1, S3Fault::Stall);
     let write = tokio::spawn(async move { store.write(&name, &BytesSource::new(bytes.into())).await });
     while server.open_uploads() == 0 {

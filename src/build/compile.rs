@@ -40,7 +40,7 @@ struct PlatformOf {
 impl Compiled {
     /// Takes both out of the frontend's answer. With `BUILDKIT_MULTI_PLATFORM` the configuration is called by its platform.
     #[must_use]
-    pub fn of(solved: &Solved) -> Self {
+    pub fn new(solved: &Solved) -> Self {
         let of_platform = |name: &str| name.strip_prefix(CONFIG).is_some_and(|rest| rest.starts_with('/'));
         let config = solved.metadata.get(CONFIG).or_else(|| {
             let of_platforms = solved.metadata.iter().filter(|(name, _)| of_platform(name));
@@ -84,7 +84,7 @@ mod tests {
         let of = |config: &str| {
             let platforms = r#"{"Platforms":[{"ID":"linux/arm64","Platform":{"architecture":"arm64","os":"linux"}}]}"#;
             let metadata = [(CONFIG, config), (PLATFORMS, platforms)].map(|(name, text)| (name.to_owned(), text.into()));
-            Compiled::of(&Solved { metadata: metadata.into(), ..Solved::default() })
+            Compiled::new(&Solved { metadata: metadata.into(), ..Solved::default() })
         };
         let told = |compiled: &Compiled| compiled.platform().map(|platform| platform.to_string());
         let whole = of(r#"{"architecture":"amd64","os":"linux"}"#);

@@ -85,7 +85,7 @@ pub fn check_failure(json: &str) -> Option<String> {
 
 impl Source {
     /// Reads one out of an answer's details; both of its encodings.
-    pub(super) fn of(detail: &Any) -> Option<Self> {
+    pub(super) fn from_detail(detail: &Any) -> Option<Self> {
         if !detail.type_url.contains("errdefs.Source") {
             return None;
         }

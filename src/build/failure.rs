@@ -104,7 +104,7 @@ pub fn is_cut_off(status: &tonic::Status) -> bool {
 fn excerpt(status: &tonic::Status) -> Option<String> {
     let details = rpc::Status::decode(status.details()).ok()?.details;
     let mut all: Vec<String> = Vec::new();
-    for excerpt in details.iter().filter_map(|detail| Source::of(detail)?.excerpt()) {
+    for excerpt in details.iter().filter_map(|detail| Source::from_detail(detail)?.excerpt()) {
         if !all.contains(&excerpt) {
             all.push(excerpt);
         }

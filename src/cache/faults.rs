@@ -13,10 +13,10 @@ use crate::store::GIVEN_UP;
 pub struct CacheFaults<'a> {
     pub settings: &'a CacheSettings,
     pub events: &'a Events,
-    pub told: Mutex<Vec<String>>,
+    pub warnings: Mutex<Vec<String>>,
     pub gave_up: AtomicBool,
     pub left_out: AtomicBool,
-    pub told_damage: AtomicBool,
+    pub damage_reported: AtomicBool,
 }
 
 impl<'a> CacheFaults<'a> {
@@ -24,10 +24,10 @@ impl<'a> CacheFaults<'a> {
         Self {
             settings,
             events,
-            told: Mutex::default(),
+            warnings: Mutex::default(),
             gave_up: AtomicBool::new(false),
             left_out: AtomicBool::new(false),
-            told_damage: AtomicBool::new(false),
+            damage_reported: AtomicBool::new(false),
         }
     }
 
@@ -42,13 +42,13 @@ impl<'a> CacheFaults<'a> {
             return Err(Error::new(Kind::Cache, text).hint_if(remedy));
         }
         let text = with_remedy(text, remedy.as_deref());
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
         // Why it was given up was told, whatever else it is asked for.
-        if !told.is_empty() && text.contains(GIVEN_UP) {
+        if !warnings.is_empty() && text.contains(GIVEN_UP) {
             return Ok(());
         }
-        told.push(text.clone());
-        drop(told);
+        warnings.push(text.clone());
+        drop(warnings);
         self.events.warning(text);
         Ok(())
     }
@@ -68,15 +68,15 @@ impl<'a> CacheFaults<'a> {
     }
 
     /// Notes that the damage was reported; returns whether it had been before.
-    pub fn tells_damage(&self) -> bool {
-        self.told_damage.swap(true, Ordering::Relaxed)
+    pub fn mark_damage_reported(&self) -> bool {
+        self.damage_reported.swap(true, Ordering::Relaxed)
     }
 
     pub fn left_out(&self) -> bool {
         self.left_out.load(Ordering::Relaxed)
     }
 
-    pub fn told(&self) -> Vec<String> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn warnings(&self) -> Vec<String> {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

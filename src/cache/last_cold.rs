@@ -6,8 +6,8 @@ use tokio::task::JoinHandle;
 
 use crate::cache::opened::OpenedCache;
 use crate::cache::session::CacheSession;
+use crate::output::ColdReport;
 use crate::plan::ColdRecord;
-use crate::report::ColdReport;
 
 /// How long the end of a run waits for what is only told.
 pub const PATIENCE: Duration = Duration::from_secs(1);
@@ -22,7 +22,7 @@ impl LastCold {
             // A fault of the store is told where it matters.
             tokio::spawn(async move { records.one(&key).await.ok()? })
         };
-        Self(store.and_then(|store| store.kept.as_ref()).map(looking))
+        Self(store.and_then(|store| store.session.as_ref()).map(looking))
     }
 
     /// What was found, if it was in time.

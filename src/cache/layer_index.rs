@@ -6,10 +6,10 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio_util::io::SyncIoBridge;
 
-use crate::append::LayerIndex;
-use crate::context::Tree;
+use crate::build_context::Tree;
 use crate::domain::{DiffId, Digest, Hasher};
-use crate::endpoint::CacheRepository;
+use crate::layers::LayerIndex;
+use crate::local_registry::CacheRepository;
 use crate::plan::{LARGE, Record, RecordKey, Records};
 use crate::transfer::ByteStream;
 use crate::transfer::compress::plain;
@@ -21,7 +21,7 @@ impl Record for LayerIndex {
 /// What a layer's index is remembered by.
 /// One that was read is of both: of a blob that is said to be something else, there is none.
 pub fn key(blob: &Digest, diff_id: &DiffId) -> RecordKey<LayerIndex> {
-    RecordKey::of(&format!("hakobi layer index 2\n{blob}\n{diff_id}"))
+    RecordKey::from_text(&format!("hakobi layer index 2\n{blob}\n{diff_id}"))
 }
 
 /// Remembers which paths are in a base image's layer, while the daemon gets it, if that is not known. What fails here is tried once
@@ -40,7 +40,7 @@ pub async fn index_layer(records: Records, from: CacheRepository, blob: Digest, 
 
 /// What a layer's tar holds.
 pub async fn read_tree(layer: ByteStream) -> std::io::Result<Tree> {
-    let tree = tokio::task::spawn_blocking(move || Tree::of_tar(SyncIoBridge::new(layer))).await;
+    let tree = tokio::task::spawn_blocking(move || Tree::from_tar(SyncIoBridge::new(layer))).await;
     tree.map_err(std::io::Error::other)?
 }
 
@@ -50,7 +50,7 @@ pub async fn index(layer: Option<ByteStream>, expected: Option<&DiffId>) -> Opti
     let (layer, expected) = (layer?, expected.cloned());
     let read = tokio::task::spawn_blocking(move || {
         let mut from = Hashing { inner: SyncIoBridge::new(layer), hasher: expected.is_some().then(Hasher::default) };
-        let index = LayerIndex::of_tar(&mut from)?;
+        let index = LayerIndex::from_tar(&mut from)?;
         // To the end, where what was kept is held against its digest.
         std::io::copy(&mut from, &mut std::io::sink())?;
         let found = from.hasher.map(|hasher| hasher.digest().of_uncompressed());
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn the_key_is_what_it_was() {
-        let key = key(&Digest::of(b"blob"), &DiffId::of(b"tar"));
+        let key = key(&Digest::hash(b"blob"), &DiffId::hash(b"tar"));
         assert_eq!(key.digest().hex(), "1ef9c2518dadb0050c75f06efb0f4b94f79422a1833a54b9447c994f14a388e0");
     }
 }

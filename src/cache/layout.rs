@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::aws::AwsSource;
 use crate::settings::StoreLocation;
-use crate::store::{Blobs, DirectoryStore, Error, Fault, Name, Pace, Paced, Result, S3Store, Store, read_small};
+use crate::store::{Blobs, DirectoryStore, Error, Fault, Name, ObjectStore, Pace, Paced, Result, S3Store, read_small};
 use crate::transfer::BytesSource;
 
 /// The version of the store's layout that this program reads and writes.
@@ -19,7 +19,7 @@ pub struct Format {
 }
 
 /// The store at this place.
-pub async fn open(location: &StoreLocation) -> Arc<dyn Store> {
+pub async fn open(location: &StoreLocation) -> Arc<dyn ObjectStore> {
     match location {
         // A directory may be another machine's.
         StoreLocation::Directory(directory) => Arc::new(Paced::new(DirectoryStore::new(directory.clone()), Pace::default())),
@@ -47,7 +47,7 @@ impl Layout {
     ///
     /// # Errors
     /// If it cannot be read, or has another layout.
-    pub async fn of(store: &dyn Store) -> Result<Self> {
+    pub async fn read(store: &dyn ObjectStore) -> Result<Self> {
         let bytes = match read_small(store, &Name::format(), 64 << 10).await {
             Ok(Some(bytes)) => bytes,
             Ok(None) => return Ok(Self::Absent),
@@ -70,8 +70,8 @@ impl Layout {
 ///
 /// # Errors
 /// Also if nobody can tell, as what it says of itself is damaged.
-pub async fn is_there(store: &dyn Store) -> Result<bool> {
-    match Layout::of(store).await? {
+pub async fn is_there(store: &dyn ObjectStore) -> Result<bool> {
+    match Layout::read(store).await? {
         Layout::Absent => Ok(false),
         Layout::Known => Ok(true),
         Layout::Unreadable => Err(Error::new(Fault::Damaged, "failed to read its hakobi.json")
@@ -81,7 +81,7 @@ pub async fn is_there(store: &dyn Store) -> Result<bool> {
 
 /// Says what its layout is of a store that does not.
 pub async fn begin(blobs: &Blobs) -> Result<()> {
-    if Layout::of(blobs.store()).await? == Layout::Known { Ok(()) } else { write_format(blobs).await }
+    if Layout::read(blobs.store()).await? == Layout::Known { Ok(()) } else { write_format(blobs).await }
 }
 
 pub async fn write_format(blobs: &Blobs) -> Result<()> {

@@ -8,3 +8,5 @@ pub mod layout;
 pub mod opened;
 pub mod record_reader;
 pub mod session;
+#[cfg(test)]
+pub mod testing;

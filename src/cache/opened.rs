@@ -5,15 +5,15 @@ use crate::cache::faults::CacheFaults;
 use crate::cache::session::CacheSession;
 use crate::error::Result;
 use crate::event::Events;
+use crate::output::{self, CacheReport};
 use crate::push::Failure;
 use crate::registry::Registries;
-use crate::report::{self, CacheReport};
 use crate::settings::{BuildSettings, CacheMode, CacheSettings};
 
 /// The store of a run, with what went wrong with it.
 pub struct OpenedCache<'a> {
     /// As long as it can be used.
-    pub kept: Option<CacheSession>,
+    pub session: Option<CacheSession>,
     pub faults: CacheFaults<'a>,
 }
 
@@ -27,14 +27,14 @@ impl<'a> OpenedCache<'a> {
         events: &'a Events,
     ) -> Result<Self> {
         let faults = CacheFaults::new(settings, events);
-        let kept = match CacheSession::of_build(settings, build, registries, events.hidden()).await {
-            Ok(kept) => Some(kept),
+        let session = match CacheSession::for_build(settings, build, registries, events.hidden()).await {
+            Ok(session) => Some(session),
             Err(error) => {
                 faults.warn("continuing without", &error)?;
                 None
             }
         };
-        Ok(Self { kept, faults })
+        Ok(Self { session, faults })
     }
 }
 
@@ -55,8 +55,8 @@ pub fn cache_report(settings: &CacheSettings) -> CacheReport {
         scope: settings.scope.clone(),
         fallbacks: settings.fallbacks.clone(),
         mode: match settings.mode {
-            CacheMode::ReadWrite => report::CacheMode::ReadWrite,
-            CacheMode::ReadOnly => report::CacheMode::ReadOnly,
+            CacheMode::ReadWrite => output::CacheMode::ReadWrite,
+            CacheMode::ReadOnly => output::CacheMode::ReadOnly,
         },
         warnings: Vec::new(),
     }
@@ -73,16 +73,16 @@ pub struct BuildCache<'a> {
 
 impl BuildCache<'_> {
     /// The store, as long as it can be used.
-    pub fn kept(&self) -> Option<(&CacheSession, &CacheFaults<'_>)> {
+    pub fn usable(&self) -> Option<(&CacheSession, &CacheFaults<'_>)> {
         let store = self.opened.as_ref()?;
-        Some((store.kept.as_ref()?, &store.faults))
+        Some((store.session.as_ref()?, &store.faults))
     }
 
     /// Says so if something of the store could not be read that BuildKit went on without.
     pub fn store_was_read(&self) -> Result<()> {
-        let Some((kept, faults)) = self.kept() else { return Ok(()) };
+        let Some((session, faults)) = self.usable() else { return Ok(()) };
         // What is damaged, and why the store was given up, was told when it was found.
-        match kept.unread().filter(|_| !kept.is_distrusted() && !faults.gave_up()) {
+        match session.unread().filter(|_| !session.is_distrusted() && !faults.gave_up()) {
             Some(why) => faults.warn("failed to read part of", &FaultText(&why, None)),
             None => Ok(()),
         }
@@ -90,31 +90,32 @@ impl BuildCache<'_> {
 
     /// Waits until a layer of the store turns out to be damaged: for ever, where there is no store.
     pub async fn store_damaged(&self) {
-        match self.kept() {
-            Some((kept, _)) => kept.found_damaged().await,
+        match self.usable() {
+            Some((session, _)) => session.found_damaged().await,
             None => std::future::pending().await,
         }
     }
 
     /// Whether the store was given up.
     pub fn gave_store_up(&self) -> bool {
-        self.kept().is_none_or(|(_, faults)| faults.gave_up())
+        self.usable().is_none_or(|(_, faults)| faults.gave_up())
     }
 
     /// Whether the store is used still.
     pub fn trusts_store(&self) -> bool {
-        self.kept().is_some_and(|(kept, faults)| !faults.gave_up() && !kept.is_distrusted())
+        self.usable().is_some_and(|(session, faults)| !faults.gave_up() && !session.is_distrusted())
     }
 
     /// Why a base image's layer did not come through the endpoint, if one did not.
     pub async fn not_passed(&self) -> Option<String> {
-        let passes = self.kept().and_then(|(kept, _)| kept.own()).is_none_or(crate::endpoint::CacheRepository::passes);
+        let passes =
+            self.usable().and_then(|(session, _)| session.own()).is_none_or(crate::local_registry::CacheRepository::passes);
         if passes { None } else { Some(self.cannot_pass().await) }
     }
 
     /// Waits until a base image's layer does not come through the endpoint, and says why: for ever, where all do.
     pub async fn cannot_pass(&self) -> String {
-        match self.kept().and_then(|(kept, _)| kept.own()) {
+        match self.usable().and_then(|(session, _)| session.own()) {
             Some(own) => own.cannot_pass().await,
             None => std::future::pending().await,
         }
@@ -122,23 +123,26 @@ impl BuildCache<'_> {
 
     /// Whether it is the store that a solve failed by.
     pub fn blames_store(&self, message: &str) -> bool {
-        let Some((kept, _)) = self.kept() else { return false };
-        let is_named = kept.own().is_some_and(|own| own.is_named_in(message));
-        is_named || kept.is_distrusted() || kept.references().any(|(_, reference)| message.contains(&*reference.repository.path))
+        let Some((session, _)) = self.usable() else { return false };
+        let is_named = session.own().is_some_and(|own| own.is_named_in(message));
+        is_named
+            || session.is_distrusted()
+            || session.references().any(|(_, reference)| message.contains(&*reference.repository.path))
     }
 
     /// Whether it is a layer that a solve still waited for after the store, or the way of base images through here, was left out.
     pub fn is_left_over(&self, message: &str) -> bool {
         // containerd's words, Docker's, and those of a store that is read through the session.
         const FETCHING: [&str; 4] = ["could not fetch content descriptor", "failed to copy", "is damaged", "blob"];
-        let broken =
-            |kept: &CacheSession| kept.is_distrusted() || !kept.own().is_none_or(crate::endpoint::CacheRepository::passes);
-        self.kept().is_some_and(|(kept, _)| broken(kept)) && FETCHING.iter().any(|words| message.contains(words))
+        let broken = |session: &CacheSession| {
+            session.is_distrusted() || !session.own().is_none_or(crate::local_registry::CacheRepository::passes)
+        };
+        self.usable().is_some_and(|(session, _)| broken(session)) && FETCHING.iter().any(|words| message.contains(words))
     }
 
     /// The store did not give what it remembers: nothing of it is used from here on.
-    pub fn store_gave_not(&self, why: &CacheRefusal) -> Result<()> {
-        let Some((_, faults)) = self.kept() else { return Ok(()) };
+    pub fn cache_refused(&self, why: &CacheRefusal) -> Result<()> {
+        let Some((_, faults)) = self.usable() else { return Ok(()) };
         match why {
             CacheRefusal::Lacking => {
                 faults.give_up();
@@ -147,10 +151,10 @@ impl BuildCache<'_> {
                     &FaultText("they were removed", Some("no action is needed: the next run has them again")),
                 )
             }
-            CacheRefusal::Broken(why) => self.store_failed(why),
+            CacheRefusal::Broken(why) => self.cache_failed(why),
             CacheRefusal::Otherwise(why) => {
                 faults.give_up();
-                faults.tells_damage();
+                faults.mark_damage_reported();
                 let why = format!("its records are invalid: {why}");
                 faults.warn("restarting the build without", &FaultText(&why, None))
             }
@@ -159,25 +163,25 @@ impl BuildCache<'_> {
 
     /// Whether a push failed because the store did not give a layer, so that the build is to begin again without it. That was told.
     pub fn failed_by_store(&self, failure: &Failure) -> Result<bool> {
-        let Some((kept, faults)) = self.kept() else { return Ok(false) };
-        let by_store = failure.source().is_some_and(|from| kept.repositories().contains(from));
+        let Some((session, faults)) = self.usable() else { return Ok(false) };
+        let by_store = failure.source().is_some_and(|from| session.repositories().contains(from));
         // What was given up once is not to blame again.
         if !by_store || faults.left_out() || !self.is_repeatable {
             return Ok(false);
         }
-        self.store_failed(failure.error.message())?;
+        self.cache_failed(failure.error.message())?;
         faults.leave_out();
         Ok(true)
     }
 
-    pub fn store_failed(&self, message: &str) -> Result<()> {
-        let Some((kept, faults)) = self.kept() else { return Ok(()) };
+    pub fn cache_failed(&self, message: &str) -> Result<()> {
+        let Some((session, faults)) = self.usable() else { return Ok(()) };
         faults.give_up();
-        let (why, hint) = match kept.is_distrusted() {
+        let (why, hint) = match session.is_distrusted() {
             false => (message.to_owned(), None),
             true => {
-                faults.tells_damage();
-                let damaged: Vec<String> = kept.damaged().iter().map(ToString::to_string).collect();
+                faults.mark_damage_reported();
+                let damaged: Vec<String> = session.damaged().iter().map(ToString::to_string).collect();
                 (format!("damaged: {}", damaged.join(", ")), Some("remove damaged objects with `hakobi cache verify --repair`"))
             }
         };
@@ -185,16 +189,16 @@ impl BuildCache<'_> {
     }
 
     /// Says so if something of the store was damaged or did not make sense, unless that was told. Each was a miss.
-    pub fn tell_damage(&self) -> Result<()> {
-        let Some((kept, faults)) = self.kept() else { return Ok(()) };
-        let damaged = kept.damaged().into_iter().map(|digest| format!("the blob {digest}"));
-        let mut all: Vec<String> = damaged.chain(kept.unusable().into_iter().map(|name| name.to_string())).collect();
-        if all.is_empty() || faults.tells_damage() {
+    pub fn warn_of_damage(&self) -> Result<()> {
+        let Some((session, faults)) = self.usable() else { return Ok(()) };
+        let damaged = session.damaged().into_iter().map(|digest| format!("the blob {digest}"));
+        let mut all: Vec<String> = damaged.chain(session.unusable().into_iter().map(|name| name.to_string())).collect();
+        if all.is_empty() || faults.mark_damage_reported() {
             return Ok(());
         }
         all.sort();
         let more = if all.len() > 1 { format!(" and {} more", all.len() - 1) } else { String::new() };
-        let after = if kept.writes() { "; this build replaced those that it created again" } else { "" };
+        let after = if session.writes() { "; this build replaced those that it created again" } else { "" };
         faults.warn("found damaged objects in", &FaultText(&format!("{}{more}{after}", all.swap_remove(0)), None))
     }
 }

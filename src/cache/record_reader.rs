@@ -16,7 +16,7 @@ pub struct RecordReader<'a> {
 }
 
 impl<'a> RecordReader<'a> {
-    pub fn of(kept: &CacheSession, faults: &'a CacheFaults<'a>) -> Self {
+    pub fn new(kept: &CacheSession, faults: &'a CacheFaults<'a>) -> Self {
         Self { records: kept.records(), faults }
     }
 

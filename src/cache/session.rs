@@ -13,14 +13,14 @@ use crate::cache::fault::cache_fault;
 use crate::cache::layer_index::index_layer;
 use crate::cache::layout::{Layout, open, write_format};
 use crate::domain::{Digest, ImageRef, Repository};
-use crate::endpoint::{Address, CacheRepository, Endpoint, Given, Served};
 use crate::engine::buildkit::{ContentSource, ContentSources};
 use crate::error::Kind;
 use crate::handover::{KnownImage, load_stages};
 use crate::hidden::Hidden;
+use crate::local_registry::{Address, CacheRepository, Endpoint, Given, Served};
+use crate::output::RunReport;
 use crate::plan::{ColdRecord, DaemonRecord, Inputs, RecordKey, Records};
 use crate::registry::{Home as _, Registries, Source as _};
-use crate::report::RunReport;
 use crate::settings::{BuildSettings, CacheMode, CacheSettings};
 use crate::store::{Blobs, Error, Fault, Name, Result};
 use crate::transfer::{ByteStream, Scratch};
@@ -48,7 +48,7 @@ pub struct CacheSession {
 /// Base images on their way through the endpoint.
 pub struct Passing {
     /// Where their layers lie meanwhile.
-    pub room: Scratch,
+    pub scratch: Scratch,
     pub indexed: Mutex<Indexed>,
     /// As many are read at once as there are cores.
     pub cores: Arc<Semaphore>,
@@ -63,7 +63,7 @@ pub struct Indexed {
 
 impl CacheSession {
     /// Opens the store for the image of this build and serves it.
-    pub async fn of_build(
+    pub async fn for_build(
         settings: &CacheSettings,
         build: &BuildSettings,
         registries: &Registries,
@@ -81,7 +81,7 @@ impl CacheSession {
     /// Opens the store for an image of this name and serves it.
     pub async fn open(settings: &CacheSettings, image: &str, tag: &str, registries: &Registries) -> Result<Self> {
         let store = open(&settings.location).await;
-        let looked = tokio::time::timeout(FIRST_LOOK, Layout::of(&*store)).await;
+        let looked = tokio::time::timeout(FIRST_LOOK, Layout::read(&*store)).await;
         let silent = || Error::new(Fault::Unreachable, format!("no answer for {} seconds", FIRST_LOOK.as_secs()));
         let layout = looked.map_err(|_| silent())??;
         let blobs = Blobs::new(store);
@@ -131,17 +131,17 @@ impl CacheSession {
     /// What the inputs of this image's last build are remembered by.
     pub fn inputs_key(&self) -> RecordKey<Inputs> {
         let image = self.shelves.first().map(CacheRepository::image).unwrap_or_default();
-        RecordKey::of(&format!("hakobi inputs 1\n{image}\n{}", self.tag))
+        RecordKey::from_text(&format!("hakobi inputs 1\n{image}\n{}", self.tag))
     }
 
     /// What this image's last build in which everything ran is remembered by.
     pub fn cold_key(&self) -> RecordKey<ColdRecord> {
-        RecordKey::of(&format!("hakobi cold 1\n{}", self.inputs_key()))
+        RecordKey::from_text(&format!("hakobi cold 1\n{}", self.inputs_key()))
     }
 
     /// What the states that a daemon made of this image are remembered by.
     pub fn daemon_key(&self, id: &str) -> RecordKey<DaemonRecord> {
-        RecordKey::of(&format!("hakobi daemon 1\n{id}\n{}", self.inputs_key()))
+        RecordKey::from_text(&format!("hakobi daemon 1\n{id}\n{}", self.inputs_key()))
     }
 
     /// The store's blobs.
@@ -162,12 +162,12 @@ impl CacheSession {
             None => {
                 let cores = std::thread::available_parallelism().map_or(2, usize::from);
                 let cores = Arc::new(Semaphore::new(cores));
-                let new = Passing { room: crate::transfer::temp_dir(Kind::Cache)?, indexed: Mutex::default(), cores };
+                let new = Passing { scratch: crate::transfer::temp_dir(Kind::Cache)?, indexed: Mutex::default(), cores };
                 self.passing.get_or_init(|| new)
             }
         };
         let mut indexed = passing.indexed.lock().unwrap_or_else(PoisonError::into_inner);
-        own.pass_through(&base.manifest.layers, &registries.home(&base.repository), passing.room.path());
+        own.pass_through(&base.manifest.layers, &registries.home(&base.repository), passing.scratch.path());
         for (blob, diff_id) in base.manifest.layers.iter().zip(&base.diff_ids) {
             if indexed.layers.insert(blob.digest.clone()) {
                 let cores = Arc::clone(&passing.cores);
@@ -187,7 +187,7 @@ impl CacheSession {
 
     /// The word that is in all its names.
     pub fn word(&self) -> &str {
-        self.endpoint.word()
+        self.endpoint.secret_path()
     }
 
     /// What its shelves are called.
@@ -261,20 +261,20 @@ impl CacheSession {
     }
 
     /// The daemon was given a blob.
-    pub fn gave(&self, digest: &Digest, bytes: u64) {
+    pub fn count_transfer(&self, digest: &Digest, bytes: u64) {
         self.endpoint.tally().add(digest, bytes);
     }
 
     /// What the daemon took of these blobs.
     pub fn restored(&self, layers: &HashSet<Digest>) -> Restored {
         let served = self.endpoint.served();
-        let mut taken: Vec<Given> =
+        let mut copied: Vec<Given> =
             served.into_iter().filter(|(digest, _)| layers.contains(digest)).map(|(_, given)| given).collect();
-        taken.sort_by_key(|given| given.began);
+        copied.sort_by_key(|given| given.began);
         let mut restored = Restored::default();
         // Several at once count once.
         let mut until = None;
-        for given in taken {
+        for given in copied {
             let from = until.map_or(given.began, |until| given.began.max(until));
             restored.layers += 1;
             restored.bytes += given.bytes;
@@ -296,7 +296,7 @@ pub struct Restored {
 
 impl Restored {
     /// Puts it into the report.
-    pub fn tell(self, report: &mut RunReport) {
+    pub fn add_to(self, report: &mut RunReport) {
         (report.layers.restored, report.bytes.restored) = (self.layers, self.bytes);
         report.seconds.restore = self.seconds;
     }

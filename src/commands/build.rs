@@ -17,6 +17,7 @@ use crate::event::Events;
 use crate::executor::buildkit_only::{self, without_store};
 use crate::executor::request;
 use crate::graph::Graph;
+use crate::output::{CiReport, Deployable, Metadata, Outcome, StrategyUsed, can_hand_off, can_write, hand_off, remove_iid_file};
 use crate::plan::explained;
 use crate::planner::hiding::{hide_arguments, hide_declared};
 use crate::planner::named_contexts;
@@ -24,7 +25,6 @@ use crate::planner::recall::DaemonlessPlan;
 use crate::push::preflight;
 use crate::recorder::{cold_build, stage_index};
 use crate::registry::Registries;
-use crate::report::{CiReport, Deployable, Metadata, Outcome, StrategyUsed, can_hand_off, can_write, hand_off, remove_iid_file};
 use crate::run::built::Built;
 use crate::run::context::BuildContext;
 use crate::run::daemon::{Daemon, DaemonBuild, engine_report};
@@ -72,7 +72,7 @@ pub async fn build(
         }
         tags = looked.push;
         if tags.is_empty() {
-            tell_skipped(build, &looked.skipped, events)?;
+            report_skipped(build, &looked.skipped, events)?;
             built.report.outcome = Outcome::Skipped;
             built.report.seconds.total = began.elapsed().as_secs_f64();
             return Ok(built);
@@ -102,14 +102,14 @@ pub async fn build(
             Err(error) => return Err(daemonless::needs_daemon(&context, error, &ahead, &input).await),
         };
         let moves = build.call == "build" && (build.push || context.cache.opened.is_some());
-        let way = if moves { Some(LayerTransport::choose(settings.transport, &docker).await?) } else { None };
-        built.report.engine = engine_report(&info, way);
+        let transport = if moves { Some(LayerTransport::choose(settings.transport, &docker).await?) } else { None };
+        built.report.engine = engine_report(&info, transport);
         let run = DaemonBuild {
             context,
             docker,
             buildkit,
             info,
-            way: way.unwrap_or(LayerTransport::Registry),
+            transport: transport.unwrap_or(LayerTransport::Registry),
             loaded: Loaded::default(),
         };
         with_daemon(&run, &mut built, input, ahead, began).await?;
@@ -125,7 +125,7 @@ pub async fn build(
 
 /// Says of an image that was there already what its registry does. There is nothing for `--iidfile`: it names an image of a daemon,
 /// and none has this one.
-pub fn tell_skipped(build: &BuildSettings, skipped: &[(ImageRef, Descriptor)], events: &Events) -> Result<()> {
+pub fn report_skipped(build: &BuildSettings, skipped: &[(ImageRef, Descriptor)], events: &Events) -> Result<()> {
     let Some((tag, there)) = skipped.first() else { return Ok(()) };
     // The other tags may stand for other images.
     let same = skipped.iter().filter(|(_, other)| other.digest == there.digest);
@@ -215,14 +215,14 @@ pub async fn with_daemon(
     };
     let id = solved.exporter.get("containerimage.digest").cloned().unwrap_or_default();
     drop(input);
-    daemon.context.cache.tell_damage()?;
+    daemon.context.cache.warn_of_damage()?;
     if let Some(store) = &daemon.context.cache.opened {
-        built.report.cache.warnings = store.faults.told();
+        built.report.cache.warnings = store.faults.warnings();
     }
-    if let Some((kept, _)) = daemon.context.cache.kept() {
-        kept.restored(&imports.kept_layers()).tell(&mut built.report);
+    if let Some((kept, _)) = daemon.context.cache.usable() {
+        kept.restored(&imports.cached_layers()).add_to(&mut built.report);
     }
-    outcome::tell(&daemon.context, built, &id, &solved, released.as_ref(), &compiled, Some(&daemon.info))?;
+    outcome::report(&daemon.context, built, &id, &solved, released.as_ref(), &compiled, Some(&daemon.info))?;
     match released {
         Some(released) => released.failure(),
         None => Ok(()),

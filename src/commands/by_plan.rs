@@ -13,6 +13,7 @@ use crate::executor::execution::{Execution, Halt};
 use crate::executor::outcome::Maker;
 use crate::executor::progress::SolveProgress;
 use crate::executor::{daemon_cache, load_images, run, verify};
+use crate::output::{StrategyUsed, Tier};
 use crate::plan::Inputs;
 use crate::planner::build_plan::BuildPlan;
 use crate::planner::compiled_key::{self, CompiledKey};
@@ -20,7 +21,6 @@ use crate::planner::local_sources::{self, PLANS};
 use crate::planner::recall::DaemonlessPlan;
 use crate::planner::{compile, lookup, replan};
 use crate::recorder::record;
-use crate::report::{StrategyUsed, Tier};
 use crate::run::built::Built;
 use crate::run::daemon::DaemonBuild;
 use crate::run::imports::CacheImports;
@@ -61,7 +61,7 @@ pub async fn build_by_plan(
         };
         let Some(difference) = session.moved().filter(|_| plans > 0) else { return Err(error) };
         plans -= 1;
-        local_sources::tell_moved(&daemon.context, &difference, plans);
+        local_sources::warn_moved(&daemon.context, &difference, plans);
         ahead = DaemonlessPlan::Nothing(compiled_key::compiled_by(&daemon.context, input, &daemon.info.platform));
     }
 }
@@ -76,19 +76,19 @@ pub async fn by_one_plan(
     start: &Start<'_>,
     is_checked: bool,
 ) -> Result<bool> {
-    let Some((cache, faults)) = daemon.context.cache.kept() else { return Ok(false) };
+    let Some((cache, faults)) = daemon.context.cache.usable() else { return Ok(false) };
     let Some(mut plan) = compile::compile_and_plan(daemon, session, start.options, input, ahead).await? else {
         return Ok(false);
     };
-    if daemon.way != LayerTransport::Registry && !plan.knows_bases() {
+    if daemon.transport != LayerTransport::Registry && !plan.knows_bases() {
         return Ok(false);
     }
     if is_checked {
         session.expect_trees(plan.expected());
     } else {
-        lookup::leave_sources_open(&mut plan, &RecordReader::of(cache, faults)).await?;
+        lookup::leave_sources_open(&mut plan, &RecordReader::new(cache, faults)).await?;
     }
-    let records = RecordReader::of(cache, faults);
+    let records = RecordReader::new(cache, faults);
     let execution = Execution { daemon, cache, records, session, sinks: start.sinks, imports: start.imports };
     let done = Box::pin(run_planned(&execution, built, plan, start.began)).await;
     load_images::unload(daemon).await;
@@ -117,10 +117,10 @@ async fn run_planned(execution: &Execution<'_>, built: &mut Built, mut plan: Bui
     built.report.strategy = StrategyUsed::Auto;
     built.report.seconds.plan = began.elapsed().as_secs_f64();
     built.places = plan.graph.places();
-    let mut inputs = Inputs::of(&plan.graph, &plan.keys, &plan.facts, context.events.hidden());
+    let mut inputs = Inputs::new(&plan.graph, &plan.keys, &plan.facts, context.events.hidden());
     let mut progress = SolveProgress::default();
     // Base images are kept while the daemon pulls them.
-    if daemon.keeps().is_some()
+    if daemon.cache_target().is_some()
         && let Err(error) = cache.begin().await
     {
         records.faults.warn("failed to save this build to", &error)?;
@@ -173,7 +173,7 @@ async fn run_planned(execution: &Execution<'_>, built: &mut Built, mut plan: Bui
         built.saved(saved.pushed, saved.bytes, at.elapsed());
     }
     let released = outcome.released.map(|released| *released);
-    outcome::end(context, built, &plan, outcome.id, outcome.solved, released, Some(&daemon.info))?;
+    outcome::finish(context, built, &plan, outcome.id, outcome.solved, released, Some(&daemon.info))?;
     verified
 }
 

@@ -12,12 +12,12 @@ use crate::executor::execution::Halt;
 use crate::executor::outcome::Maker;
 use crate::executor::run;
 use crate::graph;
+use crate::output::{StrategyUsed, Tier};
 use crate::plan::Inputs;
 use crate::planner::local_sources::{self, PLANS};
 use crate::planner::recall::{self, DaemonlessPlan};
 use crate::planner::replan::{self, Replan};
 use crate::recorder::without_daemon;
-use crate::report::{StrategyUsed, Tier};
 use crate::run::built::Built;
 use crate::run::context::BuildContext;
 
@@ -47,10 +47,10 @@ pub async fn ahead_by_one_plan(
     began: Instant,
     plans: u32,
 ) -> Result<Option<DaemonlessPlan>> {
-    let Some((cache, faults)) = context.cache.kept().filter(|_| context.plans(input)) else {
+    let Some((cache, faults)) = context.cache.usable().filter(|_| context.plans(input)) else {
         return Ok(Some(DaemonlessPlan::Nothing(None)));
     };
-    let records = RecordReader::of(cache, faults);
+    let records = RecordReader::new(cache, faults);
     let mut plan = match recall::remembered_plan(context, input, &records, daemon).await? {
         DaemonlessPlan::Open(plan) => plan,
         other => return Ok(Some(other)),
@@ -64,7 +64,7 @@ pub async fn ahead_by_one_plan(
         Err(Halt::Failed(error)) => return Err(error),
         Err(Halt::Replan(Replan::SourcesMoved(difference))) => {
             if plans > 0 {
-                local_sources::tell_moved(context, &difference, plans);
+                local_sources::warn_moved(context, &difference, plans);
                 return Ok(None);
             }
             plan.not_assembled = Some(format!("the build context keeps changing while hakobi reads it ({difference})"));
@@ -77,7 +77,7 @@ pub async fn ahead_by_one_plan(
     };
     let Some(released) = outcome.released else { return Ok(Some(DaemonlessPlan::Open(plan))) };
     if let Maker::Hakobi(new) = outcome.maker {
-        let inputs = Inputs::of(&plan.graph, &plan.keys, &plan.facts, context.events.hidden());
+        let inputs = Inputs::new(&plan.graph, &plan.keys, &plan.facts, context.events.hidden());
         let before = records.one(&cache.inputs_key()).await?;
         explain::explain(context, built, &plan, before.as_ref(), &inputs);
         explain::show_assembled(context, &plan);
@@ -97,7 +97,7 @@ pub async fn ahead_by_one_plan(
     built.report.seconds.plan = began.elapsed().as_secs_f64() - built.report.seconds.save;
     built.places = plan.graph.places();
     explain::show_hits(context, &plan);
-    outcome::end(context, built, &plan, String::new(), SolveOutcome::default(), Some(*released), None)?;
+    outcome::finish(context, built, &plan, String::new(), SolveOutcome::default(), Some(*released), None)?;
     Ok(Some(DaemonlessPlan::Done))
 }
 
@@ -105,7 +105,7 @@ pub async fn ahead_by_one_plan(
 pub async fn needs_daemon(context: &BuildContext<'_>, error: Error, ahead: &DaemonlessPlan, input: &Input) -> Error {
     const HINT: &str =
         "give the job a Docker daemon (privileged mode in CodeBuild), or run this build once on a machine that has one";
-    let Some((cache, faults)) = context.cache.kept().filter(|_| context.plans(input)) else { return error };
+    let Some((cache, faults)) = context.cache.usable().filter(|_| context.plans(input)) else { return error };
     let plan = match ahead {
         DaemonlessPlan::Open(plan) => plan,
         DaemonlessPlan::Done => return error,
@@ -114,8 +114,8 @@ pub async fn needs_daemon(context: &BuildContext<'_>, error: Error, ahead: &Daem
             return Error::no_daemon(what).because(&error).hint(HINT);
         }
     };
-    let now = Inputs::of(&plan.graph, &plan.keys, &plan.facts, context.events.hidden());
-    let before = RecordReader::of(cache, faults).one(&cache.inputs_key()).await.ok().flatten();
+    let now = Inputs::new(&plan.graph, &plan.keys, &plan.facts, context.events.hidden());
+    let before = RecordReader::new(cache, faults).one(&cache.inputs_key()).await.ok().flatten();
     let reasons = crate::plan::explain(&plan.graph, &plan.decision, before.as_ref(), &now);
     let all = plan.graph.below(plan.graph.result()).into_iter();
     let mut open = all.filter(|op| plan.decision.runs(&op.digest));

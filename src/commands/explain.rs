@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use crate::domain::Digest;
 use crate::event::{Event, Status, Time, Vertex};
 use crate::graph::{Input, Key, Op};
+use crate::output::{AdviceReport, Note};
 use crate::plan::{Advice, Inputs, Verdict};
 use crate::planner::build_plan::BuildPlan;
-use crate::report::{AdviceReport, Note};
 use crate::run::built::Built;
 use crate::run::context::BuildContext;
 
@@ -41,12 +41,12 @@ pub fn advise(
 ) {
     for advice in crate::plan::advise(&plan.graph, ran, before, now) {
         context.events.note(format!("advice: {}:{}: {}", advice.file, advice.line, advice.text));
-        built.report.advice.push(told(advice));
+        built.report.advice.push(advice_report(advice));
     }
 }
 
 /// Advice as reports have it.
-pub fn told(advice: Advice) -> AdviceReport {
+pub fn advice_report(advice: Advice) -> AdviceReport {
     let Advice { file, line, seconds, text } = advice;
     AdviceReport { file, line, seconds, text }
 }

@@ -13,10 +13,10 @@ use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::executor::load_images::load;
 use crate::handover::{KnownImage, load_stages};
+use crate::output::{ImageReport, Outcome, RunReport};
 use crate::publish::release::Release;
 use crate::push::RepositoryBlobs;
 use crate::registry::Registries;
-use crate::report::{ImageReport, Outcome, RunReport};
 use crate::run::daemon::{engine_report, had};
 use crate::run::transport::LayerTransport;
 use crate::save::{put_index, with_whole_cache};
@@ -76,7 +76,7 @@ pub async fn restore(settings: &Settings, images: &[ImageRef], cache: &CacheSett
              docker build, or use `hakobi build --cache`",
         );
     }
-    run.report.cache.warnings = faults.told();
+    run.report.cache.warnings = faults.warnings();
     run.report.seconds.restore = began.elapsed().as_secs_f64();
     Ok(run.ended())
 }
@@ -137,7 +137,7 @@ impl<'a> Run<'a> {
         let step = self.events.step(format!("[hakobi] saving {image}"));
         let saved = async {
             kept.begin().await.map_err(|error| cache_error("failed to create the cache", &error))?;
-            let blobs = released.kept().await?;
+            let blobs = released.saved().await?;
             let [composed] = &released.images[..] else {
                 return Err(Error::new(Kind::Cache, "an image for several platforms cannot be saved"));
             };

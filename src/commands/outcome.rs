@@ -8,15 +8,15 @@ use crate::engine::buildkit::SolveOutcome;
 use crate::engine::{EngineInfo, StoreKind};
 use crate::error::Result;
 use crate::event::Events;
+use crate::output::{Deployable, ImageReport, LayerCounts, Metadata, TagReport, add_outputs, hand_off, write_iid_file};
 use crate::planner::build_plan::BuildPlan;
 use crate::publish::release::Released;
-use crate::report::{Deployable, ImageReport, LayerCounts, Metadata, TagReport, add_outputs, hand_off, write_iid_file};
 use crate::run::built::Built;
 use crate::run::context::BuildContext;
 use crate::settings::BuildSettings;
 
 /// What is told at the end of a planned build.
-pub fn end(
+pub fn finish(
     context: &BuildContext<'_>,
     built: &mut Built,
     plan: &BuildPlan,
@@ -25,14 +25,14 @@ pub fn end(
     released: Option<Released>,
     engine: Option<&EngineInfo>,
 ) -> Result<()> {
-    context.cache.tell_damage()?;
+    context.cache.warn_of_damage()?;
     if let Some(store) = &context.cache.opened {
-        built.report.cache.warnings = store.faults.told();
+        built.report.cache.warnings = store.faults.warnings();
     }
     let layers: HashSet<Digest> =
-        plan.decision.kept.values().flat_map(|record| &record.layers).map(|layer| layer.blob.digest.clone()).collect();
-    if let Some((kept, _)) = context.cache.kept() {
-        kept.restored(&layers).tell(&mut built.report);
+        plan.decision.cached.values().flat_map(|record| &record.layers).map(|layer| layer.blob.digest.clone()).collect();
+    if let Some((kept, _)) = context.cache.usable() {
+        kept.restored(&layers).add_to(&mut built.report);
     }
     let id = match (&released, id.is_empty()) {
         // Without a daemon, the configuration's digest.
@@ -42,7 +42,7 @@ pub fn end(
         }
         _ => id,
     };
-    tell(context, built, &id, &solved, released.as_ref(), &plan.compiled, engine)?;
+    report(context, built, &id, &solved, released.as_ref(), &plan.compiled, engine)?;
     match released {
         Some(released) => released.failure(),
         None => Ok(()),
@@ -50,7 +50,7 @@ pub fn end(
 }
 
 /// Writes the report, the image's ID and the metadata.
-pub fn tell(
+pub fn report(
     context: &BuildContext<'_>,
     built: &mut Built,
     id: &str,

@@ -10,21 +10,21 @@ use crate::build::{Input, frontend_options};
 use crate::cache::opened::OpenedCache;
 use crate::cache::record_reader::RecordReader;
 use crate::commands::daemonless;
-use crate::commands::explain::told;
+use crate::commands::explain::advice_report;
 use crate::domain::Digest;
 use crate::engine::buildkit::Outputs;
 use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::executor::{append_base, skeleton};
 use crate::graph::{self, Key};
+use crate::output::{AdviceReport, StepReport, StepStatus, Tier, one_line};
 use crate::plan::{Inputs, Verdict, advise, appendable, explain, is_internal};
 use crate::planner::build_plan::BuildPlan;
 use crate::planner::hiding::{hide_arguments, hide_declared};
 use crate::planner::recall::{self, DaemonlessPlan};
 use crate::planner::{compile, named_contexts};
 use crate::registry::Registries;
-use crate::report::{AdviceReport, StepReport, StepStatus, Tier, one_line};
-use crate::run::built::tell_not_appended;
+use crate::run::built::add_not_appended;
 use crate::run::context::BuildContext;
 use crate::run::daemon::{Daemon, DaemonBuild};
 use crate::run::loaded::Loaded;
@@ -33,7 +33,7 @@ use crate::settings::{BuildSettings, Settings};
 
 /// What is told.
 #[derive(Serialize)]
-struct Told {
+struct PlanReport {
     tier: Tier,
     steps: Vec<StepReport>,
     advice: Vec<AdviceReport>,
@@ -47,7 +47,7 @@ async fn compiled<'a>(
     ahead: DaemonlessPlan,
 ) -> Result<(BuildPlan, BuildContext<'a>)> {
     let Daemon { docker, buildkit, info } = daemon;
-    let run = DaemonBuild { context, docker, buildkit, info, way: LayerTransport::Registry, loaded: Loaded::default() };
+    let run = DaemonBuild { context, docker, buildkit, info, transport: LayerTransport::Registry, loaded: Loaded::default() };
     let mut options = frontend_options(run.context.build, &input, &[]);
     run.resolve_host_gateway(&mut options).await?;
     let session = run.session(&mut input, &Outputs::default(), None).await?;
@@ -76,10 +76,10 @@ pub async fn plan(
     let context = BuildContext::new(settings, build, events, registries, build.tags.clone(), opened);
     let mut input = Input::open(build, stdin).await?;
     hide_declared(&input, events.hidden());
-    let Some((kept, faults)) = context.cache.kept().filter(|_| context.plans(&input)) else {
+    let Some((kept, faults)) = context.cache.usable().filter(|_| context.plans(&input)) else {
         return Err(Error::usage("planning requires a usable cache and a context in a directory"));
     };
-    let records = RecordReader::of(kept, faults);
+    let records = RecordReader::new(kept, faults);
     let daemon = Daemon::connect(settings).await;
     let at_hand = daemon.as_ref().ok().map(|daemon| (&daemon.docker, &daemon.info));
     named_contexts::resolve_contexts(&context, &mut input, at_hand.map(|(docker, _)| docker)).await;
@@ -89,9 +89,9 @@ pub async fn plan(
         (ahead, Err(error)) => return Err(daemonless::needs_daemon(&context, error, &ahead, &input).await),
         (ahead, Ok(daemon)) => compiled(context, daemon, input, ahead).await?,
     };
-    let Some((kept, faults)) = context.cache.kept() else { return Err(Error::usage("failed to use the cache")) };
-    let remembered = RecordReader::of(kept, faults);
-    let mut inputs = Inputs::of(&plan.graph, &plan.keys, &plan.facts, context.events.hidden());
+    let Some((kept, faults)) = context.cache.usable() else { return Err(Error::usage("failed to use the cache")) };
+    let remembered = RecordReader::new(kept, faults);
+    let mut inputs = Inputs::new(&plan.graph, &plan.keys, &plan.facts, context.events.hidden());
     let before = remembered.one(&kept.inputs_key()).await?;
     crate::plan::measure(&mut inputs, &plan.graph, &HashMap::new(), before.as_ref());
     let mut reasons = explain(&plan.graph, &plan.decision, before.as_ref(), &inputs);
@@ -103,7 +103,7 @@ pub async fn plan(
             let below = append_base::below(&plan, &open, &remembered).await?;
             let stays = skeleton::not_appended(&plan, &open, below.as_ref(), &remembered).await?;
             if let Some(stays) = &stays {
-                tell_not_appended(reasons.entry(stays.step.clone()).or_default(), &stays.why);
+                add_not_appended(reasons.entry(stays.step.clone()).or_default(), &stays.why);
             }
             below.is_some() && stays.is_none()
         }
@@ -147,8 +147,8 @@ pub async fn plan(
     let runs: HashSet<Digest> = below.map(|op| op.digest.clone()).filter(|step| plan.decision.runs(step)).collect();
     let advice = advise(&plan.graph, &runs, before.as_ref(), &inputs);
     let text = if json {
-        let advice = advice.into_iter().map(told).collect();
-        serde_json::to_string_pretty(&Told { tier, steps, advice }).unwrap_or_default() + "\n"
+        let advice = advice.into_iter().map(advice_report).collect();
+        serde_json::to_string_pretty(&PlanReport { tier, steps, advice }).unwrap_or_default() + "\n"
     } else {
         let runs = steps.iter().filter(|step| matches!(step.status, StepStatus::Miss | StepStatus::Uncacheable)).count();
         lines.push(match tier {

@@ -9,18 +9,20 @@ use std::time::Instant;
 use async_trait::async_trait;
 use tokio::io::AsyncWriteExt as _;
 
-use crate::archive::{self, ArchivedImage, Encoding, Layer, Layers, SavedImage, SavedLayer, Spooled, StoredLayer, spooled};
 use crate::cache::fault::cache_error;
 use crate::cache::layout as kept;
 use crate::cache::opened::cache_report;
 use crate::cache::session::CacheSession;
+use crate::docker_archive::{
+    self, ArchivedImage, Encoding, Layer, Layers, SavedImage, SavedLayer, Spooled, StoredLayer, spooled,
+};
 use crate::domain::ImageRef;
 use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::handover::{KnownImage, composed, load_stages};
+use crate::output::{Outcome, RunReport};
 use crate::push::{Pusher, RepositoryBlobs};
 use crate::registry::{Registries, RemoteBlob, Source};
-use crate::report::{Outcome, RunReport};
 use crate::save::put_index;
 use crate::settings::{ArchiveFrom, CacheMode, CacheSettings, Compression, Settings};
 use crate::store::{Blobs, Name};
@@ -49,13 +51,13 @@ pub async fn import(
     let mut layers =
         IntoStore { blobs, begun: false, compression, directory: directory.path().to_owned(), new: RepositoryBlobs::default() };
     let step = events.step(format!("[hakobi] reading {shown}"));
-    let images = archive::read(stream, &mut layers).await;
+    let images = docker_archive::read(stream, &mut layers).await;
     match &images {
         Ok(_) => step.done(),
         Err(error) => step.failed(error),
     }
     let images = images.map_err(|error| match error {
-        archive::Error::Keep { .. } => Error::new(Kind::Cache, format!("failed to import {shown}")).because(&error),
+        docker_archive::Error::Keep { .. } => Error::new(Kind::Cache, format!("failed to import {shown}")).because(&error),
         _ => Error::usage(format!("failed to import {shown}")).because(&error),
     })?;
     let mut report = RunReport {
@@ -185,7 +187,8 @@ pub async fn export(
     let failed =
         |error: &(dyn std::error::Error + 'static)| Error::new(Kind::Cache, format!("failed to export {image}")).because(error);
     let directory = crate::transfer::temp_dir(Kind::Cache)?;
-    let mut stream = archive::write(vec![saved], Encoding::WithoutZstd, directory.path()).map_err(|error| failed(&error))?;
+    let mut stream =
+        docker_archive::write(vec![saved], Encoding::WithoutZstd, directory.path()).map_err(|error| failed(&error))?;
     let step = events.step(format!("[hakobi] exporting {image}"));
     let written = match file {
         None => tokio::io::copy_buf(&mut tokio::io::BufReader::with_capacity(256 << 10, stream), &mut tokio::io::stdout()).await,

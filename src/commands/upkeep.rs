@@ -69,7 +69,7 @@ pub async fn cache(command: CacheCommand, settings: &CacheSettings, events: &Eve
     let failed = |error: store::Error| cache_error(&format!("failed to read the cache {}", settings.shown), &error);
     let store = kept::open(&settings.location).await;
     let mends = command == CacheCommand::Verify { repair: true };
-    if mends && kept::Layout::of(&*store).await.map_err(failed)? == kept::Layout::Unreadable {
+    if mends && kept::Layout::read(&*store).await.map_err(failed)? == kept::Layout::Unreadable {
         kept::begin(&Blobs::new(Arc::clone(&store))).await.map_err(failed)?;
     }
     if !kept::is_there(&*store).await.map_err(failed)? {

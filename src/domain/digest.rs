@@ -24,7 +24,7 @@ macro_rules! sha256_newtype {
         impl $name {
             /// The digest of these bytes.
             #[must_use]
-            pub fn of(bytes: &[u8]) -> Self {
+            pub fn hash(bytes: &[u8]) -> Self {
                 Self(Sha256::digest(bytes).into())
             }
 
@@ -116,7 +116,7 @@ impl ChainId {
     #[must_use]
     pub fn of_layers(diff_ids: &[DiffId]) -> Option<Self> {
         let (first, rest) = diff_ids.split_first()?;
-        Some(rest.iter().fold(Self(first.0), |chain, diff_id| Self::of(format!("{chain} {diff_id}").as_bytes())))
+        Some(rest.iter().fold(Self(first.0), |chain, diff_id| Self::hash(format!("{chain} {diff_id}").as_bytes())))
     }
 }
 
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_digest_reads_back_what_it_prints() {
-        let digest = Digest::of(b"");
+        let digest = Digest::hash(b"");
         assert_eq!(digest.to_string(), "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
         assert_eq!(digest.to_string().parse(), Ok(digest));
     }

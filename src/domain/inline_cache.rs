@@ -314,7 +314,7 @@ pub fn comparable(config: &[u8]) -> Result<Digest, serde_json::Error> {
             entry.remove("created");
         }
     }
-    Ok(Digest::of(&serde_json::to_vec(&config)?))
+    Ok(Digest::hash(&serde_json::to_vec(&config)?))
 }
 
 #[cfg(test)]

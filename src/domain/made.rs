@@ -43,7 +43,7 @@ mod tests {
 
     #[test]
     fn an_image_is_known_by_its_manifest_or_its_configuration() {
-        let config = Digest::of(b"config");
+        let config = Digest::hash(b"config");
         let manifest = Manifest {
             schema_version: 2,
             media_type: media_type::OCI_MANIFEST.to_owned(),
@@ -55,7 +55,7 @@ mod tests {
         let made = |digests: &[&Digest]| Made { digests: digests.iter().map(|one| (*one).clone()).collect(), diff_ids: vec![] };
         assert_eq!(made(&[&manifest.digest(), &config]).likeness(&manifest), Likeness::Manifest);
         assert_eq!(made(&[&config]).likeness(&manifest), Likeness::Config);
-        assert_eq!(made(&[&Digest::of(b"other")]).likeness(&manifest), Likeness::None);
+        assert_eq!(made(&[&Digest::hash(b"other")]).likeness(&manifest), Likeness::None);
         assert_eq!(Made::default().likeness(&manifest), Likeness::None);
     }
 }

@@ -198,7 +198,7 @@ impl RawManifest {
     /// Of the bytes.
     #[must_use]
     pub fn digest(&self) -> Digest {
-        Digest::of(&self.bytes)
+        Digest::hash(&self.bytes)
     }
 
     /// What an index or report says of it.

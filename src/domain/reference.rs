@@ -264,7 +264,7 @@ mod tests {
 
     #[test]
     fn a_digest_goes_before_a_tag() {
-        let digest = Digest::of(b"x");
+        let digest = Digest::hash(b"x");
         let reference: ImageRef = format!("app:1@{digest}").parse().expect("a reference");
         assert_eq!(reference.tag.as_deref(), Some("1"));
         assert_eq!(reference.reference(), digest.to_string());

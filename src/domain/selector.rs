@@ -33,7 +33,7 @@ impl Selector {
 
     /// A path and all below it.
     #[must_use]
-    pub fn of(path: &str, follow: bool) -> Self {
+    pub fn new(path: &str, follow: bool) -> Self {
         Self { path: path.to_owned(), follow, ..Self::default() }
     }
 

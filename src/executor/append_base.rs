@@ -1,9 +1,9 @@
 //! What new files are laid on, as far as the cache knows its paths.
 
-use crate::append::PathIndex;
 use crate::cache::layer_index;
 use crate::cache::record_reader::RecordReader;
 use crate::error::Result;
+use crate::layers::PathIndex;
 use crate::plan::{Appendable, Layer, RecordKey, StepRecord};
 use crate::planner::build_plan::BuildPlan;
 use crate::planner::lookup;
@@ -17,14 +17,14 @@ pub struct AppendBase {
 
 /// What the open steps are laid on, if all of it is known.
 pub async fn below(plan: &BuildPlan, open: &Appendable, records: &RecordReader<'_>) -> Result<Option<AppendBase>> {
-    let Some(ground) = &open.ground else { return Ok(Some(AppendBase::default())) };
-    let record = match plan.decision.kept.get(ground) {
+    let Some(base_state) = &open.base_state else { return Ok(Some(AppendBase::default())) };
+    let record = match plan.decision.cached.get(base_state) {
         Some(record) => Some(record.clone()),
-        None => lookup::record_of(plan, ground, records).await?,
+        None => lookup::record_of(plan, base_state, records).await?,
     };
     let Some(StepRecord { layers, .. }) = record else { return Ok(None) };
     let keys: Vec<_> = layers.iter().map(|layer| layer_index::key(&layer.blob.digest, &layer.diff_id)).collect();
     let indexes = records.read(keys.iter().cloned(), RecordKey::clone).await?;
     let known: Option<Vec<_>> = keys.iter().map(|key| indexes.get(key)).collect();
-    Ok(known.map(|known| AppendBase { paths: PathIndex::of(known), layers }))
+    Ok(known.map(|known| AppendBase { paths: PathIndex::from_layers(known), layers }))
 }

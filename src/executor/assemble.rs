@@ -2,8 +2,6 @@
 //!
 //! Only for steps of which a daemon once made just the layer that had been worked out (`proving`).
 
-use crate::append::assemble::AssembledLayer;
-use crate::append::{LayerIndex, PathIndex};
 use crate::cache::layer_index;
 use crate::cache::record_reader::RecordReader;
 use crate::cache::session::CacheSession;
@@ -15,6 +13,8 @@ use crate::executor::outcome::{Maker, NewLayers, Outcome};
 use crate::executor::reuse::{composed, image_of};
 use crate::executor::{append_base, metadata_only, write_layer};
 use crate::graph::{Graph, Op, operation_key};
+use crate::layers::assemble::AssembledLayer;
+use crate::layers::{LayerIndex, PathIndex};
 use crate::plan::{Appendable, StepRecord, appendable, proof_key};
 use crate::planner::build_plan::BuildPlan;
 use crate::planner::plan::seconds_now;
@@ -26,7 +26,7 @@ use crate::run::context::BuildContext;
 pub struct Worked<'a> {
     /// The step that makes it.
     pub op: &'a Op,
-    pub laid: AssembledLayer,
+    pub assembled: AssembledLayer,
 }
 
 /// An image, or why it takes a daemon, if there is more to say than that a command must run.
@@ -65,9 +65,9 @@ pub async fn assemble(
     let release = Release::open(&context.registries, &context.tags, keep.as_ref(), settings, &[], context.events).await?;
     let mut layers = below.layers;
     let mut indexes = Vec::new();
-    for (Worked { op, laid }, index) in worked {
+    for (Worked { op, assembled }, index) in worked {
         let step = context.events.step(op.name.clone());
-        let layer = write_layer::write(context, plan, op, laid, now, &release).await;
+        let layer = write_layer::write(context, plan, op, assembled, now, &release).await;
         let layer = match layer {
             Ok(Ok(layer)) => {
                 step.done();
@@ -93,7 +93,7 @@ pub async fn assemble(
     let released = match release.put(composed(image.manifest, image.config)?, own).await? {
         PutOutcome::Done(released) => released,
         PutOutcome::Not(why) => {
-            context.cache.store_gave_not(&why)?;
+            context.cache.cache_refused(&why)?;
             return Err(Replan::CacheUnusable.into());
         }
     };
@@ -135,17 +135,17 @@ pub async fn work_out<'a>(
     let mut worked = Vec::new();
     for (op, step) in makers.into_iter().zip(&open.steps) {
         // What is merged was made on nothing.
-        let laid = match op.digest == *step {
+        let assembled = match op.digest == *step {
             true => contexts.assemble_layer(&plan.graph, op, &paths),
             false => contexts.assemble_layer(&plan.graph, op, &PathIndex::default()),
         };
-        let laid = match laid {
-            Ok(laid) => laid,
+        let assembled = match assembled {
+            Ok(assembled) => assembled,
             Err(why) => return not(&format!("`{}`: {why}", crate::graph::instruction_of(&op.name))),
         };
-        let index = laid.index(now, &|source, path| content(plan, op, source, path));
+        let index = assembled.index(now, &|source, path| content(plan, op, source, path));
         paths.apply(&index);
-        worked.push((Worked { op, laid }, index));
+        worked.push((Worked { op, assembled }, index));
     }
     Ok(Ok(worked))
 }

@@ -3,7 +3,7 @@
 use crate::build::{Compiled, Failed};
 use crate::engine::buildkit::{Session, SolveOutcome, SolveRequest, Solved};
 use crate::error::{Error, Result};
-use crate::executor::solve::lacks_room;
+use crate::executor::solve::out_of_space;
 use crate::graph::Graph;
 use crate::planner::hiding::hide_found;
 use crate::publish::release::Release;
@@ -18,7 +18,7 @@ pub const IMPORTS: &str = "cache-imports";
 /// Opens the way out of the daemon, if anything is to come out.
 pub async fn open_release(daemon: &DaemonBuild<'_>, imports: &CacheImports) -> Result<Option<Release>> {
     let build = daemon.context.build;
-    let keep = daemon.keeps().map(|target| target.repository);
+    let keep = daemon.cache_target().map(|target| target.repository);
     if !build.push && keep.is_none() {
         return Ok(None);
     }
@@ -33,7 +33,7 @@ pub async fn open_release(daemon: &DaemonBuild<'_>, imports: &CacheImports) -> R
 pub fn exports_inline(daemon: &DaemonBuild<'_>) -> bool {
     let asked = daemon.context.build.cache_to.iter().any(|to| to.kind == "inline");
     let latest = daemon.context.build.cache_from.iter().any(|from| matches!(from, CacheFrom::Latest(_)));
-    asked || latest || daemon.keeps().is_some()
+    asked || latest || daemon.cache_target().is_some()
 }
 
 #[tracing::instrument(name = "execute", level = "info", skip_all)]
@@ -54,7 +54,7 @@ pub async fn solve(
         let slot = &mut compiled;
         let building = daemon.buildkit.build(session, request.clone(), &events, |mut gateway| async move {
             let solved: Solved = gateway.dockerfile(given).await?;
-            let compiled = slot.insert(Compiled::of(&solved));
+            let compiled = slot.insert(Compiled::new(&solved));
             hide_found(compiled, daemon.context.events.hidden());
             if let Some(release) = release
                 && let Ok(graph) = Graph::new(compiled.definition.clone())
@@ -68,7 +68,7 @@ pub async fn solve(
             solved = building => Some(solved),
             // An overlay2 daemon would ask for a damaged layer again and again, for more than a minute.
             () = daemon.context.cache.store_damaged(), if from_store => None,
-            error = lacks_room(release) => return Err(error),
+            error = out_of_space(release) => return Err(error),
         };
         drop(events);
         let executed = listening.await.unwrap_or_default();
@@ -84,10 +84,10 @@ pub async fn solve(
             // What was to come from the store did not come: the build begins again without it.
             Err(why) => {
                 without_store(options, colder);
-                if let (Some(release), Some((cache, _))) = (release, daemon.context.cache.kept()) {
+                if let (Some(release), Some((cache, _))) = (release, daemon.context.cache.usable()) {
                     release.forget(&cache.repositories());
                 }
-                daemon.context.cache.store_failed(&why)?;
+                daemon.context.cache.cache_failed(&why)?;
                 continue;
             }
         };

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::append::PathIndex;
-use crate::append::assemble::{AssembledLayer, AssemblyDoubt, Files, Source, assemble_layer};
-use crate::context::{Difference, Entry, Held, NodeKind, Selection, Tree, WalkError, walk};
+use crate::build_context::{Difference, Entry, Held, NodeKind, Selection, Tree, WalkError, walk};
 use crate::domain::Digest;
 use crate::graph::{Graph, Op};
+use crate::layers::PathIndex;
+use crate::layers::assemble::{AssembledLayer, AssemblyDoubt, Files, Source, assemble_layer};
 use crate::plan::selection;
 use crate::planner::build_plan::BuildPlan;
 
@@ -43,7 +43,7 @@ impl Contexts {
             let source = plan.graph.op(&input.step).filter(|op| !contexts.contains_key(&op.digest));
             let Some((op, (name, _))) = source.and_then(|op| Some((op, selection(op)?))) else { continue };
             let tree = plan.facts.locals.get(&op.digest)?.as_ref().ok()?;
-            let entries = tree.iter().map(|(path, node)| Entry::of(path, node)).collect();
+            let entries = tree.iter().map(|(path, node)| Entry::new(path, node)).collect();
             contexts.insert(op.digest.clone(), (plan.directories.get(&name)?.to_owned(), entries));
         }
         Some(Self(contexts))

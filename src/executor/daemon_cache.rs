@@ -16,7 +16,7 @@ use crate::run::daemon::noted;
 /// data go, and machines that were made from one disk share it.
 pub async fn daemon_states(execution: &Execution<'_>, plan: &BuildPlan) -> Result<Option<DaemonRecord>> {
     let Execution { daemon, cache, ref records, .. } = *execution;
-    if plan.decision.kept.is_empty() {
+    if plan.decision.cached.is_empty() {
         return Ok(None);
     }
     let Some(record) = records.one(&cache.daemon_key(&daemon.info.id)).await? else { return Ok(None) };
@@ -39,7 +39,7 @@ pub async fn made_here<'a>(
         Key::Known(key) => Some(key),
         _ => None,
     };
-    let states = new.chain(plan.decision.kept.keys()).filter_map(known).collect();
+    let states = new.chain(plan.decision.cached.keys()).filter_map(known).collect();
     let mark = match &plan.daemon_states {
         Some(before) => before.mark.clone(),
         None => {
@@ -56,7 +56,7 @@ pub async fn has_mark(execution: &Execution<'_>, text: &str) -> Result<bool> {
     let Execution { daemon, session, .. } = *execution;
     let (events, listening) = noted(Events::none());
     let definition = mark(text);
-    let step = definition.def.first().map(|bytes| Digest::of(bytes));
+    let step = definition.def.first().map(|bytes| Digest::hash(bytes));
     let ask = |mut gateway: Gateway| async move {
         gateway.graph(definition, &[], true).await?;
         Ok(Solved::default())

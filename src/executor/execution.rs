@@ -1,8 +1,8 @@
 //! What the execution of a plan works with, and the two ways in which it ends early.
 
+use crate::build_context::Difference;
 use crate::cache::record_reader::RecordReader;
 use crate::cache::session::CacheSession;
-use crate::context::Difference;
 use crate::engine::buildkit::{Outputs, Session};
 use crate::error::Error;
 use crate::planner::replan::Replan;

@@ -3,7 +3,7 @@
 use tokio_util::io::SyncIoBridge;
 
 use crate::build::is_cut_off;
-use crate::context::Tree;
+use crate::build_context::Tree;
 use crate::domain::{Digest, Selector};
 use crate::engine::buildkit::{Export, Gateway, SolveRequest, pb};
 use crate::error::{Error, Result};
@@ -23,13 +23,13 @@ pub async fn look_at(
     execution: &Execution<'_>,
     plan: &BuildPlan,
     progress: &mut SolveProgress,
-    taken: &CopySource,
+    copied: &CopySource,
 ) -> Result<Digest> {
-    let place = taken.place();
+    let place = copied.place();
     if !progress.trees.contains_key(&place) {
         let rewritten =
-            plan.graph.grafted(&taken.state, &progress.substitutions, &progress.given).map_err(|error| broken(&error))?;
-        let tree = extract(execution, rewritten.definition, &taken.selectors).await?;
+            plan.graph.rewritten(&copied.state, &progress.substitutions, &progress.solved).map_err(|error| broken(&error))?;
+        let tree = extract(execution, rewritten.definition, &copied.selectors).await?;
         // A source is brought each time, and is the same each time.
         let is_step = |step: &Digest| plan.graph.op(step).is_some_and(|op| !op.inputs.is_empty());
         progress.looked_at.extend(rewritten.names.into_keys().filter(is_step));
@@ -54,7 +54,7 @@ pub async fn extract(execution: &Execution<'_>, definition: pb::Definition, sele
     sinks.add(0, Box::new(ours));
     let reading = tokio::task::spawn_blocking(move || {
         let mut from = SyncIoBridge::new(theirs);
-        let tree = Tree::of_tar(&mut from);
+        let tree = Tree::from_tar(&mut from);
         // Whoever writes is not left alone with what comes behind the archive's end.
         std::io::copy(&mut from, &mut std::io::sink())?;
         tree

@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
-use crate::archive::{self, Encoding, SavedImage, SavedLayer};
+use crate::docker_archive::{self, Encoding, SavedImage, SavedLayer};
 use crate::domain::{Digest, ImageConfig, ImageRef};
-use crate::endpoint::CacheRepository;
 use crate::engine::{Docker, EngineInfo, StoreKind};
 use crate::error::{Error, Kind, Result};
 use crate::graph::{Graph, RewrittenGraph};
 use crate::handover::KnownImage;
+use crate::local_registry::CacheRepository;
 use crate::registry::{RemoteBlob, Source, read_blob};
 use crate::run::daemon::DaemonBuild;
 use crate::transfer::{BlobSource, Scratch};
@@ -19,7 +19,7 @@ pub const CONFIG_LIMIT: u64 = 4 << 20;
 
 /// Has the daemon load what these graphs name of ours, as far as it was not loaded yet.
 pub async fn load_sources(daemon: &DaemonBuild<'_>, rewritten: &[&RewrittenGraph]) -> Result<()> {
-    let Some((cache, own)) = daemon.context.cache.kept().and_then(|(cache, _)| Some((cache, cache.own()?))) else {
+    let Some((cache, own)) = daemon.context.cache.usable().and_then(|(cache, _)| Some((cache, cache.own()?))) else {
         return Ok(());
     };
     let graphs = rewritten.iter().filter_map(|rewritten| Graph::new(rewritten.definition.clone()).ok());
@@ -52,7 +52,7 @@ pub async fn load_sources(daemon: &DaemonBuild<'_>, rewritten: &[&RewrittenGraph
         };
         step.done();
         for (layer, size) in loaded {
-            cache.gave(&layer, size);
+            cache.count_transfer(&layer, size);
         }
         names.insert(digest, borrowed);
     }
@@ -139,7 +139,7 @@ pub async fn load_layers(
         manifest: Some(image.raw.clone()),
     };
     let directory = crate::transfer::temp_dir(Kind::Cache)?;
-    let stream = archive::write(vec![saved], encoding(info), directory.path())
+    let stream = docker_archive::write(vec![saved], encoding(info), directory.path())
         .map_err(|error| Error::new(Kind::Cache, "failed to write the image").because(&error))?;
     docker.load(stream).await?;
     let came = lacking.iter().filter_map(|place| image.manifest.layers.get(*place));

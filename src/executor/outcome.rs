@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use crate::append::LayerIndex;
 use crate::engine::buildkit::SolveOutcome;
 use crate::graph::Input;
+use crate::layers::LayerIndex;
 use crate::plan::{Layer, RecordKey, StepRecord};
 use crate::publish::release::Released;
 

@@ -48,9 +48,9 @@ async fn solve_open(
     release: Option<&Release>,
 ) -> OrHalt<SolveOutcome> {
     let Execution { daemon, sinks, .. } = *execution;
-    progress.take_grafts(substitutions::grafts(execution, plan, release)?, plan);
+    progress.take_substitutions(substitutions::of_plan(execution, plan, release)?, plan);
     let result = plan.graph.result();
-    let rewritten = plan.graph.grafted(result, &progress.substitutions, &progress.given).map_err(|error| broken(&error))?;
+    let rewritten = plan.graph.rewritten(result, &progress.substitutions, &progress.solved).map_err(|error| broken(&error))?;
     progress.locate(&rewritten);
     let (exports, files) = request::exports(daemon, release, sinks)?;
     let request = request::request(daemon, exports, request::cache_exports(daemon, false));

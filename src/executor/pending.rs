@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
-use crate::append::{ArchivePath, PathEntry, PathIndex, PendingCopy, UnknownPaths, archive_paths, reachable_paths};
-use crate::context::{NodeKind, Tree, clean, matches};
+use crate::build_context::{NodeKind, Tree, clean, matches};
 use crate::domain::{Digest, Selector, is_below, path_of, spelled_text};
 use crate::engine::buildkit::pb;
 use crate::graph::{Input, InputDependency, Op, input_dependencies};
+use crate::layers::{ArchivePath, PathEntry, PathIndex, PendingCopy, UnknownPaths, archive_paths, reachable_paths};
 use crate::plan::selection;
 use crate::planner::build_plan::BuildPlan;
 
@@ -38,14 +38,14 @@ pub fn opened<'a>(
     op: &'a Op,
 ) -> std::result::Result<Option<PendingCopy<'a>>, UnknownPaths> {
     let Some(operation) = op.files() else { return Ok(None) };
-    let mut taken = Vec::new();
+    let mut copied = Vec::new();
     for (input, used) in op.inputs.iter().zip(input_dependencies(op)) {
         let InputDependency::Content(selectors) = used else { continue };
         let tree: Option<&Tree> = match plan.facts.locals.get(&input.step) {
             Some(local) => local.as_ref().ok().map(|tree| &**tree),
             None => looked.get(&(input.clone(), selectors)),
         };
-        taken.extend(tree);
+        copied.extend(tree);
     }
     let mut archives = Vec::new();
     for action in &operation.actions {
@@ -55,7 +55,7 @@ pub fn opened<'a>(
             archives.extend(unpacked(plan, op, action.secondary_input, copy)?);
         }
     }
-    Ok(Some(PendingCopy { operation, taken, archive_paths: archives }))
+    Ok(Some(PendingCopy { operation, copied, archive_paths: archives }))
 }
 
 /// The paths of the archives that a copy may unpack.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::context::Tree;
+use crate::build_context::Tree;
 use crate::domain::{Digest, Selector};
 use crate::event::Events;
 use crate::graph::{Graph, Input, Op, Place, RewrittenGraph, Substitution};
@@ -17,7 +17,7 @@ pub struct SolveProgress {
     /// What stood in for states.
     pub substitutions: HashMap<Input, Substitution>,
     /// Steps of the solves that came to their end.
-    pub given: HashSet<Digest>,
+    pub solved: HashSet<Digest>,
     /// Those that ran.
     pub ran: HashSet<Digest>,
     /// How long these took, in seconds.
@@ -78,17 +78,17 @@ impl SolveProgress {
     }
 
     /// Whether anything stands in for a state or a base.
-    pub fn has_grafts(&self) -> bool {
+    pub fn has_substituted_images(&self) -> bool {
         self.substitutions.values().any(Substitution::is_image)
     }
 
     /// Has these stand in for states from here on. What a step was given already stays as it is, so that the daemon finds its work again:
     /// another image there, or the steps in its place, would make another step of it. Only what has to run now is not stood in for.
-    pub fn take_grafts(&mut self, new: HashMap<Input, Substitution>, plan: &BuildPlan) {
+    pub fn take_substitutions(&mut self, new: HashMap<Input, Substitution>, plan: &BuildPlan) {
         self.substitutions.retain(|state, _| !plan.decision.runs(&state.step));
-        for (state, graft) in new {
-            if !self.given.contains(&state.step) {
-                self.substitutions.entry(state).or_insert(graft);
+        for (state, substitution) in new {
+            if !self.solved.contains(&state.step) {
+                self.substitutions.entry(state).or_insert(substitution);
             }
         }
     }
@@ -137,8 +137,9 @@ impl SolveProgress {
     /// Whether a solve failed because something from elsewhere is not what was found before.
     pub fn blames_pins(&self, message: &str) -> bool {
         const SAID: [&str; 3] = ["digest mismatch", "failed to fetch remote", "failed to checkout remote"];
-        let elsewhere =
-            |graft: &Substitution| ["http://", "https://", "git://"].iter().any(|scheme| graft.identifier.starts_with(scheme));
+        let elsewhere = |substitution: &Substitution| {
+            ["http://", "https://", "git://"].iter().any(|scheme| substitution.identifier.starts_with(scheme))
+        };
         SAID.iter().any(|said| message.contains(said)) && self.substitutions.values().any(elsewhere)
     }
 }

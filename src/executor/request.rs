@@ -85,7 +85,7 @@ pub async fn open_release(execution: &Execution<'_>, plan: &BuildPlan) -> Result
     let Execution { daemon, imports, .. } = *execution;
     let context = &daemon.context;
     // What is kept already is not handed over to be kept.
-    let keep = daemon.keeps().map(|target| target.repository).filter(|_| context.build.push || !plan.decision.unchanged);
+    let keep = daemon.cache_target().map(|target| target.repository).filter(|_| context.build.push || !plan.decision.unchanged);
     if !context.build.push && keep.is_none() {
         return Ok(None);
     }
@@ -102,7 +102,7 @@ pub async fn open_release(execution: &Execution<'_>, plan: &BuildPlan) -> Result
 
 /// What was released. If the image is only kept, a failure is the cache's.
 pub fn released(context: &BuildContext<'_>, released: Result<Released>) -> Result<Option<Released>> {
-    match (released, context.cache.kept()) {
+    match (released, context.cache.usable()) {
         (Ok(released), _) => Ok(Some(released)),
         (Err(error), Some((_, faults))) if !context.build.push => {
             faults.warn("failed to save this build to", &error)?;

@@ -46,7 +46,7 @@ pub async fn put(
         Whole::Nothing => return Ok(None),
         Whole::Otherwise => {
             let why = "the layers of the image do not match its last step".to_owned();
-            context.cache.store_gave_not(&CacheRefusal::Otherwise(why))?;
+            context.cache.cache_refused(&CacheRefusal::Otherwise(why))?;
             return Err(Replan::CacheUnusable.into());
         }
     };
@@ -58,7 +58,7 @@ pub async fn put(
         PutOutcome::Done(released) => Ok(Some(Outcome::pushed(released, Maker::EarlierBuild { is_as_recorded }))),
         // Nothing was tagged yet: layers go before what names them.
         PutOutcome::Not(why) => {
-            context.cache.store_gave_not(&why)?;
+            context.cache.cache_refused(&why)?;
             Err(Replan::CacheUnusable.into())
         }
     }
@@ -71,7 +71,7 @@ pub async fn unchanged(
     cache: &CacheSession,
     records: &RecordReader<'_>,
 ) -> Result<Whole> {
-    let kept_result = plan.decision.kept.get(plan.graph.result()).filter(|_| context.is_only_pushed());
+    let kept_result = plan.decision.cached.get(plan.graph.result()).filter(|_| context.is_only_pushed());
     let (Some(record), Some(key)) = (kept_result, plan.result_key()) else {
         return Ok(Whole::Nothing);
     };

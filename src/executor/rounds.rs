@@ -39,11 +39,11 @@ pub async fn look_at_all(
     round: Vec<CopySource>,
 ) -> OrHalt<Contents> {
     let Execution { daemon, session, .. } = *execution;
-    progress.take_grafts(substitutions::grafts(execution, plan, None)?, plan);
-    let states: HashSet<&Input> = round.iter().map(|taken| &taken.state).collect();
+    progress.take_substitutions(substitutions::of_plan(execution, plan, None)?, plan);
+    let states: HashSet<&Input> = round.iter().map(|copied| &copied.state).collect();
     let mut all = Vec::new();
     for state in states {
-        let rewritten = plan.graph.grafted(state, &progress.substitutions, &progress.given).map_err(|error| broken(&error))?;
+        let rewritten = plan.graph.rewritten(state, &progress.substitutions, &progress.solved).map_err(|error| broken(&error))?;
         progress.locate(&rewritten);
         all.push(rewritten);
     }
@@ -61,16 +61,16 @@ pub async fn look_at_all(
     let rewritten: Vec<&RewrittenGraph> = all.iter().collect();
     solve::attempt(execution, &rewritten, request, progress, None, ask).await?;
     let mut contents = Vec::new();
-    for taken in round {
-        let content = match inspect::look_at(execution, plan, progress, &taken).await {
+    for copied in round {
+        let content = match inspect::look_at(execution, plan, progress, &copied).await {
             Ok(content) => content,
             Err(error) if session.moved().is_some() => return Err(error.into()),
             Err(error) => {
                 if let Some(why) = inspect::bypasses_pull_through(daemon, progress).await {
                     return Err(Replan::BypassBaseProxy(why).into());
                 }
-                if !daemon.context.cache.trusts_store() && progress.has_grafts() {
-                    daemon.context.cache.store_failed(error.message())?;
+                if !daemon.context.cache.trusts_store() && progress.has_substituted_images() {
+                    daemon.context.cache.cache_failed(error.message())?;
                     return Err(Replan::CacheUnusable.into());
                 }
                 if !daemon.docker.answers().await {
@@ -81,11 +81,11 @@ pub async fn look_at_all(
                     .context
                     .events
                     .warning(format!("{error}; running the steps that copy from there, without saving this build"));
-                progress.unknown.insert(taken.place());
-                Digest::of(&rand::random::<[u8; 32]>())
+                progress.unknown.insert(copied.place());
+                Digest::hash(&rand::random::<[u8; 32]>())
             }
         };
-        contents.push((taken.place(), content));
+        contents.push((copied.place(), content));
     }
     Ok(contents)
 }

@@ -37,7 +37,7 @@ pub async fn run(execution: &Execution<'_>, plan: &BuildPlan, progress: &mut Sol
             Ok(Ok(outcome)) => return Ok(outcome),
             Ok(Err(_)) => {}
             Err(Halt::Replan(Replan::SourcesMoved(difference))) => {
-                execution.session.tell_moved(&difference);
+                execution.session.note_moved(&difference);
                 return Err(context_changed(&difference).into());
             }
             Err(halt) => return Err(halt),

@@ -7,7 +7,6 @@ use std::time::Instant;
 use bytes::Bytes;
 use serde_json::Map;
 
-use crate::append::skeleton;
 use crate::cache::record_reader::RecordReader;
 use crate::domain::{Descriptor, DiffId, Digest, Platform, Selector, media_type};
 use crate::engine::buildkit::{Gateway, Solved};
@@ -20,6 +19,7 @@ use crate::executor::progress::SolveProgress;
 use crate::executor::reuse::{composed, image_of};
 use crate::executor::{assemble, request, rounds, solve, substitutions};
 use crate::graph::{BaseSubstitution, CopySource, Input, InputDependency, Op, input_dependencies};
+use crate::layers::skeleton;
 use crate::plan::{Appendable, Layer, appendable, bare_image};
 use crate::planner::build_plan::BuildPlan;
 use crate::planner::replan::Replan;
@@ -37,13 +37,13 @@ pub async fn append(execution: &Execution<'_>, plan: &BuildPlan, progress: &mut 
         return Ok(None);
     };
     // On nothing there is nothing that could come down.
-    let Some(ground) = open.ground.clone() else { return Ok(None) };
+    let Some(base_state) = open.base_state.clone() else { return Ok(None) };
     let Some(below) = append_base::below(plan, &open, records).await? else {
         progress.not_appended(&open.steps[0], UNKNOWN);
         return Ok(None);
     };
     let wanted = unseen(plan, progress, &open);
-    if wanted.iter().any(|taken| progress.unknown.contains(&taken.place())) {
+    if wanted.iter().any(|copied| progress.unknown.contains(&copied.place())) {
         return Ok(None);
     }
     if !wanted.is_empty() {
@@ -59,20 +59,20 @@ pub async fn append(execution: &Execution<'_>, plan: &BuildPlan, progress: &mut 
             return Ok(None);
         }
     };
-    let made = Skeleton::of(skeleton(&paths).map_err(|error| broken(&error))?, &plan.platform()?)?;
+    let made = Skeleton::new(skeleton(&paths).map_err(|error| broken(&error))?, &plan.platform()?)?;
     let Some(own) = cache.own() else { return Ok(None) };
     let reference = own.offer_made(&made.image.manifest, made.image.config.clone(), made.blob.clone());
-    let ground = BaseSubstitution {
+    let base_state = BaseSubstitution {
         step: open.steps[0].clone(),
-        state: ground,
-        graft: substitutions::source(daemon, &reference, "[hakobi] reading the base's paths".to_owned()),
+        state: base_state,
+        substitution: substitutions::source(daemon, &reference, "[hakobi] reading the base's paths".to_owned()),
     };
     let at = Instant::now();
     let release = request::open_release(execution, plan).await?.ok_or_else(|| Error::push("no repository to push to"))?;
     release.intake().pass_over(&made.layer.blob, &made.layer.diff_id);
-    progress.take_grafts(substitutions::grafts(execution, plan, None)?, plan);
+    progress.take_substitutions(substitutions::of_plan(execution, plan, None)?, plan);
     let result = plan.graph.result();
-    let rewritten = plan.graph.grafted_on(result, &progress.substitutions, &progress.given, Some(&ground));
+    let rewritten = plan.graph.rewritten_on(result, &progress.substitutions, &progress.solved, Some(&base_state));
     let rewritten = rewritten.map_err(|error| broken(&error))?;
     progress.locate(&rewritten);
     let (exports, _) = request::exports(daemon, Some(&release), execution.sinks)?;
@@ -101,7 +101,7 @@ pub async fn append(execution: &Execution<'_>, plan: &BuildPlan, progress: &mut 
     match released {
         PutOutcome::Done(released) => Ok(Some(released)),
         PutOutcome::Not(why) => {
-            context.cache.store_gave_not(&why)?;
+            context.cache.cache_refused(&why)?;
             Err(Replan::CacheUnusable.into())
         }
     }
@@ -117,7 +117,7 @@ pub async fn not_appended(
     let steps: Vec<&Op> = open.steps.iter().filter_map(|step| plan.graph.op(step)).collect();
     let Some(below) = below else { return Ok(steps.first().map(|op| NotAppended::new(op, UNKNOWN.to_owned()))) };
     let is_unseen = !unseen(plan, &SolveProgress::default(), open).is_empty();
-    if open.ground.is_none() || is_unseen {
+    if open.base_state.is_none() || is_unseen {
         return Ok(None);
     }
     match assemble::work_out(plan, open, below.paths.clone(), records, 0).await {
@@ -140,7 +140,7 @@ pub fn unseen(plan: &BuildPlan, progress: &SolveProgress, open: &Appendable) -> 
         }));
     }
     places.retain(|place| !progress.trees.contains_key(place));
-    plan.keys.taken().iter().filter(|taken| places.contains(&taken.place())).cloned().collect()
+    plan.keys.copy_sources().iter().filter(|copied| places.contains(&copied.place())).cloned().collect()
 }
 
 /// An image of the skeleton alone.
@@ -151,10 +151,10 @@ pub struct Skeleton {
 }
 
 impl Skeleton {
-    pub fn of(tar: Vec<u8>, platform: &Platform) -> Result<Self> {
-        let diff_id = DiffId::of(&tar);
+    pub fn new(tar: Vec<u8>, platform: &Platform) -> Result<Self> {
+        let diff_id = DiffId::hash(&tar);
         let blob = Bytes::from(tar);
-        let descriptor = Descriptor::new(media_type::OCI_LAYER, Digest::of(&blob), blob.len() as u64);
+        let descriptor = Descriptor::new(media_type::OCI_LAYER, Digest::hash(&blob), blob.len() as u64);
         let layer = Layer { blob: descriptor, diff_id, created: None };
         let image = bare_image(platform, std::slice::from_ref(&layer)).map_err(|error| broken(&error))?;
         Ok(Self { image, layer, blob })

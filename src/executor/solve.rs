@@ -30,7 +30,7 @@ where
         rewritten.iter().any(|rewritten| rewritten.has_images()) && context.is_repeatable() && !context.cache.gave_store_up();
     progress.has_states |= rewritten.iter().any(|rewritten| rewritten.has_states());
     if let Err(error) = load_images::load_sources(daemon, rewritten).await {
-        context.cache.store_failed(&error.to_string())?;
+        context.cache.cache_failed(&error.to_string())?;
         return Err(Replan::CacheUnusable.into());
     }
     let mut attempt = 1;
@@ -46,7 +46,7 @@ where
             }
             // An overlay2 daemon would ask for a damaged layer again and again, for more than a minute.
             () = context.cache.store_damaged(), if from_store => None,
-            error = lacks_room(release) => return Err(error.into()),
+            error = out_of_space(release) => return Err(error.into()),
             solved = daemon.buildkit.build(session, request.clone(), &events, &ask) => Some(solved),
         };
         drop(events);
@@ -59,7 +59,7 @@ where
             Some(Ok(solved)) => {
                 context.cache.store_was_read()?;
                 // Only now: of a solve that broke off, nobody knows which steps still have to run (`--no-cache`).
-                progress.given.extend(rewritten.iter().flat_map(|rewritten| rewritten.names.keys().cloned()));
+                progress.solved.extend(rewritten.iter().flat_map(|rewritten| rewritten.names.keys().cloned()));
                 return Ok(solved);
             }
             // Whatever else is said: the files are to be looked at again.
@@ -83,15 +83,15 @@ where
             }
             None => "a layer is damaged".to_owned(),
         };
-        context.cache.store_failed(&why)?;
+        context.cache.cache_failed(&why)?;
         return Err(Replan::CacheUnusable.into());
     }
 }
 
 /// Waits until what the daemon hands over does not fit into TMPDIR; for ever if it does.
-pub async fn lacks_room(release: Option<&Release>) -> Error {
+pub async fn out_of_space(release: Option<&Release>) -> Error {
     match release {
-        Some(release) => release.lacks_room().await,
+        Some(release) => release.out_of_space().await,
         None => std::future::pending().await,
     }
 }

@@ -4,13 +4,13 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use crate::domain::{ImageRef, Platform, Selector};
-use crate::endpoint::CacheRepository;
 use crate::engine::buildkit::pb;
 use crate::error::{Error, Result};
 use crate::executor::execution::Execution;
 use crate::executor::graph_errors::broken;
 use crate::graph::{Input, Substitution};
 use crate::handover::KnownImage;
+use crate::local_registry::CacheRepository;
 use crate::plan::{Layer, bare_image};
 use crate::planner::bases;
 use crate::planner::build_plan::BuildPlan;
@@ -21,12 +21,12 @@ use crate::run::transport::LayerTransport;
 
 /// What is kept, as images that the daemon can pull; and local sources under the name of their content: a daemon that has an
 /// older copy of them must not take a file of the same size and time for the same.
-pub fn grafts(execution: &Execution<'_>, plan: &BuildPlan, release: Option<&Release>) -> Result<HashMap<Input, Substitution>> {
+pub fn of_plan(execution: &Execution<'_>, plan: &BuildPlan, release: Option<&Release>) -> Result<HashMap<Input, Substitution>> {
     let Execution { daemon, cache, .. } = *execution;
     let own = cache.own().ok_or_else(|| Error::build("the cache has no scope"))?;
     let mut substitutions = HashMap::new();
     let is_there = plan.is_there();
-    for (state, record) in &plan.decision.kept {
+    for (state, record) in &plan.decision.cached {
         if let Some(release) = release {
             release.learn(&record.blobs(), &record.diff_ids(), own.repository());
         }
@@ -37,13 +37,13 @@ pub fn grafts(execution: &Execution<'_>, plan: &BuildPlan, release: Option<&Rele
         let name = format!("[hakobi] from the cache: {name}");
         substitutions.insert(state.clone(), offered(daemon, own, &plan.platform()?, &record.layers, name)?);
     }
-    let passes = daemon.way == LayerTransport::Registry && cache.has_begun() && own.passes();
+    let passes = daemon.transport == LayerTransport::Registry && cache.has_begun() && own.passes();
     if passes && !is_there && daemon.context.is_repeatable() && daemon.context.cache.trusts_store() {
         // Of those alone that something open is built on: others need not come at all.
-        let open = plan.graph.grafted(plan.graph.result(), &substitutions, &HashSet::new()).map_err(|error| broken(&error))?;
+        let open = plan.graph.rewritten(plan.graph.result(), &substitutions, &HashSet::new()).map_err(|error| broken(&error))?;
         for (source, base) in plan.bases.iter().filter(|(source, _)| open.names.contains_key(&source.step)) {
             match through(execution, plan, source, base) {
-                Ok(graft) => substitutions.insert(source.clone(), graft),
+                Ok(substitution) => substitutions.insert(source.clone(), substitution),
                 // The daemon can bring it as well.
                 Err(error) => {
                     daemon.context.events.note(format!("base images do not come through hakobi: {}", error.message()));
@@ -78,8 +78,8 @@ pub fn grafts(execution: &Execution<'_>, plan: &BuildPlan, release: Option<&Rele
         // A graph that was remembered names the session of that build, and BuildKit takes a source of the same session for the
         // same files (`local.CacheKey`). Without a name it is this run's.
         attributes.remove("local.session");
-        let graft = Substitution { identifier: source.identifier.clone(), attributes, name: op.name.clone() };
-        substitutions.insert(Input { step: op.digest.clone(), output: 0 }, graft);
+        let substitution = Substitution { identifier: source.identifier.clone(), attributes, name: op.name.clone() };
+        substitutions.insert(Input { step: op.digest.clone(), output: 0 }, substitution);
     }
     substitutions.extend(plan.pins());
     Ok(substitutions)
@@ -109,7 +109,7 @@ pub fn offered(
 
 /// An offered image as a source of the graph.
 pub fn source(daemon: &DaemonBuild<'_>, offered: &ImageRef, name: String) -> Substitution {
-    match (daemon.way, &offered.digest) {
+    match (daemon.transport, &offered.digest) {
         (LayerTransport::Archive, Some(digest)) => Substitution {
             identifier: format!("docker-image://{}", daemon.loaded.name(digest)),
             attributes: [("image.resolvemode".to_owned(), "local".to_owned())].into(),

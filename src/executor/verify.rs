@@ -4,9 +4,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use crate::build_context::{NodeKind, Tree};
 use crate::cache::layer_index::read_tree;
-use crate::context::{NodeKind, Tree};
-use crate::endpoint::Endpoint;
 use crate::engine::buildkit::{Export, Gateway, SolveRequest, Solved};
 use crate::engine::{BorrowedName, StoreKind};
 use crate::error::{Error, Kind, Result};
@@ -14,7 +13,8 @@ use crate::executor::execution::{Execution, Halt};
 use crate::executor::graph_errors::broken;
 use crate::executor::progress::SolveProgress;
 use crate::executor::{solve, substitutions};
-use crate::handover::{Intake, Known, no_room};
+use crate::handover::{Intake, Known, out_of_space_error};
+use crate::local_registry::Endpoint;
 use crate::plan::appendable;
 use crate::planner::build_plan::BuildPlan;
 use crate::planner::replan::Replan;
@@ -32,7 +32,7 @@ pub async fn verify(execution: &Execution<'_>, plan: &BuildPlan, progress: &Solv
     let open = appendable(&plan.graph, &plan.decision);
     let ([image], Some(open)) = (&released.images[..], open) else { return Ok(()) };
     let chain = plan.graph.chain_of(plan.graph.result());
-    let kept_part = chain.links.iter().find(|link| Some(&link.state) == open.ground.as_ref()).map_or(0, |link| link.layers);
+    let kept_part = chain.links.iter().find(|link| Some(&link.state) == open.base_state.as_ref()).map_or(0, |link| link.layers);
     let new = chain.layers() - kept_part;
     let (below, ours) = image.layers.split_at(image.layers.len().saturating_sub(new));
     let failed = |what: &str| Error::build(format!("--verify: {what}"));
@@ -42,15 +42,15 @@ pub async fn verify(execution: &Execution<'_>, plan: &BuildPlan, progress: &Solv
     below.iter().zip(&image.diff_ids).for_each(|(layer, diff_id)| intake.pass_over(layer, diff_id));
     let endpoint = Endpoint::start(Arc::new(intake.clone()), directory.path().to_owned());
     let endpoint = endpoint.await.map_err(|error| failed("failed to listen on 127.0.0.1").because(&error))?;
-    directory.remember(endpoint.word());
+    directory.remember(endpoint.secret_path());
     let reference = endpoint.reference(NAME);
-    let exit = daemon.way.exit(&daemon.info, false);
+    let exit = daemon.transport.exit(&daemon.info, false);
     let export = match exit {
         Exit::Straight => Export::to_registry(&reference),
         Exit::Pushed | Exit::Saved => Export::into_daemon(&[reference.to_string()]),
     };
     let mut again = SolveProgress {
-        given: progress.given.clone(),
+        solved: progress.solved.clone(),
         substitutions: progress.substitutions.clone(),
         ..SolveProgress::default()
     };
@@ -63,8 +63,8 @@ pub async fn verify(execution: &Execution<'_>, plan: &BuildPlan, progress: &Solv
     let borrowed = (exit != Exit::Straight).then(|| daemon.docker.borrow(reference.clone()));
     let made = loop {
         intake.begin(NAME);
-        again.substitutions.extend(substitutions::grafts(execution, plan, None)?);
-        let rewritten = plan.graph.grafted(result, &again.substitutions, &progress.given).map_err(|error| broken(&error))?;
+        again.substitutions.extend(substitutions::of_plan(execution, plan, None)?);
+        let rewritten = plan.graph.rewritten(result, &again.substitutions, &progress.solved).map_err(|error| broken(&error))?;
         let (definition, config, imports) = (&rewritten.definition, &config, &imports.imports);
         let ask = |mut gateway: Gateway| async move {
             let solved = gateway.graph(definition.clone(), imports, false).await?;
@@ -80,7 +80,7 @@ pub async fn verify(execution: &Execution<'_>, plan: &BuildPlan, progress: &Solv
     borrowed.into_iter().for_each(BorrowedName::hand_on);
     tokio::select! {
         handed = exit.hand_over(&daemon.docker, &reference, &intake, NAME, made) => handed?,
-        why = endpoint.lacks_room() => return Err(no_room(&why)),
+        why = endpoint.out_of_space() => return Err(out_of_space_error(&why)),
     }
     let (theirs, _) = intake.layers_above(NAME, below.len()).await?;
     if ours.len() != theirs.len() {

@@ -5,12 +5,12 @@ use std::io::{self, Write};
 
 use tokio_util::io::SyncIoBridge;
 
-use crate::append::assemble::{AssembledKind, AssembledLayer, Content, WriteError};
-use crate::context::Difference;
+use crate::build_context::Difference;
 use crate::domain::{Descriptor, DiffId, Digest, Hasher, media_type};
 use crate::error::{Error, Result};
 use crate::executor::context_files::content;
 use crate::graph::Op;
+use crate::layers::assemble::{AssembledKind, AssembledLayer, Content, WriteError};
 use crate::plan::Layer;
 use crate::planner::build_plan::BuildPlan;
 use crate::publish::release::Release;
@@ -27,17 +27,17 @@ pub async fn write(
     context: &BuildContext<'_>,
     plan: &BuildPlan,
     op: &Op,
-    laid: AssembledLayer,
+    assembled: AssembledLayer,
     now: u64,
     release: &Release,
 ) -> Result<std::result::Result<Layer, Difference>> {
     let failed = |error: &io::Error| Error::build("failed to create a layer of files").because(error);
-    let keyed = keyed(plan, op, &laid);
+    let keyed = keyed(plan, op, &assembled);
     let (theirs, ours) = tokio::io::duplex(PIPE);
     let writing = tokio::task::spawn_blocking(move || {
         let mut out = Hashing { out: SyncIoBridge::new(ours), hasher: Hasher::default() };
         let mut changed = None;
-        let written = laid.write_tar(&mut out, now, &mut |source, path, digest| {
+        let written = assembled.write_tar(&mut out, now, &mut |source, path, digest| {
             if keyed.get(&(source, path.to_owned())) != Some(digest) {
                 changed.get_or_insert_with(|| Difference::of_content(path));
             }
@@ -68,8 +68,8 @@ pub async fn write(
 }
 
 /// The digests by which a layer's files were keyed, by the number of the input and the path.
-pub fn keyed(plan: &BuildPlan, op: &Op, laid: &AssembledLayer) -> HashMap<(usize, String), Digest> {
-    let files = laid.entries().filter_map(|(_, entry)| match &entry.kind {
+pub fn keyed(plan: &BuildPlan, op: &Op, assembled: &AssembledLayer) -> HashMap<(usize, String), Digest> {
+    let files = assembled.entries().filter_map(|(_, entry)| match &entry.kind {
         AssembledKind::File(Content::Context { source, path, .. }) => Some((*source, path)),
         _ => None,
     });

@@ -118,14 +118,14 @@ pub fn apart(op: &Op) -> (BTreeMap<String, String>, Digest) {
         variables = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         meta.proxy_env = None;
     }
-    (variables, Digest::of(&rest.encode_to_vec()))
+    (variables, Digest::hash(&rest.encode_to_vec()))
 }
 
 /// What a step does, whatever it is done to: its operation without its inputs.
 #[must_use]
 pub fn operation_key(graph: &Graph, op: &Op) -> Option<OperationKey> {
     let canonical = canonical(op, graph.bytes(&op.digest)?).ok()?;
-    Some(OperationKey::of(&[b"hakobi shape 1\n", &*canonical].concat()))
+    Some(OperationKey::hash(&[b"hakobi shape 1\n", &*canonical].concat()))
 }
 
 /// How each input of a step counts.
@@ -142,7 +142,7 @@ pub fn input_dependencies(op: &Op) -> Vec<InputDependency> {
 
 /// The content of a mount's source may stand for it only where nothing else of the source can come out of the step.
 fn of_exec(op: &Op, exec: &pb::ExecOp) -> Vec<InputDependency> {
-    let mut taken: BTreeMap<usize, Option<Vec<Selector>>> = BTreeMap::new();
+    let mut copied: BTreeMap<usize, Option<Vec<Selector>>> = BTreeMap::new();
     for mount in &exec.mounts {
         let Some(index) = usize::try_from(mount.input).ok().filter(|index| *index < op.inputs.len()) else { continue };
         let kind = mount.mount_type();
@@ -154,14 +154,14 @@ fn of_exec(op: &Op, exec: &pb::ExecOp) -> Vec<InputDependency> {
         let default_root = mount.dest == "/" && mount.content_cache() == pb::MountContentCache::Default;
         let safe = mount.output == SKIPPED || mount.readonly || selector == "/";
         let content = safe && !off && !default_root;
-        let entry = taken.entry(index).or_insert_with(|| Some(Vec::new()));
+        let entry = copied.entry(index).or_insert_with(|| Some(Vec::new()));
         match entry {
-            Some(selectors) if content => selectors.push(Selector::of(&spelled_text(&selector), true)),
+            Some(selectors) if content => selectors.push(Selector::new(&spelled_text(&selector), true)),
             _ => *entry = None,
         }
     }
     (0..op.inputs.len())
-        .map(|index| match taken.remove(&index).flatten() {
+        .map(|index| match copied.remove(&index).flatten() {
             Some(selectors) if !selectors.is_empty() => InputDependency::Content(selectors),
             _ => InputDependency::State,
         })
@@ -173,14 +173,14 @@ const SKIPPED: i64 = -1;
 
 fn of_file(op: &Op, file: &pb::FileOp) -> Vec<InputDependency> {
     let mut based = vec![false; op.inputs.len()];
-    let mut taken: Vec<Vec<Selector>> = vec![Vec::new(); op.inputs.len()];
-    let owner = |owner: &Option<pb::ChownOpt>, taken: &mut Vec<Vec<Selector>>| {
+    let mut copied: Vec<Vec<Selector>> = vec![Vec::new(); op.inputs.len()];
+    let owner = |owner: &Option<pb::ChownOpt>, copied: &mut Vec<Vec<Selector>>| {
         let Some(owner) = owner else { return };
         for (who, path) in [(&owner.user, "/etc/passwd"), (&owner.group, "/etc/group")] {
             if let Some(pb::UserOpt { user: Some(pb::user_opt::User::ByName(named)) }) = who
-                && let Some(selectors) = usize::try_from(named.input).ok().and_then(|index| taken.get_mut(index))
+                && let Some(selectors) = usize::try_from(named.input).ok().and_then(|index| copied.get_mut(index))
             {
-                selectors.push(Selector::of(path, true));
+                selectors.push(Selector::new(path, true));
             }
         }
     };
@@ -190,19 +190,19 @@ fn of_file(op: &Op, file: &pb::FileOp) -> Vec<InputDependency> {
         }
         match &action.action {
             Some(pb::file_action::Action::Copy(copy)) => {
-                owner(&copy.owner, &mut taken);
-                if let Some(selectors) = usize::try_from(action.secondary_input).ok().and_then(|index| taken.get_mut(index)) {
+                owner(&copy.owner, &mut copied);
+                if let Some(selectors) = usize::try_from(action.secondary_input).ok().and_then(|index| copied.get_mut(index)) {
                     selectors.push(of_copy(copy));
                 }
             }
-            Some(pb::file_action::Action::Mkdir(mkdir)) => owner(&mkdir.owner, &mut taken),
-            Some(pb::file_action::Action::Mkfile(mkfile)) => owner(&mkfile.owner, &mut taken),
+            Some(pb::file_action::Action::Mkdir(mkdir)) => owner(&mkdir.owner, &mut copied),
+            Some(pb::file_action::Action::Mkfile(mkfile)) => owner(&mkfile.owner, &mut copied),
             _ => {}
         }
     }
     based
         .into_iter()
-        .zip(taken)
+        .zip(copied)
         .map(
             |(based, selectors)| {
                 if based || selectors.is_empty() { InputDependency::State } else { InputDependency::Content(selectors) }

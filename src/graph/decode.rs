@@ -113,7 +113,7 @@ impl Graph {
         let mut places = HashMap::with_capacity(definition.def.len());
         let mut last = None;
         for (place, bytes) in definition.def.iter().enumerate() {
-            let digest = Digest::of(bytes);
+            let digest = Digest::hash(bytes);
             let op = pb::Op::decode(&bytes[..])?;
             let inputs = op
                 .inputs
@@ -134,7 +134,7 @@ impl Graph {
             Some(last) => last.inputs.first().cloned().ok_or(InvalidGraph::Empty)?,
             // `FROM scratch` and nothing but metadata.
             None => {
-                let step = Digest::of(b"");
+                let step = Digest::hash(b"");
                 let (op, inputs, name) = (pb::Op::default(), Vec::new(), String::new());
                 ops.insert(step.clone(), Op { digest: step.clone(), op, inputs, name, ignores_cache: false });
                 Input { step, output: 0 }
@@ -223,7 +223,7 @@ impl Graph {
         }
         let kept: HashSet<String> = self.below(state).into_iter().map(|op| op.digest.to_string()).collect();
         let mut def: Vec<Vec<u8>> =
-            self.definition.def.iter().filter(|bytes| kept.contains(&Digest::of(bytes).to_string())).cloned().collect();
+            self.definition.def.iter().filter(|bytes| kept.contains(&Digest::hash(bytes).to_string())).cloned().collect();
         let end = pb::Op { inputs: vec![pb::Input { digest: state.step.to_string(), index: state.output }], ..pb::Op::default() };
         def.push(end.encode_to_vec());
         let metadata = self

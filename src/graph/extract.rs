@@ -4,7 +4,7 @@ use bollard_buildkit_proto::pb;
 use prost::Message;
 
 use super::decode::Graph;
-use super::graft::encoded;
+use super::rewrite::encoded;
 use crate::domain::{Digest, Selector, bytes_of};
 
 /// A graph of one step that makes a file of this text: a daemon that has it in its cache made it before.
@@ -21,7 +21,7 @@ pub fn mark(text: &str) -> pb::Definition {
     let action = pb::FileAction { input: -1, secondary_input: -1, output: 0, action };
     let file = pb::op::Op::File(pb::FileOp { actions: vec![action] });
     let bytes = encoded(&pb::Op { op: Some(file), ..pb::Op::default() });
-    let result = pb::Input { digest: Digest::of(&bytes).to_string(), index: 0 };
+    let result = pb::Input { digest: Digest::hash(&bytes).to_string(), index: 0 };
     let end = pb::Op { inputs: vec![result], ..pb::Op::default() }.encode_to_vec();
     pb::Definition { def: vec![bytes, end], ..pb::Definition::default() }
 }
@@ -69,7 +69,7 @@ impl Graph {
             ..pb::Op::default()
         };
         let bytes = encoded(&copied);
-        let result = pb::Input { digest: Digest::of(&bytes).to_string(), index: 0 };
+        let result = pb::Input { digest: Digest::hash(&bytes).to_string(), index: 0 };
         definition.def.push(bytes);
         definition.def.push(pb::Op { inputs: vec![result], ..pb::Op::default() }.encode_to_vec());
         definition

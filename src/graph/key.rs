@@ -30,7 +30,7 @@ pub trait Facts {
     fn remote(&self, source: &Op) -> Result<ResolvedSource, String>;
 
     /// The content of what is taken out of a state that a step made, if that was ever seen.
-    fn taken(&self, taken: &CopySource) -> Option<Digest>;
+    fn copied_content(&self, copied: &CopySource) -> Option<Digest>;
 }
 
 /// A step's key, or why it has none.
@@ -68,7 +68,7 @@ impl CopySource {
 pub struct Keys {
     by_step: HashMap<Digest, Key>,
     key_without_copied_content: HashMap<Digest, Weak>,
-    taken: Vec<CopySource>,
+    copied: Vec<CopySource>,
 }
 
 /// A key that leaves out the content of what is taken out of other steps' results.
@@ -82,7 +82,7 @@ struct Weak {
 impl Keys {
     /// Works out the keys of all that the graph's result needs.
     #[must_use]
-    pub fn of(graph: &Graph, facts: &dyn Facts) -> Self {
+    pub fn new(graph: &Graph, facts: &dyn Facts) -> Self {
         let mut keys = Self::default();
         for op in graph.below(graph.result()) {
             let (key, key_without_copied_content) = keys.step(graph, op, facts);
@@ -116,14 +116,14 @@ impl Keys {
 
     /// All that steps take out of other steps' results.
     #[must_use]
-    pub fn taken(&self) -> &[CopySource] {
-        &self.taken
+    pub fn copy_sources(&self) -> &[CopySource] {
+        &self.copied
     }
 
     fn step(&mut self, graph: &Graph, op: &Op, facts: &dyn Facts) -> (Key, Option<Weak>) {
         let unknown = |why: &str| (Key::Unknown(why.to_owned()), None);
         if graph.is_nothing() {
-            let key = Keyed::of("nothing").key();
+            let key = Keyed::new("nothing").key();
             return (Key::Known(key.clone()), Some(Weak { key, leaves_out: false }));
         }
         if let Some(pb::op::Op::Source(source)) = &op.op.op {
@@ -140,7 +140,7 @@ impl Keys {
             _ => return unknown("hakobi does not support this kind of step"),
         }
         let Ok(own) = canonical(op, bytes) else { return unknown("failed to read the step") };
-        let (mut strong, mut key_without_copied_content) = (Keyed::of("step"), Some((Keyed::of("weak"), false)));
+        let (mut strong, mut key_without_copied_content) = (Keyed::new("step"), Some((Keyed::new("weak"), false)));
         strong.bytes(&own);
         if let Some((key_without_copied_content, _)) = &mut key_without_copied_content {
             key_without_copied_content.bytes(&own);
@@ -204,12 +204,12 @@ impl Keys {
             Key::Known(state) => Some(taken_of(&state, &selectors)),
             _ => None,
         };
-        let taken = CopySource { state: input.clone(), selectors, key };
-        let known = facts.taken(&taken);
-        if !self.taken.contains(&taken) {
-            self.taken.push(taken.clone());
+        let copied = CopySource { state: input.clone(), selectors, key };
+        let known = facts.copied_content(&copied);
+        if !self.copied.contains(&copied) {
+            self.copied.push(copied.clone());
         }
-        let strong = known.map(|digest| ("content", digest.to_string())).ok_or(Key::Waits(taken));
+        let strong = known.map(|digest| ("content", digest.to_string())).ok_or(Key::Waits(copied));
         Part { strong, key_without_copied_content: Some(key_without_copied_content) }
     }
 }
@@ -228,7 +228,7 @@ struct WeakPart {
 
 fn of_source(op: &Op, source: &pb::SourceOp, bytes: Option<&[u8]>, facts: &dyn Facts) -> Key {
     let scheme = source.identifier.split("://").next().unwrap_or_default();
-    let mut hasher = Keyed::of(scheme);
+    let mut hasher = Keyed::new(scheme);
     match scheme {
         "docker-image" => match facts.image(op) {
             // As BuildKit has it: by the layers, whatever the image is called (`source/containerimage/pull.go`: `CacheKey`).
@@ -258,8 +258,8 @@ fn of_remote(op: &Op, bytes: Option<&[u8]>, holds: &ResolvedSource) -> Key {
     };
     let mut hasher = match holds {
         // `http://` and `https://` bring the same file.
-        ResolvedSource::File { .. } => Keyed::of("file"),
-        ResolvedSource::Commit(_) => Keyed::of("git"),
+        ResolvedSource::File { .. } => Keyed::new("file"),
+        ResolvedSource::Commit(_) => Keyed::new("git"),
     };
     hasher.bytes(&own);
     if let ResolvedSource::File { content, modified } = holds {
@@ -279,7 +279,7 @@ pub(super) fn is_local(op: &Op) -> bool {
 }
 
 fn output_of(step: &StepKey, output: i64) -> Keyed {
-    let mut hasher = Keyed::of("state");
+    let mut hasher = Keyed::new("state");
     hasher.bytes(step.to_string().as_bytes());
     hasher.bytes(&output.to_be_bytes());
     hasher
@@ -292,7 +292,7 @@ fn taken_of(state: &StepKey, selectors: &[Selector]) -> CopiedContentKey {
 }
 
 fn selected(kind: &str, selectors: &[Selector]) -> Keyed {
-    let mut hasher = Keyed::of(kind);
+    let mut hasher = Keyed::new(kind);
     for selector in selectors {
         let (flags, lists) = ([selector.wildcard, selector.follow], [&selector.include, &selector.exclude, &selector.required]);
         hasher.bytes(selector.path.as_bytes());
@@ -310,7 +310,7 @@ struct Keyed(Hasher);
 
 impl Keyed {
     /// The version of the rules goes with every key: keys of other rules are other keys.
-    fn of(kind: &str) -> Self {
+    fn new(kind: &str) -> Self {
         let mut keyed = Self(Hasher::default());
         keyed.bytes(b"hakobi key 1");
         keyed.bytes(kind.as_bytes());

@@ -25,7 +25,7 @@ fn copy(from: i64, src: &str) -> pb::FileAction {
 #[derive(Default)]
 struct Known {
     content: HashMap<String, &'static str>,
-    taken: HashMap<CopiedContentKey, Digest>,
+    copied: HashMap<CopiedContentKey, Digest>,
     base: &'static str,
     holds: HashMap<Digest, ResolvedSource>,
 }
@@ -36,20 +36,20 @@ impl Facts for Known {
         if source.identifier.ends_with("absent") {
             return Err("no answer".to_owned());
         }
-        Ok(ChainId::of_layers(&[DiffId::of(self.base.as_bytes())]))
+        Ok(ChainId::of_layers(&[DiffId::hash(self.base.as_bytes())]))
     }
 
     fn local(&self, _: &Op, selectors: &[Selector]) -> Result<Digest, String> {
         let content = |selector: &Selector| self.content.get(&selector.path).copied().unwrap_or("as it was");
-        Ok(Digest::of(selectors.iter().map(content).collect::<Vec<_>>().join("\0").as_bytes()))
+        Ok(Digest::hash(selectors.iter().map(content).collect::<Vec<_>>().join("\0").as_bytes()))
     }
 
     fn remote(&self, source: &Op) -> Result<ResolvedSource, String> {
         self.holds.get(&source.digest).cloned().ok_or_else(|| "nobody asked".to_owned())
     }
 
-    fn taken(&self, taken: &CopySource) -> Option<Digest> {
-        self.taken.get(taken.key.as_ref()?).cloned()
+    fn copied_content(&self, copied: &CopySource) -> Option<Digest> {
+        self.copied.get(copied.key.as_ref()?).cloned()
     }
 }
 
@@ -59,7 +59,7 @@ fn key_with(facts: &Known, op: pb::op::Op) -> Key {
     let (base, local) = (made.source("docker-image://base"), made.source("local://context"));
     let result = made.on(&[&base, &local], op);
     let graph = made.graph(&result);
-    Keys::of(&graph, facts).state(&result)
+    Keys::new(&graph, facts).state(&result)
 }
 
 fn key(op: pb::op::Op) -> StepKey {
@@ -145,12 +145,12 @@ fn a_field_that_nobody_knows_makes_another_key() {
     let mut bytes = one.0.def.last().expect("a step").clone();
     // Field 90 of the operation itself, with one byte in it.
     bytes.extend([0xd2, 0x05, 1, 7]);
-    let unknown = Input { step: Digest::of(&bytes), output: 0 };
+    let unknown = Input { step: Digest::hash(&bytes), output: 0 };
     other.0.def.push(bytes);
     assert_eq!(base, same);
     let keys = [(one, known), (other, unknown)].map(|(made, result)| {
         let graph = made.graph(&result);
-        Keys::of(&graph, &Known::default()).state(&result)
+        Keys::new(&graph, &Known::default()).state(&result)
     });
     assert_ne!(keys[0], keys[1]);
 }
@@ -234,21 +234,21 @@ fn what_comes_out_of_a_stage_is_waited_for_and_then_counts_by_content() {
     };
     let (built, result) = graph("make");
     let mut facts = Known::default();
-    let keys = Keys::of(&built, &facts);
-    let Key::Waits(taken) = keys.state(&result) else { panic!("{:?}", keys.state(&result)) };
-    assert_eq!(keys.taken(), std::slice::from_ref(&taken));
+    let keys = Keys::new(&built, &facts);
+    let Key::Waits(copied) = keys.state(&result) else { panic!("{:?}", keys.state(&result)) };
+    assert_eq!(keys.copy_sources(), std::slice::from_ref(&copied));
     let (again, same) = graph("make another way");
-    let other = Keys::of(&again, &facts).taken()[0].clone();
-    assert_ne!(taken.key, other.key);
+    let other = Keys::new(&again, &facts).copy_sources()[0].clone();
+    assert_ne!(copied.key, other.key);
     // Both made the same file: the step after it is the same.
-    for key in [taken.key, other.key] {
-        facts.taken.insert(key.expect("a key"), Digest::of(b"the file"));
+    for key in [copied.key, other.key] {
+        facts.copied.insert(key.expect("a key"), Digest::hash(b"the file"));
     }
-    let key = Keys::of(&built, &facts).state(&result);
+    let key = Keys::new(&built, &facts).state(&result);
     assert!(matches!(key, Key::Known(_)));
-    assert_eq!(key, Keys::of(&again, &facts).state(&same));
-    facts.taken.values_mut().for_each(|content| *content = Digest::of(b"another"));
-    assert_ne!(key, Keys::of(&built, &facts).state(&result));
+    assert_eq!(key, Keys::new(&again, &facts).state(&same));
+    facts.copied.values_mut().for_each(|content| *content = Digest::hash(b"another"));
+    assert_ne!(key, Keys::new(&built, &facts).state(&result));
 }
 
 #[test]
@@ -259,7 +259,7 @@ fn steps_that_differ_by_what_they_take_alone_have_that_in_common() {
         let stage = made.on(&[&base], pb::op::Op::Exec(run(&[stage])));
         let took = made.on(&[&base, &stage], pb::op::Op::File(pb::FileOp { actions: vec![copy(1, file)] }));
         let result = made.on(&[&took], pb::op::Op::Exec(run(&[on])));
-        let keys = Keys::of(&made.graph(&result), &Known::default());
+        let keys = Keys::new(&made.graph(&result), &Known::default());
         assert_eq!(keys.key_without_copied_content(&stage), None, "nothing is taken there");
         (keys.key_without_copied_content(&took), keys.key_without_copied_content(&result))
     };
@@ -284,7 +284,7 @@ fn what_cannot_be_told_has_no_key() {
         let base = made.source(identifier);
         let result = made.on(&[&base], pb::op::Op::Exec(run(&["x"])));
         let graph = made.graph(&result);
-        let key = Keys::of(&graph, &Known::default()).state(&result);
+        let key = Keys::new(&graph, &Known::default()).state(&result);
         assert_eq!(matches!(key, Key::Known(_)), known, "{identifier}: {key:?}");
     }
 }
@@ -296,11 +296,11 @@ fn what_is_elsewhere_is_what_it_was_found_to_be() {
         let source = made.source_with(identifier, attributes);
         let graph = made.graph(&source);
         let holds = holds.map(|holds| (source.step.clone(), holds)).into_iter().collect();
-        Keys::of(&graph, &Known { holds, ..Known::default() }).state(&source)
+        Keys::new(&graph, &Known { holds, ..Known::default() }).state(&source)
     };
     let name = [("http.filename", "a")];
     let file = |content: &[u8], modified: &str| {
-        Some(ResolvedSource::File { content: Digest::of(content), modified: modified.to_owned() })
+        Some(ResolvedSource::File { content: Digest::hash(content), modified: modified.to_owned() })
     };
     let plain = key("https://host/a", &name, file(b"a", ""));
     assert!(matches!(plain, Key::Known(_)), "{plain:?}");
@@ -339,17 +339,18 @@ fn a_graft_takes_the_place_of_what_led_to_a_state() {
         made.0.metadata.insert(state.step.to_string(), pb::OpMetadata { description, ..Default::default() });
     }
     let graph = made.graph(&second);
-    let graft = super::super::Substitution {
+    let substitution = super::super::Substitution {
         identifier: "docker-image://127.0.0.1:1/x@sha256:00".to_owned(),
         attributes: [("image.resolvemode".to_owned(), "local".to_owned()), ("b".to_owned(), "c".to_owned())].into(),
         name: "restored".to_owned(),
     };
-    let grafted = graph.grafted(&second, &HashMap::from([(first, graft)]), &HashSet::new()).expect("grafted");
-    let grafted = Graph::new(grafted.definition).expect("a graph");
-    let names: Vec<&str> = grafted.below(grafted.result()).iter().map(|op| &*op.name).collect();
+    let rewritten = graph.rewritten(&second, &HashMap::from([(first, substitution)]), &HashSet::new()).expect("grafted");
+    let rewritten = Graph::new(rewritten.definition).expect("a graph");
+    let names: Vec<&str> = rewritten.below(rewritten.result()).iter().map(|op| &*op.name).collect();
     assert_eq!(names, ["restored", "[2/2] second"]);
-    assert_eq!(grafted.base_images(), ["127.0.0.1:1/x@sha256:00"]);
+    assert_eq!(rewritten.base_images(), ["127.0.0.1:1/x@sha256:00"]);
     // Without grafts it is the graph itself.
-    let same = Graph::new(graph.grafted(&second, &HashMap::new(), &HashSet::new()).expect("whole").definition).expect("a graph");
+    let same =
+        Graph::new(graph.rewritten(&second, &HashMap::new(), &HashSet::new()).expect("whole").definition).expect("a graph");
     assert_eq!(same.result(), graph.result());
 }

@@ -3,9 +3,9 @@
 mod canonical;
 mod decode;
 mod extract;
-mod graft;
 mod key;
 mod remote;
+mod rewrite;
 mod stages;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -14,8 +14,8 @@ mod wire;
 pub use canonical::{InputDependency, apart, input_dependencies, operation_key};
 pub use decode::{Graph, Input, InvalidGraph, Op, Place};
 pub use extract::mark;
-pub use graft::{BaseSubstitution, RewrittenGraph, Substitution};
 pub use key::{CopySource, Facts, Key, Keys};
 pub use remote::{Remote, ResolvedSource, pinned, pinned_revision, without_query};
+pub use rewrite::{BaseSubstitution, RewrittenGraph, Substitution};
 pub use stages::{Chain, Link, Stage, StageName, Step, instruction_of, stage_of};
 pub use wire::Malformed;

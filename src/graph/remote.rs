@@ -59,7 +59,7 @@ impl Remote {
     /// # Errors
     /// Why it cannot be asked from here as the daemon would ask.
     #[must_use]
-    pub fn of(op: &Op) -> Option<Result<Self, String>> {
+    pub fn from_op(op: &Op) -> Option<Result<Self, String>> {
         let Some(pb::op::Op::Source(source)) = &op.op.op else { return None };
         let (scheme, rest) = source.identifier.split_once("://")?;
         match scheme {
@@ -203,7 +203,7 @@ mod tests {
 
     fn asked(identifier: &str, attributes: &[(&str, &str)]) -> Option<Result<Remote, String>> {
         let (graph, source) = source(identifier, attributes);
-        Remote::of(graph.op(&source.step).unwrap())
+        Remote::from_op(graph.op(&source.step).unwrap())
     }
 
     #[test]
@@ -266,7 +266,7 @@ mod tests {
         assert_eq!(at_commit("git://host/r", COMMIT), format!("git://host/r#{COMMIT}"));
 
         let (graph, step) = source("https://host/a", &[("http.filename", "a")]);
-        let content = Digest::of(b"a");
+        let content = Digest::hash(b"a");
         let holds = ResolvedSource::File { content: content.clone(), modified: String::new() };
         let (identifier, attributes) = pinned(graph.op(&step.step).unwrap(), &holds).unwrap();
         assert_eq!(identifier, "https://host/a");

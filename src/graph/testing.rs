@@ -16,7 +16,7 @@ impl Made {
     /// Any step.
     pub fn op(&mut self, op: &pb::Op) -> Input {
         let bytes = op.encode_to_vec();
-        let step = Digest::of(&bytes);
+        let step = Digest::hash(&bytes);
         if !self.0.def.contains(&bytes) {
             self.0.def.push(bytes);
         }

@@ -79,9 +79,9 @@ pub(super) enum Change {
 
 fn take<'a>(rest: &mut &'a [u8], length: u64) -> Result<&'a [u8], Malformed> {
     let length = usize::try_from(length).map_err(|_| Malformed)?;
-    let (taken, after) = rest.split_at_checked(length).ok_or(Malformed)?;
+    let (copied, after) = rest.split_at_checked(length).ok_or(Malformed)?;
     *rest = after;
-    Ok(taken)
+    Ok(copied)
 }
 
 fn varint(rest: &mut &[u8]) -> Result<u64, Malformed> {

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use super::compose::PreparedImage;
 use super::intake::{Blob, Intake, State};
 use super::tag::TAG;
-use crate::archive::{self, ArchivedImage, Format, Layer, Layers, Spooled, StoredLayer, spooled};
+use crate::docker_archive::{self, ArchivedImage, Format, Layer, Layers, Spooled, StoredLayer, spooled};
 use crate::domain::{Descriptor, DiffId, Digest, ImageConfig, ImageRef, Manifest, RawManifest, media_type};
 use crate::error::{Error, Result};
 use crate::transfer::{ByteStream, Identity};
@@ -20,7 +20,7 @@ impl Intake {
     /// If the archive breaks off, cannot be read, or has no such image.
     pub async fn take_archive(&self, archive: ByteStream, reference: &ImageRef, name: &str) -> Result<()> {
         let mut layers = NewLayers { intake: self.clone(), directory: self.inner().directory().to_owned() };
-        let images = archive::read(archive, &mut layers)
+        let images = docker_archive::read(archive, &mut layers)
             .await
             .map_err(|error| Error::push("failed to read the archive that the daemon saved").because(&error))?;
         let image = images
@@ -33,7 +33,7 @@ impl Intake {
     fn took(&self, image: ArchivedImage, name: &str) -> Result<()> {
         let raw = manifest(&image).map_err(|error| Error::push("failed to write the image's manifest").because(&error))?;
         let mut state = self.inner().state();
-        state.configs.insert(Digest::of(&image.config), image.config);
+        state.configs.insert(Digest::hash(&image.config), image.config);
         let own = state.manifests.entry(name.to_owned()).or_default();
         own.insert(raw.digest().to_string(), raw.clone());
         own.insert(TAG.to_owned(), raw);
@@ -58,7 +58,7 @@ fn manifest(image: &ArchivedImage) -> serde_json::Result<RawManifest> {
     let manifest = Manifest {
         schema_version: 2,
         media_type: family.to_owned(),
-        config: Descriptor::new(config, Digest::of(&image.config), image.config.len() as u64),
+        config: Descriptor::new(config, Digest::hash(&image.config), image.config.len() as u64),
         layers: image.layers.clone(),
         annotations: own.and_then(|raw| raw.manifest().ok()).map(|manifest| manifest.annotations).unwrap_or_default(),
     };

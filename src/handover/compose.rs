@@ -72,7 +72,7 @@ impl Intake {
 
 /// There is no room for a layer that comes from the daemon.
 #[must_use]
-pub fn no_room(why: &str) -> Error {
+pub fn out_of_space_error(why: &str) -> Error {
     Error::push(format!("failed to write a layer to the temporary directory: {why}"))
         .hint("set TMPDIR to a directory with more free space")
 }
@@ -206,10 +206,10 @@ async fn settle(inner: &Inner, layer: &Descriptor, diff_id: &DiffId) -> Result<D
     // What did not come is what we said is there.
     let Some(blob) = arrived else { return Ok(layer.clone()) };
     let failed = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::StorageFull => no_room(&error.to_string()),
+        std::io::ErrorKind::StorageFull => out_of_space_error(&error.to_string()),
         _ => Error::push("failed to forward a layer").because(&error),
     };
-    let format = Format::of(&transcode::head(&blob.spool, 4).await.map_err(failed)?);
+    let format = Format::detect(&transcode::head(&blob.spool, 4).await.map_err(failed)?);
     let source = inner.forward(&blob.spool).await.map_err(failed)?;
     let identity = source.identity().await.map_err(failed)?;
     let media_type = if format.differs_from(inner.compression) {

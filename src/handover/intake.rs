@@ -15,10 +15,10 @@ use tokio::sync::OnceCell;
 use super::known::Known;
 use super::tag::TAG;
 use super::transcode::{self, Format};
-use crate::archive::StoredLayer;
+use crate::docker_archive::StoredLayer;
 use crate::domain::{Descriptor, DiffId, Digest, Hasher, Likeness, Made, RawManifest, Repository, media_type};
-use crate::endpoint::Receiver;
 use crate::error::{Error, Result};
+use crate::local_registry::Receiver;
 use crate::push::Pusher;
 use crate::settings::Compression;
 use crate::transfer::compress::plain;
@@ -167,7 +167,7 @@ impl Inner {
 
     /// Has a blob on its way, or there, sent to the registries, once; gives what they get.
     pub(super) async fn forward(&self, spool: &Spool) -> std::io::Result<Arc<dyn BlobSource>> {
-        let format = Format::of(&transcode::head(spool, 4).await?);
+        let format = Format::detect(&transcode::head(spool, 4).await?);
         let source: Arc<dyn BlobSource> = {
             let mut state = self.state();
             if let Some(source) = state.forwarded.get(&spool.id()) {
@@ -352,7 +352,7 @@ mod tests {
         let intake = Intake::new(vec![pusher], Known::default(), compression, PathBuf::new());
         let began = Instant::now();
         for number in 0_u8..20 {
-            assert_eq!(intake.has(&Digest::of(&[number])).await, None);
+            assert_eq!(intake.has(&Digest::hash(&[number])).await, None);
         }
         assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
     }

@@ -12,6 +12,6 @@ mod tag;
 mod transcode;
 
 pub use archived::composed;
-pub use compose::{NewLayer, PreparedImage, no_room};
+pub use compose::{NewLayer, PreparedImage, out_of_space_error};
 pub use intake::Intake;
 pub use known::{CachedStages, JOINED_ANNOTATION, Known, KnownImage, STAGE_ANNOTATION, load, load_stages};

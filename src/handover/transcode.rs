@@ -19,7 +19,7 @@ pub(super) enum Format {
 
 impl Format {
     /// A layer's tar has no magic at its beginning that counts; all else has.
-    pub(super) fn of(head: &[u8]) -> Self {
+    pub(super) fn detect(head: &[u8]) -> Self {
         match head {
             [0x1f, 0x8b, ..] => Self::Gzip,
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,

@@ -38,7 +38,7 @@ pub struct Advice {
 /// What can be advised of a build in which these steps run, or ran: what took longest first.
 #[must_use]
 pub fn advise(graph: &Graph, runs: &HashSet<Digest>, before: Option<&Inputs>, now: &Inputs) -> Vec<Advice> {
-    let seen = Build::of(graph, runs, before, now);
+    let seen = Build::new(graph, runs, before, now);
     let mut all = order::copies_before_installs(&seen);
     all.extend(mounts::downloads(&seen));
     if before.is_some() {
@@ -73,7 +73,7 @@ struct Step<'a> {
 }
 
 impl<'a> Build<'a> {
-    fn of(graph: &'a Graph, runs: &HashSet<Digest>, before: Option<&'a Inputs>, now: &'a Inputs) -> Self {
+    fn new(graph: &'a Graph, runs: &HashSet<Digest>, before: Option<&'a Inputs>, now: &'a Inputs) -> Self {
         let steps: Vec<Step<'a>> = explained(graph)
             .into_iter()
             .zip(&now.steps)

@@ -10,7 +10,7 @@ use crate::graph::{Graph, Input, Op};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Appendable {
     /// What is there: a kept state or a base image. Nothing for `FROM scratch`.
-    pub ground: Option<Input>,
+    pub base_state: Option<Input>,
     /// The open file operations, from the first to the last.
     pub steps: Vec<Digest>,
 }
@@ -22,7 +22,7 @@ pub fn appendable(graph: &Graph, plan: &Plan) -> Option<Appendable> {
     let mut state = Some(graph.result().clone());
     while let Some(at) = &state {
         let op = graph.op(&at.step)?;
-        if plan.kept.contains_key(at) || op.image().is_some() {
+        if plan.cached.contains_key(at) || op.image().is_some() {
             break;
         }
         let base = below(graph, op)?;
@@ -42,7 +42,7 @@ pub fn appendable(graph: &Graph, plan: &Plan) -> Option<Appendable> {
             return None;
         }
     }
-    (!steps.is_empty()).then_some(Appendable { ground: state, steps })
+    (!steps.is_empty()).then_some(Appendable { base_state: state, steps })
 }
 
 /// What a step lays files on; nothing where it does anything else.

@@ -99,7 +99,7 @@ impl Syntax {
     /// Of a Dockerfile; `named` is what `BUILDKIT_SYNTAX` says, which goes first (BuildKit `parser.DetectSyntax`). What may be
     /// meant as a directive counts as one.
     #[must_use]
-    pub fn of(dockerfile: &[u8], named: Option<&str>) -> Self {
+    pub fn detect(dockerfile: &[u8], named: Option<&str>) -> Self {
         let Ok(text) = std::str::from_utf8(dockerfile) else { return Self::Other };
         let text = text.trim_start_matches('\u{feff}').trim_start();
         if text.starts_with('{') {
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn frontends_are_found_in_their_dockerfiles() {
-        let of = |text: &str| Syntax::of(text.as_bytes(), None);
+        let of = |text: &str| Syntax::detect(text.as_bytes(), None);
         let image = |name: &str| Syntax::Image(name.to_owned());
         assert_eq!(of("FROM a\n# syntax=docker/dockerfile:1\n"), Syntax::Own);
         assert_eq!(of("# syntax=docker/dockerfile:1\nFROM a\n"), image("docker/dockerfile:1"));
@@ -162,7 +162,7 @@ mod tests {
         assert_eq!(of("// syntax=docker/dockerfile-upstream\n"), image("docker/dockerfile-upstream"));
         assert_eq!(of("# syntax=someone/else:1\nFROM a\n"), Syntax::Other);
         assert_eq!(of("{\"syntax\": \"docker/dockerfile\"}"), Syntax::Other);
-        assert_eq!(Syntax::of(b"# syntax=someone/else\n", Some("docker/dockerfile:1.4")), image("docker/dockerfile:1.4"));
-        assert_eq!(Syntax::of(b"\xff\xfe", None), Syntax::Other);
+        assert_eq!(Syntax::detect(b"# syntax=someone/else\n", Some("docker/dockerfile:1.4")), image("docker/dockerfile:1.4"));
+        assert_eq!(Syntax::detect(b"\xff\xfe", None), Syntax::Other);
     }
 }

@@ -34,7 +34,7 @@ impl Verdict {
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
     /// States that are kept and that something builds on, or that are the result.
-    pub kept: HashMap<Input, StepRecord>,
+    pub cached: HashMap<Input, StepRecord>,
     /// Of all steps that make layers.
     pub verdicts: HashMap<Digest, Verdict>,
     /// Whether the result itself is kept.
@@ -68,13 +68,13 @@ impl Plan {
     /// what it made in another do not mix: a kept state is not used where something that it rests on has to run for another's sake.
     /// Nor is one used that a command led to before `since`, in seconds of the Unix epoch.
     #[must_use]
-    pub fn of(graph: &Graph, keys: &Keys, records: &HashMap<StepKey, StepRecord>, seen: &Seen, since: Option<u64>) -> Self {
+    pub fn new(graph: &Graph, keys: &Keys, records: &HashMap<StepKey, StepRecord>, seen: &Seen, since: Option<u64>) -> Self {
         let old = since.map(|since| older(graph, keys, records, since)).unwrap_or_default();
         let mut unusable = must_run(graph, seen, &old);
         loop {
             let plan = Self { old: old.clone(), ..Self::without(graph, keys, records, &unusable) };
             let runs = |op: &&Op| plan.runs(&op.digest);
-            let mixed = plan.kept.keys().filter(|state| rests_on(graph, seen, state).iter().any(runs));
+            let mixed = plan.cached.keys().filter(|state| rests_on(graph, seen, state).iter().any(runs));
             let mixed: Vec<Digest> = mixed.map(|state| state.step.clone()).collect();
             if mixed.is_empty() {
                 return plan;
@@ -99,7 +99,7 @@ impl Plan {
             }
             let Some(op) = graph.op(&state.step) else { continue };
             if let Some(record) = record(&state) {
-                plan.kept.insert(state.clone(), record.clone());
+                plan.cached.insert(state.clone(), record.clone());
                 continue;
             }
             if makes_layers(op) {
@@ -111,8 +111,8 @@ impl Plan {
             }
             open.extend(op.inputs.iter().cloned());
         }
-        plan.unchanged = plan.kept.contains_key(graph.result());
-        let links = plan.kept.keys().flat_map(|state| graph.chain_of(state).links);
+        plan.unchanged = plan.cached.contains_key(graph.result());
+        let links = plan.cached.keys().flat_map(|state| graph.chain_of(state).links);
         let below: HashSet<Digest> = links.flat_map(|link| [link.state.step, link.made_by]).collect();
         for op in graph.below(graph.result()).into_iter().filter(|op| makes_layers(op)) {
             let verdict = if below.contains(&op.digest) { Verdict::Hit } else { Verdict::Skipped };
@@ -167,8 +167,8 @@ fn older(graph: &Graph, keys: &Keys, records: &HashMap<StepKey, StepRecord>, sin
     };
     let ran: HashMap<Digest, Option<u64>> =
         states(graph).iter().filter_map(|state| Some((state.step.clone(), record(state)?.ran))).collect();
-    let kept = states(graph).into_iter().filter(|state| ran.contains_key(&state.step));
-    let below: HashMap<&Digest, &Op> = kept.flat_map(|state| graph.below(&state)).map(|op| (&op.digest, op)).collect();
+    let cached = states(graph).into_iter().filter(|state| ran.contains_key(&state.step));
+    let below: HashMap<&Digest, &Op> = cached.flat_map(|state| graph.below(&state)).map(|op| (&op.digest, op)).collect();
     let commands = below.into_iter().filter(|(_, op)| matches!(op.op.op, Some(pb::op::Op::Exec(_))));
     let when = commands.map(|(step, _)| (step.clone(), ran.get(step).copied().flatten()));
     when.filter(|(_, ran)| ran.is_none_or(|ran| ran < since)).collect()

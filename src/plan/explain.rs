@@ -17,7 +17,7 @@ use crate::hidden::{PLACEHOLDER, is_hidden, shown};
 pub fn explain(graph: &Graph, plan: &Plan, before: Option<&Inputs>, now: &Inputs) -> HashMap<Digest, String> {
     let mut reasons: HashMap<Digest, String> = HashMap::new();
     let changes =
-        Changes { pairs: before.map(|before| pairs(before, now)), now, setters: graph.texts().map(Setters::of).collect() };
+        Changes { pairs: before.map(|before| pairs(before, now)), now, setters: graph.texts().map(Setters::parse).collect() };
     for (place, op) in explained(graph).into_iter().enumerate().take(now.steps.len()) {
         let reason = match plan.verdicts.get(&op.digest) {
             Some(Verdict::Uncacheable(why)) => why.clone(),
@@ -202,7 +202,7 @@ mod tests {
 
     /// Why the step at a place has to run.
     fn why(place: usize, before: Option<&Inputs>, now: &Inputs) -> String {
-        let setters = vec![Setters::of("FROM x\nARG V\nENV W=x\n")];
+        let setters = vec![Setters::parse("FROM x\nARG V\nENV W=x\n")];
         Changes { pairs: before.map(|before| pairs(before, now)), now, setters }.missed(place)
     }
 

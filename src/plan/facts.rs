@@ -7,7 +7,7 @@ use bollard_buildkit_proto::pb;
 
 use super::record::RemoteRecord;
 use super::record_key::RecordKey;
-use crate::context::{Selection, Tree};
+use crate::build_context::{Selection, Tree};
 use crate::domain::{ChainId, CopiedContentKey, DiffId, Digest, Selector, spelled_text};
 use crate::graph::{CopySource, Facts, Input, Op, ResolvedSource};
 
@@ -23,7 +23,7 @@ pub struct KnownFacts {
     /// What is to be remembered of servers that were asked.
     pub asked: Vec<(RecordKey<RemoteRecord>, RemoteRecord)>,
     /// The content of what was taken out of stages in earlier runs.
-    pub taken: HashMap<CopiedContentKey, Digest>,
+    pub copied: HashMap<CopiedContentKey, Digest>,
     /// The content of what is taken out of states in this run.
     pub seen: Seen,
 }
@@ -55,9 +55,9 @@ impl Facts for KnownFacts {
         }
     }
 
-    fn taken(&self, taken: &CopySource) -> Option<Digest> {
-        let seen = self.seen.get(&taken.place());
-        seen.or_else(|| self.taken.get(taken.key.as_ref()?)).cloned()
+    fn copied_content(&self, copied: &CopySource) -> Option<Digest> {
+        let seen = self.seen.get(&copied.place());
+        seen.or_else(|| self.copied.get(copied.key.as_ref()?)).cloned()
     }
 }
 

@@ -46,7 +46,7 @@ pub fn assemble(config: &[u8], layers: &[Layer], annotations: &Map<String, Value
     let mut manifest = json!({
         "schemaVersion": 2,
         "mediaType": kind,
-        "config": { "mediaType": config_kind, "digest": Digest::of(&config), "size": config.len() },
+        "config": { "mediaType": config_kind, "digest": Digest::hash(&config), "size": config.len() },
         "layers": layers.iter().map(|layer| retyped(layer.blob.clone(), oci)).collect::<Vec<_>>(),
     });
     if !annotations.is_empty() {
@@ -83,12 +83,12 @@ pub fn aligned(config: &[u8], layers: &[String]) -> Option<Vec<u8>> {
     if entries == layers.len() {
         return None;
     }
-    let mut taken = 0;
+    let mut copied = 0;
     for entry in &mut history {
-        if taken >= layers.len() {
+        if copied >= layers.len() {
             entry["empty_layer"] = Value::Bool(true);
         }
-        taken += usize::from(!is_empty(entry));
+        copied += usize::from(!is_empty(entry));
     }
     let missing = layers.get(entries..).unwrap_or_default();
     history.extend(missing.iter().map(|name| json!({ "created_by": name, "comment": "buildkit.exporter.image.v0" })));

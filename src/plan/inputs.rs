@@ -83,7 +83,7 @@ impl Record for Inputs {
 impl Inputs {
     /// What the steps of this graph depend on, without the values that are hidden: this is recorded.
     #[must_use]
-    pub fn of(graph: &Graph, keys: &Keys, facts: &KnownFacts, hidden: &Hidden) -> Self {
+    pub fn new(graph: &Graph, keys: &Keys, facts: &KnownFacts, hidden: &Hidden) -> Self {
         // What is no step of its own (a merge, a folder that the frontend makes) stands for what it is made on.
         let mut places: HashMap<&Digest, Vec<usize>> = HashMap::new();
         let mut steps = Vec::new();
@@ -130,7 +130,7 @@ pub fn is_internal(op: &Op) -> bool {
 
 /// The text of an instruction, or of a very long one what tells it from others.
 pub(super) fn remembered(written: String) -> String {
-    if written.len() <= LONGEST { written } else { Digest::of(written.as_bytes()).to_string() }
+    if written.len() <= LONGEST { written } else { Digest::hash(written.as_bytes()).to_string() }
 }
 
 pub(super) fn step(
@@ -202,7 +202,7 @@ pub(super) fn remote(source: &Op, holds: &ResolvedSource) -> Option<(String, Str
         ResolvedSource::File { content, .. } => content.to_string(),
         ResolvedSource::Commit(commit) => format!("commit {commit}"),
     };
-    match Remote::of(source)?.ok()? {
+    match Remote::from_op(source)?.ok()? {
         Remote::File { url } => Some((without_query(&url).to_owned(), what)),
         Remote::Repository { url, reference, .. } if reference.is_empty() => Some((url, what)),
         Remote::Repository { url, reference, .. } => Some((format!("{url}#{reference}"), what)),

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use bollard_buildkit_proto::pb;
 
-use crate::context::{NodeKind, Tree};
+use crate::build_context::{NodeKind, Tree};
 use crate::domain::{Digest, Selector, shown};
 use crate::graph::{Graph, Input, InputDependency, Op, input_dependencies};
 
@@ -50,7 +50,7 @@ pub fn expected_contents<'a>(graph: &Graph, op: &Op, tree: impl Fn(&Input, &[Sel
     }
     for action in &file.actions {
         match &action.action {
-            Some(pb::file_action::Action::Mkfile(made)) => drop(contents.insert(Digest::of(&made.data))),
+            Some(pb::file_action::Action::Mkfile(made)) => drop(contents.insert(Digest::hash(&made.data))),
             Some(pb::file_action::Action::Copy(copy)) if copy.attempt_unpack_docker_compatibility && has_archive => {
                 return ExpectedContents::Anything;
             }
@@ -106,12 +106,12 @@ fn is_whiteout(path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::context::Node;
+    use crate::build_context::Node;
 
     #[test]
     fn a_file_of_other_bytes_is_told() {
         let file = |content: &[u8]| Node {
-            kind: NodeKind::File(Digest::of(content)),
+            kind: NodeKind::File(Digest::hash(content)),
             mode: 0o644,
             owner: (0, 0),
             xattrs: Default::default(),
@@ -120,8 +120,11 @@ mod tests {
         layer.insert("app/a", file(b"a"));
         layer.insert("app/.wh.gone", file(b""));
         let only = |contents: &[&[u8]]| ExpectedContents::Only {
-            contents: contents.iter().map(|content| Digest::of(content)).collect(),
-            copied: contents.iter().map(|content| (String::from_utf8_lossy(content).into_owned(), Digest::of(content))).collect(),
+            contents: contents.iter().map(|content| Digest::hash(content)).collect(),
+            copied: contents
+                .iter()
+                .map(|content| (String::from_utf8_lossy(content).into_owned(), Digest::hash(content)))
+                .collect(),
         };
         assert_eq!(unexpected_file(&layer, &only(&[b"a", b"b"])), None);
         assert_eq!(unexpected_file(&layer, &only(&[b"b"])), Some("app/a".to_owned()));

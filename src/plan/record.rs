@@ -193,13 +193,13 @@ pub fn proof_key(operation: &OperationKey) -> RecordKey<ProofRecord> {
 /// The key of the record of a layer.
 #[must_use]
 pub fn layer_key(layer: &Layer) -> RecordKey<LayerRecord> {
-    RecordKey::of(&format!("hakobi layer 1\n{}\n{}", layer.blob.digest, layer.diff_id))
+    RecordKey::from_text(&format!("hakobi layer 1\n{}\n{}", layer.blob.digest, layer.diff_id))
 }
 
 /// The key of the record of a file that a server has.
 #[must_use]
 pub fn remote_key(url: &str) -> RecordKey<RemoteRecord> {
-    RecordKey::of(&format!("hakobi remote 1\n{url}"))
+    RecordKey::from_text(&format!("hakobi remote 1\n{url}"))
 }
 
 /// The key of the record of an image: of its state, the frontend's configuration and what else goes into its manifest.
@@ -235,7 +235,7 @@ struct Read<'a> {
 /// The digest of a record under its key: one that was changed, cut, or moved to another key is none. It proves nothing of who wrote
 /// it.
 fn seal<T>(key: &RecordKey<T>, record: &str) -> Digest {
-    Digest::of(format!("hakobi record {VERSION}\n{key}\n{record}").as_bytes())
+    Digest::hash(format!("hakobi record {VERSION}\n{key}\n{record}").as_bytes())
 }
 
 /// The record as it is kept under a key.
@@ -278,13 +278,13 @@ mod tests {
     /// Other keys would be another cache: that of all users would be cold once.
     #[test]
     fn keys_are_what_they_were() {
-        let state = StepKey::of(b"state");
+        let state = StepKey::hash(b"state");
         assert_eq!(step_key(&state).to_string(), state.to_string());
-        assert_eq!(copied_content_key(&CopiedContentKey::of(b"state")).to_string(), state.to_string());
-        assert_eq!(partial_key(&PartialKey::of(b"state")).to_string(), state.to_string());
-        assert_eq!(proof_key(&OperationKey::of(b"state")).to_string(), state.to_string());
-        let blob = Descriptor::new(media_type::OCI_LAYER_GZIP, Digest::of(b"blob"), 1);
-        let layer = Layer { blob, diff_id: DiffId::of(b"tar"), created: None };
+        assert_eq!(copied_content_key(&CopiedContentKey::hash(b"state")).to_string(), state.to_string());
+        assert_eq!(partial_key(&PartialKey::hash(b"state")).to_string(), state.to_string());
+        assert_eq!(proof_key(&OperationKey::hash(b"state")).to_string(), state.to_string());
+        let blob = Descriptor::new(media_type::OCI_LAYER_GZIP, Digest::hash(b"blob"), 1);
+        let layer = Layer { blob, diff_id: DiffId::hash(b"tar"), created: None };
         assert_eq!(layer_key(&layer).digest().hex(), "7132f8393e804bd933114d06770b809235093d6d96bd491863e1aecbc3fc2f83");
         assert_eq!(
             remote_key("https://example.com/a").digest().hex(),

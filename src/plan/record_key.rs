@@ -21,8 +21,8 @@ impl<T> RecordKey<T> {
 
     /// The key of a text, which begins with the kind of record and the version of its rules: records of other rules have other keys.
     #[must_use]
-    pub fn of(text: &str) -> Self {
-        Self::new(Digest::of(text.as_bytes()))
+    pub fn from_text(text: &str) -> Self {
+        Self::new(Digest::hash(text.as_bytes()))
     }
 
     /// What it is as a digest.

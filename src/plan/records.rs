@@ -137,11 +137,11 @@ mod tests {
     use super::*;
     use crate::domain::{Descriptor, DiffId, Digest, media_type};
     use crate::plan::{Layer, StepRecord};
-    use crate::store::{MemoryStore, Store};
+    use crate::store::{MemoryStore, ObjectStore};
 
     fn layer(text: &str) -> Layer {
-        let blob = Descriptor::new(media_type::OCI_LAYER_GZIP, Digest::of(text.as_bytes()), 100);
-        Layer { blob, diff_id: DiffId::of(format!("{text}, unpacked").as_bytes()), created: None }
+        let blob = Descriptor::new(media_type::OCI_LAYER_GZIP, Digest::hash(text.as_bytes()), 100);
+        Layer { blob, diff_id: DiffId::hash(format!("{text}, unpacked").as_bytes()), created: None }
     }
 
     fn record() -> StepRecord {
@@ -173,7 +173,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_record_that_was_changed_is_a_miss_that_is_noted() {
-        let key = RecordKey::<StepRecord>::new(Digest::of(b"key"));
+        let key = RecordKey::<StepRecord>::new(Digest::hash(b"key"));
         let (store, records) = kept(&key).await;
         assert_eq!(records().one(&key).await.expect("read"), Some(record()));
         let whole = plain(&store, &key).await;
@@ -220,14 +220,14 @@ mod tests {
         assert!(other.one(&key).await.expect("read").is_none());
         assert!(other.blobs.unusable().is_empty());
         // What is right under one key is nothing under another.
-        let moved = RecordKey::<StepRecord>::new(Digest::of(b"another"));
+        let moved = RecordKey::<StepRecord>::new(Digest::hash(b"another"));
         store.set(&Name::record("own", moved.digest()), packed(whole.to_string().as_bytes()));
         assert!(records().one(&moved).await.expect("read").is_none());
     }
 
     #[tokio::test]
     async fn another_scopes_record_mends_the_own_one() {
-        let key = RecordKey::<StepRecord>::new(Digest::of(b"key"));
+        let key = RecordKey::<StepRecord>::new(Digest::hash(b"key"));
         let (store, _) = kept(&key).await;
         let name = Name::record("own", key.digest());
         let scopes = vec!["own".to_owned(), "main".to_owned()];
@@ -246,7 +246,7 @@ mod tests {
         assert!(record.is_sane());
         record.layers.push(layer("one"));
         assert!(record.is_sane(), "two steps may make the same layer");
-        record.layers[1].diff_id = DiffId::of(b"other");
+        record.layers[1].diff_id = DiffId::hash(b"other");
         assert!(!record.is_sane());
     }
 }

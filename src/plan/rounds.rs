@@ -20,26 +20,26 @@ pub fn speculative_states(graph: &Graph, keys: &Keys, plan: &Plan) -> Vec<(Input
 #[must_use]
 pub fn next_round(graph: &Graph, keys: &Keys, plan: &Plan, seen: &Seen, hopeful: &[Input]) -> Vec<CopySource> {
     let wanted: HashSet<_> = hopeful.iter().flat_map(|state| rests_on(graph, seen, state)).map(|op| &op.digest).collect();
-    let takes = |op: &Op, taken: &CopySource| {
+    let takes = |op: &Op, copied: &CopySource| {
         let mut taking = op.inputs.iter().zip(input_dependencies(op));
         taking.any(|(input, used)| {
-            *input == taken.state && matches!(used, InputDependency::Content(selectors) if selectors == taken.selectors)
+            *input == copied.state && matches!(used, InputDependency::Content(selectors) if selectors == copied.selectors)
         })
     };
     let open: Vec<(&CopySource, Vec<&Op>)> = keys
-        .taken()
+        .copy_sources()
         .iter()
-        .filter(|taken| !seen.contains_key(&taken.place()))
-        .filter_map(|taken| {
+        .filter(|copied| !seen.contains_key(&copied.place()))
+        .filter_map(|copied| {
             let all = graph.below(graph.result()).into_iter();
-            let takers: Vec<&Op> = all.filter(|op| wanted.contains(&op.digest) && takes(op, taken)).collect();
+            let takers: Vec<&Op> = all.filter(|op| wanted.contains(&op.digest) && takes(op, copied)).collect();
             let open = takers.iter().any(|op| plan.runs(&op.digest));
-            open.then_some((taken, takers))
+            open.then_some((copied, takers))
         })
         .collect();
-    let inner = |taken: &CopySource| {
-        let below: HashSet<_> = rests_on(graph, seen, &taken.state).into_iter().map(|op| &op.digest).collect();
-        !open.iter().any(|(other, takers)| *other != taken && takers.iter().any(|op| below.contains(&op.digest)))
+    let inner = |copied: &CopySource| {
+        let below: HashSet<_> = rests_on(graph, seen, &copied.state).into_iter().map(|op| &op.digest).collect();
+        !open.iter().any(|(other, takers)| *other != copied && takers.iter().any(|op| below.contains(&op.digest)))
     };
-    open.iter().map(|(taken, _)| *taken).filter(|taken| inner(taken)).cloned().collect()
+    open.iter().map(|(copied, _)| *copied).filter(|copied| inner(copied)).cloned().collect()
 }

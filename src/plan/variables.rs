@@ -12,7 +12,7 @@ pub(super) struct Setters {
 
 impl Setters {
     /// Reads a Dockerfile's lines.
-    pub(super) fn of(text: &str) -> Self {
+    pub(super) fn parse(text: &str) -> Self {
         let mut out = Self::default();
         let joined = text.replace("\\\r\n", " ").replace("\\\n", " ");
         for line in joined.lines() {
@@ -163,7 +163,8 @@ mod tests {
 
     #[test]
     fn who_sets_a_variable() {
-        let setters = Setters::of("ARG V=1 W\nFROM x\narg lower\nENV A=1 \\\n    B=2\nENV OLD some words=x\nARG A\nRUN ENV=1\n");
+        let setters =
+            Setters::parse("ARG V=1 W\nFROM x\narg lower\nENV A=1 \\\n    B=2\nENV OLD some words=x\nARG A\nRUN ENV=1\n");
         for (name, shown) in [
             ("V", "ARG V"),
             ("W", "ARG W"),

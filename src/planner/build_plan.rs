@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::build::Compiled;
-use crate::context::{Selection, Tree};
+use crate::build_context::{Selection, Tree};
 use crate::domain::{CopiedContentKey, DiffId, Digest, Platform, StepKey};
 use crate::engine::buildkit::LocalDirs;
 use crate::error::{Error, Result};
@@ -21,7 +21,7 @@ pub struct BuildPlan {
     pub keys: Keys,
     pub decision: Plan,
     /// What was taken out of stages, as it was remembered.
-    pub taken: HashMap<CopiedContentKey, CopiedContentRecord>,
+    pub copied: HashMap<CopiedContentKey, CopiedContentRecord>,
     /// The base images, by where they stand in the graph, where a registry has them.
     pub bases: HashMap<Input, KnownImage>,
     /// Why its new files were not laid down here, where that takes more than was known.
@@ -60,7 +60,7 @@ impl BuildPlan {
             facts,
             keys: Keys::default(),
             decision: Plan::default(),
-            taken: HashMap::new(),
+            copied: HashMap::new(),
             bases: HashMap::new(),
             not_assembled: None,
             directories: LocalDirs::default(),
@@ -112,7 +112,7 @@ impl BuildPlan {
     pub fn is_there(&self) -> bool {
         let Some(there) = &self.daemon_states else { return false };
         let made = |state| matches!(self.keys.state(state), Key::Known(key) if there.states.contains(&key));
-        self.decision.kept.keys().all(made)
+        self.decision.cached.keys().all(made)
     }
 
     /// Whether all base images are known. A daemon elsewhere may reach registries that this host does not, and what is built on them
@@ -130,16 +130,16 @@ impl BuildPlan {
         })
     }
 
-    pub fn of_found(&self) -> Plan {
+    pub fn decide_by_found(&self) -> Plan {
         let records = self.found.iter().filter_map(|(key, record)| Some((key.clone(), record.clone()?))).collect();
-        Plan::of(&self.graph, &self.keys, &records, &self.facts.seen, self.since)
+        Plan::new(&self.graph, &self.keys, &records, &self.facts.seen, self.since)
     }
 
     /// Plans again with nothing from the store.
     pub fn without_records(&mut self) {
         self.found.clear();
         self.recorded_bases = self.recorded_bases.take().map(|_| HashMap::new());
-        self.decision = self.of_found();
+        self.decision = self.decide_by_found();
     }
 
     /// Forgets states and recorded bases that the cache has lost layers of.
@@ -185,7 +185,7 @@ impl BuildPlan {
     /// The base image that is the whole result, if a registry has it.
     pub fn base_alone(&self) -> Option<&KnownImage> {
         let result = self.graph.result();
-        let is_open = !self.decision.kept.contains_key(result);
+        let is_open = !self.decision.cached.contains_key(result);
         self.bases.get(result).filter(|_| is_open)
     }
 }

@@ -23,7 +23,7 @@ pub async fn compile(daemon: &DaemonBuild<'_>, session: &Session, options: &Hash
         let request = SolveRequest { entitlements: daemon.context.build.entitlements.clone(), ..SolveRequest::default() };
         let work = |mut gateway: crate::engine::buildkit::Gateway| async move {
             let solved: Solved = gateway.dockerfile(given).await?;
-            let compiled = Compiled { engine: engine(&daemon.info), ..Compiled::of(&solved) };
+            let compiled = Compiled { engine: engine(&daemon.info), ..Compiled::new(&solved) };
             if solved.has_graphs() {
                 *slot = Some((solved.references.len() == 1).then_some(compiled));
             }
@@ -46,7 +46,7 @@ pub async fn compile_and_plan(
     input: &Input,
     ahead: DaemonlessPlan,
 ) -> Result<Option<BuildPlan>> {
-    let Some((cache, faults)) = daemon.context.cache.kept() else { return Ok(None) };
+    let Some((cache, faults)) = daemon.context.cache.usable() else { return Ok(None) };
     let (known, key) = match ahead {
         DaemonlessPlan::Open(plan) if is_of_engine(&plan, &daemon.info) => return Ok(Some(*plan)),
         DaemonlessPlan::Open(plan) => (plan.facts, plan.compiled_by),
@@ -54,7 +54,7 @@ pub async fn compile_and_plan(
         DaemonlessPlan::Done => return Ok(None),
     };
     let Some(compiled) = compile(daemon, session, options).await? else { return Ok(None) };
-    let records = RecordReader::of(cache, faults);
+    let records = RecordReader::new(cache, faults);
     let mut plan = plan::plan(&daemon.context, compiled, &input.directories, &records, known, Some(&daemon.docker)).await?;
     plan.is_new_form = key.is_some();
     plan.compiled_by = key;

@@ -22,7 +22,7 @@ pub struct CompiledKey {
 
 impl CompiledKey {
     /// Of a build; nothing where what the frontend makes depends on more than can be seen from here.
-    pub fn of(input: &Input, options: &HashMap<String, String>, platform: &str, hidden: &Hidden) -> Option<Self> {
+    pub fn new(input: &Input, options: &HashMap<String, String>, platform: &str, hidden: &Hidden) -> Option<Self> {
         // A host's address that only the daemon knows; a graph all of which is to run.
         let of_daemon = options.get("add-hosts").is_some_and(|hosts| hosts.contains("host-gateway"));
         if of_daemon || options.contains_key("no-cache") {
@@ -34,7 +34,7 @@ impl CompiledKey {
         }
         let files = input.frontend_files().ok()??;
         let text = files.first()?.content.clone()?;
-        let frontend = match Syntax::of(&text, options.get("build-arg:BUILDKIT_SYNTAX").map(String::as_str)) {
+        let frontend = match Syntax::detect(&text, options.get("build-arg:BUILDKIT_SYNTAX").map(String::as_str)) {
             Syntax::Own => None,
             Syntax::Image(image) => Some(image),
             Syntax::Other => return None,
@@ -42,7 +42,7 @@ impl CompiledKey {
         let expected = files.iter().map(|file| ExpectedFile {
             directory: file.directory.clone(),
             path: file.path.clone(),
-            content: file.content.as_deref().map(Digest::of),
+            content: file.content.as_deref().map(Digest::hash),
         });
         let expected = expected.collect();
         let files = files.iter().map(|file| (&*file.name, file.content.as_deref()));
@@ -84,5 +84,5 @@ pub fn machine() -> String {
 /// What the compiled form of the files that are there now is remembered by.
 pub fn compiled_by(context: &BuildContext<'_>, input: &Input, platform: &str) -> Option<CompiledKey> {
     let options = frontend_options(context.build, input, &[]);
-    if context.build.platforms.len() > 1 { None } else { CompiledKey::of(input, &options, platform, context.events.hidden()) }
+    if context.build.platforms.len() > 1 { None } else { CompiledKey::new(input, &options, platform, context.events.hidden()) }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::context::{self, Difference, Selection, WalkError};
+use crate::build_context::{self, Difference, Selection, WalkError};
 use crate::domain::Digest;
 use crate::engine::buildkit::LocalDirs;
 use crate::graph::Op;
@@ -14,7 +14,7 @@ use crate::run::context::BuildContext;
 pub const PLANS: u32 = 3;
 
 /// The files of a local source.
-pub async fn local(op: &Op, directories: &LocalDirs) -> Option<(Digest, std::result::Result<Arc<context::Tree>, String>)> {
+pub async fn local(op: &Op, directories: &LocalDirs) -> Option<(Digest, std::result::Result<Arc<build_context::Tree>, String>)> {
     let (name, selection) = selection(op)?;
     let tree = match directories.get(&name).map(ToOwned::to_owned) {
         Some(root) => tokio::task::spawn_blocking(move || hashed(&root, &selection))
@@ -27,11 +27,11 @@ pub async fn local(op: &Op, directories: &LocalDirs) -> Option<(Digest, std::res
 }
 
 /// Hashes a directory, more than once if it changes meanwhile.
-pub fn hashed(root: &Path, selection: &Selection) -> std::result::Result<context::Tree, WalkError> {
+pub fn hashed(root: &Path, selection: &Selection) -> std::result::Result<build_context::Tree, WalkError> {
     let mut tries = PLANS;
     loop {
         tries -= 1;
-        match context::hash(root, selection) {
+        match build_context::hash(root, selection) {
             Err(WalkError::Changed(_)) if tries > 0 => {}
             Err(WalkError::Read { error, .. }) if error.kind() == std::io::ErrorKind::NotFound && tries > 0 => {}
             hashed => return hashed,
@@ -40,7 +40,7 @@ pub fn hashed(root: &Path, selection: &Selection) -> std::result::Result<context
 }
 
 /// Says that sources moved, and what comes of it when they may do so this often still.
-pub fn tell_moved(context: &BuildContext<'_>, difference: &Difference, plans: u32) {
+pub fn warn_moved(context: &BuildContext<'_>, difference: &Difference, plans: u32) {
     let what = match plans {
         0 => "building from the files as hakobi sends them, without saving the steps that read them",
         _ => "planning the build again",

@@ -11,17 +11,17 @@ use crate::planner::build_plan::BuildPlan;
 
 /// Plans with all that is known by now.
 pub async fn decide(plan: &mut BuildPlan, records: &RecordReader<'_>) -> Result<()> {
-    let mut asked: HashSet<CopiedContentKey> = plan.facts.taken.keys().cloned().collect();
+    let mut asked: HashSet<CopiedContentKey> = plan.facts.copied.keys().cloned().collect();
     plan.keys = loop {
-        let keys = Keys::of(&plan.graph, &plan.facts);
-        let open: Vec<CopiedContentKey> = keys.taken().iter().filter_map(|taken| taken.key.clone()).collect();
+        let keys = Keys::new(&plan.graph, &plan.facts);
+        let open: Vec<CopiedContentKey> = keys.copy_sources().iter().filter_map(|copied| copied.key.clone()).collect();
         let open: Vec<CopiedContentKey> = open.into_iter().filter(|key| asked.insert(key.clone())).collect();
         if open.is_empty() {
             break keys;
         }
         let found = records.read(open, copied_content_key).await?;
-        plan.facts.taken.extend(found.iter().map(|(key, record)| (key.clone(), record.content.clone())));
-        plan.taken.extend(found);
+        plan.facts.copied.extend(found.iter().map(|(key, record)| (key.clone(), record.content.clone())));
+        plan.copied.extend(found);
     };
     // The result's own record first: where that is kept, nothing else is asked for.
     let wanted = Plan::wanted(&plan.graph, &plan.keys);
@@ -29,11 +29,11 @@ pub async fn decide(plan: &mut BuildPlan, records: &RecordReader<'_>) -> Result<
     let first = if plan.since.is_some() { wanted.len() } else { usize::from(plan.result_key().is_some()).min(wanted.len()) };
     let (first, rest) = wanted.split_at(first);
     ask(plan, first, records).await?;
-    plan.decision = plan.of_found();
+    plan.decision = plan.decide_by_found();
     // What is kept may not be usable, and then what lies below it is asked for too.
     if !plan.decision.unchanged {
         ask(plan, rest, records).await?;
-        plan.decision = plan.of_found();
+        plan.decision = plan.decide_by_found();
     }
     plan.graph.run_anyway(plan.decision.old.keys());
     show(plan);
@@ -43,7 +43,7 @@ pub async fn decide(plan: &mut BuildPlan, records: &RecordReader<'_>) -> Result<
 /// Shows what was decided of each step (`--debug`).
 fn show(plan: &BuildPlan) {
     let decision = &plan.decision;
-    tracing::info!(unchanged = decision.unchanged, kept = decision.kept.len(), "planned");
+    tracing::info!(unchanged = decision.unchanged, kept = decision.cached.len(), "planned");
     for op in plan.graph.below(plan.graph.result()) {
         match decision.verdicts.get(&op.digest) {
             Some(Verdict::Hit) => tracing::debug!(step = op.name, "is cached"),

@@ -6,9 +6,9 @@ use crate::cache::fault::cache_fault;
 use crate::cache::record_reader::RecordReader;
 use crate::cache::session::CacheSession;
 use crate::domain::Digest;
-use crate::endpoint::CacheRepository;
 use crate::error::Result;
 use crate::graph::Key;
+use crate::local_registry::CacheRepository;
 use crate::plan::{StepRecord, step_key};
 use crate::planner::build_plan::{BuildPlan, LostLayers};
 use crate::registry::Home as _;
@@ -20,9 +20,9 @@ use crate::registry::Home as _;
 pub async fn lost_layers(plan: &BuildPlan, cache: &CacheSession, records: &RecordReader<'_>) -> Result<Option<LostLayers>> {
     let Some(own) = cache.own() else { return Ok(None) };
     let bases = plan.recorded_bases.iter().flatten();
-    let there = layers_there(own, plan.decision.kept.values().chain(bases.clone().map(|(_, record)| record))).await?;
+    let there = layers_there(own, plan.decision.cached.values().chain(bases.clone().map(|(_, record)| record))).await?;
     let mut lost = LostLayers::default();
-    for (state, record) in &plan.decision.kept {
+    for (state, record) in &plan.decision.cached {
         let Key::Known(key) = plan.keys.state(state) else { continue };
         // Either the record or the blob is wrong: neither is used.
         if is_of_other_sizes(record, &there) {

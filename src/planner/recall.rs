@@ -59,7 +59,7 @@ pub async fn remembered_plan(
     if context.build.platforms.len() > 1 {
         return Ok(DaemonlessPlan::Nothing(None));
     }
-    let Some(key) = CompiledKey::of(input, &options, &platform, context.events.hidden()) else {
+    let Some(key) = CompiledKey::new(input, &options, &platform, context.events.hidden()) else {
         return Ok(DaemonlessPlan::Nothing(None));
     };
     let Some(recalled) = recall(context, &key, records).await? else { return Ok(DaemonlessPlan::Nothing(Some(key))) };

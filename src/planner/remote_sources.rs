@@ -25,7 +25,7 @@ pub async fn ask(
     known: &KnownFacts,
 ) -> crate::error::Result<Vec<Asked>> {
     let new = sources.iter().filter(|op| !known.remotes.contains_key(&op.digest));
-    let new: Vec<_> = new.filter_map(|op| Some((op.digest.clone(), Remote::of(op)?))).collect();
+    let new: Vec<_> = new.filter_map(|op| Some((op.digest.clone(), Remote::from_op(op)?))).collect();
     if new.is_empty() {
         return Ok(Vec::new());
     }

@@ -1,7 +1,7 @@
 //! Why a build is planned again, and how its plan changes by that.
 
+use crate::build_context::Difference;
 use crate::cache::record_reader::RecordReader;
-use crate::context::Difference;
 use crate::domain::{Digest, Selector};
 use crate::error::Result;
 use crate::graph::Input;

@@ -1,20 +1,12 @@
 //! Plans of builds that were recorded, and what becomes of them for each reason to plan again. No daemon, no registry, no files.
 
-use std::sync::Arc;
-
 use super::*;
 use crate::build::Compiled;
-use crate::cache::faults::CacheFaults;
+use crate::cache::testing::MemoryCache;
 use crate::domain::{Descriptor, DiffId, StepKey, media_type};
-use crate::event::Events;
 use crate::graph::testing::Made;
 use crate::graph::{Key, ResolvedSource};
-use crate::hidden::Hidden;
-use crate::plan::{
-    CopiedContentRecord, KnownFacts, Layer, LayerRecord, Records, StepRecord, copied_content_key, layer_key, step_key,
-};
-use crate::settings::{CacheMode, CacheSettings, StoreLocation};
-use crate::store::{Blobs, MemoryStore};
+use crate::plan::{CopiedContentRecord, KnownFacts, Layer, LayerRecord, StepRecord, copied_content_key, layer_key, step_key};
 
 /// `FROM base`, `RUN compile`, `FROM base`, `ADD https://…`, `COPY --from=0`, `RUN install`: and the states of the last four.
 struct Project {
@@ -36,49 +28,34 @@ fn project() -> Project {
     let graph = made.graph(&install);
     let mut facts = KnownFacts::default();
     facts.images.insert(base.step, Ok(vec![layer("base").diff_id]));
-    let held = ResolvedSource::File { content: Digest::of(b"file"), modified: String::new() };
+    let held = ResolvedSource::File { content: Digest::hash(b"file"), modified: String::new() };
     facts.remotes.insert(remote.step, Ok(held));
     let compiled = Compiled { definition: Default::default(), config: Vec::new(), platforms: None, engine: "28.5".to_owned() };
     Project { plan: BuildPlan::new(compiled, graph, facts), compile, download, copy, install }
 }
 
 fn layer(text: &str) -> Layer {
-    let blob = Descriptor::new(media_type::OCI_LAYER_GZIP, Digest::of(text.as_bytes()), 100);
-    Layer { blob, diff_id: DiffId::of(format!("{text}, unpacked").as_bytes()), created: None }
-}
-
-fn settings(required: bool) -> CacheSettings {
-    CacheSettings {
-        location: StoreLocation::Directory("cache".into()),
-        shown: "cache".to_owned(),
-        scope: "main".to_owned(),
-        fallbacks: Vec::new(),
-        mode: CacheMode::ReadWrite,
-        required,
-    }
-}
-
-fn records(store: &Arc<MemoryStore>) -> Records {
-    Records::new(Blobs::new(store.clone()), vec!["main".to_owned()], true, Hidden::default())
+    let blob = Descriptor::new(media_type::OCI_LAYER_GZIP, Digest::hash(text.as_bytes()), 100);
+    Layer { blob, diff_id: DiffId::hash(format!("{text}, unpacked").as_bytes()), created: None }
 }
 
 /// What was copied out of the first stage, and of the download, when the project was recorded.
 fn output() -> Digest {
-    Digest::of(b"output")
+    Digest::hash(b"output")
 }
 
 /// A cache in which a build of the project was recorded, the first stage with its content.
-async fn recorded() -> Arc<MemoryStore> {
-    let store = Arc::new(MemoryStore::default());
-    let records = records(&store);
+async fn recorded() -> MemoryCache {
+    let cache = MemoryCache::default();
+    let records = cache.records();
     let Project { mut plan, compile, download, copy, install } = project();
-    plan.keys = crate::graph::Keys::of(&plan.graph, &plan.facts);
-    for source in plan.keys.taken() {
+    plan.keys = crate::graph::Keys::new(&plan.graph, &plan.facts);
+    for source in plan.keys.copy_sources() {
         let content = CopiedContentRecord { content: output(), chain: None };
         records.write([(copied_content_key(source.key.as_ref().expect("a key")), content)]).await.expect("written");
         plan.facts.seen.insert(source.place(), output());
     }
-    let keys = crate::graph::Keys::of(&plan.graph, &plan.facts);
+    let keys = crate::graph::Keys::new(&plan.graph, &plan.facts);
     let chains: [(&Input, &[&str]); 4] = [
         (&compile, &["base", "compile"]),
         (&download, &["base", "download"]),
@@ -91,14 +68,13 @@ async fn recorded() -> Arc<MemoryStore> {
         records.write(layers.iter().map(|layer| (layer_key(layer), LayerRecord {}))).await.expect("written");
         records.write([(step_key(&key), StepRecord { layers, ran: Some(1) })]).await.expect("written");
     }
-    store
+    cache
 }
 
 /// Plans the project by a cache, and then again for this reason.
-async fn replanned(store: &Arc<MemoryStore>, why: impl FnOnce(&Project) -> Option<Replan>) -> Project {
-    let (settings, events) = (settings(false), Events::none());
-    let faults = CacheFaults::new(&settings, &events);
-    let reader = RecordReader { records: records(store), faults: &faults };
+async fn replanned(cache: &MemoryCache, why: impl FnOnce(&Project) -> Option<Replan>) -> Project {
+    let faults = cache.faults();
+    let reader = cache.reader(&faults);
     let mut project = project();
     lookup::decide(&mut project.plan, &reader).await.expect("planned");
     if let Some(why) = why(&project) {
@@ -124,7 +100,7 @@ async fn a_recorded_build_is_unchanged() {
     let project = replanned(&recorded().await, |_| None).await;
     assert!(project.plan.decision.unchanged);
     assert_eq!(runs(&project), [false; 4]);
-    let cold = replanned(&Arc::default(), |_| None).await;
+    let cold = replanned(&MemoryCache::default(), |_| None).await;
     assert_eq!(runs(&cold), [true; 4]);
 }
 
@@ -132,21 +108,21 @@ async fn a_recorded_build_is_unchanged() {
 async fn nothing_is_reused_of_a_cache_that_cannot_be_used() {
     let project = replanned(&recorded().await, |_| Some(Replan::CacheUnusable)).await;
     assert_eq!(runs(&project), [true; 4]);
-    assert!(project.plan.decision.kept.is_empty());
+    assert!(project.plan.decision.cached.is_empty());
 }
 
 #[tokio::test]
 async fn the_steps_whose_layers_are_lost_run_on_those_that_are_there() {
     let lost = |states: Vec<StepKey>| Some(Replan::LayersLost(LostLayers { states, bases: Vec::new() }));
-    let store = recorded().await;
-    let project = replanned(&store, |project| lost(vec![key(project, &project.install)])).await;
+    let cache = recorded().await;
+    let project = replanned(&cache, |project| lost(vec![key(project, &project.install)])).await;
     assert_eq!(runs(&project), [false, false, false, true]);
-    assert!(project.plan.decision.kept.contains_key(&project.copy));
+    assert!(project.plan.decision.cached.contains_key(&project.copy));
     let all = [|p: &Project| key(p, &p.download), |p: &Project| key(p, &p.copy), |p: &Project| key(p, &p.install)];
-    let project = replanned(&store, |project| lost(all.map(|of| of(project)).to_vec())).await;
+    let project = replanned(&cache, |project| lost(all.map(|of| of(project)).to_vec())).await;
     // What is copied comes from a state that the cache has.
     assert_eq!(runs(&project), [false, true, true, true]);
-    assert!(project.plan.decision.kept.contains_key(&project.compile));
+    assert!(project.plan.decision.cached.contains_key(&project.compile));
 }
 
 #[tokio::test]
@@ -165,15 +141,15 @@ async fn the_same_plan_holds_for_a_daemon_that_pulls_by_itself() {
 
 #[tokio::test]
 async fn what_was_observed_decides() {
-    let store = recorded().await;
+    let cache = recorded().await;
     let observed = |content: &'static [u8]| {
         move |project: &Project| {
-            let source = project.plan.keys.taken().iter().find(|source| source.state == project.compile).expect("copied");
-            Some(Replan::Observed(vec![(source.place(), Digest::of(content))]))
+            let source = project.plan.keys.copy_sources().iter().find(|source| source.state == project.compile).expect("copied");
+            Some(Replan::Observed(vec![(source.place(), Digest::hash(content))]))
         }
     };
-    assert_eq!(runs(&replanned(&store, observed(b"output")).await), [false; 4]);
+    assert_eq!(runs(&replanned(&cache, observed(b"output")).await), [false; 4]);
     // What made it is in the cache, and need not run again.
-    let other = replanned(&store, observed(b"another output")).await;
+    let other = replanned(&cache, observed(b"another output")).await;
     assert_eq!(runs(&other), [false, false, true, true]);
 }

@@ -10,15 +10,15 @@ use crate::cache::opened::CacheRefusal;
 use crate::domain::{
     Descriptor, DiffId, Digest, ImageRef, Index, InlineCache, Made, Platform, RawManifest, Repository, comparable, media_type,
 };
-use crate::endpoint::{CacheRepository, Endpoint};
 use crate::engine::{BorrowedName, Docker};
 use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::graph::{Graph, Step};
-use crate::handover::{Intake, Known, KnownImage, NewLayer, PreparedImage, load, no_room};
+use crate::handover::{Intake, Known, KnownImage, NewLayer, PreparedImage, load, out_of_space_error};
+use crate::local_registry::{CacheRepository, Endpoint};
+use crate::output::LayerCounts;
 use crate::push::{Failure, Pusher, RepositoryBlobs, TagOutcome};
 use crate::registry::{Home as _, Registries, Source as _};
-use crate::report::LayerCounts;
 use crate::save::{Exit, with_whole_cache};
 use crate::settings::PushSettings;
 use crate::transfer::{ByteStream, Scratch, Spool};
@@ -33,7 +33,7 @@ pub struct IntakeSetup {
     /// To the registries.
     pub pusher: Pusher,
     /// To the store, whose faults are none of the push.
-    pub keeper: Option<Pusher>,
+    pub cache_pusher: Option<Pusher>,
 }
 
 /// An open release: the daemon can push to it.
@@ -42,7 +42,7 @@ pub struct Release {
     pub tags: Vec<ImageRef>,
     pub settings: PushSettings,
     pub events: Events,
-    pub keep: Option<Repository>,
+    pub cache_repository: Option<Repository>,
     pub setup: IntakeSetup,
     pub directory: Scratch,
     /// The image's name in the daemon while it is made.
@@ -76,20 +76,20 @@ impl Release {
     pub async fn open(
         registries: &Registries,
         tags: &[ImageRef],
-        keep: Option<&Repository>,
+        cache_repository: Option<&Repository>,
         settings: &PushSettings,
         known: &[KnownImage],
         events: &Events,
     ) -> Result<Self> {
         let directory = crate::transfer::temp_dir(Kind::Push)?;
         let repositories = repositories(tags);
-        let setup = intake_setup(registries, repositories, keep, settings, known, events, &directory).await?;
+        let setup = intake_setup(registries, repositories, cache_repository, settings, known, events, &directory).await?;
         Ok(Self {
             registries: registries.clone(),
             tags: tags.to_vec(),
             settings: settings.clone(),
             events: events.clone(),
-            keep: keep.cloned(),
+            cache_repository: cache_repository.cloned(),
             setup,
             directory,
             lent: Mutex::default(),
@@ -145,7 +145,7 @@ impl Release {
     /// If the targets fail, or that registry does.
     pub async fn put_from(self, image: PreparedImage, base: &KnownImage) -> Result<PutOutcome> {
         for layer in &base.manifest.layers {
-            for pusher in std::iter::once(&self.setup.pusher).chain(&self.setup.keeper) {
+            for pusher in std::iter::once(&self.setup.pusher).chain(&self.setup.cache_pusher) {
                 pusher.copy(layer, &base.repository);
             }
         }
@@ -162,7 +162,7 @@ impl Release {
             }
             Err(failure) => return Err(failure.into()),
         };
-        for pusher in std::iter::once(&self.setup.pusher).chain(&self.setup.keeper) {
+        for pusher in std::iter::once(&self.setup.pusher).chain(&self.setup.cache_pusher) {
             pusher.upload_config(image.config.clone());
         }
         let sent = self.setup.pusher.finish_blobs().await?.total();
@@ -182,7 +182,7 @@ impl Release {
     /// A repository that has the released image.
     pub fn repository(&self) -> Result<&Repository> {
         let tagged = self.tags.first().map(|tag| &tag.repository);
-        tagged.or(self.keep.as_ref()).ok_or_else(|| Error::push("no repository to push to"))
+        tagged.or(self.cache_repository.as_ref()).ok_or_else(|| Error::push("no repository to push to"))
     }
 
     /// What the daemon must call the image for it to come here.
@@ -253,7 +253,7 @@ impl Release {
                 }
                 None => image,
             };
-            for pusher in std::iter::once(&self.setup.pusher).chain(&self.setup.keeper) {
+            for pusher in std::iter::once(&self.setup.pusher).chain(&self.setup.cache_pusher) {
                 pusher.upload_config(image.config.clone());
             }
             images.push(image);
@@ -274,13 +274,13 @@ impl Release {
         let reference = self.reference();
         tokio::select! {
             handed = exit.hand_over(docker, &reference, &self.setup.intake, NAME, made) => handed,
-            error = self.lacks_room() => Err(error),
+            error = self.out_of_space() => Err(error),
         }
     }
 
     /// Waits until a layer cannot be taken because TMPDIR is full; for ever if it is not.
-    pub async fn lacks_room(&self) -> Error {
-        no_room(&self.setup.endpoint.lacks_room().await)
+    pub async fn out_of_space(&self) -> Error {
+        out_of_space_error(&self.setup.endpoint.out_of_space().await)
     }
 
     /// The daemon is about to make the image; what came of an attempt before counts no longer.
@@ -312,10 +312,10 @@ impl Release {
 
     /// Takes a new layer from a stream, and passes it on while it comes.
     pub fn take_stream(&self, layer: ByteStream) -> Result<Spool> {
-        let full = |error: std::io::Error| no_room(&error.to_string());
+        let full = |error: std::io::Error| out_of_space_error(&error.to_string());
         let (writer, spool) = Spool::create(self.directory.path()).map_err(full)?;
         writer.fill(layer);
-        for pusher in std::iter::once(&self.setup.pusher).chain(&self.setup.keeper) {
+        for pusher in std::iter::once(&self.setup.pusher).chain(&self.setup.cache_pusher) {
             pusher.upload(Arc::new(spool.clone()), None);
         }
         Ok(spool)
@@ -343,9 +343,9 @@ impl Released {
     ///
     /// # Errors
     /// If the store did not take it.
-    pub async fn kept(&self) -> Result<RepositoryBlobs> {
-        match &self.release.setup.keeper {
-            Some(keeper) => Ok(keeper.finish_blobs().await?.total()),
+    pub async fn saved(&self) -> Result<RepositoryBlobs> {
+        match &self.release.setup.cache_pusher {
+            Some(cache_pusher) => Ok(cache_pusher.finish_blobs().await?.total()),
             None => Ok(RepositoryBlobs::default()),
         }
     }
@@ -362,7 +362,7 @@ impl Released {
 pub async fn intake_setup(
     registries: &Registries,
     repositories: Vec<Repository>,
-    keep: Option<&Repository>,
+    cache_repository: Option<&Repository>,
     settings: &PushSettings,
     images: &[KnownImage],
     events: &Events,
@@ -378,14 +378,15 @@ pub async fn intake_setup(
         // All at once, before the daemon asks for one after the other. A fault shows again, and is told, when one is asked for.
         let _ = pusher.missing(&layers).await;
     }
-    let keeper = keep.map(|keep| Pusher::new(registries.clone(), vec![keep.clone()], events.clone()));
-    let pushers = std::iter::once(&pusher).filter(|_| !repositories.is_empty()).chain(&keeper).cloned().collect();
+    let cache_pusher =
+        cache_repository.map(|cache_repository| Pusher::new(registries.clone(), vec![cache_repository.clone()], events.clone()));
+    let pushers = std::iter::once(&pusher).filter(|_| !repositories.is_empty()).chain(&cache_pusher).cloned().collect();
     let intake = Intake::new(pushers, known, settings.compression, directory.path().to_owned());
     let endpoint = Endpoint::start(Arc::new(intake.clone()), directory.path().to_owned())
         .await
         .map_err(|error| Error::push("failed to listen on 127.0.0.1").because(&error))?;
-    directory.remember(endpoint.word());
-    Ok(IntakeSetup { endpoint, intake, pusher, keeper })
+    directory.remember(endpoint.secret_path());
+    Ok(IntakeSetup { endpoint, intake, pusher, cache_pusher })
 }
 
 pub fn repositories(tags: &[ImageRef]) -> Vec<Repository> {

@@ -25,7 +25,7 @@ pub struct Failure {
 
 impl Failure {
     /// One failure for those of several uploads, each with the repository that it was to be copied from; nothing of none.
-    pub(super) fn of(failures: Vec<(registry::Error, Option<Repository>)>) -> Option<Self> {
+    pub(super) fn from_all(failures: Vec<(registry::Error, Option<Repository>)>) -> Option<Self> {
         let source = |(error, from): &(registry::Error, Option<Repository>)| match error.kind {
             Kind::Source => Side::Source(from.clone()),
             _ => Side::Destination,

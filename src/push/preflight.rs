@@ -125,7 +125,7 @@ mod tests {
     }
 
     fn found(immutable: bool) -> Option<Found> {
-        Some(Found { manifest: Descriptor::new(media_type::OCI_MANIFEST, Digest::of(b"x"), 1), immutable })
+        Some(Found { manifest: Descriptor::new(media_type::OCI_MANIFEST, Digest::hash(b"x"), 1), immutable })
     }
 
     #[test]

@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn the_previous_image_gets_a_tag_that_fits() {
-        let digest = Digest::of(b"");
+        let digest = Digest::hash(b"");
         assert_eq!(previous_tag("prod", &digest), "prod-previous-e3b0c44298fc");
         let long = previous_tag(&"x".repeat(128), &digest);
         assert_eq!(long.len(), 128);

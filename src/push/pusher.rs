@@ -175,7 +175,7 @@ impl Pusher {
             failures.extend(own);
             pushed.repositories.push((target.home.repository().clone(), target.counts()));
         }
-        match Failure::of(failures) {
+        match Failure::from_all(failures) {
             Some(failure) => Err(failure),
             None => Ok(pushed),
         }

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use crate::append::{LayerIndex, PathIndex};
 use crate::domain::{DiffId, OperationKey};
 use crate::error::Result;
 use crate::executor::context_files::Contexts;
 use crate::executor::graph_errors::created;
 use crate::graph::{Input, Key, Op};
 use crate::handover::PreparedImage;
+use crate::layers::{LayerIndex, PathIndex};
 use crate::plan::{Layer, StepRecord};
 use crate::planner::plan::seconds_now;
 use crate::recorder::compare::{self, Compared, Made};
@@ -61,12 +61,12 @@ pub async fn chain(
     let known = |layers: &[DiffId]| layers.iter().map(|layer| indexes.get(layer)).collect::<Option<Vec<_>>>();
     let nothing = PathIndex::default();
     // Only the paths of the final image's layers are known.
-    let mut below = known(&image.diff_ids[..base_layers]).map(PathIndex::of);
+    let mut below = known(&image.diff_ids[..base_layers]).map(PathIndex::from_layers);
     for link in &chain.links {
         let place = (base_layers + link.layers).saturating_sub(1);
         let made = recorder.plan.graph.op(&link.made_by).filter(|_| place < layers.len());
         // What was kept is as it was recorded.
-        if proved.progress.given.contains(&link.state.step) {
+        if proved.progress.solved.contains(&link.state.step) {
             if let Some(op) = made {
                 // What is merged was made on nothing.
                 let below = if op.digest == link.state.step { below.as_ref() } else { Some(&nothing) };

@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 
-use crate::append::{LayerIndex, PathIndex};
-use crate::context::Tree;
+use crate::build_context::Tree;
 use crate::domain::{DiffId, OperationKey, Selector};
 use crate::engine::StoreKind;
 use crate::error::Result;
 use crate::executor::context_files::{Contexts, content};
 use crate::graph::{Input, Op, operation_key};
 use crate::handover::PreparedImage;
+use crate::layers::{LayerIndex, PathIndex};
 use crate::plan::{ExpectedContents, expected_contents, missing, unexpected_file};
 use crate::recorder::layers;
 use crate::recorder::recording::{Proved, Recorder};
@@ -47,20 +47,20 @@ pub async fn compared(
         return Ok(Compared::Unknown);
     }
     let Some(layer) = layers::tree(recorder, &made.image.layers[made.place], proved).await? else { return Ok(Compared::Unknown) };
-    let laid = contexts.zip(made.below).map(|(contexts, below)| contexts.assemble_layer(graph, op, below));
-    let Some(Ok(laid)) = laid else { return Ok(compared_roughly(recorder, op, &layer, proved)) };
+    let assembled = contexts.zip(made.below).map(|(contexts, below)| contexts.assemble_layer(graph, op, below));
+    let Some(Ok(assembled)) = assembled else { return Ok(compared_roughly(recorder, op, &layer, proved)) };
     let content = |source: usize, path: &str| content(recorder.plan, op, source, path);
-    if let Some(what) = laid.differs(&layer, &content) {
+    if let Some(what) = assembled.differs(&layer, &content) {
         return Ok(Compared::Other(what));
     }
-    for path in laid.left_out(&layer) {
+    for path in assembled.left_out(&layer) {
         let lower = made.image.diff_ids[..made.place].iter().zip(&made.image.layers).rev();
         let mut lower = lower.filter(|(diff_id, _)| indexes.get(diff_id).is_some_and(|index| index.entries.contains_key(path)));
         let there = match lower.next() {
             Some((_, blob)) => layers::tree(recorder, blob, proved).await?.and_then(|tree| tree.get(path).cloned()),
             None => None,
         };
-        match there.map(|node| laid.differs_at(path, &node, &content)) {
+        match there.map(|node| assembled.differs_at(path, &node, &content)) {
             Some(None) => {}
             Some(Some(what)) => return Ok(Compared::Other(format!("{path}: {what} (the layers below keep their version)"))),
             None => return Ok(Compared::Other(format!("{path}: not in the daemon's layer"))),

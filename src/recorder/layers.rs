@@ -5,13 +5,13 @@ use std::sync::{Arc, PoisonError};
 
 use futures::StreamExt as _;
 
-use crate::append::LayerIndex;
+use crate::build_context::Tree;
 use crate::cache::fault::cache_fault;
 use crate::cache::layer_index::{self, key, read_tree};
-use crate::context::Tree;
 use crate::domain::{Descriptor, DiffId};
 use crate::error::{Error, Kind, Result};
 use crate::handover::PreparedImage;
+use crate::layers::LayerIndex;
 use crate::plan::RecordKey;
 use crate::recorder::recording::{Proved, Recorder};
 use crate::transfer::ByteStream;

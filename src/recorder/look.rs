@@ -15,22 +15,23 @@ pub async fn look(recorder: &Recorder<'_>, progress: &mut SolveProgress, stages:
     let mut facts = recorder.plan.facts.clone();
     let mut found: HashMap<(Input, Vec<Selector>), Digest> = HashMap::new();
     loop {
-        let keys = Keys::of(&recorder.plan.graph, &facts);
-        let mut all = keys.taken().iter();
-        let Some(taken) = all.find(|taken| is_open(recorder, taken, progress) && !found.contains_key(&taken.place())).cloned()
+        let keys = Keys::new(&recorder.plan.graph, &facts);
+        let mut all = keys.copy_sources().iter();
+        let Some(copied) =
+            all.find(|copied| is_open(recorder, copied, progress) && !found.contains_key(&copied.place())).cloned()
         else {
             // Of what BuildKit had in its own cache nobody knows when it ran: it counts for this run's keys only.
-            let keepable = |taken: &CopySource| {
-                let is_kept = recorder.plan.decision.kept.contains_key(&taken.state) || is_source(recorder, &taken.state);
-                is_kept || progress.ran.contains(&taken.state.step) || stages.iter().any(|(state, _)| *state == taken.state)
+            let keepable = |copied: &CopySource| {
+                let is_kept = recorder.plan.decision.cached.contains_key(&copied.state) || is_source(recorder, &copied.state);
+                is_kept || progress.ran.contains(&copied.state.step) || stages.iter().any(|(state, _)| *state == copied.state)
             };
-            let keep = keys.taken().iter().filter(|taken| keepable(taken));
-            let keep =
-                keep.filter_map(|taken| Some((taken.key.clone()?, (found.get(&taken.place())?.clone(), taken.state.clone()))));
-            let taken = keep.collect();
-            return Ok(LookedAt { keys, taken });
+            let keep = keys.copy_sources().iter().filter(|copied| keepable(copied));
+            let keep = keep
+                .filter_map(|copied| Some((copied.key.clone()?, (found.get(&copied.place())?.clone(), copied.state.clone()))));
+            let copied = keep.collect();
+            return Ok(LookedAt { keys, copied });
         };
-        let content = match inspect::look_at(recorder.execution, recorder.plan, progress, &taken).await {
+        let content = match inspect::look_at(recorder.execution, recorder.plan, progress, &copied).await {
             Ok(content) => content,
             Err(error) => {
                 let Some(why) = inspect::bypasses_pull_through(recorder.execution.daemon, progress).await else {
@@ -38,12 +39,12 @@ pub async fn look(recorder: &Recorder<'_>, progress: &mut SolveProgress, stages:
                 };
                 progress.bypass_pull_through(&why, recorder.execution.daemon.context.events);
                 // What else stands in for something still does.
-                progress.take_grafts(substitutions::grafts(recorder.execution, recorder.plan, None)?, recorder.plan);
+                progress.take_substitutions(substitutions::of_plan(recorder.execution, recorder.plan, None)?, recorder.plan);
                 continue;
             }
         };
-        facts.seen.insert(taken.place(), content.clone());
-        found.insert(taken.place(), content);
+        facts.seen.insert(copied.place(), content.clone());
+        found.insert(copied.place(), content);
     }
 }
 
@@ -53,20 +54,20 @@ pub fn is_source(recorder: &Recorder<'_>, state: &Input) -> bool {
 }
 
 /// Whether a step ran on what is taken, and nobody has looked at just that.
-pub fn is_open(recorder: &Recorder<'_>, taken: &CopySource, progress: &SolveProgress) -> bool {
+pub fn is_open(recorder: &Recorder<'_>, copied: &CopySource, progress: &SolveProgress) -> bool {
     // What was looked at to decide is known, whatever came of that.
-    if progress.trees.contains_key(&taken.place()) {
+    if progress.trees.contains_key(&copied.place()) {
         return true;
     }
     let graph = &recorder.plan.graph;
     let used = graph.below(graph.result()).into_iter();
-    if !used.filter(|op| progress.given.contains(&op.digest)).any(|op| op.inputs.contains(&taken.state)) {
+    if !used.filter(|op| progress.solved.contains(&op.digest)).any(|op| op.inputs.contains(&copied.state)) {
         return false;
     }
-    let known = taken.key.as_ref().and_then(|key| recorder.plan.taken.get(key));
-    match recorder.plan.decision.kept.get(&taken.state) {
-        Some(record) => known.is_none_or(|taken| taken.chain.is_none() || taken.chain != record.chain()),
-        None if is_source(recorder, &taken.state) => known.is_none(),
+    let known = copied.key.as_ref().and_then(|key| recorder.plan.copied.get(key));
+    match recorder.plan.decision.cached.get(&copied.state) {
+        Some(record) => known.is_none_or(|copied| copied.chain.is_none() || copied.chain != record.chain()),
+        None if is_source(recorder, &copied.state) => known.is_none(),
         None => true,
     }
 }
@@ -75,5 +76,5 @@ pub fn is_open(recorder: &Recorder<'_>, taken: &CopySource, progress: &SolveProg
 pub struct LookedAt {
     pub keys: Keys,
     /// What is remembered of what was taken out of stages, with the state that it is of.
-    pub taken: HashMap<CopiedContentKey, (Digest, Input)>,
+    pub copied: HashMap<CopiedContentKey, (Digest, Input)>,
 }

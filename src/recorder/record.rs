@@ -47,8 +47,8 @@ pub async fn record(
         Maker::Hakobi(new) => (new, true),
         _ => (NewLayers::default(), false),
     };
-    let has_solved = !progress.given.is_empty();
-    if daemon.keeps().is_none() || !(has_solved || is_assembled || by_daemon || plan.is_new_form) {
+    let has_solved = !progress.solved.is_empty();
+    if daemon.cache_target().is_none() || !(has_solved || is_assembled || by_daemon || plan.is_new_form) {
         return Ok(None);
     }
     let recorded = match has_solved || by_daemon {
@@ -71,7 +71,7 @@ async fn record_run(
 ) -> Result<RepositoryBlobs> {
     let faulty = cache_fault::<crate::store::Error>;
     recorder.execution.cache.begin().await.map_err(faulty)?;
-    let mut saved = released.kept().await?;
+    let mut saved = released.saved().await?;
     let [image] = &released.images[..] else { return Ok(saved) };
     if progress.ran_again {
         recorder.execution.daemon.context.events.note("not saving this build: a step ran twice");
@@ -94,17 +94,17 @@ async fn record_run(
         for (state, image) in &stages {
             proofs.extend(chain::chain(recorder, state, image, &seen, &indexes, &mut records).await?);
         }
-        let record = |state: &Input| records.get(state).or_else(|| recorder.plan.decision.kept.get(state));
-        let taken = looked.taken.into_iter().map(|(key, (content, state))| {
+        let record = |state: &Input| records.get(state).or_else(|| recorder.plan.decision.cached.get(state));
+        let copied = looked.copied.into_iter().map(|(key, (content, state))| {
             let chain = record(&state).and_then(StepRecord::chain);
             (key, CopiedContentRecord { content, chain })
         });
-        let taken: Vec<_> = taken.collect();
+        let copied: Vec<_> = copied.collect();
         let daemon_states = daemon_cache::made_here(recorder.execution, recorder.plan, &progress, keys, records.keys()).await?;
         let inputs = &inputs.with_unsaved(&recorder.plan.graph, |step| unsaved(recorder, step, &progress, &records));
         let build = BuildRecord { plan: recorder.plan, cache: recorder.execution.cache, keys, image, inputs };
         let store = recorder.execution.cache.records();
-        states::remember(&recorder.execution.daemon.context, &build, records, taken).await?;
+        states::remember(&recorder.execution.daemon.context, &build, records, copied).await?;
         let daemon_states =
             daemon_states.map(|record| (recorder.execution.cache.daemon_key(&recorder.execution.daemon.info.id), record));
         store.write(daemon_states).await.map_err(faulty)?;
@@ -132,7 +132,7 @@ pub async fn stages(
     let (Some(to), false) = (recorder.execution.cache.target(), new.is_empty()) else { return Ok(Default::default()) };
     let intake = released.release.intake_for(&to, &[], &released.images).await?;
     if let Some(own) = recorder.execution.cache.own() {
-        let known = recorder.plan.decision.kept.values();
+        let known = recorder.plan.decision.cached.values();
         intake.intake.learn(|all| {
             for record in known {
                 all.add_layers(&record.blobs(), &record.diff_ids(), own.repository());
@@ -148,11 +148,11 @@ pub async fn stages(
         intake: &intake.intake,
         entitlements: recorder.execution.daemon.context.build.entitlements.clone(),
         platform: released.images[0].platform.clone(),
-        exit: recorder.execution.daemon.way.exit(&recorder.execution.daemon.info, false),
+        exit: recorder.execution.daemon.transport.exit(&recorder.execution.daemon.info, false),
     };
     let mut out = Vec::new();
     for (place, stage) in new.into_iter().enumerate() {
-        let rewritten = recorder.plan.graph.grafted(&stage.state, &progress.substitutions, &progress.given);
+        let rewritten = recorder.plan.graph.rewritten(&stage.state, &progress.substitutions, &progress.solved);
         let graph = rewritten.and_then(|rewritten| Graph::new(rewritten.definition)).map_err(|error| broken(&error))?;
         let renamed = Stage { state: graph.result().clone(), ..stage.clone() };
         out.push((stage.state.clone(), saver.save(&graph, &renamed, place).await?));
@@ -168,8 +168,8 @@ fn unsaved(
     progress: &SolveProgress,
     records: &HashMap<Input, StepRecord>,
 ) -> Option<Unsaved> {
-    let kept = &recorder.plan.decision.kept;
-    if !progress.given.contains(step) || records.keys().chain(kept.keys()).any(|state| state.step == *step) {
+    let kept = &recorder.plan.decision.cached;
+    if !progress.solved.contains(step) || records.keys().chain(kept.keys()).any(|state| state.step == *step) {
         return None;
     }
     Some(if progress.ran.contains(step) { Unsaved::Other } else { Unsaved::InDaemon })

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use crate::context::Tree;
+use crate::build_context::Tree;
 use crate::domain::Digest;
 use crate::executor::execution::Execution;
 use crate::executor::progress::SolveProgress;

@@ -55,7 +55,7 @@ impl Saving<'_> {
                 intake: &intake.intake,
                 entitlements: run.context.build.entitlements.clone(),
                 platform: released.images[0].platform.clone(),
-                exit: run.way.exit(&run.info, false),
+                exit: run.transport.exit(&run.info, false),
             };
             let mut images =
                 vec![(String::new(), with_whole_cache(&released.images[0], &self.graph.chain(self.graph.result()), last(""))?)];
@@ -108,13 +108,13 @@ pub async fn save(
             }
         }
     }
-    let (Some((cache, faults)), Some(to)) = (daemon.context.cache.kept(), daemon.keeps()) else { return Ok(()) };
+    let (Some((cache, faults)), Some(to)) = (daemon.context.cache.usable(), daemon.cache_target()) else { return Ok(()) };
     // What may be damaged is not carried on.
     let whole = cache.damaged().is_empty() && cache.unusable().is_empty();
-    let (before, own) = if whole { (&*imports.kept, imports.own) } else { (&[][..], false) };
+    let (before, own) = if whole { (&*imports.cached, imports.own) } else { (&[][..], false) };
     let saved = async {
         cache.begin().await.map_err(cache_fault)?;
-        let image = released.kept().await?;
+        let image = released.saved().await?;
         let index = saving(before, &to, Some(own)).save(released).await?;
         Ok::<_, Error>((image.pushed + index.pushed, image.bytes + index.bytes))
     };

@@ -34,7 +34,7 @@ pub async fn remember(
     context: &BuildContext<'_>,
     build: &BuildRecord<'_>,
     records: HashMap<Input, StepRecord>,
-    taken: Vec<(CopiedContentKey, CopiedContentRecord)>,
+    copied: Vec<(CopiedContentKey, CopiedContentRecord)>,
 ) -> Result<()> {
     let BuildRecord { plan, cache, keys, image, inputs } = *build;
     let faulty = cache_fault::<crate::store::Error>;
@@ -47,13 +47,13 @@ pub async fn remember(
         _ => None,
     };
     let store = cache.records();
-    tracing::info!(states = records.len(), copied = taken.len(), "writing records");
-    let known = plan.decision.kept.values().flat_map(|record| &record.layers).map(layer_key);
+    tracing::info!(states = records.len(), copied = copied.len(), "writing records");
+    let known = plan.decision.cached.values().flat_map(|record| &record.layers).map(layer_key);
     let known: HashSet<_> = known.collect();
     let new = records.values().flat_map(|record| &record.layers).map(layer_key).filter(|key| !known.contains(key));
     let new: HashSet<_> = new.collect();
     store.write(new.into_iter().map(|key| (key, LayerRecord {}))).await.map_err(faulty)?;
-    store.write(taken.into_iter().map(|(key, record)| (copied_content_key(&key), record))).await.map_err(faulty)?;
+    store.write(copied.into_iter().map(|(key, record)| (copied_content_key(&key), record))).await.map_err(faulty)?;
     store.write(records.into_iter().filter_map(keyed)).await.map_err(faulty)?;
     store.write(speculative_states).await.map_err(faulty)?;
     store.write([(cache.inputs_key(), inputs)]).await.map_err(faulty)?;

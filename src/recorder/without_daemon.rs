@@ -30,7 +30,7 @@ pub async fn remember_reused(
     released: &Released,
     is_as_recorded: bool,
 ) -> Result<()> {
-    if let ([image], Some((_, faults))) = (&released.images[..], context.cache.kept())
+    if let ([image], Some((_, faults))) = (&released.images[..], context.cache.usable())
         && let Err(error) = remember_image(context, plan, cache, image, is_as_recorded).await
     {
         faults.warn("failed to save this build to", &error)?;
@@ -73,11 +73,11 @@ pub async fn remember_assembled(
     inputs: &Inputs,
 ) -> Result<crate::push::RepositoryBlobs> {
     if cache.target().is_none() {
-        return released.kept().await;
+        return released.saved().await;
     }
     // What says what the store is may have gone, by a lifecycle rule.
     cache.begin().await.map_err(cache_fault)?;
-    let saved = released.kept().await?;
+    let saved = released.saved().await?;
     let records = checked(context, plan, cache, new).await?;
     if let [image] = &released.images[..] {
         let build = BuildRecord { plan, cache, keys: &plan.keys, image, inputs };

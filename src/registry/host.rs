@@ -241,7 +241,7 @@ impl Host {
             let request = make(client, url.clone());
             let (request, used) = if own { self.authorize(scope, request).await? } else { (request, Used(None)) };
             let sent = match tokio::time::timeout(limit, send(request, attempts.made())).await {
-                Ok(Ok(response)) => Ok(Reply::of(response).await),
+                Ok(Ok(response)) => Ok(Reply::from_response(response).await),
                 Ok(Err(error)) => Err(network(&error, what, &self.name).within(repository)),
                 Err(_) => Err(Error::at(Kind::Network, what, repository).because(&format!("no answer in {} s", limit.as_secs()))),
             };

@@ -211,7 +211,7 @@ fn verified(
         #[serde(default)]
         manifests: Option<serde::de::IgnoredAny>,
     }
-    let digest = Digest::of(&bytes);
+    let digest = Digest::hash(&bytes);
     let expected = reference.contains(':').then(|| reference.to_owned()).or(told);
     if let Some(expected) = expected.filter(|expected| *expected != digest.to_string() && expected.starts_with("sha256:")) {
         return Err(

@@ -52,21 +52,21 @@ const LARGEST_BODY: usize = 64 << 10;
 
 impl Reply {
     /// Reads what was answered as far as it has to be.
-    pub(super) async fn of(response: Response) -> Self {
+    pub(super) async fn from_response(response: Response) -> Self {
         if response.status().as_u16() < 400 {
             return Self::Ok(response);
         }
-        Self::Refused(Refusal::of(response).await)
+        Self::Refused(Refusal::from_response(response).await)
     }
 }
 
 impl Refusal {
-    async fn of(mut response: Response) -> Self {
+    async fn from_response(mut response: Response) -> Self {
         let headers: &HeaderMap = response.headers();
         let mut refusal = Self {
             status: response.status().as_u16(),
             retry_after: retry_after(headers),
-            challenge: Challenge::of(headers),
+            challenge: Challenge::from_headers(headers),
             from: Some(response.url().clone()),
             ..Self::default()
         };

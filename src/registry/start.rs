@@ -23,7 +23,7 @@ pub(super) struct Start {
 pub(super) async fn find(shared: &Shared, host: &RegistryHost) -> Result<Start> {
     if EcrHost::parse(host).is_some() {
         let endpoint = shared.login(host).await?.and_then(|(_, endpoint)| endpoint);
-        let base = endpoint.as_deref().and_then(told_endpoint);
+        let base = endpoint.as_deref().and_then(parse_endpoint);
         let trust = base.as_ref().map_or(Trust::Verified, |(_, trust)| *trust);
         let base = match base {
             Some((base, _)) => base,
@@ -44,7 +44,7 @@ pub(super) async fn find(shared: &Shared, host: &RegistryHost) -> Result<Start> 
 
 /// The address in ECR's answer, where it says more than the host's name. The token is good for every account's registries,
 /// and the answer names the caller's own, so an ECR name there is not the one to talk to.
-fn told_endpoint(endpoint: &str) -> Option<(Url, Trust)> {
+fn parse_endpoint(endpoint: &str) -> Option<(Url, Trust)> {
     let url: Url = endpoint.parse().ok()?;
     let authority = match url.port() {
         Some(port) => format!("{}:{port}", url.host_str()?),
@@ -84,7 +84,7 @@ async fn ping(shared: &Shared, host: &RegistryHost, base: Url, trust: Trust) -> 
     }
     // A redirect may have led to TLS. One to another host is not followed: whoever answers there is not given this registry's login.
     let base = if response.url().origin() == base.origin() { base } else { moved(response.url()).unwrap_or(base) };
-    Ok(Start { base, trust, challenge: Challenge::of(response.headers()) })
+    Ok(Start { base, trust, challenge: Challenge::from_headers(response.headers()) })
 }
 
 fn moved(url: &Url) -> Option<Url> {
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn only_addresses_that_are_safe_to_talk_to_are_taken_from_aws() {
-        let told = |text| told_endpoint(text).map(|(url, trust)| (url.to_string(), trust));
+        let told = |text| parse_endpoint(text).map(|(url, trust)| (url.to_string(), trust));
         assert_eq!(told("http://127.0.0.1:5000"), Some(("http://127.0.0.1:5000/".into(), Trust::Loopback)));
         assert_eq!(told("https://ecr.corp.example"), Some(("https://ecr.corp.example/".into(), Trust::Verified)));
         assert_eq!(told("http://ecr.corp.example"), None);

@@ -193,7 +193,7 @@ impl Upload<'_> {
             self.attempts.progressed();
         }
         let refusal = match outcome {
-            Ok(response) => match Reply::of(response).await {
+            Ok(response) => match Reply::from_response(response).await {
                 Reply::Ok(response) => {
                     host.uploads.beat();
                     let next = self.client.location(&response).await?;

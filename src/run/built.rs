@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::domain::Digest;
 use crate::graph::Place;
-use crate::report::{Note, RunReport, Tier};
+use crate::output::{Note, RunReport, Tier};
 
 /// What a build has to say beside its report.
 #[derive(Debug, Default)]
@@ -31,7 +31,7 @@ impl Built {
     pub fn not_appended(&mut self, step: &Digest, why: &str) {
         let note = self.notes.get_mut(&step.to_string());
         if let Some(note) = note.filter(|note| !note.reason.contains(why)) {
-            tell_not_appended(&mut note.reason, why);
+            add_not_appended(&mut note.reason, why);
         }
     }
 
@@ -51,7 +51,7 @@ impl Built {
 }
 
 /// Adds to the reason why a step runs why its base comes down for it.
-pub fn tell_not_appended(reason: &mut String, why: &str) {
+pub fn add_not_appended(reason: &mut String, why: &str) {
     if !reason.is_empty() {
         reason.push_str("; ");
     }

@@ -77,6 +77,6 @@ impl<'a> BuildContext<'a> {
 
     /// Whether hakobi plans a build of these directories.
     pub fn plans(&self, input: &Input) -> bool {
-        self.build.strategy == Strategy::Auto && self.cache.kept().is_some() && !input.directories.is_empty()
+        self.build.strategy == Strategy::Auto && self.cache.usable().is_some() && !input.directories.is_empty()
     }
 }

@@ -8,7 +8,7 @@ use crate::engine::buildkit::{BuildKit, ContentSources, Outputs, Session, Sessio
 use crate::engine::{Dialer, Docker, EngineInfo, StoreKind};
 use crate::error::{Error, Result};
 use crate::event::Events;
-use crate::report::{self, EngineReport, Transport};
+use crate::output::{self, EngineReport, Transport};
 use crate::run::context::BuildContext;
 use crate::run::loaded::Loaded;
 use crate::run::transport::LayerTransport;
@@ -41,7 +41,7 @@ pub struct DaemonBuild<'a> {
     pub buildkit: BuildKit,
     pub info: EngineInfo,
     /// How layers go to the daemon and come from it.
-    pub way: LayerTransport,
+    pub transport: LayerTransport,
     /// What it was given as archives.
     pub loaded: Loaded,
 }
@@ -64,7 +64,7 @@ impl DaemonBuild<'_> {
 
     /// How the image comes out of the daemon.
     pub fn exit(&self) -> Exit {
-        self.way.exit(&self.info, self.context.build.load)
+        self.transport.exit(&self.info, self.context.build.load)
     }
 
     /// A solve's failure in the user's terms; of a connection that broke off, what became of the daemon.
@@ -94,16 +94,16 @@ impl DaemonBuild<'_> {
 
     /// Where the store keeps this build. Before Docker 26 an output besides the image is one too many; what is kept is of one
     /// platform.
-    pub fn keeps(&self) -> Option<ImageRef> {
+    pub fn cache_target(&self) -> Option<ImageRef> {
         let build = self.context.build;
         let can = self.info.api >= SEVERAL_EXPORTS_API || build.outputs.is_empty();
-        self.context.cache.kept().and_then(|(kept, _)| kept.target()).filter(|_| can && build.platforms.len() < 2)
+        self.context.cache.usable().and_then(|(kept, _)| kept.target()).filter(|_| can && build.platforms.len() < 2)
     }
 
     /// What the daemon reads of the store through the session.
     pub fn contents(&self) -> ContentSources {
-        match self.context.cache.kept() {
-            Some((kept, _)) if self.way == LayerTransport::Archive => kept.contents(),
+        match self.context.cache.usable() {
+            Some((kept, _)) if self.transport == LayerTransport::Archive => kept.contents(),
             _ => ContentSources::default(),
         }
     }
@@ -124,11 +124,11 @@ pub fn noted(all: Events) -> (Events, tokio::task::JoinHandle<Executed>) {
 }
 
 /// What the report says of the daemon.
-pub fn engine_report(info: &EngineInfo, way: Option<LayerTransport>) -> EngineReport {
+pub fn engine_report(info: &EngineInfo, transport: Option<LayerTransport>) -> EngineReport {
     EngineReport {
         version: info.version.clone(),
-        store: if info.store == StoreKind::Containerd { report::Store::Containerd } else { report::Store::Graphdriver },
-        transport: match way {
+        store: if info.store == StoreKind::Containerd { output::ImageStore::Containerd } else { output::ImageStore::Graphdriver },
+        transport: match transport {
             Some(LayerTransport::Registry) => Transport::Registry,
             Some(LayerTransport::Archive) => Transport::Archive,
             None => Transport::None,

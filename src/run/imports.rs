@@ -28,7 +28,7 @@ pub struct CacheImports {
     /// Where stages are saved to.
     pub save_to: Option<ImageRef>,
     /// What the store holds.
-    pub kept: Vec<KnownImage>,
+    pub cached: Vec<KnownImage>,
     /// Whether that is the own scope's.
     pub own: bool,
     /// Imports that come from the store.
@@ -38,7 +38,7 @@ pub struct CacheImports {
 impl CacheImports {
     /// Images that are known to be somewhere.
     pub fn known(&self) -> Vec<KnownImage> {
-        self.latest.iter().chain(&self.kept).cloned().collect()
+        self.latest.iter().chain(&self.cached).cloned().collect()
     }
 
     /// The pulled-latest images: of what the store has, a plan's own records say more.
@@ -48,13 +48,13 @@ impl CacheImports {
 
     /// Those that the new image may turn out to be the same as.
     pub fn before(&self) -> Vec<KnownImage> {
-        let released = self.kept.iter().filter(|image| image.stage() == Some(""));
+        let released = self.cached.iter().filter(|image| image.stage() == Some(""));
         self.latest.iter().chain(released).cloned().collect()
     }
 
     /// The layers that the store can give.
-    pub fn kept_layers(&self) -> HashSet<Digest> {
-        self.kept.iter().flat_map(|image| &image.manifest.layers).map(|layer| layer.digest.clone()).collect()
+    pub fn cached_layers(&self) -> HashSet<Digest> {
+        self.cached.iter().flat_map(|image| &image.manifest.layers).map(|layer| layer.digest.clone()).collect()
     }
 
     /// Everything that BuildKit may look at.
@@ -66,7 +66,7 @@ impl CacheImports {
 /// The images that the cache references stand for, and what BuildKit is told of them.
 pub async fn find(daemon: &DaemonBuild<'_>) -> Result<CacheImports> {
     let mut imports = CacheImports::default();
-    if let Some((kept, faults)) = daemon.context.cache.kept() {
+    if let Some((kept, faults)) = daemon.context.cache.usable() {
         stored(daemon, &mut imports, kept, faults).await?;
     }
     for from in &daemon.context.build.cache_from {
@@ -114,10 +114,10 @@ pub async fn stored(
             Ok(stages) if stages.images.is_empty() => {}
             Ok(stages) => {
                 import_latest(daemon, &mut imports.from_store, &reference, &[], &stages);
-                if daemon.way == LayerTransport::Archive {
+                if daemon.transport == LayerTransport::Archive {
                     imports.from_store.iter_mut().for_each(through_session);
                 }
-                imports.kept = stages.images;
+                imports.cached = stages.images;
                 imports.own = place == 0;
                 return Ok(());
             }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::endpoint::is_own_name;
 use crate::engine::Docker;
+use crate::local_registry::is_own_name;
 use crate::transfer::{Dead, Scratch};
 
 /// How long that may take before the run goes on.

@@ -6,8 +6,8 @@ use std::sync::OnceLock;
 use tokio::sync::Mutex;
 
 use crate::domain::Digest;
-use crate::endpoint::NOWHERE;
 use crate::engine::BorrowedName;
+use crate::local_registry::NOWHERE;
 use crate::transfer::Scratch;
 
 /// Images of a run that were loaded.

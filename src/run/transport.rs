@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::endpoint::Address;
 use crate::engine::{Docker, EngineInfo, StoreKind};
 use crate::error::{Error, Result};
+use crate::local_registry::Address;
 use crate::save::Exit;
 use crate::settings::Transport;
 
@@ -23,7 +23,7 @@ pub enum LayerTransport {
 impl LayerTransport {
     /// The way that was asked for, or the one that this daemon can go.
     pub async fn choose(wanted: Transport, docker: &Docker) -> Result<Self> {
-        let way = match wanted {
+        let transport = match wanted {
             Transport::Registry => Self::Registry,
             Transport::Archive => Self::Archive,
             Transport::Auto => match reaches(docker).await? {
@@ -31,8 +31,8 @@ impl LayerTransport {
                 false => Self::Archive,
             },
         };
-        tracing::info!(?wanted, ?way, "chose how layers move to and from the daemon");
-        Ok(way)
+        tracing::info!(?wanted, ?transport, "chose how layers move to and from the daemon");
+        Ok(transport)
     }
 
     /// How a built image comes out. One that is wanted in the daemon too goes by there.

@@ -50,7 +50,7 @@ pub fn with_whole_cache(image: &PreparedImage, steps: &[Step], older: Option<&Kn
     let config = Bytes::from(serde_json::to_vec(&config).map_err(broken)?);
     let mut manifest: serde_json::Map<String, Value> = serde_json::from_slice(&image.manifest.bytes).map_err(broken)?;
     if let Some(descriptor) = manifest.get_mut("config").and_then(Value::as_object_mut) {
-        descriptor.insert("digest".to_owned(), Value::String(crate::domain::Digest::of(&config).to_string()));
+        descriptor.insert("digest".to_owned(), Value::String(crate::domain::Digest::hash(&config).to_string()));
         descriptor.insert("size".to_owned(), Value::from(config.len()));
     }
     let manifest = RawManifest::from_json(&image.manifest.media_type, &manifest).map_err(broken)?;

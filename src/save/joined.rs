@@ -47,7 +47,7 @@ pub(super) fn join(parts: &[Part<'_>]) -> Option<(RawManifest, Bytes)> {
     let manifest = Manifest {
         schema_version: 2,
         media_type: media_type::OCI_MANIFEST.to_owned(),
-        config: Descriptor::new(media_type::CACHE_CONFIG, Digest::of(&config), config.len() as u64),
+        config: Descriptor::new(media_type::CACHE_CONFIG, Digest::hash(&config), config.len() as u64),
         layers: descriptors,
         annotations: BTreeMap::new(),
     };
@@ -72,8 +72,8 @@ mod tests {
     #[test]
     fn layers_are_shared_and_results_point_to_them() {
         let encode = |value: serde_json::Value| base64::engine::general_purpose::STANDARD.encode(value.to_string());
-        let layer = |name: &str| Descriptor::new(media_type::DOCKER_LAYER_GZIP, Digest::of(name.as_bytes()), 1);
-        let diff = |name: &str| DiffId::of(name.as_bytes());
+        let layer = |name: &str| Descriptor::new(media_type::DOCKER_LAYER_GZIP, Digest::hash(name.as_bytes()), 1);
+        let diff = |name: &str| DiffId::hash(name.as_bytes());
         // The stage knows what its step made; the final image knows the step only as one that its own needs.
         let stage =
             encode(serde_json::json!([{"digest":"base"},{"digest":"make","inputs":[[{"link":0}]],"layers":[{"layer":1}]}]));

@@ -4,13 +4,13 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::domain::{Digest, ImageRef, Platform};
-use crate::endpoint::Endpoint;
 use crate::engine::buildkit::{BuildKit, CacheOption, Export, Session, SolveRequest, Solved};
 use crate::engine::{BorrowedName, Docker};
 use crate::error::{Error, Result};
 use crate::event::{Event, Events};
 use crate::graph::{Graph, Stage};
-use crate::handover::{Intake, PreparedImage, no_room};
+use crate::handover::{Intake, PreparedImage, out_of_space_error};
+use crate::local_registry::Endpoint;
 
 use super::exit::Exit;
 
@@ -155,7 +155,7 @@ impl StageSaver<'_> {
         borrowed.into_iter().for_each(BorrowedName::hand_on);
         tokio::select! {
             handed = self.exit.hand_over(self.docker, &reference, self.intake, &name, solved.made()) => handed?,
-            why = self.endpoint.lacks_room() => return Err(no_room(&why)),
+            why = self.endpoint.out_of_space() => return Err(out_of_space_error(&why)),
         }
         self.intake.compose(&name, &BTreeMap::new()).await?.pop().ok_or_else(|| Error::push("the daemon pushed nothing"))
     }

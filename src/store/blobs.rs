@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::watch;
 
 use super::sums::{PART, Parted, Summed, Sums, Trouble};
-use super::{Error, Fault, Name, Result, Store, read_small};
+use super::{Error, Fault, Name, ObjectStore, Result, read_small};
 use crate::domain::{Digest, Hasher};
 use crate::transfer::{BlobSource, ByteStream, BytesSource};
 
@@ -22,7 +22,7 @@ const LARGEST: u64 = 1 << 40;
 /// The blobs of a store. Cheap to clone; clones know of each other's damaged blobs.
 #[derive(Debug, Clone)]
 pub struct Blobs {
-    store: Arc<dyn Store>,
+    store: Arc<dyn ObjectStore>,
     seen: watch::Sender<Seen>,
 }
 
@@ -56,13 +56,13 @@ impl Seen {
 impl Blobs {
     /// Those of this store.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>) -> Self {
+    pub fn new(store: Arc<dyn ObjectStore>) -> Self {
         Self { store, seen: watch::Sender::default() }
     }
 
     /// The store itself.
     #[must_use]
-    pub fn store(&self) -> &dyn Store {
+    pub fn store(&self) -> &dyn ObjectStore {
         &*self.store
     }
 
@@ -179,7 +179,7 @@ impl Blobs {
     /// If it has more than `limit` bytes, is damaged, or the store cannot be read.
     pub async fn read(&self, digest: &Digest, limit: u64) -> Result<Option<Bytes>> {
         let Some(bytes) = read_small(&*self.store, &Name::blob(digest), limit).await? else { return Ok(None) };
-        if Digest::of(&bytes) != *digest {
+        if Digest::hash(&bytes) != *digest {
             self.seen.send_modify(|seen| seen.damaged(digest));
             return Err(damaged(digest));
         }
@@ -284,7 +284,7 @@ mod tests {
     async fn a_flipped_byte_is_never_passed_off() {
         let store = Arc::new(MemoryStore::default());
         let blobs = Blobs::new(store.clone());
-        let digest = Digest::of(b"layer");
+        let digest = Digest::hash(b"layer");
         let layer = BytesSource::new("layer".into());
         assert!(blobs.keep(&layer).await.expect("kept"));
         assert!(!blobs.keep(&layer).await.expect("kept"));
@@ -311,7 +311,7 @@ mod tests {
         let part = usize::try_from(PART).expect("a length");
         let store = Arc::new(MemoryStore::default());
         let mut bytes: Vec<u8> = (0..3 * part + 100).map(|at| u8::try_from(at % 251).expect("a byte")).collect();
-        let digest = Digest::of(&bytes);
+        let digest = Digest::hash(&bytes);
         let size = bytes.len() as u64;
         assert!(Blobs::new(store.clone()).keep(&BytesSource::new(bytes.clone().into())).await.expect("kept"));
         let read = async |offset: usize| {
@@ -348,8 +348,8 @@ mod tests {
     async fn a_blob_of_another_size_is_mended() {
         let store = Arc::new(MemoryStore::default());
         let blobs = Blobs::new(store.clone());
-        store.set(&Name::blob(&Digest::of(b"layer")), "lay".into());
+        store.set(&Name::blob(&Digest::hash(b"layer")), "lay".into());
         assert!(blobs.keep(&BytesSource::new("layer".into())).await.expect("kept"));
-        assert!(blobs.read(&Digest::of(b"layer"), 100).await.is_ok());
+        assert!(blobs.read(&Digest::hash(b"layer"), 100).await.is_ok());
     }
 }

@@ -9,7 +9,7 @@ use std::time::UNIX_EPOCH;
 use async_trait::async_trait;
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 
-use super::{Entry, Error, Name, Object, Result, Store};
+use super::{Entry, Error, Name, Object, ObjectStore, Result};
 use crate::transfer::ByteStream;
 
 /// Files on their way begin so; no [`Name`] does.
@@ -37,7 +37,7 @@ impl DirectoryStore {
 }
 
 #[async_trait]
-impl Store for DirectoryStore {
+impl ObjectStore for DirectoryStore {
     async fn size(&self, name: &Name) -> Result<Option<u64>> {
         let path = self.path(name);
         match absent_is_none(tokio::fs::metadata(&path).await) {

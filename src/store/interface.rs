@@ -20,7 +20,7 @@ pub struct Entry {
 
 /// Keeps objects. A miss is `Ok(None)`; an error is a fault, and never says that something is not there.
 #[async_trait]
-pub trait Store: Send + Sync + std::fmt::Debug {
+pub trait ObjectStore: Send + Sync + std::fmt::Debug {
     /// The size of an object, in bytes.
     async fn size(&self, name: &Name) -> Result<Option<u64>>;
 
@@ -40,7 +40,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Keeps what a source gives under a name, if its bytes are what the name or else the source says: they are hashed on their
     /// way. What is the source's fault and not the store's is told apart ([`super::Fault::Source`]).
     async fn write(&self, name: &Name, source: &dyn BlobSource) -> Result<()> {
-        let object = Object::of(name, source).await?;
+        let object = Object::new(name, source).await?;
         self.put(name, &object).await.map_err(|error| object.blame(name, error))
     }
 }

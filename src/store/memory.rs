@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::io::AsyncReadExt;
 
-use super::{Entry, Error, Fault, Name, Object, Result, Store};
+use super::{Entry, Error, Fault, Name, Object, ObjectStore, Result};
 use crate::transfer::ByteStream;
 
 /// Objects in memory.
@@ -29,7 +29,7 @@ impl MemoryStore {
 }
 
 #[async_trait]
-impl Store for MemoryStore {
+impl ObjectStore for MemoryStore {
     async fn size(&self, name: &Name) -> Result<Option<u64>> {
         Ok(self.objects().get(name).map(|(bytes, _)| bytes.len() as u64))
     }

@@ -19,7 +19,7 @@ mod sums;
 pub use blobs::Blobs;
 pub use directory::DirectoryStore;
 pub use error::{Error, Fault, Result};
-pub use interface::{Entry, Store};
+pub use interface::{Entry, ObjectStore};
 pub use memory::MemoryStore;
 pub use name::{InvalidName, Name};
 pub use object::Object;

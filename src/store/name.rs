@@ -115,7 +115,7 @@ fn encode(text: &str) -> String {
         }
     }
     // Too long for one part of a path, 255 bytes on most file systems: its digest stands for it.
-    if out.is_empty() || out.len() > 200 { format!("%{}", Digest::of(text.as_bytes()).hex()) } else { out }
+    if out.is_empty() || out.len() > 200 { format!("%{}", Digest::hash(text.as_bytes()).hex()) } else { out }
 }
 
 #[cfg(test)]
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn the_name_of_a_blob_says_its_digest() {
-        let digest = Digest::of(b"layer");
+        let digest = Digest::hash(b"layer");
         assert_eq!(Name::blob(&digest).digest(), Some(digest));
         assert_eq!(Name::format().digest(), None);
     }

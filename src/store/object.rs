@@ -30,7 +30,7 @@ impl<'a> Object<'a> {
     ///
     /// # Errors
     /// If the source breaks off, or is another blob than the name says.
-    pub(super) async fn of(name: &Name, source: &'a dyn BlobSource) -> Result<Self> {
+    pub(super) async fn new(name: &Name, source: &'a dyn BlobSource) -> Result<Self> {
         let identity = source.identity().await.map_err(|error| unreadable(name, &error.to_string()))?;
         let expected = name.digest().unwrap_or_else(|| identity.digest.clone());
         if expected != identity.digest {

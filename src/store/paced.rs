@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::pace::{GivenUp, Waiting};
-use super::{Entry, GIVEN_UP, Name, Object, Pace, Result, Store};
+use super::{Entry, GIVEN_UP, Name, Object, ObjectStore, Pace, Result};
 use crate::transfer::ByteStream;
 
 /// A store that is given up as a whole once it is too slow or fails too often.
@@ -28,7 +28,7 @@ impl<S> Paced<S> {
 }
 
 #[async_trait]
-impl<S: Store> Store for Paced<S> {
+impl<S: ObjectStore> ObjectStore for Paced<S> {
     async fn size(&self, name: &Name) -> Result<Option<u64>> {
         self.pace.asked(self.store.size(name)).await
     }
@@ -102,7 +102,7 @@ mod tests {
     struct Slow(u64);
 
     #[async_trait]
-    impl Store for Slow {
+    impl ObjectStore for Slow {
         async fn size(&self, _: &Name) -> Result<Option<u64>> {
             Err(Error::new(Fault::Unreachable, "busy"))
         }
@@ -135,7 +135,7 @@ mod tests {
     }
 
     fn name() -> Name {
-        Name::blob(&Digest::of(b"x"))
+        Name::blob(&Digest::hash(b"x"))
     }
 
     async fn read(store: &Paced<Slow>) -> (io::Result<usize>, u64) {

@@ -5,13 +5,13 @@ use std::io;
 use bytes::Bytes;
 use tokio::io::AsyncReadExt as _;
 
-use super::{Error, Fault, Name, Result, Store};
+use super::{Error, Fault, Name, ObjectStore, Result};
 
 /// A small object as a whole.
 ///
 /// # Errors
 /// If it has more than `limit` bytes, or the store cannot be read.
-pub async fn read_small(store: &dyn Store, name: &Name, limit: u64) -> Result<Option<Bytes>> {
+pub async fn read_small(store: &dyn ObjectStore, name: &Name, limit: u64) -> Result<Option<Bytes>> {
     let Some(mut stream) = store.read(name, 0..limit.saturating_add(1)).await? else { return Ok(None) };
     let mut bytes = Vec::new();
     let broken = |error: io::Error| Error::new(Fault::Unreachable, format!("failed to read {name}: {error}"));

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::{Fault, Name, Result, Store, read_small};
+use super::{Fault, Name, ObjectStore, Result, read_small};
 use crate::domain::{Digest, Hasher};
 use crate::transfer::{BlobSource, ByteStream, Identity};
 
@@ -36,7 +36,7 @@ pub(super) struct Sums {
 
 impl Sums {
     /// Those of a blob of this size, if there are any.
-    pub(super) async fn read(store: &dyn Store, digest: &Digest, size: u64) -> Result<Option<Self>> {
+    pub(super) async fn read(store: &dyn ObjectStore, digest: &Digest, size: u64) -> Result<Option<Self>> {
         let bytes = match read_small(store, &Name::sums(digest), LIMIT).await {
             Err(error) if error.fault() == Fault::Damaged => None,
             read => read?,

@@ -44,7 +44,7 @@ impl BytesSource {
     /// These bytes.
     #[must_use]
     pub fn new(bytes: Bytes) -> Self {
-        let identity = Identity { digest: Digest::of(&bytes), size: bytes.len() as u64 };
+        let identity = Identity { digest: Digest::hash(&bytes), size: bytes.len() as u64 };
         Self { bytes, identity }
     }
 }

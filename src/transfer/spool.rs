@@ -267,7 +267,7 @@ mod tests {
         }
         assert_eq!(spool.known(), None);
         let identity = writer.finish();
-        assert_eq!(identity, Identity { digest: Digest::of(&whole), size: whole.len() as u64 });
+        assert_eq!(identity, Identity { digest: Digest::hash(&whole), size: whole.len() as u64 });
         assert_eq!(spool.identity().await.expect("whole"), identity);
         for (reader, offset) in readers.into_iter().zip([0, 3, 100_000]) {
             assert_eq!(reader.await.expect("joined").expect("read"), whole[offset..]);

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::scripted::daemon::Store;
+use crate::scripted::daemon::StoreKind;
 use crate::world::World;
 
 /// Builds that are random by default. PROPTEST_CASES asks for more.
@@ -148,7 +148,7 @@ fn every_image_is_the_one_that_a_plain_build_makes() {
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(CASES);
     let config = ProptestConfig { cases, max_shrink_iters: 100, failure_persistence: None, ..ProptestConfig::default() };
     proptest!(config, |(mut project in project(), edits in edits(), overlay in any::<bool>())| {
-        let store = if overlay { Store::GraphDriver } else { Store::Containerd };
+        let store = if overlay { StoreKind::GraphDriver } else { StoreKind::Containerd };
         let world = World::on(store, "");
         project.put(&world);
         world.build(&[]);

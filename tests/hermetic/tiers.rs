@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::machine::Run;
-use crate::scripted::daemon::Store;
+use crate::scripted::daemon::StoreKind;
 use crate::world::World;
 
 const FILES_LAST: &str = "FROM BASE\nRUN sum /deps\nCOPY src /app/src\nCMD [\"run\"]\n";
@@ -12,13 +12,13 @@ const STAGES: &str =
     "FROM BASE AS build\nCOPY src /src\nRUN compile /src /out/app\nFROM BASE\nRUN sum /deps\nCOPY --from=build /out /app/\n";
 
 /// Both ways in which daemons keep images.
-const STORES: [Store; 2] = [Store::Containerd, Store::GraphDriver];
+const STORES: [StoreKind; 2] = [StoreKind::Containerd, StoreKind::GraphDriver];
 
 fn files_last() -> World {
-    files_last_on(Store::Containerd)
+    files_last_on(StoreKind::Containerd)
 }
 
-fn files_last_on(store: Store) -> World {
+fn files_last_on(store: StoreKind) -> World {
     let world = World::on(store, FILES_LAST);
     world.write("src/main", "one\n").write("src/deep/er", "deep\n");
     world

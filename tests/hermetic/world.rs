@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::machine::{Machine, Run};
-use crate::scripted::daemon::{Daemon, Store};
+use crate::scripted::daemon::{Daemon, StoreKind};
 use crate::scripted::files::{Files, Node};
 use crate::scripted::plain::{plain, same_image};
 use crate::scripted::registry::{Image, Registry};
@@ -63,11 +63,11 @@ impl Built {
 impl World {
     /// With this Dockerfile, in which `BASE` stands for the base image.
     pub fn new(dockerfile: &str) -> Self {
-        Self::on(Store::Containerd, dockerfile)
+        Self::on(StoreKind::Containerd, dockerfile)
     }
 
     /// With a daemon that keeps images in this way.
-    pub fn on(store: Store, dockerfile: &str) -> Self {
+    pub fn on(store: StoreKind, dockerfile: &str) -> Self {
         let socket = tempfile::tempdir().unwrap();
         let path = socket.path().join("docker.sock");
         let daemon = Daemon::new(store);

@@ -24,7 +24,7 @@ async fn a_push_logs_in_once_and_asks_for_layers_in_batches() {
     let image = image(2 << 20);
     push(&registries, &image, &repository, &["1"]).await.unwrap();
     assert_eq!(registries.repository(&repository).manifest("1").await.unwrap(), Some(image.manifest.clone()));
-    let mut digests: Vec<Digest> = (0u32..230).map(|number| Digest::of(&number.to_le_bytes())).collect();
+    let mut digests: Vec<Digest> = (0u32..230).map(|number| Digest::hash(&number.to_le_bytes())).collect();
     digests.push(image.blobs[0].0.digest.clone());
     let present = registries.repository(&repository).present(&digests).await.unwrap();
     assert_eq!(present.into_keys().collect::<Vec<_>>(), [image.blobs[0].0.digest.clone()]);
@@ -120,11 +120,11 @@ async fn a_token_is_renewed_at_half_of_its_life_and_when_it_is_refused() {
     fake.tokens_live(Duration::from_secs(60), Duration::from_secs(4));
     let registries = ecr_registries(&fake);
     let client = registries.repository(&repository(HOST, "team/app"));
-    client.has(&Digest::of(b"x")).await.unwrap();
-    client.has(&Digest::of(b"y")).await.unwrap();
+    client.has(&Digest::hash(b"x")).await.unwrap();
+    client.has(&Digest::hash(b"y")).await.unwrap();
     assert_eq!(fake.logins(), 1);
     tokio::time::sleep(Duration::from_millis(2300)).await;
-    client.has(&Digest::of(b"x")).await.unwrap();
+    client.has(&Digest::hash(b"x")).await.unwrap();
     assert_eq!(fake.logins(), 2, "half of its life is over");
     fake.expire_tokens();
     assert_eq!(client.manifest("x").await.unwrap(), None);
@@ -138,7 +138,7 @@ async fn a_token_that_expires_between_the_parts_of_an_upload_is_replaced() {
     let registries = ecr_registries(&fake);
     let repository = repository(HOST, "team/app");
     let client = registries.repository(&repository);
-    client.has(&Digest::of(b"x")).await.unwrap();
+    client.has(&Digest::hash(b"x")).await.unwrap();
     let directory = tempfile::tempdir().unwrap();
     let (mut writer, spool) = hakobi::transfer::Spool::create(directory.path()).unwrap();
     let uploading = tokio::spawn({

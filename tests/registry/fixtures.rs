@@ -25,10 +25,10 @@ pub fn image(size: usize) -> Image {
     let layer = noise(size);
     let config = Bytes::from(format!(
         r#"{{"os":"linux","architecture":"amd64","rootfs":{{"type":"layers","diff_ids":["{}"]}},"x":"{:x}"}}"#,
-        Digest::of(&layer),
+        Digest::hash(&layer),
         rand::random::<u64>()
     ));
-    let blob = |kind: &str, bytes: Bytes| (Descriptor::new(kind, Digest::of(&bytes), bytes.len() as u64), bytes);
+    let blob = |kind: &str, bytes: Bytes| (Descriptor::new(kind, Digest::hash(&bytes), bytes.len() as u64), bytes);
     let config = blob(media_type::OCI_CONFIG, config);
     let layer = blob(media_type::OCI_LAYER, layer);
     let manifest = Manifest {

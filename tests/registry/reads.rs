@@ -40,7 +40,7 @@ async fn blob_server(bytes: Bytes, fault: fn(usize, &Bytes, usize) -> Option<Vec
 #[tokio::test(flavor = "multi_thread")]
 async fn a_blob_that_ends_early_is_resumed_and_wrong_bytes_are_asked_for_once_more() {
     let bytes = noise(500_000);
-    let descriptor = Descriptor::new(media_type::OCI_LAYER, Digest::of(&bytes), bytes.len() as u64);
+    let descriptor = Descriptor::new(media_type::OCI_LAYER, Digest::hash(&bytes), bytes.len() as u64);
     let short = blob_server(bytes.clone(), |number, bytes, from| {
         (number < 3).then(|| bytes[from..bytes.len().min(from + 100_000)].to_vec())
     })
@@ -68,7 +68,7 @@ async fn a_blob_that_ends_early_is_resumed_and_wrong_bytes_are_asked_for_once_mo
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redirected_blob_gets_no_login_and_its_signed_address_is_not_printed() {
     let bytes = noise(1000);
-    let digest = Digest::of(&bytes);
+    let digest = Digest::hash(&bytes);
     let seen: Arc<Mutex<Vec<bool>>> = Arc::default();
     let storage = {
         let (seen, bytes) = (Arc::clone(&seen), bytes.clone());
@@ -152,7 +152,7 @@ async fn a_manifest_that_is_not_its_digest_is_refused() {
     })
     .await;
     let client = registries().repository(&repository(&server.address.to_string(), "app"));
-    let error = client.manifest(&Digest::of(b"another").to_string()).await.unwrap_err();
+    let error = client.manifest(&Digest::hash(b"another").to_string()).await.unwrap_err();
     assert_eq!(error.kind, Kind::Damaged);
     assert!(client.manifest("tag").await.unwrap().is_some());
 }

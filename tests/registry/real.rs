@@ -34,7 +34,7 @@ async fn an_image_is_pushed_and_read_back() {
     let mut rest = Vec::new();
     client.open_blob(&layer.digest, Some(layer.size), 1 << 20).await.unwrap().read_to_end(&mut rest).await.unwrap();
     assert!(rest == bytes[1 << 20..]);
-    let absent = client.open_blob(&Digest::of(b"absent"), None, 0).await.err().map(|error| error.kind);
+    let absent = client.open_blob(&Digest::hash(b"absent"), None, 0).await.err().map(|error| error.kind);
     assert_eq!(absent, Some(Kind::NotFound));
     assert_eq!(client.put_manifest(&image.manifest, "1").await.unwrap(), Put::Pushed);
 }

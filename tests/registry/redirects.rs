@@ -56,7 +56,7 @@ async fn a_host_that_a_registry_redirects_to_never_gets_its_login() {
         let host = registry.address.to_string();
         let (_config, registries) = logged_in(&host);
         let client = registries.repository(&repository(&host, "app"));
-        let error = client.read_blob(&Digest::of(b"x"), 1 << 20).await.unwrap_err();
+        let error = client.read_blob(&Digest::hash(b"x"), 1 << 20).await.unwrap_err();
         assert_eq!(error.kind, Kind::Unauthorized, "{error}");
         assert!(client.push_access(None).await.is_err());
         let seen = seen.lock().unwrap();
@@ -74,7 +74,7 @@ async fn a_host_that_a_registry_redirects_to_does_not_say_where_the_login_is_sen
     let host = registry.address.to_string();
     let (_config, registries) = logged_in(&host);
     let client = registries.repository(&repository(&host, "app"));
-    assert!(client.read_blob(&Digest::of(b"x"), 1 << 20).await.is_err());
+    assert!(client.read_blob(&Digest::hash(b"x"), 1 << 20).await.is_err());
     assert!(client.push_access(None).await.is_err());
     assert_eq!(stolen.lock().unwrap().len(), 0);
 }
@@ -97,7 +97,7 @@ async fn redirects_that_lead_nowhere_are_given_up_within_seconds() {
     .await;
     let host = half.address.to_string();
     let (_config, registries) = logged_in(&host);
-    assert!(registries.repository(&repository(&host, "app")).read_blob(&Digest::of(b"x"), 1 << 20).await.is_err());
+    assert!(registries.repository(&repository(&host, "app")).read_blob(&Digest::hash(b"x"), 1 << 20).await.is_err());
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }
 
@@ -118,7 +118,7 @@ async fn a_token_service_that_redirects_gets_a_refresh_token_alone() {
     std::fs::write(config.path().join("config.json"), text).unwrap();
     let settings = RegistrySettings { docker_config: Some(config.path().to_owned()), ..RegistrySettings::default() };
     let registries = Registries::with(&settings, Events::none(), Options { aws: no_aws(), ..Options::default() });
-    assert!(registries.repository(&repository(&host, "app")).read_blob(&Digest::of(b"x"), 1 << 20).await.is_err());
+    assert!(registries.repository(&repository(&host, "app")).read_blob(&Digest::hash(b"x"), 1 << 20).await.is_err());
     let seen = seen.lock().unwrap();
     assert!(seen.iter().all(|(_, login, body)| login.is_none() && !body.contains("s3cret")), "{seen:?}");
 }

@@ -48,7 +48,7 @@ fn registries_with(insecure: &[&str]) -> Registries {
 }
 
 async fn asked(registries: &Registries, host: &str) -> Result<bool, hakobi::registry::Error> {
-    registries.repository(&repository(host, "app")).has(&Digest::of(b"x")).await
+    registries.repository(&repository(host, "app")).has(&Digest::hash(b"x")).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -63,8 +63,8 @@ async fn a_token_is_fetched_for_its_scope_kept_and_replaced_when_refused() {
     let host = server.address.to_string();
     let (registries, _config) = with_config(&format!(r#"{{"auths":{{"{host}":{{"auth":"dTpw"}}}}}}"#));
     let client = registries.repository(&repository(&host, "team/app"));
-    assert!(!client.has(&Digest::of(b"x")).await.unwrap());
-    assert!(!client.has(&Digest::of(b"y")).await.unwrap());
+    assert!(!client.has(&Digest::hash(b"x")).await.unwrap());
+    assert!(!client.has(&Digest::hash(b"y")).await.unwrap());
     let asked = service.asked.lock().unwrap().clone();
     assert_eq!(asked.len(), 1);
     assert!(
@@ -72,7 +72,7 @@ async fn a_token_is_fetched_for_its_scope_kept_and_replaced_when_refused() {
         "{asked:?}"
     );
     service.good.store(99, Ordering::SeqCst);
-    assert!(!client.has(&Digest::of(b"x")).await.unwrap());
+    assert!(!client.has(&Digest::hash(b"x")).await.unwrap());
     assert_eq!(service.asked.lock().unwrap().len(), 2);
 }
 
@@ -80,9 +80,9 @@ async fn a_token_is_fetched_for_its_scope_kept_and_replaced_when_refused() {
 async fn a_short_token_is_not_used_beyond_its_life() {
     let (service, server) = service(1).await;
     let client = registries().repository(&repository(&server.address.to_string(), "app"));
-    assert!(!client.has(&Digest::of(b"x")).await.unwrap());
+    assert!(!client.has(&Digest::hash(b"x")).await.unwrap());
     tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
-    assert!(!client.has(&Digest::of(b"x")).await.unwrap());
+    assert!(!client.has(&Digest::hash(b"x")).await.unwrap());
     let asked = service.asked.lock().unwrap().clone();
     assert_eq!(asked.len(), 2);
     assert!(asked[0].starts_with("- "), "anonymous: {asked:?}");
@@ -96,7 +96,7 @@ async fn an_identity_token_is_exchanged_and_buildkit_gets_what_it_asks_for() {
         r#"{{"auths":{{"{host}":{{"identitytoken":"refresh/1"}},"https://index.docker.io/v1/":{{"auth":"aHViOnB3"}}}}}}"#
     ));
     let client = registries.repository(&repository(&host, "a"));
-    assert!(!client.has(&Digest::of(b"x")).await.unwrap());
+    assert!(!client.has(&Digest::hash(b"x")).await.unwrap());
     let asked = service.asked.lock().unwrap().pop().unwrap();
     assert!(asked.contains("grant_type=refresh_token") && asked.contains("refresh_token=refresh%2F1"), "{asked}");
     assert!(asked.contains("client_id=hakobi") && asked.contains("scope=repository%3Aa%3Apull"), "{asked}");

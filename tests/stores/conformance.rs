@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use hakobi::domain::Digest;
-use hakobi::store::{Fault, Name, Store};
+use hakobi::store::{Fault, Name, ObjectStore};
 use hakobi::transfer::{BlobSource, ByteStream, BytesSource, Identity};
 use tokio::io::AsyncReadExt;
 
@@ -24,7 +24,7 @@ impl BlobSource for Broken {
     }
 
     async fn identity(&self) -> std::io::Result<Identity> {
-        Ok(Identity { digest: Digest::of(b"some more"), size: 9 })
+        Ok(Identity { digest: Digest::hash(b"some more"), size: 9 })
     }
 }
 
@@ -38,7 +38,7 @@ impl Lying {
     /// The last byte is another one.
     fn at_the_end(size: usize) -> Self {
         let mut bytes = vec![7; size];
-        let said = Identity { digest: Digest::of(&bytes), size: size as u64 };
+        let said = Identity { digest: Digest::hash(&bytes), size: size as u64 };
         bytes[size - 1] ^= 1;
         Self { bytes: bytes.into(), said }
     }
@@ -59,15 +59,15 @@ impl BlobSource for Lying {
     }
 }
 
-async fn bytes(store: &dyn Store, name: &Name, range: std::ops::Range<u64>) -> Option<Vec<u8>> {
+async fn bytes(store: &dyn ObjectStore, name: &Name, range: std::ops::Range<u64>) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     store.read(name, range).await.expect("an answer")?.read_to_end(&mut out).await.expect("the bytes");
     Some(out)
 }
 
 /// Runs the suite over an empty store.
-pub async fn holds(store: &dyn Store) {
-    let blob = Name::blob(&Digest::of(b"0123456789"));
+pub async fn holds(store: &dyn ObjectStore) {
+    let blob = Name::blob(&Digest::hash(b"0123456789"));
     // Nothing is a miss, not a fault; neither is taking away what is not there.
     assert_eq!(store.size(&blob).await.expect("an answer"), None);
     assert!(store.read(&blob, 0..10).await.expect("an answer").is_none());
@@ -90,15 +90,15 @@ pub async fn holds(store: &dyn Store) {
 
     // Bytes that are not those of the digest are never there, whoever says that they are; small or in several parts, too few or too
     // many. That is the source's fault.
-    let cut = Lying { bytes: "cut of".into(), said: Identity { digest: Digest::of(b"cut off"), size: 7 } };
-    let empty = Lying { bytes: bytes::Bytes::new(), said: Identity { digest: Digest::of(b"x"), size: 0 } };
+    let cut = Lying { bytes: "cut of".into(), said: Identity { digest: Digest::hash(b"cut off"), size: 7 } };
+    let empty = Lying { bytes: bytes::Bytes::new(), said: Identity { digest: Digest::hash(b"x"), size: 0 } };
     for lying in [Lying::at_the_end(10), Lying::at_the_end(9 << 20), cut, empty] {
         let name = Name::blob(&lying.said.digest);
         let error = store.write(&name, &lying).await.expect_err("wrong bytes");
         assert_eq!(error.fault(), Fault::Source, "{error}");
         assert_eq!(store.size(&name).await.expect("an answer"), None, "{error}");
     }
-    let other = Name::blob(&Digest::of(b"another"));
+    let other = Name::blob(&Digest::hash(b"another"));
     assert_eq!(store.write(&other, &BytesSource::new("one".into())).await.expect_err("another blob").fault(), Fault::Source);
     assert_eq!(store.size(&other).await.expect("an answer"), None);
 

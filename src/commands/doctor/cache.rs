@@ -9,7 +9,7 @@ use crate::domain::Digest;
 use crate::error::Kind;
 use crate::planner::plan::seconds_now;
 use crate::settings::{CacheMode, CacheSettings, StoreLocation};
-use crate::store::{self, Fault, Name, S3Store, Store};
+use crate::store::{self, Fault, Name, ObjectStore, S3Store};
 use crate::transfer::BytesSource;
 
 /// How far clocks may be apart, in seconds. AWS refuses requests of a clock that is off by more than a quarter of an hour.
@@ -45,7 +45,7 @@ pub(super) async fn tried(cache: &CacheSettings) -> All {
             StoreLocation::S3(settings) => Some(S3Store::open(settings.clone(), &AwsSource::Environment).await),
             StoreLocation::Directory(_) => None,
         };
-        let store: Arc<dyn Store> = match &bucket {
+        let store: Arc<dyn ObjectStore> = match &bucket {
             Some(bucket) => Arc::new(bucket.clone()),
             None => kept::open(&cache.location).await,
         };
@@ -68,7 +68,7 @@ pub(super) async fn tried(cache: &CacheSettings) -> All {
 
 /// A cache that answers.
 struct Probe<'a> {
-    store: &'a dyn Store,
+    store: &'a dyn ObjectStore,
     bucket: Option<&'a S3Store>,
     cache: &'a CacheSettings,
     /// Whether it was used before.
@@ -163,7 +163,7 @@ impl Probe<'_> {
         if read_only || number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
             return None;
         }
-        let name = Name::record(trusted, &Digest::of(format!("hakobi doctor {:032x}", rand::random::<u128>()).as_bytes()));
+        let name = Name::record(trusted, &Digest::hash(format!("hakobi doctor {:032x}", rand::random::<u128>()).as_bytes()));
         Some(match self.write(&name).await {
             Err(error) if error.fault() == Fault::Denied => {
                 Found::Right(format!("this pull request cannot write the scope {trusted}, which it reads"))

@@ -71,7 +71,7 @@ impl Script {
         made.text(&self.text);
         let graph = made.graph(&self.last);
         let facts = KnownFacts::default();
-        let mut inputs = Inputs::of(&graph, &Keys::of(&graph, &facts), &facts, &Hidden::default());
+        let mut inputs = Inputs::new(&graph, &Keys::new(&graph, &facts), &facts, &Hidden::default());
         for (step, ours) in inputs.steps.iter_mut().zip(&self.inputs.steps) {
             (step.seconds, step.files) = (ours.seconds, ours.files.clone());
         }

@@ -18,7 +18,7 @@ pub(in crate::registry) enum Challenge {
 
 impl Challenge {
     /// The challenge in an answer. Bearer goes before Basic where both are offered.
-    pub(in crate::registry) fn of(headers: &HeaderMap) -> Option<Self> {
+    pub(in crate::registry) fn from_headers(headers: &HeaderMap) -> Option<Self> {
         let mut basic = None;
         for value in headers.get_all(WWW_AUTHENTICATE) {
             let Ok(text) = value.to_str() else { continue };
@@ -92,12 +92,12 @@ fn value_of(text: &str) -> (String, &str) {
 mod tests {
     use super::*;
 
-    fn of(values: &[&str]) -> Option<Challenge> {
+    fn from_headers(values: &[&str]) -> Option<Challenge> {
         let mut headers = HeaderMap::new();
         for value in values {
             headers.append(WWW_AUTHENTICATE, value.parse().expect("a value"));
         }
-        Challenge::of(&headers)
+        Challenge::from_headers(&headers)
     }
 
     fn bearer(realm: &str, service: &str) -> Option<Challenge> {
@@ -106,14 +106,16 @@ mod tests {
 
     #[test]
     fn challenges_of_real_registries_are_read() {
-        assert_eq!(of(&[r#"Basic realm="Registry""#]), Some(Challenge::Basic));
+        assert_eq!(from_headers(&[r#"Basic realm="Registry""#]), Some(Challenge::Basic));
         assert_eq!(
-            of(&[r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:a/b:pull,push""#]),
+            from_headers(&[
+                r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:a/b:pull,push""#
+            ]),
             bearer("https://auth.docker.io/token", "registry.docker.io")
         );
-        assert_eq!(of(&[r#"bearer service=s , Realm="https://x/a\"b""#]), bearer("https://x/a\"b", "s"));
-        assert_eq!(of(&[r#"Basic realm="r", Bearer realm="https://x""#]), bearer("https://x", ""));
-        assert_eq!(of(&["Negotiate", "Basic realm=r"]), Some(Challenge::Basic));
-        assert_eq!(of(&["Bearer", r#"realm="unclosed"#, "", "====", "\"\"\""]), None);
+        assert_eq!(from_headers(&[r#"bearer service=s , Realm="https://x/a\"b""#]), bearer("https://x/a\"b", "s"));
+        assert_eq!(from_headers(&[r#"Basic realm="r", Bearer realm="https://x""#]), bearer("https://x", ""));
+        assert_eq!(from_headers(&["Negotiate", "Basic realm=r"]), Some(Challenge::Basic));
+        assert_eq!(from_headers(&["Bearer", r#"realm="unclosed"#, "", "====", "\"\"\""]), None);
     }
 }

@@ -49,7 +49,7 @@ impl S3Store {
         match asked {
             Ok(found) => {
                 let rules = found.rules().iter();
-                Ok(rules.filter(|rule| *rule.status() == ExpirationStatus::Enabled).map(Rule::of).collect())
+                Ok(rules.filter(|rule| *rule.status() == ExpirationStatus::Enabled).map(Rule::new).collect())
             }
             // S3 says so where there are none.
             Err(error) => match error::absent_or(doing, "s3:GetLifecycleConfiguration", bucket, &error) {
@@ -75,7 +75,7 @@ impl S3Store {
 }
 
 impl Rule {
-    fn of(rule: &LifecycleRule) -> Self {
+    fn new(rule: &LifecycleRule) -> Self {
         let filter = rule.filter();
         let both = filter.and_then(LifecycleRuleFilter::and);
         // The prefix beside the filter is how rules were written before there were filters.

@@ -17,7 +17,7 @@ use aws_sdk_s3::types::{ServerSideEncryption, StorageClass};
 use aws_types::service_config::ServiceConfigKey;
 use tokio::sync::Semaphore;
 
-use super::{Entry, Name, Object, Pace, Result, Store};
+use super::{Entry, Name, Object, ObjectStore, Pace, Result};
 use crate::aws::{self, AwsSource, Wanted};
 use crate::settings::S3Settings;
 use crate::transfer::ByteStream;
@@ -114,7 +114,7 @@ fn service_endpoint(shared: &aws_config::SdkConfig) -> Option<String> {
 }
 
 #[async_trait]
-impl Store for S3Store {
+impl ObjectStore for S3Store {
     async fn size(&self, name: &Name) -> Result<Option<u64>> {
         let Inner { client, settings, .. } = &*self.0;
         match client.head_object().bucket(&settings.bucket).key(self.key(name)).send().await {

@@ -30,7 +30,7 @@ use crate::http_fake::{Answer, answer};
 
 /// How a daemon keeps images, and hands them over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Store {
+pub enum StoreKind {
     /// As manifests, by the containerd image store. BuildKit pushes them itself.
     #[default]
     Containerd,
@@ -48,7 +48,7 @@ pub struct Daemon {
     /// The names of the steps that ran since this was last asked: those that make layers and were not cached.
     pub ran: Mutex<Vec<String>>,
     id: String,
-    pub store: Store,
+    pub store: StoreKind,
 }
 
 /// Local directories by a build's session.
@@ -62,7 +62,7 @@ impl Locals for OfSession<'_> {
 }
 
 impl Daemon {
-    pub fn new(store: Store) -> Arc<Self> {
+    pub fn new(store: StoreKind) -> Arc<Self> {
         Arc::new(Self { id: format!("{:032x}", rand::random::<u128>()), store, ..Self::default() })
     }
 
@@ -74,8 +74,8 @@ impl Daemon {
     /// What an image is called here.
     pub fn id_of(&self, image: &Outgoing) -> String {
         match self.store {
-            Store::Containerd => digest(&image.manifest),
-            Store::GraphDriver => digest(&image.config),
+            StoreKind::Containerd => digest(&image.manifest),
+            StoreKind::GraphDriver => digest(&image.config),
         }
     }
 

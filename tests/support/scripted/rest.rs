@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::daemon::{Daemon, Store};
+use super::daemon::{Daemon, StoreKind};
 use super::layers::{Layer, Outgoing, Place};
 use crate::http_fake::{Answer, answer};
 
@@ -22,7 +22,7 @@ pub async fn rest(daemon: &Daemon, method: &str, path: &str, query: &str) -> Ans
             }));
         }
         (_, "/info") => {
-            let driver = if daemon.store == Store::Containerd { "io.containerd.snapshotter.v1" } else { "overlay2" };
+            let driver = if daemon.store == StoreKind::Containerd { "io.containerd.snapshotter.v1" } else { "overlay2" };
             return as_json(&json!({ "ID": daemon.id(), "DriverStatus": [["driver-type", driver]] }));
         }
         _ => {}

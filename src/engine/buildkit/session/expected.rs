@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::context::{Difference, Held, Selection, Tree};
+use crate::build_context::{Difference, Held, Selection, Tree};
 use crate::domain::Digest;
 
 /// A file that is read to compile, by the name of its directory and its own. Nothing is to be there where it has no digest.
@@ -83,7 +83,7 @@ impl Against {
         !matches!(self, Self::Files(files) if files.is_empty())
     }
 
-    pub(super) fn entry(&mut self, entry: &crate::context::Entry) -> Result<(), Difference> {
+    pub(super) fn entry(&mut self, entry: &crate::build_context::Entry) -> Result<(), Difference> {
         match self {
             Self::Tree(held) => held.entry(entry),
             Self::Files(files) => match files.iter_mut().find(|file| file.path == entry.path) {

@@ -19,7 +19,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::expected::{Against, Expected};
 use super::sync_wire::{Packets, SentPacket, SentStat, SentXattr};
-use crate::context::{self, Difference, Entry, EntryKind, Selection, WalkError};
+use crate::build_context::{self, Difference, Entry, EntryKind, Selection, WalkError};
 use crate::domain::{Digest, Hasher, bytes_of, is_utf8, path_of, shown, spelled};
 
 /// Files that are read at once.
@@ -205,7 +205,7 @@ impl Sending {
             self.failure.note(&entry);
             self.to.blocking_send(Ok(packet(PacketType::PacketStat, 0, Some(stat(entry)), Vec::new()))).is_ok()
         };
-        let walked = context::walk(&self.root, selection, &mut each);
+        let walked = build_context::walk(&self.root, selection, &mut each);
         let differs = differs.or_else(|| walked.is_ok().then(|| against.end(|path| names.contains(path)).err()).flatten());
         let last = match (differs, walked) {
             (Some(difference), _) => self.moved(&difference),

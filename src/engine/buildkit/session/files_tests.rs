@@ -73,7 +73,7 @@ fn hashed(include: &[&str]) -> (tempfile::TempDir, FileSyncService, Expected) {
     let expected = Expected::default();
     let include = include.iter().map(|pattern| (*pattern).to_owned()).collect();
     let selection = Selection { include, ..Selection::default() };
-    let tree = context::hash(root.path(), &selection).expect("hashed");
+    let tree = build_context::hash(root.path(), &selection).expect("hashed");
     expected.expect_trees([(("context".to_owned(), selection), Arc::new(tree))]);
     let mut directories = LocalDirs::default();
     directories.add("context", root.path());
@@ -133,7 +133,7 @@ async fn what_is_compiled_is_what_the_key_was_made_of() {
     let file = |path: &str, text: Option<&str>| ExpectedFile {
         directory: "context".to_owned(),
         path: path.to_owned(),
-        content: text.map(|text| Digest::of(text.as_bytes())),
+        content: text.map(|text| Digest::hash(text.as_bytes())),
     };
     for (expects, moved) in [
         (file("app/a", Some("a\n")), None),

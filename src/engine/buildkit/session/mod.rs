@@ -37,7 +37,7 @@ pub use ssh::SshAgents;
 pub use uploads::Uploads;
 
 use super::connect::BuildKit;
-use crate::context::{Difference, Selection, Tree};
+use crate::build_context::{Difference, Selection, Tree};
 use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::settings::Secret;
@@ -163,7 +163,7 @@ impl Session {
     }
 
     /// Notes that local files are not what they were, wherever that was seen.
-    pub fn tell_moved(&self, difference: &Difference) {
+    pub fn note_moved(&self, difference: &Difference) {
         self.expected.tell(difference);
     }
 

@@ -1,0 +1,232 @@
+//! A graph in which states that are at hand stand in for the steps that lead to them.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use bollard_buildkit_proto::pb;
+use prost::Message;
+
+use super::decode::{Graph, Input, InvalidGraph};
+use super::wire::{Change, rewritten};
+use crate::domain::Digest;
+
+/// What stands in for a state: an image that the daemon can pull, or a source that brings just what was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Substitution {
+    /// `docker-image://127.0.0.1:5000/x/app@sha256:…`.
+    pub identifier: String,
+    /// Of the source; `image.resolvemode` and the like.
+    pub attributes: BTreeMap<String, String>,
+    /// What the display calls it.
+    pub name: String,
+}
+
+impl Substitution {
+    /// Whether it is an image.
+    #[must_use]
+    pub fn is_image(&self) -> bool {
+        self.identifier.starts_with("docker-image://")
+    }
+}
+
+/// What one step alone is laid on, in place of a state that others may need as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BaseSubstitution {
+    /// The step.
+    pub step: Digest,
+    /// The state that it is laid on in the whole graph.
+    pub state: Input,
+    /// What stands in for that.
+    pub substitution: Substitution,
+}
+
+/// A graph with grafts in it.
+#[derive(Debug, Clone)]
+pub struct RewrittenGraph {
+    /// As the daemon is given it.
+    pub definition: pb::Definition,
+    /// What the steps of the whole graph are called in it.
+    pub names: HashMap<Digest, Digest>,
+    /// Whether any of that is an image.
+    has_images: bool,
+    /// Whether any of them stands in for what steps made, rather than for an image that the steps begin with.
+    has_states: bool,
+}
+
+impl RewrittenGraph {
+    /// Whether images stand in for states in it.
+    #[must_use]
+    pub fn has_images(&self) -> bool {
+        self.has_images
+    }
+
+    /// Whether images stand in for what steps made: the daemon then knows the steps behind it by other names than in the whole
+    /// graph. Another image of the same layers in place of a base image does not change them.
+    #[must_use]
+    pub fn has_states(&self) -> bool {
+        self.has_states
+    }
+}
+
+impl Graph {
+    /// The graph up to a state, with the grafts in place of what leads to them. Names, flags and source lines go along, so that
+    /// progress and errors are those of the whole graph. Steps that are settled ran already, and must not run again.
+    ///
+    /// # Errors
+    /// If the graph cannot be taken apart.
+    pub fn rewritten(
+        &self,
+        state: &Input,
+        substitutions: &HashMap<Input, Substitution>,
+        pinned_revision: &HashSet<Digest>,
+    ) -> Result<RewrittenGraph, InvalidGraph> {
+        self.rewritten_on(state, substitutions, pinned_revision, None)
+    }
+
+    /// As [`Graph::rewritten`], with another ground for one of the steps.
+    ///
+    /// # Errors
+    /// If the graph cannot be taken apart.
+    pub fn rewritten_on(
+        &self,
+        state: &Input,
+        substitutions: &HashMap<Input, Substitution>,
+        pinned_revision: &HashSet<Digest>,
+        ground: Option<&BaseSubstitution>,
+    ) -> Result<RewrittenGraph, InvalidGraph> {
+        if self.is_nothing() {
+            let (definition, names) = (self.definition().clone(), HashMap::new());
+            return Ok(RewrittenGraph { definition, names, has_images: false, has_states: false });
+        }
+        let source = |state: &Input, substitution| Source::new(self, state, substitution);
+        let sources = substitutions.iter().map(|(state, substitution)| (state, source(state, substitution))).collect();
+        let is_made = |state: &Input| self.op(&state.step).is_some_and(|op| !op.inputs.is_empty());
+        let has_images = substitutions.values().any(Substitution::is_image) || ground.is_some();
+        let has_states =
+            substitutions.iter().any(|(state, substitution)| substitution.is_image() && is_made(state)) || ground.is_some();
+        let ground = ground.map(|ground| (ground, source(&ground.state, &ground.substitution)));
+        let mut new =
+            Grafting { graph: self, sources, ground, pinned_revision, out: pb::Definition::default(), names: HashMap::new() };
+        let needed = new.needed(state);
+        for op in self.below(state).into_iter().filter(|op| needed.contains(&op.digest)) {
+            new.op(&op.digest)?;
+        }
+        let end = new.input(None, state);
+        let end = pb::Op { inputs: vec![end], ..pb::Op::default() };
+        new.out.def.push(end.encode_to_vec());
+        Ok(RewrittenGraph { definition: new.out, names: new.names, has_images, has_states })
+    }
+}
+
+/// A step's bytes as Go writes them, what is one of several kinds last: the daemon writes each again, and names it by that.
+pub(super) fn encoded(op: &pb::Op) -> Vec<u8> {
+    let mut bytes = pb::Op { op: None, ..op.clone() }.encode_to_vec();
+    bytes.extend(pb::Op { op: op.op.clone(), ..pb::Op::default() }.encode_to_vec());
+    bytes
+}
+
+/// A graft as a step.
+struct Source<'a> {
+    name: &'a str,
+    digest: Digest,
+    bytes: Vec<u8>,
+}
+
+impl<'a> Source<'a> {
+    fn new(graph: &Graph, state: &Input, substitution: &'a Substitution) -> Self {
+        let source = pb::SourceOp { identifier: substitution.identifier.clone(), attrs: substitution.attributes.clone() };
+        let platform = graph.op(&state.step).and_then(|op| op.op.platform.clone());
+        let bytes = encoded(&pb::Op { op: Some(pb::op::Op::Source(source)), platform, ..pb::Op::default() });
+        Self { name: &substitution.name, digest: Digest::hash(&bytes), bytes }
+    }
+
+    /// Puts it into a definition, once.
+    fn put(&self, out: &mut pb::Definition) {
+        if let Entry::Vacant(metadata) = out.metadata.entry(self.digest.to_string()) {
+            let description = BTreeMap::from([("llb.customname".to_owned(), self.name.to_owned())]);
+            metadata.insert(pb::OpMetadata { description, ..pb::OpMetadata::default() });
+            out.def.push(self.bytes.clone());
+        }
+    }
+}
+
+struct Grafting<'a> {
+    graph: &'a Graph,
+    sources: HashMap<&'a Input, Source<'a>>,
+    /// What one step is laid on.
+    ground: Option<(&'a BaseSubstitution, Source<'a>)>,
+    pinned_revision: &'a HashSet<Digest>,
+    out: pb::Definition,
+    /// What steps that were rewritten are called now.
+    names: HashMap<Digest, Digest>,
+}
+
+impl Grafting<'_> {
+    /// The steps that are still needed; puts the grafts that they need.
+    fn needed(&mut self, state: &Input) -> HashSet<Digest> {
+        let (mut needed, mut open) = (HashSet::new(), vec![state.clone()]);
+        while let Some(state) = open.pop() {
+            if let Some(source) = self.sources.get(&state) {
+                source.put(&mut self.out);
+            } else if needed.insert(state.step.clone())
+                && let Some(op) = self.graph.op(&state.step)
+            {
+                open.extend(op.inputs.iter().filter(|input| self.ground_of(&op.digest, input).is_none()).cloned());
+            }
+        }
+        if let Some((_, source)) = &self.ground {
+            source.put(&mut self.out);
+        }
+        needed
+    }
+
+    /// What a step is laid on, where that is another ground than the whole graph's.
+    fn ground_of(&self, step: &Digest, input: &Input) -> Option<&Source<'_>> {
+        self.ground.as_ref().filter(|(ground, _)| ground.step == *step && ground.state == *input).map(|(_, source)| source)
+    }
+
+    /// What an input is called now.
+    fn input(&self, step: Option<&Digest>, input: &Input) -> pb::Input {
+        let ground = step.and_then(|step| self.ground_of(step, input));
+        match ground.or_else(|| self.sources.get(input)) {
+            Some(source) => pb::Input { digest: source.digest.to_string(), index: 0 },
+            None => {
+                let step = self.names.get(&input.step).unwrap_or(&input.step);
+                pb::Input { digest: step.to_string(), index: input.output }
+            }
+        }
+    }
+
+    fn op(&mut self, digest: &Digest) -> Result<(), InvalidGraph> {
+        /// Of `Op.inputs`.
+        const INPUTS: u64 = 1;
+        let absent = || InvalidGraph::Absent(digest.to_string());
+        let (op, bytes) = self.graph.op(digest).zip(self.graph.bytes(digest)).ok_or_else(absent)?;
+        let mut inputs = op.inputs.iter();
+        // Other fields stay to the byte, known or not.
+        let bytes = rewritten(bytes, |field| {
+            Ok(match (field.number, inputs.len()) {
+                (INPUTS, 1..) => {
+                    Change::To(inputs.next().map(|input| self.input(Some(digest), input)).unwrap_or_default().encode_to_vec())
+                }
+                _ => Change::Keep,
+            })
+        })?;
+        let new = Digest::hash(&bytes);
+        let (old_name, new_name) = (digest.to_string(), new.to_string());
+        let whole = self.graph.definition();
+        if let Some(metadata) = whole.metadata.get(&old_name) {
+            let ignore_cache = metadata.ignore_cache && !self.pinned_revision.contains(digest);
+            self.out.metadata.insert(new_name.clone(), pb::OpMetadata { ignore_cache, ..metadata.clone() });
+        }
+        if let Some(source) = &whole.source {
+            let own = self.out.source.get_or_insert_with(|| pb::Source { infos: source.infos.clone(), ..pb::Source::default() });
+            if let Some(location) = source.locations.get(&old_name) {
+                own.locations.insert(new_name, location.clone());
+            }
+        }
+        self.out.def.push(bytes);
+        self.names.insert(digest.clone(), new);
+        Ok(())
+    }
+}

@@ -1,0 +1,349 @@
+//! A copy (`file/backend.go`: `docopy`, fsutil `copy/copy.go`).
+
+use std::collections::HashMap;
+
+use bollard_buildkit_proto::pb;
+
+use super::archive::is_file_archive;
+use super::doubt::{AssemblyDoubt, refused, unsure};
+use super::layer::Content;
+use super::source::{Item, ItemKind, Tree};
+use super::state::{Node, NodeKind, Owner, Seen, State, parent};
+use super::time_of;
+use crate::build_context::{InvalidPattern, ParentMatch, PatternMatcher, clean};
+use crate::domain::spelled_text;
+use crate::layers::paths::joined;
+
+/// Mode of directories that are made on the way.
+const DIRECTORY: u32 = 0o755;
+
+/// Copies into the state.
+pub(super) fn copy(
+    state: &mut State<'_>,
+    tree: &Tree,
+    action: &pb::FileActionCopy,
+    owner: Option<Owner>,
+) -> Result<(), AssemblyDoubt> {
+    if !action.mode_str.is_empty() {
+        return unsure("its mode is symbolic");
+    }
+    if !action.required_paths.is_empty() {
+        return unsure("it uses --parents");
+    }
+    let mode = match action.mode {
+        -1 => None,
+        mode => match u32::try_from(mode) {
+            Ok(mode) if mode <= 0o777 => Some(mode),
+            // Left out by older versions.
+            _ => return unsure("its mode has setuid, setgid or sticky bits"),
+        },
+    };
+    let matcher = |patterns: &[String]| match patterns {
+        [] => Ok(None),
+        patterns => {
+            PatternMatcher::new(&patterns.iter().map(|text| spelled_text(text)).collect::<Vec<_>>()).map(Some).map_err(malformed)
+        }
+    };
+    let (source, target) = (clean_path(&spelled_text(&action.src)), clean_path(&spelled_text(&action.dest)));
+    if !action.create_dest_path {
+        let path = state.resolved(&spelled_text(&action.dest))?;
+        if parent(&path).is_some_and(|parent| matches!(state.seen(parent), Ok(Seen::Nothing))) {
+            return refused(format!("failed to stat {}: no such file or directory", action.dest));
+        }
+    }
+    let sources = if action.allow_wildcard {
+        match tree.expanded(&source, action.follow_symlink)? {
+            Some(sources) if !sources.is_empty() => sources,
+            Some(_) if action.allow_empty_wildcard => return Ok(()),
+            _ => return refused(format!("{source} not found")),
+        }
+    } else {
+        vec![source]
+    };
+    for source in sources {
+        let plain = action.attempt_unpack_docker_compatibility;
+        if plain {
+            check_plain(tree, &source)?;
+        }
+        let (include, exclude) = (matcher(&action.include_patterns)?, matcher(&action.exclude_patterns)?);
+        let copier = Copier {
+            state,
+            tree,
+            action,
+            owner,
+            mode,
+            time: time_of(action.timestamp)?,
+            plain,
+            include,
+            exclude,
+            inodes: HashMap::new(),
+            parents: Vec::new(),
+        };
+        copier.run(&source, &target)?;
+    }
+    Ok(())
+}
+
+/// Whether a source is certainly not unpacked.
+fn check_plain(tree: &Tree, source: &str) -> Result<(), AssemblyDoubt> {
+    let at = tree.resolved(source, true)?;
+    match tree.get(&at).map(|item| &item.kind) {
+        Some(ItemKind::File(Content::Context { file, .. })) => match is_file_archive(file) {
+            Ok(false) => Ok(()),
+            Ok(true) => unsure(format!("{at} may be an archive")),
+            Err(error) => unsure(format!("failed to read {at}: {error}")),
+        },
+        Some(ItemKind::File(Content::Bytes(bytes))) if super::archive::may_be_archive(bytes) => {
+            unsure(format!("{at} may be an archive"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// One source of a copy.
+struct Copier<'s, 'a> {
+    state: &'s mut State<'a>,
+    tree: &'s Tree,
+    action: &'s pb::FileActionCopy,
+    owner: Option<Owner>,
+    mode: Option<u32>,
+    time: Option<u64>,
+    plain: bool,
+    include: Option<PatternMatcher>,
+    exclude: Option<PatternMatcher>,
+    /// Of files with several names.
+    inodes: HashMap<String, usize>,
+    /// Directories on the way down.
+    parents: Vec<Parent>,
+}
+
+/// A directory that is made once something in it is copied.
+struct Parent {
+    source: String,
+    target: String,
+    copied: bool,
+}
+
+impl Copier<'_, '_> {
+    fn run(mut self, source: &str, target: &str) -> Result<(), AssemblyDoubt> {
+        let ensured = match target.rsplit_once('/') {
+            Some((directory, name)) if !matches!(name, "" | ".") => directory,
+            _ => target,
+        };
+        let ensured = self.state.resolved(ensured)?;
+        let mut made = self.make(&ensured)?;
+        let target = self.state.resolved(&clean(target))?;
+        let at = self.tree.resolved(source, self.action.follow_symlink)?;
+        let is_directory = self.tree.is_directory(&at);
+        if !is_directory && self.tree.get(&at).is_none() {
+            return refused(format!("\"{source}\": not found"));
+        }
+        let seen = self.state.seen(&target)?;
+        let contents = self.action.dir_copy_contents;
+        let into = if is_directory { !contents && seen != Seen::Nothing } else { seen == Seen::Directory };
+        let target = if into { joined_name(&target, base(source)) } else { target };
+        let above = if contents && is_directory && seen == Seen::Nothing { Some(&*target) } else { parent(&target) };
+        made.extend(self.make(above.unwrap_or_default())?);
+        self.copy(&at, "", &target, None)?;
+        if let Some(time) = self.time {
+            for path in made {
+                self.state.change(&path, |node| node.modified = Some(time))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the directories down to the destination.
+    fn make(&mut self, path: &str) -> Result<Vec<String>, AssemblyDoubt> {
+        let made = self.state.make_directories(path, DIRECTORY, self.owner, self.time)?;
+        match (made.first(), self.mode) {
+            (Some(path), Some(mode)) if mode != DIRECTORY => {
+                unsure(format!("versions of BuildKit differ in the mode of the new directory /{path}"))
+            }
+            _ => Ok(made),
+        }
+    }
+
+    /// Copies one path with all below it. `components` is what patterns see: it is empty at the top, where an existing directory
+    /// keeps its header. `matched` is what the directory above matched.
+    fn copy(&mut self, source: &str, components: &str, target: &str, matched: Option<&Matched>) -> Result<(), AssemblyDoubt> {
+        let nested = !components.is_empty();
+        let (wanted, matched) = if nested { self.wanted(components, matched)? } else { (true, Matched::default()) };
+        let is_directory = self.tree.is_directory(source);
+        if !wanted && !is_directory {
+            return Ok(());
+        }
+        let seen = self.state.seen(target)?;
+        if wanted {
+            let merges = is_directory && seen == Seen::Directory;
+            if self.action.always_replace_existing_dest_paths && seen != Seen::Nothing && !merges {
+                self.state.remove(target)?;
+            }
+            self.make_parents(nested)?;
+        }
+        if is_directory {
+            return self.directory(source, components, target, wanted, &matched);
+        }
+        let Some(item) = self.tree.get(source) else { return refused(format!("failed to stat /{source}")) };
+        let node = self.node(source, item)?;
+        self.state.put(target, node)
+    }
+
+    fn directory(
+        &mut self,
+        source: &str,
+        components: &str,
+        target: &str,
+        wanted: bool,
+        matched: &Matched,
+    ) -> Result<(), AssemblyDoubt> {
+        let nested = !components.is_empty();
+        let made = wanted && self.directory_only(source, target, nested)?;
+        self.parents.push(Parent { source: source.to_owned(), target: target.to_owned(), copied: wanted });
+        let tree = self.tree;
+        for name in tree.names(source) {
+            let (source, components) = (joined(source, name), joined(components, name));
+            self.copy(&source, &components, &joined(target, name), Some(matched))?;
+        }
+        self.parents.pop();
+        if made || (nested && wanted) {
+            return self.set_header(source, target);
+        }
+        if !nested {
+            // A directory that was there gets the time of what is copied into it.
+            let time = match (self.time, tree.get(source)) {
+                (Some(time), _) => Some(time),
+                (None, Some(item)) => item.modified.seconds()?,
+                (None, None) => None,
+            };
+            self.state.change(target, |node| node.modified = time)?;
+        }
+        Ok(())
+    }
+
+    /// Whether patterns take a path below the top.
+    fn wanted(&self, components: &str, above: Option<&Matched>) -> Result<(bool, Matched), AssemblyDoubt> {
+        let mut matched = Matched::default();
+        let mut wanted = true;
+        if let Some(include) = &self.include {
+            let (fits, found) =
+                include.matches_below(components, above.and_then(|above| above.include.as_ref())).map_err(malformed)?;
+            (wanted, matched.include) = (fits, Some(found));
+        }
+        if let Some(exclude) = &self.exclude {
+            let (fits, found) =
+                exclude.matches_below(components, above.and_then(|above| above.exclude.as_ref())).map_err(malformed)?;
+            wanted &= !fits;
+            matched.exclude = Some(found);
+        }
+        Ok((wanted, matched))
+    }
+
+    /// Makes the directories above something that is wanted. Of one that is there already only the bits are changed.
+    fn make_parents(&mut self, nested: bool) -> Result<(), AssemblyDoubt> {
+        for index in 0..self.parents.len() {
+            let Parent { source, target, copied } = &self.parents[index];
+            if *copied {
+                continue;
+            }
+            let (source, target) = (source.clone(), target.clone());
+            if self.directory_only(&source, &target, nested)? {
+                self.set_header(&source, &target)?;
+            }
+            self.parents[index].copied = true;
+        }
+        Ok(())
+    }
+
+    /// Makes a directory, or gives one that is there the bits of the source's; whether it was made.
+    fn directory_only(&mut self, source: &str, target: &str, nested: bool) -> Result<bool, AssemblyDoubt> {
+        let mode = self.tree.get(source).map(|item| item.mode);
+        match self.state.seen(target)? {
+            Seen::Nothing => {
+                self.state.make_directory(target, mode.unwrap_or(DIRECTORY), (0, 0), None)?;
+                Ok(true)
+            }
+            Seen::Directory => {
+                if nested && let Some(mode) = mode {
+                    self.state.change(target, |node| node.mode = mode)?;
+                }
+                Ok(false)
+            }
+            Seen::File | Seen::Link => refused(format!("cannot copy to non-directory: /{target}")),
+        }
+    }
+
+    /// Gives a directory the source's header (fsutil `copyFileInfo`).
+    fn set_header(&mut self, source: &str, target: &str) -> Result<(), AssemblyDoubt> {
+        let Some(item) = self.tree.get(source) else {
+            return unsure("hakobi does not know the metadata of the context's root directory");
+        };
+        let header = self.header(item)?;
+        self.state.change(target, |node| *node = Node { kind: NodeKind::Directory, ..header })
+    }
+
+    fn node(&mut self, source: &str, item: &Item) -> Result<Node, AssemblyDoubt> {
+        let header = self.header(item)?;
+        let kind = match &item.kind {
+            ItemKind::File(content) => NodeKind::File(match content.clone() {
+                Content::Context { source, path, file, size, .. } => {
+                    // The very file that was named, not what lies in a directory.
+                    Content::Context { source, path, file, size, plain: self.plain && self.parents.is_empty() }
+                }
+                bytes @ Content::Bytes(_) => bytes,
+            }),
+            ItemKind::Link(target) => {
+                return Ok(Node { kind: NodeKind::Link(target.clone()), mode: 0o777, capability: None, ..header });
+            }
+            ItemKind::Directory | ItemKind::Special => return unsure(format!("{source} is a pipe, a socket or a device")),
+        };
+        let inode = item.group.as_ref().map(|group| *self.inodes.entry(group.clone()).or_insert_with(|| self.state.new_inode()));
+        Ok(Node { kind, inode, ..header })
+    }
+
+    fn header(&self, item: &Item) -> Result<Node, AssemblyDoubt> {
+        let owner = self.owner.unwrap_or(item.owner);
+        let mode = match self.mode {
+            Some(_) if item.mode & 0o7000 != 0 => {
+                return unsure("versions of BuildKit differ in setuid, setgid and sticky bits");
+            }
+            Some(mode) => mode,
+            None => item.mode,
+        };
+        let modified = if self.time.is_some() { self.time } else { item.modified.seconds()? };
+        Ok(Node { capability: item.capability.clone(), ..Node::new(NodeKind::Directory, mode, owner, modified) })
+    }
+}
+
+fn malformed(error: InvalidPattern) -> AssemblyDoubt {
+    AssemblyDoubt::UnknownPaths(error.to_string())
+}
+
+/// What a directory matched, for what is in it.
+#[derive(Default)]
+struct Matched {
+    include: Option<ParentMatch>,
+    exclude: Option<ParentMatch>,
+}
+
+/// `backend.go:cleanPath`: clean, but for a `/` or `/.` at the end.
+fn clean_path(path: &str) -> String {
+    let cleaned = clean(&format!("/{path}"));
+    let slash = if cleaned == "/" { "" } else { "/" };
+    if path.ends_with("/.") {
+        format!("{cleaned}{slash}.")
+    } else if path.ends_with('/') {
+        format!("{cleaned}{slash}")
+    } else {
+        cleaned
+    }
+}
+
+/// Go's `filepath.Base`, empty for the root.
+fn base(path: &str) -> &str {
+    path.trim_end_matches('/').rsplit('/').next().unwrap_or_default()
+}
+
+fn joined_name(directory: &str, name: &str) -> String {
+    clean(&format!("/{directory}/{name}"))[1..].to_owned()
+}

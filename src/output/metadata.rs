@@ -1,0 +1,143 @@
+//! What `docker build` leaves for scripts: `--metadata-file` and `--iidfile`.
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use base64::Engine as _;
+use serde_json::{Map, Value};
+
+use super::file::{self, cannot_write};
+use crate::domain::{Descriptor, Digest, ImageRef};
+use crate::error::{Error, Result};
+
+/// What is known of a built image.
+#[derive(Debug, Clone, Default)]
+pub struct Metadata {
+    /// Of the configuration.
+    pub config_digest: Option<Digest>,
+    /// Of the manifest or index. `containerimage.digest` is its digest.
+    pub descriptor: Option<Descriptor>,
+    /// The tags that the image has.
+    pub names: Vec<ImageRef>,
+    /// What the daemon answered (`ExporterResponse`). The fields above win over it.
+    pub exporter_response: BTreeMap<String, String>,
+}
+
+impl Metadata {
+    /// The file's content under buildx's keys. A key of which nothing is known is absent, as there.
+    #[must_use]
+    pub fn to_json(&self) -> Map<String, Value> {
+        let mut out: Map<String, Value> =
+            self.exporter_response.iter().map(|(key, value)| (key.clone(), decode(key, value))).collect();
+        if let Some(digest) = &self.config_digest {
+            out.insert("containerimage.config.digest".into(), digest.to_string().into());
+        }
+        if let Some(descriptor) = &self.descriptor {
+            out.insert("containerimage.digest".into(), descriptor.digest.to_string().into());
+            let mut value = serde_json::to_value(descriptor).unwrap_or_default();
+            // Of an image that is not part of an index, buildx says nothing of these.
+            if let Some(fields) = value.as_object_mut() {
+                fields.retain(|_, field| !field.is_null());
+            }
+            out.insert("containerimage.descriptor".into(), value);
+        }
+        if !self.names.is_empty() {
+            let names: Vec<String> = self.names.iter().map(ToString::to_string).collect();
+            out.insert("image.name".into(), names.join(",").into());
+        }
+        out
+    }
+
+    /// Writes the file, so that a reader sees all of it or none.
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(&self.to_json()).unwrap_or_default();
+        file::replace(path, text.as_bytes()).map_err(|error| cannot_write(path, &error))
+    }
+}
+
+/// buildx's rule: a value that is the base64 of a JSON object, or of a list of them, becomes that; `result.json` is JSON
+/// already; all else stays a text. Empty objects stay texts too.
+fn decode(key: &str, value: &str) -> Value {
+    let bytes = if key == "result.json" {
+        value.as_bytes().to_vec()
+    } else {
+        base64::engine::general_purpose::STANDARD.decode(value).unwrap_or_default()
+    };
+    match serde_json::from_slice::<Value>(&bytes) {
+        Ok(Value::Object(object)) if !object.is_empty() => Value::Object(object),
+        Ok(Value::Array(list)) if !list.is_empty() && list.iter().all(Value::is_object) => Value::Array(list),
+        _ => Value::String(value.to_owned()),
+    }
+}
+
+/// At the start of a run: removes the file, so that it is absent after a failure.
+///
+/// # Errors
+/// Where a file is there and cannot be removed.
+pub fn remove_iid_file(path: &Path) -> Result<()> {
+    match std::fs::symlink_metadata(path) {
+        // Docker removes a file; `--iidfile /dev/stdout` is none.
+        Ok(there) if !there.is_file() && !there.is_symlink() => Ok(()),
+        Ok(_) => std::fs::remove_file(path)
+            .map_err(|error| Error::usage(format!("failed to remove the old {}", path.display())).because(&error)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(cannot_write(path, &error)),
+    }
+}
+
+/// After success: writes the image's ID, without a newline.
+///
+/// # Errors
+/// Where the file cannot be written.
+pub fn write_iid_file(path: &Path, id: &str) -> Result<()> {
+    file::replace(path, id.as_bytes()).map_err(|error| cannot_write(path, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn base64(text: &str) -> String {
+        base64::engine::general_purpose::STANDARD.encode(text)
+    }
+
+    #[test]
+    fn keys_as_buildx_has_them() {
+        let digest = Digest::hash(b"m");
+        let metadata = Metadata {
+            config_digest: Some(Digest::hash(b"c")),
+            descriptor: Some(Descriptor::new(crate::domain::media_type::OCI_MANIFEST, digest, 7)),
+            names: vec!["r.example.com/app:1".parse().unwrap(), "r.example.com/app:2".parse().unwrap()],
+            exporter_response: BTreeMap::new(),
+        };
+        insta::assert_snapshot!(serde_json::to_string_pretty(&metadata.to_json()).unwrap());
+        assert!(Metadata::default().to_json().is_empty());
+    }
+
+    #[test]
+    fn values_are_decoded_as_buildx_does() {
+        assert_eq!(decode("k", &base64("{\"a\":1}")), serde_json::json!({"a": 1}));
+        assert_eq!(decode("k", &base64("[{\"a\":1}]")), serde_json::json!([{"a": 1}]));
+        for text in [base64("{}"), base64("[1]"), base64("12"), "docker.io/library/app".to_owned(), String::new()] {
+            assert_eq!(decode("k", &text), Value::String(text.clone()));
+        }
+        assert_eq!(decode("result.json", "{\"a\":1}"), serde_json::json!({"a": 1}));
+    }
+
+    #[test]
+    fn the_id_file_has_no_newline_and_goes_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("iid");
+        remove_iid_file(&path).unwrap();
+        write_iid_file(&path, "sha256:ab").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "sha256:ab");
+        remove_iid_file(&path).unwrap();
+        assert!(!path.exists());
+        remove_iid_file(Path::new("/dev/null")).unwrap();
+        assert!(Path::new("/dev/null").exists());
+    }
+}
