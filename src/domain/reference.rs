@@ -243,7 +243,35 @@ fn is_tag(tag: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// What a reference is shown as is that reference again.
+        #[test]
+        fn a_reference_is_what_it_is_shown_as(
+            host in "([a-z][a-z0-9]{0,5}\\.[a-z]{2,4}(:[1-9][0-9]{0,3})?/)?",
+            path in "[a-z0-9]{1,6}((/|\\.|_|__|-{1,3})[a-z0-9]{1,6}){0,3}",
+            tag in "(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,20})?",
+            digest in any::<Option<Vec<u8>>>(),
+        ) {
+            let digest = digest.map(|bytes| format!("@{}", Digest::hash(&bytes))).unwrap_or_default();
+            let text = format!("{host}{path}{tag}{digest}");
+            let reference: ImageRef = text.parse().expect("a reference");
+            prop_assert_eq!(&reference.to_string().parse::<ImageRef>().expect("a reference"), &reference);
+            let end = [path, tag, digest].concat();
+            prop_assert!(reference.to_string().ends_with(&end));
+        }
+
+        /// Any text is a reference or an error.
+        #[test]
+        fn any_text_is_a_reference_or_an_error(text in ".{0,80}") {
+            if let Ok(reference) = text.parse::<ImageRef>() {
+                prop_assert_eq!(reference.to_string().parse::<ImageRef>().expect("a reference"), reference);
+            }
+        }
+    }
 
     #[test]
     fn what_docker_leaves_out_is_put_in() {

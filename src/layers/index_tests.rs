@@ -1,5 +1,7 @@
 //! How layers lie over each other, and what is kept of a tar.
 
+use proptest::prelude::*;
+
 use super::*;
 
 fn layer(entries: &[(&str, PathEntry)]) -> LayerIndex {
@@ -110,4 +112,56 @@ fn a_tar_is_read_and_kept_in_little() {
     std::io::Write::write_all(&mut archive_paths, &json).unwrap();
     let archive_paths = archive_paths.finish().unwrap().len();
     assert!(archive_paths < 300_000, "{archive_paths} bytes for 20,000 files");
+}
+
+fn entries() -> impl Strategy<Value = PathEntry> {
+    let number = 0..2_000_000_000_u64;
+    prop_oneof![
+        Just(file()),
+        Just(PathEntry::plain(Kind::Other)),
+        "[a-z./é]{1,12}".prop_map(|target| link(&target)),
+        (0..0o7777_u32, any::<u32>(), any::<u32>(), number).prop_map(|(mode, uid, gid, time)| PathEntry::directory(
+            mode,
+            (uid, gid),
+            time
+        )),
+        "[a-z:0-9\n]{0,40}".prop_map(|text| PathEntry { text: Some(text), ..file() }),
+    ]
+}
+
+fn indexes() -> impl Strategy<Value = LayerIndex> {
+    let path = || "[a-c é%]{1,3}(/[a-c.]{1,3}){0,3}";
+    let removed = || prop::collection::btree_set(path(), 0..4);
+    (prop::collection::vec((path(), entries()), 0..30), removed(), removed()).prop_map(|(entries, removed, opaque)| {
+        let mut index = LayerIndex { removed, opaque, ..LayerIndex::default() };
+        entries.iter().for_each(|(path, met)| index.insert(path, met.clone()));
+        index
+    })
+}
+
+proptest! {
+    /// An index is what is read of its record.
+    #[test]
+    fn an_index_is_what_is_read_of_its_record(index in indexes()) {
+        let bytes = serde_json::to_vec(&index).expect("written");
+        prop_assert_eq!(serde_json::from_slice::<LayerIndex>(&bytes).expect("read"), index);
+    }
+
+    /// A record whose bytes were changed is an error or an index, never a panic.
+    #[test]
+    fn a_broken_record_is_no_panic(index in indexes(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+        let mut bytes = serde_json::to_vec(&index).expect("written");
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        let _ = serde_json::from_slice::<LayerIndex>(&bytes);
+    }
+
+    /// A layer that is applied twice changes nothing the second time.
+    #[test]
+    fn a_layer_twice_is_the_layer_once(below in indexes(), above in indexes()) {
+        let once = PathIndex::from_layers([&below, &above]);
+        let twice = PathIndex::from_layers([&below, &above, &above]);
+        let paths = |index: &PathIndex| index.below("").map(|(path, met)| (path.to_owned(), met.clone())).collect::<Vec<_>>();
+        prop_assert_eq!(paths(&once), paths(&twice));
+    }
 }

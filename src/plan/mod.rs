@@ -16,6 +16,8 @@ mod image;
 mod inputs;
 mod pairs;
 mod proof;
+#[cfg(test)]
+mod property_tests;
 mod record;
 mod record_key;
 mod records;
