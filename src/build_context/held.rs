@@ -40,7 +40,7 @@ pub struct Held {
 }
 
 impl Held {
-    /// Begins a walk that is to give what is in this tree, which [`hash()`](crate::context::hash()) made.
+    /// Begins a walk that is to give what is in this tree, which [`hash()`](crate::build_context::hash()) made.
     #[must_use]
     pub fn against(tree: Arc<Tree>) -> Self {
         Self { tree, seen: HashSet::new() }

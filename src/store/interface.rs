@@ -28,7 +28,7 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug {
     async fn read(&self, name: &Name, range: Range<u64>) -> Result<Option<ByteStream>>;
 
     /// Keeps an object, whole or not at all; one that is there is replaced in one moment. This is what a store implements;
-    /// [`Store::write`] is what is called.
+    /// [`ObjectStore::write`] is what is called.
     async fn put(&self, name: &Name, object: &Object<'_>) -> Result<()>;
 
     /// All objects below a prefix that ends with `/`, or all, in no order.

@@ -14,7 +14,7 @@ use crate::domain::{Digest, Hasher};
 use crate::transfer::{BlobSource, ByteStream};
 
 /// An object on its way into a store: its size, and bytes that end with an error if they are not those of its digest. Only
-/// [`super::Store::write`] makes one.
+/// [`super::ObjectStore::write`] makes one.
 pub struct Object<'a> {
     source: &'a dyn BlobSource,
     expected: Digest,
