@@ -84,6 +84,10 @@ impl Records {
                 }
             }
         }
+        // Nobody may write it again in this run or the next: it would be found damaged each time.
+        if let Some(damaged) = mends {
+            let _ = self.blobs.store().delete(&damaged).await;
+        }
         Ok(None)
     }
 
@@ -237,6 +241,20 @@ mod tests {
             assert_eq!(records.one(&key).await.expect("read").iter().len(), 1);
             assert_eq!(records.blobs.unusable().len(), 1);
             assert_eq!(store.size(&name).await.expect("an answer").filter(|size| *size == 3), left);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_damaged_record_that_no_scope_has_right_goes() {
+        let key = RecordKey::<StepRecord>::new(Digest::hash(b"key"));
+        let (store, _) = kept(&key).await;
+        let name = Name::record("own", key.digest());
+        for (writes, left) in [(false, Some(3)), (true, None)] {
+            store.set(&name, "???".into());
+            let records = Records::new(Blobs::new(store.clone()), vec!["own".to_owned()], writes, Hidden::default());
+            assert!(records.one(&key).await.expect("read").is_none());
+            assert_eq!(records.blobs.unusable().len(), 1);
+            assert_eq!(store.size(&name).await.expect("an answer"), left);
         }
     }
 
