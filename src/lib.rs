@@ -1,19 +1,22 @@
 //! hakobi: a docker build and push for machines that start empty.
 //!
-//! The way of a build: [`cli`] makes settings of flags and environment; [`commands`] opens what a command works with and calls the
-//! stages one after the other. `planner` compiles the Dockerfile, or recalls its compiled form, and asks the cache for its steps;
-//! `executor` makes the image of the plan, alone or by BuildKit; `publish` takes it from the daemon to the registries; `recorder`
-//! checks what was made and remembers it; `output` shows it. `cache` judges every fault of the store, `run` holds what a run has at hand.
+//! A build goes this way: [`cli`] turns flags and environment into settings. [`commands`] opens what a command needs and calls the
+//! stages in order. `planner` compiles the Dockerfile, or recalls its compiled form, and looks up the steps in the cache.
+//! `executor` makes the image of the plan, alone or with BuildKit. `publish` moves the image from the daemon to the registries.
+//! `recorder` checks the result and writes its records. `output` reports the build. `cache` judges every fault of the store, and
+//! `run` has the values that all stages share.
 //!
-//! Below these: [`build`] speaks with the Dockerfile frontend, through [`engine`], with the files of [`build_context`]; the daemon hands the
-//! image to [`local_registry`], where [`handover`] takes what is new and passes it on to [`push`] and its registries; [`save`] keeps the
-//! cache of builds without a plan. [`plan`] has the pure part of planning and [`layers`] makes layers of files without a daemon.
+//! Below these: [`build`] talks to the Dockerfile frontend, through [`engine`], with the files of [`build_context`]. The daemon
+//! pushes the image to [`local_registry`], where [`handover`] takes the new layers and passes them to [`push`] and its registries.
+//! [`save`] writes the cache of builds without a plan. [`plan`] has the pure part of planning, and [`layers`] makes layers of files
+//! without a daemon.
 //!
-//! [`domain`] has the nouns, [`graph`] BuildKit's graph as a value, [`store`] the objects of a cache, [`transfer`] streams of blobs,
-//! [`docker_archive`] the tarballs of `docker save`, [`registry`] the distribution protocol and ECR, [`remote`] what `ADD` takes from elsewhere.
-//! Imports point one way, and no two files import each other; `tests/architecture.rs` holds both.
+//! [`domain`] has the basic types, [`graph`] BuildKit's graph as a value, [`store`] the objects of a cache, and [`transfer`]
+//! streams of blobs. [`docker_archive`] reads and writes the tarballs of `docker save`. [`registry`] speaks the distribution
+//! protocol and ECR. [`remote`] looks up the remote sources of `ADD`. Imports point one way, and no two files import each other;
+//! `tests/architecture.rs` checks both.
 
-// The futures of a build hold those of all its stages.
+// The future of a build contains the futures of all its stages.
 #![recursion_limit = "256"]
 
 pub mod aws;

@@ -1,4 +1,4 @@
-//! What new files are laid on, as far as the cache knows its paths.
+//! The state that new files are added to, if the cache knows its paths.
 
 use crate::cache::layer_index;
 use crate::cache::record_reader::RecordReader;
@@ -8,14 +8,18 @@ use crate::plan::{Appendable, Layer, RecordKey, StepRecord};
 use crate::planner::build_plan::BuildPlan;
 use crate::planner::lookup;
 
-/// What files are laid on: its layers, which stay where they are, and what is known of its paths.
+/// The state that new files are added to: its layers, which are not downloaded, and the index of its paths.
 #[derive(Default)]
 pub struct AppendBase {
     pub layers: Vec<Layer>,
     pub paths: PathIndex,
 }
 
-/// What the open steps are laid on, if all of it is known.
+/// Reads the state that the open steps build on. Returns `None` if the cache does not know the state or the paths of all its
+/// layers.
+///
+/// # Errors
+/// If the cache cannot read its records.
 pub async fn below(plan: &BuildPlan, open: &Appendable, records: &RecordReader<'_>) -> Result<Option<AppendBase>> {
     let Some(base_state) = &open.base_state else { return Ok(Some(AppendBase::default())) };
     let record = match plan.decision.cached.get(base_state) {

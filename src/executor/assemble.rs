@@ -1,6 +1,6 @@
-//! Layers that are worked out here: files of the build context on a base that is not there, without a daemon.
+//! Assembles layers without a daemon: files of the build context, on a base image that is not downloaded.
 //!
-//! Only for steps of which a daemon once made just the layer that had been worked out (`proving`).
+//! hakobi assembles a step only if a daemon once made the same layer as hakobi for a step of this kind (`proving`).
 
 use crate::cache::layer_index;
 use crate::cache::record_reader::RecordReader;
@@ -22,28 +22,28 @@ use crate::planner::replan::Replan;
 use crate::publish::release::{PutOutcome, Release};
 use crate::run::context::BuildContext;
 
-/// A step's new layer, worked out.
+/// A step with its assembled layer.
 pub struct Worked<'a> {
-    /// The step that makes it.
+    /// The step that makes the layer.
     pub op: &'a Op,
     pub assembled: AssembledLayer,
 }
 
-/// An image, or why it takes a daemon, if there is more to say than that a command must run.
+/// An image, or the reason why the build requires a daemon. The reason is `None` if a command must run.
 pub type Assembled = std::result::Result<Outcome, Option<String>>;
 
-/// Makes the image with layers that are worked out here, if it ends with files of the build context alone and is only to be pushed.
+/// Makes the image with assembled layers, if its last steps only copy files of the build context and it is only pushed.
 ///
 /// # Errors
-/// [`Replan::SourcesMoved`] if a file is not what it was when it was hashed; [`Replan::CacheUnusable`] if the cache cannot give what
-/// its records say.
+/// [`Replan::SourcesMoved`] if a file changed after hakobi hashed it; [`Replan::CacheUnusable`] if the cache cannot supply what its
+/// records name.
 pub async fn assemble(
     context: &BuildContext<'_>,
     plan: &BuildPlan,
     cache: &CacheSession,
     records: &RecordReader<'_>,
 ) -> OrHalt<Assembled> {
-    // Times in the image would have to be that one.
+    // With SOURCE_DATE_EPOCH, all times in the image would have to be that time.
     let has_epoch = context.build.build_args.iter().any(|(name, _)| name == "SOURCE_DATE_EPOCH");
     if let Some(base) = plan.base_alone().filter(|_| context.is_only_pushed() && !has_epoch) {
         return Ok(metadata_only::put_base(context, plan, cache, base).await?.ok_or(None));
@@ -107,11 +107,11 @@ pub async fn assemble(
     Ok(Ok(Outcome::pushed(released, Maker::Hakobi(new))))
 }
 
-/// Works out the layers of the open steps, on a state with these paths. `now` is the time of what is made on the way, in seconds
-/// of the Unix epoch, as BuildKit gives it the time of the build. Returns why, if that takes a daemon.
+/// Assembles the layers of the open steps, on a state with these paths. `now` is the time of new parent directories, in seconds of
+/// the Unix epoch: BuildKit gives these the time of the build. Returns the reason if this requires a daemon.
 ///
 /// # Errors
-/// [`Replan::SourcesMoved`] if a file is not what it was when it was hashed.
+/// [`Replan::SourcesMoved`] if a file changed after hakobi hashed it.
 pub async fn work_out<'a>(
     plan: &'a BuildPlan,
     open: &Appendable,
@@ -134,7 +134,7 @@ pub async fn work_out<'a>(
     };
     let mut worked = Vec::new();
     for (op, step) in makers.into_iter().zip(&open.steps) {
-        // What is merged was made on nothing.
+        // BuildKit makes a layer that it merges on an empty state.
         let assembled = match op.digest == *step {
             true => contexts.assemble_layer(&plan.graph, op, &paths),
             false => contexts.assemble_layer(&plan.graph, op, &PathIndex::default()),
@@ -150,7 +150,8 @@ pub async fn work_out<'a>(
     Ok(Ok(worked))
 }
 
-/// The steps that make the open layers: those on the chain, or those whose layer is merged into it (`COPY --link`).
+/// Returns the steps that make the open layers: those on the chain, or those whose layer a merge adds to it (`COPY --link`).
+/// Returns `None` if a step merges more than one layer.
 pub fn makers<'a>(graph: &'a Graph, open: &Appendable) -> Option<Vec<&'a Op>> {
     let maker = |step: &Digest| {
         let op = graph.op(step)?;

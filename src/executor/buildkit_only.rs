@@ -1,4 +1,4 @@
-//! A build without a plan: BuildKit decides what is cached.
+//! A build without a plan: BuildKit decides which steps are cached.
 
 use crate::build::{Compiled, Failed};
 use crate::engine::buildkit::{Session, SolveOutcome, SolveRequest, Solved};
@@ -15,7 +15,7 @@ use crate::settings::CacheFrom;
 /// The frontend's option that names caches.
 pub const IMPORTS: &str = "cache-imports";
 
-/// Opens the way out of the daemon, if anything is to come out.
+/// Opens the release that takes the image from the daemon. Returns `None` if the image is neither pushed nor saved to the cache.
 pub async fn open_release(daemon: &DaemonBuild<'_>, imports: &CacheImports) -> Result<Option<Release>> {
     let build = daemon.context.build;
     let keep = daemon.cache_target().map(|target| target.repository);
@@ -29,7 +29,7 @@ pub async fn open_release(daemon: &DaemonBuild<'_>, imports: &CacheImports) -> R
     Ok(Some(open.await?))
 }
 
-/// Whether the image carries its cache with it: the pulled-latest way.
+/// Returns whether the image contains its cache (inline cache).
 pub fn exports_inline(daemon: &DaemonBuild<'_>) -> bool {
     let asked = daemon.context.build.cache_to.iter().any(|to| to.kind == "inline");
     let latest = daemon.context.build.cache_from.iter().any(|from| matches!(from, CacheFrom::Latest(_)));
@@ -66,7 +66,7 @@ pub async fn solve(
         let from_store = options.get(IMPORTS) != colder.get(IMPORTS) && daemon.context.is_repeatable();
         let solved = tokio::select! {
             solved = building => Some(solved),
-            // An overlay2 daemon would ask for a damaged layer again and again, for more than a minute.
+            // An overlay2 daemon would request a damaged layer again and again, for more than a minute.
             () = daemon.context.cache.store_damaged(), if from_store => None,
             error = out_of_space(release) => return Err(error),
         };
@@ -81,7 +81,7 @@ pub async fn solve(
         };
         let solved = match solved {
             Ok(solved) => solved,
-            // What was to come from the store did not come: the build begins again without it.
+            // The store failed to supply a layer: the build starts again without the store.
             Err(why) => {
                 without_store(options, colder);
                 if let (Some(release), Some((cache, _))) = (release, daemon.context.cache.usable()) {
@@ -107,8 +107,8 @@ pub async fn solve(
     }
 }
 
-/// Leaves out what is to come from the store. BuildKit has taken over what it found there as its own cache, so that all of that has
-/// to be left out too.
+/// Removes the store from the options. BuildKit has imported the store's records into its own cache, so `no-cache` must exclude
+/// these too.
 pub fn without_store(
     options: &mut std::collections::HashMap<String, String>,
     colder: &std::collections::HashMap<String, String>,

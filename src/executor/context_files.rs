@@ -1,4 +1,4 @@
-//! The files of a build's contexts, as they are laid down.
+//! Reads the files of a build's contexts for the layers that hakobi assembles.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -12,15 +12,15 @@ use crate::layers::assemble::{AssembledLayer, AssemblyDoubt, Files, Source, asse
 use crate::plan::selection;
 use crate::planner::build_plan::BuildPlan;
 
-/// The files that a build's contexts send, by the steps that stand for these.
+/// The files of the build contexts, by the steps that name these contexts.
 pub struct Contexts(HashMap<Digest, (PathBuf, Vec<Entry>)>);
 
 impl Contexts {
-    /// Those that these steps take from, as they are now, if that is what they were when they were hashed; nothing where one of them
-    /// was not.
+    /// Reads the contexts that these steps copy from, and compares them with their hashed files. Returns `None` if one of them was
+    /// not hashed.
     ///
     /// # Errors
-    /// If they are not what they were.
+    /// If a file changed after hakobi hashed it.
     pub async fn read(plan: &BuildPlan, steps: &[&Op]) -> std::result::Result<Option<Self>, Difference> {
         let mut contexts = HashMap::new();
         for input in steps.iter().flat_map(|op| &op.inputs) {
@@ -36,7 +36,7 @@ impl Contexts {
         Ok(Some(Self(contexts)))
     }
 
-    /// Those that these steps take from, as they were hashed; nothing where one of them was not.
+    /// Returns the contexts that these steps copy from, as they were hashed. Returns `None` if one of them was not hashed.
     pub fn hashed(plan: &BuildPlan, steps: &[&Op]) -> Option<Self> {
         let mut contexts = HashMap::new();
         for input in steps.iter().flat_map(|op| &op.inputs) {
@@ -49,7 +49,10 @@ impl Contexts {
         Some(Self(contexts))
     }
 
-    /// The layer of a step on a state.
+    /// Assembles the layer of a step on the paths of a state.
+    ///
+    /// # Errors
+    /// If hakobi is not sure which layer the daemon would make.
     pub fn assemble_layer(
         &self,
         graph: &Graph,
@@ -57,7 +60,7 @@ impl Contexts {
         below: &PathIndex,
     ) -> std::result::Result<AssembledLayer, AssemblyDoubt> {
         let nothing = PathIndex::default();
-        // The files of heredocs are made on nothing, and copied from there.
+        // BuildKit creates the files of heredocs on an empty state, and copies them from there.
         let mut made: BTreeMap<usize, AssembledLayer> = BTreeMap::new();
         for (place, input) in op.inputs.iter().enumerate() {
             if let Some(source) = graph.op(&input.step).filter(|op| op.inputs.is_empty() && op.files().is_some()) {
@@ -74,7 +77,10 @@ impl Contexts {
     }
 }
 
-/// The entries of a directory, if they are those of a tree.
+/// Reads the entries of a directory and compares them with a tree.
+///
+/// # Errors
+/// If an entry differs from the tree, or is not readable.
 pub fn held(root: &Path, selection: &Selection, tree: Arc<Tree>) -> std::result::Result<Vec<Entry>, Difference> {
     let (mut entries, mut held, mut differs) = (Vec::new(), Held::against(tree), None);
     let walked = walk(root, selection, &mut |entry| {
@@ -84,14 +90,14 @@ pub fn held(root: &Path, selection: &Selection, tree: Arc<Tree>) -> std::result:
     });
     match (differs, walked) {
         (Some(difference), _) => Err(difference),
-        // It could be read when it was hashed.
+        // hakobi could read it when it hashed it.
         (None, Err(WalkError::Read { path, .. })) => Err(Difference::at(&path, "it is no longer readable")),
         (None, Err(error)) => Err(Difference::at(&error.to_string(), "it is no longer readable")),
         (None, Ok(())) => held.end().map(|()| entries),
     }
 }
 
-/// The digest that a file of an input was keyed by.
+/// Returns the digest of an input's file that the step's key contains. Returns `None` if the path is no hashed file.
 pub fn content(plan: &BuildPlan, op: &Op, source: usize, path: &str) -> Option<Digest> {
     let Some(Ok(tree)) = plan.facts.locals.get(&op.inputs.get(source)?.step) else { return None };
     match &tree.get(path)?.kind {

@@ -1,4 +1,4 @@
-//! A daemon that outlives the run: what it made itself it has in its own cache, and gets the graph as it is.
+//! Asks a daemon that outlives the run for its own cache. Such a daemon gets the graph without substitutions.
 
 use crate::build::is_cut_off;
 use crate::domain::Digest;
@@ -12,8 +12,8 @@ use crate::plan::DaemonRecord;
 use crate::planner::build_plan::BuildPlan;
 use crate::run::daemon::noted;
 
-/// What this daemon made of the graph in earlier runs and still has. Its ID alone does not tell: before Docker 23 it stays when all
-/// data go, and machines that were made from one disk share it.
+/// Returns the states of the graph that this daemon made in earlier runs and still has. The daemon's ID is not sufficient: before
+/// Docker 23 it stays the same after the daemon loses all data, and machines that were cloned from one disk share it.
 pub async fn daemon_states(execution: &Execution<'_>, plan: &BuildPlan) -> Result<Option<DaemonRecord>> {
     let Execution { daemon, cache, ref records, .. } = *execution;
     if plan.decision.cached.is_empty() {
@@ -23,8 +23,8 @@ pub async fn daemon_states(execution: &Execution<'_>, plan: &BuildPlan) -> Resul
     Ok(has_mark(execution, &record.mark).await?.then_some(record))
 }
 
-/// What this daemon has of the graph from its own work; nothing where images stood in for a part of it, whose steps it then knows by
-/// other names.
+/// Returns the states of the graph that this daemon has made itself. Returns `None` if images replaced a part of the graph, because
+/// the daemon then knows the steps by other names.
 pub async fn made_here<'a>(
     execution: &Execution<'_>,
     plan: &'a BuildPlan,
@@ -51,7 +51,7 @@ pub async fn made_here<'a>(
     Ok(Some(DaemonRecord { mark, states }))
 }
 
-/// Whether the daemon has a mark in its cache. It has from then on.
+/// Returns whether the daemon has a marker in its cache. The call also puts the marker there.
 pub async fn has_mark(execution: &Execution<'_>, text: &str) -> Result<bool> {
     let Execution { daemon, session, .. } = *execution;
     let (events, listening) = noted(Events::none());

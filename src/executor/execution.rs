@@ -1,4 +1,4 @@
-//! What the execution of a plan works with, and the two ways in which it ends early.
+//! The inputs of an execution, and the two ways in which it ends early.
 
 use crate::build_context::Difference;
 use crate::cache::record_reader::RecordReader;
@@ -9,28 +9,28 @@ use crate::planner::replan::Replan;
 use crate::run::daemon::DaemonBuild;
 use crate::run::imports::CacheImports;
 
-/// What the execution of a plan works with.
+/// The inputs of an execution.
 pub struct Execution<'a> {
     pub daemon: &'a DaemonBuild<'a>,
     pub cache: &'a CacheSession,
     pub records: RecordReader<'a>,
     pub session: &'a Session,
-    /// Where the daemon's outputs go.
+    /// The destinations of the daemon's outputs.
     pub sinks: &'a Outputs,
     /// Caches that BuildKit reads itself (`--cache-from`).
     pub imports: &'a CacheImports,
 }
 
-/// Why an execution ended before there was an image.
+/// The reason why an execution ended before it made an image.
 #[derive(Debug)]
 pub enum Halt {
-    /// The build has failed.
+    /// The build failed.
     Failed(Error),
-    /// The plan does not hold: a new one is to be made and executed.
+    /// The plan does not hold: hakobi must plan and execute again.
     Replan(Replan),
 }
 
-/// What an execution gives, unless it ends early.
+/// The result of an execution, unless it ends early.
 pub type OrHalt<T> = std::result::Result<T, Halt>;
 
 impl From<Error> for Halt {
@@ -45,7 +45,7 @@ impl From<Replan> for Halt {
     }
 }
 
-/// The error of a build whose files changed while they were read.
+/// Returns the error of a build whose files changed while hakobi read them.
 #[must_use]
 pub fn context_changed(difference: &Difference) -> Error {
     Error::build(format!("the build context changed while hakobi read it: {difference}"))

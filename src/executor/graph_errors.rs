@@ -1,4 +1,4 @@
-//! Small helpers over graphs and configurations.
+//! Small helpers for graphs and configurations.
 
 use crate::error::Error;
 
@@ -6,7 +6,7 @@ pub fn broken(error: &(dyn std::error::Error + 'static)) -> Error {
     Error::build("failed to assemble the build graph").because(error)
 }
 
-/// When each layer was made, as the image's history has it.
+/// Returns when each layer was created, from the image's history.
 pub fn created(config: &[u8], layers: usize) -> Vec<Option<String>> {
     #[derive(serde::Deserialize)]
     struct Entry {

@@ -1,4 +1,4 @@
-//! Looks at files that steps copy out of stages, by the daemon's own copier.
+//! Hashes files that steps copy out of stages, with the daemon's own copier.
 
 use tokio_util::io::SyncIoBridge;
 
@@ -15,10 +15,13 @@ use crate::graph::{CopySource, Graph};
 use crate::planner::build_plan::BuildPlan;
 use crate::run::daemon::DaemonBuild;
 
-/// Bytes between the daemon's stream and who reads it.
+/// Buffer size between the daemon's stream and its reader, in bytes.
 pub const PIPE: usize = 1 << 20;
 
-/// Looks at what is taken out of a state that was solved, by the daemon's own copier.
+/// Hashes the files that a step copies out of a solved state, with the daemon's own copier.
+///
+/// # Errors
+/// If the daemon cannot send the files.
 pub async fn look_at(
     execution: &Execution<'_>,
     plan: &BuildPlan,
@@ -30,7 +33,7 @@ pub async fn look_at(
         let rewritten =
             plan.graph.rewritten(&copied.state, &progress.substitutions, &progress.solved).map_err(|error| broken(&error))?;
         let tree = extract(execution, rewritten.definition, &copied.selectors).await?;
-        // A source is brought each time, and is the same each time.
+        // The daemon fetches a source each time, and it is the same each time.
         let is_step = |step: &Digest| plan.graph.op(step).is_some_and(|op| !op.inputs.is_empty());
         progress.looked_at.extend(rewritten.names.into_keys().filter(is_step));
         progress.trees.insert(place.clone(), tree);
@@ -40,8 +43,8 @@ pub async fn look_at(
     content.map_err(|error| Error::build("the files copied from a stage have no digest").because(&error))
 }
 
-/// Leaves base images to the daemon, where it is for want of one that something could not be looked at: one may come down only then.
-/// Returns why, or `None` if it is not.
+/// Returns why the daemon must pull base images itself: hakobi could not look at a file because a layer did not pass through
+/// hakobi. Returns `None` if there is no such layer, or the daemon pulls them already.
 pub async fn bypasses_pull_through(daemon: &DaemonBuild<'_>, progress: &SolveProgress) -> Option<String> {
     daemon.context.cache.not_passed().await.filter(|_| !progress.bypasses)
 }
@@ -55,7 +58,7 @@ pub async fn extract(execution: &Execution<'_>, definition: pb::Definition, sele
     let reading = tokio::task::spawn_blocking(move || {
         let mut from = SyncIoBridge::new(theirs);
         let tree = Tree::from_tar(&mut from);
-        // Whoever writes is not left alone with what comes behind the archive's end.
+        // Reads to the end, so that the writer does not fail with bytes after the archive's end.
         std::io::copy(&mut from, &mut std::io::sink())?;
         tree
     });

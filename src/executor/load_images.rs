@@ -1,5 +1,5 @@
-//! What the daemon is to build on, where it cannot reach this host: images of a name of ours, loaded as archives (`docker load`),
-//! which go again at the end of the run.
+//! Loads images for a daemon that cannot reach this host: as archives (`docker load`), under names that hakobi removes at the end
+//! of the run.
 
 use std::sync::Arc;
 
@@ -14,10 +14,13 @@ use crate::registry::{RemoteBlob, Source, read_blob};
 use crate::run::daemon::DaemonBuild;
 use crate::transfer::{BlobSource, Scratch};
 
-/// Largest configuration of an image of ours, in bytes.
+/// Largest configuration of an offered image, in bytes.
 pub const CONFIG_LIMIT: u64 = 4 << 20;
 
-/// Has the daemon load what these graphs name of ours, as far as it was not loaded yet.
+/// Loads the offered images that these graphs name into the daemon, unless it has them already.
+///
+/// # Errors
+/// If an image cannot be read, or the daemon refuses it.
 pub async fn load_sources(daemon: &DaemonBuild<'_>, rewritten: &[&RewrittenGraph]) -> Result<()> {
     let Some((cache, own)) = daemon.context.cache.usable().and_then(|(cache, _)| Some((cache, cache.own()?))) else {
         return Ok(());
@@ -39,13 +42,13 @@ pub async fn load_sources(daemon: &DaemonBuild<'_>, rewritten: &[&RewrittenGraph
             Some(scratch)
         });
         let step = daemon.context.events.step("[hakobi] loading cached layers into the daemon");
-        // From before it is there, so that it goes whatever happens meanwhile.
+        // Borrowed before the image exists, so that hakobi removes the name whatever happens meanwhile.
         let borrowed = daemon.docker.borrow(name.clone());
         let loaded = match load_offered(daemon, own, &digest, &name).await {
             Ok(loaded) => loaded,
             Err(error) => {
                 step.failed(&error);
-                // It may not be there at all.
+                // The daemon may not have the name at all.
                 let _ = borrowed.give_back().await;
                 return Err(error);
             }
@@ -86,7 +89,7 @@ pub async fn load_offered(
     load(&daemon.docker, &daemon.info, &image, name, Arc::new(own.clone())).await
 }
 
-/// Takes the names away from all that was loaded.
+/// Removes the names of all loaded images.
 pub async fn unload(daemon: &DaemonBuild<'_>) {
     for (_, name) in daemon.loaded.names.lock().await.drain() {
         if let Err(error) = name.give_back().await {
@@ -95,7 +98,8 @@ pub async fn unload(daemon: &DaemonBuild<'_>) {
     }
 }
 
-/// Loads an image under this name, without the layers that the daemon has; gives those that came, with their bytes.
+/// Loads an image under this name, without the layers that the daemon has. Returns the digests and sizes of the layers that hakobi
+/// sent.
 ///
 /// # Errors
 /// If the image cannot be read, or the daemon refuses it.
@@ -107,12 +111,13 @@ pub async fn load(
     home: Arc<dyn Source>,
 ) -> Result<Vec<(Digest, u64)>> {
     let there = docker.layers().await?;
-    // A daemon has a layer where one of its images has all that is below it too.
+    // A daemon has a layer if one of its images also has all layers below it.
     let has = |place: usize| there.iter().any(|chain| chain.get(..=place) == image.diff_ids.get(..=place));
     let layers = image.manifest.layers.len();
     let lacking: Vec<usize> = (0..layers).filter(|place| !has(*place)).collect();
     match load_layers(docker, info, image, name, &home, &lacking).await {
-        // The containerd store has layers by their blobs, of which it does not tell: the same layer may be another blob there.
+        // The containerd store identifies layers by their blobs, and does not list these: the same layer may have another blob
+        // there.
         Err(_) if info.store == StoreKind::Containerd && lacking.len() < layers => {
             load_layers(docker, info, image, name, &home, &(0..layers).collect::<Vec<_>>()).await
         }
@@ -146,7 +151,7 @@ pub async fn load_layers(
     Ok(came.map(|layer| (layer.digest.clone(), layer.size)).collect())
 }
 
-/// Docker takes layers in zstd from 23 on (API 1.42).
+/// Returns how to send layers. Docker accepts zstd layers from version 23 on (API 1.42).
 pub fn encoding(info: &EngineInfo) -> Encoding {
     if info.api >= (1, 42) { Encoding::Stored } else { Encoding::WithoutZstd }
 }

@@ -1,4 +1,4 @@
-//! An image that is its base with another configuration: nothing runs, and no base comes down to a daemon.
+//! Makes an image that is its base image with another configuration: no command runs, and no daemon pulls the base.
 
 use crate::cache::session::CacheSession;
 use crate::executor::execution::OrHalt;
@@ -11,8 +11,8 @@ use crate::planner::build_plan::BuildPlan;
 use crate::publish::release::{PutOutcome, Release};
 use crate::run::context::BuildContext;
 
-/// Puts the base's layers under this build's configuration; a registry that has them already mounts them. Returns `None` if the
-/// base's registry does not give them.
+/// Pushes the base image's layers with this build's configuration. A registry that has the layers mounts them. Returns `None` if
+/// the base image's registry does not supply them.
 pub async fn put_base(
     context: &BuildContext<'_>,
     plan: &BuildPlan,

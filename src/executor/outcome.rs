@@ -1,4 +1,4 @@
-//! What an execution made.
+//! The result of an execution.
 
 use std::collections::HashMap;
 
@@ -13,13 +13,13 @@ pub struct Outcome {
     /// `None` if the image was not pushed, nor saved to the cache.
     pub released: Option<Box<Released>>,
     pub maker: Maker,
-    /// The ID that the daemon gave the image; empty if no daemon did.
+    /// The ID that the daemon gave the image; empty if no daemon made it.
     pub id: String,
     pub solved: SolveOutcome,
 }
 
 impl Outcome {
-    /// Returns an image that was pushed without being an image of a daemon.
+    /// Returns an image that hakobi pushed and that no daemon has.
     pub fn pushed(released: Box<Released>, maker: Maker) -> Self {
         Self { released: Some(released), maker, id: String::new(), solved: SolveOutcome::default() }
     }
@@ -27,23 +27,23 @@ impl Outcome {
 
 /// Who made an image.
 pub enum Maker {
-    /// An earlier build. `is_as_recorded` if its manifest was in the cache, and was not put together again.
+    /// An earlier build. `is_as_recorded` if the cache had its manifest, so that hakobi did not assemble it again.
     EarlierBuild { is_as_recorded: bool },
     /// hakobi itself, without a daemon.
     Hakobi(NewLayers),
-    /// The daemon made the new layers, on a skeleton of the base; hakobi made the image of them.
+    /// The daemon made the new layers, on a skeleton of the base image; hakobi assembled the image.
     Both,
     /// The daemon.
     Daemon,
 }
 
-/// What is to be recorded of an image that was made without a daemon, once it is checked.
+/// New layers of an image that hakobi made without a daemon. The recorder checks them before it records them.
 #[derive(Default)]
 pub struct NewLayers {
     /// The records of its new states.
     pub records: HashMap<Input, StepRecord>,
     /// The path indexes of its new layers, by the keys of their records.
     pub indexes: Vec<(RecordKey<LayerIndex>, LayerIndex)>,
-    /// The layers of the base image that is the whole result: nothing has unpacked them.
+    /// The layers of the base image, if it is the whole result: no daemon has unpacked them.
     pub of_base: Option<Vec<Layer>>,
 }

@@ -1,4 +1,4 @@
-//! Has the daemon solve what is open, on what the cache has, and hand the image over.
+//! Solves the open steps with the daemon, on cached layers, and releases the image.
 
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ use crate::planner::build_plan::BuildPlan;
 use crate::planner::replan::Replan;
 use crate::publish::release::Release;
 
-/// Has the daemon solve what is open, and hand the image over.
+/// Solves the open steps with the daemon, and releases the image.
 pub async fn finish(execution: &Execution<'_>, plan: &BuildPlan, progress: &mut SolveProgress) -> OrHalt<Outcome> {
     let Execution { daemon, imports, .. } = *execution;
     let context = &daemon.context;
@@ -32,7 +32,7 @@ pub async fn finish(execution: &Execution<'_>, plan: &BuildPlan, progress: &mut 
     let pushed = Box::pin(pushed).await;
     progress.spent.push += at.elapsed().as_secs_f64();
     match pushed {
-        // The daemon does not hand over what the cache has already, and the cache cannot give it.
+        // The daemon does not hand over layers that the cache has, and the cache cannot supply them.
         Err(failure) if context.cache.failed_by_store(&failure)? => Err(Replan::CacheUnusable.into()),
         pushed => {
             let released = request::released(context, pushed.map_err(Error::from))?.map(Box::new);

@@ -1,4 +1,4 @@
-//! The paths that open steps can meet in the state that they are laid on.
+//! The paths that open steps can touch in the state below them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -11,10 +11,13 @@ use crate::layers::{ArchivePath, PathEntry, PathIndex, PendingCopy, UnknownPaths
 use crate::plan::selection;
 use crate::planner::build_plan::BuildPlan;
 
-/// What has been looked at of stages and images.
+/// The trees of stages and images that hakobi has looked at.
 pub type LookedAt = HashMap<(Input, Vec<Selector>), Tree>;
 
-/// The paths of a state that these steps, one on the other, can meet; or the first step of which that is not known.
+/// Returns the paths of a state that these steps can touch, one step after the other.
+///
+/// # Errors
+/// The first step whose paths are not known.
 pub fn met(
     plan: &BuildPlan,
     looked: &LookedAt,
@@ -31,7 +34,10 @@ pub fn met(
     Ok(paths)
 }
 
-/// A file operation with what it takes. Returns `None` for a merge, which meets nothing.
+/// Returns a file operation with the trees that it copies. Returns `None` for a merge, which touches no path.
+///
+/// # Errors
+/// If the copied paths are not known.
 pub fn opened<'a>(
     plan: &'a BuildPlan,
     looked: &'a LookedAt,
@@ -58,7 +64,10 @@ pub fn opened<'a>(
     Ok(Some(PendingCopy { operation, copied, archive_paths: archives }))
 }
 
-/// The paths of the archives that a copy may unpack.
+/// Returns the paths of the archives that a copy may unpack.
+///
+/// # Errors
+/// If the archive is not in the build context or not readable.
 pub fn unpacked(
     plan: &BuildPlan,
     op: &Op,
@@ -73,7 +82,7 @@ pub fn unpacked(
     let pattern = clean(&format!("/{}", spelled_text(&copy.src)));
     let pattern = &pattern[1..];
     let named = |path: &str| path == pattern || matches(pattern, path) == Some(true);
-    // What a link leads to may be any of the files.
+    // A link may lead to any of the files.
     let by_link =
         tree.iter().any(|(path, node)| matches!(node.kind, NodeKind::Link(_)) && (named(&path) || is_below(pattern, &path)));
     let mut out = Vec::new();
@@ -87,12 +96,12 @@ pub fn unpacked(
     Ok(out)
 }
 
-/// A step that cannot be appended, and why.
+/// A step that hakobi cannot append, and the reason.
 pub struct NotAppended {
     /// The step.
     pub step: Digest,
     pub instruction: String,
-    /// For a person.
+    /// The reason, as text for the user.
     pub why: String,
 }
 

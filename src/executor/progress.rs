@@ -1,4 +1,4 @@
-//! What a run has had solved so far.
+//! The progress of a run's solves.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -11,44 +11,44 @@ use crate::planner::build_plan::BuildPlan;
 use crate::planner::replan::Replan;
 use crate::save::Executed;
 
-/// What a run has had solved so far, in terms of the whole graph.
+/// The progress of a run's solves, in terms of the whole graph.
 #[derive(Default)]
 pub struct SolveProgress {
-    /// What stood in for states.
+    /// The images that replace states.
     pub substitutions: HashMap<Input, Substitution>,
-    /// Steps of the solves that came to their end.
+    /// Steps of the solves that succeeded.
     pub solved: HashSet<Digest>,
-    /// Those that ran.
+    /// Steps that ran.
     pub ran: HashSet<Digest>,
-    /// How long these took, in seconds.
+    /// How long these steps took, in seconds.
     pub seconds: HashMap<Digest, f64>,
-    /// The files of what was looked at.
+    /// The trees that hakobi looked at.
     pub trees: HashMap<(Input, Vec<Selector>), Tree>,
-    /// Whether images stood in for what steps made.
+    /// Whether images replaced the results of steps.
     pub has_states: bool,
     /// Whether the daemon pulls base images itself.
     pub bypasses: bool,
-    /// Steps whose results were looked at.
+    /// Steps whose results hakobi looked at.
     pub looked_at: HashSet<Digest>,
-    /// Whether one of these ran again: what was seen of it is not what the image has then.
+    /// Whether one of these ran again: the image then has other files than those that hakobi saw.
     pub ran_again: bool,
-    /// What could not be looked at: what is copied from there is not known.
+    /// Places that hakobi could not look at: the content of copies from there is not known.
     pub unknown: HashSet<(Input, Vec<Selector>)>,
     /// Whether the cache turned out to lack layers.
     pub has_lost_layers: bool,
-    /// What is to be reported of it.
+    /// Findings for the report.
     pub findings: Findings,
     pub spent: Spent,
 }
 
-/// What an execution found out that the report says.
+/// Findings of an execution for the report.
 #[derive(Debug, Default)]
 pub struct Findings {
-    /// Where the steps of rewritten graphs stand in the Dockerfile, by their digests.
+    /// The Dockerfile lines of the steps in rewritten graphs, by the steps' digests.
     pub places: BTreeMap<String, Place>,
-    /// The digests that steps have in rewritten graphs, with those that they have in the plan's.
+    /// The digests of steps in rewritten graphs, with their digests in the plan's graph.
     pub names: HashMap<Digest, Digest>,
-    /// Steps that were not appended, and why.
+    /// Steps that hakobi did not append, with the reason.
     pub not_appended: HashMap<Digest, String>,
 }
 
@@ -60,30 +60,30 @@ pub struct Spent {
 }
 
 impl SolveProgress {
-    /// Whether anything was made, other than brought.
+    /// Returns whether any step ran; fetching a source is no step.
     pub fn ran_steps(&self, graph: &Graph) -> bool {
         self.ran.iter().any(|step| graph.op(step).is_some_and(|op| !op.inputs.is_empty()))
     }
 
-    /// Whether everything ran that can, and there is such a thing.
+    /// Returns whether all explained steps ran, and there is at least one.
     pub fn ran_all(&self, graph: &Graph) -> bool {
         let all = explained(graph);
         !all.is_empty() && all.into_iter().all(|op| self.ran.contains(&op.digest))
     }
 
-    /// Whether a command ran.
+    /// Returns whether a command ran.
     pub fn ran_commands(&self, graph: &Graph) -> bool {
         let is_command = |step| graph.op(step).is_some_and(Op::is_command);
         self.ran.iter().any(is_command)
     }
 
-    /// Whether anything stands in for a state or a base.
+    /// Returns whether an image replaces a state or a base image.
     pub fn has_substituted_images(&self) -> bool {
         self.substitutions.values().any(Substitution::is_image)
     }
 
-    /// Has these stand in for states from here on. What a step was given already stays as it is, so that the daemon finds its work again:
-    /// another image there, or the steps in its place, would make another step of it. Only what has to run now is not stood in for.
+    /// Replaces these states from now on. A replacement that a solved step used stays, so that the daemon finds its work again:
+    /// another image, or the original steps, would make it another step. States of steps that must run now get no replacement.
     pub fn take_substitutions(&mut self, new: HashMap<Input, Substitution>, plan: &BuildPlan) {
         self.substitutions.retain(|state, _| !plan.decision.runs(&state.step));
         for (state, substitution) in new {
@@ -93,7 +93,7 @@ impl SolveProgress {
         }
     }
 
-    /// Forgets what stands in for states if it is not to be used any more.
+    /// Removes replacements that the new plan must not use.
     pub fn replanned(&mut self, why: &Replan, events: &Events) {
         match why {
             Replan::CacheUnusable | Replan::RemotesMoved => self.substitutions.clear(),
@@ -105,19 +105,19 @@ impl SolveProgress {
         }
     }
 
-    /// Notes where the steps of a rewritten graph stand in the user's file, and which steps of the plan they are.
+    /// Notes the Dockerfile lines of the steps in a rewritten graph, and which steps of the plan they are.
     pub fn locate(&mut self, rewritten: &RewrittenGraph) {
         let graph = Graph::new(rewritten.definition.clone()).ok();
         self.findings.places.extend(graph.as_ref().map(Graph::places).unwrap_or_default());
         self.findings.names.extend(rewritten.names.iter().map(|(step, name)| (name.clone(), step.clone())));
     }
 
-    /// Notes why a step is not appended; tells whether that is new.
+    /// Notes why hakobi does not append a step. Returns whether the reason is new.
     pub fn not_appended(&mut self, step: &Digest, why: &str) -> bool {
         self.findings.not_appended.insert(step.clone(), why.to_owned()).is_none_or(|before| before != why)
     }
 
-    /// From here on the daemon pulls base images itself.
+    /// From now on, the daemon pulls base images itself.
     pub fn bypass_pull_through(&mut self, why: &str, events: &Events) {
         events.note(format!("the daemon pulls base images itself, because a layer did not pass through hakobi: {why}"));
         self.bypasses = true;
@@ -134,7 +134,7 @@ impl SolveProgress {
         }
     }
 
-    /// Whether a solve failed because something from elsewhere is not what was found before.
+    /// Returns whether a solve failed because a remote source is not what hakobi found before.
     pub fn blames_pins(&self, message: &str) -> bool {
         const SAID: [&str; 3] = ["digest mismatch", "failed to fetch remote", "failed to checkout remote"];
         let elsewhere = |substitution: &Substitution| {

@@ -1,4 +1,4 @@
-//! What a solve is asked for: where its result goes, and what takes that.
+//! Builds the request of a solve: the destination of its result, and the release that receives it.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +28,7 @@ pub fn cache_exports(daemon: &DaemonBuild<'_>, inline: bool) -> Vec<CacheOption>
     exports
 }
 
-/// A solve whose result goes somewhere.
+/// Returns a request whose result goes to these exports.
 pub fn request(daemon: &DaemonBuild<'_>, exports: Vec<Export>, cache_exports: Vec<CacheOption>) -> SolveRequest {
     let entitlements = daemon.context.build.entitlements.clone();
     let platforms: Vec<String> = daemon.context.build.platforms.iter().map(ToString::to_string).collect();
@@ -80,17 +80,17 @@ pub fn exports(daemon: &DaemonBuild<'_>, release: Option<&Release>, sinks: &Outp
     Ok((exports, files))
 }
 
-/// Opens the way out of the daemon, if anything is to come out.
+/// Opens the release that takes the image from the daemon. Returns `None` if the image is neither pushed nor saved to the cache.
 pub async fn open_release(execution: &Execution<'_>, plan: &BuildPlan) -> Result<Option<Release>> {
     let Execution { daemon, imports, .. } = *execution;
     let context = &daemon.context;
-    // What is kept already is not handed over to be kept.
+    // An unchanged image is in the cache already, and need not be saved again.
     let keep = daemon.cache_target().map(|target| target.repository).filter(|_| context.build.push || !plan.decision.unchanged);
     if !context.build.push && keep.is_none() {
         return Ok(None);
     }
     let tags = if context.build.push { &*context.tags } else { &[] };
-    // Of a Dockerfile that was remembered nobody has asked yet where its bases' layers are.
+    // For a recalled Dockerfile, hakobi has not asked the registries yet where the layers of its base images are.
     let mut known = match plan.bases.is_empty() && plan.recorded_bases.is_none() {
         true => bases::bases(context, &plan.graph).await,
         false => plan.bases.values().cloned().collect(),
@@ -100,7 +100,10 @@ pub async fn open_release(execution: &Execution<'_>, plan: &BuildPlan) -> Result
     Ok(Some(Release::open(&context.registries, tags, keep.as_ref(), settings, &known, context.events).await?))
 }
 
-/// What was released. If the image is only kept, a failure is the cache's.
+/// Returns the released image. A failure is the cache's, and only a warning, if hakobi only saves the image and does not push it.
+///
+/// # Errors
+/// If the push fails, or the cache fails and is required.
 pub fn released(context: &BuildContext<'_>, released: Result<Released>) -> Result<Option<Released>> {
     match (released, context.cache.usable()) {
         (Ok(released), _) => Ok(Some(released)),

@@ -1,4 +1,4 @@
-//! A build of which nothing has to run: the image is put together of what is kept, and put under its tags. No daemon is asked.
+//! Reuses the image of an earlier build: nothing runs, and hakobi pushes the cached image under its tags. It asks no daemon.
 
 use crate::cache::opened::CacheRefusal;
 use crate::cache::record_reader::RecordReader;
@@ -14,25 +14,25 @@ use crate::planner::replan::Replan;
 use crate::publish::release::{PutOutcome, Release};
 use crate::run::context::BuildContext;
 
-/// Largest manifest and configuration read from the store, in bytes.
+/// Largest manifest and configuration that hakobi reads from the store, in bytes.
 pub const SMALL: u64 = 16 << 20;
 
-/// The image of a state that is kept.
+/// The image of a cached state.
 pub enum Whole {
-    /// As it was kept.
+    /// The image that an earlier build saved.
     Image(Box<PreparedImage>),
-    /// Made again of its layers.
+    /// An image that hakobi assembled again from the cached layers.
     Made(Box<PreparedImage>),
-    /// There is none, or it is not only to be pushed.
+    /// The cache has no such image, or the image is not only pushed.
     Nothing,
-    /// It has other layers than are remembered of the state: one of the two is wrong.
+    /// The saved image has other layers than the state's record: one of the two is wrong.
     Otherwise,
 }
 
-/// Puts the image, if nothing has to run and it is only to be pushed. Returns `None` if that is not so.
+/// Pushes the cached image if no step has to run. Returns `None` if a step has to run, or the image is not only pushed.
 ///
 /// # Errors
-/// [`Replan::CacheUnusable`] if the cache cannot give what its records say.
+/// [`Replan::CacheUnusable`] if the cache cannot supply what its records name.
 pub async fn put(
     context: &BuildContext<'_>,
     plan: &BuildPlan,
@@ -51,12 +51,12 @@ pub async fn put(
         }
     };
     let settings = &context.build.push_settings;
-    // What is remembered with a new compiled form has its configuration in the store.
+    // If this build records a new compiled form, the store must also have the configuration.
     let keep = cache.target().filter(|_| plan.is_new_form).map(|target| target.repository);
     let release = Release::open(&context.registries, &context.tags, keep.as_ref(), settings, &[], context.events).await?;
     match release.put(image, own).await? {
         PutOutcome::Done(released) => Ok(Some(Outcome::pushed(released, Maker::EarlierBuild { is_as_recorded }))),
-        // Nothing was tagged yet: layers go before what names them.
+        // Nothing is tagged yet: hakobi pushes layers before the manifest that names them.
         PutOutcome::Not(why) => {
             context.cache.cache_refused(&why)?;
             Err(Replan::CacheUnusable.into())
@@ -64,7 +64,10 @@ pub async fn put(
     }
 }
 
-/// The image, where its state is kept and it is only to be pushed.
+/// Returns the cached image of the result, if it is only pushed.
+///
+/// # Errors
+/// If the cache cannot read its records.
 pub async fn unchanged(
     context: &BuildContext<'_>,
     plan: &BuildPlan,
@@ -77,7 +80,7 @@ pub async fn unchanged(
     };
     let image = image_key(context, &key, plan);
     if let Some(known) = records.one(&image).await?
-        // One that cannot be read is made again.
+        // hakobi assembles an image again that it cannot read.
         && let Some(known) = known_image(context, cache, &known).await
     {
         if !has_layers(&known, record) {
@@ -102,14 +105,14 @@ pub async fn known_image(_context: &BuildContext<'_>, cache: &CacheSession, know
     composed(raw, config).ok()
 }
 
-/// What an image of this build is remembered by.
+/// Returns the key of this build's image record.
 pub fn image_key(context: &BuildContext<'_>, state: &StepKey, plan: &BuildPlan) -> RecordKey<ImageRecord> {
     let mut options = vec![context.build.push_settings.compression.key_text()];
     options.extend(context.annotations().into_iter().map(|(name, value)| format!("{name}={value}")));
     crate::plan::image_key(state, &plan.compiled.config, &options)
 }
 
-/// Whether an image has the layers that are remembered of a state.
+/// Returns whether an image has the layers that a state's record names.
 pub fn has_layers(image: &PreparedImage, record: &StepRecord) -> bool {
     let same = |(ours, theirs): (&Layer, &Descriptor)| ours.blob.digest == theirs.digest && ours.blob.size == theirs.size;
     image.diff_ids == record.diff_ids()
@@ -117,7 +120,7 @@ pub fn has_layers(image: &PreparedImage, record: &StepRecord) -> bool {
         && record.layers.iter().zip(&image.layers).all(same)
 }
 
-/// Whether an image's configuration says what the frontend says. What the exporter completes is left out.
+/// Returns whether an image's configuration agrees with the frontend's. The fields that the exporter completes do not count.
 pub fn says(image: &PreparedImage, frontend: &[u8]) -> bool {
     type Object = serde_json::Map<String, serde_json::Value>;
     let read = |bytes: &[u8]| serde_json::from_slice::<Object>(bytes).ok();
@@ -126,7 +129,10 @@ pub fn says(image: &PreparedImage, frontend: &[u8]) -> bool {
     said.all(|(name, value)| config.get(name) == Some(value))
 }
 
-/// An image that is put together here.
+/// Returns an image that hakobi assembled, from its manifest and configuration.
+///
+/// # Errors
+/// If these cannot be parsed.
 pub fn composed(manifest: RawManifest, config: bytes::Bytes) -> Result<PreparedImage> {
     let broken = |error: serde_json::Error| Error::build("failed to read the image's configuration").because(&error);
     let parsed: ImageConfig = serde_json::from_slice(&config).map_err(broken)?;
@@ -141,7 +147,7 @@ pub fn composed(manifest: RawManifest, config: bytes::Bytes) -> Result<PreparedI
     })
 }
 
-/// The image of these layers with the build's configuration and annotations.
+/// Assembles the image of these layers with the build's configuration and annotations.
 ///
 /// # Errors
 /// If the configuration cannot be read.

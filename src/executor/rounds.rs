@@ -1,4 +1,4 @@
-//! Runs the stages whose files decide whether other steps are kept, by which the build is planned again.
+//! Runs stages whose files decide whether other steps can be reused. The build is then planned again.
 
 use std::collections::HashSet;
 
@@ -15,10 +15,10 @@ use crate::plan::{next_round, partial_key, speculative_states};
 use crate::planner::build_plan::BuildPlan;
 use crate::planner::replan::Replan;
 
-/// The digests of files that steps copy, by where they are copied from.
+/// The digests of files that steps copy, by the place that they are copied from.
 pub type Contents = Vec<((Input, Vec<Selector>), Digest)>;
 
-/// Runs the stages whose files decide whether other steps can be reused, and looks at these files. Returns `None` if there are no
+/// Runs the stages whose files decide whether other steps can be reused, and hashes these files. Returns `None` if there are no
 /// such stages.
 pub async fn observe(execution: &Execution<'_>, plan: &BuildPlan, progress: &mut SolveProgress) -> OrHalt<Option<Contents>> {
     let states = speculative_states(&plan.graph, &plan.keys, &plan.decision);
@@ -31,7 +31,7 @@ pub async fn observe(execution: &Execution<'_>, plan: &BuildPlan, progress: &mut
     look_at_all(execution, plan, progress, round).await.map(Some)
 }
 
-/// Has the stages solved that all this is copied out of, and looks at it.
+/// Solves the stages that these files are copied from, and hashes the files.
 pub async fn look_at_all(
     execution: &Execution<'_>,
     plan: &BuildPlan,
@@ -76,7 +76,7 @@ pub async fn look_at_all(
                 if !daemon.docker.answers().await {
                     return Err(error.into());
                 }
-                // It is like nothing that was seen before: what copies from there runs.
+                // The content counts as new: the steps that copy it run.
                 daemon
                     .context
                     .events

@@ -1,4 +1,4 @@
-//! Makes the image of a plan, the cheapest way that there is for it.
+//! Makes the image of a plan, in the cheapest way that is possible.
 
 use std::time::Instant;
 
@@ -31,7 +31,7 @@ pub async fn run(execution: &Execution<'_>, plan: &BuildPlan, progress: &mut Sol
     if let Some(contents) = observed? {
         return Err(Replan::Observed(contents).into());
     }
-    // Which files are sent is not known before they are, if they could not be hashed.
+    // If hakobi could not hash the files, it does not know which files the steps copy.
     if plan.knows_sources() {
         match assemble::assemble(context, plan, execution.cache, &execution.records).await {
             Ok(Ok(outcome)) => return Ok(outcome),
@@ -49,7 +49,8 @@ pub async fn run(execution: &Execution<'_>, plan: &BuildPlan, progress: &mut Sol
     partial::finish(execution, plan, progress).await
 }
 
-/// Makes the image of a plan without a daemon. Returns why that is not possible, if there is more to say than that a command must run.
+/// Makes the image of a plan without a daemon. Returns the reason if that is not possible; the reason is `None` if a command must
+/// run.
 ///
 /// # Errors
 /// [`Halt::Replan`] if the plan does not hold; [`Halt::Failed`] if the build fails.
@@ -63,14 +64,14 @@ pub async fn without_daemon(
     if let Some(outcome) = reuse::put(context, plan, cache, records).await? {
         return Ok(Ok(outcome));
     }
-    // `--verify`: the daemon is to say whether it is right.
+    // `--verify`: the daemon must check the layers.
     if context.build.verify {
         return Ok(Err(None));
     }
     assemble::assemble(context, plan, cache, records).await
 }
 
-/// Asks for the layers that the daemon would pull; a daemon that made them itself pulls none.
+/// Asks the cache for the layers that the daemon would pull. A daemon that made them itself pulls none.
 async fn has_layers(execution: &Execution<'_>, plan: &BuildPlan) -> OrHalt<()> {
     if plan.is_there() {
         return Ok(());

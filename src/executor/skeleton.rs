@@ -1,5 +1,6 @@
-//! Appends: files are laid on a base that does not come down. The daemon's own copier does it, on a skeleton of the base; the layers that
-//! come out are those that a build on the whole base would have made, and the image has them on the base's own.
+//! Appends files to a base image that the daemon does not pull. The daemon's own copier copies them onto a skeleton of the base
+//! image. The new layers are those that a build on the whole base image would make, and the image has them on the base image's own
+//! layers.
 
 use std::collections::HashSet;
 use std::time::Instant;
@@ -25,18 +26,18 @@ use crate::planner::build_plan::BuildPlan;
 use crate::planner::replan::Replan;
 use crate::publish::release::{PutOutcome, Released};
 
-/// Why a base comes down of which the paths are not recorded.
+/// The reason to pull a base image whose paths are not recorded.
 pub const UNKNOWN: &str = "the cache has no path index for it";
 
-/// Makes the image without what its new files are laid on, if nothing else has to be done at its end. Returns `None` if that is not
-/// so, or if it is not known which paths the files touch.
+/// Makes the image without the state below its new files, if the last steps only add files. Returns `None` if other steps are open,
+/// or hakobi does not know which paths the files touch.
 pub async fn append(execution: &Execution<'_>, plan: &BuildPlan, progress: &mut SolveProgress) -> OrHalt<Option<Box<Released>>> {
     let Execution { daemon, cache, ref records, .. } = *execution;
     let context = &daemon.context;
     let Some(open) = appendable(&plan.graph, &plan.decision).filter(|_| context.is_only_pushed()) else {
         return Ok(None);
     };
-    // On nothing there is nothing that could come down.
+    // A build from scratch has no base image to pull.
     let Some(base_state) = open.base_state.clone() else { return Ok(None) };
     let Some(below) = append_base::below(plan, &open, records).await? else {
         progress.not_appended(&open.steps[0], UNKNOWN);
@@ -107,7 +108,8 @@ pub async fn append(execution: &Execution<'_>, plan: &BuildPlan, progress: &mut 
     }
 }
 
-/// Which step will not be appended, as far as that can be told before anything was copied out of a stage.
+/// Returns the first step that hakobi will not append, as far as this is known before a stage is looked at. Returns `None` if there
+/// is none.
 pub async fn not_appended(
     plan: &BuildPlan,
     open: &Appendable,
@@ -128,7 +130,7 @@ pub async fn not_appended(
     Ok(met(plan, &LookedAt::new(), &below.paths, &steps).err())
 }
 
-/// What the open steps copy out of stages and images, as far as this run has not looked at it.
+/// Returns the files that the open steps copy out of stages and images and that this run has not looked at yet.
 pub fn unseen(plan: &BuildPlan, progress: &SolveProgress, open: &Appendable) -> Vec<CopySource> {
     let mut places: HashSet<(Input, Vec<Selector>)> = HashSet::new();
     for op in open.steps.iter().filter_map(|step| plan.graph.op(step)) {
@@ -161,7 +163,7 @@ impl Skeleton {
     }
 }
 
-/// The configuration that the exporter completes: it fills in the layers and their history itself.
+/// Returns the configuration without layers and history: the exporter fills these in itself.
 pub fn without_layers(config: &[u8]) -> Vec<u8> {
     let mut config: Map<String, serde_json::Value> = serde_json::from_slice(config).unwrap_or_default();
     config.insert("rootfs".to_owned(), serde_json::json!({ "type": "layers", "diff_ids": [] }));

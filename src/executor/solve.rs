@@ -1,4 +1,4 @@
-//! Has BuildKit solve graphs in which images of the cache stand for steps, and begins again if a fault may pass.
+//! Solves graphs in which cached images replace steps, with BuildKit. Tries again after a fault that may pass.
 
 use crate::build::{Failed, Refusal};
 use crate::engine::buildkit::{Gateway, SolveOutcome, SolveRequest, Solved};
@@ -10,7 +10,7 @@ use crate::graph::RewrittenGraph;
 use crate::planner::replan::Replan;
 use crate::publish::release::Release;
 
-/// Has graphs solved that have grafts in them. Begins again where the network or a registry had a bad moment.
+/// Solves rewritten graphs. Tries again after a temporary fault of the network or a registry.
 pub async fn attempt<W, F>(
     execution: &Execution<'_>,
     rewritten: &[&RewrittenGraph],
@@ -25,7 +25,7 @@ where
 {
     let Execution { daemon, session, .. } = *execution;
     let context = &daemon.context;
-    // What was given up is in no graph any more, and nothing is to be blamed on it.
+    // A store that hakobi gave up is in no graph any more, so it cannot be the cause.
     let from_store =
         rewritten.iter().any(|rewritten| rewritten.has_images()) && context.is_repeatable() && !context.cache.gave_store_up();
     progress.has_states |= rewritten.iter().any(|rewritten| rewritten.has_states());
@@ -44,7 +44,7 @@ where
                 passing = Some(why);
                 None
             }
-            // An overlay2 daemon would ask for a damaged layer again and again, for more than a minute.
+            // An overlay2 daemon would request a damaged layer again and again, for more than a minute.
             () = context.cache.store_damaged(), if from_store => None,
             error = out_of_space(release) => return Err(error.into()),
             solved = daemon.buildkit.build(session, request.clone(), &events, &ask) => Some(solved),
@@ -58,11 +58,11 @@ where
         let why = match solved {
             Some(Ok(solved)) => {
                 context.cache.store_was_read()?;
-                // Only now: of a solve that broke off, nobody knows which steps still have to run (`--no-cache`).
+                // Only after a success: if a solve breaks off, nobody knows which steps still have to run (`--no-cache`).
                 progress.solved.extend(rewritten.iter().flat_map(|rewritten| rewritten.names.keys().cloned()));
                 return Ok(solved);
             }
-            // Whatever else is said: the files are to be looked at again.
+            // Whatever else failed: the files changed, and hakobi must read them again.
             Some(Err(status)) if session.moved().is_some() => {
                 return Err(daemon.failure(&status, session, None).await.into());
             }
@@ -88,7 +88,7 @@ where
     }
 }
 
-/// Waits until what the daemon hands over does not fit into TMPDIR; for ever if it does.
+/// Waits until TMPDIR has no room for what the daemon hands over, and returns that error. Never returns if it has.
 pub async fn out_of_space(release: Option<&Release>) -> Error {
     match release {
         Some(release) => release.out_of_space().await,

@@ -1,4 +1,4 @@
-//! What stands in for steps and sources in a graph: images of the cache, base images that come through hakobi, local sources.
+//! Builds the substitutions of a graph: cached images for steps, base images that pass through hakobi, and named local sources.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -19,8 +19,8 @@ use crate::registry::Source as _;
 use crate::run::daemon::DaemonBuild;
 use crate::run::transport::LayerTransport;
 
-/// What is kept, as images that the daemon can pull; and local sources under the name of their content: a daemon that has an
-/// older copy of them must not take a file of the same size and time for the same.
+/// Returns cached states as images that the daemon can pull, and local sources under the name of their content. A daemon with an
+/// older copy of these must not mistake a changed file of the same size and time for the old one.
 pub fn of_plan(execution: &Execution<'_>, plan: &BuildPlan, release: Option<&Release>) -> Result<HashMap<Input, Substitution>> {
     let Execution { daemon, cache, .. } = *execution;
     let own = cache.own().ok_or_else(|| Error::build("the cache has no scope"))?;
@@ -39,12 +39,12 @@ pub fn of_plan(execution: &Execution<'_>, plan: &BuildPlan, release: Option<&Rel
     }
     let passes = daemon.transport == LayerTransport::Registry && cache.has_begun() && own.passes();
     if passes && !is_there && daemon.context.is_repeatable() && daemon.context.cache.trusts_store() {
-        // Of those alone that something open is built on: others need not come at all.
+        // Only base images that an open step builds on: the daemon need not pull the others.
         let open = plan.graph.rewritten(plan.graph.result(), &substitutions, &HashSet::new()).map_err(|error| broken(&error))?;
         for (source, base) in plan.bases.iter().filter(|(source, _)| open.names.contains_key(&source.step)) {
             match through(execution, plan, source, base) {
                 Ok(substitution) => substitutions.insert(source.clone(), substitution),
-                // The daemon can bring it as well.
+                // The daemon can pull it itself.
                 Err(error) => {
                     daemon.context.events.note(format!("base images do not come through hakobi: {}", error.message()));
                     break;
@@ -56,7 +56,7 @@ pub fn of_plan(execution: &Execution<'_>, plan: &BuildPlan, release: Option<&Rel
         if let Some(release) = release {
             release.learn(&record.blobs(), &record.diff_ids(), own.repository());
         }
-        // Also where the daemon made the rest itself: it would ask the registry what the base is.
+        // This also holds if the daemon made the other states itself: otherwise it would ask the registry for the base image.
         if let Entry::Vacant(base) = substitutions.entry(source.clone()) {
             let name = plan.graph.op(&source.step).map(|op| op.name.clone()).unwrap_or_default();
             base.insert(offered(daemon, own, &plan.platform()?, &record.layers, name)?);
@@ -69,14 +69,14 @@ pub fn of_plan(execution: &Execution<'_>, plan: &BuildPlan, release: Option<&Rel
         }
         let tree = plan.facts.locals.get(&op.digest).and_then(|tree| tree.as_ref().ok());
         let content = tree.and_then(|tree| tree.digest(&[Selector::everything()]).ok());
-        // What is not known may be anything: nothing of the daemon's is the same.
+        // The content is not known, so a random name keeps the daemon from reusing its own copy.
         let content = content.map_or_else(|| format!("{:032x}", rand::random::<u128>()), |content| content.to_string());
         let mut attributes = source.attrs.clone();
         let hint = attributes.entry("local.sharedkeyhint".to_owned()).or_default();
-        // Copies that were not compared as they were sent have other names.
+        // Copies that hakobi did not compare during the transfer have other names.
         *hint = format!("{hint} compared {content}");
-        // A graph that was remembered names the session of that build, and BuildKit takes a source of the same session for the
-        // same files (`local.CacheKey`). Without a name it is this run's.
+        // A recalled graph names the session of an earlier build, and BuildKit considers sources of one session the same files
+        // (`local.CacheKey`). Without a name, the source belongs to this run's session.
         attributes.remove("local.session");
         let substitution = Substitution { identifier: source.identifier.clone(), attributes, name: op.name.clone() };
         substitutions.insert(Input { step: op.digest.clone(), output: 0 }, substitution);
@@ -85,7 +85,8 @@ pub fn of_plan(execution: &Execution<'_>, plan: &BuildPlan, release: Option<&Rel
     Ok(substitutions)
 }
 
-/// A base image as one that the daemon pulls through the endpoint: it is read once, for the daemon and for the store.
+/// Returns a base image as one that the daemon pulls through hakobi's endpoint. hakobi reads it once, for the daemon and for the
+/// store.
 pub fn through(execution: &Execution<'_>, plan: &BuildPlan, source: &Input, base: &KnownImage) -> Result<Substitution> {
     let Execution { daemon, cache, .. } = *execution;
     cache.pass_through(base, &daemon.context.registries)?;
@@ -95,7 +96,7 @@ pub fn through(execution: &Execution<'_>, plan: &BuildPlan, source: &Input, base
     offered(daemon, own, &platform, &bases::layers(base), name)
 }
 
-/// Layers as an image that the daemon can take.
+/// Offers layers as an image that the daemon can pull.
 pub fn offered(
     daemon: &DaemonBuild<'_>,
     own: &CacheRepository,
@@ -107,7 +108,7 @@ pub fn offered(
     Ok(source(daemon, &own.offer(&image.manifest, image.config), name))
 }
 
-/// An offered image as a source of the graph.
+/// Returns an offered image as a source of the graph.
 pub fn source(daemon: &DaemonBuild<'_>, offered: &ImageRef, name: String) -> Substitution {
     match (daemon.transport, &offered.digest) {
         (LayerTransport::Archive, Some(digest)) => Substitution {

@@ -1,5 +1,4 @@
-//! `--verify`: files that were laid on a base which is not there are laid on it once more, by the daemon and with the base, and the
-//! layers are compared.
+//! `--verify`: the daemon adds the appended files again, to the whole base image, and hakobi compares the layers.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -25,7 +24,10 @@ use crate::transfer::compress::plain;
 /// The name of the second image at its endpoint.
 pub const NAME: &str = "again";
 
-/// Lays the files on the whole base and compares.
+/// Adds the files to the whole base image and compares the layers.
+///
+/// # Errors
+/// If the layers differ, or the daemon cannot make them.
 pub async fn verify(execution: &Execution<'_>, plan: &BuildPlan, progress: &SolveProgress, released: &Released) -> Result<()> {
     let Execution { daemon, imports, .. } = *execution;
     let context = &daemon.context;
@@ -59,7 +61,7 @@ pub async fn verify(execution: &Execution<'_>, plan: &BuildPlan, progress: &Solv
         SolveRequest { exports: vec![export], entitlements: context.build.entitlements.clone(), ..SolveRequest::default() };
     let platform = plan.platform()?;
     let config = bare_config(&platform);
-    // From before it is there, so that it goes whatever happens meanwhile.
+    // Borrowed before the image exists, so that hakobi removes the name whatever happens meanwhile.
     let borrowed = (exit != Exit::Straight).then(|| daemon.docker.borrow(reference.clone()));
     let made = loop {
         intake.begin(NAME);
@@ -99,7 +101,7 @@ pub async fn verify(execution: &Execution<'_>, plan: &BuildPlan, progress: &Solv
         let arrived = intake.arrived(&their.blob.digest).await.map_err(unreadable)?;
         let arrived = arrived.ok_or_else(|| failed("the daemon pushed no layer"))?;
         let their = read_tree(plain(arrived).await.map_err(unreadable)?).await.map_err(unreadable)?;
-        // The containerd store leaves out of a layer what is as it was below.
+        // The containerd store omits files from a layer that are the same in the layers below.
         let complete = daemon.info.store == StoreKind::GraphDriver;
         if let Some(path) = differing(&our, &their, complete) {
             let step = open.steps.get(place).and_then(|step| plan.graph.op(step));
@@ -116,7 +118,7 @@ pub async fn verify(execution: &Execution<'_>, plan: &BuildPlan, progress: &Solv
     Ok(())
 }
 
-/// The first path in which two layers are not the same; times apart.
+/// Returns the first path in which two layers differ, or `None`. Times do not count.
 pub fn differing(ours: &Tree, theirs: &Tree, complete: bool) -> Option<String> {
     let (ours, theirs): (HashMap<_, _>, HashMap<_, _>) = (ours.iter().collect(), theirs.iter().collect());
     let paths: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();

@@ -1,4 +1,4 @@
-//! Writes a layer that was worked out, compresses it and sends it on.
+//! Writes an assembled layer, compresses it and uploads it.
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -19,10 +19,13 @@ use crate::settings::Compression;
 use crate::transfer::BlobSource as _;
 use crate::transfer::compress::compress;
 
-/// Bytes between who writes a tar and who compresses it.
+/// Buffer size between the tar writer and the compressor, in bytes.
 pub const PIPE: usize = 1 << 20;
 
-/// Writes a layer, compresses it and sends it on, all at once; or tells which of its files is not what it was.
+/// Writes a layer, compresses it and uploads it, all at once. Returns the difference if a file changed after hakobi hashed it.
+///
+/// # Errors
+/// If the layer cannot be written.
 pub async fn write(
     context: &BuildContext<'_>,
     plan: &BuildPlan,
@@ -67,7 +70,7 @@ pub async fn write(
     Ok(Ok(Layer { blob: Descriptor::new(media_type, identity.digest, identity.size), diff_id, created: Some(created) }))
 }
 
-/// The digests by which a layer's files were keyed, by the number of the input and the path.
+/// Returns the digests of a layer's files that the step's key contains, by the number of the input and the path.
 pub fn keyed(plan: &BuildPlan, op: &Op, assembled: &AssembledLayer) -> HashMap<(usize, String), Digest> {
     let files = assembled.entries().filter_map(|(_, entry)| match &entry.kind {
         AssembledKind::File(Content::Context { source, path, .. }) => Some((*source, path)),
@@ -76,7 +79,7 @@ pub fn keyed(plan: &BuildPlan, op: &Op, assembled: &AssembledLayer) -> HashMap<(
     files.filter_map(|(source, path)| Some(((source, path.clone()), content(plan, op, source, path)?))).collect()
 }
 
-/// Bytes that are hashed as they pass.
+/// A writer that hashes the bytes that pass.
 pub struct Hashing<W> {
     pub out: W,
     pub hasher: Hasher,
