@@ -1,4 +1,4 @@
-//! The base images of a build, as their registries or the daemon have them.
+//! Reads the base images of a build from their registries or the daemon.
 
 use futures::future::join_all;
 
@@ -9,7 +9,8 @@ use crate::handover::{KnownImage, load};
 use crate::plan::Layer;
 use crate::run::context::BuildContext;
 
-/// The layers of a base image, as it would be built on: what the daemon has of that name, or what its registry has.
+/// Reads the layers of a base image: from the daemon if its name has no digest, and otherwise from its registry. Returns `None` if
+/// the step is no image. The inner error says why the layers are not known.
 #[allow(clippy::type_complexity, reason = "read once")]
 pub async fn base(
     context: &BuildContext<'_>,
@@ -20,7 +21,7 @@ pub async fn base(
     let found = async {
         let reference: ImageRef = name.parse().map_err(|_| format!("{name} is not the name of an image"))?;
         if reference.digest.is_none() {
-            // The frontend names a digest wherever it asked a registry.
+            // The frontend adds a digest to each name that it looks up in a registry.
             let Some(docker) = docker else { return Err(format!("{name} is an image in the daemon")) };
             let layers = docker.image_layers(name).await.map_err(|error| error.to_string())?;
             return layers.map(|layers| (layers, None)).ok_or_else(|| format!("the daemon has no image {name}"));
@@ -44,14 +45,14 @@ pub async fn base(
     Some((op.digest.clone(), found.await))
 }
 
-/// The base images that their registries have; one that cannot be had is pushed like anything else.
+/// Returns the base images that their registries have. hakobi pushes the layers of the others like new layers.
 pub async fn bases(context: &BuildContext<'_>, graph: &Graph) -> Vec<KnownImage> {
     let sources = graph.below(graph.result()).into_iter().filter(|op| op.inputs.is_empty());
     let found = join_all(sources.map(|op| base(context, op, None))).await;
     found.into_iter().flatten().filter_map(|(_, image)| image.ok()?.1).collect()
 }
 
-/// The layers of a base image, as records have them.
+/// Returns the layers of a base image as records contain them.
 pub fn layers(base: &KnownImage) -> Vec<Layer> {
     let layers = base.manifest.layers.iter().zip(&base.diff_ids);
     layers.map(|(blob, diff_id)| Layer { blob: blob.clone().bare(), diff_id: diff_id.clone(), created: None }).collect()

@@ -1,4 +1,4 @@
-//! The plan of a build as a value: the compiled graph, what is known of its sources, its keys, and what is kept.
+//! The plan of a build as a value: the compiled graph, the facts about its sources, its keys, and the cached states.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,46 +13,46 @@ use crate::handover::KnownImage;
 use crate::plan::{CopiedContentRecord, DaemonRecord, KnownFacts, Plan, StepRecord, aligned, layer_name, selection};
 use crate::planner::compiled_key::CompiledKey;
 
-/// A build that was planned.
+/// A planned build.
 pub struct BuildPlan {
     pub compiled: Compiled,
     pub graph: Graph,
     pub facts: KnownFacts,
     pub keys: Keys,
     pub decision: Plan,
-    /// What was taken out of stages, as it was remembered.
+    /// The recorded content of files that steps copy out of stages.
     pub copied: HashMap<CopiedContentKey, CopiedContentRecord>,
-    /// The base images, by where they stand in the graph, where a registry has them.
+    /// The base images that a registry has, by their place in the graph.
     pub bases: HashMap<Input, KnownImage>,
-    /// Why its new files were not laid down here, where that takes more than was known.
+    /// Why hakobi did not assemble the new layers, if there is more to say than that a command must run.
     pub not_assembled: Option<String>,
     /// The directories of its local sources.
     pub directories: LocalDirs,
-    /// What its compiled form is remembered by, where it may be.
+    /// The key of its compiled form, if hakobi may record that.
     pub compiled_by: Option<CompiledKey>,
-    /// Whether its compiled form is to be remembered, and is not yet.
+    /// Whether this build must record its compiled form.
     pub is_new_form: bool,
-    /// The base images as they are kept, where a registry does not say what they are now.
+    /// The recorded base images, if a registry does not say what they are now.
     pub recorded_bases: Option<HashMap<Input, StepRecord>>,
-    /// States that the daemon made itself, and the mark by which it is known again.
+    /// States that the daemon made itself, and the marker that identifies the daemon.
     pub daemon_states: Option<DaemonRecord>,
-    /// Commands that ran earlier run again; in seconds of the Unix epoch.
+    /// Commands that ran earlier than this run again; in seconds of the Unix epoch.
     pub since: Option<u64>,
-    /// What the store has, by all keys that it was asked for.
+    /// The answers of the store, by all keys that hakobi looked up.
     pub found: HashMap<StepKey, Option<StepRecord>>,
 }
 
-/// What the cache has lost.
+/// The states and base images whose layers the cache has lost.
 #[derive(Debug, Default)]
 pub struct LostLayers {
-    /// The keys of states with a layer that is gone.
+    /// The keys of states that lack a layer.
     pub states: Vec<StepKey>,
-    /// Recorded base images with a layer that is gone.
+    /// Recorded base images that lack a layer.
     pub bases: Vec<Input>,
 }
 
 impl BuildPlan {
-    /// A compiled build of which nothing was decided yet.
+    /// Returns a compiled build without decisions.
     pub fn new(compiled: Compiled, graph: Graph, facts: KnownFacts) -> Self {
         Self {
             compiled,
@@ -73,7 +73,7 @@ impl BuildPlan {
         }
     }
 
-    /// The key of the result, where it has one.
+    /// Returns the key of the result, or `None` if it has no key.
     pub fn result_key(&self) -> Option<StepKey> {
         match self.keys.state(self.graph.result()) {
             Key::Known(key) => Some(key),
@@ -81,9 +81,9 @@ impl BuildPlan {
         }
     }
 
-    /// Brings the history in the frontend's configuration into line with the layers, as BuildKit's exporter would: images that are put
-    /// together here then have the history of those that the daemon makes. A daemon that has images in place of steps would
-    /// name those.
+    /// Aligns the history in the frontend's configuration with the layers, like BuildKit's exporter. Images that hakobi assembles
+    /// then have the same history as images of the daemon. A daemon that builds on substituted images would write their names into
+    /// the history.
     pub fn align_history(&mut self) {
         let chain = self.graph.chain_of(self.graph.result());
         let (base, from) = match &chain.base {
@@ -103,25 +103,28 @@ impl BuildPlan {
         }
     }
 
-    /// The platform that the image is for.
+    /// Returns the platform of the image.
+    ///
+    /// # Errors
+    /// If the frontend did not report it.
     pub fn platform(&self) -> Result<Platform> {
         self.compiled.platform().ok_or_else(|| Error::build("the frontend did not report the image's platform"))
     }
 
-    /// Whether the daemon has all that is kept from its own work, so that it needs nothing of the store.
+    /// Returns whether the daemon has made all cached states itself, so that it needs no layer of the store.
     pub fn is_there(&self) -> bool {
         let Some(there) = &self.daemon_states else { return false };
         let made = |state| matches!(self.keys.state(state), Key::Known(key) if there.states.contains(&key));
         self.decision.cached.keys().all(made)
     }
 
-    /// Whether all base images are known. A daemon elsewhere may reach registries that this host does not, and what is built on them
-    /// has no key then: BuildKit decides better.
+    /// Returns whether all base images are known. A remote daemon may reach registries that this host does not reach. The steps on
+    /// such a base image have no key, so BuildKit decides better.
     pub fn knows_bases(&self) -> bool {
         self.facts.images.values().all(std::result::Result::is_ok)
     }
 
-    /// Whether a record says of the layers of base images what their registries say.
+    /// Returns whether a record agrees with the registries on the layers of base images.
     pub fn agrees(&self, record: &StepRecord) -> bool {
         let told = self.bases.values().flat_map(|base| base.manifest.layers.iter().zip(&base.diff_ids));
         let told: HashMap<&Digest, (u64, &DiffId)> = told.map(|(blob, diff_id)| (&blob.digest, (blob.size, diff_id))).collect();
@@ -135,14 +138,14 @@ impl BuildPlan {
         Plan::new(&self.graph, &self.keys, &records, &self.facts.seen, self.since)
     }
 
-    /// Plans again with nothing from the store.
+    /// Decides again without records of the store.
     pub fn without_records(&mut self) {
         self.found.clear();
         self.recorded_bases = self.recorded_bases.take().map(|_| HashMap::new());
         self.decision = self.decide_by_found();
     }
 
-    /// Forgets states and recorded bases that the cache has lost layers of.
+    /// Forgets states and recorded base images whose layers the cache has lost.
     pub fn without_layers(&mut self, lost: LostLayers) {
         self.found.extend(lost.states.into_iter().map(|key| (key, None)));
         if let Some(bases) = &mut self.recorded_bases {
@@ -150,7 +153,7 @@ impl BuildPlan {
         }
     }
 
-    /// The files that its keys were made of, by the local sources that select them.
+    /// Returns the hashed files that its keys contain, by the local sources that select them.
     pub fn expected(&self) -> Vec<((String, Selection), Arc<Tree>)> {
         let ops = self.graph.below(self.graph.result()).into_iter();
         let trees = ops.filter_map(|op| {
@@ -160,12 +163,12 @@ impl BuildPlan {
         trees.collect()
     }
 
-    /// Whether it is known of each of its local sources which files it is.
+    /// Returns whether the files of all local sources are known.
     pub fn knows_sources(&self) -> bool {
         self.facts.locals.values().all(std::result::Result::is_ok)
     }
 
-    /// What was found, as the only thing that the daemon may bring.
+    /// Returns substitutions that pin remote sources to the versions that hakobi found.
     pub fn pins(&self) -> impl Iterator<Item = (Input, Substitution)> {
         self.facts.remotes.iter().filter_map(|(step, holds)| {
             let op = self.graph.op(step)?;
@@ -174,7 +177,7 @@ impl BuildPlan {
         })
     }
 
-    /// Forgets what was found elsewhere: the daemon gets something else there, or the next request does.
+    /// Forgets the versions of remote sources, because the daemon or a later request got another version.
     pub fn without_pins(&mut self) {
         for holds in self.facts.remotes.values_mut().filter(|holds| holds.is_ok()) {
             *holds = Err("it changed before the daemon read it".to_owned());
@@ -182,7 +185,8 @@ impl BuildPlan {
         self.facts.asked.clear();
     }
 
-    /// The base image that is the whole result, if a registry has it.
+    /// Returns the base image that is the whole result, if a registry has it. Returns `None` if the cache has the result, or the
+    /// build adds layers.
     pub fn base_alone(&self) -> Option<&KnownImage> {
         let result = self.graph.result();
         let is_open = !self.decision.cached.contains_key(result);

@@ -1,4 +1,4 @@
-//! Has the daemon's frontend compile the Dockerfile, and plans with what it gives.
+//! Compiles the Dockerfile with the daemon's frontend, and plans the result.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,10 @@ use crate::planner::plan;
 use crate::planner::recall::DaemonlessPlan;
 use crate::run::daemon::DaemonBuild;
 
-/// Has the Dockerfile compiled, without running anything. Returns `None` if there is not one image to plan for.
+/// Compiles the Dockerfile without running a step. Returns `None` if the result is not a single image.
+///
+/// # Errors
+/// If the frontend fails.
 #[tracing::instrument(level = "info", skip_all)]
 pub async fn compile(daemon: &DaemonBuild<'_>, session: &Session, options: &HashMap<String, String>) -> Result<Option<Compiled>> {
     let mut attempt = 1;
@@ -27,7 +30,7 @@ pub async fn compile(daemon: &DaemonBuild<'_>, session: &Session, options: &Hash
             if solved.has_graphs() {
                 *slot = Some((solved.references.len() == 1).then_some(compiled));
             }
-            // What is given back is built.
+            // BuildKit would build a graph that this call returns.
             Ok(Solved::default())
         };
         match daemon.buildkit.build(session, request, daemon.context.events, work).await {
@@ -38,7 +41,8 @@ pub async fn compile(daemon: &DaemonBuild<'_>, session: &Session, options: &Hash
     }
 }
 
-/// Plans the build, with what is known of it already. Returns `None` if there is not one image to plan for.
+/// Plans the build, and reuses the facts of an earlier plan. Returns `None` if the result is not a single image, or the cache is
+/// unusable.
 pub async fn compile_and_plan(
     daemon: &DaemonBuild<'_>,
     session: &Session,
@@ -61,14 +65,14 @@ pub async fn compile_and_plan(
     Ok(Some(plan))
 }
 
-/// Whether it was made of the compiled form that this engine would give, were it not for a frontend that it would have to pull or
-/// a registry that does not answer.
+/// Returns whether this engine can execute the recalled plan without compiling again. That requires the engine of the compiled form.
+/// It also requires a reason: compiling would pull a frontend, or ask a registry that does not answer.
 pub fn is_of_engine(plan: &BuildPlan, info: &EngineInfo) -> bool {
     let brought = plan.compiled_by.as_ref().is_some_and(|key| key.frontend.is_some());
     (brought || plan.recorded_bases.is_some()) && plan.compiled.engine == engine(info)
 }
 
-/// What a frontend's graph depends on besides the frontend: what the engine says it can do.
+/// Returns the part of a graph's key that the engine determines: its version and image store.
 pub fn engine(info: &EngineInfo) -> String {
     format!("{} {}", info.version, info.store.name())
 }

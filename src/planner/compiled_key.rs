@@ -1,4 +1,4 @@
-//! What a Dockerfile's compiled form is remembered by.
+//! The key of a Dockerfile's compiled form.
 
 use std::collections::HashMap;
 
@@ -9,26 +9,27 @@ use crate::hidden::Hidden;
 use crate::plan::{CompiledRecord, RecordKey, Syntax, compiled_key};
 use crate::run::context::BuildContext;
 
-/// What a Dockerfile's compiled form is remembered by.
+/// The key of a Dockerfile's compiled form.
 pub struct CompiledKey {
     pub key: RecordKey<CompiledRecord>,
-    /// The image of the frontend, where the Dockerfile brings one along.
+    /// The image of the frontend, if the Dockerfile names one.
     pub frontend: Option<String>,
     /// The Dockerfile.
     pub text: Vec<u8>,
-    /// The files that the key was made of, which the frontend is to be sent.
+    /// The files that the key contains. The session sends these to the frontend.
     pub files: Vec<ExpectedFile>,
 }
 
 impl CompiledKey {
-    /// Of a build; nothing where what the frontend makes depends on more than can be seen from here.
+    /// Returns the key of a build. Returns `None` if the frontend's result depends on facts that hakobi cannot see, or the key
+    /// would contain a secret.
     pub fn new(input: &Input, options: &HashMap<String, String>, platform: &str, hidden: &Hidden) -> Option<Self> {
-        // A host's address that only the daemon knows; a graph all of which is to run.
+        // Only the daemon knows the host gateway's address. With `no-cache`, all steps run.
         let of_daemon = options.get("add-hosts").is_some_and(|hosts| hosts.contains("host-gateway"));
         if of_daemon || options.contains_key("no-cache") {
             return None;
         }
-        // A digest of little more than a secret would let it be guessed.
+        // The digest of a short text with a secret would let others guess the secret.
         if options.values().any(|value| hidden.is_in(value.as_bytes())) {
             return None;
         }
@@ -50,17 +51,17 @@ impl CompiledKey {
         Some(Self { key: compiled_key(platform, files, options), frontend, text, files: expected })
     }
 
-    /// The files that it was made of.
+    /// Returns the files that the key contains.
     pub fn files(&self) -> &[ExpectedFile] {
         &self.files
     }
 
-    /// Whether a word stands in the Dockerfile.
+    /// Returns whether the Dockerfile contains a word.
     pub fn says(&self, word: &str) -> bool {
         String::from_utf8_lossy(&self.text).contains(word)
     }
 
-    /// Whether an image is named with its digest in the Dockerfile, which then holds whatever its tag stands for.
+    /// Returns whether the Dockerfile names an image with its digest. Such an image stays the same if its tag moves.
     pub fn pins(&self, reference: &ImageRef) -> bool {
         let Some(digest) = &reference.digest else { return false };
         let pinned = match &reference.tag {
@@ -71,7 +72,7 @@ impl CompiledKey {
     }
 }
 
-/// A platform as a key has it, where none was asked for: this machine's.
+/// Returns the platform for a key if the build requests none: the platform of this machine.
 pub fn machine() -> String {
     let architecture = match std::env::consts::ARCH {
         "x86_64" => "amd64",
@@ -81,7 +82,8 @@ pub fn machine() -> String {
     format!("linux/{architecture}")
 }
 
-/// What the compiled form of the files that are there now is remembered by.
+/// Returns the key of the compiled form for the present files. Returns `None` for several platforms, or if the build has no such
+/// key.
 pub fn compiled_by(context: &BuildContext<'_>, input: &Input, platform: &str) -> Option<CompiledKey> {
     let options = frontend_options(context.build, input, &[]);
     if context.build.platforms.len() > 1 { None } else { CompiledKey::new(input, &options, platform, context.events.hidden()) }

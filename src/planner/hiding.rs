@@ -1,4 +1,4 @@
-//! What a build has to hide from outputs and records: values of variables that are called like secrets.
+//! Registers the values that a build must hide from outputs and records: values of variables with names like secrets.
 
 use crate::build::{Compiled, Input, declared};
 use crate::engine::buildkit::pb;
@@ -6,23 +6,23 @@ use crate::graph::Graph;
 use crate::hidden::Hidden;
 use crate::settings::BuildSettings;
 
-/// Hides the build arguments. Nothing may be told of a build before that.
+/// Hides the values of build arguments. hakobi must not report anything of a build before this.
 pub fn hide_arguments(build: &BuildSettings, hidden: &Hidden) {
     for (name, value) in &build.build_args {
         hidden.add_variable(name, Some(value));
     }
 }
 
-/// Hides what the Dockerfile declares. Nothing may be told of its steps before that.
+/// Hides the values that the Dockerfile declares. hakobi must not report its steps before this.
 pub fn hide_declared(input: &Input, hidden: &Hidden) {
-    // What cannot be read here is told by the build.
+    // If the file is not readable, the build reports that.
     let Some(text) = input.dockerfile() else { return };
     for (name, value) in declared(&String::from_utf8_lossy(&text)) {
         hidden.add_variable(&name, value.as_deref());
     }
 }
 
-/// Hides the values that the variables turned out to have.
+/// Hides the values of the image's variables.
 pub fn hide_found(compiled: &Compiled, hidden: &Hidden) {
     #[derive(serde::Deserialize, Default)]
     struct Config {

@@ -1,4 +1,4 @@
-//! The local sources of a build: directories, hashed.
+//! Hashes the local sources of a build: directories.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,10 +10,11 @@ use crate::graph::Op;
 use crate::plan::selection;
 use crate::run::context::BuildContext;
 
-/// How often a build is planned while its sources move.
+/// How often hakobi plans a build while its sources change.
 pub const PLANS: u32 = 3;
 
-/// The files of a local source.
+/// Hashes the files of a local source. Returns `None` if the step is no local source. The inner error says why the files are not
+/// known.
 pub async fn local(op: &Op, directories: &LocalDirs) -> Option<(Digest, std::result::Result<Arc<build_context::Tree>, String>)> {
     let (name, selection) = selection(op)?;
     let tree = match directories.get(&name).map(ToOwned::to_owned) {
@@ -26,7 +27,10 @@ pub async fn local(op: &Op, directories: &LocalDirs) -> Option<(Digest, std::res
     Some((op.digest.clone(), tree))
 }
 
-/// Hashes a directory, more than once if it changes meanwhile.
+/// Hashes a directory, and tries again if it changes meanwhile.
+///
+/// # Errors
+/// If the directory is not readable, or keeps changing.
 pub fn hashed(root: &Path, selection: &Selection) -> std::result::Result<build_context::Tree, WalkError> {
     let mut tries = PLANS;
     loop {
@@ -39,7 +43,7 @@ pub fn hashed(root: &Path, selection: &Selection) -> std::result::Result<build_c
     }
 }
 
-/// Says that sources moved, and what comes of it when they may do so this often still.
+/// Warns that sources changed, and says what happens next. `plans` is the number of plans that are left.
 pub fn warn_moved(context: &BuildContext<'_>, difference: &Difference, plans: u32) {
     let what = match plans {
         0 => "building from the files as hakobi sends them, without saving the steps that read them",

@@ -1,4 +1,4 @@
-//! Holds a plan against what the cache remembers.
+//! Looks up a plan's steps in the cache.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,7 +9,10 @@ use crate::graph::{Input, Key, Keys};
 use crate::plan::{Plan, RecordKey, StepRecord, Verdict, copied_content_key, fits, layer_key, misfits, step_key};
 use crate::planner::build_plan::BuildPlan;
 
-/// Plans with all that is known by now.
+/// Decides which steps run, with all facts that are known now.
+///
+/// # Errors
+/// If the cache fails and is required.
 pub async fn decide(plan: &mut BuildPlan, records: &RecordReader<'_>) -> Result<()> {
     let mut asked: HashSet<CopiedContentKey> = plan.facts.copied.keys().cloned().collect();
     plan.keys = loop {
@@ -23,14 +26,14 @@ pub async fn decide(plan: &mut BuildPlan, records: &RecordReader<'_>) -> Result<
         plan.facts.copied.extend(found.iter().map(|(key, record)| (key.clone(), record.content.clone())));
         plan.copied.extend(found);
     };
-    // The result's own record first: where that is kept, nothing else is asked for.
+    // Looks up the result's record first: if the cache has the result, nothing else is needed.
     let wanted = Plan::wanted(&plan.graph, &plan.keys);
-    // When everything ran is in the records of each.
+    // Each record says when its step ran, so with `since` all records are needed.
     let first = if plan.since.is_some() { wanted.len() } else { usize::from(plan.result_key().is_some()).min(wanted.len()) };
     let (first, rest) = wanted.split_at(first);
     ask(plan, first, records).await?;
     plan.decision = plan.decide_by_found();
-    // What is kept may not be usable, and then what lies below it is asked for too.
+    // The record may be unusable, and then hakobi looks up the states below it too.
     if !plan.decision.unchanged {
         ask(plan, rest, records).await?;
         plan.decision = plan.decide_by_found();
@@ -40,7 +43,7 @@ pub async fn decide(plan: &mut BuildPlan, records: &RecordReader<'_>) -> Result<
     Ok(())
 }
 
-/// Shows what was decided of each step (`--debug`).
+/// Shows the decision on each step (`--debug`).
 fn show(plan: &BuildPlan) {
     let decision = &plan.decision;
     tracing::info!(unchanged = decision.unchanged, kept = decision.cached.len(), "planned");
@@ -72,7 +75,10 @@ pub async fn ask(plan: &mut BuildPlan, keys: &[StepKey], records: &RecordReader<
     Ok(())
 }
 
-/// The record of a state, if it fits what is known of the graph.
+/// Reads the record of a state. Returns `None` if there is none, or it does not fit the plan.
+///
+/// # Errors
+/// If the cache fails and is required.
 pub async fn record_of(plan: &BuildPlan, state: &Input, records: &RecordReader<'_>) -> Result<Option<StepRecord>> {
     let Key::Known(key) = plan.keys.state(state) else { return Ok(None) };
     let Some(record) = records.one(&step_key(&key)).await? else { return Ok(None) };
@@ -86,7 +92,7 @@ pub async fn record_of(plan: &BuildPlan, state: &Input, records: &RecordReader<'
     Ok(None)
 }
 
-/// Takes the base images to be what they were when they were kept.
+/// Assumes that the base images are those of the records.
 pub async fn take_recorded_bases(plan: &mut BuildPlan, records: &RecordReader<'_>) -> Result<()> {
     let sources = plan.graph.below(plan.graph.result()).into_iter().filter(|op| op.image().is_some());
     let states = sources.map(|op| Input { step: op.digest.clone(), output: 0 });
@@ -101,7 +107,7 @@ pub async fn take_recorded_bases(plan: &mut BuildPlan, records: &RecordReader<'_
     Ok(())
 }
 
-/// Plans again with sources that nothing is known of: what is built of them has no key.
+/// Decides again without the files of local sources: steps that copy them have no key.
 pub async fn leave_sources_open(plan: &mut BuildPlan, records: &RecordReader<'_>) -> Result<()> {
     for tree in plan.facts.locals.values_mut() {
         *tree = Err("the build context keeps changing while hakobi reads it".to_owned());
@@ -110,7 +116,7 @@ pub async fn leave_sources_open(plan: &mut BuildPlan, records: &RecordReader<'_>
     decide(plan, records).await
 }
 
-/// The keys of records with a layer that nobody saw to be what it is said to be.
+/// Returns the keys of records with an unverified layer: nobody has checked that the blob has the recorded diff ID.
 pub async fn unseen(found: &HashMap<StepKey, StepRecord>, records: &RecordReader<'_>) -> Result<Vec<StepKey>> {
     let layers: HashSet<_> = found.values().flat_map(|record| &record.layers).map(layer_key).collect();
     let seen = records.read(layers, RecordKey::clone).await?;

@@ -1,4 +1,4 @@
-//! Asks the cache whether it has the layers that a plan reuses.
+//! Checks that the cache has the layers that a plan reuses.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,10 +13,10 @@ use crate::plan::{StepRecord, step_key};
 use crate::planner::build_plan::{BuildPlan, LostLayers};
 use crate::registry::Home as _;
 
-/// Returns what the cache has lost of the layers that a plan reuses, or `None` if it has all of them.
+/// Returns the states and base images whose layers the cache has lost, or `None` if it has all layers.
 ///
 /// # Errors
-/// If the store cannot be asked.
+/// If the store does not answer.
 pub async fn lost_layers(plan: &BuildPlan, cache: &CacheSession, records: &RecordReader<'_>) -> Result<Option<LostLayers>> {
     let Some(own) = cache.own() else { return Ok(None) };
     let bases = plan.recorded_bases.iter().flatten();
@@ -24,7 +24,7 @@ pub async fn lost_layers(plan: &BuildPlan, cache: &CacheSession, records: &Recor
     let mut lost = LostLayers::default();
     for (state, record) in &plan.decision.cached {
         let Key::Known(key) = plan.keys.state(state) else { continue };
-        // Either the record or the blob is wrong: neither is used.
+        // Either the record or the blob is wrong, so hakobi uses neither.
         if is_of_other_sizes(record, &there) {
             records.refuse(&step_key(&key));
         }
@@ -36,7 +36,7 @@ pub async fn lost_layers(plan: &BuildPlan, cache: &CacheSession, records: &Recor
     Ok((!lost.states.is_empty() || !lost.bases.is_empty()).then_some(lost))
 }
 
-/// The layers of these records that the store has, with their sizes.
+/// Returns the sizes of those layers of these records that the store has.
 pub async fn layers_there<'a>(
     own: &CacheRepository,
     records: impl Iterator<Item = &'a StepRecord>,
@@ -46,12 +46,12 @@ pub async fn layers_there<'a>(
     own.sizes(&layers).await.map_err(cache_fault)
 }
 
-/// Whether the store has all layers of a record.
+/// Returns whether the store has all layers of a record.
 pub fn is_whole(record: &StepRecord, there: &HashMap<Digest, u64>) -> bool {
     record.layers.iter().all(|layer| there.get(&layer.blob.digest) == Some(&layer.blob.size))
 }
 
-/// Whether the store has a layer of a record that is larger or smaller than that says.
+/// Returns whether a layer in the store has another size than in the record.
 pub fn is_of_other_sizes(record: &StepRecord, there: &HashMap<Digest, u64>) -> bool {
     record.layers.iter().any(|layer| there.get(&layer.blob.digest).is_some_and(|size| *size != layer.blob.size))
 }

@@ -1,4 +1,4 @@
-//! Makes a plan of a build: compiles or recalls it, looks at its sources, and asks the cache for its steps.
+//! Makes a plan of a build: compiles or recalls it, looks at its sources, and looks up its steps in the cache.
 
 pub mod bases;
 pub mod build_plan;

@@ -1,4 +1,5 @@
-//! Images as named contexts: the frontend leaves their tags as they are, so that nothing in the graph would say which image it is.
+//! Resolves named contexts that are images: the frontend does not resolve their tags, so the graph would not say which image it
+//! uses.
 
 use crate::build::Input;
 use crate::domain::ImageRef;
@@ -6,11 +7,11 @@ use crate::engine::Docker;
 use crate::planner::recall::present;
 use crate::run::context::BuildContext;
 
-/// How the frontend is told of such a context.
+/// The prefix of such a context in the frontend's options.
 pub const SCHEME: &str = "docker-image://";
 
-/// Gives the frontend images with the digests that their tags stand for now. An image that the daemon has under that name goes first
-/// there, and is left to it, as is one whose registry does not answer.
+/// Adds the current digests to images in named contexts. hakobi leaves a tag as it is if the daemon has an image of that name,
+/// because the daemon prefers that image, or if the registry does not answer.
 pub async fn resolve_contexts(context: &BuildContext<'_>, input: &mut Input, docker: Option<&Docker>) {
     if !context.plans(input) {
         return;

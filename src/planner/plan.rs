@@ -1,4 +1,4 @@
-//! Plans a compiled build: looks at its sources, keys its steps, and asks the cache for them.
+//! Plans a compiled build: looks at its sources, computes keys of its steps, and looks them up in the cache.
 
 use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -18,7 +18,7 @@ use crate::planner::local_sources::local;
 use crate::planner::{bases, lookup, remote_sources};
 use crate::run::context::BuildContext;
 
-/// Plans a compiled build. What is known already is not looked at again; without a daemon, an image that only a daemon has is
+/// Plans a compiled build. hakobi does not look again at sources in `known`. Without a daemon, images that only a daemon has are
 /// not known.
 #[tracing::instrument(name = "plan", level = "info", skip_all)]
 pub async fn plan(
@@ -64,7 +64,7 @@ pub async fn plan(
     Ok(plan)
 }
 
-/// Seconds of the Unix epoch.
+/// Returns the seconds since the Unix epoch.
 pub fn seconds_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

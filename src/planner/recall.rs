@@ -1,4 +1,4 @@
-//! The compiled form of a Dockerfile as it is remembered, and plans made of it without a daemon.
+//! Recalls the compiled form of a Dockerfile from the cache, and plans builds with it without a daemon.
 
 use std::collections::BTreeMap;
 
@@ -15,29 +15,29 @@ use crate::planner::{lookup, plan};
 use crate::registry::{self, Registries};
 use crate::run::context::BuildContext;
 
-/// Most steps of a compiled form that is remembered: it is walked from its end to its beginning.
+/// Most steps of a compiled form that hakobi records, because it walks the graph from its end to its beginning.
 pub const MOST_STEPS: usize = 2000;
 
-/// A compiled Dockerfile as it is remembered.
+/// A compiled Dockerfile from the cache.
 pub struct Recalled {
     pub compiled: Compiled,
     pub facts: KnownFacts,
-    /// Whether a registry did not say that its images are those still.
+    /// Whether a registry did not confirm that the images are unchanged.
     pub by_record: bool,
 }
 
-/// How far a build came.
+/// How far a build came without a daemon.
 pub enum DaemonlessPlan {
-    /// To its end.
+    /// The build is done.
     Done,
-    /// It is planned, and something has to run.
+    /// The build is planned, and a step must run.
     Open(Box<BuildPlan>),
-    /// Nowhere: nothing is remembered, or it is not to be planned.
+    /// There is no plan: the cache has no compiled form, or hakobi must not plan this build.
     Nothing(Option<CompiledKey>),
 }
 
 impl DaemonlessPlan {
-    /// What the compiled form is remembered by, where it may be.
+    /// Returns the key of the compiled form, if hakobi may record that.
     pub fn key(&self) -> Option<&CompiledKey> {
         match self {
             Self::Open(plan) => plan.compiled_by.as_ref(),
@@ -47,7 +47,10 @@ impl DaemonlessPlan {
     }
 }
 
-/// Plans with the compiled form that is remembered, whose bases are as they are in their registries now.
+/// Plans with the compiled form from the cache, if the registries still have the same base images.
+///
+/// # Errors
+/// If the cache fails and is required.
 pub async fn remembered_plan(
     context: &BuildContext<'_>,
     input: &Input,
@@ -76,14 +79,18 @@ pub async fn remembered_plan(
     Ok(DaemonlessPlan::Open(Box::new(plan)))
 }
 
-/// A compiled Dockerfile as it is remembered, if all that it was made of is as it was, with the layers of its bases.
+/// Recalls a compiled Dockerfile with the layers of its base images. Returns `None` if there is no record, or one of the images has
+/// changed.
+///
+/// # Errors
+/// If the cache fails and is required.
 pub async fn recall(context: &BuildContext<'_>, key: &CompiledKey, records: &RecordReader<'_>) -> Result<Option<Recalled>> {
     let Some(record) = records.one(&key.key).await? else {
         tracing::info!(key = %key.key, "the cache has no compiled form of the Dockerfile");
         return Ok(None);
     };
     let definition = record.definition().and_then(|bytes| Graph::decoded(&bytes).ok());
-    // What cannot be planned with is a miss.
+    // A compiled form that hakobi cannot plan with counts as a miss.
     let usable = definition.filter(|graph| graph.def.len() <= MOST_STEPS && Graph::new(graph.clone()).is_ok());
     let Some(definition) = usable else {
         records.refuse(&key.key);
@@ -94,7 +101,7 @@ pub async fn recall(context: &BuildContext<'_>, key: &CompiledKey, records: &Rec
     for (now, (name, then)) in futures::future::join_all(present).await.into_iter().zip(&record.references) {
         match now {
             Ok(now) if now.as_ref() == Some(then) => {}
-            // A registry that does not answer says nothing of its tags.
+            // A registry that does not answer does not say that a tag has moved.
             Err(error) if error.is_silence() => silent.push((name, then, error)),
             _ => {
                 tracing::info!(name, "the compiled Dockerfile is not used again: an image changed");
@@ -121,7 +128,7 @@ pub async fn recall(context: &BuildContext<'_>, key: &CompiledKey, records: &Rec
     Ok(Some(Recalled { compiled, facts, by_record: !silent.is_empty() }))
 }
 
-/// Whether a daemon has an image of its own under a name that the graph takes from a registry: that one goes first there.
+/// Returns whether the daemon has another image under a name that the graph takes from a registry: the daemon would prefer its own.
 pub async fn daemon_differs(_context: &BuildContext<'_>, docker: &Docker, plan: &BuildPlan) -> bool {
     for op in plan.graph.below(plan.graph.result()) {
         let reference = op.image().and_then(|image| image.parse::<ImageRef>().ok());
@@ -136,15 +143,15 @@ pub async fn daemon_differs(_context: &BuildContext<'_>, docker: &Docker, plan: 
     false
 }
 
-/// What is to be remembered of a compiled Dockerfile; `None` if its images cannot all be told by digests, or if it holds a value
-/// that is hidden.
+/// Returns the record of a compiled Dockerfile. Returns `None` if an image has no known digest, or the record would contain a
+/// hidden value.
 pub async fn compiled_record(
     context: &BuildContext<'_>,
     key: &CompiledKey,
     plan: &BuildPlan,
 ) -> Option<(RecordKey<CompiledRecord>, CompiledRecord)> {
     let definition = Graph::encoded(&plan.compiled.definition);
-    // The record has no other place for the platform.
+    // The record cannot store the platform elsewhere.
     if plan.compiled.platforms.is_some() {
         return None;
     }
@@ -156,7 +163,7 @@ pub async fn compiled_record(
     record.engine.clone_from(&plan.compiled.engine);
     let mut references: BTreeMap<String, Digest> = BTreeMap::new();
     for op in plan.graph.below(plan.graph.result()).into_iter().filter(|op| op.inputs.is_empty()) {
-        // What the frontend found out, and no one asks for again.
+        // The frontend resolved this revision, and a recalled build would not look it up again.
         if pinned_revision(op).is_some_and(|pinned_revision| !key.says(pinned_revision)) {
             return None;
         }
@@ -179,7 +186,10 @@ pub async fn compiled_record(
     Some((key.key.clone(), record))
 }
 
-/// What a name stands for in its registry now.
+/// Returns the digest that a name has in its registry now, or `None` if the registry has no such image.
+///
+/// # Errors
+/// If the registry does not answer.
 pub async fn present(registries: &Registries, name: &str) -> registry::Result<Option<Digest>> {
     let Ok(reference) = name.parse::<ImageRef>() else { return Ok(None) };
     let client = registries.repository(&reference.repository);

@@ -1,4 +1,4 @@
-//! Files and repositories from elsewhere in a plan: asked before it, brought by the daemon as just what was found.
+//! Looks up remote files and repositories before a plan. The daemon then fetches exactly these versions.
 
 use std::collections::HashMap;
 
@@ -11,13 +11,16 @@ use crate::plan::{KnownFacts, RecordKey, RemoteRecord, remote_key};
 use crate::remote::{self, Client, Found, Version};
 use crate::run::context::BuildContext;
 
-/// What came of asking for a source.
+/// The result of a source's look-up: the step, its version, and a new record.
 pub type Asked = (Digest, Result<ResolvedSource, String>, Option<NewRecord>);
 
-/// What is to be remembered of a server.
+/// A new record of a server's file.
 pub type NewRecord = (RecordKey<RemoteRecord>, RemoteRecord);
 
-/// Asks for all that these sources bring from elsewhere.
+/// Looks up all remote sources among these steps.
+///
+/// # Errors
+/// If the cache fails and is required.
 pub async fn ask(
     context: &BuildContext<'_>,
     sources: &[&Op],
@@ -33,7 +36,7 @@ pub async fn ask(
         Ok(Remote::File { url }) => Some(url.clone()),
         _ => None,
     });
-    // With `--no-cache` nothing that is remembered is believed.
+    // With `--no-cache`, hakobi trusts no record.
     let remembered = match context.build.frontend_options.get("no-cache") {
         Some(stages) if stages.is_empty() => HashMap::new(),
         _ => records.read(urls, |url| remote_key(url)).await?,
@@ -51,7 +54,7 @@ pub async fn ask(
             }
             Ok(Remote::Repository { url, reference, checksum, .. }) => {
                 let commit = remote::commit(&url, &reference).await;
-                // The daemon refuses another commit, unless it has this one already.
+                // The daemon refuses another commit, unless it already has this one.
                 let commit = commit.and_then(|commit| match commit.starts_with(&checksum) {
                     true => Ok(ResolvedSource::Commit(commit)),
                     false => Err(format!("its commit is {commit}, not {checksum}")),
@@ -64,13 +67,16 @@ pub async fn ask(
     Ok(join_all(new.into_iter().map(one)).await)
 }
 
-/// Whether the build gives one of these secrets; one for a host is called `NAME.HOST`.
+/// Returns whether the build has one of these secrets. A secret for a host has the name `NAME.HOST`.
 pub fn gives(context: &BuildContext<'_>, names: &[String]) -> bool {
     let is_of = |id: &str, name: &str| id.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
     context.build.secrets.iter().any(|secret| names.iter().any(|name| is_of(&secret.id, name)))
 }
 
-/// What a file is now, and what is to be remembered of it.
+/// Looks up the present version of a file. Returns also the record to write, if hakobi read the file.
+///
+/// # Errors
+/// A text that says why the version is not known.
 pub async fn file(
     client: &Result<Client, String>,
     url: &str,

@@ -1,4 +1,4 @@
-//! Why a build is planned again, and how its plan changes by that.
+//! The reasons to plan a build again, and how each changes the plan.
 
 use crate::build_context::Difference;
 use crate::cache::record_reader::RecordReader;
@@ -8,25 +8,26 @@ use crate::graph::Input;
 use crate::planner::build_plan::{BuildPlan, LostLayers};
 use crate::planner::lookup;
 
-/// Why a build is planned again.
+/// The reason to plan a build again.
 #[derive(Debug)]
 pub enum Replan {
-    /// The cache cannot give what its records say. The user was warned, and nothing of it is used any more.
+    /// The cache cannot supply what its records name. hakobi has warned the user and does not use the cache any more.
     CacheUnusable,
     /// The cache has lost layers.
     LayersLost(LostLayers),
-    /// A file of the build context is not what it was when it was hashed.
+    /// A file of the build context changed after hakobi hashed it.
     SourcesMoved(Difference),
-    /// A URL, a repository or an image gave something else than before.
+    /// A URL, a repository or an image has another version than before.
     RemotesMoved,
-    /// A layer of a base image did not come through the loopback endpoint, for this reason: the daemon is to pull base images itself.
+    /// A layer of a base image did not pass through the loopback endpoint, for this reason. The daemon must pull base images
+    /// itself.
     BypassBaseProxy(String),
-    /// The files that steps copy out of stages and images, which the daemon has made by now, and their digests.
+    /// The digests of files that steps copy out of stages and images. The daemon has made these by now.
     Observed(Vec<((Input, Vec<Selector>), Digest)>),
 }
 
 impl Replan {
-    /// What `--debug` calls it.
+    /// Returns the name of the reason for `--debug`.
     fn name(&self) -> &'static str {
         match self {
             Self::CacheUnusable => "the cache cannot be used",
@@ -39,14 +40,14 @@ impl Replan {
     }
 }
 
-/// Changes a plan by what was found out while it was executed.
+/// Changes a plan by what hakobi found during its execution.
 ///
 /// # Errors
 /// If the cache fails and is required.
 pub async fn replan(plan: &mut BuildPlan, why: Replan, records: &RecordReader<'_>) -> Result<()> {
     tracing::info!(why = why.name(), "planning again");
     match why {
-        // The graph is the same; files that moved are hashed again by who reads them.
+        // The graph stays the same; whoever reads the changed files hashes them again.
         Replan::BypassBaseProxy(_) | Replan::SourcesMoved(_) => return Ok(()),
         Replan::CacheUnusable => {
             plan.without_records();
@@ -56,7 +57,7 @@ pub async fn replan(plan: &mut BuildPlan, why: Replan, records: &RecordReader<'_
         Replan::RemotesMoved => plan.without_pins(),
         Replan::Observed(contents) => plan.facts.seen.extend(contents),
     }
-    // While the result was in the cache, nothing below it was asked for.
+    // While the cache had the result, hakobi did not look up the states below it.
     lookup::decide(plan, records).await
 }
 

@@ -1,4 +1,4 @@
-//! Plans of builds that were recorded, and what becomes of them for each reason to plan again. No daemon, no registry, no files.
+//! Plans of recorded builds, and how each reason to plan again changes them. No daemon, no registry, no files.
 
 use super::*;
 use crate::build::Compiled;
@@ -8,7 +8,7 @@ use crate::graph::testing::Made;
 use crate::graph::{Key, ResolvedSource};
 use crate::plan::{CopiedContentRecord, KnownFacts, Layer, LayerRecord, StepRecord, copied_content_key, layer_key, step_key};
 
-/// `FROM base`, `RUN compile`, `FROM base`, `ADD https://…`, `COPY --from=0`, `RUN install`: and the states of the last four.
+/// `FROM base`, `RUN compile`, `FROM base`, `ADD https://…`, `COPY --from=0`, `RUN install`, and the states of the last four.
 struct Project {
     plan: BuildPlan,
     compile: Input,
@@ -39,12 +39,12 @@ fn layer(text: &str) -> Layer {
     Layer { blob, diff_id: DiffId::hash(format!("{text}, unpacked").as_bytes()), created: None }
 }
 
-/// What was copied out of the first stage, and of the download, when the project was recorded.
+/// The content of the first stage's output, and of the download, when the project was recorded.
 fn output() -> Digest {
     Digest::hash(b"output")
 }
 
-/// A cache in which a build of the project was recorded, the first stage with its content.
+/// A cache with a recorded build of the project, and with the content of its first stage.
 async fn recorded() -> MemoryCache {
     let cache = MemoryCache::default();
     let records = cache.records();
@@ -71,7 +71,7 @@ async fn recorded() -> MemoryCache {
     cache
 }
 
-/// Plans the project by a cache, and then again for this reason.
+/// Plans the project with a cache, and then again for this reason.
 async fn replanned(cache: &MemoryCache, why: impl FnOnce(&Project) -> Option<Replan>) -> Project {
     let faults = cache.faults();
     let reader = cache.reader(&faults);
@@ -120,7 +120,7 @@ async fn the_steps_whose_layers_are_lost_run_on_those_that_are_there() {
     assert!(project.plan.decision.cached.contains_key(&project.copy));
     let all = [|p: &Project| key(p, &p.download), |p: &Project| key(p, &p.copy), |p: &Project| key(p, &p.install)];
     let project = replanned(&cache, |project| lost(all.map(|of| of(project)).to_vec())).await;
-    // What is copied comes from a state that the cache has.
+    // The files come from a state that the cache has.
     assert_eq!(runs(&project), [false, true, true, true]);
     assert!(project.plan.decision.cached.contains_key(&project.compile));
 }
@@ -149,7 +149,7 @@ async fn what_was_observed_decides() {
         }
     };
     assert_eq!(runs(&replanned(&cache, observed(b"output")).await), [false; 4]);
-    // What made it is in the cache, and need not run again.
+    // The cache has the step that made the files, so it need not run again.
     let other = replanned(&cache, observed(b"another output")).await;
     assert_eq!(runs(&other), [false, false, true, true]);
 }
