@@ -1,4 +1,4 @@
-//! The records of the states on a chain of steps.
+//! Makes the records of the states on a chain of steps.
 
 use std::collections::HashMap;
 
@@ -14,8 +14,12 @@ use crate::planner::plan::seconds_now;
 use crate::recorder::compare::{self, Compared, Made};
 use crate::recorder::recording::{Proved, Recorder};
 
-/// The records of the states on a chain, if it adds up: each step one layer, on those of the base, and each layer of files what its
-/// files make. Gives the kinds of step of which the daemon made just the layer that hakobi would have made.
+/// Adds the records of the states on a chain, if the image fits it: one layer for each step, on the layers of the base image. Each
+/// layer of files must have the content that the files give. Returns the kinds of step for which the daemon made the same layer as
+/// hakobi.
+///
+/// # Errors
+/// If a layer cannot be read again.
 pub async fn chain(
     recorder: &Recorder<'_>,
     state: &Input,
@@ -51,7 +55,7 @@ pub async fn chain(
         .zip(created)
         .map(|((blob, diff_id), created)| Layer { blob: blob.clone().bare(), diff_id: diff_id.clone(), created })
         .collect();
-    // What the chain lies on is laid on without being there, when the first of its steps is files alone.
+    // hakobi appends to the base image without pulling it, if the chain's first step only adds files.
     if let Some(base) = &chain.base {
         records.insert(base.clone(), StepRecord { layers: layers[..base_layers].to_vec(), ran: None });
     }
@@ -65,10 +69,10 @@ pub async fn chain(
     for link in &chain.links {
         let place = (base_layers + link.layers).saturating_sub(1);
         let made = recorder.plan.graph.op(&link.made_by).filter(|_| place < layers.len());
-        // What was kept is as it was recorded.
+        // A cached layer is as it was recorded.
         if proved.progress.solved.contains(&link.state.step) {
             if let Some(op) = made {
-                // What is merged was made on nothing.
+                // BuildKit makes a layer that it merges on an empty state.
                 let below = if op.digest == link.state.step { below.as_ref() } else { Some(&nothing) };
                 match compare::compared(recorder, Made { op, image, place, below }, contexts.as_ref(), indexes, proved).await? {
                     Compared::Same(operation_key) => proofs.extend(operation_key),

@@ -1,15 +1,15 @@
-//! Remembers how long a build took in which everything ran.
+//! Records the duration of a build in which every step ran.
 
 use crate::plan::ColdRecord;
 use crate::planner::plan::seconds_now;
 use crate::run::context::BuildContext;
 
-/// Remembers how long this build took, in which everything ran.
+/// Records the duration of this build, in which every step ran.
 pub async fn remember_cold(context: &BuildContext<'_>, seconds: f64) {
     let Some((cache, faults)) = context.cache.usable().filter(|(cache, _)| cache.target().is_some()) else { return };
     if !faults.gave_up() && cache.has_begun() {
         let record = ColdRecord { seconds, ended: seconds_now() };
-        // Nothing but a sentence comes of it.
+        // hakobi only reports this duration, so a failed write does not matter.
         let _ = cache.records().write([(cache.cold_key(), record)]).await;
     }
 }

@@ -1,4 +1,4 @@
-//! Holds layers of files that the daemon made against what hakobi would have made of the keyed files.
+//! Compares the daemon's layers of files with the layers that hakobi would make of the hashed files.
 
 use std::collections::HashMap;
 
@@ -14,13 +14,13 @@ use crate::plan::{ExpectedContents, expected_contents, missing, unexpected_file}
 use crate::recorder::layers;
 use crate::recorder::recording::{Proved, Recorder};
 
-/// What came of holding a layer against the files that its step was keyed by.
+/// The result of comparing a layer with the files that its step's key contains.
 pub enum Compared {
-    /// It is the layer that was worked out: such a step can do without a daemon.
+    /// The daemon's layer is the assembled layer, so such a step does not require a daemon.
     Same(Option<OperationKey>),
-    /// Nothing was found that is wrong, as far as it can be told.
+    /// hakobi found no difference, but cannot compare everything.
     Unknown,
-    /// A path is not what the files make of it.
+    /// A path differs from the files.
     Other(String),
 }
 
@@ -30,11 +30,14 @@ pub struct Made<'a> {
     pub image: &'a PreparedImage,
     /// The number of the layer.
     pub place: usize,
-    /// What it lies on, where that is known.
+    /// The paths below the layer, if they are known.
     pub below: Option<&'a PathIndex>,
 }
 
-/// Holds a layer that the daemon made of files against what hakobi would have made.
+/// Compares the daemon's layer of files with the layer that hakobi would make.
+///
+/// # Errors
+/// If a layer cannot be read again.
 pub async fn compared(
     recorder: &Recorder<'_>,
     made: Made<'_>,
@@ -69,7 +72,7 @@ pub async fn compared(
     Ok(Compared::Same(operation_key(graph, op)))
 }
 
-/// Holds a layer against the contents that it may have, where it is not certain where they go.
+/// Compares a layer with the contents that it may have, if hakobi does not know the paths for certain.
 pub fn compared_roughly(recorder: &Recorder<'_>, op: &Op, layer: &Tree, proved: &Proved<'_>) -> Compared {
     let of = |input: &Input, selectors: &[Selector]| match recorder.plan.facts.locals.get(&input.step) {
         Some(local) => local.as_ref().ok().map(|tree| &**tree),
@@ -82,7 +85,7 @@ pub fn compared_roughly(recorder: &Recorder<'_>, op: &Op, layer: &Tree, proved: 
     if let Some(path) = unexpected_file(layer, &expected_contents) {
         return Compared::Other(format!("{path}: the content differs"));
     }
-    // Only the containerd store leaves out of a layer what it takes to be the same below, by size and time.
+    // Only the containerd store omits files that it considers unchanged, by size and time.
     let leaves_out = recorder.execution.daemon.info.store == StoreKind::Containerd;
     match missing(layer, &expected_contents).filter(|_| leaves_out) {
         Some(path) => Compared::Other(format!("{path}: not in the daemon's layer")),

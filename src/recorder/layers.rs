@@ -1,4 +1,4 @@
-//! The layers of an image, read again: their files and their path indexes.
+//! Reads the layers of an image again: their files and their path indexes.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
@@ -17,7 +17,10 @@ use crate::recorder::recording::{Proved, Recorder};
 use crate::transfer::ByteStream;
 use crate::transfer::compress::plain;
 
-/// Remembers which paths are in an image's layers, as far as that is not known; gives all that is known of them, by diff ID.
+/// Records the path indexes of an image's layers that have none yet. Returns all known indexes, by diff ID.
+///
+/// # Errors
+/// If the cache fails.
 pub async fn index(recorder: &Recorder<'_>, image: &PreparedImage, proved: &Proved<'_>) -> Result<HashMap<DiffId, LayerIndex>> {
     let faulty = cache_fault::<crate::store::Error>;
     let store = recorder.execution.cache.records();
@@ -44,7 +47,10 @@ pub async fn index(recorder: &Recorder<'_>, image: &PreparedImage, proved: &Prov
     Ok(new.into_iter().map(|(_, diff_id, index)| (diff_id, index)).chain(known).collect())
 }
 
-/// The files of a layer; nothing where it cannot be had.
+/// Returns the files of a layer, or `None` if the layer is not available.
+///
+/// # Errors
+/// If the layer cannot be read.
 pub async fn tree(recorder: &Recorder<'_>, blob: &Descriptor, proved: &Proved<'_>) -> Result<Option<Arc<Tree>>> {
     let known = || proved.trees.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(tree) = known().get(&blob.digest) {
@@ -57,7 +63,10 @@ pub async fn tree(recorder: &Recorder<'_>, blob: &Descriptor, proved: &Proved<'_
     Ok(Some(tree))
 }
 
-/// The bytes of a layer, uncompressed: as they arrived, or as they are kept. Nothing where they are in neither place.
+/// Opens a layer, uncompressed, from an intake or from the cache. Returns `None` if neither has it.
+///
+/// # Errors
+/// If the layer cannot be read.
 pub async fn layer(recorder: &Recorder<'_>, blob: &Descriptor, proved: &Proved<'_>) -> Result<Option<ByteStream>> {
     let unreadable = |error: std::io::Error| Error::new(Kind::Cache, "failed to read a new layer again").because(&error);
     let mut bytes = None;

@@ -1,4 +1,4 @@
-//! Looks at all that was taken out of stages in a run.
+//! Looks at all files that steps copied out of stages in a run.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,10 @@ use crate::graph::{CopySource, Input, Keys};
 use crate::handover::PreparedImage;
 use crate::recorder::recording::Recorder;
 
-/// Looks at all that was taken out of stages in this run, and works out the keys by that.
+/// Looks at all files that steps copied out of stages in this run, and computes the keys with their content.
+///
+/// # Errors
+/// If the daemon cannot send the files.
 pub async fn look(recorder: &Recorder<'_>, progress: &mut SolveProgress, stages: &[(Input, PreparedImage)]) -> Result<LookedAt> {
     let mut facts = recorder.plan.facts.clone();
     let mut found: HashMap<(Input, Vec<Selector>), Digest> = HashMap::new();
@@ -20,7 +23,7 @@ pub async fn look(recorder: &Recorder<'_>, progress: &mut SolveProgress, stages:
         let Some(copied) =
             all.find(|copied| is_open(recorder, copied, progress) && !found.contains_key(&copied.place())).cloned()
         else {
-            // Of what BuildKit had in its own cache nobody knows when it ran: it counts for this run's keys only.
+            // Nobody knows when a step ran that BuildKit had in its own cache. Its content counts for this run's keys only.
             let keepable = |copied: &CopySource| {
                 let is_kept = recorder.plan.decision.cached.contains_key(&copied.state) || is_source(recorder, &copied.state);
                 is_kept || progress.ran.contains(&copied.state.step) || stages.iter().any(|(state, _)| *state == copied.state)
@@ -38,7 +41,7 @@ pub async fn look(recorder: &Recorder<'_>, progress: &mut SolveProgress, stages:
                     return Err(error);
                 };
                 progress.bypass_pull_through(&why, recorder.execution.daemon.context.events);
-                // What else stands in for something still does.
+                // The other substitutions stay.
                 progress.take_substitutions(substitutions::of_plan(recorder.execution, recorder.plan, None)?, recorder.plan);
                 continue;
             }
@@ -48,14 +51,14 @@ pub async fn look(recorder: &Recorder<'_>, progress: &mut SolveProgress, stages:
     }
 }
 
-/// Whether a state is an image, a file or a repository as it was found: the same each time for its key.
+/// Returns whether a state is an image, a file or a repository at a known version: it is always the same for its key.
 pub fn is_source(recorder: &Recorder<'_>, state: &Input) -> bool {
     recorder.plan.graph.op(&state.step).is_some_and(|op| op.inputs.is_empty())
 }
 
-/// Whether a step ran on what is taken, and nobody has looked at just that.
+/// Returns whether a step used these files in this run, and hakobi has no content of exactly this state.
 pub fn is_open(recorder: &Recorder<'_>, copied: &CopySource, progress: &SolveProgress) -> bool {
-    // What was looked at to decide is known, whatever came of that.
+    // hakobi looked at these files to plan, so their content counts in any case.
     if progress.trees.contains_key(&copied.place()) {
         return true;
     }
@@ -72,9 +75,9 @@ pub fn is_open(recorder: &Recorder<'_>, copied: &CopySource, progress: &SolvePro
     }
 }
 
-/// What was looked at after a build.
+/// The results of looking at files after a build.
 pub struct LookedAt {
     pub keys: Keys,
-    /// What is remembered of what was taken out of stages, with the state that it is of.
+    /// The content of files that steps copied out of stages, with the state that has them.
     pub copied: HashMap<CopiedContentKey, (Digest, Input)>,
 }

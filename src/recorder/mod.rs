@@ -1,4 +1,4 @@
-//! Checks what was made against what was keyed, and remembers it: layers before what names them.
+//! Compares the result with its keys, and records it: layers before the records that name them.
 
 pub mod chain;
 pub mod cold_build;

@@ -1,4 +1,4 @@
-//! After a planned build: what ran is checked against what was keyed, and remembered, layers before what names them.
+//! Records a planned build: compares the steps that ran with their keys, and writes layers before the records that name them.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -23,8 +23,8 @@ use crate::recorder::{chain, layers, look, without_daemon};
 use crate::registry::Source as _;
 use crate::save::StageSaver;
 
-/// Records a build that was executed. Returns what is new in the cache, or `None` if nothing was to be recorded or the cache did not
-/// take it, which the user was told.
+/// Records a build that was executed. Returns what this build added to the cache. Returns `None` if there was nothing to record, or
+/// the cache failed and the user was warned.
 ///
 /// # Errors
 /// If the cache fails and is required.
@@ -61,7 +61,8 @@ pub async fn record(
     }
 }
 
-/// Brings the layers of what ran into the store, and records what they are; `assembled` is what was made without the daemon.
+/// Saves the layers of the steps that ran, and records their states. `assembled` has the layers that hakobi made without the
+/// daemon.
 async fn record_run(
     recorder: &Recorder<'_>,
     mut progress: SolveProgress,
@@ -119,8 +120,11 @@ async fn record_run(
     done
 }
 
-/// The stages beside the final one that ran, by their states in the whole graph; what of them was new in the store; and what
-/// took them.
+/// Saves the side stages that ran. Returns their images by their states in the whole graph, the blobs that are new in the store,
+/// and the intake that received them.
+///
+/// # Errors
+/// If the daemon cannot hand over a stage.
 pub async fn stages(
     recorder: &Recorder<'_>,
     progress: &SolveProgress,
@@ -161,7 +165,7 @@ pub async fn stages(
     Ok((out, saved, Some(intake.intake.clone())))
 }
 
-/// Why there is no record of a step that the daemon went through.
+/// Returns why there is no record of a step that the daemon solved, or `None` if there is one.
 fn unsaved(
     recorder: &Recorder<'_>,
     step: &Digest,

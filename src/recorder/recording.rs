@@ -1,4 +1,4 @@
-//! What a recorder works with, and what it holds records against.
+//! The inputs of a recorder, and the evidence that it checks records against.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -11,18 +11,18 @@ use crate::graph::Keys;
 use crate::handover::Intake;
 use crate::planner::build_plan::BuildPlan;
 
-/// What is remembered of a build.
+/// Records one build.
 pub struct Recorder<'a> {
     pub execution: &'a Execution<'a>,
     pub plan: &'a BuildPlan,
 }
 
-/// What records are held against.
+/// The evidence that the recorder checks records against.
 pub struct Proved<'a> {
     pub progress: &'a SolveProgress,
     pub keys: &'a Keys,
-    /// What took layers from the daemon.
+    /// The intakes that received layers from the daemon.
     pub intakes: &'a [&'a Intake],
-    /// The files of layers that were read already.
+    /// The files of layers that hakobi has read already.
     pub trees: Mutex<HashMap<Digest, Arc<Tree>>>,
 }

@@ -1,4 +1,4 @@
-//! Keeps the stages that ran in an index of images, for builds without a plan.
+//! Saves the stages that ran in an index of images, for builds without a plan.
 
 use crate::cache::fault::{cache_fault, with_remedy};
 use crate::domain::ImageRef;
@@ -13,22 +13,25 @@ use crate::run::daemon::DaemonBuild;
 use crate::run::imports::CacheImports;
 use crate::save::{Executed, StageSaver, put_index, stages_to_save, with_whole_cache};
 
-/// Saving the stages after a push.
+/// Saves the stages after a push.
 pub struct Saving<'a> {
     pub run: &'a DaemonBuild<'a>,
     pub session: &'a Session,
     pub graph: &'a Graph,
     pub executed: &'a Executed,
-    /// What the last index held.
+    /// The stages of the last index.
     pub stages: &'a [KnownImage],
     pub to: &'a ImageRef,
-    /// Whether the index is all that is kept, so that it has to hold the released image whatever else there is, and whether
-    /// what was read last came from it.
+    /// `Some` if nothing else is saved, so that the index must contain the released image. The value says whether hakobi read the
+    /// last cache from this index.
     pub alone: Option<bool>,
 }
 
 impl Saving<'_> {
-    /// Hands over the stages that ran and puts the index again; gives what was new.
+    /// Saves the stages that ran and writes the index again. Returns the blobs that are new.
+    ///
+    /// # Errors
+    /// If a stage cannot be saved.
     pub async fn save(&self, released: &Released) -> Result<RepositoryBlobs> {
         let all = self.graph.side_stages();
         let new = stages_to_save(&all, self.executed);
@@ -87,7 +90,10 @@ impl Saving<'_> {
     }
 }
 
-/// Keeps the cache for the next run: beside `latest`, in the store, or both.
+/// Saves the cache for the next run: beside `latest`, in the store, or both.
+///
+/// # Errors
+/// If the cache fails and is required.
 #[tracing::instrument(name = "record", level = "info", skip_all)]
 pub async fn save(
     daemon: &DaemonBuild<'_>,
@@ -109,7 +115,7 @@ pub async fn save(
         }
     }
     let (Some((cache, faults)), Some(to)) = (daemon.context.cache.usable(), daemon.cache_target()) else { return Ok(()) };
-    // What may be damaged is not carried on.
+    // hakobi does not copy stages that may be damaged.
     let whole = cache.damaged().is_empty() && cache.unusable().is_empty();
     let (before, own) = if whole { (&*imports.cached, imports.own) } else { (&[][..], false) };
     let saved = async {

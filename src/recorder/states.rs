@@ -1,4 +1,4 @@
-//! What is remembered of a planned build, however it was made: records, behind the layers that they name.
+//! Writes the records of a planned build, after the layers that they name.
 
 use std::collections::{HashMap, HashSet};
 
@@ -23,13 +23,16 @@ use crate::save::only_image;
 pub struct BuildRecord<'a> {
     pub plan: &'a BuildPlan,
     pub cache: &'a CacheSession,
-    /// By all that is known at the end.
+    /// The keys with all facts that are known at the end.
     pub keys: &'a Keys,
     pub image: &'a PreparedImage,
     pub inputs: &'a Inputs,
 }
 
-/// Writes what became of each state, and what the next run begins with.
+/// Writes the records of the states, and what the next run starts with.
+///
+/// # Errors
+/// If the cache fails.
 pub async fn remember(
     context: &BuildContext<'_>,
     build: &BuildRecord<'_>,
@@ -75,7 +78,10 @@ pub async fn remember(
     point(context, cache, image).await
 }
 
-/// Has the image's name in the store stand for this one: what `cache ls`, `restore` and `export` know it by.
+/// Lets the image's tag in the store name this image: `cache ls`, `restore` and `export` find it there.
+///
+/// # Errors
+/// If the cache fails.
 pub async fn point(_context: &BuildContext<'_>, cache: &CacheSession, image: &PreparedImage) -> Result<()> {
     let (Some(own), Some(target)) = (cache.own(), cache.target()) else { return Ok(()) };
     let index = only_image(image).map_err(cache_fault)?;

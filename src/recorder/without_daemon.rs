@@ -1,4 +1,4 @@
-//! Remembers images that were made without a daemon.
+//! Records images that hakobi made without a daemon.
 
 use std::collections::HashMap;
 
@@ -18,7 +18,7 @@ use crate::run::context::BuildContext;
 use crate::transfer::BytesSource;
 use crate::transfer::compress::plain;
 
-/// Remembers that the image of an earlier run is the last one now. What of it was lost or damaged is written again.
+/// Records that the reused image is the last one now. Writes again what the cache has lost or has damaged.
 ///
 /// # Errors
 /// If the cache fails and is required.
@@ -62,7 +62,10 @@ async fn remember_image(
     states::point(context, cache, image).await
 }
 
-/// Remembers an image that was assembled.
+/// Records an assembled image. Returns the blobs that are new in the cache.
+///
+/// # Errors
+/// If the cache fails.
 #[tracing::instrument(name = "record", level = "info", skip_all)]
 pub async fn remember_assembled(
     context: &BuildContext<'_>,
@@ -75,7 +78,7 @@ pub async fn remember_assembled(
     if cache.target().is_none() {
         return released.saved().await;
     }
-    // What says what the store is may have gone, by a lifecycle rule.
+    // A lifecycle rule may have deleted the store's `hakobi.json`.
     cache.begin().await.map_err(cache_fault)?;
     let saved = released.saved().await?;
     let records = checked(context, plan, cache, new).await?;
@@ -86,7 +89,8 @@ pub async fn remember_assembled(
     Ok(saved)
 }
 
-/// Whether the layers, which no daemon has unpacked, are what the base says that they are. Their paths are remembered on the way.
+/// Returns whether the layers have the diff IDs of the base image's configuration; no daemon has unpacked them. Records their paths
+/// too.
 async fn proves(context: &BuildContext<'_>, cache: &CacheSession, layers: &[Layer]) -> bool {
     let records = cache.records();
     let keys: Vec<_> = layers.iter().map(layer_key).collect();
@@ -102,10 +106,10 @@ async fn proves(context: &BuildContext<'_>, cache: &CacheSession, layers: &[Laye
     true
 }
 
-/// Writes the path indexes of layers that are in the store by now; gives the records of states whose layers hold.
+/// Writes the path indexes of layers that are now in the store. Returns the records of states whose layers are verified.
 ///
 /// # Errors
-/// If the cache does not take the indexes.
+/// If the cache does not accept the indexes.
 pub async fn checked(
     context: &BuildContext<'_>,
     plan: &BuildPlan,
