@@ -1,10 +1,10 @@
-//! Faults of the cache in words, with what the user can do about them.
+//! The texts of cache faults, with advice for the user.
 
 use crate::error::{Error, Kind};
 
-/// What is amiss with the cache, and what the user can do about it: errors of all rooms, and words of a build's own.
+/// A fault of the cache, with advice for the user. Errors of all rooms implement it.
 pub trait Fault: std::fmt::Display {
-    /// What to do about it. `None` if nothing is known.
+    /// Returns the advice, or `None` if there is none.
     fn remedy(&self) -> Option<String>;
 }
 
@@ -38,7 +38,7 @@ impl Fault for FaultText<'_> {
     }
 }
 
-/// A fault in words, with or without a remedy.
+/// A fault as text, with or without advice.
 pub struct FaultText<'a>(pub &'a str, pub Option<&'a str>);
 
 impl std::fmt::Display for FaultText<'_> {
@@ -47,17 +47,17 @@ impl std::fmt::Display for FaultText<'_> {
     }
 }
 
-/// A fault of the cache that ends a run, with its hint.
+/// Returns a fault of the cache as an error that ends the run, with its hint.
 pub fn cache_error(what: &str, why: &impl Fault) -> Error {
     Error::new(Kind::Cache, format!("{what}: {why}")).hint_if(why.remedy())
 }
 
-/// A fault of the cache as an error, with its hint.
+/// Returns a fault of the cache as an error, with its hint.
 pub fn cache_fault<F: Fault>(why: F) -> Error {
     Error::new(Kind::Cache, why.to_string()).hint_if(why.remedy())
 }
 
-/// A fault in a warning: with its hint in brackets.
+/// Returns the text of a warning, with the advice in brackets.
 pub fn with_remedy(text: String, remedy: Option<&str>) -> String {
     match remedy {
         Some(remedy) => format!("{text} ({remedy})"),

@@ -1,4 +1,4 @@
-//! Judges the faults of a run's cache: each is a warning and a colder build, or the end of a run that requires its cache.
+//! Judges the faults of a run's cache: each is a warning and a colder build, or ends a run that requires its cache.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -43,7 +43,7 @@ impl<'a> CacheFaults<'a> {
         }
         let text = with_remedy(text, remedy.as_deref());
         let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
-        // Why it was given up was told, whatever else it is asked for.
+        // The user already knows why hakobi gave the store up.
         if !warnings.is_empty() && text.contains(GIVEN_UP) {
             return Ok(());
         }
@@ -53,7 +53,7 @@ impl<'a> CacheFaults<'a> {
         Ok(())
     }
 
-    /// What the store remembers is not used from here on.
+    /// From now on, hakobi does not use the store's records.
     pub fn give_up(&self) {
         self.gave_up.store(true, Ordering::Relaxed);
     }
@@ -62,12 +62,12 @@ impl<'a> CacheFaults<'a> {
         self.gave_up.load(Ordering::Relaxed)
     }
 
-    /// The build began again without the store, after it was to be pushed already.
+    /// Notes that the build started again without the store, after the push had begun.
     pub fn leave_out(&self) {
         self.left_out.store(true, Ordering::Relaxed);
     }
 
-    /// Notes that the damage was reported; returns whether it had been before.
+    /// Notes that the damage was reported. Returns whether it was reported before.
     pub fn mark_damage_reported(&self) -> bool {
         self.damage_reported.swap(true, Ordering::Relaxed)
     }

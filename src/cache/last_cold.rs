@@ -1,4 +1,4 @@
-//! How long an image took when everything ran: what its other builds are measured against.
+//! Looks up how long an image took when every step ran. hakobi compares its other builds with this duration.
 
 use std::time::Duration;
 
@@ -9,23 +9,23 @@ use crate::cache::session::CacheSession;
 use crate::output::ColdReport;
 use crate::plan::ColdRecord;
 
-/// How long the end of a run waits for what is only told.
+/// How long the end of a run waits for a value that hakobi only reports.
 pub const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The last such build, looked up while the run goes on.
+/// The last such build. hakobi looks it up while the run goes on.
 pub struct LastCold(Option<JoinHandle<Option<ColdRecord>>>);
 
 impl LastCold {
     pub fn look(store: Option<&OpenedCache<'_>>) -> Self {
         let looking = |kept: &CacheSession| {
             let (records, key) = (kept.records(), kept.cold_key());
-            // A fault of the store is told where it matters.
+            // Other readers report a fault of the store.
             tokio::spawn(async move { records.one(&key).await.ok()? })
         };
         Self(store.and_then(|store| store.session.as_ref()).map(looking))
     }
 
-    /// What was found, if it was in time.
+    /// Returns the last such build, or `None` if there is none or the look-up takes too long.
     pub async fn found(self) -> Option<ColdReport> {
         let record = tokio::time::timeout(PATIENCE, self.0?).await.ok()?.ok()??;
         let ended = jiff::Timestamp::from_second(i64::try_from(record.ended).ok()?).ok()?;

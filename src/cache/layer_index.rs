@@ -1,4 +1,4 @@
-//! The path indexes of layers, which later runs append to without having the layers.
+//! The path indexes of layers. Later runs append to layers by their indexes, without downloading them.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -18,14 +18,14 @@ impl Record for LayerIndex {
     const LIMIT: u64 = LARGE;
 }
 
-/// What a layer's index is remembered by.
-/// One that was read is of both: of a blob that is said to be something else, there is none.
+/// Returns the key of a layer's index. It contains the blob's digest and the diff ID, so that a blob with a wrong diff ID has no
+/// index.
 pub fn key(blob: &Digest, diff_id: &DiffId) -> RecordKey<LayerIndex> {
     RecordKey::from_text(&format!("hakobi layer index 2\n{blob}\n{diff_id}"))
 }
 
-/// Remembers which paths are in a base image's layer, while the daemon gets it, if that is not known. What fails here is tried once
-/// more when the build is kept.
+/// Records the paths of a base image's layer while the daemon pulls it, unless they are recorded. After a failure here, hakobi
+/// tries once more when it saves the build.
 pub async fn index_layer(records: Records, from: CacheRepository, blob: Digest, diff_id: DiffId, cores: Arc<Semaphore>) {
     let key = key(&blob, &diff_id);
     if records.one(&key).await.is_ok_and(|known| known.is_some()) {
@@ -38,20 +38,23 @@ pub async fn index_layer(records: Records, from: CacheRepository, blob: Digest, 
     }
 }
 
-/// What a layer's tar holds.
+/// Reads the files of a layer's tar.
+///
+/// # Errors
+/// If the tar cannot be read.
 pub async fn read_tree(layer: ByteStream) -> std::io::Result<Tree> {
     let tree = tokio::task::spawn_blocking(move || Tree::from_tar(SyncIoBridge::new(layer))).await;
     tree.map_err(std::io::Error::other)?
 }
 
-/// The index of a layer; nothing where its paths cannot be told, and nothing can be laid on it then. Of a layer that no daemon has
-/// unpacked yet, whose diff ID is its image's word alone, the bytes are held against that.
+/// Reads the index of a layer. Returns `None` if its paths are not readable; hakobi then cannot append to it. `expected` is the
+/// diff ID of a layer that no daemon has unpacked: only the image says it, so hakobi compares it with the bytes.
 pub async fn index(layer: Option<ByteStream>, expected: Option<&DiffId>) -> Option<LayerIndex> {
     let (layer, expected) = (layer?, expected.cloned());
     let read = tokio::task::spawn_blocking(move || {
         let mut from = Hashing { inner: SyncIoBridge::new(layer), hasher: expected.is_some().then(Hasher::default) };
         let index = LayerIndex::from_tar(&mut from)?;
-        // To the end, where what was kept is held against its digest.
+        // hakobi checks a cached blob's digest at its end, so it reads to the end.
         std::io::copy(&mut from, &mut std::io::sink())?;
         let found = from.hasher.map(|hasher| hasher.digest().of_uncompressed());
         std::io::Result::Ok((found == expected).then_some(index))
@@ -59,7 +62,7 @@ pub async fn index(layer: Option<ByteStream>, expected: Option<&DiffId>) -> Opti
     read.await.ok()?.ok()?
 }
 
-/// Hashes what is read, if it is to.
+/// A reader that hashes the bytes, if it has a hasher.
 pub struct Hashing<R> {
     pub inner: R,
     pub hasher: Option<Hasher>,

@@ -1,4 +1,4 @@
-//! What a place says of itself as a store, and how it is opened.
+//! Opens a store, and reads which layout it has.
 
 use std::sync::Arc;
 
@@ -12,16 +12,16 @@ use crate::transfer::BytesSource;
 /// The version of the store's layout that this program reads and writes.
 pub const FORMAT: u32 = 1;
 
-/// What `hakobi.json` says.
+/// The content of `hakobi.json`.
 #[derive(Serialize)]
 pub struct Format {
     pub version: u32,
 }
 
-/// The store at this place.
+/// Opens the store at this location.
 pub async fn open(location: &StoreLocation) -> Arc<dyn ObjectStore> {
     match location {
-        // A directory may be another machine's.
+        // The directory may be on a network file system.
         StoreLocation::Directory(directory) => Arc::new(Paced::new(DirectoryStore::new(directory.clone()), Pace::default())),
         StoreLocation::S3(settings) => {
             let pace = Pace::default();
@@ -31,22 +31,22 @@ pub async fn open(location: &StoreLocation) -> Arc<dyn ObjectStore> {
     }
 }
 
-/// What a place says of itself as a store.
+/// What a store's `hakobi.json` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
-    /// Nothing: there is no store yet.
+    /// There is no file, so there is no store yet.
     Absent,
-    /// Nothing that can be understood: the file is damaged, and what is beside it may be right.
+    /// The file is damaged; the store's other objects may be valid.
     Unreadable,
-    /// It is a store of the layout that this program knows.
+    /// The store has the layout that this program supports.
     Known,
 }
 
 impl Layout {
-    /// Of a place.
+    /// Reads the layout of a store.
     ///
     /// # Errors
-    /// If it cannot be read, or has another layout.
+    /// If the file cannot be read, or names another layout version.
     pub async fn read(store: &dyn ObjectStore) -> Result<Self> {
         let bytes = match read_small(store, &Name::format(), 64 << 10).await {
             Ok(Some(bytes)) => bytes,
@@ -57,7 +57,7 @@ impl Layout {
         match serde_json::from_slice::<serde_json::Value>(&bytes).ok().as_ref().and_then(|format| format.get("version")) {
             None => Ok(Self::Unreadable),
             Some(version) if version.as_u64() == Some(FORMAT.into()) => Ok(Self::Known),
-            // Whatever it is, another hakobi wrote it.
+            // Another version of hakobi wrote it.
             Some(version) => {
                 Err(Error::new(Fault::Other, format!("its layout version is {version}, but this hakobi supports {FORMAT}"))
                     .hint("use a newer hakobi or another prefix"))
@@ -66,10 +66,10 @@ impl Layout {
     }
 }
 
-/// Whether there is a store yet, of a layout that this program knows.
+/// Returns whether there is a store of a supported layout.
 ///
 /// # Errors
-/// Also if nobody can tell, as what it says of itself is damaged.
+/// If the store cannot be read, has another layout, or its `hakobi.json` is damaged.
 pub async fn is_there(store: &dyn ObjectStore) -> Result<bool> {
     match Layout::read(store).await? {
         Layout::Absent => Ok(false),
@@ -79,7 +79,10 @@ pub async fn is_there(store: &dyn ObjectStore) -> Result<bool> {
     }
 }
 
-/// Says what its layout is of a store that does not.
+/// Writes `hakobi.json` into a store that has no valid one.
+///
+/// # Errors
+/// If the store cannot be read or written, or has another layout.
 pub async fn begin(blobs: &Blobs) -> Result<()> {
     if Layout::read(blobs.store()).await? == Layout::Known { Ok(()) } else { write_format(blobs).await }
 }

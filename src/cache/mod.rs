@@ -1,4 +1,5 @@
-//! Holds what a build knows of its store: the session that serves it, typed reads of records, and the judgement of its faults.
+//! A build's access to its store: the session that serves it to the daemon, typed reads of records, and the judgement of its
+//! faults.
 
 pub mod fault;
 pub mod faults;

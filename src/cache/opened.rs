@@ -1,4 +1,4 @@
-//! The cache of a build, if it has one and as long as that can be used.
+//! The cache of a build, if it has one and as long as it is usable.
 
 use crate::cache::fault::FaultText;
 use crate::cache::faults::CacheFaults;
@@ -10,15 +10,18 @@ use crate::push::Failure;
 use crate::registry::Registries;
 use crate::settings::{BuildSettings, CacheMode, CacheSettings};
 
-/// The store of a run, with what went wrong with it.
+/// The store of a run, with its faults.
 pub struct OpenedCache<'a> {
-    /// As long as it can be used.
+    /// `None` if the store is not usable.
     pub session: Option<CacheSession>,
     pub faults: CacheFaults<'a>,
 }
 
 impl<'a> OpenedCache<'a> {
-    /// Opens it: a fault is a warning and a colder build, unless it is required.
+    /// Opens the store. A fault is a warning and a colder build.
+    ///
+    /// # Errors
+    /// If the cache is required and cannot be opened.
     #[tracing::instrument(name = "open", level = "info", skip_all, fields(cache = %settings.shown))]
     pub async fn open(
         settings: &'a CacheSettings,
@@ -38,17 +41,17 @@ impl<'a> OpenedCache<'a> {
     }
 }
 
-/// Why the store did not give an image.
+/// Why the store did not supply an image.
 pub enum CacheRefusal {
-    /// Layers are gone.
+    /// Layers are missing.
     Lacking,
-    /// It cannot be read.
+    /// The store cannot be read.
     Broken(String),
-    /// What was remembered of the layers is not so.
+    /// The records of the layers are wrong.
     Otherwise(String),
 }
 
-/// What the report says of the store.
+/// Returns the store's part of the report.
 pub fn cache_report(settings: &CacheSettings) -> CacheReport {
     CacheReport {
         url: settings.shown.clone(),
@@ -62,33 +65,36 @@ pub fn cache_report(settings: &CacheSettings) -> CacheReport {
     }
 }
 
-/// The cache of a build, whatever became of it.
+/// The cache of a build, usable or not.
 #[derive(Default)]
 pub struct BuildCache<'a> {
     /// `None` if the build has none.
     pub opened: Option<OpenedCache<'a>>,
-    /// Whether the build can begin again: a stream that was read cannot be sent again.
+    /// Whether the build can start again: hakobi cannot send a context from stdin twice.
     pub is_repeatable: bool,
 }
 
 impl BuildCache<'_> {
-    /// The store, as long as it can be used.
+    /// Returns the store, or `None` if it is not usable.
     pub fn usable(&self) -> Option<(&CacheSession, &CacheFaults<'_>)> {
         let store = self.opened.as_ref()?;
         Some((store.session.as_ref()?, &store.faults))
     }
 
-    /// Says so if something of the store could not be read that BuildKit went on without.
+    /// Warns if hakobi failed to read an object of the store and BuildKit continued without it.
+    ///
+    /// # Errors
+    /// If the cache is required.
     pub fn store_was_read(&self) -> Result<()> {
         let Some((session, faults)) = self.usable() else { return Ok(()) };
-        // What is damaged, and why the store was given up, was told when it was found.
+        // hakobi has already reported damage, and why it gave the store up.
         match session.unread().filter(|_| !session.is_distrusted() && !faults.gave_up()) {
             Some(why) => faults.warn("failed to read part of", &FaultText(&why, None)),
             None => Ok(()),
         }
     }
 
-    /// Waits until a layer of the store turns out to be damaged: for ever, where there is no store.
+    /// Waits until a layer of the store turns out to be damaged. Never returns if there is no store.
     pub async fn store_damaged(&self) {
         match self.usable() {
             Some((session, _)) => session.found_damaged().await,
@@ -96,24 +102,24 @@ impl BuildCache<'_> {
         }
     }
 
-    /// Whether the store was given up.
+    /// Returns whether hakobi gave the store up. True also if there is no store.
     pub fn gave_store_up(&self) -> bool {
         self.usable().is_none_or(|(_, faults)| faults.gave_up())
     }
 
-    /// Whether the store is used still.
+    /// Returns whether hakobi still uses the store.
     pub fn trusts_store(&self) -> bool {
         self.usable().is_some_and(|(session, faults)| !faults.gave_up() && !session.is_distrusted())
     }
 
-    /// Why a base image's layer did not come through the endpoint, if one did not.
+    /// Returns why a base image's layer did not pass through the endpoint, or `None` if all did.
     pub async fn not_passed(&self) -> Option<String> {
         let passes =
             self.usable().and_then(|(session, _)| session.own()).is_none_or(crate::local_registry::CacheRepository::passes);
         if passes { None } else { Some(self.cannot_pass().await) }
     }
 
-    /// Waits until a base image's layer does not come through the endpoint, and says why: for ever, where all do.
+    /// Waits until a base image's layer does not pass through the endpoint, and returns why. Never returns if all pass.
     pub async fn cannot_pass(&self) -> String {
         match self.usable().and_then(|(session, _)| session.own()) {
             Some(own) => own.cannot_pass().await,
@@ -121,7 +127,7 @@ impl BuildCache<'_> {
         }
     }
 
-    /// Whether it is the store that a solve failed by.
+    /// Returns whether the store caused the failure of a solve.
     pub fn blames_store(&self, message: &str) -> bool {
         let Some((session, _)) = self.usable() else { return false };
         let is_named = session.own().is_some_and(|own| own.is_named_in(message));
@@ -130,9 +136,10 @@ impl BuildCache<'_> {
             || session.references().any(|(_, reference)| message.contains(&*reference.repository.path))
     }
 
-    /// Whether it is a layer that a solve still waited for after the store, or the way of base images through here, was left out.
+    /// Returns whether a solve failed because it still waited for a layer of the store, or of the pull-through, after hakobi
+    /// stopped using that.
     pub fn is_left_over(&self, message: &str) -> bool {
-        // containerd's words, Docker's, and those of a store that is read through the session.
+        // The messages of containerd, of Docker, and of a store that the daemon reads through the session.
         const FETCHING: [&str; 4] = ["could not fetch content descriptor", "failed to copy", "is damaged", "blob"];
         let broken = |session: &CacheSession| {
             session.is_distrusted() || !session.own().is_none_or(crate::local_registry::CacheRepository::passes)
@@ -140,7 +147,10 @@ impl BuildCache<'_> {
         self.usable().is_some_and(|(session, _)| broken(session)) && FETCHING.iter().any(|words| message.contains(words))
     }
 
-    /// The store did not give what it remembers: nothing of it is used from here on.
+    /// Gives the store up, because it did not supply what its records name.
+    ///
+    /// # Errors
+    /// If the cache is required.
     pub fn cache_refused(&self, why: &CacheRefusal) -> Result<()> {
         let Some((_, faults)) = self.usable() else { return Ok(()) };
         match why {
@@ -161,11 +171,15 @@ impl BuildCache<'_> {
         }
     }
 
-    /// Whether a push failed because the store did not give a layer, so that the build is to begin again without it. That was told.
+    /// Returns whether a push failed because the store did not supply a layer, so that the build must start again without it. Warns
+    /// of that.
+    ///
+    /// # Errors
+    /// If the cache is required.
     pub fn failed_by_store(&self, failure: &Failure) -> Result<bool> {
         let Some((session, faults)) = self.usable() else { return Ok(false) };
         let by_store = failure.source().is_some_and(|from| session.repositories().contains(from));
-        // What was given up once is not to blame again.
+        // A store that hakobi gave up once is not the cause again.
         if !by_store || faults.left_out() || !self.is_repeatable {
             return Ok(false);
         }
@@ -188,7 +202,10 @@ impl BuildCache<'_> {
         faults.warn("restarting the build without", &FaultText(&why, hint))
     }
 
-    /// Says so if something of the store was damaged or did not make sense, unless that was told. Each was a miss.
+    /// Warns of damaged or invalid objects in the store, unless hakobi has already done so. Each of these was a miss.
+    ///
+    /// # Errors
+    /// If the cache is required.
     pub fn warn_of_damage(&self) -> Result<()> {
         let Some((session, faults)) = self.usable() else { return Ok(()) };
         let damaged = session.damaged().into_iter().map(|digest| format!("the blob {digest}"));

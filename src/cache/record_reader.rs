@@ -1,4 +1,4 @@
-//! Reads the records of a run's cache. A fault is told once, and is a miss from then on.
+//! Reads the records of a run's cache. hakobi reports a fault once; from then on, every record is a miss.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -9,7 +9,7 @@ use crate::cache::session::CacheSession;
 use crate::error::Result;
 use crate::plan::{Record, RecordKey, Records};
 
-/// What a store remembers. A fault is told once, and is a miss from then on.
+/// Reads records of a store. It reports a fault once; from then on, every record is a miss.
 pub struct RecordReader<'a> {
     pub records: Records,
     pub faults: &'a CacheFaults<'a>,
@@ -20,18 +20,21 @@ impl<'a> RecordReader<'a> {
         Self { records: kept.records(), faults }
     }
 
-    /// The record of one key.
+    /// Reads the record of one key. Returns `None` if there is none.
+    ///
+    /// # Errors
+    /// If the cache fails and is required.
     pub async fn one<T: Record>(&self, key: &RecordKey<T>) -> Result<Option<T>> {
         Ok(self.read([key], |key| RecordKey::clone(key)).await?.remove(key))
     }
 
-    /// Notes that the record of a key is not used, as it does not fit what is known.
+    /// Notes that hakobi does not use a record, because it does not fit the plan.
     pub fn refuse<T>(&self, key: &RecordKey<T>) {
         tracing::debug!(%key, kind = std::any::type_name::<T>(), "a record is not used: it does not fit the plan");
         self.records.refuse(key);
     }
 
-    /// Gives the cache up, with a warning: nothing of it is used any more.
+    /// Gives the cache up, with a warning: hakobi does not use it any more.
     ///
     /// # Errors
     /// If the cache is required.
@@ -40,7 +43,10 @@ impl<'a> RecordReader<'a> {
         self.faults.warn("continuing without", why)
     }
 
-    /// The records of these, as [`Records::read`] has them.
+    /// Reads the records of these keys, like [`Records::read`].
+    ///
+    /// # Errors
+    /// If the cache fails and is required.
     pub async fn read<K: Eq + Hash, T: Record>(
         &self,
         of: impl IntoIterator<Item = K>,

@@ -1,4 +1,4 @@
-//! The store of a run: opened, and served to the daemon.
+//! The store of a run: opens it and serves it to the daemon.
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ use crate::settings::{BuildSettings, CacheMode, CacheSettings};
 use crate::store::{Blobs, Error, Fault, Name, Result};
 use crate::transfer::{ByteStream, Scratch};
 
-/// How long a store may take for its first answer. A job should not wait for one that is out of reach.
+/// How long a store may take for its first answer. A job should not wait for an unreachable store.
 pub const FIRST_LOOK: Duration = Duration::from_secs(30);
 
 /// The store of a run, with its scopes as repositories of a loopback registry.
@@ -34,27 +34,27 @@ pub struct CacheSession {
     pub blobs: Blobs,
     /// The own scope first, then its fallbacks.
     pub shelves: Vec<CacheRepository>,
-    /// The tag of an image's index on each of them.
+    /// The tag of the image's index in each scope.
     pub tag: String,
     pub writes: bool,
     pub new: bool,
     pub begun: OnceCell<()>,
-    /// Layers on their way from a registry to the daemon.
+    /// The base images whose layers pass from a registry to the daemon.
     pub passing: OnceLock<Passing>,
-    /// What no record may hold.
+    /// Values that no record may contain.
     pub hidden: Hidden,
 }
 
-/// Base images on their way through the endpoint.
+/// Base images that pass through the endpoint.
 pub struct Passing {
-    /// Where their layers lie meanwhile.
+    /// The directory for their layers.
     pub scratch: Scratch,
     pub indexed: Mutex<Indexed>,
-    /// As many are read at once as there are cores.
+    /// hakobi indexes as many layers at once as there are cores.
     pub cores: Arc<Semaphore>,
 }
 
-/// Layers whose paths are read while they come.
+/// Layers that hakobi indexes while they pass.
 #[derive(Default)]
 pub struct Indexed {
     pub layers: HashSet<Digest>,
@@ -63,13 +63,16 @@ pub struct Indexed {
 
 impl CacheSession {
     /// Opens the store for the image of this build and serves it.
+    ///
+    /// # Errors
+    /// If the store does not answer or has another layout.
     pub async fn for_build(
         settings: &CacheSettings,
         build: &BuildSettings,
         registries: &Registries,
         hidden: &Hidden,
     ) -> Result<Self> {
-        // One image of one Dockerfile: a repository's images share layers, a scope's are many.
+        // The name of one image from one Dockerfile: the images of a repository share layers, and a scope has many images.
         let image = build.tags.first().map_or("image", |tag| &tag.repository.path);
         let tag = match &build.target {
             Some(target) => format!("target-{}", target.to_lowercase()),
@@ -79,6 +82,9 @@ impl CacheSession {
     }
 
     /// Opens the store for an image of this name and serves it.
+    ///
+    /// # Errors
+    /// If the store does not answer or has another layout, or hakobi cannot listen on the loopback address.
     pub async fn open(settings: &CacheSettings, image: &str, tag: &str, registries: &Registries) -> Result<Self> {
         let store = open(&settings.location).await;
         let looked = tokio::time::timeout(FIRST_LOOK, Layout::read(&*store)).await;
@@ -117,44 +123,47 @@ impl CacheSession {
         })
     }
 
-    /// The index of the image, by scope: the own one first.
+    /// Returns the references of the image's index in each scope: the own scope first.
     pub fn references(&self) -> impl Iterator<Item = (&str, ImageRef)> {
         self.shelves.iter().map(|shelf| (shelf.scope(), shelf.repository().tag(&self.tag)))
     }
 
-    /// What was recorded of steps, by scope.
+    /// Returns access to the records of all scopes.
     pub fn records(&self) -> Records {
         let scopes = self.shelves.iter().map(|shelf| shelf.scope().to_owned()).collect();
         Records::new(self.blobs.clone(), scopes, self.writes, self.hidden.clone())
     }
 
-    /// What the inputs of this image's last build are remembered by.
+    /// Returns the key of the inputs of this image's last build.
     pub fn inputs_key(&self) -> RecordKey<Inputs> {
         let image = self.shelves.first().map(CacheRepository::image).unwrap_or_default();
         RecordKey::from_text(&format!("hakobi inputs 1\n{image}\n{}", self.tag))
     }
 
-    /// What this image's last build in which everything ran is remembered by.
+    /// Returns the key of this image's last build in which every step ran.
     pub fn cold_key(&self) -> RecordKey<ColdRecord> {
         RecordKey::from_text(&format!("hakobi cold 1\n{}", self.inputs_key()))
     }
 
-    /// What the states that a daemon made of this image are remembered by.
+    /// Returns the key of the states that a daemon made for this image.
     pub fn daemon_key(&self, id: &str) -> RecordKey<DaemonRecord> {
         RecordKey::from_text(&format!("hakobi daemon 1\n{id}\n{}", self.inputs_key()))
     }
 
-    /// The store's blobs.
+    /// Returns the store's blobs.
     pub fn blobs(&self) -> &Blobs {
         &self.blobs
     }
 
-    /// The own scope as a repository.
+    /// Returns the repository of the own scope.
     pub fn own(&self) -> Option<&CacheRepository> {
         self.shelves.first()
     }
 
-    /// Has the layers of a base image come through the own shelf.
+    /// Lets the layers of a base image pass through the own scope's repository.
+    ///
+    /// # Errors
+    /// If hakobi cannot create a temporary directory.
     pub fn pass_through(&self, base: &KnownImage, registries: &Registries) -> crate::error::Result<()> {
         let Some(own) = self.own() else { return Ok(()) };
         let passing = match self.passing.get() {
@@ -177,7 +186,7 @@ impl CacheSession {
         Ok(())
     }
 
-    /// Waits until the layers that came through are indexed.
+    /// Waits until the layers that passed through are indexed.
     pub async fn passed(&self) {
         let Some(passing) = self.passing.get() else { return };
         self.shelves.iter().for_each(CacheRepository::passed);
@@ -185,40 +194,46 @@ impl CacheSession {
         while tasks.join_next().await.is_some() {}
     }
 
-    /// The word that is in all its names.
+    /// Returns the secret path component that all its names contain.
     pub fn word(&self) -> &str {
         self.endpoint.secret_path()
     }
 
-    /// What its shelves are called.
+    /// Returns the names of its repositories.
     pub fn repositories(&self) -> Vec<Repository> {
         self.shelves.iter().map(|shelf| shelf.repository().clone()).collect()
     }
 
-    /// The shelves as the session's content stores, called like their repositories.
+    /// Returns the scopes as content stores of the session, under the names of their repositories.
     pub fn contents(&self) -> ContentSources {
         let source = |shelf: &CacheRepository| Arc::new(ShelfContent { shelf: shelf.clone(), tally: self.endpoint.tally() }) as _;
         self.shelves.iter().map(|shelf| (shelf.repository().to_string(), source(shelf))).collect()
     }
 
-    /// Where the image is kept, if this run may write.
+    /// Returns the reference to save the image under, or `None` if this run may not write.
     pub fn target(&self) -> Option<ImageRef> {
         let own = self.shelves.first().filter(|_| self.writes)?;
         Some(own.repository().tag(&self.tag))
     }
 
-    /// Says of a new store what its layout is, before anything is put there.
+    /// Writes the layout into a new store, before any other object.
+    ///
+    /// # Errors
+    /// If the store does not accept it.
     pub async fn begin(&self) -> Result<()> {
         let begun = self.begun.get_or_try_init(|| async { if self.new { write_format(&self.blobs).await } else { Ok(()) } });
         begun.await.copied()
     }
 
-    /// Whether something may be put there by now.
+    /// Returns whether [`Self::begin`] has succeeded.
     pub fn has_begun(&self) -> bool {
         self.begun.initialized()
     }
 
-    /// The image itself, of the own scope or the first fallback that has it.
+    /// Returns the saved image from the own scope or the first fallback that has it. Returns `None` if none has it.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
     pub async fn released(&self, registries: &Registries) -> crate::error::Result<Option<KnownImage>> {
         for (_, reference) in self.references() {
             let stages = load_stages(registries, &reference).await;
@@ -230,7 +245,8 @@ impl CacheSession {
         Ok(None)
     }
 
-    /// Why something could not be read since this was asked last: the daemon may have gone on without it, and said nothing.
+    /// Returns why a read has failed since the last call, or `None`. The daemon may have continued without the object, and without
+    /// an error.
     pub fn unread(&self) -> Option<String> {
         self.blobs.unread()
     }
@@ -240,39 +256,39 @@ impl CacheSession {
         self.blobs.found_damaged().await;
     }
 
-    /// Whether a blob that the daemon was given turned out to be damaged.
+    /// Returns whether the daemon got a blob that turned out to be damaged.
     pub fn is_distrusted(&self) -> bool {
         self.blobs.is_distrusted()
     }
 
-    /// Other objects that cannot be understood.
+    /// Returns the names of other objects that hakobi cannot parse.
     pub fn unusable(&self) -> BTreeSet<Name> {
         self.blobs.unusable()
     }
 
-    /// Whether this run may write to the store.
+    /// Returns whether this run may write to the store.
     pub fn writes(&self) -> bool {
         self.writes
     }
 
-    /// Blobs that turned out to be damaged.
+    /// Returns the blobs that turned out to be damaged.
     pub fn damaged(&self) -> HashSet<Digest> {
         self.blobs.damaged()
     }
 
-    /// The daemon was given a blob.
+    /// Counts the bytes of a blob that the daemon got.
     pub fn count_transfer(&self, digest: &Digest, bytes: u64) {
         self.endpoint.tally().add(digest, bytes);
     }
 
-    /// What the daemon took of these blobs.
+    /// Returns how much the daemon read of these blobs.
     pub fn restored(&self, layers: &HashSet<Digest>) -> Restored {
         let served = self.endpoint.served();
         let mut copied: Vec<Given> =
             served.into_iter().filter(|(digest, _)| layers.contains(digest)).map(|(_, given)| given).collect();
         copied.sort_by_key(|given| given.began);
         let mut restored = Restored::default();
-        // Several at once count once.
+        // Time in which several blobs pass counts once.
         let mut until = None;
         for given in copied {
             let from = until.map_or(given.began, |until| given.began.max(until));
@@ -285,24 +301,24 @@ impl CacheSession {
     }
 }
 
-/// What came from the store to the daemon.
+/// The layers that the daemon read from the store.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Restored {
     pub layers: u64,
     pub bytes: u64,
-    /// How long any of them was on its way; the daemon does other things meanwhile.
+    /// How long at least one layer was in transfer; the daemon does other work meanwhile.
     pub seconds: f64,
 }
 
 impl Restored {
-    /// Puts it into the report.
+    /// Adds the numbers to the report.
     pub fn add_to(self, report: &mut RunReport) {
         (report.layers.restored, report.bytes.restored) = (self.layers, self.bytes);
         report.seconds.restore = self.seconds;
     }
 }
 
-/// A shelf that the daemon reads through the session.
+/// A scope that the daemon reads through the session.
 pub struct ShelfContent {
     pub shelf: CacheRepository,
     pub tally: Served,

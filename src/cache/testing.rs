@@ -1,4 +1,4 @@
-//! A cache in memory, for tests of what reads and writes records.
+//! A cache in memory, for tests of code that reads and writes records.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::plan::Records;
 use crate::settings::{CacheMode, CacheSettings, StoreLocation};
 use crate::store::{Blobs, MemoryStore};
 
-/// A cache in memory. Clones share what is in it.
+/// A cache in memory. Clones share their content.
 #[derive(Clone)]
 pub struct MemoryCache {
     store: Arc<MemoryStore>,
@@ -33,7 +33,7 @@ impl Default for MemoryCache {
 }
 
 impl MemoryCache {
-    /// Its records, as a build opens them.
+    /// Opens its records like a build.
     pub fn records(&self) -> Records {
         Records::new(Blobs::new(self.store.clone()), vec![self.settings.scope.clone()], true, Hidden::default())
     }
