@@ -1,4 +1,4 @@
-//! The way out: an image from the daemon or from the cache into registries, directories and files.
+//! Moves an image from the daemon or the cache into registries, directories and files.
 
 pub mod outputs;
 pub mod release;

@@ -1,4 +1,4 @@
-//! `-o` of other types: what the daemon streams back, into files and directories.
+//! `-o` of other types: writes the daemon's output streams into files and directories.
 
 use std::path::{Path, PathBuf};
 
@@ -9,17 +9,20 @@ use crate::engine::buildkit::OutputSink;
 use crate::error::{Error, Result};
 use crate::settings::Output;
 
-/// Bytes between the daemon's stream and the one that unpacks it.
+/// Buffer size between the daemon's stream and the unpacker, in bytes.
 const PIPE: usize = 1 << 20;
 
-/// Files and directories that are being written.
+/// Files and directories that hakobi is writing.
 #[derive(Default)]
 pub struct Files {
     unpacking: Vec<(PathBuf, JoinHandle<std::io::Result<()>>)>,
 }
 
 impl Files {
-    /// The exporter that serves an output, and where it writes to. A directory comes as a tar, which is unpacked here.
+    /// Returns the exporter for an output, and the sink for its stream. A directory comes as a tar, which hakobi unpacks.
+    ///
+    /// # Errors
+    /// If the file or directory cannot be created.
     pub fn open(&mut self, output: &Output) -> Result<(String, OutputSink)> {
         let destination = output.destination.clone();
         match (&*output.kind, destination) {
@@ -46,7 +49,10 @@ impl Files {
         }
     }
 
-    /// Waits until all is written.
+    /// Waits until everything is written.
+    ///
+    /// # Errors
+    /// If a directory cannot be written.
     pub async fn finish(self) -> Result<()> {
         for (directory, unpacking) in self.unpacking {
             let unpacked = unpacking.await.map_err(std::io::Error::other).and_then(|result| result);

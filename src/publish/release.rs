@@ -1,4 +1,4 @@
-//! The release: an image out of the daemon and into all target repositories.
+//! The release: moves an image from the daemon into all target repositories.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,13 +26,13 @@ use crate::transfer::{ByteStream, Scratch, Spool};
 /// The name of the released image at the endpoint.
 pub const NAME: &str = "image";
 
-/// The endpoint with what takes images from it.
+/// The endpoint, with the pushers that receive its images.
 pub struct IntakeSetup {
     pub endpoint: Endpoint,
     pub intake: Intake,
-    /// To the registries.
+    /// Pushes to the registries.
     pub pusher: Pusher,
-    /// To the store, whose faults are none of the push.
+    /// Pushes to the store; its faults do not fail the push.
     pub cache_pusher: Option<Pusher>,
 }
 
@@ -45,34 +45,37 @@ pub struct Release {
     pub cache_repository: Option<Repository>,
     pub setup: IntakeSetup,
     pub directory: Scratch,
-    /// The image's name in the daemon while it is made.
+    /// The image's name in the daemon while the daemon makes the image.
     pub lent: Mutex<Option<BorrowedName>>,
     pub learning: Mutex<JoinSet<Vec<KnownImage>>>,
 }
 
-/// A release that is done, or whose tags failed.
+/// A release after its push; some of its tags may have failed.
 pub struct Released {
     pub release: Release,
-    /// What the tags stand for: a manifest or an index.
+    /// The manifest or index that the tags point to.
     pub manifest: RawManifest,
-    /// The images, one for each platform, as they are in the registries.
+    /// The images as they are in the registries, one for each platform.
     pub images: Vec<PreparedImage>,
     pub tags: Vec<TagOutcome>,
     pub layers: LayerCounts,
-    /// Bytes sent.
+    /// Number of uploaded bytes.
     pub bytes: u64,
 }
 
-/// What came of putting an image whose layers are kept.
+/// The result of pushing an image with cached layers.
 pub enum PutOutcome {
-    /// It is there.
+    /// The image is in the registries.
     Done(Box<Released>),
-    /// The store is at fault. Nothing was tagged.
+    /// The store failed. hakobi has tagged nothing.
     Not(CacheRefusal),
 }
 
 impl Release {
-    /// Opens the way out of the daemon: to the repositories of these tags, and to where images are kept, if that is named.
+    /// Opens a release to the repositories of these tags, and to the cache repository if there is one.
+    ///
+    /// # Errors
+    /// If there is no temporary directory, or hakobi cannot listen on the loopback address.
     pub async fn open(
         registries: &Registries,
         tags: &[ImageRef],
@@ -97,18 +100,18 @@ impl Release {
         })
     }
 
-    /// Forgets what these repositories were known to have.
+    /// Forgets which blobs these repositories have.
     pub fn forget(&self, repositories: &[Repository]) {
         self.setup.intake.learn(|known| known.forget(repositories));
     }
 
-    /// Learns of layers that a repository has.
+    /// Notes that a repository has these layers.
     pub fn learn(&self, layers: &[Descriptor], diff_ids: &[DiffId], repository: &Repository) {
         self.setup.intake.learn(|known| known.add_layers(layers, diff_ids, repository));
     }
 
-    /// Puts an image that is not in the daemon. Layers that the targets lack come from the shelf; nothing is put if that lacks one
-    /// too, cannot give it, or either has another size than the image says.
+    /// Pushes an image that is not in the daemon. Layers that the targets lack come from the cache repository. Pushes nothing if
+    /// that lacks a layer too or cannot supply it, or if a layer has another size than the image says.
     ///
     /// # Errors
     /// If the targets fail.
@@ -127,7 +130,7 @@ impl Release {
                 Some(size) => Some(*size),
                 None => self.setup.pusher.size(&layer.digest).await?,
             };
-            // Some registries do not say.
+            // Some registries do not report a size.
             if let Some(size) = size.filter(|size| *size != layer.size && *size > 0) {
                 let why = format!("the layer {} has {size} bytes, not {}", layer.digest, layer.size);
                 return Ok(PutOutcome::Not(CacheRefusal::Otherwise(why)));
@@ -139,10 +142,10 @@ impl Release {
         Box::pin(self.put_layered(image, Some(from.repository()))).await
     }
 
-    /// Puts an image of the layers of another: they are mounted or copied from where that is.
+    /// Pushes an image with the layers of another image: the targets mount these, or hakobi copies them.
     ///
     /// # Errors
-    /// If the targets fail, or that registry does.
+    /// If the targets or the other image's registry fail.
     pub async fn put_from(self, image: PreparedImage, base: &KnownImage) -> Result<PutOutcome> {
         for layer in &base.manifest.layers {
             for pusher in std::iter::once(&self.setup.pusher).chain(&self.setup.cache_pusher) {
@@ -152,7 +155,10 @@ impl Release {
         Box::pin(self.put_layered(image, None)).await
     }
 
-    /// Puts an image whose layers are on their way; nothing if the store is where one of them broke off.
+    /// Pushes an image whose layers are being uploaded. Pushes no manifest if an upload failed because of the store.
+    ///
+    /// # Errors
+    /// If the targets fail.
     #[tracing::instrument(name = "publish", level = "info", skip_all)]
     pub async fn put_layered(self, image: PreparedImage, store: Option<&Repository>) -> Result<PutOutcome> {
         let layers = match self.setup.pusher.finish_blobs().await {
@@ -174,24 +180,27 @@ impl Release {
         Ok(PutOutcome::Done(Box::new(Released { manifest, images: vec![image], tags, layers, bytes: sent.bytes, release: self })))
     }
 
-    /// What takes the image.
+    /// Returns the intake of the image.
     pub fn intake(&self) -> &Intake {
         &self.setup.intake
     }
 
-    /// A repository that has the released image.
+    /// Returns a repository that has the released image.
+    ///
+    /// # Errors
+    /// If there is neither a tag nor a cache repository.
     pub fn repository(&self) -> Result<&Repository> {
         let tagged = self.tags.first().map(|tag| &tag.repository);
         tagged.or(self.cache_repository.as_ref()).ok_or_else(|| Error::push("no repository to push to"))
     }
 
-    /// What the daemon must call the image for it to come here.
+    /// Returns the name under which the daemon must push the image.
     pub fn reference(&self) -> ImageRef {
         self.setup.endpoint.reference(NAME)
     }
 
-    /// Looks up, meanwhile, what the base images' layers are in the target registries: they need not be sent then. Those of
-    /// other registries are not asked for, since every question counts there (Docker Hub's limits).
+    /// Looks up the base images in the target registries, in the background: their layers need no upload then. hakobi does not ask
+    /// other registries, because each request counts against their limits (Docker Hub).
     pub fn learn_bases(&self, graph: &Graph, platform: &str) {
         let platform: Option<Platform> = platform.parse().ok();
         let mut learning = self.learning.lock().unwrap_or_else(PoisonError::into_inner);
@@ -199,16 +208,16 @@ impl Release {
             let Ok(reference) = base.parse::<ImageRef>() else { continue };
             if self.tags.iter().any(|tag| tag.repository.host == reference.repository.host) {
                 let (registries, platform) = (self.registries.clone(), platform.clone());
-                // A base that cannot be looked up is pushed like any other layer.
+                // hakobi uploads the layers of a base image that it cannot look up.
                 learning.spawn(async move { load(&registries, &reference, platform.as_ref()).await.unwrap_or_default() });
             }
         }
     }
 
-    /// Has the daemon hand the image over, unless BuildKit did already, and puts it under all tags.
+    /// Lets the daemon hand over the image, unless BuildKit has already done so, and pushes it under all tags.
     ///
     /// # Errors
-    /// If the daemon, the targets, or a repository fails that layers were to be copied from.
+    /// If the daemon or a target fails, or a repository that hakobi copies layers from.
     #[allow(clippy::too_many_arguments, reason = "each is a separate input")]
     #[tracing::instrument(name = "publish", level = "info", skip_all)]
     pub async fn push(
@@ -278,17 +287,17 @@ impl Release {
         }
     }
 
-    /// Waits until a layer cannot be taken because TMPDIR is full; for ever if it is not.
+    /// Waits until TMPDIR has no room for a layer, and returns that error. Never returns if it has room.
     pub async fn out_of_space(&self) -> Error {
         out_of_space_error(&self.setup.endpoint.out_of_space().await)
     }
 
-    /// The daemon is about to make the image; what came of an attempt before counts no longer.
+    /// Starts an attempt: the daemon is about to make the image. Forgets the results of the attempt before.
     pub fn begin(&self) {
         self.setup.intake.begin(NAME);
     }
 
-    /// The daemon gives the image this name, which goes again whatever happens meanwhile.
+    /// Takes a name that the daemon gives the image; hakobi removes it whatever happens meanwhile.
     pub fn lend(&self, name: BorrowedName) {
         let mut lent = self.lent();
         match &*lent {
@@ -301,8 +310,11 @@ impl Release {
         self.lent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has the daemon hand over the layers that it made on a layer that stands in for others; gives these and the configuration of
-    /// the image that they came in.
+    /// Lets the daemon hand over the layers that it made above the skeleton. Returns the layers and the configuration of their
+    /// image.
+    ///
+    /// # Errors
+    /// If the daemon or a target fails.
     pub async fn take_layers(&self, docker: &Docker, exit: Exit, made: Made, below: usize) -> Result<(Vec<NewLayer>, Bytes)> {
         self.hand_over(docker, exit, made).await?;
         let taken = self.setup.intake.layers_above(NAME, below).await?;
@@ -310,7 +322,10 @@ impl Release {
         Ok(taken)
     }
 
-    /// Takes a new layer from a stream, and passes it on while it comes.
+    /// Takes a new layer from a stream, and uploads it while it arrives.
+    ///
+    /// # Errors
+    /// If TMPDIR has no room.
     pub fn take_stream(&self, layer: ByteStream) -> Result<Spool> {
         let full = |error: std::io::Error| out_of_space_error(&error.to_string());
         let (writer, spool) = Spool::create(self.directory.path()).map_err(full)?;
@@ -321,13 +336,19 @@ impl Release {
         Ok(spool)
     }
 
-    /// Waits until all that was taken is where it goes.
+    /// Waits until all layers are uploaded.
+    ///
+    /// # Errors
+    /// If a target fails.
     #[tracing::instrument(name = "publish", level = "info", skip_all)]
     pub async fn finish(&self) -> Result<()> {
         Ok(self.setup.pusher.finish_blobs().await.map(drop)?)
     }
 
-    /// A way for further images into the repository of this reference; what the release holds is known there.
+    /// Opens an intake for further images into the repository of this reference. The intake knows the released layers.
+    ///
+    /// # Errors
+    /// If hakobi cannot listen on the loopback address.
     pub async fn intake_for(&self, to: &ImageRef, stages: &[KnownImage], images: &[PreparedImage]) -> Result<IntakeSetup> {
         let repositories = vec![to.repository.clone()];
         let directory = &self.directory;
@@ -339,10 +360,10 @@ impl Release {
 }
 
 impl Released {
-    /// Waits until what is kept of the image is in the store; gives what was new there.
+    /// Waits until the image's blobs are in the store. Returns the blobs that are new there.
     ///
     /// # Errors
-    /// If the store did not take it.
+    /// If the store did not accept them.
     pub async fn saved(&self) -> Result<RepositoryBlobs> {
         match &self.release.setup.cache_pusher {
             Some(cache_pusher) => Ok(cache_pusher.finish_blobs().await?.total()),
@@ -350,7 +371,10 @@ impl Released {
         }
     }
 
-    /// The failures of tags, if any: all were tried.
+    /// Returns the failures of the tags as one error. hakobi has tried all tags.
+    ///
+    /// # Errors
+    /// If a tag failed.
     pub fn failure(&self) -> Result<()> {
         let failed: Vec<String> =
             self.tags.iter().filter_map(|tag| Some(format!("{}: {}", tag.reference, tag.state.as_ref().err()?))).collect();
@@ -370,12 +394,13 @@ pub async fn intake_setup(
 ) -> Result<IntakeSetup> {
     let pusher = Pusher::new(registries.clone(), repositories.clone(), events.clone());
     let mut known = Known::default();
-    // Those of the targets first: from there nothing has to be copied.
+    // The images in the target repositories come first, because their layers need no copy.
     let (own, others): (Vec<_>, Vec<_>) = images.iter().partition(|image| repositories.contains(&image.repository));
     own.into_iter().chain(others).for_each(|image| known.add(image));
     let layers: Vec<Descriptor> = images.iter().flat_map(|image| image.manifest.layers.clone()).collect();
     if !layers.is_empty() {
-        // All at once, before the daemon asks for one after the other. A fault shows again, and is told, when one is asked for.
+        // Looks up all layers at once, before the daemon asks for one after the other. A fault comes again, and is reported, when
+        // the daemon asks for the layer.
         let _ = pusher.missing(&layers).await;
     }
     let cache_pusher =
@@ -399,8 +424,8 @@ pub fn repositories(tags: &[ImageRef]) -> Vec<Repository> {
     out
 }
 
-/// The image that is there already, if this one is the same but for times and cache records: its digest then stays, and
-/// whoever follows digests sees that nothing changed.
+/// Returns the image in the registry, if the new image differs only in times and cache records. The image then keeps its digest,
+/// and users of the digest see no change. Returns `None` if there is no such image.
 pub fn same_as_before<'a>(
     image: &PreparedImage,
     latest: &'a [KnownImage],
@@ -418,7 +443,10 @@ pub fn same_as_before<'a>(
     })
 }
 
-/// What the tags stand for: the image, or an index of several.
+/// Returns the manifest that the tags point to: the image's, or an index of several images.
+///
+/// # Errors
+/// If there is no image.
 pub fn top(images: &[PreparedImage]) -> Result<(RawManifest, Vec<RawManifest>)> {
     match images {
         [] => Err(Error::push("no image to push")),

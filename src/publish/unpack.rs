@@ -1,8 +1,8 @@
-//! A tar into a directory of this machine, as fsutil's receiver writes it (`DiskWriter`): what stands there is replaced, never
-//! followed, and nothing is deleted otherwise.
+//! Unpacks a tar into a directory of this machine, like fsutil's receiver (`DiskWriter`). It replaces existing files, never follows
+//! them, and deletes nothing else.
 //!
-//! Every path is opened component by component from the directory itself, without following links: whatever stands in it, and whoever
-//! changes it meanwhile, nothing lands outside.
+//! It opens every path component by component from the directory itself, without following links. So nothing is written outside,
+//! whatever the directory contains and whoever changes it meanwhile.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -16,17 +16,18 @@ use rustix::io::Errno;
 
 use crate::transfer::{LayerEntries, LayerEntry};
 
-/// What a directory is opened with.
+/// The flags for opening a directory.
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// What directories have while they are filled.
+/// The mode of directories while hakobi fills them.
 const FILLING: Mode = Mode::RWXU;
 
-/// Writes all entries into a directory: owned by who runs this, with modes, times and extended attributes of the entries. Modes and
-/// times of directories come last, since a read-only one could not be filled, and filling one changes its time.
+/// Writes all entries into a directory, with the modes, times and extended attributes of the entries. The files belong to the user
+/// who runs hakobi. Modes and times of directories come last, because a read-only directory cannot be filled, and filling one
+/// changes its time.
 ///
 /// # Errors
-/// If the tar is damaged, leads out of the directory, or something cannot be written.
+/// If the tar is damaged or leads out of the directory, or a file cannot be written.
 pub fn unpack(from: impl Read, into: &Path) -> io::Result<()> {
     let root = OwnedFd::from(File::open(into)?);
     let mut entries = LayerEntries::new(from);
@@ -50,7 +51,7 @@ pub fn unpack(from: impl Read, into: &Path) -> io::Result<()> {
             fs::renameat(parent.as_fd(), os(&temporary), parent.as_fd(), os(&name))?;
             Ok(())
         });
-        // Also if two names of one file were put over each other: then a rename does nothing.
+        // This is also needed if the rename was between two names of one file: such a rename does nothing.
         let _ = fs::unlinkat(parent.as_fd(), os(&temporary), AtFlags::empty());
         placed.map_err(named)?;
     }
@@ -75,7 +76,7 @@ impl Place<'_> {
         }
     }
 
-    /// A directory that can be filled, in the place of whatever is none.
+    /// Opens the directory of this name, writable. Replaces whatever else has the name.
     fn directory(&self) -> io::Result<OwnedFd> {
         match self.kind()? {
             Some(FileType::Directory) => {}
@@ -93,7 +94,7 @@ impl Place<'_> {
         Ok(directory)
     }
 
-    /// Makes way for what is no directory.
+    /// Removes the directory of this name, to make room for another kind of file.
     fn remove_directory(&self) -> io::Result<()> {
         if self.kind()? != Some(FileType::Directory) {
             return Ok(());
@@ -115,7 +116,7 @@ impl Place<'_> {
         Ok(fs::unlinkat(self.parent, os(self.name), AtFlags::REMOVEDIR)?)
     }
 
-    /// Makes what is no directory where nothing is.
+    /// Creates a file that is no directory, under a free name.
     fn make(&self, root: &OwnedFd, entry: &LayerEntry, bytes: &mut impl Read) -> io::Result<()> {
         let header = &entry.header;
         match header.entry_type() {
@@ -152,14 +153,14 @@ impl Place<'_> {
     }
 }
 
-/// Gives a file or directory the header of its entry, and to who runs this.
+/// Sets the owner, mode, times and attributes of a file or directory from its entry.
 fn finish(open: &OwnedFd, entry: &LayerEntry) -> io::Result<()> {
     let (stat, user, group) = (fs::fstat(open)?, rustix::process::getuid(), rustix::process::getgid());
     if (stat.st_uid, stat.st_gid) != (user.as_raw(), group.as_raw()) {
         fs::fchown(open, Some(user), Some(group))?;
     }
     for (name, value) in &entry.xattrs {
-        // As fsutil has it: not every file system, and not everyone, can set each of them.
+        // hakobi ignores failures like fsutil: not every file system, and not every user, can set each attribute.
         let _ = fs::fsetxattr(open, os(name), value, XattrFlags::empty());
     }
     fs::fchmod(open, mode(entry)?)?;
@@ -175,7 +176,7 @@ fn times(entry: &LayerEntry) -> io::Result<Timestamps> {
     Ok(Timestamps { last_access: modified, last_modification: modified })
 }
 
-/// The directory of these components: what is none on the way is replaced by one.
+/// Opens the directory of these components. Replaces anything on the way that is no directory.
 fn descend(root: &OwnedFd, path: &[Vec<u8>]) -> io::Result<OwnedFd> {
     let mut at = root.try_clone()?;
     for name in path {
@@ -211,7 +212,7 @@ mod tests {
 
     use super::*;
 
-    /// A tar of these: path, kind, mode, link or content. All of the time 1,000.
+    /// A tar of these entries: path, kind, mode, link or content. All have the time 1,000.
     fn archive(entries: &[(&str, tar::EntryType, u32, &str)]) -> Vec<u8> {
         let mut tar = tar::Builder::new(Vec::new());
         for (path, kind, mode, text) in entries {
@@ -306,7 +307,7 @@ mod tests {
             assert!(unpack(&archive(&[(path, Regular, 0o644, "")])[..], &into).is_err(), "{path}");
             assert!(unpack(&archive(&[("y", Link, 0o644, path)])[..], &into).is_err(), "{path}");
         }
-        // Not even through what the archive has itself.
+        // Not even through a link that the archive itself contains.
         let entries = [("l", Symlink, 0o777, ".."), ("l/x", Regular, 0o644, "")];
         unpack(&archive(&entries)[..], &into).unwrap();
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
