@@ -1,4 +1,4 @@
-//! What a build has to say beside its report.
+//! The results of a build, besides its report.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,27 +7,27 @@ use crate::domain::Digest;
 use crate::graph::Place;
 use crate::output::{Note, RunReport, Tier};
 
-/// What a build has to say beside its report.
+/// The report of a build, with values that do not belong into it.
 #[derive(Debug, Default)]
 pub struct Built {
-    /// Everything but the steps, which the display knows.
+    /// The report without the steps, which the display knows.
     pub report: RunReport,
-    /// Where the steps stand in the Dockerfile, by their digests.
+    /// The Dockerfile lines of the steps, by the steps' digests.
     pub places: BTreeMap<String, Place>,
-    /// What goes to standard output.
+    /// Text for standard output.
     pub text: Option<String>,
-    /// The exit code of a call that found something.
+    /// The exit code of a `--call` that found a problem.
     pub exit_code: u8,
-    /// What the plan says of the steps, by their digests.
+    /// The plan's notes on the steps, by the steps' digests.
     pub notes: std::collections::HashMap<String, Note>,
-    /// What the plan made of the image; what the steps tell where there was none.
+    /// The tier according to the plan, or `None` if the steps decide it.
     pub tier: Option<Tier>,
-    /// Whether everything ran that can, as far as that was seen.
+    /// Whether every step ran, as far as hakobi could see.
     pub ran_all: bool,
 }
 
 impl Built {
-    /// Says of a step that could have been appended why it was not.
+    /// Notes why a step was not appended.
     pub fn not_appended(&mut self, step: &Digest, why: &str) {
         let note = self.notes.get_mut(&step.to_string());
         if let Some(note) = note.filter(|note| !note.reason.contains(why)) {
@@ -35,14 +35,14 @@ impl Built {
         }
     }
 
-    /// Says of a step under another digest, which it has in a rewritten graph, what is said of it.
+    /// Copies a step's note to the digest that the step has in a rewritten graph.
     pub fn also_named(&mut self, name: &Digest, step: &Digest) {
         if let Some(note) = self.notes.get(&step.to_string()).cloned() {
             self.notes.insert(name.to_string(), note);
         }
     }
 
-    /// Counts layers and bytes that a build saved to the cache, and how long that took.
+    /// Adds layers and bytes that a build saved to the cache, and sets how long that took.
     pub fn saved(&mut self, layers: u64, bytes: u64, took: Duration) {
         self.report.layers.saved += layers;
         self.report.bytes.saved += bytes;
@@ -50,7 +50,7 @@ impl Built {
     }
 }
 
-/// Adds to the reason why a step runs why its base comes down for it.
+/// Adds to the reason of a step why the daemon pulls its base image.
 pub fn add_not_appended(reason: &mut String, why: &str) {
     if !reason.is_empty() {
         reason.push_str("; ");

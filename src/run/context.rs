@@ -1,4 +1,4 @@
-//! What is asked for, and what there is to do it with whether there is a daemon or not.
+//! The settings of a build, with all that it needs besides a daemon.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::event::Events;
 use crate::registry::Registries;
 use crate::settings::{BuildSettings, ContextSource, DockerfileSource, Settings, Strategy};
 
-/// How often a solve is begun again when the network or a registry had a bad moment.
+/// How often hakobi tries a solve if the network or a registry has a temporary fault.
 pub const ATTEMPTS: u32 = 3;
 
 pub struct BuildContext<'a> {
@@ -17,14 +17,14 @@ pub struct BuildContext<'a> {
     pub build: &'a BuildSettings,
     pub events: &'a Events,
     pub registries: Registries,
-    /// What is pushed, or what the image is called in the daemon.
+    /// The tags to push, or the image's names in the daemon.
     pub tags: Vec<ImageRef>,
     /// The cache.
     pub cache: BuildCache<'a>,
 }
 
 impl<'a> BuildContext<'a> {
-    /// Of a build, with its cache if it has one.
+    /// Returns the context of a build, with its cache if it has one.
     #[must_use]
     pub fn new(
         settings: &'a Settings,
@@ -38,11 +38,11 @@ impl<'a> BuildContext<'a> {
         Self { settings, build, events, registries, tags, cache: BuildCache { opened, is_repeatable } }
     }
 
-    /// Whether a solve that failed is to be begun again; waits then, so that what was amiss may pass.
+    /// Returns whether hakobi must try a failed solve again. Waits before that, so that the fault may pass.
     pub async fn tries_again(&self, attempt: &mut u32, status: &Refusal) -> bool {
-        // A solve that was cut off shares its steps with the next one for as long as BuildKit has not let go of it.
+        // A solve that was cut off shares its steps with the next solve, until BuildKit has released it.
         let left_over = self.cache.is_left_over(status.message());
-        // A stream that was read cannot be sent again.
+        // hakobi cannot send a context from stdin twice.
         if *attempt >= ATTEMPTS || !(left_over || is_passing(status)) || !self.is_repeatable() {
             return false;
         }
@@ -55,7 +55,7 @@ impl<'a> BuildContext<'a> {
         true
     }
 
-    /// Whether the image goes to registries and nowhere else.
+    /// Returns whether the image goes to registries and nowhere else.
     pub fn is_only_pushed(&self) -> bool {
         self.build.push && !self.build.load && self.build.outputs.is_empty()
     }
@@ -64,18 +64,18 @@ impl<'a> BuildContext<'a> {
         self.cache.is_repeatable
     }
 
-    /// `--annotation`, for the manifest.
+    /// Returns the annotations for the manifest (`--annotation`).
     pub fn annotations(&self) -> BTreeMap<String, String> {
         let pairs = self.build.annotations.iter().filter_map(|annotation| {
             let (name, value) = annotation.split_once('=')?;
-            // `manifest:` and the like; on a single manifest the others mean nothing.
+            // A name may begin with `manifest:` or another kind. The other kinds have no meaning for a single manifest.
             let name = name.strip_prefix("manifest:").or_else(|| (!name.contains(':')).then_some(name))?;
             Some((name.to_owned(), value.to_owned()))
         });
         pairs.collect()
     }
 
-    /// Whether hakobi plans a build of these directories.
+    /// Returns whether hakobi plans a build of these directories.
     pub fn plans(&self, input: &Input) -> bool {
         self.build.strategy == Strategy::Auto && self.cache.usable().is_some() && !input.directories.is_empty()
     }

@@ -1,4 +1,4 @@
-//! A daemon that answers, and a build that has one.
+//! A daemon that answers, and a build with such a daemon.
 
 use std::sync::Arc;
 
@@ -40,14 +40,18 @@ pub struct DaemonBuild<'a> {
     pub docker: Docker,
     pub buildkit: BuildKit,
     pub info: EngineInfo,
-    /// How layers go to the daemon and come from it.
+    /// How layers move to and from the daemon.
     pub transport: LayerTransport,
-    /// What it was given as archives.
+    /// The images that hakobi loaded into it as archives.
     pub loaded: Loaded,
 }
 
 impl DaemonBuild<'_> {
-    /// A session that serves what the build is made of; the daemon keeps its copies of local directories under the shared key.
+    /// Starts a session that serves the inputs of the build. The daemon stores its copies of local directories under the shared
+    /// key.
+    ///
+    /// # Errors
+    /// If an SSH agent is not reachable, or the daemon refuses the session.
     pub async fn session(&self, input: &mut Input, sinks: &Outputs, shared_key: Option<String>) -> Result<Session> {
         let parts = SessionParts {
             shared_key: shared_key.unwrap_or_else(|| input.shared_key.clone()),
@@ -62,12 +66,13 @@ impl DaemonBuild<'_> {
         Session::start(&self.buildkit, parts, self.context.events).await
     }
 
-    /// How the image comes out of the daemon.
+    /// Returns how the image leaves the daemon.
     pub fn exit(&self) -> Exit {
         self.transport.exit(&self.info, self.context.build.load)
     }
 
-    /// A solve's failure in the user's terms; of a connection that broke off, what became of the daemon.
+    /// Returns the error of a failed solve in the user's terms. If the connection was cut off, the error says what happened to the
+    /// daemon.
     pub async fn failure(&self, status: &Refusal, session: &Session, failed: Option<Failed<'_>>) -> Error {
         match is_cut_off(status) {
             true => self.docker.went_away(status.message()).await,
@@ -75,12 +80,15 @@ impl DaemonBuild<'_> {
         }
     }
 
-    /// Events that go on to the display while it is noted which steps ran.
+    /// Returns events that go on to the display and record which steps ran.
     pub fn listen(&self) -> (Events, tokio::task::JoinHandle<Executed>) {
         noted(self.context.events.clone())
     }
 
-    /// `host-gateway` stands for an address that only the daemon knows (buildx `toBuildkitExtraHosts`).
+    /// Replaces `host-gateway`, which stands for an address that only the daemon knows (buildx `toBuildkitExtraHosts`).
+    ///
+    /// # Errors
+    /// If the daemon does not report its address.
     pub async fn resolve_host_gateway(&self, options: &mut std::collections::HashMap<String, String>) -> Result<()> {
         const WORD: &str = "host-gateway";
         let Some(hosts) = options.get_mut("add-hosts").filter(|hosts| hosts.contains(WORD)) else { return Ok(()) };
@@ -92,15 +100,15 @@ impl DaemonBuild<'_> {
         Ok(())
     }
 
-    /// Where the store keeps this build. Before Docker 26 an output besides the image is one too many; what is kept is of one
-    /// platform.
+    /// Returns the reference to save this build under. Returns `None` without a writable cache, for several platforms, or for
+    /// another output before Docker 26: that accepts only one output.
     pub fn cache_target(&self) -> Option<ImageRef> {
         let build = self.context.build;
         let can = self.info.api >= SEVERAL_EXPORTS_API || build.outputs.is_empty();
         self.context.cache.usable().and_then(|(kept, _)| kept.target()).filter(|_| can && build.platforms.len() < 2)
     }
 
-    /// What the daemon reads of the store through the session.
+    /// Returns the content stores that the daemon reads through the session. Empty unless layers move as archives.
     pub fn contents(&self) -> ContentSources {
         match self.context.cache.usable() {
             Some((kept, _)) if self.transport == LayerTransport::Archive => kept.contents(),
@@ -109,7 +117,7 @@ impl DaemonBuild<'_> {
     }
 }
 
-/// Events that it is noted of which steps ran, and that go on from there.
+/// Returns events that record which steps ran and go on to these events.
 pub fn noted(all: Events) -> (Events, tokio::task::JoinHandle<Executed>) {
     let (events, mut receiver) = Events::channel();
     let listening = tokio::spawn(async move {
@@ -123,7 +131,7 @@ pub fn noted(all: Events) -> (Events, tokio::task::JoinHandle<Executed>) {
     (events, listening)
 }
 
-/// What the report says of the daemon.
+/// Returns the report's entry for the daemon.
 pub fn engine_report(info: &EngineInfo, transport: Option<LayerTransport>) -> EngineReport {
     EngineReport {
         version: info.version.clone(),
@@ -136,7 +144,10 @@ pub fn engine_report(info: &EngineInfo, transport: Option<LayerTransport>) -> En
     }
 }
 
-/// What is known of an image that the daemon has, besides its ID. A containerd store may hand over one image of an index.
+/// Returns facts about an image in the daemon besides its ID. A containerd store may hand over only one image of an index.
+///
+/// # Errors
+/// If the daemon does not answer.
 pub async fn had(docker: &Docker, info: &EngineInfo, image: &ImageRef) -> Result<Made> {
     let diff_ids = match info.store {
         StoreKind::Containerd => docker.image_layers(&image.to_string()).await?.unwrap_or_default(),

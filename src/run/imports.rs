@@ -1,4 +1,4 @@
-//! What BuildKit starts from: the pulled-latest image with its stages, and the images of the cache.
+//! The images that BuildKit imports its cache from: the pulled-latest image with its stages, and the images of the cache.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -17,53 +17,56 @@ use crate::settings::CacheFrom;
 /// From this API version on (Docker 25, BuildKit 0.12), a cache may be an image manifest in registries.
 pub const JOINED_CACHE_API: (u32, u32) = (1, 44);
 
-/// The cache that a build starts from.
+/// The caches that a build starts with.
 #[derive(Default)]
 pub struct CacheImports {
     pub imports: Vec<CacheOption>,
     /// The pulled-latest images.
     pub latest: Vec<KnownImage>,
-    /// The stages saved beside them.
+    /// The stages that are saved beside them.
     pub stages: Vec<KnownImage>,
-    /// Where stages are saved to.
+    /// The reference to save stages under.
     pub save_to: Option<ImageRef>,
-    /// What the store holds.
+    /// The images in the store.
     pub cached: Vec<KnownImage>,
-    /// Whether that is the own scope's.
+    /// Whether these images come from the own scope.
     pub own: bool,
-    /// Imports that come from the store.
+    /// Imports from the store.
     pub from_store: Vec<CacheOption>,
 }
 
 impl CacheImports {
-    /// Images that are known to be somewhere.
+    /// Returns images that a registry or the store has.
     pub fn known(&self) -> Vec<KnownImage> {
         self.latest.iter().chain(&self.cached).cloned().collect()
     }
 
-    /// The pulled-latest images: of what the store has, a plan's own records say more.
+    /// Returns the pulled-latest images. The store's images are left out: with a plan, its records say more.
     pub fn latest(&self) -> &[KnownImage] {
         &self.latest
     }
 
-    /// Those that the new image may turn out to be the same as.
+    /// Returns the images that the new image may be equal to.
     pub fn before(&self) -> Vec<KnownImage> {
         let released = self.cached.iter().filter(|image| image.stage() == Some(""));
         self.latest.iter().chain(released).cloned().collect()
     }
 
-    /// The layers that the store can give.
+    /// Returns the layers that the store has.
     pub fn cached_layers(&self) -> HashSet<Digest> {
         self.cached.iter().flat_map(|image| &image.manifest.layers).map(|layer| layer.digest.clone()).collect()
     }
 
-    /// Everything that BuildKit may look at.
+    /// Returns all caches that BuildKit may import.
     pub fn all_imports(&self) -> Vec<CacheOption> {
         self.imports.iter().chain(&self.from_store).cloned().collect()
     }
 }
 
-/// The images that the cache references stand for, and what BuildKit is told of them.
+/// Looks up the images of the cache references, and returns the imports for BuildKit.
+///
+/// # Errors
+/// If the cache fails and is required.
 pub async fn find(daemon: &DaemonBuild<'_>) -> Result<CacheImports> {
     let mut imports = CacheImports::default();
     if let Some((kept, faults)) = daemon.context.cache.usable() {
@@ -91,7 +94,7 @@ pub async fn find(daemon: &DaemonBuild<'_>) -> Result<CacheImports> {
                 import_latest(daemon, &mut imports.imports, latest, &image, &stages);
                 imports.latest.extend(image);
                 imports.stages.extend(stages.images);
-                // Only a run that moves `latest` moves the cache beside it: a branch must not overwrite main's.
+                // Only a run that moves `latest` overwrites the cache beside it: a branch must not overwrite main's cache.
                 let owned = daemon.context.build.cache_repository.is_some() || daemon.context.tags.contains(latest);
                 if owned && imports.save_to.is_none() {
                     imports.save_to = Some(beside);
@@ -102,7 +105,10 @@ pub async fn find(daemon: &DaemonBuild<'_>) -> Result<CacheImports> {
     Ok(imports)
 }
 
-/// What the store holds of this image: the own scope's, or the first fallback's that has any.
+/// Looks up the store's images of this tag: those of the own scope, or of the first fallback that has any.
+///
+/// # Errors
+/// If the cache fails and is required.
 pub async fn stored(
     daemon: &DaemonBuild<'_>,
     imports: &mut CacheImports,
@@ -130,7 +136,7 @@ pub async fn stored(
     Ok(())
 }
 
-/// What was found at a cache reference; a fault is a warning and a colder build.
+/// Returns the result of a look-up at a cache reference. A fault is a warning and a colder build.
 pub fn looked_up<T: Default>(daemon: &DaemonBuild<'_>, reference: &ImageRef, found: crate::registry::Result<T>) -> T {
     found.unwrap_or_else(|error| {
         let text = format!("continuing without the cache at {reference}: {error}");
@@ -139,8 +145,8 @@ pub fn looked_up<T: Default>(daemon: &DaemonBuild<'_>, reference: &ImageRef, fou
     })
 }
 
-/// What BuildKit is told to look at: as little as holds everything, since of two imports that know a step it may take the
-/// one that has no result for it.
+/// Adds the imports for BuildKit: the fewest that contain everything. If two imports contain a step, BuildKit may choose the one
+/// that has no result for it.
 pub fn import_latest(
     daemon: &DaemonBuild<'_>,
     imports: &mut Vec<CacheOption>,
@@ -160,8 +166,8 @@ pub fn import_latest(
             if !image.is_empty() {
                 imports.push(import(daemon, latest));
             }
-            // The released image stands in the index too, for when `latest` is gone. One import for each: BuildKit
-            // gives all images of an index one name, and then loses some.
+            // The index also contains the released image, in case `latest` is gone. Each image is its own import: BuildKit gives
+            // all images of an index one name, and then loses some.
             let of_use =
                 stages.images.iter().filter(|stage| image.is_empty() || stage.stage().is_some_and(|stage| !stage.is_empty()));
             imports.extend(of_use.map(|stage| import(daemon, &stage.reference())));
@@ -177,7 +183,7 @@ pub fn import(daemon: &DaemonBuild<'_>, reference: &ImageRef) -> CacheOption {
     CacheOption { kind: "registry".to_owned(), attributes }
 }
 
-/// Has an image of the store imported through the session. The name of the content store is the repository.
+/// Changes an import so that BuildKit reads the image through the session. The content store has the repository's name.
 pub fn through_session(import: &mut CacheOption) {
     let Some((repository, digest)) = import.attributes.get("ref").and_then(|reference| reference.split_once('@')) else { return };
     let attributes = [("src", repository), ("digest", digest)].map(|(key, value)| (key.to_owned(), value.to_owned()));

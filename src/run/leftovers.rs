@@ -1,4 +1,4 @@
-//! What runs left that were killed: temporary folders, and names of hakobi's own in the daemon. The next run removes them.
+//! Removes what killed runs have left: temporary directories, and hakobi's own names in the daemon.
 
 use std::time::Duration;
 
@@ -6,21 +6,21 @@ use crate::engine::Docker;
 use crate::local_registry::is_own_name;
 use crate::transfer::{Dead, Scratch};
 
-/// How long that may take before the run goes on.
+/// How long this may take before the run goes on.
 const WAIT: Duration = Duration::from_secs(20);
 
-/// How old a name of hakobi's own must be in the daemon if nothing is known of its run: longer than any job takes.
+/// The minimum age of an own name in the daemon if its run is not known: longer than any job takes.
 const OLD: Duration = Duration::from_secs(48 * 3600);
 
-/// Removes what dead runs of this user left on this machine, and in this daemon. A fault is none of this run's: the next one tries
-/// again.
+/// Removes what dead runs of this user left on this machine and in this daemon. A fault does not affect this run: the next run
+/// tries again.
 pub async fn clear(docker: &Docker) {
     let found = tokio::task::spawn_blocking(|| Scratch::new().map(|own| own.dead()).unwrap_or_default());
     let dead = found.await.unwrap_or_default();
     let words: Vec<String> = dead.iter().flat_map(|dead| dead.words().to_vec()).collect();
     let docker = docker.clone();
     if words.is_empty() {
-        // Only a daemon that lives on has any, and nobody has to wait for that.
+        // Only a long-lived daemon has old names, and the run need not wait for their removal.
         tokio::spawn(async move { names(&docker, &[]).await });
         remove(dead).await;
     } else if tokio::time::timeout(WAIT, names(&docker, &words)).await == Ok(true) {
@@ -34,7 +34,7 @@ async fn remove(dead: Vec<Dead>) {
     }
 }
 
-/// Takes away the names with these words, and those of hakobi's own that are old; tells whether the daemon was asked for all.
+/// Removes the names with these words, and own names that are old. Returns whether the daemon has removed all of them.
 async fn names(docker: &Docker, words: &[String]) -> bool {
     let Ok(all) = docker.names().await else { return false };
     let mut done = true;

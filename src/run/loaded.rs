@@ -1,4 +1,4 @@
-//! Images of hakobi's own that a run has loaded into the daemon.
+//! hakobi's own images that a run has loaded into the daemon.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -10,11 +10,11 @@ use crate::engine::BorrowedName;
 use crate::local_registry::NOWHERE;
 use crate::transfer::Scratch;
 
-/// Images of a run that were loaded.
+/// The loaded images of a run.
 pub struct Loaded {
-    /// Repository of all of them; its word is this run's own.
+    /// The repository of all these images; a secret word in it belongs to this run.
     pub repository: String,
-    /// Remembers that word for the case that this run is killed.
+    /// Records that word, in case this run is killed.
     pub scratch: OnceLock<Option<Scratch>>,
     pub names: Mutex<HashMap<Digest, BorrowedName>>,
 }
@@ -31,7 +31,7 @@ impl Loaded {
         format!("{}:{}", self.repository, digest.hex())
     }
 
-    /// Which image of ours a name in a graph stands for.
+    /// Returns the digest of the loaded image that has this name, or `None` if the name is not of this run.
     pub fn digest(&self, name: &str) -> Option<Digest> {
         format!("sha256:{}", name.strip_prefix(&self.repository)?.strip_prefix(':')?).parse().ok()
     }

@@ -1,4 +1,4 @@
-//! What a run has at hand: its context, the daemon, the transport of layers, and what BuildKit imports.
+//! The values that all stages share: the context, the daemon, the transport of layers, and BuildKit's imports.
 
 pub mod built;
 pub mod context;

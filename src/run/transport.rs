@@ -1,4 +1,4 @@
-//! Whether the daemon can reach this host: found out by asking it to.
+//! Finds out whether the daemon can reach this host, by asking it to connect.
 
 use std::time::Duration;
 
@@ -8,20 +8,23 @@ use crate::local_registry::Address;
 use crate::save::Exit;
 use crate::settings::Transport;
 
-/// How long a daemon may take to show up. One on another machine is refused at once by its own 127.0.0.1.
+/// How long a daemon may take to connect. On another machine, the daemon's own 127.0.0.1 refuses the connection at once.
 const PROBE: Duration = Duration::from_secs(10);
 
-/// How layers go to and from this daemon.
+/// How layers move to and from this daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LayerTransport {
     /// Through the loopback registry.
     Registry,
-    /// Into it through the session, out of it as archives.
+    /// Into the daemon through the session, out of it as archives.
     Archive,
 }
 
 impl LayerTransport {
-    /// The way that was asked for, or the one that this daemon can go.
+    /// Returns the requested transport, or one that works with this daemon.
+    ///
+    /// # Errors
+    /// If hakobi cannot listen on the loopback address.
     pub async fn choose(wanted: Transport, docker: &Docker) -> Result<Self> {
         let transport = match wanted {
             Transport::Registry => Self::Registry,
@@ -35,7 +38,7 @@ impl LayerTransport {
         Ok(transport)
     }
 
-    /// How a built image comes out. One that is wanted in the daemon too goes by there.
+    /// Returns how a built image leaves the daemon. If the daemon must keep the image too, the image goes into the daemon first.
     pub fn exit(self, info: &EngineInfo, load: bool) -> Exit {
         match self {
             Self::Archive => Exit::Saved,
@@ -45,7 +48,10 @@ impl LayerTransport {
     }
 }
 
-/// Whether the daemon comes by when it is asked to look at an image of ours.
+/// Returns whether the daemon connects when it must look up an image of hakobi's.
+///
+/// # Errors
+/// If hakobi cannot listen on the loopback address.
 async fn reaches(docker: &Docker) -> Result<bool> {
     let address = Address::bind().await.map_err(|error| Error::push("failed to listen on 127.0.0.1").because(&error))?;
     let name = address.repository("probe").tag("image");
