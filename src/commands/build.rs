@@ -36,7 +36,7 @@ use crate::settings::{BuildSettings, Settings};
 /// Runs a build to its end.
 ///
 /// # Errors
-/// If anything fails that was asked for; faults of the cache are warnings.
+/// If a requested step, output or push fails; faults of the cache are warnings.
 pub async fn build(
     settings: &Settings,
     build: &BuildSettings,
@@ -123,15 +123,15 @@ pub async fn build(
     Ok(built)
 }
 
-/// Says of an image that was there already what its registry does. There is nothing for `--iidfile`: it names an image of a daemon,
-/// and none has this one.
+/// Reports an image whose tag was already in the registry. There is nothing for `--iidfile`, because that names an image of a
+/// daemon, and no daemon has this image.
 pub fn report_skipped(build: &BuildSettings, skipped: &[(ImageRef, Descriptor)], events: &Events) -> Result<()> {
     let Some((tag, there)) = skipped.first() else { return Ok(()) };
-    // The other tags may stand for other images.
+    // The other tags may point to other images.
     let same = skipped.iter().filter(|(_, other)| other.digest == there.digest);
     let names = same.map(|(tag, _)| tag.clone()).collect();
     let metadata = Metadata { descriptor: Some(there.clone()), names, ..Metadata::default() };
-    // What its configuration is was not asked.
+    // hakobi has not looked up the configuration.
     write_metadata(build, &metadata, &there.digest.to_string(), events)?;
     hand_off(&build.hand_off, &Deployable { tag: tag.clone(), digest: there.digest.clone() })
 }
@@ -183,7 +183,7 @@ pub async fn with_daemon(
         built.report.bytes.context = session.bytes_sent();
         let graph = Graph::new(compiled.definition.clone()).ok();
         built.places = graph.as_ref().map(Graph::places).unwrap_or_default();
-        // Of several platforms this is the graph of one.
+        // For several platforms, this is the graph of only one.
         let ran = |graph: &Graph| {
             let all = explained(graph);
             !all.is_empty() && all.into_iter().all(|op| executed.ended(&op.digest))
@@ -191,7 +191,7 @@ pub async fn with_daemon(
         built.ran_all = build.platforms.len() < 2 && graph.as_ref().is_some_and(ran);
         let Some(release) = release else { break (solved, compiled, None) };
         let at = Instant::now();
-        // The image came out of the daemon under a name of our own, which goes whatever comes of the push.
+        // The daemon has the image under a name of hakobi's, which hakobi removes even if the push fails.
         let steps = graph.as_ref().map(|graph| graph.chain(graph.result())).unwrap_or_default();
         let before = if daemon.context.cache.gave_store_up() { imports.latest().to_vec() } else { imports.before() };
         let annotations = daemon.context.annotations();
@@ -199,7 +199,7 @@ pub async fn with_daemon(
         let done = Box::pin(pushed).await;
         built.report.seconds.push += at.elapsed().as_secs_f64();
         let released = match done {
-            // The daemon does not hand over what the store has already, and that does not give it.
+            // The daemon does not hand over layers that the store has, and the store cannot supply them.
             Err(failure) if daemon.context.cache.failed_by_store(&failure)? => {
                 without_store(&mut options, &colder);
                 continue;

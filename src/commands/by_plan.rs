@@ -1,4 +1,4 @@
-//! Builds by plan, and plans again if the sources moved.
+//! Builds by plan, and plans again if the sources changed.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -26,7 +26,7 @@ use crate::run::daemon::DaemonBuild;
 use crate::run::imports::CacheImports;
 use crate::run::transport::LayerTransport;
 
-/// What a planned build begins with.
+/// The values that a planned build starts with.
 pub struct Start<'a> {
     pub options: &'a HashMap<String, String>,
     pub imports: &'a CacheImports,
@@ -34,7 +34,11 @@ pub struct Start<'a> {
     pub began: Instant,
 }
 
-/// Builds by plan, and plans again if the sources moved. Gives the session back where there is no plan to build by.
+/// Builds by plan, and plans again if the sources changed. Returns the session if there is no plan, and `None` if the build is
+/// done.
+///
+/// # Errors
+/// If the build fails.
 pub async fn build_by_plan(
     daemon: &DaemonBuild<'_>,
     built: &mut Built,
@@ -42,7 +46,7 @@ pub async fn build_by_plan(
     mut ahead: DaemonlessPlan,
     start: Start<'_>,
 ) -> Result<Option<Session>> {
-    // A stream that was read cannot be sent again.
+    // hakobi cannot send a context from stdin twice.
     let mut plans = if daemon.context.is_repeatable() { PLANS } else { 0 };
     loop {
         let key = ahead.key().filter(|_| plans > 0);
@@ -66,7 +70,10 @@ pub async fn build_by_plan(
     }
 }
 
-/// Tells whether there was a plan.
+/// Builds by one plan. Returns whether there was a plan.
+///
+/// # Errors
+/// If the build fails.
 pub async fn by_one_plan(
     daemon: &DaemonBuild<'_>,
     built: &mut Built,
@@ -95,8 +102,8 @@ pub async fn by_one_plan(
     done.map(|()| true)
 }
 
-/// What the daemon keeps its copies of local directories under. It takes a file of the same size and time for the same: an older
-/// Dockerfile must not stand for the one that the key was made of.
+/// Returns the key of the daemon's copies of local directories. The daemon considers a file of the same size and time unchanged. So
+/// the key depends on the Dockerfile's content: the daemon must not use an older Dockerfile.
 pub fn shared_key(input: &Input, key: Option<&CompiledKey>, is_checked: bool) -> String {
     if !is_checked {
         return format!("{} {:032x}", input.shared_key, rand::random::<u128>());
@@ -110,7 +117,10 @@ pub fn shared_key(input: &Input, key: Option<&CompiledKey>, is_checked: bool) ->
     format!("{} {}", input.shared_key, hasher.digest())
 }
 
-/// Executes a plan, and each plan that follows from it, until there is an image; then records and reports it.
+/// Executes a plan, and each plan that follows from it, until there is an image. Then records and reports the image.
+///
+/// # Errors
+/// If the build fails.
 async fn run_planned(execution: &Execution<'_>, built: &mut Built, mut plan: BuildPlan, began: Instant) -> Result<()> {
     let Execution { daemon, cache, ref records, .. } = *execution;
     let context = &daemon.context;
@@ -119,7 +129,7 @@ async fn run_planned(execution: &Execution<'_>, built: &mut Built, mut plan: Bui
     built.places = plan.graph.places();
     let mut inputs = Inputs::new(&plan.graph, &plan.keys, &plan.facts, context.events.hidden());
     let mut progress = SolveProgress::default();
-    // Base images are kept while the daemon pulls them.
+    // hakobi saves base images while the daemon pulls them.
     if daemon.cache_target().is_some()
         && let Err(error) = cache.begin().await
     {
@@ -128,7 +138,7 @@ async fn run_planned(execution: &Execution<'_>, built: &mut Built, mut plan: Bui
     plan.daemon_states = daemon_cache::daemon_states(execution, &plan).await?;
     let mut before = None;
     let mut outcome = loop {
-        // Of an image that is only put again there is nothing to explain, unless that fails.
+        // A reused image needs no explanation, unless the reuse fails.
         if before.is_none() && !(plan.decision.unchanged && context.is_only_pushed()) {
             before = Some(records.one(&cache.inputs_key()).await?);
             explain::explain(context, built, &plan, before.as_ref().and_then(Option::as_ref), &inputs);
@@ -177,7 +187,7 @@ async fn run_planned(execution: &Execution<'_>, built: &mut Built, mut plan: Bui
     verified
 }
 
-/// Adds to the report what was found out on the way.
+/// Adds the findings of the execution to the report.
 fn add_findings(built: &mut Built, progress: &SolveProgress) {
     built.report.seconds.build += progress.spent.build;
     built.report.seconds.push += progress.spent.push;
@@ -187,7 +197,7 @@ fn add_findings(built: &mut Built, progress: &SolveProgress) {
     built.places.extend(findings.places.clone());
 }
 
-/// What the image cost, by who made it and what ran. Returns `None` if the steps tell.
+/// Returns the tier of the image, by who made it and what ran. Returns `None` if the steps decide it.
 fn tier(maker: &Maker, plan: &BuildPlan, progress: &SolveProgress) -> Option<Tier> {
     match maker {
         Maker::Hakobi(_) => Some(Tier::Append),

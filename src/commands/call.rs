@@ -1,4 +1,4 @@
-//! `--call` and `--check`: questions to the frontend that build nothing.
+//! `--call` and `--check`: requests to the frontend that build nothing.
 
 use std::collections::HashMap;
 
@@ -15,7 +15,7 @@ pub struct Answer {
 
 pub async fn call(run: &DaemonBuild<'_>, session: &Session, mut options: HashMap<String, String>) -> Result<Answer> {
     let build = run.context.build;
-    // buildx's word for the frontend's `lint`.
+    // buildx calls the frontend's `lint` request `check`.
     let name = if build.call == "check" { "lint" } else { &build.call };
     options.insert("requestid".to_owned(), format!("frontend.{name}"));
     let caps = options.entry("frontend.caps".to_owned()).or_default();
@@ -39,7 +39,7 @@ pub async fn call(run: &DaemonBuild<'_>, session: &Session, mut options: HashMap
     let metadata = metadata.unwrap_or_default();
     let text = |key: &str| metadata.get(key).map(|value| String::from_utf8_lossy(value).into_owned());
     let json = build.call_format.as_deref() == Some("json");
-    // The text of a check has its warnings alone; what keeps the Dockerfile from being read is in the other form.
+    // The text of a check contains only warnings. The JSON says why the frontend cannot parse the Dockerfile.
     let broken = text("result.json").filter(|_| name == "lint" && !json).and_then(|json| check_failure(&json));
     if let Some(broken) = broken {
         let warnings = text("result.txt").filter(|text| !text.trim().is_empty()).map(|text| format!("{}\n", text.trim_end()));

@@ -1,4 +1,4 @@
-//! What can be done before a daemon is asked: where a Dockerfile's compiled form is remembered and nothing changed, all of it.
+//! Does the work that needs no daemon: the whole build, if the cache has the compiled Dockerfile and nothing has changed.
 
 use std::time::Instant;
 
@@ -21,7 +21,10 @@ use crate::recorder::without_daemon;
 use crate::run::built::Built;
 use crate::run::context::BuildContext;
 
-/// Puts the image, where all of it is kept and it is only to be pushed.
+/// Builds without a daemon as far as possible. Pushes the image if the cache has all of it and it is only pushed.
+///
+/// # Errors
+/// If the push fails, or the cache fails and is required.
 pub async fn ahead(
     context: &BuildContext<'_>,
     built: &mut Built,
@@ -38,7 +41,10 @@ pub async fn ahead(
     }
 }
 
-/// Gives `None` if the sources moved and it may be planned again.
+/// Builds by one plan. Returns `None` if the sources changed and hakobi may plan again.
+///
+/// # Errors
+/// If the push fails, or the cache fails and is required.
 pub async fn ahead_by_one_plan(
     context: &BuildContext<'_>,
     built: &mut Built,
@@ -101,7 +107,7 @@ pub async fn ahead_by_one_plan(
     Ok(Some(DaemonlessPlan::Done))
 }
 
-/// Why a build that came so far needs the daemon that could not be had.
+/// Returns the error of a build that requires a daemon which is not available.
 pub async fn needs_daemon(context: &BuildContext<'_>, error: Error, ahead: &DaemonlessPlan, input: &Input) -> Error {
     const HINT: &str =
         "give the job a Docker daemon (privileged mode in CodeBuild), or run this build once on a machine that has one";
@@ -125,7 +131,7 @@ pub async fn needs_daemon(context: &BuildContext<'_>, error: Error, ahead: &Daem
             let also = plan.not_assembled.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
             format!("`{}` must run{why}, which requires a Docker daemon{also}", graph::instruction_of(&op.name))
         }
-        // `--load` and outputs: it is the daemon's copy that is wanted.
+        // `--load` and outputs require the daemon's copy of the image.
         None => "loading or exporting the image requires a Docker daemon".to_owned(),
     };
     Error::no_daemon(what).because(&error).hint(HINT)

@@ -1,4 +1,4 @@
-//! `hakobi doctor`: whether what a run needs is there, each thing tried, and how to mend what is not.
+//! `hakobi doctor`: tries everything that a run needs, and says how to repair what does not work.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -17,21 +17,21 @@ use crate::run::daemon::Daemon;
 use crate::run::transport::LayerTransport;
 use crate::settings::{DoctorSettings, IfTagExists, Proxy, PushSettings, Settings};
 
-/// How long one thing may take.
+/// How long one check may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long a connection may take to be made.
+/// How long it may take to connect.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// Least room for layers on their way, in bytes: those that several transfers hold.
+/// Least free room for temporary layers, in bytes: the layers of several transfers.
 const ROOM: u64 = 2 << 30;
 
-/// What was found of one thing.
+/// The result of one check.
 enum Found {
     Right(String),
-    /// It works, and should be another way.
+    /// It works, but should be changed.
     Doubtful(String, String),
-    /// With the exit code that a build would end with.
+    /// It does not work. The last field is the kind of error that ends a build.
     Wrong(String, String, Kind),
     NotTried(String),
 }
@@ -44,10 +44,10 @@ impl Found {
     }
 }
 
-/// Tries everything.
+/// Runs all checks.
 ///
 /// # Errors
-/// None of what is found wrong: that is in the answer, with the exit code that a build would have.
+/// None for failed checks: the answer contains these, with the exit code that a build would have.
 pub async fn doctor(settings: &Settings, doctor: &DoctorSettings, events: &Events) -> Result<Answer> {
     let registries = Registries::new(&settings.registries, events.clone());
     let mut all: Vec<(&str, Found)> = vec![("ci", ci(doctor))];
@@ -124,7 +124,7 @@ async fn daemon(settings: &Settings) -> Vec<(&'static str, Found)> {
     vec![("daemon", Found::Right(told)), ("transport", way)]
 }
 
-/// Credentials, and whether they let push. Nothing is made and no tag is looked at.
+/// Checks the credentials and the permission to push. It creates nothing and looks up no tag.
 async fn registry(registries: &Registries, tag: &ImageRef) -> Found {
     let settings = PushSettings { if_tag_exists: IfTagExists::Overwrite, ..PushSettings::default() };
     let tried = tokio::time::timeout(PATIENCE, preflight(registries, std::slice::from_ref(tag), &settings)).await;
@@ -139,7 +139,7 @@ async fn registry(registries: &Registries, tag: &ImageRef) -> Found {
     }
 }
 
-/// Whether something listens where a proxy is said to be. What it lets through shows by the others.
+/// Checks that something listens at a proxy's address. The other checks show what the proxy allows.
 async fn proxy(proxy: &Proxy) -> Found {
     let Proxy { name, host, port } = proxy;
     match tokio::time::timeout(CONNECT, tokio::net::TcpStream::connect((&**host, *port))).await {
@@ -159,7 +159,7 @@ async fn proxy(proxy: &Proxy) -> Found {
     }
 }
 
-/// Where layers lie on their way.
+/// Checks the room in the directory for temporary layers.
 fn room() -> Found {
     let directory = match crate::transfer::temp_dir(Kind::Usage) {
         Ok(directory) => directory,

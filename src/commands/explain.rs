@@ -1,4 +1,4 @@
-//! Says of each step why it runs, and shows what was kept.
+//! Explains why each step runs, and shows the cached steps.
 
 use std::collections::HashSet;
 
@@ -11,7 +11,7 @@ use crate::planner::build_plan::BuildPlan;
 use crate::run::built::Built;
 use crate::run::context::BuildContext;
 
-/// Says of each step that is not kept why, and of the first one aloud.
+/// Adds to the report why each step runs, and notes the reason of the first one.
 pub fn explain(context: &BuildContext<'_>, built: &mut Built, plan: &BuildPlan, before: Option<&Inputs>, now: &Inputs) {
     let mut reasons = crate::plan::explain(&plan.graph, &plan.decision, before, now);
     let mut first = before.is_some();
@@ -30,7 +30,7 @@ pub fn explain(context: &BuildContext<'_>, built: &mut Built, plan: &BuildPlan, 
     }
 }
 
-/// Says what would have made the build cheaper, given what ran and what that took.
+/// Notes advice that would make the build cheaper, by which steps ran and how long they took.
 pub fn advise(
     context: &BuildContext<'_>,
     built: &mut Built,
@@ -45,13 +45,13 @@ pub fn advise(
     }
 }
 
-/// Advice as reports have it.
+/// Returns advice in the form of the report.
 pub fn advice_report(advice: Advice) -> AdviceReport {
     let Advice { file, line, seconds, text } = advice;
     AdviceReport { file, line, seconds, text }
 }
 
-/// Shows what is kept, as BuildKit shows what it finds cached.
+/// Shows cached steps, like BuildKit shows its cached steps.
 pub fn show_hits(context: &BuildContext<'_>, plan: &BuildPlan) {
     show(context, plan, |verdict| match verdict {
         Verdict::Hit => Some((true, true)),
@@ -60,12 +60,12 @@ pub fn show_hits(context: &BuildContext<'_>, plan: &BuildPlan) {
     });
 }
 
-/// Shows what was made here, as BuildKit shows what it made.
+/// Shows the steps that hakobi assembled, like BuildKit shows steps that ran.
 pub fn show_assembled(context: &BuildContext<'_>, plan: &BuildPlan) {
     show(context, plan, |verdict| verdict.runs().then_some((true, false)));
 }
 
-/// Shows steps: whether they came to their end, and whether they were kept.
+/// Shows steps: whether they ended, and whether they were cached.
 pub fn show(context: &BuildContext<'_>, plan: &BuildPlan, of: impl Fn(&Verdict) -> Option<(bool, bool)>) {
     let now = Time::now();
     let vertex = |op: &Op| {

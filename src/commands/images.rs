@@ -22,10 +22,10 @@ use crate::run::transport::LayerTransport;
 use crate::save::{put_index, with_whole_cache};
 use crate::settings::{CacheMode, CacheSettings, Compression, PushSettings, Settings};
 
-/// Keeps images of the daemon in the store: what is new in them.
+/// Saves images of the daemon to the store. It writes only new layers.
 ///
 /// # Errors
-/// If one is not there, or the store does not take it: this is all that the command is for.
+/// If the daemon lacks an image, or the store does not accept it: the command does nothing else.
 pub async fn save(
     settings: &Settings,
     images: &[ImageRef],
@@ -53,10 +53,11 @@ pub async fn save(
     Ok(run.ended())
 }
 
-/// Brings images from the store into the daemon, as far as it lacks them. What the store lacks is a note: the first run.
+/// Restores images from the store into the daemon. It transfers only layers that the daemon lacks. A missing image is a note,
+/// because this may be the first run.
 ///
 /// # Errors
-/// If the daemon refuses; faults of the store only where it is required.
+/// If the daemon refuses the image; faults of the store only if it is required.
 pub async fn restore(settings: &Settings, images: &[ImageRef], cache: &CacheSettings, events: &Events) -> Result<RunReport> {
     let (mut run, began) = (Run::open(settings, cache, events).await?, Instant::now());
     let faults = CacheFaults::new(cache, events);
@@ -163,7 +164,10 @@ impl<'a> Run<'a> {
         saved.map_err(|error| if error.kind() == Kind::Cache { error } else { failed(error) })
     }
 
-    /// Whether the image is in the daemon now.
+    /// Restores an image. Returns `false` if the store does not have it.
+    ///
+    /// # Errors
+    /// If the store cannot be read, or the daemon refuses the image.
     async fn restore(&mut self, image: &ImageRef) -> Result<bool> {
         let kept = self.kept(image).await?;
         let Some(found) = kept.released(&self.registries).await? else {
@@ -189,7 +193,7 @@ impl<'a> Run<'a> {
             return Ok(true);
         }
         let step = self.events.step(format!("[hakobi] restoring {image}"));
-        // The daemon has the image under a name of ours for a moment.
+        // The daemon briefly has the image under a name of hakobi's.
         let scratch = crate::transfer::temp_dir(Kind::Cache)?;
         scratch.remember(kept.word());
         let restored = match self.way {
@@ -206,7 +210,7 @@ impl<'a> Run<'a> {
                 (restored.layers, restored.bytes)
             }
             Ok(Some(loaded)) => loaded,
-            // What the daemon says of a damaged layer is less clear than what is known here.
+            // The damaged blobs are a clearer reason than the daemon's message.
             Err(_) if !kept.damaged().is_empty() => {
                 let damaged: Vec<String> = kept.damaged().iter().map(ToString::to_string).collect();
                 return Err(Error::new(Kind::Cache, format!("damaged: {}", damaged.join(", ")))
@@ -219,14 +223,14 @@ impl<'a> Run<'a> {
         Ok(true)
     }
 
-    /// Has the daemon pull from the loopback registry: what it has it leaves, what it lacks comes side by side.
+    /// Lets the daemon pull from the loopback registry. The daemon pulls only layers that it lacks, several at once.
     async fn pull(&self, found: &KnownImage, image: &ImageRef) -> Result<Option<(u64, u64)>> {
         let ours = found.reference();
         self.docker.pull_as(&ours, image).await?;
         Ok(None)
     }
 
-    /// Loads an archive without the layers that the daemon has.
+    /// Loads an archive without the layers that the daemon has. Returns the number of the layers that hakobi sent, and their bytes.
     async fn load(&self, found: &KnownImage, image: &ImageRef) -> Result<Option<(u64, u64)>> {
         let home = self.registries.home(&found.repository);
         let came = load(&self.docker, &self.info, found, image, home).await?;

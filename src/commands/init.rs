@@ -1,4 +1,4 @@
-//! `hakobi init CI`: the example of a CI as a file of this project, with its names put in.
+//! `hakobi init CI`: writes the example for a CI into this project, with the project's names.
 
 use std::path::{Path, PathBuf};
 
@@ -7,13 +7,13 @@ use crate::error::{Error, Result};
 use crate::registry::EcrHost;
 use crate::settings::{InitSettings, InitTarget};
 
-/// What stands in the examples for what is the user's.
+/// The placeholder for the user's repository in the examples.
 const REPOSITORY: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/app";
 const BUCKET: &str = "your-bucket";
 const ACCOUNT: &str = "123456789012";
 const REGION: &str = "eu-west-1";
 
-/// The examples, and where a CI looks for them.
+/// Returns the path at which a CI looks for its file, and the example.
 fn example(target: InitTarget) -> (&'static str, &'static str) {
     match target {
         InitTarget::CodeBuild => ("buildspec.yml", include_str!("../../buildspec-examples/buildspec.yml")),
@@ -23,10 +23,10 @@ fn example(target: InitTarget) -> (&'static str, &'static str) {
     }
 }
 
-/// Writes the file; says what it is and what is left to put in.
+/// Writes the file. Returns a text that says what the file is and what the user must still fill in.
 ///
 /// # Errors
-/// If a file is there already and may not be replaced, or it cannot be written.
+/// If the file exists and may not be replaced, or cannot be written.
 pub fn init(settings: &InitSettings) -> Result<String> {
     let (name, text) = example(settings.target);
     let path: PathBuf = settings.directory.join(name);
@@ -35,7 +35,8 @@ pub fn init(settings: &InitSettings) -> Result<String> {
     }
     let mut left = Vec::new();
     let mut text = text.to_owned();
-    // The job's roles and region are those of the repository. They go in before what is the user's, which stays as it is.
+    // The job's roles and region are those of the repository. They are replaced first, so that they change nothing in the user's
+    // own values.
     let image = settings.repository.as_deref().and_then(|repository| repository.parse::<ImageRef>().ok());
     if let Some(ecr) = image.and_then(|image| EcrHost::parse(&image.repository.host)) {
         let parts = text.split(REPOSITORY).map(|part| part.replace(ACCOUNT, &ecr.account).replace(REGION, &ecr.region));

@@ -1,4 +1,4 @@
-//! The commands of hakobi: each opens what it works with, calls the stages in their order, and reports.
+//! The commands of hakobi: each opens what it needs, calls the stages in order, and reports.
 
 mod build;
 mod by_plan;

@@ -1,4 +1,4 @@
-//! Tells what became of a build: the report, the image's ID, the metadata.
+//! Reports the result of a build: the report, the image's ID, the metadata.
 
 use std::collections::HashSet;
 
@@ -15,7 +15,10 @@ use crate::run::built::Built;
 use crate::run::context::BuildContext;
 use crate::settings::BuildSettings;
 
-/// What is told at the end of a planned build.
+/// Reports the end of a planned build.
+///
+/// # Errors
+/// If a file cannot be written, or a tag failed.
 pub fn finish(
     context: &BuildContext<'_>,
     built: &mut Built,
@@ -35,7 +38,7 @@ pub fn finish(
         kept.restored(&layers).add_to(&mut built.report);
     }
     let id = match (&released, id.is_empty()) {
-        // Without a daemon, the configuration's digest.
+        // Without a daemon, the ID is the configuration's digest.
         (Some(released), true) => {
             let config = released.images.first().and_then(|image| image.manifest.manifest().ok());
             config.map(|manifest| manifest.config.digest.to_string()).unwrap_or_default()
@@ -50,6 +53,9 @@ pub fn finish(
 }
 
 /// Writes the report, the image's ID and the metadata.
+///
+/// # Errors
+/// If a file cannot be written.
 pub fn report(
     context: &BuildContext<'_>,
     built: &mut Built,
@@ -61,7 +67,7 @@ pub fn report(
 ) -> Result<()> {
     let platform = compiled.platform().map(|platform| platform.to_string()).unwrap_or_default();
     let config = solved.exporter.get("containerimage.config.digest").cloned();
-    // Without a daemon and on overlay2 engines the two are one.
+    // Without a daemon and on overlay2 engines, the image's ID is the configuration's digest.
     let apart = engine.is_some_and(|engine| engine.store == StoreKind::Containerd);
     let config = config.unwrap_or_else(|| if apart { String::new() } else { id.to_owned() });
     let report = &mut built.report;
@@ -95,7 +101,7 @@ pub fn report(
     {
         write_iid_file(path, id)?;
     }
-    // An index has several.
+    // An index has several configurations.
     let config_digest = match &report.images[..] {
         [image] => image.config.parse::<Digest>().ok(),
         _ => None,
@@ -116,12 +122,15 @@ pub fn report(
     Ok(())
 }
 
-/// Writes what is known of an image for scripts, and for the later steps of a GitHub workflow.
+/// Writes an image's metadata for scripts, and for the later steps of a GitHub workflow.
+///
+/// # Errors
+/// If the metadata file cannot be written.
 pub fn write_metadata(build: &BuildSettings, metadata: &Metadata, id: &str, events: &Events) -> Result<()> {
     if let Some(path) = &build.metadata_file {
         metadata.write(path)?;
     }
-    // Nobody asked for these: that they cannot be written fails nothing.
+    // The user did not request these outputs, so a failed write is no error.
     if let Some(path) = &build.hand_off.github_output {
         let digest = metadata.descriptor.as_ref().map(|descriptor| descriptor.digest.to_string()).unwrap_or_default();
         if let Err(error) = add_outputs(path, id, &digest, &metadata.to_json().into()) {

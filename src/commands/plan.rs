@@ -1,4 +1,4 @@
-//! `hakobi plan`: what a build would do, and why. Nothing runs, and nothing is written.
+//! `hakobi plan`: says what a build would do, and why. It runs nothing and writes nothing.
 
 use std::collections::{HashMap, HashSet};
 
@@ -31,7 +31,7 @@ use crate::run::loaded::Loaded;
 use crate::run::transport::LayerTransport;
 use crate::settings::{BuildSettings, Settings};
 
-/// What is told.
+/// The answer of the command.
 #[derive(Serialize)]
 struct PlanReport {
     tier: Tier,
@@ -39,7 +39,10 @@ struct PlanReport {
     advice: Vec<AdviceReport>,
 }
 
-/// Plans with what the daemon's frontend makes of the Dockerfile.
+/// Plans with the daemon's frontend.
+///
+/// # Errors
+/// If the Dockerfile cannot be compiled, or there are several platforms.
 async fn compiled<'a>(
     context: BuildContext<'a>,
     daemon: Daemon,
@@ -56,10 +59,10 @@ async fn compiled<'a>(
     Ok((plan, run.context))
 }
 
-/// Says what a build would do.
+/// Returns what a build would do.
 ///
 /// # Errors
-/// If the Dockerfile cannot be compiled, or there is no cache to hold it against.
+/// If the Dockerfile cannot be compiled, or there is no cache to compare it with.
 pub async fn plan(
     settings: &Settings,
     build: &BuildSettings,
@@ -97,7 +100,7 @@ pub async fn plan(
     let mut reasons = explain(&plan.graph, &plan.decision, before.as_ref(), &inputs);
     let open = plan.graph.below(plan.graph.result()).into_iter().filter(|op| plan.decision.runs(&op.digest));
     let has_commands = open.into_iter().any(graph::Op::is_command);
-    // The files are laid on what is there; its layers stay where they are.
+    // The files are appended to the layers below, which are not downloaded.
     let appends = match appendable(&plan.graph, &plan.decision).filter(|_| !has_commands) {
         Some(open) => {
             let below = append_base::below(&plan, &open, &remembered).await?;

@@ -1,4 +1,4 @@
-//! `hakobi promote SRC TAG…`: a release or a roll-back by putting the same manifest under other tags.
+//! `hakobi promote SRC TAG…`: releases or rolls back an image by writing its manifest under other tags.
 
 use std::fmt::Write;
 
@@ -9,7 +9,7 @@ use crate::push;
 use crate::registry::Registries;
 use crate::settings::PushSettings;
 
-/// Says what a tag stands for and stood for before.
+/// Returns what a tag points to now, and what it pointed to before.
 ///
 /// # Errors
 /// If there is no such tag, or the registry cannot be read.
@@ -29,10 +29,10 @@ pub async fn history(registries: &Registries, image: &ImageRef) -> Result<String
     Ok(text)
 }
 
-/// Promotes, and says what each tag stood for and stands for now.
+/// Promotes an image. Returns what each tag pointed to before, and what it points to now.
 ///
 /// # Errors
-/// If the source is not there or any tag failed; all are tried.
+/// If the source does not exist or a tag failed; hakobi tries all tags.
 pub async fn promote(
     registries: &Registries,
     source: &ImageRef,
@@ -61,7 +61,7 @@ pub async fn promote(
         }
     }
     if !failures.is_empty() {
-        // What did move, and how it goes back, is not lost with what did not.
+        // Print the tags that moved, and how to roll them back, before the error for the others.
         text.lines().for_each(|line| events.note(line));
         return Err(Error::push(failures.join("\n")).hint_if(hint));
     }

@@ -1,4 +1,4 @@
-//! `hakobi push IMAGE…`: images of the daemon, pushed by hakobi.
+//! `hakobi push IMAGE…`: hakobi pushes images of the daemon.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -19,7 +19,7 @@ use crate::settings::{PushSettings, Settings};
 /// Pushes images that the daemon has.
 ///
 /// # Errors
-/// If one is not there, or a push fails; the others are tried.
+/// If the daemon lacks one, or a push fails; hakobi tries the others.
 pub async fn push(settings: &Settings, images: &[ImageRef], push: &PushSettings, events: &Events) -> Result<RunReport> {
     let began = Instant::now();
     let registries = Registries::new(&settings.registries, events.clone());
@@ -45,7 +45,7 @@ pub async fn push(settings: &Settings, images: &[ImageRef], push: &PushSettings,
     let mut failures = Vec::new();
     for image in &looked.push {
         let id = docker.image_id(&image.to_string()).await?.unwrap_or_default();
-        // What the tag stands for now, and what `latest` does, is most likely what this image is made of.
+        // The new image probably shares layers with the tag's present image and with `latest`.
         let mut known = load(&registries, image, None).await.unwrap_or_default();
         if image.tag.as_deref() != Some("latest") {
             known.extend(load(&registries, &image.repository.tag("latest"), None).await.unwrap_or_default());

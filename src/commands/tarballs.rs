@@ -28,10 +28,10 @@ use crate::settings::{ArchiveFrom, CacheMode, CacheSettings, Compression, Settin
 use crate::store::{Blobs, Name};
 use crate::transfer::ByteStream;
 
-/// Takes the images of an archive into the store, each under its names; `name` is for one that has none.
+/// Imports the images of an archive into the store, each under its names. `name` is for an image without a name.
 ///
 /// # Errors
-/// If the archive cannot be read, has an image without a name, or the store does not take it.
+/// If the archive cannot be read, has an image without a name, or the store does not accept it.
 pub async fn import(
     settings: &Settings,
     from: &ArchiveFrom,
@@ -88,7 +88,10 @@ pub async fn import(
     Ok(report)
 }
 
-/// Puts an image whose layers are in the store under a name.
+/// Saves an image, whose layers are in the store, under a name.
+///
+/// # Errors
+/// If the store cannot be opened or does not accept it.
 async fn keep(
     registries: &Registries,
     cache: &CacheSettings,
@@ -125,10 +128,10 @@ async fn open(from: &ArchiveFrom) -> Result<ByteStream> {
     }
 }
 
-/// Keeps the layers of an archive.
+/// Writes the layers of an archive to the store.
 struct IntoStore {
     blobs: Blobs,
-    /// Whether the store is one: what is no archive makes none.
+    /// Whether the store has its `hakobi.json`. An invalid archive must not create a store.
     begun: bool,
     compression: Compression,
     directory: PathBuf,
@@ -151,10 +154,10 @@ impl Layers for IntoStore {
     }
 }
 
-/// Writes an image of the store as a tarball that any `docker load` takes; without a file, to standard output.
+/// Writes an image of the store as a tarball that any `docker load` accepts; without a file, to standard output.
 ///
 /// # Errors
-/// If the store has no such image, or what it has is damaged; if the file cannot be written. No half of a file is left.
+/// If the store lacks the image or has damaged blobs, or the file cannot be written. No partial file remains.
 pub async fn export(
     settings: &Settings,
     image: &ImageRef,
@@ -212,15 +215,16 @@ pub async fn export(
     Ok(report)
 }
 
-/// Whole or not at all, where that is a file.
+/// Writes a stream to a file, completely or not at all. Returns the number of bytes.
 async fn into_file(stream: &mut ByteStream, path: &Path) -> io::Result<u64> {
-    // A pipe or a device is written to, never replaced.
+    // hakobi writes to a pipe or a device, and never replaces it.
     if tokio::fs::metadata(path).await.is_ok_and(|there| !there.is_file()) {
         let mut file = tokio::fs::OpenOptions::new().write(true).open(path).await?;
         return tokio::io::copy_buf(&mut tokio::io::BufReader::with_capacity(256 << 10, stream), &mut file).await;
     }
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // As any file that is made here, by the umask; a temporary file alone would be for its owner's eyes only.
+    // The file gets the mode that the umask allows, like other new files. A temporary file alone would be readable only by its
+    // owner.
     let as_others = std::fs::Permissions::from_mode(0o666);
     let temporary = tempfile::Builder::new().prefix(".hakobi-export-").permissions(as_others).tempfile_in(directory)?;
     let (file, temporary) = temporary.into_parts();

@@ -1,4 +1,4 @@
-//! `hakobi cache ls|stat|verify`: what a store holds, and whether it is right.
+//! `hakobi cache ls|stat|verify`: lists what a store contains, and checks it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -20,39 +20,39 @@ use crate::store::{self, Blobs, Entry, Name, read_small};
 /// Largest manifest or pointer, in bytes.
 const SMALL: u64 = 4 << 20;
 
-/// Objects looked at at once.
+/// How many objects hakobi looks at at once.
 const AT_ONCE: usize = 16;
 
-/// Blobs read at once when all are verified. Their bytes come from afar and are hashed here.
+/// How many blobs `verify` reads at once. hakobi downloads and hashes their bytes.
 const VERIFIED_AT_ONCE: usize = 6;
 
-/// What a command says, and its exit code.
+/// The answer of a command, and its exit code.
 #[derive(Debug, Default)]
 pub struct Answer {
-    /// For standard output.
+    /// Text for standard output.
     pub text: String,
-    /// Not 0 where something is wrong and was left so.
+    /// Not 0 if something is wrong and was not repaired.
     pub exit_code: u8,
 }
 
-/// A pointer, and what it leads to.
+/// A pointer, and the image that it leads to.
 #[derive(Debug, Serialize)]
 struct CachedImage {
     scope: String,
     image: String,
     digest: String,
-    /// Stages that are kept beside the image.
+    /// Number of stages that are saved beside the image.
     stages: usize,
     layers: usize,
-    /// Of all that it leads to, in bytes.
+    /// The size of all its blobs, in bytes.
     bytes: u64,
-    /// When it was written, in seconds of the Unix epoch.
+    /// When the pointer was written, in seconds of the Unix epoch.
     written: u64,
     #[serde(skip)]
     name: Option<Name>,
     #[serde(skip)]
     blobs: BTreeSet<Digest>,
-    /// Blobs that it leads to and that are not there.
+    /// Blobs that the image needs and the store lacks.
     missing: Vec<Digest>,
 }
 
@@ -61,10 +61,10 @@ struct Pointer {
     digest: Digest,
 }
 
-/// Answers.
+/// Runs a command.
 ///
 /// # Errors
-/// If the store cannot be read, or is none that this program knows.
+/// If the store cannot be read, or has no layout that this program supports.
 pub async fn cache(command: CacheCommand, settings: &CacheSettings, events: &Events) -> Result<Answer> {
     let failed = |error: store::Error| cache_error(&format!("failed to read the cache {}", settings.shown), &error);
     let store = kept::open(&settings.location).await;
@@ -142,7 +142,7 @@ async fn followed(blobs: &Blobs, sizes: &BTreeMap<Digest, u64>, entry: Entry) ->
     kept
 }
 
-/// A small object; what cannot be read shows as missing, and by `verify` as damaged.
+/// Reads a small object. Returns `None` if it is not readable: `ls` shows it as missing, and `verify` as damaged.
 async fn small(blobs: &Blobs, name: &Name) -> Option<bytes::Bytes> {
     match name.digest() {
         Some(digest) => blobs.read(&digest, SMALL).await.ok().flatten(),
@@ -195,7 +195,7 @@ fn stat(kept: &[CachedImage], sizes: &BTreeMap<Digest, u64>, json: bool) -> Stri
     )
 }
 
-/// Reads everything.
+/// Reads and checks every blob.
 async fn verify(
     blobs: &Blobs,
     kept: &[CachedImage],
@@ -233,7 +233,7 @@ async fn verify(
     }
     let wrong = !damaged.is_empty() || !lacking.is_empty();
     if repair {
-        // Pointers first: no reader meets one whose blobs are gone.
+        // Pointers go first, so that no reader finds a pointer whose blobs are gone.
         for kept in &lacking {
             if let Some(name) = &kept.name {
                 blobs.store().delete(name).await?;
@@ -259,7 +259,7 @@ async fn verify(
 
 async fn is_right(blobs: &Blobs, digest: &Digest, size: u64) -> store::Result<bool> {
     let Some(mut stream) = blobs.open(digest, Some(size), 0).await? else {
-        // It went away meanwhile.
+        // The blob was deleted meanwhile.
         return Ok(true);
     };
     let mut buffer = vec![0; 256 << 10];
@@ -276,7 +276,7 @@ async fn is_right(blobs: &Blobs, digest: &Digest, size: u64) -> store::Result<bo
 }
 
 fn megabytes(bytes: u64) -> String {
-    // Tenths, in whole numbers.
+    // Tenths of a megabyte, in whole numbers.
     let tenths = bytes / 100_000;
     format!("{}.{} MB", tenths / 10, tenths % 10)
 }

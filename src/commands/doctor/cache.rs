@@ -1,4 +1,4 @@
-//! The cache: an object of doctor's own is written, read and removed; in S3 also what the bucket does by itself is looked at.
+//! Checks the cache: writes, reads and removes an object of its own. For S3, it also looks at the bucket's lifecycle rules.
 
 use std::sync::Arc;
 
@@ -12,29 +12,29 @@ use crate::settings::{CacheMode, CacheSettings, StoreLocation};
 use crate::store::{self, Fault, Name, ObjectStore, S3Store};
 use crate::transfer::BytesSource;
 
-/// How far clocks may be apart, in seconds. AWS refuses requests of a clock that is off by more than a quarter of an hour.
+/// How many seconds clocks may differ. AWS refuses requests if they differ by more than a quarter of an hour.
 const CLOCKS_APART: u64 = 5 * 60;
 
-/// What the role needs of a KMS key.
+/// The permissions on a KMS key that the role needs.
 const KMS: &str = "allow kms:GenerateDataKey and kms:Decrypt on the bucket's key, in the role's policy and in the key's policy";
 
 type All = Vec<(&'static str, Found)>;
 
 impl Found {
     fn of_store(what: &str, error: &store::Error, mend: &str) -> Self {
-        // What S3 says of the key is more to the point than what it may be in general.
+        // If S3's answer is about the key, this advice is more useful than the general one.
         let mend = if is_about_key(error) { KMS } else { error.hint_text().unwrap_or(mend) };
         Self::Wrong(format!("{what}: {error}"), mend.to_owned(), Kind::Cache)
     }
 }
 
-/// Whether it is the encryption that S3 failed by.
+/// Returns whether S3 failed because of the encryption.
 fn is_about_key(error: &store::Error) -> bool {
     let text = error.to_string().to_ascii_lowercase();
     text.contains("kms:") || text.contains("kms.")
 }
 
-/// All that is tried of a cache.
+/// Runs all checks of a cache.
 pub(super) async fn tried(cache: &CacheSettings) -> All {
     let silent = || {
         let mend = "check the network route (in a VPC, an endpoint for S3), or set HTTPS_PROXY if a proxy is required";
@@ -71,14 +71,14 @@ struct Probe<'a> {
     store: &'a dyn ObjectStore,
     bucket: Option<&'a S3Store>,
     cache: &'a CacheSettings,
-    /// Whether it was used before.
+    /// Whether the cache was used before.
     there: bool,
 }
 
 impl Probe<'_> {
     async fn tried(&self) -> All {
         let Self { store, cache, .. } = self;
-        // In the run's own scope: a role that may write nothing else is right.
+        // In the run's own scope, because it is correct that the role can write nowhere else.
         let name = Name::reference(&cache.scope, &format!("doctor-{:032x}", rand::random::<u128>()));
         let shown = &cache.shown;
         let state = if self.there { "there" } else { "empty or not yet created" };
@@ -109,7 +109,7 @@ impl Probe<'_> {
                 format!("{shown} is writable, although --cache-mode is read-only"),
                 "give jobs of pull requests a role without s3:PutObject: --cache-mode does not stop their other programs from writing what main reads".to_owned(),
             ),
-            // A build removes nothing.
+            // A build removes nothing, so this is no fault.
             (_, Err(_)) => {
                 Found::Right(format!("{shown} ({state}) is readable and writable; {name} remains there, because deleting it is denied"))
             }
@@ -127,7 +127,7 @@ impl Probe<'_> {
         self.store.write(name, &BytesSource::new("hakobi doctor\n".into())).await
     }
 
-    /// Whether the object was encrypted as the cache's URL asks.
+    /// Checks that the object was encrypted as the cache's URL requests. Returns `None` if there is nothing to check.
     async fn encryption(&self, name: &Name) -> Option<Found> {
         let (bucket, StoreLocation::S3(settings)) = (self.bucket?, &self.cache.location) else { return None };
         let found = match bucket.encryption(name).await {
@@ -136,7 +136,7 @@ impl Probe<'_> {
                 let what = "the server does not report encryption, although kms-key= is given";
                 return Some(Found::Doubtful(what.to_owned(), "use a server that supports KMS, or remove kms-key=".to_owned()));
             }
-            // Servers of one's own seldom say.
+            // Self-hosted servers seldom report it.
             Ok(None) => return Some(Found::NotTried("the server does not report it".to_owned())),
             Err(error) => {
                 return Some(Found::of_store("failed to check the encryption", &error, "allow s3:GetObject on its objects"));
@@ -156,7 +156,7 @@ impl Probe<'_> {
         })
     }
 
-    /// Whether a pull request's job is kept from what others trust.
+    /// Checks that a pull request's job cannot write the scope that others trust. Returns `None` if this is no such job.
     async fn trusted(&self, read_only: bool) -> Option<Found> {
         let number = self.cache.scope.strip_prefix("pr-")?;
         let trusted = self.cache.fallbacks.first()?;

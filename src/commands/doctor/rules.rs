@@ -1,17 +1,17 @@
-//! What a bucket's lifecycle rules do to a cache in it. A build removes nothing: these rules are what keeps it from growing.
+//! Checks what a bucket's lifecycle rules do to its cache. A build removes nothing, so only these rules limit the cache's size.
 
 use super::Found;
 use crate::error::Kind;
 use crate::settings::CacheSettings;
 use crate::store::{Fault, Rule, S3Store};
 
-/// Fewest days that make a cache worth its name: a weekend without builds.
+/// Fewest days for a useful cache: a weekend without builds.
 const SHORT: u32 = 3;
 
-/// Storage classes of which an object has to be restored, for hours, before it can be read.
+/// Storage classes whose objects must be restored before reading, which takes hours.
 const ARCHIVES: [&str; 2] = ["GLACIER", "DEEP_ARCHIVE"];
 
-/// Asks the bucket for its rules, and looks at them.
+/// Reads the bucket's rules and checks them.
 pub(super) async fn looked_at(bucket: &S3Store, cache: &CacheSettings) -> Found {
     match bucket.lifecycle().await {
         Ok(rules) => judged(&rules, &bucket.root(), &cache.shown),
@@ -48,7 +48,7 @@ fn judged(rules: &[Rule], root: &str, shown: &str) -> Found {
     if days < SHORT {
         return Found::Doubtful(told, "use more days: removed layers are built again".to_owned());
     }
-    // Part of what a record needs would go before the record does.
+    // These rules would remove a part of what a record needs before the record itself.
     let partial =
         rules.iter().filter(|rule| rule.touches(root) && !rule.covers(root)).find_map(|rule| Some((rule, rule.expires?)));
     if let Some((rule, less)) = partial.filter(|(_, less)| *less < days) {
