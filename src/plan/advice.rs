@@ -1,7 +1,7 @@
-//! What would make the next build cheaper, read off the graph and what was measured. Nothing is advised without evidence: seconds
-//! that a command took, a variable that changed, a base that moved.
+//! Finds what would make the next build cheaper, from the graph and from measurements. hakobi gives no advice without evidence:
+//! seconds that a command took, a variable that changed, a base image that moved.
 //!
-//! `installs` knows the package managers. `order`, `inputs` and `mounts` each see one kind of thing.
+//! `installs` knows the package managers. `order`, `inputs` and `mounts` each find one kind of problem.
 
 mod inputs;
 mod installs;
@@ -16,10 +16,10 @@ use super::inputs::{Inputs, StepInputs, explained};
 use crate::domain::Digest;
 use crate::graph::{Graph, Op, Place};
 
-/// Most that is told at once.
+/// Most pieces of advice for one build.
 const MOST: usize = 5;
 
-/// What takes less, in seconds, is not worth a word.
+/// Shorter times, in seconds, are not worth advice.
 const WORTH: f64 = 1.0;
 
 /// A piece of advice.
@@ -27,15 +27,15 @@ const WORTH: f64 = 1.0;
 pub struct Advice {
     /// The file that it is about.
     pub file: String,
-    /// Its line, from 1; 0 where unknown.
+    /// The line in that file, from 1; 0 if unknown.
     pub line: u32,
-    /// What it is about took so long when it was last measured.
+    /// How long the steps took when they last ran.
     pub seconds: Option<f64>,
-    /// A sentence or two.
+    /// One or two sentences.
     pub text: String,
 }
 
-/// What can be advised of a build in which these steps run, or ran: what took longest first.
+/// Returns the advice for a build in which these steps run, or ran: the advice about the longest time first.
 #[must_use]
 pub fn advise(graph: &Graph, runs: &HashSet<Digest>, before: Option<&Inputs>, now: &Inputs) -> Vec<Advice> {
     let seen = Build::new(graph, runs, before, now);
@@ -46,20 +46,20 @@ pub fn advise(graph: &Graph, runs: &HashSet<Digest>, before: Option<&Inputs>, no
         all.extend(inputs::bases(&seen));
         all.extend(inputs::files(&seen));
     }
-    // Of equals the first stays first.
+    // A stable sort keeps the order of equal times.
     all.sort_by(|one, other| other.seconds.unwrap_or(0.0).total_cmp(&one.seconds.unwrap_or(0.0)));
     all.truncate(MOST);
     all
 }
 
-/// A build as advice looks at it.
+/// A build as the advice sees it.
 struct Build<'a> {
     graph: &'a Graph,
-    /// With inputs, in the graph's order.
+    /// The steps with inputs, in the graph's order.
     steps: Vec<Step<'a>>,
-    /// Where each stands, by its digest.
+    /// The Dockerfile line of each step, by its digest.
     places: BTreeMap<String, Place>,
-    /// Place in `steps`.
+    /// The index of each step in `steps`.
     by_digest: HashMap<&'a Digest, usize>,
 }
 
@@ -67,7 +67,7 @@ struct Build<'a> {
 struct Step<'a> {
     op: &'a Op,
     now: &'a StepInputs,
-    /// The same in the last build.
+    /// The same step in the last build.
     before: Option<&'a StepInputs>,
     runs: bool,
 }
@@ -84,17 +84,17 @@ impl<'a> Build<'a> {
         Self { graph, places: graph.places(), steps, by_digest }
     }
 
-    /// The file and line of a step.
+    /// Returns the file and line of a step.
     fn place(&self, op: &Op) -> (String, u32) {
         let place = self.places.get(&op.digest.to_string());
         let line = place.and_then(|place| u32::try_from(place.line).ok()).unwrap_or(0);
         (place.map(|place| place.file.clone()).unwrap_or_default(), line)
     }
 
-    /// What the steps that run took, of these and of all that is made on them or takes from them.
+    /// Returns how long these steps, and the steps that depend on them, took in this run. Returns `None` if no time is known.
     fn seconds_behind(&self, first: &[usize]) -> Option<f64> {
         let mut behind: HashSet<usize> = first.iter().copied().collect();
-        // Each step stands behind those that it needs.
+        // Each step comes after the steps that it needs.
         for (place, step) in self.steps.iter().enumerate() {
             if step.now.on.iter().any(|on| behind.contains(on)) {
                 behind.insert(place);
@@ -114,13 +114,13 @@ impl<'a> Step<'a> {
         }
     }
 
-    /// The command as the Dockerfile has it, variables not replaced.
+    /// Returns the command as in the Dockerfile, with variables not replaced. Returns `None` for a file operation.
     fn command(&self) -> Option<String> {
         Some(self.exec()?.meta.as_ref()?.args.join(" "))
     }
 }
 
-/// `RUN npm ci`, on one line and not too long.
+/// Returns an instruction like `RUN npm ci`, on one line and not too long.
 fn named(step: &StepInputs) -> String {
     let line = step.instruction.split_whitespace().collect::<Vec<_>>().join(" ");
     match line.char_indices().nth(50) {
@@ -129,7 +129,7 @@ fn named(step: &StepInputs) -> String {
     }
 }
 
-/// `4.2 s`, `41 s`, `2 min 5 s`.
+/// Returns a duration as text: `4.2 s`, `41 s`, `2 min 5 s`.
 fn lasted(seconds: f64) -> String {
     match seconds {
         ..9.95 => format!("{seconds:.1} s"),
@@ -138,7 +138,7 @@ fn lasted(seconds: f64) -> String {
     }
 }
 
-/// `a`, `a and b`, `a, b and c`.
+/// Returns a list as text: `a`, `a and b`, `a, b and c`.
 fn listed(names: &[String]) -> String {
     match names {
         [] => String::new(),

@@ -1,4 +1,4 @@
-//! What of the result is files alone: the open steps at the end of its chain, where no command has to run on them.
+//! Finds the open steps at the end of the result's chain, if all of them only add files and no command has to run on them.
 
 use bollard_buildkit_proto::pb;
 
@@ -6,16 +6,16 @@ use super::decide::Plan;
 use crate::domain::Digest;
 use crate::graph::{Graph, Input, Op};
 
-/// The end of the result's chain that needs nothing of what it lies on but to know which paths are there.
+/// The end of the result's chain that needs only the paths of the state below.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Appendable {
-    /// What is there: a kept state or a base image. Nothing for `FROM scratch`.
+    /// The state below: a cached state or a base image. `None` for `FROM scratch`.
     pub base_state: Option<Input>,
     /// The open file operations, from the first to the last.
     pub steps: Vec<Digest>,
 }
 
-/// The open end of the result's chain, where it is file operations alone.
+/// Returns the open end of the result's chain. Returns `None` if it has other steps than file operations.
 #[must_use]
 pub fn appendable(graph: &Graph, plan: &Plan) -> Option<Appendable> {
     let mut steps = Vec::new();
@@ -26,7 +26,7 @@ pub fn appendable(graph: &Graph, plan: &Plan) -> Option<Appendable> {
             break;
         }
         let base = below(graph, op)?;
-        // What is copied out of the very state that it is laid on would have to be there.
+        // A copy out of the state below would need that state's files.
         if base.is_some_and(|base| takes_from(op, base)) {
             return None;
         }
@@ -45,11 +45,11 @@ pub fn appendable(graph: &Graph, plan: &Plan) -> Option<Appendable> {
     (!steps.is_empty()).then_some(Appendable { base_state: state, steps })
 }
 
-/// What a step lays files on; nothing where it does anything else.
+/// Returns the state that a step adds files to, if it has one. The outer `None` means that the step does something else.
 fn below<'a>(graph: &Graph, op: &'a Op) -> Option<Option<&'a Input>> {
     match &op.op.op {
         Some(pb::op::Op::File(_)) => Some(graph.base_of(op)),
-        // `COPY --link`: layers that were made on nothing.
+        // `COPY --link`: BuildKit makes these layers on an empty state.
         Some(pb::op::Op::Merge(_)) => {
             let (first, others) = op.inputs.split_first()?;
             let on_nothing = |input: &Input| graph.chain_of(input).base.is_none();
@@ -59,7 +59,7 @@ fn below<'a>(graph: &Graph, op: &'a Op) -> Option<Option<&'a Input>> {
     }
 }
 
-/// Whether a file operation copies out of this input.
+/// Returns whether a file operation copies out of this input.
 fn takes_from(op: &Op, input: &Input) -> bool {
     let Some(pb::op::Op::File(file)) = &op.op.op else { return false };
     file.actions.iter().any(|action| {

@@ -1,4 +1,4 @@
-//! What the frontend made of a Dockerfile, remembered for runs that have no daemon to ask.
+//! The record of a compiled Dockerfile, for runs without a daemon to compile it.
 
 use std::collections::BTreeMap;
 
@@ -10,18 +10,18 @@ use super::record::{LARGE, Record};
 use super::record_key::RecordKey;
 use crate::domain::{DiffId, Digest, Hasher};
 
-/// A compiled Dockerfile, good for as long as the references that it was made with lead to the same images.
+/// A compiled Dockerfile. It is valid as long as its references point to the same images.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CompiledRecord {
     /// The graph's bytes, in base64.
     definition: String,
     /// The image's configuration, as JSON.
     config: String,
-    /// The engine whose answer it is.
+    /// The engine that compiled it.
     pub engine: String,
-    /// Tags of bases and of the frontend, with what they led to.
+    /// Tags of base images and of the frontend, with their digests.
     pub references: BTreeMap<String, Digest>,
-    /// The layers of the base images, uncompressed, by the steps of the graph that name them.
+    /// The diff IDs of the base images' layers, by the steps of the graph that name the images.
     pub images: BTreeMap<String, Vec<DiffId>>,
 }
 
@@ -34,7 +34,7 @@ impl Record for CompiledRecord {
 }
 
 impl CompiledRecord {
-    /// A record of a graph and a configuration. Nothing where that is no text.
+    /// Makes a record of a graph and a configuration. Returns `None` if the configuration is not UTF-8.
     #[must_use]
     pub fn new(definition: &[u8], config: Vec<u8>) -> Option<Self> {
         let config = String::from_utf8(config).ok()?;
@@ -42,20 +42,20 @@ impl CompiledRecord {
         Some(Self { definition, config, engine, references: BTreeMap::new(), images: BTreeMap::new() })
     }
 
-    /// The graph's bytes; nothing where the record is damaged.
+    /// Returns the graph's bytes, or `None` if the record is damaged.
     #[must_use]
     pub fn definition(&self) -> Option<Vec<u8>> {
         STANDARD.decode(&self.definition).ok()
     }
 
-    /// The image's configuration.
+    /// Returns the image's configuration.
     #[must_use]
     pub fn config(&self) -> &[u8] {
         self.config.as_bytes()
     }
 }
 
-/// What a compiled Dockerfile is remembered by: all that the frontend reads and is told, and the platform it is for.
+/// Returns the key of a compiled Dockerfile: of the files and options that the frontend reads, and the platform.
 #[must_use]
 pub fn compiled_key<'a>(
     platform: &str,
@@ -71,7 +71,7 @@ pub fn compiled_key<'a>(
     part(platform.as_bytes());
     for (name, content) in files {
         part(name.as_bytes());
-        // An empty ignore file is another thing than none.
+        // An empty ignore file differs from a missing one.
         part(if content.is_some() { b"there" } else { b"absent" });
         part(content.unwrap_or_default());
     }
@@ -84,20 +84,20 @@ pub fn compiled_key<'a>(
     RecordKey::new(hasher.digest())
 }
 
-/// The frontend that a Dockerfile brings along, in a way that hakobi can follow.
+/// The frontend that a Dockerfile names, as far as hakobi supports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Syntax {
-    /// The daemon's own.
+    /// The daemon's own frontend.
     Own,
     /// The Dockerfile frontend in this image.
     Image(String),
-    /// Another one, which may read what it likes.
+    /// Another frontend, which may read any files.
     Other,
 }
 
 impl Syntax {
-    /// Of a Dockerfile; `named` is what `BUILDKIT_SYNTAX` says, which goes first (BuildKit `parser.DetectSyntax`). What may be
-    /// meant as a directive counts as one.
+    /// Detects a Dockerfile's frontend. `named` is the value of `BUILDKIT_SYNTAX`, which takes precedence (BuildKit
+    /// `parser.DetectSyntax`). A text that may be meant as a directive counts as one.
     #[must_use]
     pub fn detect(dockerfile: &[u8], named: Option<&str>) -> Self {
         let Ok(text) = std::str::from_utf8(dockerfile) else { return Self::Other };

@@ -1,4 +1,4 @@
-//! Which states stand in for which steps.
+//! Decides which cached states replace which steps.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,48 +9,48 @@ use super::record::StepRecord;
 use crate::domain::{Digest, StepKey};
 use crate::graph::{Graph, Input, InputDependency, Key, Keys, Op, input_dependencies};
 
-/// What becomes of a step.
+/// The decision on a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// Its result is kept.
+    /// The cache has its result.
     Hit,
     /// It runs.
     Miss,
-    /// Nobody needs it.
+    /// No step needs it.
     Skipped,
-    /// It runs each time, and why.
+    /// It runs each time, for this reason.
     Uncacheable(String),
 }
 
 impl Verdict {
-    /// Whether the step runs.
+    /// Returns whether the step runs.
     #[must_use]
     pub fn runs(&self) -> bool {
         matches!(self, Self::Miss | Self::Uncacheable(_))
     }
 }
 
-/// What has to run, and on what.
+/// The steps that have to run, and the cached states that they run on.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
-    /// States that are kept and that something builds on, or that are the result.
+    /// Cached states that a step builds on, or that are the result.
     pub cached: HashMap<Input, StepRecord>,
-    /// Of all steps that make layers.
+    /// The decisions on all steps that make layers.
     pub verdicts: HashMap<Digest, Verdict>,
-    /// Whether the result itself is kept.
+    /// Whether the cache has the result itself.
     pub unchanged: bool,
-    /// Commands that run for their age alone: when they ran, in seconds of the Unix epoch, where that is known.
+    /// Commands that run only because of their age, with the time when they last ran, if known, in seconds of the Unix epoch.
     pub old: HashMap<Digest, Option<u64>>,
 }
 
 impl Plan {
-    /// Whether a step runs.
+    /// Returns whether a step runs.
     #[must_use]
     pub fn runs(&self, step: &Digest) -> bool {
         self.verdicts.get(step).is_some_and(Verdict::runs)
     }
 
-    /// The keys that are looked up: the result's own, if it has one, then those of all states below it.
+    /// Returns the keys to look up: the result's key first, if it has one, then the keys of all states below.
     #[must_use]
     pub fn wanted(graph: &Graph, keys: &Keys) -> Vec<StepKey> {
         let mut wanted = Vec::new();
@@ -64,9 +64,9 @@ impl Plan {
         wanted
     }
 
-    /// Decides, from the result backwards: where a state is kept, nothing below it is looked at. What a step made in this run and
-    /// what it made in another do not mix: a kept state is not used where something that it rests on has to run for another's sake.
-    /// Nor is one used that a command led to before `since`, in seconds of the Unix epoch.
+    /// Decides from the result backwards: if the cache has a state, hakobi does not look at the steps below it. Results of this run
+    /// and of another run must not mix: hakobi does not use a cached state if a step that it rests on has to run for another step.
+    /// It also does not use a state if a command below it ran before `since`, in seconds of the Unix epoch.
     #[must_use]
     pub fn new(graph: &Graph, keys: &Keys, records: &HashMap<StepKey, StepRecord>, seen: &Seen, since: Option<u64>) -> Self {
         let old = since.map(|since| older(graph, keys, records, since)).unwrap_or_default();
@@ -84,7 +84,7 @@ impl Plan {
     }
 
     fn without(graph: &Graph, keys: &Keys, records: &HashMap<StepKey, StepRecord>, unusable: &HashSet<Digest>) -> Self {
-        // Without layers there is nothing that could be lost.
+        // An image without layers has nothing that the cache could lose.
         let nothing = StepRecord { layers: Vec::new(), ran: None };
         let record = |state: &Input| match keys.state(state) {
             _ if graph.is_nothing() => Some(&nothing),
@@ -122,7 +122,7 @@ impl Plan {
     }
 }
 
-/// All states of steps that make layers, the result first.
+/// Returns all states of steps that make layers, the result first.
 pub(super) fn states(graph: &Graph) -> Vec<Input> {
     let mut out = vec![graph.result().clone()];
     for input in graph.below(graph.result()).into_iter().flat_map(|op| &op.inputs) {
@@ -133,12 +133,13 @@ pub(super) fn states(graph: &Graph) -> Vec<Input> {
     out
 }
 
-/// Whether a step's result is layers of its own.
+/// Returns whether a step makes layers of its own.
 fn makes_layers(op: &Op) -> bool {
     matches!(op.op.op, Some(pb::op::Op::Exec(_) | pb::op::Op::File(_) | pb::op::Op::Merge(_) | pb::op::Op::Diff(_)))
 }
 
-/// The steps that a state rests on: not those of which this run has seen what is taken, as that is all that counts of them then.
+/// Returns the steps that a state rests on. Leaves out steps if this run has seen the files copied out of them, because then only
+/// these files count.
 pub(super) fn rests_on<'a>(graph: &'a Graph, seen: &Seen, state: &Input) -> Vec<&'a Op> {
     let (mut found, mut open) = (HashSet::new(), vec![state.step.clone()]);
     let mut out = Vec::new();
@@ -151,7 +152,7 @@ pub(super) fn rests_on<'a>(graph: &'a Graph, seen: &Seen, state: &Input) -> Vec<
     out
 }
 
-/// The inputs of a step that count by more than what this run has seen of them.
+/// Returns the inputs of a step that count as a whole, and not only by the content that this run has seen.
 fn inputs<'a>(op: &'a Op, seen: &Seen) -> impl Iterator<Item = &'a Input> {
     op.inputs.iter().zip(input_dependencies(op)).filter_map(|(input, used)| match used {
         InputDependency::Content(selectors) if seen.contains_key(&(input.clone(), selectors.clone())) => None,
@@ -159,7 +160,7 @@ fn inputs<'a>(op: &'a Op, seen: &Seen) -> impl Iterator<Item = &'a Input> {
     })
 }
 
-/// The commands that ran before a time, and those of which that may be so; what they made is part of something that is kept.
+/// Returns the commands below cached states that ran before a time, or may have.
 fn older(graph: &Graph, keys: &Keys, records: &HashMap<StepKey, StepRecord>, since: u64) -> HashMap<Digest, Option<u64>> {
     let record = |state: &Input| match keys.state(state) {
         Key::Known(key) => records.get(&key),
@@ -174,7 +175,8 @@ fn older(graph: &Graph, keys: &Keys, records: &HashMap<StepKey, StepRecord>, sin
     when.filter(|(_, ran)| ran.is_none_or(|ran| ran < since)).collect()
 }
 
-/// Steps that are to run whatever is kept of them, and all that rests on these: two runs of a step must not mix in one image.
+/// Returns the steps that must run even if the cache has them, and all steps that rest on these: two runs of a step must not mix in
+/// one image.
 fn must_run(graph: &Graph, seen: &Seen, old: &HashMap<Digest, Option<u64>>) -> HashSet<Digest> {
     let mut out = HashSet::new();
     for op in graph.below(graph.result()) {

@@ -1,6 +1,6 @@
-//! Why a step is not kept, in the user's words: what it depended on in the last build beside what it depends on now.
+//! Explains in the user's words why a step runs: compares its inputs in the last build with its inputs now.
 //!
-//! An explanation may be incomplete; a key may not. Where nothing is known of the last build, it says so.
+//! An explanation may be incomplete; a key may not. If hakobi knows nothing of the last build, the explanation says so.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -12,7 +12,7 @@ use crate::domain::Digest;
 use crate::graph::Graph;
 use crate::hidden::{PLACEHOLDER, is_hidden, shown};
 
-/// The reason of each step that is not kept.
+/// Returns the reason of each step that runs.
 #[must_use]
 pub fn explain(graph: &Graph, plan: &Plan, before: Option<&Inputs>, now: &Inputs) -> HashMap<Digest, String> {
     let mut reasons: HashMap<Digest, String> = HashMap::new();
@@ -31,7 +31,7 @@ pub fn explain(graph: &Graph, plan: &Plan, before: Option<&Inputs>, now: &Inputs
     reasons
 }
 
-/// Of a command that runs for its age alone.
+/// Returns the reason of a command that runs only because of its age.
 fn aged(ran: Option<u64>) -> String {
     match ran.and_then(|ran| jiff::Timestamp::from_second(i64::try_from(ran).ok()?).ok()) {
         Some(ran) => format!("its result is older than --max-age: it ran on {}", ran.strftime("%Y-%m-%d %H:%M UTC")),
@@ -41,19 +41,19 @@ fn aged(ran: Option<u64>) -> String {
 
 /// The last build beside this one.
 struct Changes<'a> {
-    /// What each step was. `None` if nothing is known of the last build.
+    /// Each step's counterpart in the last build. `None` if nothing is known of the last build.
     pairs: Option<Vec<Option<&'a StepInputs>>>,
     now: &'a Inputs,
-    /// Of each of the user's files.
+    /// The variable setters of each of the user's files.
     setters: Vec<Setters>,
 }
 
 impl Changes<'_> {
-    /// Why a step has to run.
+    /// Returns why a step has to run.
     fn missed(&self, place: usize) -> String {
         let step = &self.now.steps[place];
         let Some(pairs) = &self.pairs else {
-            // What it takes decides, and that is there only when it was made.
+            // The key depends on files of another step, which are known only after that step ran.
             let waits = step.on.last().and_then(|place| self.now.steps.get(*place)).filter(|_| step.key.is_none());
             return match waits {
                 Some(on) => {
@@ -83,7 +83,7 @@ impl Changes<'_> {
         }
         if changed.is_empty() && last.operation != step.operation {
             changed.push(match has_other_text(last, step) {
-                // The values cannot be read off: the names at least.
+                // hakobi cannot determine the values, but it can give the names.
                 true => match names(&step.written) {
                     names if names.is_empty() => "its options changed".to_owned(),
                     names => format!("the value of {} changed", self.all_named(&names)),
@@ -118,7 +118,7 @@ impl Changes<'_> {
         }
     }
 
-    /// The variables of an instruction's text that have other values than in the last build.
+    /// Returns the variables of an instruction's text whose values differ from the last build.
     fn put_in(&self, last: &StepInputs, step: &StepInputs) -> Vec<String> {
         if !has_other_text(last, step) {
             return Vec::new();
@@ -127,14 +127,14 @@ impl Changes<'_> {
             let values = values(&step.written, &step.instruction).into_iter();
             values
                 .map(|(name, value)| {
-                    // Told apart here, and never shown.
+                    // Hidden values are compared, but never shown.
                     let value = if is_hidden(shown(&name, &value)) { format!("{PLACEHOLDER} {value}") } else { value };
                     (name, value)
                 })
                 .collect::<BTreeMap<_, _>>()
         };
         let (then, mut now) = (told(last), told(step));
-        // Only what is known of both.
+        // Compare only variables that both builds have.
         now.retain(|name, _| then.contains_key(name));
         let then = then.into_iter().filter(|(name, _)| now.contains_key(name)).collect();
         self.variables(&then, &now)
@@ -154,7 +154,7 @@ impl Changes<'_> {
             let named = self.named(name);
             match last.get(name) {
                 Some(other) if other == value => None,
-                // Whether it changed shows only in the step's key.
+                // Only the step's key shows whether it changed.
                 Some(other) if is_hidden(value) && is_hidden(other) && (value == PLACEHOLDER || other == PLACEHOLDER) => None,
                 Some(other) if is_hidden(value) || is_hidden(other) => Some(format!("{named} changed")),
                 Some(other) => Some(format!("{named} was {}, now {}", shortened(other), shortened(value))),
@@ -168,7 +168,7 @@ impl Changes<'_> {
     }
 }
 
-/// Whether another text came of the same line: something else was put in for a variable.
+/// Returns whether the same line has another text now, because a variable has another value.
 fn has_other_text(last: &StepInputs, step: &StepInputs) -> bool {
     !step.written.is_empty() && last.written == step.written && last.instruction != step.instruction
 }
@@ -200,7 +200,7 @@ mod tests {
         step
     }
 
-    /// Why the step at a place has to run.
+    /// Returns why the step at a place has to run.
     fn why(place: usize, before: Option<&Inputs>, now: &Inputs) -> String {
         let setters = vec![Setters::parse("FROM x\nARG V\nENV W=x\n")];
         Changes { pairs: before.map(|before| pairs(before, now)), now, setters }.missed(place)
@@ -296,7 +296,7 @@ mod tests {
         assert_eq!(why(0, Some(&before), &now), "ARG V was 1.2, now 1.3");
         assert_eq!(why(1, Some(&before), &now), "ARG V was 1.2, now 1.3, app-1.3 is new, app-1.2 was removed");
         assert_eq!(why(2, Some(&before), &now), "the value of ARG V changed");
-        // A value that is nobody's business is not told of a text either.
+        // A secret value in an instruction's text stays hidden too.
         let secret = |value: &str| Inputs {
             steps: vec![step(&format!("ADD http://x/{value} /"), |step| {
                 (step.written, step.operation) = ("ADD http://x/$TOKEN /".to_owned(), value.to_owned());

@@ -1,4 +1,4 @@
-//! What is known when the keys are worked out.
+//! The facts that keys are computed from.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,24 +11,24 @@ use crate::build_context::{Selection, Tree};
 use crate::domain::{ChainId, CopiedContentKey, DiffId, Digest, Selector, spelled_text};
 use crate::graph::{CopySource, Facts, Input, Op, ResolvedSource};
 
-/// Facts at hand. Leaves are named by their steps.
+/// Known facts. Sources have the digests of their steps.
 #[derive(Debug, Clone, Default)]
 pub struct KnownFacts {
-    /// The layers of base images, uncompressed, or why they are not known.
+    /// The diff IDs of base images' layers, or why they are not known.
     pub images: HashMap<Digest, Result<Vec<DiffId>, String>>,
     /// The files of local sources, or why they cannot be read.
     pub locals: HashMap<Digest, Result<Arc<Tree>, String>>,
-    /// What is elsewhere, or why it is not known.
+    /// The versions of remote sources, or why they are not known.
     pub remotes: HashMap<Digest, Result<ResolvedSource, String>>,
-    /// What is to be remembered of servers that were asked.
+    /// New records of servers' files.
     pub asked: Vec<(RecordKey<RemoteRecord>, RemoteRecord)>,
-    /// The content of what was taken out of stages in earlier runs.
+    /// The content of files that steps copied out of stages in earlier runs.
     pub copied: HashMap<CopiedContentKey, Digest>,
-    /// The content of what is taken out of states in this run.
+    /// The content of files that steps copy out of states in this run.
     pub seen: Seen,
 }
 
-/// Content that was looked at in this run, by the state and what of it.
+/// Content that hakobi looked at in this run, by the state and the selected paths.
 pub type Seen = HashMap<(Input, Vec<Selector>), Digest>;
 
 impl Facts for KnownFacts {
@@ -61,8 +61,8 @@ impl Facts for KnownFacts {
     }
 }
 
-/// The name of a local source, and what of the directory it stands for; nothing where the step is none, or says so in a way that
-/// hakobi does not know (BuildKit `solver/pb/attr.go`).
+/// Returns the name of a local source, and which files of the directory it selects. Returns `None` if the step is no local source,
+/// or has attributes that hakobi does not know (BuildKit `solver/pb/attr.go`).
 #[must_use]
 pub fn selection(op: &Op) -> Option<(String, Selection)> {
     let Some(pb::op::Op::Source(source)) = &op.op.op else { return None };

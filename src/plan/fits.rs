@@ -1,4 +1,4 @@
-//! Whether what is remembered of a state can be of it: by the graph and the base that it lies on.
+//! Checks that a state's record is possible, by the graph and its base image.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use super::record::StepRecord;
 use crate::domain::{DiffId, StepKey};
 use crate::graph::{Graph, Input, Key, Keys};
 
-/// Whether a record has the layers of the state's base, and on them just as many as the steps make.
+/// Returns whether a record has the layers of the state's base image, and above them exactly as many layers as the steps make.
 #[must_use]
 pub fn fits(graph: &Graph, facts: &KnownFacts, state: &Input, record: &StepRecord) -> bool {
     let chain = graph.chain_of(state);
@@ -22,7 +22,7 @@ pub fn fits(graph: &Graph, facts: &KnownFacts, state: &Input, record: &StepRecor
     record.layers.len() == base.len() + chain.layers() && record.diff_ids().starts_with(base)
 }
 
-/// The keys whose records do not fit the states that have them.
+/// Returns the keys whose records do not fit their states.
 #[must_use]
 pub fn misfits(graph: &Graph, keys: &Keys, facts: &KnownFacts, records: &HashMap<StepKey, StepRecord>) -> Vec<StepKey> {
     let mut out = Vec::new();

@@ -1,4 +1,4 @@
-//! An image of a kept state: the frontend's configuration, completed as BuildKit's exporter completes it
+//! Makes an image of a cached state. It completes the frontend's configuration like BuildKit's exporter
 //! (`exporter/containerimage/writer.go`: `patchImageConfig`, `normalizeLayersAndHistory`).
 
 use bollard_buildkit_proto::pb;
@@ -18,7 +18,8 @@ pub struct Assembled {
     pub config: Bytes,
 }
 
-/// Makes the image of these layers, in the family of media types that they have; annotations are the OCI's alone.
+/// Makes the image of these layers. Its media types are of the same family (Docker or OCI) as those of the layers; only OCI
+/// manifests get the annotations.
 ///
 /// # Errors
 /// If the configuration is no JSON object.
@@ -55,7 +56,7 @@ pub fn assemble(config: &[u8], layers: &[Layer], annotations: &Map<String, Value
     Ok(Assembled { manifest: RawManifest::from_json(kind, &manifest)?, config })
 }
 
-/// What BuildKit calls the layer of a step, where the history has no entry for it.
+/// Returns BuildKit's name for the layer of a step that has no entry in the history.
 #[must_use]
 pub fn layer_name(op: &Op, engine: &str) -> String {
     match &op.op.op {
@@ -68,9 +69,9 @@ pub fn layer_name(op: &Op, engine: &str) -> String {
     }
 }
 
-/// The configuration with as many entries for layers in its history as there are layers, as BuildKit has them: what is missing is added
-/// at the end, by the names of the last layers, and what is too much, at the end again, has no layer. `None` if it is in line, or cannot
-/// be read.
+/// Returns the configuration with exactly one history entry for each layer, like BuildKit. BuildKit adds missing entries at the
+/// end, with the names of the last layers; the last surplus entries become entries without a layer. Returns `None` if the history
+/// fits already, or cannot be parsed.
 #[must_use]
 pub fn aligned(config: &[u8], layers: &[String]) -> Option<Vec<u8>> {
     let mut config: Map<String, Value> = serde_json::from_slice(config).ok()?;
@@ -96,12 +97,12 @@ pub fn aligned(config: &[u8], layers: &[String]) -> Option<Vec<u8>> {
     serde_json::to_vec(&config).ok()
 }
 
-/// Whether an entry of the history has no layer.
+/// Returns whether an entry of the history has no layer.
 fn is_empty(entry: &Value) -> bool {
     entry.get("empty_layer").and_then(Value::as_bool).unwrap_or(false)
 }
 
-/// Makes an image of these layers alone.
+/// Makes an image with only these layers and a platform.
 ///
 /// # Errors
 /// If it cannot be written as JSON.
@@ -109,8 +110,8 @@ pub fn bare_image(platform: &Platform, layers: &[Layer]) -> serde_json::Result<A
     assemble(&serde_json::to_vec(platform)?, layers, &Map::new())
 }
 
-/// Gives each entry of the history its time: a layer's is that of the layer, what makes none has the time of what comes before it,
-/// and what comes before every new layer that of the first.
+/// Sets the time of each history entry. An entry with a layer gets the layer's time, and an entry without one the time of the entry
+/// before. Entries before all new layers get the time of the first of these.
 fn complete(history: &mut [Value], layers: &[Layer]) {
     let created = |entry: &Value| entry.get("created").filter(|created| !created.is_null()).cloned();
     let mut next = layers.iter();
@@ -122,7 +123,7 @@ fn complete(history: &mut [Value], layers: &[Layer]) {
             entry["created"] = Value::String(time);
         }
     }
-    // The first time behind an entry without one, or the last there is.
+    // The first time after an entry without a time, or the last time of all.
     let (mut time, mut without) = (None, false);
     for entry in &*history {
         match created(entry) {
@@ -164,14 +165,14 @@ mod tests {
 
     #[test]
     fn history_gets_as_many_entries_as_there_are_layers() {
-        // As three engines have it of a base of two layers without history, with ENV and COPY on it.
+        // Three engines gave this history for a base image of two layers without history, with ENV and COPY on it.
         let copied = json!({ "history": [{ "created_by": "ENV", "empty_layer": true }, { "created_by": "COPY" }] });
         let made = |name: &str| json!({ "created_by": name, "comment": "buildkit.exporter.image.v0" });
         let expected = json!([copied["history"][0], copied["history"][1], made("base"), made("copy")]);
         assert_eq!(history(&copied, &["base", "base", "copy"]), Some(expected));
         assert_eq!(history(&copied, &["copy"]), None, "in line");
         assert_eq!(history(&json!({ "history": null }), &["base"]), Some(json!([made("base")])));
-        // And of a base of one layer with two entries.
+        // And this one for a base image of one layer with two entries.
         let many = json!({ "history": [{ "created_by": "1" }, { "created_by": "2" }, { "created_by": "COPY" }, { "created_by": "CMD", "empty_layer": true }] });
         let aligned = history(&many, &["base", "copy"]).unwrap();
         let empty: Vec<bool> = aligned.as_array().unwrap().iter().map(is_empty).collect();

@@ -1,4 +1,4 @@
-//! What the steps of a build were made of, as the next build is told why one of them runs.
+//! The recorded inputs of a build's steps. The next build uses them to explain why a step runs.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -15,53 +15,53 @@ use crate::graph::{
 };
 use crate::hidden::{Hidden, shown};
 
-/// Most changed files that are named.
+/// Most changed files in an explanation.
 pub(super) const NAMED: usize = 3;
 
-/// Longest text of an instruction that is remembered, in bytes; of a longer one its digest is.
+/// Longest recorded text of an instruction, in bytes; of a longer one, hakobi records the digest.
 pub(super) const LONGEST: usize = 4096;
 
-/// What the steps of a build depended on.
+/// The inputs of a build's steps.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Inputs {
-    /// In the order of the graph.
+    /// The steps, in the order of the graph.
     pub steps: Vec<StepInputs>,
 }
 
-/// What one step depended on.
+/// The inputs of one step.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct StepInputs {
-    /// Its stage; empty where there is but one.
+    /// Its stage; empty if there is only one.
     pub stage: String,
-    /// As the frontend calls it, with the values of variables put in.
+    /// The instruction as the frontend names it, with the values of variables.
     pub instruction: String,
-    /// Its lines as the Dockerfile has them; empty if that is not known.
+    /// The instruction as in the Dockerfile; empty if that is not known.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub written: String,
-    /// Its key, where it had one.
+    /// Its key, if it had one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// Variables that it saw.
+    /// The variables that it saw.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
-    /// What else of the operation counts, as one.
+    /// A digest of everything else that the operation contains.
     pub operation: String,
-    /// Files of the context that it took, with what they were.
+    /// The files of the context that it used, with their digests or other values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub files: BTreeMap<String, String>,
-    /// Base images that it was made on or took from, with their digests.
+    /// The base images that it used, with their digests.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub images: BTreeMap<String, String>,
-    /// Files and repositories from elsewhere that it took from, with what they were; or why that was not known, with nothing.
+    /// The remote files and repositories that it used, with their versions. Without a version if that was not known.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub remotes: BTreeMap<String, String>,
-    /// The steps that it was made on or took from, by their places.
+    /// The steps that it used, by their indexes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub on: Vec<usize>,
-    /// How long it took when it last ran, where that was seen.
+    /// How long it took when it last ran, if that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
-    /// Why its result was not recorded, if it had one.
+    /// Why its result was not recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unsaved: Option<Unsaved>,
 }
@@ -70,9 +70,9 @@ pub struct StepInputs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Unsaved {
-    /// The daemon took it from its own cache, and no other step of the stage ran.
+    /// The daemon had it in its own cache, and no other step of the stage ran.
     InDaemon,
-    /// The layers of its stage are not those of its steps alone.
+    /// The stage has layers that its steps do not explain.
     Other,
 }
 
@@ -81,10 +81,10 @@ impl Record for Inputs {
 }
 
 impl Inputs {
-    /// What the steps of this graph depend on, without the values that are hidden: this is recorded.
+    /// Returns the inputs of this graph's steps, without hidden values, because hakobi records them.
     #[must_use]
     pub fn new(graph: &Graph, keys: &Keys, facts: &KnownFacts, hidden: &Hidden) -> Self {
-        // What is no step of its own (a merge, a folder that the frontend makes) stands for what it is made on.
+        // An operation that is no step (a merge, a directory that the frontend makes) counts as the steps below it.
         let mut places: HashMap<&Digest, Vec<usize>> = HashMap::new();
         let mut steps = Vec::new();
         for op in graph.below(graph.result()) {
@@ -101,7 +101,7 @@ impl Inputs {
         Self { steps }
     }
 
-    /// Takes down which results were not recorded, and why.
+    /// Adds which results were not recorded, and why.
     #[must_use]
     pub fn with_unsaved(&self, graph: &Graph, unsaved: impl Fn(&Digest) -> Option<Unsaved>) -> Self {
         let mut out = self.clone();
@@ -112,7 +112,7 @@ impl Inputs {
     }
 }
 
-/// The steps of a graph that `Inputs` has, in its order: commands and copies.
+/// Returns the steps of a graph that `Inputs` contains, in its order: commands and copies.
 #[must_use]
 pub fn explained(graph: &Graph) -> Vec<&Op> {
     graph.below(graph.result()).into_iter().filter(|op| has_inputs(op)).collect()
@@ -122,13 +122,13 @@ pub(super) fn has_inputs(op: &Op) -> bool {
     matches!(op.op.op, Some(pb::op::Op::Exec(_) | pb::op::Op::File(_))) && !is_internal(op)
 }
 
-/// Whether a step is the frontend's own: it stands in no Dockerfile, and nobody can change it.
+/// Returns whether a step is the frontend's own. Such a step is in no Dockerfile, and users cannot change it.
 #[must_use]
 pub fn is_internal(op: &Op) -> bool {
     op.name.starts_with("[internal]")
 }
 
-/// The text of an instruction, or of a very long one what tells it from others.
+/// Returns the text of an instruction, or the digest of a very long one.
 pub(super) fn remembered(written: String) -> String {
     if written.len() <= LONGEST { written } else { Digest::hash(written.as_bytes()).to_string() }
 }
@@ -155,10 +155,10 @@ pub(super) fn step(
         },
         ..StepInputs::default()
     };
-    // The variables apart from the rest: they can be named.
+    // Variables are kept apart, because an explanation can name them.
     let (env, rest) = apart(op);
     out.env = env.into_iter().map(|(name, value)| (name.clone(), hidden.text(shown(&name, &value)).into_owned())).collect();
-    // A digest of little more than a secret would let it be guessed.
+    // The digest of a short text with a secret would let others guess the secret.
     if !operation_holds(op, hidden) {
         out.operation = rest.hex()[..16].to_owned();
     }
@@ -184,7 +184,7 @@ pub(super) fn step(
     Some(out)
 }
 
-/// Whether a hidden value stands in a step's operation, its variables apart.
+/// Returns whether a step's operation, without its variables, contains a hidden value.
 pub(super) fn operation_holds(op: &Op, hidden: &Hidden) -> bool {
     let mut op = op.op.clone();
     if let Some(pb::op::Op::Exec(exec)) = &mut op.op
@@ -196,7 +196,7 @@ pub(super) fn operation_holds(op: &Op, hidden: &Hidden) -> bool {
     hidden.is_in(&op.encode_to_vec())
 }
 
-/// What a source is called, and what it was.
+/// Returns the name and the version of a remote source. Returns `None` if the source is none that hakobi knows.
 pub(super) fn remote(source: &Op, holds: &ResolvedSource) -> Option<(String, String)> {
     let what = match holds {
         ResolvedSource::File { content, .. } => content.to_string(),
@@ -209,7 +209,7 @@ pub(super) fn remote(source: &Op, holds: &ResolvedSource) -> Option<(String, Str
     }
 }
 
-/// A text that fits in a line.
+/// Returns a text short enough for one line.
 pub(super) fn shortened(text: &str) -> String {
     match text.char_indices().nth(60) {
         Some((end, _)) => format!("{}…", &text[..end]),

@@ -1,9 +1,8 @@
-//! The plan: what of the graph is kept, and what has to run.
+//! The pure part of planning: which steps are cached, and which have to run.
 //!
-//! `facts` holds what is known of the graph's leaves and of what its stages made; the graph's keys follow from it. `records` reads
-//! and writes, by key, what became of each step. `decide` takes both and says which states stand in for which steps. `image` puts
-//! an image together from a state and the frontend's configuration. `explain` and `advice` are for the user: why a step runs, and what
-//! would spare it.
+//! `facts` has what is known of the graph's sources and of its stages' files; the graph's keys follow from it. `records` reads and
+//! writes the result of each step, by key. `decide` takes both and says which states replace which steps. `image` makes an image of
+//! a state and the frontend's configuration. `explain` and `advice` are for the user: why a step runs, and how to avoid that.
 
 mod advice;
 mod appendable;

@@ -1,5 +1,5 @@
-//! Which step of the last build a step of this one is: by its place in its stage and by its text as the Dockerfile has it, before
-//! anything is put in for variables. A renamed stage is the same stage; a changed variable is the same line.
+//! Finds the counterpart of each step in the last build, by its place in its stage and by its text in the Dockerfile, before
+//! variables are replaced. A renamed stage is the same stage; a line with another variable value is the same line.
 
 use std::collections::HashMap;
 
@@ -7,13 +7,13 @@ use super::inputs::{Inputs, StepInputs, explained};
 use crate::domain::Digest;
 use crate::graph::Graph;
 
-/// Most steps of a stage that are compared with each other: beyond any Dockerfile.
+/// Most steps of a stage that hakobi compares with each other: more than any Dockerfile has.
 const MOST: usize = 1000;
 
-/// The steps of a stage, by their places in the build.
+/// The name of a stage and its steps, by their indexes in the build.
 type Stage<'a> = (&'a str, Vec<usize>);
 
-/// Finds for each step of `now` the step of `before` that it was. `None` for a new or changed line.
+/// Finds the counterpart in `before` of each step of `now`: `None` for a new or changed line.
 pub(super) fn pairs<'a>(before: &'a Inputs, now: &Inputs) -> Vec<Option<&'a StepInputs>> {
     let (then_stages, now_stages) = (stages(before), stages(now));
     let same_stages = stage_pairs(before, now, &then_stages, &now_stages);
@@ -45,8 +45,8 @@ fn stages(inputs: &Inputs) -> Vec<Stage<'_>> {
     out
 }
 
-/// The stages that are the same, by their places: first those that are called the same by the user, then those that have most
-/// lines in common.
+/// Returns the indexes of stages that are the same: first stages with the same name from the user, then stages with the most lines
+/// in common.
 fn stage_pairs(before: &Inputs, now: &Inputs, then_stages: &[Stage<'_>], now_stages: &[Stage<'_>]) -> Vec<(usize, usize)> {
     let nothing = HashMap::new();
     let mut all = Vec::new();
@@ -68,21 +68,21 @@ fn stage_pairs(before: &Inputs, now: &Inputs, then_stages: &[Stage<'_>], now_sta
     out
 }
 
-/// Whether a stage's name is the frontend's: `stage-1`, or none.
+/// Returns whether a stage has no name, or the frontend's: `stage-1`.
 fn is_numbered(name: &str) -> bool {
     name.is_empty() || name.strip_prefix("stage-").is_some_and(|number| number.parse::<u32>().is_ok())
 }
 
 fn is_same(now: &StepInputs, then: &StepInputs, names: &HashMap<&str, &str>) -> bool {
     let (this, that) = match now.written.is_empty() || then.written.is_empty() {
-        // An older record, or a step that stands in no file.
+        // An older record, or a step that is in no file.
         true => (&now.instruction, &then.instruction),
         false => (&now.written, &then.written),
     };
     this == that || (!names.is_empty() && renamed(this, names) == *that)
 }
 
-/// A line as it was before stages were renamed.
+/// Returns a line with the stages' names of the last build.
 fn renamed(line: &str, names: &HashMap<&str, &str>) -> String {
     const FROM: &str = "from=";
     let mut out = String::with_capacity(line.len());
@@ -98,10 +98,10 @@ fn renamed(line: &str, names: &HashMap<&str, &str>) -> String {
     out + rest
 }
 
-/// The longest run of pairs in the order of both, of two lists of these lengths.
+/// Returns the longest common subsequence of two lists of these lengths, as pairs of indexes.
 fn common(these: usize, those: usize, same: impl Fn(usize, usize) -> bool) -> Vec<(usize, usize)> {
     let (these, those) = (these.min(MOST), those.min(MOST));
-    // How many pairs there can be from these two places on.
+    // The number of pairs that are possible from these two places on.
     let mut most = vec![vec![0_u16; those + 1]; these + 1];
     for this in (0..these).rev() {
         for that in (0..those).rev() {
@@ -126,7 +126,7 @@ fn common(these: usize, those: usize, same: impl Fn(usize, usize) -> bool) -> Ve
     out
 }
 
-/// What each of these steps was in another build. `None` for those that it did not have.
+/// Returns the counterpart of each of these steps in another build, or `None` for a step without one.
 pub(super) fn paired<'a>(now: &Inputs, before: Option<&'a Inputs>) -> Vec<Option<&'a StepInputs>> {
     match before {
         Some(before) => pairs(before, now),
@@ -134,7 +134,7 @@ pub(super) fn paired<'a>(now: &Inputs, before: Option<&'a Inputs>) -> Vec<Option
     }
 }
 
-/// Takes down how long the steps took that ran, and of the others what the last build knew.
+/// Sets how long the steps took that ran; the other steps get the time of the last build.
 pub fn measure(now: &mut Inputs, graph: &Graph, ran: &HashMap<Digest, f64>, before: Option<&Inputs>) {
     let before = paired(now, before);
     for ((step, op), before) in now.steps.iter_mut().zip(explained(graph)).zip(before) {
@@ -157,7 +157,7 @@ mod tests {
         Inputs { steps: steps.iter().enumerate().map(step).collect() }
     }
 
-    /// For each step of now, which of before it was.
+    /// Returns the index of each step's counterpart.
     fn paired(before: &[(&str, &str)], now: &[(&str, &str)]) -> Vec<Option<usize>> {
         let (before, now) = (build(before), build(now));
         pairs(&before, &now).into_iter().map(|step| step?.key.as_ref()?.parse().ok()).collect()
@@ -167,7 +167,7 @@ mod tests {
     fn steps_are_paired_by_place_and_text() {
         let before = [("a", "RUN one"), ("a", "RUN two"), ("a", "RUN two"), ("b", "RUN two"), ("b", "COPY --from=a /x /")];
         assert_eq!(paired(&before, &before), [0, 1, 2, 3, 4].map(Some));
-        // A new line, and one that is gone, move nothing else.
+        // A new line and a deleted line do not affect the others.
         let now = [("a", "RUN one"), ("a", "RUN new"), ("a", "RUN two"), ("b", "RUN two"), ("b", "COPY --from=a /x /")];
         assert_eq!(paired(&before, &now), [Some(0), None, Some(1), Some(3), Some(4)]);
     }
@@ -179,7 +179,7 @@ mod tests {
         let now =
             [("compile", "RUN one"), ("compile", "RUN two"), ("stage-1", "COPY --from=compile /x /"), ("stage-1", "RUN three")];
         assert_eq!(paired(&before, &now), [0, 1, 2, 3].map(Some));
-        // Another stage before it: unnamed ones are counted again.
+        // With another stage before them, unnamed stages get other numbers.
         let now = [
             ("new", "RUN new"),
             ("build", "RUN one"),
@@ -188,11 +188,11 @@ mod tests {
             ("stage-2", "RUN three"),
         ];
         assert_eq!(paired(&before, &now), [None, Some(0), Some(1), Some(2), Some(3)]);
-        // The only stage has no name until there is another.
+        // A single stage has no name until there is another.
         let alone = [("", "RUN one"), ("", "RUN three")];
         let now = [("build", "RUN two"), ("stage-1", "RUN one"), ("stage-1", "RUN three")];
         assert_eq!(paired(&alone, &now), [None, Some(0), Some(1)]);
-        // Two that swapped their lines are told apart by what the user calls them.
+        // The user's names distinguish two stages that swapped their lines.
         let before = [("x", "RUN one"), ("y", "RUN two")];
         assert_eq!(paired(&before, &[("x", "RUN two"), ("y", "RUN one")]), [None, None]);
     }

@@ -1,5 +1,5 @@
-//! The proof of a record: what the daemon's copy put into its layer has the bytes that the step's key was made of. A selection that
-//! missed a file, or a file that changed meanwhile, shows here.
+//! Checks a record: the files in the daemon's layer must have the content that the step's key contains. This detects a selection
+//! that missed a file, and a file that changed meanwhile.
 
 use std::collections::HashSet;
 
@@ -9,21 +9,21 @@ use crate::build_context::{NodeKind, Tree};
 use crate::domain::{Digest, Selector, shown};
 use crate::graph::{Graph, Input, InputDependency, Op, input_dependencies};
 
-/// What the files of a layer may hold.
+/// The contents that a layer's files may have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ExpectedContents {
-    /// These.
+    /// Only these contents.
     Only {
-        /// The contents.
+        /// The digests of the contents.
         contents: HashSet<Digest>,
-        /// The files that are copied, by their paths in what they are copied from.
+        /// The copied files, by their paths in the source.
         copied: Vec<(String, Digest)>,
     },
-    /// It cannot be told: a command ran, or an archive is unpacked.
+    /// Any content, because a command ran, or the step unpacks an archive.
     Anything,
 }
 
-/// What the layer of a step may hold, where `tree` knows the files of what it takes from.
+/// Returns the contents that the layer of a step may have. `tree` returns the files of an input.
 #[must_use]
 pub fn expected_contents<'a>(graph: &Graph, op: &Op, tree: impl Fn(&Input, &[Selector]) -> Option<&'a Tree>) -> ExpectedContents {
     let Some(pb::op::Op::File(file)) = &op.op.op else { return ExpectedContents::Anything };
@@ -35,7 +35,7 @@ pub fn expected_contents<'a>(graph: &Graph, op: &Op, tree: impl Fn(&Input, &[Sel
     };
     for (input, used) in op.inputs.iter().zip(all.clone()) {
         let InputDependency::Content(selectors) = used else { continue };
-        // A stage that stands still, which nobody had to look at.
+        // An unchanged stage that hakobi did not look at.
         let Some(tree) = graph.op(&input.step).and_then(|_| tree(input, &selectors)) else { return ExpectedContents::Anything };
         let selected = tree.selected_paths(&selectors);
         for (path, node) in tree.iter() {
@@ -54,7 +54,7 @@ pub fn expected_contents<'a>(graph: &Graph, op: &Op, tree: impl Fn(&Input, &[Sel
             Some(pb::file_action::Action::Copy(copy)) if copy.attempt_unpack_docker_compatibility && has_archive => {
                 return ExpectedContents::Anything;
             }
-            // Out of what the step is built on, or of what it made itself.
+            // A copy out of the state below, or of a file that the step itself made.
             Some(pb::file_action::Action::Copy(_)) if !by_content(action.secondary_input) => return ExpectedContents::Anything,
             Some(pb::file_action::Action::Copy(_)) | None => {}
             Some(pb::file_action::Action::Mkdir(_) | pb::file_action::Action::Rm(_)) => {}
@@ -65,7 +65,7 @@ pub fn expected_contents<'a>(graph: &Graph, op: &Op, tree: impl Fn(&Input, &[Sel
     ExpectedContents::Only { contents, copied }
 }
 
-/// The first file of a layer that holds what it may not.
+/// Returns the first file of a layer with an unexpected content, or `None`.
 #[must_use]
 pub fn unexpected_file(layer: &Tree, expected_contents: &ExpectedContents) -> Option<String> {
     let ExpectedContents::Only { contents, .. } = expected_contents else { return None };
@@ -75,8 +75,8 @@ pub fn unexpected_file(layer: &Tree, expected_contents: &ExpectedContents) -> Op
     })
 }
 
-/// The first file that is copied and not in the layer, neither under its name nor under another. One that another copy overwrites has its
-/// name there.
+/// Returns the first copied file that the layer lacks: no file there has its content or its name. Returns `None` if there is none.
+/// A file that another copy overwrites counts by its name.
 #[must_use]
 pub fn missing(layer: &Tree, expected_contents: &ExpectedContents) -> Option<String> {
     let ExpectedContents::Only { copied, .. } = expected_contents else { return None };
@@ -92,7 +92,7 @@ pub fn missing(layer: &Tree, expected_contents: &ExpectedContents) -> Option<Str
     absent.map(|(path, _)| path.clone())
 }
 
-/// What may be unpacked, by its name: more than is, never less that people use.
+/// Returns whether a file may be an archive, by its name. This covers more names than needed, but all that are common.
 fn is_archive(path: &str) -> bool {
     const ENDS: [&str; 9] = [".tar", ".tgz", ".tbz", ".txz", ".gz", ".bz2", ".xz", ".zst", ".tzst"];
     let name = path.to_lowercase();

@@ -1,4 +1,4 @@
-//! What is remembered of a step, of what was taken out of it, and of an image made of it.
+//! The kinds of records: of a step, of files copied out of a stage, of an image, and others.
 
 use std::collections::HashMap;
 
@@ -8,27 +8,27 @@ use serde_json::value::RawValue;
 use super::record_key::RecordKey;
 use crate::domain::{ChainId, CopiedContentKey, Descriptor, DiffId, Digest, Hasher, OperationKey, PartialKey, StepKey};
 
-/// The version of the records that this program reads and writes. One of another version is a miss.
+/// The version of the records that this program reads and writes. A record of another version is a miss.
 const VERSION: u32 = 2;
 
-/// Most layers of a state. Docker takes 127.
+/// Most layers of a state. Docker accepts 127.
 const MOST_LAYERS: usize = 1000;
 
 /// Largest layer, in bytes.
 const LARGEST_LAYER: u64 = 1 << 40;
 
-/// Largest record of a few fields, in bytes, as it is kept and as it is meant.
+/// Largest record of a few fields, in bytes, compressed and uncompressed.
 const SMALL: u64 = 4 << 20;
 
-/// Largest record of many files or of a whole graph, in bytes, as it is kept and as it is meant. None that is larger is written.
+/// Largest record of many files or of a whole graph, in bytes, compressed and uncompressed. hakobi writes no larger record.
 pub const LARGE: u64 = 32 << 20;
 
-/// What can be read from a store. Nobody knows who wrote what is there: it is read within limits, and has to make sense.
+/// A record that hakobi can read from a store. Anybody may have written it, so hakobi reads it within limits and checks it.
 pub trait Record: DeserializeOwned + Send {
-    /// Largest that is read, in bytes, as it is kept and as it is meant.
+    /// Largest record that hakobi reads, in bytes, compressed and uncompressed.
     const LIMIT: u64 = SMALL;
 
-    /// Whether it makes sense by itself.
+    /// Returns whether the record is plausible by itself.
     fn is_sane(&self) -> bool {
         true
     }
@@ -37,7 +37,7 @@ pub trait Record: DeserializeOwned + Send {
 impl Record for StepRecord {
     fn is_sane(&self) -> bool {
         let mut known = HashMap::new();
-        // One blob is one tar.
+        // One blob has only one diff ID and one size.
         let mut agrees = |layer: &Layer| {
             let (diff_id, size) = known.entry(layer.blob.digest.clone()).or_insert((layer.diff_id.clone(), layer.blob.size));
             *diff_id == layer.diff_id && *size == layer.blob.size
@@ -65,11 +65,11 @@ impl Record for ColdRecord {
 /// A layer of a state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layer {
-    /// The blob, as it was pushed.
+    /// The blob, as hakobi pushed it.
     pub blob: Descriptor,
-    /// What it is uncompressed.
+    /// The digest of the uncompressed layer.
     pub diff_id: DiffId,
-    /// When it was made, as the image that it came with has it.
+    /// When the layer was made, according to its image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<String>,
 }
@@ -77,55 +77,55 @@ pub struct Layer {
 /// The state after a step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepRecord {
-    /// All its layers, from the base up.
+    /// All its layers, from the base image up.
     pub layers: Vec<Layer>,
-    /// When the step ran, in seconds of the Unix epoch; nothing where the daemon had its result already.
+    /// When the step ran, in seconds of the Unix epoch; `None` if the daemon already had its result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ran: Option<u64>,
 }
 
-/// The content of what a step took out of another's result.
+/// The content of files that a step copied out of another step's result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CopiedContentRecord {
-    /// Of what comes of copying it.
+    /// The digest of the copied content.
     pub content: Digest,
-    /// Of the state that it was taken out of: another run of the same step may have made other files. Nothing where that was
-    /// not kept.
+    /// The chain of the state that the files came from, because another run of the same step may make other files. `None` if that
+    /// state was not saved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chain: Option<ChainId>,
 }
 
-/// That a state is kept which has this in common with others: their operations and all that they rest on, but not what was taken
-/// out of stages.
+/// Says that the cache has a state of this partial key. States with equal partial keys have the same operations and inputs, apart
+/// from the content of files copied out of stages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartialKeyRecord {}
 
-/// The states of an image's graph that a daemon made itself, as the whole graph has them: its own cache gives them faster than any store.
+/// The states of an image's graph that a daemon made itself: its own cache supplies these faster than any store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DaemonRecord {
-    /// Of a step that is in that cache too, and tells whether it is still the same one.
+    /// The marker of a step in the daemon's cache, which shows that it is still the same cache.
     pub mark: String,
-    /// By their keys.
+    /// The states, by their keys.
     pub states: Vec<StepKey>,
 }
 
-/// That the daemon made of a step the layer that hakobi had worked out.
+/// Says that the daemon made the same layer as hakobi for a kind of step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProofRecord {}
 
-/// That a blob is what a diff ID says, as an image had it that a daemon or hakobi made. A step's record whose layers nobody saw so is
-/// not used: an overlay2 daemon takes a diff ID on trust.
+/// Says that a blob has this diff ID, because a daemon or hakobi made an image with it. hakobi uses no step's record without this
+/// for all layers: an overlay2 daemon does not check diff IDs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerRecord {}
 
-/// An image that was made of a state.
+/// The image of a state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageRecord {
-    /// Its manifest, which is a blob of the store, as its configuration is.
+    /// Its manifest. The store has the manifest and the configuration as blobs.
     pub manifest: Descriptor,
 }
 
-/// A build of an image in which everything ran.
+/// A build of an image in which every step ran.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ColdRecord {
     /// How long it took, in seconds.
@@ -134,75 +134,75 @@ pub struct ColdRecord {
     pub ended: u64,
 }
 
-/// A file that a server had, and what to ask it by.
+/// A file of a server, with its validators.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemoteRecord {
-    /// What the server called this version of it, without the mark of a weak one.
+    /// The server's entity tag of this version, without the mark of a weak tag.
     pub etag: String,
-    /// `Last-Modified`, as the server said it; empty where it did not.
+    /// The server's `Last-Modified`; empty if it sent none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub modified: String,
-    /// Of its bytes.
+    /// The digest of its bytes.
     pub content: Digest,
 }
 
 impl StepRecord {
-    /// What its layers are uncompressed.
+    /// Returns the diff IDs of its layers.
     #[must_use]
     pub fn diff_ids(&self) -> Vec<DiffId> {
         self.layers.iter().map(|layer| layer.diff_id.clone()).collect()
     }
 
-    /// Its layers as they were pushed.
+    /// Returns the blobs of its layers.
     #[must_use]
     pub fn blobs(&self) -> Vec<Descriptor> {
         self.layers.iter().map(|layer| layer.blob.clone()).collect()
     }
 
-    /// The digest of the chain.
+    /// Returns the chain ID of its layers, or `None` without layers.
     #[must_use]
     pub fn chain(&self) -> Option<ChainId> {
         ChainId::of_layers(&self.diff_ids())
     }
 }
 
-/// The key of the record of a state.
+/// Returns the key of a state's record.
 #[must_use]
 pub fn step_key(state: &StepKey) -> RecordKey<StepRecord> {
     RecordKey::new(state.as_digest())
 }
 
-/// The key of the record of what is copied out of a state.
+/// Returns the key of the record of files copied out of a state.
 #[must_use]
 pub fn copied_content_key(content: &CopiedContentKey) -> RecordKey<CopiedContentRecord> {
     RecordKey::new(content.as_digest())
 }
 
-/// The key of the record that says that states of this partial key are kept.
+/// Returns the key of the record that says that the cache has states of this partial key.
 #[must_use]
 pub fn partial_key(state: &PartialKey) -> RecordKey<PartialKeyRecord> {
     RecordKey::new(state.as_digest())
 }
 
-/// The key of the record that says that a daemon did this as hakobi does it.
+/// Returns the key of the record that says that a daemon performs this operation like hakobi.
 #[must_use]
 pub fn proof_key(operation: &OperationKey) -> RecordKey<ProofRecord> {
     RecordKey::new(operation.as_digest())
 }
 
-/// The key of the record of a layer.
+/// Returns the key of a layer's record.
 #[must_use]
 pub fn layer_key(layer: &Layer) -> RecordKey<LayerRecord> {
     RecordKey::from_text(&format!("hakobi layer 1\n{}\n{}", layer.blob.digest, layer.diff_id))
 }
 
-/// The key of the record of a file that a server has.
+/// Returns the key of the record of a server's file.
 #[must_use]
 pub fn remote_key(url: &str) -> RecordKey<RemoteRecord> {
     RecordKey::from_text(&format!("hakobi remote 1\n{url}"))
 }
 
-/// The key of the record of an image: of its state, the frontend's configuration and what else goes into its manifest.
+/// Returns the key of an image's record: of its state, the frontend's configuration and other inputs of its manifest.
 #[must_use]
 pub fn image_key(state: &StepKey, config: &[u8], options: &[String]) -> RecordKey<ImageRecord> {
     let mut hasher = Hasher::default();
@@ -214,7 +214,7 @@ pub fn image_key(state: &StepKey, config: &[u8], options: &[String]) -> RecordKe
     RecordKey::new(hasher.digest())
 }
 
-/// A record as it is written.
+/// A record as hakobi writes it.
 #[derive(Serialize)]
 struct Sealed<'a> {
     version: u32,
@@ -222,7 +222,7 @@ struct Sealed<'a> {
     record: &'a RawValue,
 }
 
-/// A record as it is read, whatever version it is of.
+/// A record as hakobi reads it, of any version.
 #[derive(Deserialize)]
 struct Read<'a> {
     version: u32,
@@ -232,30 +232,33 @@ struct Read<'a> {
     record: &'a RawValue,
 }
 
-/// The digest of a record under its key: one that was changed, cut, or moved to another key is none. It proves nothing of who wrote
-/// it.
+/// Returns the digest of a record under its key. It detects a record that was changed, cut, or moved to another key. It does not
+/// prove who wrote the record.
 fn seal<T>(key: &RecordKey<T>, record: &str) -> Digest {
     Digest::hash(format!("hakobi record {VERSION}\n{key}\n{record}").as_bytes())
 }
 
-/// The record as it is kept under a key.
+/// Returns the bytes to store for a record.
+///
+/// # Errors
+/// If it cannot be written as JSON.
 pub(super) fn encode<T: Serialize>(key: &RecordKey<T>, record: &T) -> serde_json::Result<Vec<u8>> {
     let record = serde_json::value::to_raw_value(record)?;
     serde_json::to_vec(&Sealed { version: VERSION, seal: seal(key, record.get()), record: &record })
 }
 
-/// What bytes turned out to be that should be a record.
+/// The result of decoding a record.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Decoded<T> {
-    /// One.
+    /// A valid record.
     Record(T),
-    /// One of another version.
+    /// A record of another version.
     OtherVersion,
-    /// None, or none that makes sense.
+    /// No record, or an implausible one.
     Unusable,
 }
 
-/// Reads the record of a key.
+/// Decodes the record of a key.
 pub(super) fn decode<T: Record>(key: &RecordKey<T>, bytes: &[u8]) -> Decoded<T> {
     let Ok(read) = serde_json::from_slice::<Read<'_>>(bytes) else { return Decoded::Unusable };
     if read.version != VERSION {
@@ -275,7 +278,7 @@ mod tests {
     use super::*;
     use crate::domain::media_type;
 
-    /// Other keys would be another cache: that of all users would be cold once.
+    /// Other keys would make the caches of all users cold once.
     #[test]
     fn keys_are_what_they_were() {
         let state = StepKey::hash(b"state");

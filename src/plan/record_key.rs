@@ -1,4 +1,4 @@
-//! What a record is kept under. A key says which kind of record is read with it.
+//! The key of a record. Its type says which kind of record it belongs to.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -6,33 +6,34 @@ use std::marker::PhantomData;
 
 use crate::domain::Digest;
 
-/// What a record of this kind is kept under.
+/// The key of a record of this kind.
 pub struct RecordKey<T> {
     digest: Digest,
     kind: PhantomData<fn() -> T>,
 }
 
 impl<T> RecordKey<T> {
-    /// The key of this digest. It must not be the digest of another kind's key.
+    /// Returns the key with this digest. It must not be the digest of another kind's key.
     #[must_use]
     pub fn new(digest: Digest) -> Self {
         Self { digest, kind: PhantomData }
     }
 
-    /// The key of a text, which begins with the kind of record and the version of its rules: records of other rules have other keys.
+    /// Returns the key of a text. The text begins with the kind of record and the version of its rules, so that records of other
+    /// rules have other keys.
     #[must_use]
     pub fn from_text(text: &str) -> Self {
         Self::new(Digest::hash(text.as_bytes()))
     }
 
-    /// What it is as a digest.
+    /// Returns the key as a digest.
     #[must_use]
     pub fn digest(&self) -> &Digest {
         &self.digest
     }
 }
 
-// Derived, these would ask the same of the record.
+// A derived implementation would require the same trait of the record.
 impl<T> Clone for RecordKey<T> {
     fn clone(&self) -> Self {
         Self::new(self.digest.clone())

@@ -1,4 +1,4 @@
-//! The records of a store: written to the own scope, read from it and its fallbacks.
+//! Reads records from the own scope and its fallbacks, and writes them to the own scope.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -17,31 +17,33 @@ use crate::hidden::Hidden;
 use crate::store::{Blobs, Error, Fault, Name, Result, read_small};
 use crate::transfer::BytesSource;
 
-/// Records asked for at once.
+/// How many records hakobi reads or writes at once.
 const AT_ONCE: usize = 32;
 
-/// The records that a build may use, and where it writes its own.
+/// Access to the records that a build may read and write.
 #[derive(Debug, Clone)]
 pub struct Records {
     blobs: Blobs,
-    /// The own scope first.
+    /// The scopes, the own one first.
     scopes: Vec<String>,
-    /// Whether the own scope may be written.
+    /// Whether hakobi may write to the own scope.
     writes: bool,
     hidden: Hidden,
 }
 
 impl Records {
-    /// Those of these scopes, the own one first. A record that holds one of these values is not written.
+    /// Returns access to the records of these scopes, the own one first. hakobi does not write a record that contains a hidden
+    /// value.
     #[must_use]
     pub fn new(blobs: Blobs, scopes: Vec<String>, writes: bool, hidden: Hidden) -> Self {
         Self { blobs, scopes, writes, hidden }
     }
 
-    /// The records of these, of the first scope that has each. `key` says what each one's record is kept under, and so what is read.
+    /// Reads the records of these items, each from the first scope that has it. `key` returns an item's key, and so the kind of
+    /// record.
     ///
     /// # Errors
-    /// If the store cannot be read. What is not there is a miss, and so is what is no record of that key: it is noted
+    /// If the store cannot be read. A missing record is a miss. An invalid record is a miss too, and is noted
     /// ([`Blobs::unusable`]).
     pub async fn read<K: Eq + Hash, T: Record>(
         &self,
@@ -54,10 +56,10 @@ impl Records {
         Ok(read.into_iter().filter_map(|(one, record)| Some((one, record?))).collect())
     }
 
-    /// The record of a key, of the first scope that has one.
+    /// Reads the record of a key from the first scope that has one. Returns `None` if none has.
     ///
     /// # Errors
-    /// If the store cannot be read. What is no record of that key is a miss.
+    /// If the store cannot be read. An invalid record is a miss.
     pub async fn one<T: Record>(&self, key: &RecordKey<T>) -> Result<Option<T>> {
         let mut mends = None;
         for scope in &self.scopes {
@@ -71,7 +73,7 @@ impl Records {
             let decoded = packed.as_ref().and_then(|packed| unpacked(packed, T::LIMIT));
             match decoded.map_or(Decoded::Unusable, |plain| decode(key, &plain)) {
                 Decoded::Record(record) => {
-                    // Else the own scope's stays unusable for as long as another has a good one.
+                    // Otherwise the own scope's record would stay invalid as long as another scope has a valid one.
                     if let (Some(mends), Some(packed)) = (mends, packed) {
                         let _ = self.blobs.store().write(&mends, &BytesSource::new(packed)).await;
                     }
@@ -91,24 +93,24 @@ impl Records {
         Ok(None)
     }
 
-    /// Notes that the record of a key is not used, as it does not fit what is known.
+    /// Notes that hakobi does not use a record, because it does not fit the plan.
     pub fn refuse<T>(&self, key: &RecordKey<T>) {
         if let Some(scope) = self.scopes.first() {
             self.blobs.note_unusable(&Name::record(scope, key.digest()));
         }
     }
 
-    /// Writes records to the own scope. What they name must be in the store already.
+    /// Writes records to the own scope. The blobs that they name must already be in the store.
     ///
     /// # Errors
-    /// If the store does not take one.
+    /// If the store does not accept a record.
     pub async fn write<T: Serialize, R: Borrow<T>>(&self, records: impl IntoIterator<Item = (RecordKey<T>, R)>) -> Result<()> {
         let Some(scope) = self.scopes.first() else { return Ok(()) };
         let mut objects = Vec::new();
         for (key, record) in records {
             let broken = |error: &dyn std::fmt::Display| Error::new(Fault::Other, format!("failed to write a record: {error}"));
             let plain = encode(&key, record.borrow()).map_err(|error| broken(&error))?;
-            // Nobody would read it.
+            // hakobi would not read a record that is too large.
             if plain.len() as u64 > LARGE || self.hidden.is_in(&plain) {
                 continue;
             }
@@ -125,7 +127,7 @@ impl Records {
     }
 }
 
-/// What is packed in these bytes; nothing if that is broken, or more than the limit.
+/// Decompresses these bytes. Returns `None` if they are damaged, or larger than the limit.
 fn unpacked(packed: &[u8], limit: u64) -> Option<Vec<u8>> {
     let mut plain = Vec::new();
     GzDecoder::new(packed).take(limit + 1).read_to_end(&mut plain).ok()?;
@@ -214,16 +216,16 @@ mod tests {
             let records = records();
             assert!(records.one(&key).await.expect("read").is_none(), "{number}");
             assert_eq!(records.blobs.unusable().len(), 1, "{number}");
-            // It is written again as what it should be.
+            // hakobi overwrites it with a valid record.
             records.write([(key.clone(), record())]).await.expect("written");
             assert_eq!(records.one(&key).await.expect("read").iter().len(), 1, "{number}");
         }
-        // Another hakobi's is none that is broken.
+        // A record of another version of hakobi is not damaged.
         store.set(&Name::record("own", key.digest()), changed(&|value| value["version"] = json!(99)));
         let other = records();
         assert!(other.one(&key).await.expect("read").is_none());
         assert!(other.blobs.unusable().is_empty());
-        // What is right under one key is nothing under another.
+        // A valid record of one key is invalid under another.
         let moved = RecordKey::<StepRecord>::new(Digest::hash(b"another"));
         store.set(&Name::record("own", moved.digest()), packed(whole.to_string().as_bytes()));
         assert!(records().one(&moved).await.expect("read").is_none());

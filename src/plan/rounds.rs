@@ -1,5 +1,5 @@
-//! What is looked at before more is decided: a step that takes files out of a stage which has to run is kept all the same where the
-//! stage makes the files that it made before (BuildKit `solver/edge.go`: `processDepSlowCacheReq`).
+//! Finds the files to look at before the next decision. A step that copies files out of a stage can be cached even if the stage
+//! runs: the stage may make the same files as before (BuildKit `solver/edge.go`: `processDepSlowCacheReq`).
 
 use std::collections::HashSet;
 
@@ -8,15 +8,15 @@ use super::facts::Seen;
 use crate::domain::PartialKey;
 use crate::graph::{CopySource, Graph, Input, InputDependency, Keys, Op, input_dependencies};
 
-/// States that have to run as far as is known, with what they have in common with those that may be kept.
+/// Returns states that have to run as far as is known, with the partial keys by which a cached state may match.
 #[must_use]
 pub fn speculative_states(graph: &Graph, keys: &Keys, plan: &Plan) -> Vec<(Input, PartialKey)> {
     let open = states(graph).into_iter().filter(|state| plan.runs(&state.step));
     open.filter_map(|state| Some((state.clone(), keys.key_without_copied_content(&state)?))).collect()
 }
 
-/// What has to be looked at next for any of these states to be found: the innermost, for what is taken further out may turn out not
-/// to have changed.
+/// Returns the files to look at next so that one of these states may be found. They are the innermost, because files further out
+/// may turn out to be unchanged.
 #[must_use]
 pub fn next_round(graph: &Graph, keys: &Keys, plan: &Plan, seen: &Seen, hopeful: &[Input]) -> Vec<CopySource> {
     let wanted: HashSet<_> = hopeful.iter().flat_map(|state| rests_on(graph, seen, state)).map(|op| &op.digest).collect();

@@ -1,5 +1,4 @@
-//! Variables of a Dockerfile, as far as they are named in explanations: which of its instructions set one, and which values were put
-//! in for them.
+//! Finds a Dockerfile's variables for explanations: which instruction sets a variable, and which value replaced it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +10,7 @@ pub(super) struct Setters {
 }
 
 impl Setters {
-    /// Reads a Dockerfile's lines.
+    /// Parses a Dockerfile's lines.
     pub(super) fn parse(text: &str) -> Self {
         let mut out = Self::default();
         let joined = text.replace("\\\r\n", " ").replace("\\\n", " ");
@@ -26,7 +25,7 @@ impl Setters {
                 _ => continue,
             };
             let words: Vec<&str> = words.collect();
-            // `ENV name value` is the old way to write it.
+            // `ENV name value` is the old syntax.
             let names = words.iter().filter_map(|word| word.split_once('=')).map(|(name, _)| name);
             match words.first().filter(|first| !first.contains('=')) {
                 Some(first) => drop(into.insert((*first).to_owned())),
@@ -36,8 +35,8 @@ impl Setters {
         out
     }
 
-    /// The variable with the word of the instruction that sets it, if the Dockerfile has one: `ARG VERSION`. ENV goes before ARG, as
-    /// in a build.
+    /// Returns the variable with the instruction that sets it, if the Dockerfile has one: `ARG VERSION`. ENV takes precedence over
+    /// ARG, like in a build.
     pub(super) fn named(&self, name: &str) -> String {
         match (self.env.contains(name), self.arg.contains(name)) {
             (true, _) => format!("ENV {name}"),
@@ -54,13 +53,13 @@ enum Piece<'a> {
     Variable(&'a str),
 }
 
-/// The values in an instruction that was expanded, by the variables that stand in it as it is written. Nothing if they cannot be
-/// told for sure.
+/// Returns the values of the variables in an instruction, by comparing its text with its expanded text. Returns no values if these
+/// are ambiguous.
 pub(super) fn values(written: &str, expanded: &str) -> BTreeMap<String, String> {
     values_in(&one_line(written), &one_line(expanded)).unwrap_or_default()
 }
 
-/// The variables that an instruction names.
+/// Returns the variables that an instruction names.
 pub(super) fn names(written: &str) -> BTreeSet<String> {
     let line = one_line(written);
     let names = pieces(&line).into_iter().filter_map(|piece| match piece {
@@ -71,11 +70,11 @@ pub(super) fn names(written: &str) -> BTreeSet<String> {
 }
 
 fn values_in(written: &str, expanded: &str) -> Option<BTreeMap<String, String>> {
-    // A heredoc's text is expanded by other rules, or not at all.
+    // The text of a heredoc is expanded by other rules, or not at all.
     if written.contains("<<") {
         return None;
     }
-    // The instruction's own word: the frontend writes it large.
+    // Skips the instruction's keyword, which the frontend writes in capitals.
     let (_, written) = written.split_once(' ')?;
     let (_, mut rest) = expanded.split_once(' ')?;
     let mut out: BTreeMap<String, String> = BTreeMap::new();
@@ -98,7 +97,7 @@ fn values_in(written: &str, expanded: &str) -> Option<BTreeMap<String, String>> 
                 rest = after;
             }
             (Piece::Variable(name), None) => open = Some(name),
-            // Nothing between two of them says where one ends.
+            // Two adjacent variables have no border between their values.
             (Piece::Variable(_), Some(_)) => return None,
         }
     }
@@ -108,7 +107,7 @@ fn values_in(written: &str, expanded: &str) -> Option<BTreeMap<String, String>> 
     }
 }
 
-/// An instruction without continuations and comments between them, one space between two words.
+/// Returns an instruction as one line without comments, with one space between words.
 fn one_line(instruction: &str) -> String {
     let lines = instruction.lines().filter(|line| !line.trim_start().starts_with('#'));
     let lines = lines.map(|line| line.trim_end().trim_end_matches(['\\', '`']));
@@ -123,7 +122,7 @@ fn pieces(line: &str) -> Vec<Piece<'_>> {
         text.push_str(&rest[..at]);
         let (mark, after) = (&rest[at..=at], &rest[at + 1..]);
         if mark == "\\" {
-            // What is escaped is no variable.
+            // An escaped `$` begins no variable.
             let end = after.chars().next().map_or(0, char::len_utf8);
             text.push_str(&rest[at..at + 1 + end]);
             rest = &after[end..];
@@ -188,7 +187,7 @@ mod tests {
         assert_eq!(told("ADD $URL /", "ADD https://host/a /"), "URL=https://host/a");
         assert_eq!(told("COPY a-$V \\\n  # why\n  /$V", "COPY a-1   /1"), "V=1");
         assert_eq!(told("WORKDIR /srv/$NAME", "WORKDIR /srv/app"), "NAME=app");
-        // Not for sure: side by side, two values of one, no such text, a heredoc.
+        // Ambiguous: adjacent variables, two values of one variable, another text, a heredoc.
         for (written, expanded) in
             [("COPY $A$B /", "COPY ab /"), ("COPY $A $A", "COPY a b"), ("COPY x$A /", "COPY ya /"), ("COPY <<$A /", "COPY <<x /")]
         {

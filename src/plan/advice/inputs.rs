@@ -1,12 +1,12 @@
-//! What changed since the last build without need: variables above what does not use them, bases under tags that move, files that
-//! no image is made of.
+//! Finds needless changes since the last build: variables above commands that do not use them, base images whose tag moves, and
+//! files that do not belong in an image.
 
 use std::collections::BTreeMap;
 
 use super::order::copies_everything;
 use super::{Advice, Build, Step, lasted, listed, named};
 
-/// Variables that stand for a commit, a version or a time, and are seen by commands that do not name them.
+/// Finds variables for a commit, a version or a time that commands see but do not name.
 pub(super) fn variables(build: &Build<'_>) -> Vec<Advice> {
     let mut seen: BTreeMap<(String, &str), Vec<usize>> = BTreeMap::new();
     for (place, step) in build.steps.iter().enumerate() {
@@ -21,7 +21,7 @@ pub(super) fn variables(build: &Build<'_>) -> Vec<Advice> {
     let advice = seen.into_iter().filter_map(|((_, name), places)| {
         let first = &build.steps[*places.first()?];
         let (file, run_line) = build.place(first.op);
-        // A base image's own variables change with it, and are not the user's to move.
+        // A base image's own variables change with it, and the user cannot move them.
         let line = declared(build, &file, name, run_line)?;
         let (was, is) = (first.before?.env.get(name)?, first.now.env.get(name)?);
         let took = places.iter().filter_map(|place| build.steps[*place].now.seconds);
@@ -44,7 +44,7 @@ pub(super) fn variables(build: &Build<'_>) -> Vec<Advice> {
     advice.collect()
 }
 
-/// Bases by tags that lead elsewhere than in the last build.
+/// Finds base images whose tag points to another image than in the last build.
 pub(super) fn bases(build: &Build<'_>) -> Vec<Advice> {
     let mut moved: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (place, step) in build.steps.iter().enumerate() {
@@ -60,7 +60,7 @@ pub(super) fn bases(build: &Build<'_>) -> Vec<Advice> {
         let inputs = first.op.inputs.iter().filter_map(|input| build.graph.op(&input.step));
         let source = inputs.into_iter().find(|op| op.image().is_some_and(|name| name.split('@').next() == Some(image)))?;
         let (file, line) = build.place(source);
-        // Of one that is named by its digest, or by a variable, nobody can say that its tag moved.
+        // A tag cannot have moved if the line names a digest; a variable hides the tag.
         let text = text_of(build, &file, line).filter(|text| !text.contains("@sha256:") && !text.contains('$'))?;
         let short = image.trim_start_matches("docker.io/library/").trim_start_matches("docker.io/");
         let named = if text.contains(short) { short } else { image };
@@ -78,7 +78,7 @@ pub(super) fn bases(build: &Build<'_>) -> Vec<Advice> {
     advice.collect()
 }
 
-/// Copies of everything that ran for files alone that tell of a project, not of its image.
+/// Finds copies of everything that ran only because of files that do not belong in an image.
 pub(super) fn files(build: &Build<'_>) -> Vec<Advice> {
     build.steps.iter().enumerate().filter_map(|(place, step)| of_copy(build, place, step)).collect()
 }
@@ -90,7 +90,7 @@ fn of_copy(build: &Build<'_>, place: usize, step: &Step<'_>) -> Option<Advice> {
     let gone = before.files.keys().filter(|path| !now.contains_key(*path));
     let changed: Vec<&String> = changed.chain(gone).collect();
     let same = before.env == step.now.env && before.operation == step.now.operation && before.images == step.now.images;
-    // What it lies on changed too, and it would run anyway.
+    // A step below it changed too, so it would run anyway.
     let on = step.now.on.iter().any(|on| build.steps[*on].runs);
     if changed.is_empty() || !same || on {
         return None;
@@ -109,7 +109,8 @@ fn of_copy(build: &Build<'_>, place: usize, step: &Step<'_>) -> Option<Advice> {
     Some(Advice { file, line, seconds, text })
 }
 
-/// What would stand in the ignore file for a path that is about the project, not in its image.
+/// Returns the line for the ignore file if a path is about the project and does not belong in its image. Returns `None` for other
+/// paths.
 fn beside_the_image(path: &str) -> Option<String> {
     const FOLDERS: &[&str] = &[".git", ".github", ".gitlab", ".circleci", ".vscode", ".idea"];
     const FILES: &[&str] =
@@ -123,7 +124,7 @@ fn beside_the_image(path: &str) -> Option<String> {
     known.then(|| path.to_owned())
 }
 
-/// A commit, a version, a time or a number of a build, by its name.
+/// Returns whether a variable's name stands for a commit, a version, a time or a number of a build.
 fn stands_for_a_build(name: &str) -> bool {
     const PARTS: &[&str] =
         &["COMMIT", "SHA", "SHA1", "REVISION", "REV", "VERSION", "BUILD", "DATE", "TIMESTAMP", "TAG", "RELEASE", "PIPELINE"];
@@ -138,7 +139,7 @@ fn has_word(text: &str, word: &str) -> bool {
     })
 }
 
-/// The line on which a variable is declared for a command: the last such above it.
+/// Returns the last line above a command that declares the variable, or `None` if there is none.
 fn declared(build: &Build<'_>, file: &str, name: &str, above: u32) -> Option<u32> {
     let text = build.graph.text(file)?;
     let declares = |line: &str| {
@@ -155,7 +156,7 @@ fn text_of<'a>(build: &Build<'a>, file: &str, line: u32) -> Option<&'a str> {
     build.graph.text(file)?.lines().nth(usize::try_from(line).ok()?.checked_sub(1)?)
 }
 
-/// `sha256:0123456789ab`.
+/// Returns the start of a digest, like `sha256:0123456789ab`.
 fn start(digest: &str) -> &str {
     digest.get(..19).unwrap_or(digest)
 }

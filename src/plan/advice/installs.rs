@@ -1,4 +1,4 @@
-//! The package managers that a command may call, what they read and where they keep what they downloaded.
+//! The package managers that a command may call, the files that they read, and their download directories.
 
 use std::collections::BTreeMap;
 
@@ -6,21 +6,21 @@ use std::collections::BTreeMap;
 #[derive(Debug, PartialEq)]
 pub(super) struct Manager {
     programs: &'static [&'static str],
-    /// First words that have it install what a project depends on; an empty one is for no word at all.
+    /// First arguments that install a project's dependencies. An empty one stands for no argument.
     installs: &'static [&'static str],
-    /// First words that have it download too, but that need the sources.
+    /// First arguments that download too, but need the sources.
     builds: &'static [&'static str],
-    /// What it reads of a project.
+    /// The project's files that it reads to install.
     pub(super) manifests: &'static [&'static str],
-    /// Whether it installs without reading anything of the project.
+    /// Whether it installs without reading a file of the project.
     pub(super) of_system: bool,
-    /// Options with which it keeps no downloads.
+    /// Options that disable its download cache.
     pub(super) keeps_none: &'static [&'static str],
-    /// Variables that say where it keeps them, with what is below that.
+    /// Variables that set its download directory, with the path below it.
     variables: &'static [(&'static str, &'static str)],
-    /// Where it keeps them where none is set, for root.
+    /// Its default download directory for root.
     folder: &'static str,
-    /// What else a mount of it needs.
+    /// Further options that its cache mount needs.
     pub(super) mount_options: &'static str,
 }
 
@@ -163,13 +163,13 @@ const MANAGERS: &[Manager] = &[
 /// A call of a package manager.
 pub(super) struct Call<'a> {
     pub(super) manager: &'static Manager,
-    /// Whether it needs nothing but the manifests.
+    /// Whether the call needs only the manifests.
     pub(super) installs: bool,
     pub(super) words: Vec<&'a str>,
 }
 
 impl Call<'_> {
-    /// Where the manager keeps what it downloaded, as far as the step's variables and its user tell.
+    /// Returns the download directory, from the step's variables and its user. Returns `None` if it is not known.
     pub(super) fn folder(&self, env: &BTreeMap<String, String>, user: &str) -> Option<String> {
         let set = |(name, below): &(&str, &str)| Some(format!("{}{below}", env.get(*name)?.trim_end_matches('/')));
         let folder = self.manager.variables.iter().find_map(set);
@@ -177,13 +177,13 @@ impl Call<'_> {
         folder.filter(|folder| folder.starts_with('/')).or_else(|| of_root.then(|| self.manager.folder.to_owned()))
     }
 
-    /// The option by which it keeps nothing.
+    /// Returns the option of the call that disables the download cache, or `None`.
     pub(super) fn keeps_none(&self) -> Option<&'static str> {
         self.manager.keeps_none.iter().copied().find(|option| self.words.contains(option))
     }
 }
 
-/// The first call of a package manager in a command.
+/// Returns the first call of a package manager in a command, or `None` if there is none.
 pub(super) fn call(command: &str) -> Option<Call<'_>> {
     let mut parts = command.split(['\n', ';', '&', '|', '(', ')']);
     parts.find_map(|part| {
@@ -193,7 +193,7 @@ pub(super) fn call(command: &str) -> Option<Call<'_>> {
             let name = name(word)?;
             Some((MANAGERS.iter().find(|manager| manager.programs.contains(&&*name))?, at))
         })?;
-        // `RUN apt-get install pip` calls one of them, `which pip` none.
+        // `RUN apt-get install pip` calls a package manager, `which pip` calls none.
         if words[..at].iter().any(|word| matches!(*word, "which" | "echo" | "rm" | "command" | "ls" | "cd" | "test")) {
             return None;
         }

@@ -1,11 +1,11 @@
-//! Commands that download again what a cache mount would keep on a daemon that lives on.
+//! Finds commands that download again what a cache mount would keep on a long-lived daemon.
 
 use bollard_buildkit_proto::pb::MountType;
 
 use super::installs::call;
 use super::{Advice, Build, Step, WORTH, lasted, named};
 
-/// Commands that ran, download, and have no cache mount.
+/// Finds commands that ran, download, and have no cache mount.
 pub(super) fn downloads(build: &Build<'_>) -> Vec<Advice> {
     build.steps.iter().filter(|step| step.runs).filter_map(|step| of_command(build, step)).collect()
 }

@@ -1,11 +1,11 @@
-//! A copy of the whole context above a command that needs but a few files of it.
+//! Finds a copy of the whole context above a command that needs only a few of its files.
 
 use super::installs::{Call, call};
 use super::{Advice, Build, Step, WORTH, lasted, listed, named};
 use crate::graph::{Input, InputDependency, input_dependencies};
 use crate::plan::selection;
 
-/// Copies of everything before what installs a project's dependencies.
+/// Finds copies of everything above commands that install a project's dependencies.
 pub(super) fn copies_before_installs(build: &Build<'_>) -> Vec<Advice> {
     build.steps.iter().filter_map(|step| of_install(build, step)).collect()
 }
@@ -35,7 +35,7 @@ fn of_install(build: &Build<'_>, step: &Step<'_>) -> Option<Advice> {
     Some(Advice { file, line, seconds: Some(seconds), text })
 }
 
-/// Whether a step takes the whole of a directory of the build's.
+/// Returns whether a step copies a whole directory of the build context.
 pub(super) fn copies_everything(build: &Build<'_>, step: &Step<'_>) -> bool {
     if step.exec().is_some() {
         return false;
@@ -47,7 +47,7 @@ pub(super) fn copies_everything(build: &Build<'_>, step: &Step<'_>) -> bool {
     })
 }
 
-/// What the call reads of what is copied; nothing where it needs more of it.
+/// Returns the copied files that the call reads. Returns none if the call needs more than these.
 fn manifests(call: &Call<'_>, copy: &Step<'_>) -> Vec<String> {
     // `pip install .` installs the project itself.
     if call.words.iter().any(|word| matches!(*word, "." | "./" | "-e" | "--editable")) {

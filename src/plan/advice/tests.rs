@@ -1,4 +1,4 @@
-//! Advice on graphs made by hand.
+//! Tests advice on handmade graphs.
 
 use super::*;
 use crate::graph::testing::Made;
@@ -6,7 +6,7 @@ use crate::graph::{Input, Keys};
 use crate::hidden::Hidden;
 use crate::plan::KnownFacts;
 
-/// A Dockerfile of one stage, made line by line.
+/// A Dockerfile with one stage, made line by line.
 struct Script {
     made: Made,
     last: Input,
@@ -65,7 +65,7 @@ impl Script {
         self
     }
 
-    /// The graph, and its inputs with what was measured and taken.
+    /// Returns the graph, and its inputs with measured times and copied files.
     fn ended(&mut self) -> (Graph, Inputs) {
         let mut made = std::mem::take(&mut self.made);
         made.text(&self.text);
@@ -79,7 +79,7 @@ impl Script {
     }
 }
 
-/// All steps run.
+/// Returns the advice if all steps run.
 fn texts(now: &mut Script, before: Option<&mut Script>) -> Vec<String> {
     let (graph, now) = now.ended();
     let before = before.map(|before| before.ended().1);
@@ -103,7 +103,7 @@ fn what_reads_few_files_goes_above_the_copy_of_all() {
         ]
     );
     let none: [&str; 0] = [];
-    // What is copied is but a part, or the command is quick, or nothing says what it reads.
+    // The copy takes only a part, the command is quick, or it is not known what the command reads.
     let mut script = Script::on("node:22@sha256:0");
     script.copy("src", &project).run_with("npm ci", &[], 41.2, cached.clone());
     assert_eq!(texts(&mut script, None), none);
@@ -113,7 +113,7 @@ fn what_reads_few_files_goes_above_the_copy_of_all() {
     let mut script = Script::on("node:22@sha256:0");
     script.copy(".", &[("web/package.json", "1")]).run_with("npm ci", &[], 41.2, cached.clone());
     assert_eq!(texts(&mut script, None), none);
-    // Above is no below.
+    // A copy below the command does not matter.
     let mut script = Script::on("node:22@sha256:0");
     script.run_with("npm ci", &[], 41.2, cached.clone()).copy(".", &project);
     assert_eq!(texts(&mut script, None), none);
@@ -191,7 +191,7 @@ fn files_that_no_image_is_made_of_are_named() {
     let mut before = script(&[(".git/index", "1"), (".git/HEAD", "1"), ("README.md", "1"), ("a.js", "1")]);
     let mut now = script(&[(".git/index", "2"), (".git/HEAD", "2"), ("README.md", "2"), ("a.js", "1")]);
     let (graph, ended) = now.ended();
-    // The base does not run.
+    // The base image does not run.
     let runs = ended.steps.len();
     let runs = graph.below(graph.result()).into_iter().rev().take(runs).map(|op| op.digest.clone()).collect();
     let told = advise(&graph, &runs, Some(&before.ended().1), &ended);
