@@ -1,7 +1,6 @@
-//! What `ADD` would unpack: the paths in an archive, so that a skeleton has what they meet.
+//! Lists the paths in an archive that `ADD` would unpack, so that a skeleton has the paths that these touch.
 //!
-//! Whether the daemon does unpack a file is for the daemon to say. Here a file is an archive if it may be one: more paths than are
-//! met do no harm.
+//! The daemon decides whether it unpacks a file. Here, a file counts as an archive if it may be one: additional paths do no harm.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -16,22 +15,22 @@ use crate::transfer::LayerEntries;
 /// Most paths of one archive.
 const MOST: usize = 200_000;
 
-/// A path in an archive, from where it is unpacked, without a leading `/`.
+/// A path in an archive, relative to the directory where it is unpacked, without a leading `/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ArchivePath {
     /// The path.
     pub path: String,
     /// The target of a symbolic link.
     pub link: Option<String>,
-    /// The path that a hard link is another name of.
+    /// The path that this hard link is another name of.
     pub same: Option<String>,
 }
 
-/// The paths in a file that `ADD` may unpack. Returns none if the file is no archive. `keyed` is the digest that the file has in the
+/// Lists the paths in a file that `ADD` may unpack. Returns none if the file is no archive. `keyed` is the file's digest in the
 /// step's key; `name` is for messages.
 ///
 /// # Errors
-/// If the file is an archive whose paths cannot be read, or if its content is not the keyed one.
+/// If the file is an archive whose paths cannot be read, or if its content differs from the digest.
 pub fn archive_paths(file: &Path, name: &str, keyed: &Digest) -> Result<Vec<ArchivePath>, UnknownPaths> {
     let unreadable = |error: io::Error| UnknownPaths(format!("failed to read {}: {error}", shown(name)));
     let mut hashed = Hashed { file: File::open(file).map_err(unreadable)?, hasher: Hasher::default() };
@@ -65,10 +64,10 @@ fn listed(head: &[u8], rest: &mut impl Read, name: &str) -> Result<Vec<ArchivePa
     entries(whole, name)
 }
 
-/// The paths of what was compressed; none if that does not begin as an archive does.
+/// Lists the paths in decompressed bytes. Returns none if they do not begin like an archive.
 fn entries_if_any(mut plain: impl Read, name: &str) -> Result<Vec<ArchivePath>, UnknownPaths> {
     let mut head = Vec::with_capacity(HEAD);
-    // What cannot be decompressed is no archive to the daemon either; it is copied.
+    // If the daemon cannot decompress a file, it copies the file instead.
     if plain.by_ref().take(HEAD as u64).read_to_end(&mut head).is_err() || !may_be_archive(&head) {
         return Ok(Vec::new());
     }
@@ -99,7 +98,7 @@ fn entries(tar: impl Read, name: &str) -> Result<Vec<ArchivePath>, UnknownPaths>
     }
 }
 
-/// A file that is hashed as it is read.
+/// A file that is hashed while it is read.
 struct Hashed {
     file: File,
     hasher: Hasher,

@@ -1,46 +1,46 @@
-//! A path of a layer, as far as file operations can tell.
+//! A path of a layer, with what file operations need to know.
 
-/// Largest text of `/etc/passwd` and `/etc/group` that is kept, in bytes.
+/// Largest text of `/etc/passwd` and `/etc/group` in an index, in bytes.
 pub(super) const TEXT: u64 = 1 << 20;
 
-/// What a path is.
+/// The kind of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
-    /// A regular file, whatever is in it.
+    /// A regular file with any content.
     File,
     /// A directory.
     Directory,
-    /// A symbolic link, with its target as it stands.
+    /// A symbolic link with its unresolved target.
     Link(String),
-    /// A pipe, a device.
+    /// A pipe or a device.
     Other,
 }
 
 /// A path of a state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathEntry {
-    /// What it is.
+    /// The kind of file.
     pub kind: Kind,
-    /// Of a directory: permission, setuid, setgid and sticky bits.
+    /// The permission, setuid, setgid and sticky bits of a directory.
     pub mode: u32,
-    /// Of a directory.
+    /// The owner and group of a directory.
     pub owner: (u32, u32),
-    /// Of a directory, in seconds of the Unix epoch.
+    /// The time of a directory, in seconds of the Unix epoch.
     pub modified: u64,
-    /// Of `/etc/passwd` and `/etc/group`: what is in them.
+    /// The text of `/etc/passwd` and `/etc/group`.
     pub text: Option<String>,
-    /// Of a directory that its layer only implies: what it is above another is up to the daemon's store.
+    /// Whether the layer only implies this directory: its metadata above another directory depends on the daemon's store.
     pub implied: bool,
 }
 
 impl PathEntry {
-    /// A path of which only the kind counts.
+    /// Returns a path that has only a kind.
     #[must_use]
     pub fn plain(kind: Kind) -> Self {
         Self { kind, mode: 0, owner: (0, 0), modified: 0, text: None, implied: false }
     }
 
-    /// A directory.
+    /// Returns a directory.
     #[must_use]
     pub fn directory(mode: u32, owner: (u32, u32), modified: u64) -> Self {
         Self { mode, owner, modified, ..Self::plain(Kind::Directory) }

@@ -1,7 +1,7 @@
-//! The path index: what file operations can meet in a state, made from its layers without keeping a byte of their files.
+//! The path index: the paths of a state that file operations can touch. It is made from layers without storing their files.
 //!
-//! One index stands for one layer, under its blob and diff ID, and those of a state's layers laid over each other are the state's: so a
-//! layer that many states share is looked at once.
+//! Each layer has one index, under its blob and diff ID. A state's index combines the indexes of its layers, so hakobi reads a
+//! layer of many states only once.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ pub struct PathIndex {
 }
 
 impl PathIndex {
-    /// That of these layers, from the lowest up.
+    /// Combines the indexes of these layers, from the lowest up.
     #[must_use]
     pub fn from_layers<'a>(layers: impl IntoIterator<Item = &'a LayerIndex>) -> Self {
         let mut index = Self::default();
@@ -28,7 +28,7 @@ impl PathIndex {
         index
     }
 
-    /// Lays a layer on top.
+    /// Adds a layer on top.
     pub fn apply(&mut self, layer: &LayerIndex) {
         for path in &layer.opaque {
             self.clear(path);
@@ -39,7 +39,7 @@ impl PathIndex {
         for (path, met) in &layer.entries {
             let lower = self.entries.get(path);
             let met = match lower {
-                // Whether it keeps the header that it has below is up to the daemon's store.
+                // The daemon's store decides whether the directory keeps the metadata from below.
                 Some(lower) if met.implied && lower.kind == Kind::Directory => {
                     let implied = (lower.mode, lower.owner) != (met.mode, met.owner);
                     PathEntry { implied: implied || lower.implied, ..lower.clone() }
@@ -48,7 +48,7 @@ impl PathIndex {
                     self.remove(path);
                     met.clone()
                 }
-                // Nothing is hidden by it: it is made as implied directories are.
+                // The layer hides no directory, so its metadata is that of an implied directory.
                 None if met.implied => PathEntry { implied: false, ..met.clone() },
                 _ => met.clone(),
             };
@@ -66,13 +66,14 @@ impl PathIndex {
         self.entries.remove(path);
     }
 
-    /// What a path is, from the root, with or without a leading `/`; no link is followed. The root has no entry.
+    /// Returns the entry of a path from the root, with or without a leading `/`. It follows no link. Returns `None` for a missing
+    /// path and for the root.
     #[must_use]
     pub fn get(&self, path: &str) -> Option<&PathEntry> {
         self.entries.get(path.trim_start_matches('/'))
     }
 
-    /// All paths below a directory, without a leading `/`; all there are for the root.
+    /// Returns all paths below a directory, without a leading `/`; all paths for the root.
     pub fn below(&self, directory: &str) -> impl Iterator<Item = (&str, &PathEntry)> {
         let directory = directory.trim_matches('/').to_owned();
         let start = if directory.is_empty() { String::new() } else { format!("{directory}/") };
@@ -80,9 +81,8 @@ impl PathIndex {
         range.take_while(move |(path, _)| directory.is_empty() || is_below(path, &directory))
     }
 
-    /// Where a path leads, with all links on its way and at its end followed within the root, and without a leading `/`; and the
-    /// links that were followed. What does not exist stands as it is (containerd `fs.RootPath`). Returns `None` if links lead to
-    /// each other.
+    /// Returns where a path leads, with all links followed within the root, and without a leading `/`; and the followed links.
+    /// Missing components stay as they are (containerd `fs.RootPath`). Returns `None` if there are too many links, as in a circle.
     #[must_use]
     pub fn walk(&self, path: &str) -> Option<(String, Vec<String>)> {
         follow(path, |path| match self.entries.get(path) {
@@ -92,7 +92,8 @@ impl PathIndex {
     }
 }
 
-/// Where a path leads, and the links on its way, where `link` has their targets; nothing where links lead to each other.
+/// Returns where a path leads, and the followed links. `link` returns their targets. Returns `None` if there are too many links, as
+/// in a circle.
 pub(super) fn follow<'a>(path: &str, link: impl Fn(&str) -> Option<&'a str>) -> Option<(String, Vec<String>)> {
     let parts = |path: &str| path.split('/').rev().filter(|part| !part.is_empty()).map(str::to_owned).collect::<Vec<_>>();
     let (mut open, mut at, mut links) = (parts(path), String::new(), Vec::new());

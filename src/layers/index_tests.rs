@@ -1,4 +1,4 @@
-//! How layers lie over each other, and what is kept of a tar.
+//! How layers combine, and what the index contains of a tar.
 
 use proptest::prelude::*;
 

@@ -1,5 +1,5 @@
-//! A layer's index as it is kept: rows that say what differs from the most frequent, each path less what it shares with the one
-//! before.
+//! A layer's index in its stored form. A row contains only what differs from the most frequent values, and only the part of a path
+//! that differs from the path before.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
@@ -15,7 +15,7 @@ use crate::transfer::{LayerEntries, LayerEntry};
 /// Longest path, in bytes, as in Linux.
 const LONGEST: usize = 4096;
 
-/// Most bytes of all paths of a layer: rows that share much stand for more than they are.
+/// Most bytes of all paths of a layer: rows that share long prefixes expand to much more than their size.
 const MOST: usize = 256 << 20;
 
 /// An index as rows.
@@ -28,22 +28,22 @@ pub(super) struct Rows {
     opaque: Vec<String>,
 }
 
-/// A path. Names are short, since there are many.
+/// A path. The field names are short, because there are many rows.
 #[derive(Clone, Default, Serialize, Deserialize)]
 struct Row {
-    /// Bytes that the path shares with the one before.
+    /// How many bytes the path shares with the one before.
     #[serde(rename = "s", default, skip_serializing_if = "is_default")]
     shared: usize,
     /// The rest of the path.
     #[serde(rename = "n")]
     name: String,
-    /// `d`, `l`, `o`; a file has none.
+    /// `d`, `l` or `o`; absent for a file.
     #[serde(rename = "k", default, skip_serializing_if = "Option::is_none")]
     kind: Option<char>,
     /// The target of a link, or the text of a file.
     #[serde(rename = "t", default, skip_serializing_if = "Option::is_none")]
     text: Option<String>,
-    /// A directory's, where it is not 0755.
+    /// The mode of a directory, if it is not 0755.
     #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
     mode: Option<u32>,
     #[serde(rename = "o", default, skip_serializing_if = "is_default")]
@@ -58,7 +58,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-/// Rows that are no index.
+/// The error for rows that are no valid index.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to read a path index")]
 pub(super) struct Broken;
@@ -117,20 +117,21 @@ impl TryFrom<Rows> for LayerIndex {
     }
 }
 
-/// What one layer does to the paths below it.
+/// The changes that one layer makes to the paths below it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(into = "Rows", try_from = "Rows")]
 pub struct LayerIndex {
-    /// What is there then, by path from the root without a leading `/`, as [`spelled`].
+    /// The paths of the layer, from the root without a leading `/`, as [`spelled`].
     pub entries: BTreeMap<String, PathEntry>,
-    /// What of lower layers is not there any more (`.wh.NAME`).
+    /// Paths of lower layers that the layer removes (`.wh.NAME`).
     pub removed: BTreeSet<String>,
-    /// Directories of which lower layers' content is hidden (`.wh..wh..opq`).
+    /// Directories whose content in lower layers is hidden (`.wh..wh..opq`).
     pub opaque: BTreeSet<String>,
 }
 
 impl LayerIndex {
-    /// Whether a hidden value stands in one of its paths: its record has these in parts.
+    /// Returns whether one of its paths contains a hidden value. A search in the record would not find it, because rows split the
+    /// paths.
     #[must_use]
     pub fn holds(&self, hidden: &Hidden) -> bool {
         let links = self.entries.values().filter_map(|met| match &met.kind {
@@ -140,7 +141,7 @@ impl LayerIndex {
         self.entries.keys().chain(&self.removed).chain(&self.opaque).chain(links).any(|path| hidden.is_in(path.as_bytes()))
     }
 
-    /// Reads a layer's tar to its end.
+    /// Reads the index of a layer's tar, to the tar's end.
     ///
     /// # Errors
     /// If it cannot be read, or has names that lead out of the root.
@@ -158,7 +159,7 @@ impl LayerIndex {
                 continue;
             }
             if let Some(name) = name.strip_prefix(".wh.") {
-                // What AUFS kept for itself.
+                // AUFS uses other names of this form for itself.
                 if !name.starts_with(".wh.") {
                     index.removed.insert(joined(parent, name));
                 }
@@ -192,7 +193,7 @@ impl LayerIndex {
         Ok(index)
     }
 
-    /// Puts a path; the directories above it are implied where nothing tells of them.
+    /// Inserts a path. Parent directories without an entry become implied directories.
     pub fn insert(&mut self, path: &str, met: PathEntry) {
         let mut parent = path;
         while let Some((above, _)) = parent.rsplit_once('/') {

@@ -1,8 +1,9 @@
-//! Layers of files alone, made without what they lie on.
+//! Makes layers of file operations without the files of the state below.
 //!
-//! A base never comes down to have a few files laid on it: `index` knows which paths are there, and that is all that file operations
-//! can meet. `assemble` works out what layer such an operation makes. `reachable_paths` says what given operations can meet, with `routes` for links and `archive_paths` for archives; `skeleton` makes a layer of
-//! that, on which the daemon's own copier works.
+//! The daemon need not pull a base image for a few added files: `index` knows its paths, and file operations can touch nothing
+//! else. `assemble` makes the layer of such an operation. `reachable_paths` finds the paths that operations can touch, with
+//! `routes` for links and `archive_paths` for archives. `skeleton` makes a layer of these paths, on which the daemon's own copier
+//! works.
 
 mod archive_paths;
 pub mod assemble;

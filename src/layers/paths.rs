@@ -4,16 +4,16 @@ use std::io;
 
 use crate::domain::shown;
 
-/// A path below a directory, neither with a leading `/`.
+/// Joins a directory and a name, both without a leading `/`.
 #[must_use]
 pub fn joined(directory: &str, name: &str) -> String {
     if directory.is_empty() { name.to_owned() } else { format!("{directory}/{name}") }
 }
 
-/// A path without `.` and empty parts.
+/// Returns a path without `.` and empty parts.
 ///
 /// # Errors
-/// If it has `..`.
+/// If it contains `..`.
 pub(super) fn cleaned(path: &str) -> io::Result<String> {
     let parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
     if parts.contains(&"..") {

@@ -1,7 +1,7 @@
-//! What of a state file operations can meet: as much as they may, and no more than has to be there.
+//! Finds the paths of a state that file operations can touch. A skeleton must contain all of these.
 //!
-//! BuildKit's copier decides what an operation does; here it is only told apart what it can look at. More than it does look at is
-//! no harm, less would be.
+//! BuildKit's copier decides what an operation does; this module only finds the paths that it may look at. Additional paths do no
+//! harm; missing paths would.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -16,23 +16,23 @@ use super::routes::{NewLinks, UnknownPaths, routes};
 use crate::build_context::{NodeKind, Tree};
 use crate::domain::{shown, spelled_text};
 
-/// The files whose text names owners.
+/// The files that map the names of owners to numbers.
 const OWNERS: [&str; 2] = ["etc/passwd", "etc/group"];
 
-/// A file operation on a state, or on what another made of it.
+/// A file operation on a state, or on the result of another operation.
 pub struct PendingCopy<'a> {
     /// The operation.
     pub operation: &'a pb::FileOp,
-    /// All that it takes out of its inputs, or more.
+    /// All files that it copies from its inputs, or more.
     pub copied: Vec<&'a Tree>,
     /// The paths of the archives that it may unpack.
     pub archive_paths: Vec<ArchivePath>,
 }
 
-/// The paths of a state that these operations, one after another, can meet.
+/// Returns the paths of a state that these operations, one after another, can touch.
 ///
 /// # Errors
-/// If something of that is not known.
+/// If some of these paths are not known.
 pub fn reachable_paths(state: &PathIndex, operations: &[PendingCopy<'_>]) -> Result<BTreeMap<String, PathEntry>, UnknownPaths> {
     let mut reachable_paths = Reach { state, met: BTreeMap::new(), new_links: NewLinks::new(), walked: BTreeSet::new() };
     for operation in operations {
@@ -45,7 +45,7 @@ pub fn reachable_paths(state: &PathIndex, operations: &[PendingCopy<'_>]) -> Res
     Ok(reachable_paths.met)
 }
 
-/// The names of all that an operation can make: what it takes, and what it calls that.
+/// Returns all names that an operation can create: the names of the copied files, and their names at the destination.
 fn names(operation: &PendingCopy<'_>) -> HashSet<String> {
     let mut names: HashSet<String> = HashSet::new();
     let mut add = |path: &str| names.extend(path.split('/').filter(|part| !part.is_empty()).map(str::to_owned));
@@ -63,15 +63,15 @@ fn names(operation: &PendingCopy<'_>) -> HashSet<String> {
 struct Reach<'a> {
     state: &'a PathIndex,
     met: BTreeMap<String, PathEntry>,
-    /// Links that earlier operations may have made.
+    /// Links that earlier operations may have created.
     new_links: NewLinks,
-    /// Directories whose content was gone through for this operation.
+    /// Directories whose content was visited for this operation.
     walked: BTreeSet<String>,
 }
 
 impl Reach<'_> {
-    /// The links that a copy may make: each may lie in the destination, under its own name with any of the directories above it, or
-    /// be the destination.
+    /// Adds the links that a copy may create. Each may be in the destination, under its own name with any of its parent
+    /// directories, or be the destination itself.
     fn add_links(&mut self, destination: &str, copied: &[&Tree]) {
         for (path, node) in copied.iter().flat_map(|tree| tree.iter()) {
             let NodeKind::Link(target) = &node.kind else { continue };
@@ -83,7 +83,7 @@ impl Reach<'_> {
         }
     }
 
-    /// What an archive meets that is unpacked in a directory, which is its root (`archive.Untar` under `chroot`).
+    /// Adds the paths that an archive touches. The directory where it is unpacked is its root (`archive.Untar` under `chroot`).
     fn unpacked(&mut self, directory: &str, archive_paths: &[ArchivePath]) -> Result<(), UnknownPaths> {
         for entry in archive_paths {
             for (path, link) in [(Some(&entry.path), entry.link.as_ref()), (entry.same.as_ref(), None)] {
@@ -121,7 +121,7 @@ impl Reach<'_> {
             }
             Some(pb::file_action::Action::Mkfile(made)) => {
                 self.owner(made.owner.as_ref())?;
-                // A pipe or a device is opened and written into.
+                // BuildKit opens a pipe or a device and writes into it.
                 for end in self.path(&spelled_text(&made.path))? {
                     if self.state.get(&end).is_some_and(|met| met.kind == Kind::Other) {
                         return unsure(&format!("/{} in the base is neither a file nor a directory nor a link", shown(&end)));
@@ -135,7 +135,7 @@ impl Reach<'_> {
             }
             Some(pb::file_action::Action::Symlink(made)) => {
                 self.owner(made.owner.as_ref())?;
-                // Where it lies, itself not followed.
+                // The path of the link itself, which is not followed.
                 let path = spelled_text(&made.newpath);
                 let (above, name) = path.rsplit_once('/').unwrap_or(("", &path));
                 for above in self.path(above)? {
@@ -149,9 +149,9 @@ impl Reach<'_> {
         }
     }
 
-    /// A path with all that leads there. Returns where it can end.
+    /// Adds a path with all links on its way. Returns where it can end.
     fn path(&mut self, path: &str) -> Result<BTreeSet<String>, UnknownPaths> {
-        // Only the daemon's machine knows where this leads.
+        // Only the daemon's machine knows where some paths lead.
         leads_to(self.state, path).map_err(|why| UnknownPaths(why.to_string()))?;
         let found = routes(self.state, &self.new_links, "", path)?;
         for path in found.links.iter().chain(&found.ends) {
@@ -160,7 +160,7 @@ impl Reach<'_> {
         Ok(found.ends)
     }
 
-    /// A path and the directories above it, as far as there are any.
+    /// Adds a path and its parent directories, as far as they exist.
     fn put(&mut self, path: &str) -> Result<(), UnknownPaths> {
         for (end, _) in path.match_indices('/').chain([(path.len(), "")]) {
             let path = &path[..end];
@@ -179,7 +179,7 @@ impl Reach<'_> {
         Ok(())
     }
 
-    /// All below a directory that has only such names, and what links among it lead to.
+    /// Adds all paths below a directory that consist of these names, and the paths that links among them lead to.
     fn content(&mut self, directory: &str, names: &HashSet<String>) -> Result<(), UnknownPaths> {
         if !self.walked.insert(directory.to_owned()) {
             return Ok(());
@@ -203,7 +203,7 @@ impl Reach<'_> {
         Ok(())
     }
 
-    /// What names of owners are looked up in.
+    /// Adds the files in which names of owners are looked up.
     fn owner(&mut self, owner: Option<&pb::ChownOpt>) -> Result<(), UnknownPaths> {
         let by_name =
             |user: &Option<pb::UserOpt>| matches!(user, Some(pb::UserOpt { user: Some(pb::user_opt::User::ByName(_)) }));
@@ -281,7 +281,7 @@ mod tests {
 
     #[test]
     fn every_place_is_met_that_a_link_may_lead_to() {
-        // A link of the first copy is on the way of the second.
+        // The second copy's path contains a link of the first copy.
         let (first, second) = (copy("/usr/share"), copy("/usr/share/link/static"));
         let mut copied = tree(&["a.css"]);
         let kind = NodeKind::Link("app".to_owned());
@@ -291,7 +291,7 @@ mod tests {
         assert!(met.contains_key("usr/share/app/static/a.css"), "{met:?}");
         let met = reachable_paths(&state(), &[open(&second)]).unwrap();
         assert!(!met.contains_key("usr/share/app/static"), "{met:?}");
-        // The kernel goes up from where a link leads, BuildKit from where it lies.
+        // The kernel resolves `..` from the link's target, BuildKit from the link itself.
         let mut layer = LayerIndex::default();
         layer.insert("c", PathEntry::plain(Kind::Link("srv/../share/app".to_owned())));
         layer.insert("share", PathEntry::directory(0o755, (0, 0), 1));
@@ -317,7 +317,7 @@ mod tests {
         let archive_paths = vec![entry("new", Some("/app/static"), None), entry("new/b.css", None, Some("app/other"))];
         let met = reachable_paths(&state(), &[PendingCopy { operation: &add, copied: Vec::new(), archive_paths }]).unwrap();
         let met: Vec<String> = met.into_keys().collect();
-        // `/` is the directory that it is unpacked in.
+        // `/` is the directory where the archive is unpacked.
         let expected =
             ["usr", "usr/share", "usr/share/app", "usr/share/app/other", "usr/share/app/static", "usr/share/app/static/b.css"];
         assert_eq!(met, expected);

@@ -1,4 +1,5 @@
-//! A skeleton: a layer of just the paths that file operations can meet, on which the daemon's own copier works as on the whole base.
+//! A skeleton: a layer of only the paths that file operations can touch. The daemon's own copier works on it as on the whole base
+//! image.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -6,17 +7,17 @@ use std::io;
 use super::entry::{Kind, PathEntry};
 use crate::domain::path_of;
 
-/// A file that stands in for another has a mode and a time that nothing copied has: the containerd store's differ takes a file of the
-/// same size, time and mode for the same.
+/// The mode and the time of a placeholder file. No copied file has these: the containerd store's differ considers files of the same
+/// size, time and mode unchanged.
 const STAND_IN: (u32, u64) = (0o1000, 1);
 
-/// The layer's tar. The same paths give the same bytes.
+/// Returns the layer's tar. The same paths give the same bytes.
 ///
 /// # Errors
-/// If a path cannot stand in a tar.
+/// If a path does not fit into a tar.
 pub fn skeleton(paths: &BTreeMap<String, PathEntry>) -> io::Result<Vec<u8>> {
     let mut tar = tar::Builder::new(Vec::new());
-    // A path's parents sort before it.
+    // The parents of a path sort before it.
     for (path, met) in paths {
         let mut header = tar::Header::new_gnu();
         header.set_uid(0);

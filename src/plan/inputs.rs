@@ -52,7 +52,7 @@ pub struct StepInputs {
     /// The base images that it used, with their digests.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub images: BTreeMap<String, String>,
-    /// The remote files and repositories that it used, with their versions. Without a version if that was not known.
+    /// The remote files and repositories that it used, with their versions. If a version was unknown: the reason, with an empty value.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub remotes: BTreeMap<String, String>,
     /// The steps that it used, by their indexes.

@@ -110,7 +110,7 @@ impl Records {
         for (key, record) in records {
             let broken = |error: &dyn std::fmt::Display| Error::new(Fault::Other, format!("failed to write a record: {error}"));
             let plain = encode(&key, record.borrow()).map_err(|error| broken(&error))?;
-            // hakobi would not read a record that is too large.
+            // hakobi would not read a larger record, and a record must not contain a hidden value.
             if plain.len() as u64 > LARGE || self.hidden.is_in(&plain) {
                 continue;
             }

@@ -1,32 +1,35 @@
-//! Whether a file may be an archive, which `ADD` unpacks: one that decompresses and has a tar's header then (`file/unpack.go`).
+//! Decides whether a file may be an archive, which `ADD` unpacks: one that decompresses to a tar header (`file/unpack.go`).
 
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
-/// Bytes that tell, in front of a file.
+/// How many bytes at the start of a file decide, including a tar's header.
 pub(in crate::layers) const HEAD: usize = 512;
 
-/// What compressed files begin with, those of all versions of Docker's `archive` package together: gzip, bzip2, xz and zstd.
+/// The magic bytes of compressed files, of all versions of Docker's `archive` package: gzip, bzip2, xz and zstd.
 const COMPRESSED: [&[u8]; 4] = [&[0x1f, 0x8b], b"BZh", &[0xfd, b'7', b'z', b'X', b'Z'], &[0x28, 0xb5, 0x2f, 0xfd]];
 
-/// Where a tar's header has its checksum.
+/// The position of the checksum in a tar's header.
 const CHECKSUM: std::ops::Range<usize> = 148..156;
 
-/// Whether a file that begins with these bytes may be unpacked: more may than are.
+/// Returns whether BuildKit may unpack a file that begins with these bytes. It does not unpack all of these.
 pub(in crate::layers) fn may_be_archive(head: &[u8]) -> bool {
     let skippable = matches!(head, [first, 0x2a, 0x4d, 0x18, ..] if first & 0xf0 == 0x50);
     skippable || COMPRESSED.iter().any(|magic| head.starts_with(magic)) || is_header(head)
 }
 
-/// As [`may_be_archive`], of a file.
+/// Returns [`may_be_archive`] for a file.
+///
+/// # Errors
+/// If the file cannot be read.
 pub(super) fn is_file_archive(path: &Path) -> io::Result<bool> {
     let mut head = Vec::with_capacity(HEAD);
     File::open(path)?.take(HEAD as u64).read_to_end(&mut head)?;
     Ok(may_be_archive(&head))
 }
 
-/// A header whose checksum is right. One of zeros ends an archive and does not begin one.
+/// Returns whether a block is a header with a correct checksum. A block of zeros ends an archive and does not begin one.
 fn is_header(head: &[u8]) -> bool {
     let Some(block) = head.get(..HEAD) else { return false };
     let sum = |signed: bool| -> i64 {

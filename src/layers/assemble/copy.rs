@@ -14,10 +14,13 @@ use crate::build_context::{InvalidPattern, ParentMatch, PatternMatcher, clean};
 use crate::domain::spelled_text;
 use crate::layers::paths::joined;
 
-/// Mode of directories that are made on the way.
+/// The mode of new parent directories.
 const DIRECTORY: u32 = 0o755;
 
-/// Copies into the state.
+/// Copies files into the state.
+///
+/// # Errors
+/// If BuildKit refuses the copy, or the result is not certain.
 pub(super) fn copy(
     state: &mut State<'_>,
     tree: &Tree,
@@ -34,7 +37,7 @@ pub(super) fn copy(
         -1 => None,
         mode => match u32::try_from(mode) {
             Ok(mode) if mode <= 0o777 => Some(mode),
-            // Left out by older versions.
+            // Older versions omit these bits.
             _ => return unsure("its mode has setuid, setgid or sticky bits"),
         },
     };
@@ -84,7 +87,10 @@ pub(super) fn copy(
     Ok(())
 }
 
-/// Whether a source is certainly not unpacked.
+/// Checks that BuildKit certainly does not unpack a source.
+///
+/// # Errors
+/// If it may be an archive or cannot be read.
 fn check_plain(tree: &Tree, source: &str) -> Result<(), AssemblyDoubt> {
     let at = tree.resolved(source, true)?;
     match tree.get(&at).map(|item| &item.kind) {
@@ -100,7 +106,7 @@ fn check_plain(tree: &Tree, source: &str) -> Result<(), AssemblyDoubt> {
     }
 }
 
-/// One source of a copy.
+/// Copies one source.
 struct Copier<'s, 'a> {
     state: &'s mut State<'a>,
     tree: &'s Tree,
@@ -111,13 +117,13 @@ struct Copier<'s, 'a> {
     plain: bool,
     include: Option<PatternMatcher>,
     exclude: Option<PatternMatcher>,
-    /// Of files with several names.
+    /// The inode numbers of files with several names.
     inodes: HashMap<String, usize>,
-    /// Directories on the way down.
+    /// The parent directories of the present path.
     parents: Vec<Parent>,
 }
 
-/// A directory that is made once something in it is copied.
+/// A directory that is created once a file in it is copied.
 struct Parent {
     source: String,
     target: String,
@@ -153,7 +159,7 @@ impl Copier<'_, '_> {
         Ok(())
     }
 
-    /// Makes the directories down to the destination.
+    /// Creates the directories down to the destination. Returns the new ones.
     fn make(&mut self, path: &str) -> Result<Vec<String>, AssemblyDoubt> {
         let made = self.state.make_directories(path, DIRECTORY, self.owner, self.time)?;
         match (made.first(), self.mode) {
@@ -164,8 +170,8 @@ impl Copier<'_, '_> {
         }
     }
 
-    /// Copies one path with all below it. `components` is what patterns see: it is empty at the top, where an existing directory
-    /// keeps its header. `matched` is what the directory above matched.
+    /// Copies one path with everything below it. `components` is the path that patterns match: it is empty at the top, where an
+    /// existing directory keeps its metadata. `matched` is the match result of the directory above.
     fn copy(&mut self, source: &str, components: &str, target: &str, matched: Option<&Matched>) -> Result<(), AssemblyDoubt> {
         let nested = !components.is_empty();
         let (wanted, matched) = if nested { self.wanted(components, matched)? } else { (true, Matched::default()) };
@@ -210,7 +216,7 @@ impl Copier<'_, '_> {
             return self.set_header(source, target);
         }
         if !nested {
-            // A directory that was there gets the time of what is copied into it.
+            // A directory that existed gets the time of the copied content.
             let time = match (self.time, tree.get(source)) {
                 (Some(time), _) => Some(time),
                 (None, Some(item)) => item.modified.seconds()?,
@@ -221,7 +227,7 @@ impl Copier<'_, '_> {
         Ok(())
     }
 
-    /// Whether patterns take a path below the top.
+    /// Returns whether patterns select a path below the top, and the match result for the paths below.
     fn wanted(&self, components: &str, above: Option<&Matched>) -> Result<(bool, Matched), AssemblyDoubt> {
         let mut matched = Matched::default();
         let mut wanted = true;
@@ -239,7 +245,7 @@ impl Copier<'_, '_> {
         Ok((wanted, matched))
     }
 
-    /// Makes the directories above something that is wanted. Of one that is there already only the bits are changed.
+    /// Creates the parent directories of a selected path. A directory that exists only gets another mode.
     fn make_parents(&mut self, nested: bool) -> Result<(), AssemblyDoubt> {
         for index in 0..self.parents.len() {
             let Parent { source, target, copied } = &self.parents[index];
@@ -255,7 +261,7 @@ impl Copier<'_, '_> {
         Ok(())
     }
 
-    /// Makes a directory, or gives one that is there the bits of the source's; whether it was made.
+    /// Creates a directory, or sets the mode of an existing one. Returns whether it was created.
     fn directory_only(&mut self, source: &str, target: &str, nested: bool) -> Result<bool, AssemblyDoubt> {
         let mode = self.tree.get(source).map(|item| item.mode);
         match self.state.seen(target)? {
@@ -273,7 +279,7 @@ impl Copier<'_, '_> {
         }
     }
 
-    /// Gives a directory the source's header (fsutil `copyFileInfo`).
+    /// Sets a directory's metadata from the source (fsutil `copyFileInfo`).
     fn set_header(&mut self, source: &str, target: &str) -> Result<(), AssemblyDoubt> {
         let Some(item) = self.tree.get(source) else {
             return unsure("hakobi does not know the metadata of the context's root directory");
@@ -287,7 +293,7 @@ impl Copier<'_, '_> {
         let kind = match &item.kind {
             ItemKind::File(content) => NodeKind::File(match content.clone() {
                 Content::Context { source, path, file, size, .. } => {
-                    // The very file that was named, not what lies in a directory.
+                    // This concerns only the named file itself, not the files in a directory.
                     Content::Context { source, path, file, size, plain: self.plain && self.parents.is_empty() }
                 }
                 bytes @ Content::Bytes(_) => bytes,
@@ -319,14 +325,14 @@ fn malformed(error: InvalidPattern) -> AssemblyDoubt {
     AssemblyDoubt::UnknownPaths(error.to_string())
 }
 
-/// What a directory matched, for what is in it.
+/// The match result of a directory, for the paths below it.
 #[derive(Default)]
 struct Matched {
     include: Option<ParentMatch>,
     exclude: Option<ParentMatch>,
 }
 
-/// `backend.go:cleanPath`: clean, but for a `/` or `/.` at the end.
+/// Cleans a path, but keeps a `/` or `/.` at the end (`backend.go:cleanPath`).
 fn clean_path(path: &str) -> String {
     let cleaned = clean(&format!("/{path}"));
     let slash = if cleaned == "/" { "" } else { "/" };
@@ -339,7 +345,7 @@ fn clean_path(path: &str) -> String {
     }
 }
 
-/// Go's `filepath.Base`, empty for the root.
+/// Returns the last component like Go's `filepath.Base`; empty for the root.
 fn base(path: &str) -> &str {
     path.trim_end_matches('/').rsplit('/').next().unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Whether a layer that the daemon made is the one that was worked out.
+//! Compares a layer that the daemon made with the assembled layer.
 
 use std::collections::BTreeMap;
 
@@ -7,9 +7,9 @@ use crate::build_context::{Node, NodeKind, Tree};
 use crate::domain::{Digest, shown};
 
 impl AssembledLayer {
-    /// The first thing in which a layer that the daemon made is another than this one, for a person; nothing if it is the same.
-    /// Times are not compared, nor does what a store may leave out have to be there ([`LaidEntry::as_below`], [`AssembledLayer::left_out`]).
-    /// `content` has the digests of a source's files by the number of the input and the path.
+    /// Returns the first difference between the daemon's layer and this one as a text, or `None` if they are the same. Times do not
+    /// count. Neither do files that a store may omit ([`LaidEntry::as_below`], [`AssembledLayer::left_out`]). `content` returns the
+    /// digests of a source's files by the number of the input and the path.
     pub fn differs(&self, layer: &Tree, content: &dyn Fn(usize, &str) -> Option<Digest>) -> Option<String> {
         self.difference(layer, content).map(|what| shown(&what).into_owned())
     }
@@ -32,14 +32,15 @@ impl AssembledLayer {
         first.map(|path| format!("{path}: only in the daemon's layer"))
     }
 
-    /// The files and links that the daemon's layer leaves out: right only if the state below has just the same there
+    /// Returns the files and links that the daemon's layer omits. This is correct only if the state below has the same there
     /// ([`AssembledLayer::differs_at`]).
     pub fn left_out<'a>(&'a self, layer: &'a Tree) -> impl Iterator<Item = &'a str> {
         let absent = self.entries.iter().filter(|(path, entry)| entry.as_below && layer.get(path).is_none());
         absent.filter(|(_, entry)| entry.kind != AssembledKind::Directory).map(|(path, _)| &**path)
     }
 
-    /// In what a path is another than here, for a person; nothing if it is the same, or is not in this layer.
+    /// Returns how a node differs from this layer's path as a text. Returns `None` if it is the same, or this layer does not have
+    /// the path.
     pub fn differs_at(&self, path: &str, node: &Node, content: &dyn Fn(usize, &str) -> Option<Digest>) -> Option<String> {
         self.entry_differs(self.entries.get(path)?, node, content)
     }
@@ -47,7 +48,7 @@ impl AssembledLayer {
     fn entry_differs(&self, entry: &LaidEntry, node: &Node, content: &dyn Fn(usize, &str) -> Option<Digest>) -> Option<String> {
         let said = |kind: &str| Some(format!("{kind} here, {} in the daemon's layer", kind_of(node)));
         match (&entry.kind, &node.kind) {
-            // Its header says nothing.
+            // The metadata of a whiteout does not matter.
             (AssembledKind::Whiteout, NodeKind::File(_)) => return None,
             (AssembledKind::Whiteout, _) => return said("removed"),
             (AssembledKind::Directory, NodeKind::Directory) => {}
@@ -93,7 +94,7 @@ impl AssembledLayer {
     }
 }
 
-/// What a path is called in a tar: what is removed has a name of its own.
+/// Returns the name of a path in a tar: a removed path has a whiteout's name.
 pub(super) fn tar_name(path: &str, kind: &AssembledKind) -> String {
     match (kind, path.rsplit_once('/')) {
         (AssembledKind::Whiteout, Some((parent, name))) => format!("{parent}/.wh.{name}"),

@@ -1,14 +1,14 @@
-//! Why a layer cannot be worked out.
+//! The reasons why hakobi cannot assemble a layer.
 
 use crate::domain::shown;
 
 /// Why there is no layer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AssemblyDoubt {
-    /// What BuildKit would make cannot be told with certainty. The reason is for a person.
+    /// The result of BuildKit is not certain. The reason is for the user.
     #[error("{0}")]
     UnknownPaths(String),
-    /// BuildKit refuses the operation, in its words as far as they are known.
+    /// BuildKit refuses the operation, with this message as far as it is known.
     #[error("{0}")]
     Refused(String),
 }

@@ -1,4 +1,4 @@
-//! What a file operation leaves behind: the entries of its layer.
+//! The result of a file operation: the entries of its layer.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use crate::domain::Digest;
 use crate::layers::LayerIndex;
 use crate::layers::entry::{Kind, PathEntry, TEXT};
 
-/// The layer of a file operation: all that is in it, by path without a leading `/`, the directories above each included.
+/// The layer of a file operation: all its entries, by path without a leading `/`, including the parent directories.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AssembledLayer {
     pub(super) entries: BTreeMap<String, LaidEntry>,
@@ -18,58 +18,58 @@ pub struct AssembledLayer {
 /// A path of a layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LaidEntry {
-    /// What it is.
+    /// The kind of file.
     pub kind: AssembledKind,
     /// Permission, setuid, setgid and sticky bits.
     pub mode: u32,
     /// Owner and group.
     pub owner: (u32, u32),
-    /// In seconds of the Unix epoch; nothing where it is the time of the build.
+    /// The time in seconds of the Unix epoch; `None` for the time of the build.
     pub modified: Option<u64>,
-    /// `security.capability`.
+    /// The attribute `security.capability`.
     pub capability: Option<Vec<u8>>,
-    /// Whether the state below may have just the same there: a directory with this header, or some file where a file is. The
-    /// containerd store leaves out of a layer what is not changed, Docker's own does not.
+    /// Whether the state below may have the same entry: a directory with this metadata, or any file for a file. The containerd
+    /// store omits unchanged entries from a layer; Docker's own store does not.
     pub as_below: bool,
 }
 
-/// What is at a path of a layer.
+/// The kind of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AssembledKind {
     /// A regular file.
     File(Content),
-    /// A regular file that is the same as another one of this layer, which stands before it.
+    /// Another name of an earlier regular file of this layer.
     HardLink(String),
     /// A directory.
     Directory,
     /// A symbolic link with its target.
     Link(String),
-    /// What lower layers have there is removed.
+    /// The path of lower layers is removed.
     Whiteout,
 }
 
-/// Where a file's bytes are.
+/// The source of a file's bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
-    /// In a file of a build context.
+    /// A file of a build context.
     Context {
         /// The number of the operation's input.
         source: usize,
-        /// Within the context.
+        /// The path in the context.
         path: String,
-        /// On this machine.
+        /// The path on this machine.
         file: PathBuf,
-        /// In bytes.
+        /// The size in bytes.
         size: u64,
-        /// Whether it was looked at and is no archive: `ADD` would unpack one.
+        /// Whether hakobi has checked that it is no archive, because `ADD` would unpack one.
         plain: bool,
     },
-    /// Here.
+    /// Bytes in memory.
     Bytes(Arc<[u8]>),
 }
 
 impl Content {
-    /// The text, if it is known and not too large.
+    /// Returns the text, or `None` if it is not known or too large.
     fn text(&self, content: &dyn Fn(usize, &str) -> Option<Digest>) -> Option<String> {
         let bytes = match self {
             Self::Bytes(bytes) => bytes.to_vec(),
@@ -90,16 +90,16 @@ impl LaidEntry {
 }
 
 impl AssembledLayer {
-    /// All entries, every parent before what is in it and every file before its hard links.
+    /// Returns all entries: every parent before its content, and every file before its hard links.
     pub fn entries(&self) -> impl Iterator<Item = (&str, &LaidEntry)> {
         let mut entries: Vec<(&str, &LaidEntry)> = self.entries.iter().map(|(path, entry)| (&**path, entry)).collect();
         entries.sort_by(|(a, _), (b, _)| path_order(a, b));
         entries.into_iter()
     }
 
-    /// The index of the tar that [`AssembledLayer::write_tar`] writes at the time `now`, in seconds: what the next operation is laid on. `content`
-    /// has the digests of a source's files by the number of the input and the path; the texts of `/etc/passwd` and `/etc/group` are
-    /// read, and are in the index if they have that digest.
+    /// Returns the index of the tar that [`AssembledLayer::write_tar`] writes at the time `now`, in seconds. The next operation
+    /// builds on it. `content` returns the digests of a source's files by the number of the input and the path. The index contains
+    /// the texts of `/etc/passwd` and `/etc/group` if they have these digests.
     #[must_use]
     pub fn index(&self, now: u64, content: &dyn Fn(usize, &str) -> Option<Digest>) -> LayerIndex {
         let mut index = LayerIndex::default();
@@ -122,7 +122,7 @@ impl AssembledLayer {
     }
 }
 
-/// By components: what is in a directory comes right behind it.
+/// Compares paths by components, so that the content of a directory comes right after it.
 pub(super) fn path_order(a: &str, b: &str) -> Ordering {
     a.split('/').cmp(b.split('/'))
 }

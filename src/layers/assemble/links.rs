@@ -1,4 +1,4 @@
-//! Where a path leads within a root, as containerd's `fs.RootPath` finds it, its oddities included: they decide where a file lands.
+//! Resolves a path within a root like containerd's `fs.RootPath`, including its oddities: these decide where a file is written.
 
 use super::doubt::{AssemblyDoubt, refused, unsure};
 use crate::build_context::clean;
@@ -7,9 +7,14 @@ use crate::layers::index::follow;
 /// Most links that are followed for one path.
 const LINKS: usize = 255;
 
-/// A path with all links followed, without a leading `/`; what does not exist stands as it is. `link` has the targets of links.
+/// Returns a path with all links followed, without a leading `/`. Missing components stay as they are. `link` returns the targets
+/// of links.
 ///
-/// Each round follows every component once, from the front, and takes `..` away as text; rounds end when there is no link left.
+/// Each round follows every component once, from the front, and removes `..` from the text. The rounds end when there is no link
+/// left.
+///
+/// # Errors
+/// If there are too many links, or the result is not certain.
 pub(super) fn root_path<'a>(path: &str, link: impl Fn(&str) -> Option<&'a str>) -> Result<String, AssemblyDoubt> {
     let mut path = clean(&format!("/{path}"));
     let mut walked = 0;
@@ -24,7 +29,7 @@ pub(super) fn root_path<'a>(path: &str, link: impl Fn(&str) -> Option<&'a str>) 
     }
 }
 
-/// One round. `path` is clean and begins with `/`.
+/// Resolves one round. `path` is clean and begins with `/`.
 fn round<'a>(path: &str, link: &impl Fn(&str) -> Option<&'a str>, walked: &mut usize) -> Result<String, AssemblyDoubt> {
     let mut at = "/".to_owned();
     for part in path.split('/').filter(|part| !part.is_empty()) {
@@ -42,8 +47,8 @@ fn round<'a>(path: &str, link: &impl Fn(&str) -> Option<&'a str>, walked: &mut u
     Ok(at)
 }
 
-/// The target of a link. BuildKit asks the kernel, which follows the links in front of it in the machine's own root: nobody knows
-/// where that ends if one of them leaves its directory upwards or from the top.
+/// Returns the target of a link, or `None` for another file. BuildKit asks the kernel, which follows the links before it in the
+/// machine's own root. The result is not certain if one of these leads upwards or to an absolute path.
 fn target<'a>(path: &str, link: &impl Fn(&str) -> Option<&'a str>) -> Result<Option<&'a str>, AssemblyDoubt> {
     let path = &path[1..];
     let Some((parent, name)) = path.rsplit_once('/') else { return Ok(link(path)) };

@@ -1,4 +1,4 @@
-//! The operations that need no source: `mkdir` (`WORKDIR`), `mkfile` (heredocs), `symlink` and `rm` (`file/backend.go`).
+//! The operations without a source: `mkdir` (`WORKDIR`), `mkfile` (heredocs), `symlink` and `rm` (`file/backend.go`).
 
 use bollard_buildkit_proto::pb;
 
@@ -8,14 +8,14 @@ use super::state::{Node, NodeKind, Owner, Seen, State};
 use super::time_of;
 use crate::domain::spelled_text;
 
-/// Bits that a daemon's umask takes away, and BuildKit's own does not.
+/// The bits that a daemon's umask removes; BuildKit's own umask does not.
 const UMASK: u32 = 0o022;
 
 pub(super) fn directory(state: &mut State<'_>, action: &pb::FileActionMkDir, owner: Option<Owner>) -> Result<(), AssemblyDoubt> {
     let path = state.resolved(&spelled_text(&action.path))?;
     let modified = time_of(action.timestamp)?;
     if action.make_parents {
-        // Only what is made has these bits.
+        // Only new directories get these bits.
         if state.seen(&path)? == Seen::Nothing {
             state.make_directories(&path, masked(action.mode)?, owner, modified)?;
             return Ok(());
@@ -36,7 +36,7 @@ pub(super) fn file(state: &mut State<'_>, action: &pb::FileActionMkFile, owner: 
     match state.seen(&path)? {
         Seen::Nothing => {}
         Seen::Directory => return refused(format!("open /{path}: is a directory")),
-        // It keeps the bits and the owner that it has.
+        // It keeps its mode and its owner.
         Seen::File | Seen::Link => return unsure(format!("the step changes the existing file /{path}")),
     }
     if owner.is_none() && state.inherits_group(&path) {
@@ -69,16 +69,19 @@ pub(super) fn remove(state: &mut State<'_>, action: &pb::FileActionRm) -> Result
     };
     let at = crate::layers::joined(&state.resolved(directory)?, name);
     match state.seen(&at)? {
-        // Older versions follow it.
+        // Older versions follow the link.
         Seen::Link => unsure(format!("it removes the link /{at}")),
         Seen::Nothing if action.allow_not_found => Ok(()),
-        // No error in older versions.
+        // This is no error in older versions.
         Seen::Nothing => unsure(format!("it removes /{at}, which does not exist")),
         Seen::Directory | Seen::File => state.remove(&at),
     }
 }
 
-/// The bits of what is made, where no umask changes them.
+/// Returns the mode of a new file.
+///
+/// # Errors
+/// If a umask would change the mode.
 fn masked(mode: i32) -> Result<u32, AssemblyDoubt> {
     let mode = mode.cast_unsigned() & 0o777;
     if mode & UMASK != 0 { unsure(format!("the result of the mode {mode:o} depends on the daemon's umask")) } else { Ok(mode) }

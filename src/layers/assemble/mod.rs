@@ -1,8 +1,9 @@
-//! The assembler: the layer that BuildKit would make of a file operation, worked out without the files that it lies on.
+//! The assembler: makes the layer that BuildKit would make for a file operation, without the files of the state below.
 //!
-//! BuildKit is the definition (`solver/llbsolver/file/backend.go`, fsutil `copy/copy.go`), from v0.8 in Docker 20.10 to v0.25 in 28.5.
-//! What is not certain, or not the same in all of them, is [`AssemblyDoubt::UnknownPaths`] and stays the daemon's. `state` is the file system
-//! that the operations work on, `copy` and `make` are the operations, `layer` is what they leave behind, and `write` its tar.
+//! BuildKit is the definition (`solver/llbsolver/file/backend.go`, fsutil `copy/copy.go`), from v0.8 in Docker 20.10 to v0.25 in
+//! 28.5. If the result is not certain, or differs between these versions, it is [`AssemblyDoubt::UnknownPaths`] and the daemon
+//! makes the layer. `state` is the file system that the operations work on. `copy` and `make` are the operations. `layer` is their
+//! result, and `write` its tar.
 
 mod archive;
 mod copy;
@@ -32,7 +33,10 @@ use source::Tree;
 use state::State;
 pub use write::WriteError;
 
-/// Where BuildKit finds that a path of a state leads.
+/// Returns where BuildKit finds that a path of a state leads.
+///
+/// # Errors
+/// If there are too many links, or the result is not certain.
 pub(super) fn leads_to(state: &PathIndex, path: &str) -> Result<String, AssemblyDoubt> {
     links::root_path(path, |path| match &state.get(path)?.kind {
         Kind::Link(target) => Some(target),
@@ -40,11 +44,11 @@ pub(super) fn leads_to(state: &PathIndex, path: &str) -> Result<String, Assembly
     })
 }
 
-/// The layer of a file operation. `base` is the state that it is laid on, `source` the source behind an input by its number; nothing
-/// where the input is something else. Of files that `ADD` might unpack the first bytes are read.
+/// Assembles the layer of a file operation on the state `base`. `source` returns the source of an input by its number, or `None`
+/// for another kind of input. hakobi reads the first bytes of files that `ADD` might unpack.
 ///
 /// # Errors
-/// If BuildKit refuses the operation, or what it would make is not certain.
+/// If BuildKit refuses the operation, or its result is not certain.
 pub fn assemble_layer<'a>(
     op: &pb::Op,
     base: &PathIndex,
@@ -84,8 +88,8 @@ pub fn assemble_layer<'a>(
     state.finish()
 }
 
-/// Whether an action works on what the one before it left, and only the last one gives a result: all of them make one layer then
-/// (`ops/file.go`: `FileOpSolver.Solve`). That is how Dockerfiles come out.
+/// Checks that each action works on the result of the one before, and only the last has an output: they make one layer then
+/// (`ops/file.go`: `FileOpSolver.Solve`). The Dockerfile frontend makes such operations.
 fn in_a_row(number: usize, action: &pb::FileAction, inputs: usize, actions: usize) -> Result<(), AssemblyDoubt> {
     let number_of = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
     let input = match number {
@@ -96,7 +100,8 @@ fn in_a_row(number: usize, action: &pb::FileAction, inputs: usize, actions: usiz
     if input && output { Ok(()) } else { unsure("its actions are not in sequence") }
 }
 
-/// A time in seconds of the Unix epoch, where the operation sets one (`SOURCE_DATE_EPOCH`), as `backend.go:timestampToTime`.
+/// Returns an operation's time in seconds of the Unix epoch (`SOURCE_DATE_EPOCH`), like `backend.go:timestampToTime`. Returns
+/// `None` if it sets none.
 fn time_of(timestamp: i64) -> Result<Option<u64>, AssemblyDoubt> {
     match timestamp {
         -1 => Ok(None),

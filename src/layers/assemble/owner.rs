@@ -1,15 +1,15 @@
-//! Who owns what an operation makes (`ops/user_linux.go`: `readUser`).
+//! Determines the owner of an operation's files (`ops/user_linux.go`: `readUser`).
 
 use bollard_buildkit_proto::pb;
 
 use super::doubt::{AssemblyDoubt, unsure};
 use super::state::{Owner, Seen, State};
 
-/// Longest line of `/etc/passwd` that Go's scanner takes, about.
+/// Approximately the longest line of `/etc/passwd` that Go's scanner accepts.
 const LONGEST: usize = 60_000;
 
-/// The owner that an action asks for; nothing if it does not. Names are looked up in what the action works on, which is the
-/// input of this number.
+/// Returns the owner that an action requests, or `None` if it requests none. It looks up names in the state that the action works
+/// on, which is the input of this number.
 pub(super) fn resolve(state: &State<'_>, asked: Option<&pb::ChownOpt>, input: i64) -> Result<Option<Owner>, AssemblyDoubt> {
     let Some(asked) = asked else { return Ok(None) };
     let mut owner = (0, 0);
@@ -34,14 +34,14 @@ pub(super) fn resolve(state: &State<'_>, asked: Option<&pb::ChownOpt>, input: i6
     Ok(Some(owner))
 }
 
-/// The fields of the first line of a name. A name that is not there is no error.
+/// Returns the fields of a name's first line, or `None` if the file has no such name: that is no error.
 fn line(state: &State<'_>, path: &str, named: &pb::NamedUserOpt, input: i64) -> Result<Option<Vec<String>>, AssemblyDoubt> {
     if named.input != input || input < 0 {
         return unsure(format!("the name {} is resolved in another image", named.name));
     }
     let at = state.resolved(path)?;
     if state.seen(&at)? != Seen::File {
-        // An error in older versions.
+        // This is an error in older versions.
         return unsure(format!("the file {path}, needed to resolve {}, does not exist", named.name));
     }
     let Some(text) = state.text(&at) else { return unsure(format!("hakobi does not know the content of {path}")) };
@@ -59,7 +59,7 @@ fn line(state: &State<'_>, path: &str, named: &pb::NamedUserOpt, input: i64) -> 
     Ok(None)
 }
 
-/// A number as it stands in a field. What Go makes of other things is not worth knowing.
+/// Returns a field as a number. hakobi does not imitate what Go does with other texts.
 fn id(fields: &[String], field: usize, name: &str) -> Result<u32, AssemblyDoubt> {
     let text = fields.get(field).map_or("", String::as_str);
     match text.parse() {

@@ -1,4 +1,4 @@
-//! What is copied from, as BuildKit finds it in the snapshot of the source.
+//! A copy's source, as BuildKit finds it in the source's snapshot.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ pub(super) struct Item {
     pub(super) kind: ItemKind,
     pub(super) mode: u32,
     pub(super) owner: Owner,
-    /// Nanoseconds are cut where it is copied; nothing is the time of the build.
+    /// A copy drops fractions of a second; `None` is the time of the build.
     pub(super) modified: Modified,
     pub(super) capability: Option<Vec<u8>>,
     /// The first name of a file that has several.
@@ -30,7 +30,7 @@ pub(super) enum ItemKind {
     File(Content),
     Directory,
     Link(String),
-    /// What BuildKit's versions copy in different ways.
+    /// A kind of file that BuildKit's versions copy in different ways.
     Special,
 }
 
@@ -51,7 +51,7 @@ impl Modified {
     }
 }
 
-/// All of a source.
+/// All files of a source.
 pub(super) struct Tree {
     items: BTreeMap<String, Item>,
     names: BTreeMap<String, BTreeSet<String>>,
@@ -93,12 +93,12 @@ impl Tree {
         path.is_empty() || self.get(path).is_some_and(|item| matches!(item.kind, ItemKind::Directory))
     }
 
-    /// The names in a directory, in order.
+    /// Returns the names in a directory, in order.
     pub(super) fn names(&self, directory: &str) -> impl Iterator<Item = &str> {
         self.names.get(directory).into_iter().flatten().map(String::as_str)
     }
 
-    /// Where a path leads; a link at its end is followed if asked (fsutil `rootPath`).
+    /// Returns where a path leads. It follows a link at the end if `follow` is set (fsutil `rootPath`).
     pub(super) fn resolved(&self, path: &str, follow: bool) -> Result<String, AssemblyDoubt> {
         let link = |path: &str| match self.get(path) {
             Some(Item { kind: ItemKind::Link(target), .. }) => Some(&**target),
@@ -112,8 +112,8 @@ impl Tree {
         Ok(joined(&root_path(directory, link)?, name))
     }
 
-    /// The paths that a source with wildcards stands for (fsutil `ResolveWildcards`); nothing where what is in front of them is not
-    /// there.
+    /// Returns the paths that match a source with wildcards (fsutil `ResolveWildcards`). Returns `None` if the directory before the
+    /// wildcards does not exist.
     pub(super) fn expanded(&self, source: &str, follow: bool) -> Result<Option<Vec<String>>, AssemblyDoubt> {
         let cleaned = crate::build_context::clean(source);
         let parts: Vec<&str> = cleaned.split('/').filter(|part| !part.is_empty()).collect();
@@ -131,7 +131,7 @@ impl Tree {
             return unsure(format!("invalid pattern `{pattern}`"));
         }
         let mut found = Vec::new();
-        // A link at the end of what is plain is not walked into.
+        // BuildKit does not walk into a link at the end of the part without wildcards.
         if self.is_directory(&start) {
             self.expand(&start, "", &pattern, &mut found);
         }
@@ -159,7 +159,7 @@ fn of_files(number: usize, files: Files<'_>) -> Result<BTreeMap<String, Item>, A
     let mut items: BTreeMap<String, Item> = BTreeMap::new();
     for entry in files.entries {
         if !is_utf8(&entry.path) || matches!(&entry.kind, EntryKind::Link(target) if !is_utf8(target)) {
-            // So that a file that a later cold build cannot have never gets into an image without one.
+            // Otherwise an assembled image could contain a file that a later cold build rejects.
             return unsure(format!("recent daemons reject the name {}, which is not UTF-8", shown(&entry.path)));
         }
         let (kind, group) = match &entry.kind {
@@ -186,7 +186,7 @@ fn of_files(number: usize, files: Files<'_>) -> Result<BTreeMap<String, Item>, A
             return unsure(format!("the directory {} has capabilities", entry.path));
         }
         let modified = Modified::Nanoseconds(entry.modified);
-        // The daemon sets a file's capabilities and then its owner, which takes them away (fsutil `rewriteMetadata`): they are sent
+        // The daemon sets a file's capabilities and then its owner, which removes them (fsutil `rewriteMetadata`). They are sent
         // and hashed, but never reach a layer.
         let (mode, owner, capability) = (entry.mode, (0, 0), None);
         items.insert(entry.path.clone(), Item { kind, mode, owner, modified, capability, group });

@@ -1,6 +1,6 @@
-//! The file system that file operations work on: what lies below as the path index has it, and what was made on top.
+//! The file system that file operations work on: the state below according to its path index, and the changes on top.
 //!
-//! It behaves as an overlay does: whatever is changed comes up with all directories above it, and what comes up is the layer.
+//! It behaves like an overlay: a changed path is copied up with all its parent directories, and the copied paths are the layer.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,13 +10,13 @@ use super::links::root_path;
 use crate::layers::entry::{Kind, PathEntry};
 use crate::layers::index::PathIndex;
 
-/// Set on a directory, it gives its group to what is made in it.
+/// If a directory has this bit, new files in it get its group.
 const SETGID: u32 = 0o2000;
 
 /// Owner and group.
 pub(super) type Owner = (u32, u32);
 
-/// What a path of the upper side is.
+/// The kind of a path of the upper side.
 #[derive(Debug, Clone)]
 pub(super) enum NodeKind {
     File(Content),
@@ -30,10 +30,10 @@ pub(super) struct Node {
     pub(super) kind: NodeKind,
     pub(super) mode: u32,
     pub(super) owner: Owner,
-    /// In seconds; nothing is the time of the build.
+    /// The time in seconds; `None` is the time of the build.
     pub(super) modified: Option<u64>,
     pub(super) capability: Option<Vec<u8>>,
-    /// Files of one number are hard links of each other.
+    /// Files with the same number are hard links of each other.
     pub(super) inode: Option<usize>,
 }
 
@@ -43,7 +43,7 @@ impl Node {
     }
 }
 
-/// What is seen at a path; no link is followed.
+/// The kind of file at a path; links are not followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Seen {
     Nothing,
@@ -55,7 +55,7 @@ pub(super) enum Seen {
 pub(super) struct State<'a> {
     base: &'a PathIndex,
     upper: BTreeMap<String, Node>,
-    /// What of the base is hidden, with all below it.
+    /// Paths of the base that are hidden, with everything below them.
     hidden: BTreeSet<String>,
     inodes: usize,
 }
@@ -65,7 +65,7 @@ impl<'a> State<'a> {
         Self { base, upper: BTreeMap::new(), hidden: BTreeSet::new(), inodes: 0 }
     }
 
-    /// What of the base shows through.
+    /// Returns the path's entry of the base, unless it is hidden.
     fn lower(&self, path: &str) -> Option<&'a PathEntry> {
         let hidden = !self.hidden.is_empty() && at_and_above(path).any(|path| self.hidden.contains(path));
         if hidden { None } else { self.base.get(path) }
@@ -84,14 +84,14 @@ impl<'a> State<'a> {
         }
         match self.lower(path).map(|met| &met.kind) {
             None => Ok(Seen::Nothing),
-            // A copy replaces a pipe or a device as it does a file.
+            // A copy replaces a pipe or a device like a file.
             Some(Kind::File | Kind::Other) => Ok(Seen::File),
             Some(Kind::Directory) => Ok(Seen::Directory),
             Some(Kind::Link(_)) => Ok(Seen::Link),
         }
     }
 
-    /// Where a path leads, with all links followed within the root (containerd `fs.RootPath`).
+    /// Returns where a path leads, with all links followed within the root (containerd `fs.RootPath`).
     pub(super) fn resolved(&self, path: &str) -> Result<String, AssemblyDoubt> {
         root_path(path, |path| {
             if let Some(node) = self.upper.get(path) {
@@ -104,7 +104,7 @@ impl<'a> State<'a> {
         })
     }
 
-    /// What is in a small file, if it is known.
+    /// Returns the text of a small file, or `None` if it is not known.
     pub(super) fn text(&self, path: &str) -> Option<String> {
         match self.upper.get(path) {
             Some(Node { kind: NodeKind::File(Content::Bytes(bytes)), .. }) => String::from_utf8(bytes.to_vec()).ok(),
@@ -113,13 +113,13 @@ impl<'a> State<'a> {
         }
     }
 
-    /// What all hard links of one file in a copy are known by.
+    /// Returns a new number for the hard links of one file in a copy.
     pub(super) fn new_inode(&mut self) -> usize {
         self.inodes += 1;
         self.inodes
     }
 
-    /// A directory and those above it come up, with the headers that they have.
+    /// Copies up a directory and its parents, with their metadata.
     fn copy_up(&mut self, directory: &str) -> Result<(), AssemblyDoubt> {
         for path in at_and_above(directory) {
             if self.upper.contains_key(path) {
@@ -139,7 +139,7 @@ impl<'a> State<'a> {
         Ok(())
     }
 
-    /// Something in a directory is about to change.
+    /// Notes that the content of a path's directory changes.
     fn touch(&mut self, path: &str) -> Result<(), AssemblyDoubt> {
         let Some(parent) = parent(path) else { return Ok(()) };
         match self.seen(parent)? {
@@ -154,14 +154,14 @@ impl<'a> State<'a> {
         Ok(())
     }
 
-    /// Whether what is made at a path gets its group from the directory: BuildKit's versions do not treat it alike.
+    /// Returns whether a new file at a path gets its directory's group: BuildKit's versions differ in this.
     pub(super) fn inherits_group(&self, path: &str) -> bool {
         let Some(parent) = parent(path) else { return false };
         let mode = self.upper.get(parent).map(|node| node.mode).or_else(|| self.lower(parent).map(|met| met.mode));
         mode.is_some_and(|mode| mode & SETGID != 0)
     }
 
-    /// Makes a directory where there is nothing.
+    /// Creates a directory at a path that does not exist.
     pub(super) fn make_directory(
         &mut self,
         path: &str,
@@ -171,14 +171,14 @@ impl<'a> State<'a> {
     ) -> Result<(), AssemblyDoubt> {
         self.touch(path)?;
         if self.base.get(path).is_some() && self.hidden.contains(path) {
-            // The stores say in different ways that nothing of the old one shows through.
+            // The stores express in different ways that the old directory's content is hidden.
             return unsure(format!("the directory /{path} replaces a path of another type"));
         }
         self.upper.insert(path.to_owned(), Node::new(NodeKind::Directory, mode, owner, modified));
         Ok(())
     }
 
-    /// Makes a directory and those above it as fsutil's `MkdirAll` does, and gives those that were not there.
+    /// Creates a directory and its parents like fsutil's `MkdirAll`. Returns the new ones.
     pub(super) fn make_directories(
         &mut self,
         path: &str,
@@ -206,9 +206,9 @@ impl<'a> State<'a> {
         Ok(made)
     }
 
-    /// Gives a directory, which is there, other bits.
+    /// Changes the metadata of an existing directory.
     pub(super) fn change(&mut self, path: &str, change: impl FnOnce(&mut Node)) -> Result<(), AssemblyDoubt> {
-        // No layer has a header of the root.
+        // No layer has an entry for the root.
         if path.is_empty() {
             return Ok(());
         }
@@ -219,7 +219,7 @@ impl<'a> State<'a> {
         Ok(())
     }
 
-    /// Puts a file or a link in the place of nothing, a file or a link (fsutil `ensureEmptyFileTarget`).
+    /// Writes a file or a link, and replaces a file or a link of this name (fsutil `ensureEmptyFileTarget`).
     pub(super) fn put(&mut self, path: &str, node: Node) -> Result<(), AssemblyDoubt> {
         match self.seen(path)? {
             Seen::Directory => return refused(format!("cannot replace to directory /{path} with file")),
@@ -230,7 +230,7 @@ impl<'a> State<'a> {
         Ok(())
     }
 
-    /// Removes what is there, with all below it.
+    /// Removes a path, with everything below it.
     pub(super) fn remove(&mut self, path: &str) -> Result<(), AssemblyDoubt> {
         if self.seen(path)? == Seen::Nothing {
             return Ok(());
@@ -253,12 +253,12 @@ impl<'a> State<'a> {
         Ok(())
     }
 
-    /// The layer.
+    /// Returns the layer.
     pub(super) fn finish(self) -> Result<AssembledLayer, AssemblyDoubt> {
         let mut entries = BTreeMap::new();
         let mut firsts: BTreeMap<usize, String> = BTreeMap::new();
         let mut nodes: Vec<(String, Node)> = self.upper.into_iter().collect();
-        // In the tar's order, the first name of a file is the file.
+        // In the tar's order, the first name of a file is the file; the others are links to it.
         nodes.sort_by(|(a, _), (b, _)| path_order(a, b));
         for (path, node) in nodes {
             let as_below = match (self.base.get(&path), &node.kind) {
@@ -297,12 +297,12 @@ impl<'a> State<'a> {
     }
 }
 
-/// The directory that a path lies in; nothing in the root.
+/// Returns the directory of a path, or `None` in the root.
 pub(super) fn parent(path: &str) -> Option<&str> {
     path.rsplit_once('/').map(|(parent, _)| parent)
 }
 
-/// A path, then what is above it, the root left out.
+/// Returns a path, and then its parents without the root.
 fn at_and_above(path: &str) -> impl Iterator<Item = &str> {
     std::iter::successors(Some(path).filter(|path| !path.is_empty()), |path| parent(path))
 }

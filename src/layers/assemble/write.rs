@@ -1,4 +1,4 @@
-//! The tar of a layer: the same bytes on every machine for the same entries, files and times.
+//! Writes the tar of a layer. The same entries, files and times give the same bytes on every machine.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -9,34 +9,34 @@ use super::layer::{AssembledKind, AssembledLayer, Content, LaidEntry};
 use crate::build_context::Difference;
 use crate::domain::{Digest, Hasher, bytes_of};
 
-/// Longest name that a plain header takes, in bytes.
+/// Longest name in a plain header, in bytes.
 const NAME: usize = 100;
 
-/// Largest number that a plain header takes for an owner and for a size.
+/// Largest owner and largest size in a plain header.
 const OWNER: u32 = 0o7_777_777;
 const SIZE: u64 = 0o77_777_777_777;
 
-/// Mode of a whiteout, as Docker writes it.
+/// The mode of a whiteout, as Docker writes it.
 const WHITEOUT: u32 = 0o600;
 
 /// Why there is no tar of a layer.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    /// A file is not what it was.
+    /// A file changed.
     #[error("{0}")]
     Moved(Difference),
-    /// It could not be written.
+    /// The tar could not be written.
     #[error(transparent)]
     Out(#[from] io::Error),
 }
 
 impl AssembledLayer {
-    /// Writes the layer's tar. `now` is the time of what has none of its own, in seconds of the Unix epoch. Each file of a source goes
-    /// through once, whatever its size, and its digest to `hashed` with the number of the input and the path: whether it still is what
-    /// it was is for the caller to say.
+    /// Writes the layer's tar. `now` is the time of entries without their own, in seconds of the Unix epoch. It reads each file of
+    /// a source once, whatever its size, and passes the digest to `hashed` with the number of the input and the path: the caller
+    /// must compare it.
     ///
     /// # Errors
-    /// If a file can no longer be read, has not as many bytes as it had, or has become an archive; or if `out` fails.
+    /// If a file is not readable any more, has another size, or has become an archive; or if `out` fails.
     pub fn write_tar(&self, out: impl Write, now: u64, hashed: &mut dyn FnMut(usize, &str, &Digest)) -> Result<(), WriteError> {
         let mut differs = None;
         self.write_files(out, now, hashed, &mut differs).map_err(|error| match differs {
@@ -93,7 +93,7 @@ impl AssembledLayer {
     }
 }
 
-/// What does not fit into a plain header, in order.
+/// Returns the values that do not fit into a plain header, in order.
 fn extensions<'a>(name: &'a str, target: Option<&'a str>, entry: &'a LaidEntry, size: u64) -> Vec<(&'static str, Vec<u8>)> {
     let is_plain = |text: &str| text.len() <= NAME && text.is_ascii();
     let mut out = Vec::new();
@@ -118,21 +118,21 @@ fn extensions<'a>(name: &'a str, target: Option<&'a str>, entry: &'a LaidEntry, 
     out
 }
 
-/// As much as fits: the rest is in an extension.
+/// Copies as many bytes as fit: an extension has the full name.
 fn fill(field: &mut [u8], name: &[u8]) {
     let size = name.len().min(field.len());
     field[..size].copy_from_slice(&name[..size]);
 }
 
-/// A file that is read just as it was found.
+/// A file that must still be as it was found.
 struct Checked<'a> {
     file: File,
     path: &'a str,
-    /// How it differs from that, once it is seen.
+    /// The difference, once it is found.
     differs: &'a mut Option<Difference>,
     left: u64,
     hasher: Hasher,
-    /// The first bytes of what must not have become an archive.
+    /// The first bytes of a file that must not have become an archive.
     head: Option<Vec<u8>>,
 }
 

@@ -1,4 +1,4 @@
-//! Copies: where they land, what they take and what it looks like there.
+//! Copies: the destination, the selected files, and their metadata there.
 
 use super::*;
 
@@ -27,7 +27,7 @@ fn where_a_copy_lands() {
         ("/f", "/app/y", &["app 750 3:4 / @now", &format!("app/y {f}")]),
         ("/f", "/app/e/y", &["app 750 3:4 / @7", "app/e 700 5:6 / @now", &format!("app/e/y {f}")]),
         ("/f", "/n/o/p", &["n 755 0:0 / @now", "n/o 755 0:0 / @now", &format!("n/o/p {f}")]),
-        // Links: to a directory, absolute, in a chain, to nothing, to a file.
+        // Links: to a directory, absolute, in a chain, to a missing file, to a file.
         ("/f", "/tolink", &["app 750 3:4 / @now", &format!("app/f {f}")]),
         ("/f", "/tolink/", &["app 750 3:4 / @now", &format!("app/f {f}")]),
         ("/f", "/abs/y", &["app 750 3:4 / @7", "app/e 700 5:6 / @now", &format!("app/e/y {f}")]),
@@ -39,12 +39,12 @@ fn where_a_copy_lands() {
         ("/f", "/file", &[&format!("file {f}")]),
         ("/f", "/file/", &["!not a directory"]),
         ("/f", "/file/x", &["!not a directory"]),
-        // A link is followed, and has its own name.
+        // The copy follows the link and keeps its name.
         ("/l", "/x/", &["x 755 0:0 / @now", &format!("x/l {f}")]),
         ("/gone", "/x", &["!not found"]),
         ("/none", "/x", &["!not found"]),
         ("/none/", "/x", &["!not found"]),
-        // Directories: the top gives nothing, what is in it all.
+        // Directories: the top directory's own metadata is not copied, but all its content is.
         ("/d", "/x", &["x 755 0:0 /", "x/e 750 0:0 /", "x/e/g 644 0:0 <d/e/g", "x/f 600 0:0 <d/f"]),
         ("/d/", "/x/", &["x 755 0:0 /", "x/e 750 0:0 /", "x/e/g 644 0:0 <d/e/g", "x/f 600 0:0 <d/f"]),
         ("/dl", "/x", &["x 755 0:0 /", "x/e 750 0:0 /", "x/e/g 644 0:0 <d/e/g", "x/f 600 0:0 <d/f"]),
@@ -60,7 +60,7 @@ fn where_a_copy_lands() {
 #[test]
 fn what_is_met_deeper() {
     let context = Context::of(&["d/a/b", "d/l -> a", "f", "k/a"]);
-    // A file or a link takes the place of all but a directory.
+    // A file or a link replaces anything but a directory.
     for (lower, expected) in [
         (&["x/", "x/a -> /etc"][..], &["!cannot copy to non-directory: /x/a"][..]),
         (&["x/", "x/a"], &["!cannot copy to non-directory: /x/a"]),
@@ -74,9 +74,9 @@ fn what_is_met_deeper() {
     ] {
         expect(&copies(vec![copy("/d", "/x")]), &base(lower), &context, expected);
     }
-    // The link is the destination's own: it is not followed where it is a name in it.
+    // The link is in the destination: a copy to this name does not follow it.
     expect(&copies(vec![copy("/f", "/x/")]), &base(&["x/", "x/f -> ../y"]), &context, &["x 755 0:0 / @now", "x/f 644 0:0 <f"]);
-    // Parents of which no layer tells.
+    // Parents that no layer describes.
     let implied = PathIndex::from_layers([
         &LayerIndex { entries: [("x".to_owned(), PathEntry::directory(0o700, (0, 0), 1))].into(), ..LayerIndex::default() },
         &LayerIndex {
@@ -86,7 +86,7 @@ fn what_is_met_deeper() {
     ]);
     expect(&copies(vec![copy("/f", "/x/")]), &implied, &context, &["?no layer below"]);
     expect(&copies(vec![copy("/f", "/y")]), &implied, &context, &["y 644 0:0 <f"]);
-    // New directories where the group is given on.
+    // New directories in a directory that passes on its group.
     expect(&copies(vec![copy("/f", "/s/n/")]), &base(&["s/:2755:0:9"]), &context, &["?has the setgid bit"]);
     expect(&copies(vec![copy("/f", "/s/n")]), &base(&["s/:2755:0:9"]), &context, &["s 2755 0:9 / @now", "s/n 644 0:0 <f"]);
     // `--link`, and LLB.
@@ -99,7 +99,7 @@ fn what_is_met_deeper() {
         &["x 755 0:0 /", "x/a 755 0:0 /", "x/a/b 644 0:0 <d/a/b", "x/l 777 0:0 -> a"],
     );
     expect(&copies(vec![replacing("/k", "/x")]), &base(&["x/", "x/a/", "x/a/b"]), &context, &["x 755 0:0 /", "x/a 644 0:0 <k/a"]);
-    // Its own header counts where not only the contents are copied.
+    // Its own metadata is copied if not only its content is copied.
     let whole = pb::FileActionCopy { dir_copy_contents: false, ..copy("/k", "/y/") };
     expect(&copies(vec![whole]), &base(&[]), &context, &["y 755 0:0 / @now", "y/k 755 0:0 /", "y/k/a 644 0:0 <k/a"]);
     let strict = pb::FileActionCopy { create_dest_path: false, ..copy("/f", "/none/x") };
@@ -127,7 +127,7 @@ fn wildcards_and_patterns() {
         ..copy("/", dest)
     };
     let cases: &[(&[&str], &[&str], &[&str])] = &[
-        // Directories on the way come up with what is in them alone.
+        // Parent directories are copied up only with a selected file in them.
         (&["d/e/*.md"], &[], &["x 755 0:0 / @now", "x/d 755 0:0 / @now", "x/d/e 755 0:0 / @now", "x/d/e/g.md 644 0:0 <d/e/g.md"]),
         (&["d"], &["**/*.txt"], &["x 755 0:0 / @now", "x/d 755 0:0 /", "x/d/e 755 0:0 /", "x/d/e/g.md 644 0:0 <d/e/g.md"]),
         (
@@ -145,7 +145,7 @@ fn wildcards_and_patterns() {
     for (include, exclude, expected) in cases {
         expect(&copies(vec![with(include, exclude, "/x")]), &base(&[]), &context, expected);
     }
-    // One that is there gets its bits and keeps its owner.
+    // An existing directory gets another mode and keeps its owner.
     expect(
         &copies(vec![with(&["d/a.txt"], &[], "/x")]),
         &base(&["x/", "x/d/:700:5:6"]),
@@ -220,7 +220,7 @@ fn hard_links_stay_within_one_source() {
         &context,
         &["x 755 0:0 / @now", "x/c 644 0:0 <d/b", "x/e 644 0:0 <d/b"],
     );
-    // Where the first name is written again, the second one still has the old file.
+    // The copy overwrites the first name; the second still has the old file.
     let again = copies(vec![copy("/", "/x"), copy("/d-/x", "/x/d/b")]);
     let expected = [
         "x 755 0:0 / @now",
@@ -243,7 +243,7 @@ fn what_add_may_unpack_is_not_sure() {
     for archive in ["/a.tar", "/*.tar", "/l", "/d/a.gz", "/*"] {
         expect(&add(archive), &base(&[]), &context, &["?may be an archive"]);
     }
-    // What becomes an archive afterwards.
+    // A file that becomes an archive later.
     let assembled = assembled(&add("/text"), &base(&[]), &context).unwrap();
     fs::write(context.folder.path().join("text"), "BZh9").unwrap();
     let error = assembled.write_tar(std::io::sink(), NOW, &mut |_, _, _| ()).unwrap_err();

@@ -1,4 +1,4 @@
-//! Layers: their tars, and how they are told from a daemon's.
+//! Layers: their tars, and comparing them with a daemon's layer.
 
 use super::*;
 
@@ -95,7 +95,7 @@ fn a_difference_is_told() {
         let told = differs(&tree).unwrap();
         assert!(told.starts_with(expected), "{told}");
     }
-    // What is as it was below may be left out.
+    // The daemon may omit unchanged files.
     assert_eq!(differs(&rebuilt(&|path, node| (!matches!(path, "x" | "x/a")).then_some(node))), None);
     let mut more = tree();
     more.insert("y", tree().get("x/a").unwrap().clone());

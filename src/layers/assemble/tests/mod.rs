@@ -1,4 +1,4 @@
-//! The rules of file operations, one by one, each with what it leaves behind.
+//! The rules of file operations, one by one, each with its result.
 
 mod copies;
 mod layers;
@@ -20,14 +20,14 @@ use crate::layers::entry::{Kind, PathEntry};
 const NOW: u64 = 1_700_000_000;
 const THEN: u64 = 1_600_000_000;
 
-/// A context, with the time of every file set.
+/// A context in which each file has a fixed time.
 struct Context {
     folder: TempDir,
     entries: Vec<Entry>,
 }
 
 impl Context {
-    /// `path`, `path/`, `path -> target`, `path = other` (a hard link), `path:mode`, `path=text`.
+    /// Makes a context of lines: `path`, `path/`, `path -> target`, `path = other` (a hard link), `path:mode`, `path=text`.
     fn of(lines: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let at = |path: &str| folder.path().join(path);
@@ -65,7 +65,7 @@ impl Context {
     }
 }
 
-/// A state: `path`, `path/`, `path/:mode:user:group`, `path -> target`, `path!` of another kind, `path=text`.
+/// Makes a state of lines: `path`, `path/`, `path/:mode:user:group`, `path -> target`, `path!` of another kind, `path=text`.
 fn base(lines: &[&str]) -> PathIndex {
     let mut layer = LayerIndex::default();
     for line in lines {
@@ -88,7 +88,7 @@ fn base(lines: &[&str]) -> PathIndex {
     PathIndex::from_layers([&layer])
 }
 
-/// As the Dockerfile frontend has it.
+/// Returns a copy like the Dockerfile frontend's.
 fn copy(src: &str, dest: &str) -> pb::FileActionCopy {
     pb::FileActionCopy {
         src: src.to_owned(),
@@ -115,7 +115,7 @@ fn named(user: Option<&str>, group: Option<&str>) -> Option<pb::ChownOpt> {
     Some(pb::ChownOpt { user: option(user), group: option(group) })
 }
 
-/// An operation with these actions in a row: input 0 is the state below, 1 the source.
+/// Returns an operation with these actions in sequence: input 0 is the state below, 1 the source.
 fn op(actions: Vec<pb::file_action::Action>) -> pb::Op {
     let last = actions.len() - 1;
     let actions = actions.into_iter().enumerate().map(|(number, action)| pb::FileAction {
@@ -136,7 +136,7 @@ fn assembled(op: &pb::Op, base: &PathIndex, context: &Context) -> Result<Assembl
     assemble_layer(op, base, &|input| (input == 1).then(|| context.source()))
 }
 
-/// One line for each entry: `path mode user:group what @time`, the time left out where it is the file's own.
+/// Returns one line for each entry: `path mode user:group what @time`, without the time if it is the file's own.
 fn lines(assembled: &AssembledLayer) -> Vec<String> {
     let line = |(path, entry): (&str, &LaidEntry)| {
         let what = match &entry.kind {
@@ -157,7 +157,7 @@ fn lines(assembled: &AssembledLayer) -> Vec<String> {
     assembled.entries().map(line).collect()
 }
 
-/// What must come out: the lines, or `?` for unsure and `!` for refused with a part of the message.
+/// Asserts the result: the lines, or `?` for unsure and `!` for refused, with a part of the message.
 fn expect(op: &pb::Op, below: &PathIndex, context: &Context, expected: &[&str]) {
     match (assembled(op, below, context), expected) {
         (Err(AssemblyDoubt::UnknownPaths(reason)), [first]) if first.starts_with('?') => {
@@ -174,7 +174,7 @@ fn expect(op: &pb::Op, below: &PathIndex, context: &Context, expected: &[&str]) 
     }
 }
 
-/// What holds for every layer: its tar is the same each time and reads back as what it was.
+/// Checks what is true of every layer: its tar is always the same and can be read back.
 fn checks(assembled: &AssembledLayer, context: &Context) {
     let mut hashed = BTreeMap::new();
     let tar = tar_of(assembled, &mut hashed);

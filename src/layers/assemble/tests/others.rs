@@ -1,4 +1,4 @@
-//! What is made without a source, links on the way, and what actions have to do with each other.
+//! Operations without a source, links in paths, and sequences of actions.
 
 use super::*;
 
@@ -73,11 +73,11 @@ fn links_are_followed_as_buildkit_follows_them() {
         base(&["a/", "a/b/", "one -> a/b", "lex -> one/../c", "two -> lone", "lone -> a/b", "a/b/up -> ../z", "loop -> loop"]);
     let f = "644 0:0 <f";
     for (dest, expected) in [
-        // As text, `one/..` is nothing: not the directory above `a/b`.
+        // In the text, `one/..` cancels out: it is not the directory above `a/b`.
         ("/lex", &[&*format!("c {f}")][..]),
         ("/one/x", &["a 755 0:0 / @7", "a/b 755 0:0 / @now", &format!("a/b/x {f}")]),
         ("/one/up", &["a 755 0:0 / @now", &format!("a/z {f}")]),
-        // The same through two links is another place for BuildKit, which has followed only one of them when it meets `..`.
+        // The same path through two links leads elsewhere, because BuildKit has followed only one of them when it reaches `..`.
         ("/two/up", &[&format!("z {f}")]),
         ("/loop/x", &["!too many links"]),
     ] {
@@ -103,7 +103,7 @@ fn what_does_not_follow_is_not_sure() {
     expect(&change(&|actions| actions[0].output = 1), &base(&[]), &context, &["?not in sequence"]);
     expect(&change(&|actions| actions[1].secondary_input = 2), &base(&[]), &context, &["?not a build context"]);
     expect(&change(&|actions| actions[1].secondary_input = 0), &base(&[]), &context, &["?not a build context"]);
-    // On nothing, whatever the state is said to be.
+    // On an empty state, whatever state the test passes.
     expect(&change(&|actions| actions[0].input = -1), &base(&["x/"]), &context, &["x 644 0:0 <f", "y 644 0:0 <f"]);
     expect(&pb::Op::default(), &base(&[]), &context, &["?not a file operation"]);
     let odd = Context::of(&[".wh.f"]);
