@@ -1,5 +1,5 @@
-//! Content digests. The digest of a blob and the diff ID of the tar inside it are different types, so that neither can
-//! stand for the other.
+//! Content digests. The digest of a blob and the diff ID of the tar in it have different types, so that one cannot be used as the
+//! other.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-/// Why a text is not a digest.
+/// The error for a text that is no digest.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 #[error("invalid sha256 digest `{text}`: expected `sha256:` and 64 lower-case hex digits")]
 pub struct InvalidDigest {
@@ -22,19 +22,19 @@ macro_rules! sha256_newtype {
         pub struct $name([u8; 32]);
 
         impl $name {
-            /// The digest of these bytes.
+            /// Returns the digest of these bytes.
             #[must_use]
             pub fn hash(bytes: &[u8]) -> Self {
                 Self(Sha256::digest(bytes).into())
             }
 
-            /// The same hash, whatever it is of.
+            /// Returns the same hash as a plain digest.
             #[must_use]
             pub fn as_digest(&self) -> Digest {
                 Digest(self.0)
             }
 
-            /// The 64 hex digits, without the algorithm.
+            /// Returns the 64 hex digits, without the algorithm.
             #[must_use]
             pub fn hex(&self) -> String {
                 let mut out = String::with_capacity(64);
@@ -83,7 +83,7 @@ macro_rules! sha256_newtype {
 }
 
 sha256_newtype! {
-    /// The digest of a blob as it lies in a registry or store: of the compressed bytes where the blob is compressed.
+    /// The digest of a blob in a registry or store: if the blob is compressed, of the compressed bytes.
     Digest
 }
 sha256_newtype! {
@@ -95,24 +95,24 @@ sha256_newtype! {
     ChainId
 }
 sha256_newtype! {
-    /// What a step's result depends on, all of it: two steps of the same key make the same files.
+    /// The digest of everything that a step's result depends on: two steps of the same key make the same files.
     StepKey
 }
 sha256_newtype! {
-    /// What the content depends on that a step copies out of another step's result.
+    /// The digest of everything that copied content depends on, if a step copies it out of another step's result.
     CopiedContentKey
 }
 sha256_newtype! {
-    /// What a step's result depends on, without the content that is copied out of other steps' results.
+    /// The digest of everything that a step's result depends on, except content copied out of other steps' results.
     PartialKey
 }
 sha256_newtype! {
-    /// What a step does, whatever it is done to.
+    /// The digest of a step's operation, whatever its inputs are.
     OperationKey
 }
 
 impl ChainId {
-    /// Of these layers, from the base up; nothing of none.
+    /// Returns the chain ID of these layers, from the base up, or `None` without layers.
     #[must_use]
     pub fn of_layers(diff_ids: &[DiffId]) -> Option<Self> {
         let (first, rest) = diff_ids.split_first()?;
@@ -121,7 +121,7 @@ impl ChainId {
 }
 
 impl Digest {
-    /// The same hash as a diff ID: of a blob that is not compressed.
+    /// Returns the same hash as a diff ID, for an uncompressed blob.
     #[must_use]
     pub fn of_uncompressed(&self) -> DiffId {
         DiffId(self.0)
@@ -133,36 +133,36 @@ impl Digest {
 pub struct Hasher(Sha256);
 
 impl Hasher {
-    /// Takes the next bytes.
+    /// Hashes the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    /// What went through, as the digest of a blob.
+    /// Returns the hash as the digest of a blob.
     #[must_use]
     pub fn digest(self) -> Digest {
         Digest(self.0.finalize().into())
     }
 
-    /// What went through, as what a step depends on.
+    /// Returns the hash as the key of a step.
     #[must_use]
     pub fn step_key(self) -> StepKey {
         StepKey(self.0.finalize().into())
     }
 
-    /// What went through, as what copied content depends on.
+    /// Returns the hash as the key of copied content.
     #[must_use]
     pub fn copied_content_key(self) -> CopiedContentKey {
         CopiedContentKey(self.0.finalize().into())
     }
 
-    /// What went through, as what a step depends on without copied content.
+    /// Returns the hash as the key of a step without copied content.
     #[must_use]
     pub fn partial_key(self) -> PartialKey {
         PartialKey(self.0.finalize().into())
     }
 
-    /// What went through, as the diff ID of an uncompressed layer.
+    /// Returns the hash as the diff ID of an uncompressed layer.
     #[must_use]
     pub fn diff_id(self) -> DiffId {
         DiffId(self.0.finalize().into())

@@ -1,8 +1,8 @@
 //! BuildKit's inline cache: the records in an image's configuration that say which steps made which of its layers.
 //!
-//! The shape is BuildKit's (`cache/remotecache/v1/spec.go`): a list of records that point to each other by place, results
-//! that point to the image's layers by place. Records that a daemon forgot to export again (BuildKit issues 1981, 2274)
-//! are carried over from the image that the build was served from, as long as the layers they speak of are the same.
+//! The format is BuildKit's (`cache/remotecache/v1/spec.go`): a list of records that refer to each other by index, with results
+//! that refer to the image's layers by index. A daemon sometimes forgets to export records again (BuildKit issues 1981, 2274).
+//! hakobi copies these from the image that the build used, as long as their layers are the same.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::Digest;
 
-/// The key of the configuration that holds the records.
+/// The configuration's key that has the records.
 pub const INLINE_CACHE_KEY: &str = "moby.buildkit.cache.v0";
 
 /// One step.
@@ -27,7 +27,7 @@ struct Record {
     digest: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     inputs: Vec<Vec<Link>>,
-    /// What a later BuildKit may add.
+    /// Fields that a later BuildKit may add.
     #[serde(flatten)]
     other: BTreeMap<String, Value>,
 }
@@ -45,11 +45,11 @@ struct LayerResult {
 pub struct CacheLayer {
     /// The blob.
     pub blob: Digest,
-    /// The place of the layer below; -1 for none.
+    /// The index of the layer below; -1 for none.
     pub parent: i64,
 }
 
-/// A step's result: these of the image's layers.
+/// A step's result: these layers of the image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct ChainResult {
     #[serde(default)]
@@ -58,7 +58,7 @@ struct ChainResult {
     other: BTreeMap<String, Value>,
 }
 
-/// A step that a step needs.
+/// A reference to a step that another step needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Link {
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -71,12 +71,12 @@ struct Link {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct InlineCache {
     records: Vec<Record>,
-    /// The records' places, each after those that its record needs.
+    /// The indexes of the records; each comes after those that its record needs.
     order: Vec<usize>,
 }
 
 impl InlineCache {
-    /// Reads the value of [`INLINE_CACHE_KEY`]; nothing where it is malformed.
+    /// Reads the value of [`INLINE_CACHE_KEY`]. Returns `None` if it is malformed.
     #[must_use]
     pub fn decode(text: &str) -> Option<Self> {
         let records: Vec<Record> = serde_json::from_slice(&STANDARD.decode(text).ok()?).ok()?;
@@ -84,26 +84,25 @@ impl InlineCache {
         Some(Self { records, order })
     }
 
-    /// The value of [`INLINE_CACHE_KEY`].
+    /// Returns the value of [`INLINE_CACHE_KEY`].
     #[must_use]
     pub fn encode(&self) -> String {
         STANDARD.encode(serde_json::to_vec(&self.records).unwrap_or_default())
     }
 
-    /// How many results there are.
+    /// Returns the number of results.
     #[must_use]
     pub fn results(&self) -> usize {
         self.records.iter().map(|record| record.results.len() + record.chains.len()).sum()
     }
 
-    /// Gives each step on the image's own chain of layers its result, where the daemon left it out: it exports the records of
-    /// all steps, but of some it forgets which layer they made.
+    /// Adds the missing results of the steps on the image's own chain of layers. The daemon exports the records of all steps, but
+    /// for some it forgets which layer they made.
     ///
-    /// `base_inputs` are the steps from the first to the last, each with the input that its layer lies on; the image's last
-    /// layers are theirs, one each. The records of the last step are those that no other needs; from there the chain goes
-    /// down by each step's base input alone, so that no record of another stage is met. Nothing is changed unless everything
-    /// adds up: every step has records, none of them stands at two places, and whatever result the daemon did give is the
-    /// same.
+    /// `base_inputs` are the steps from the first to the last, each with the input that its layer is based on. The image's last
+    /// layers belong to these steps, one to each. The records of the last step are those that no other record needs. From there,
+    /// the chain follows only each step's base input, so that it reaches no record of another stage. Returns an unchanged copy
+    /// unless everything is consistent: every step has records, no record occurs twice, and each result of the daemon agrees.
     #[must_use]
     pub fn completed(&self, base_inputs: &[usize], layers: usize) -> Self {
         self.chain_results(base_inputs, layers).unwrap_or_else(|| self.clone())
@@ -143,7 +142,7 @@ impl InlineCache {
         Some(out)
     }
 
-    /// Adds what `older` knows of the first `shared` layers, which both images have.
+    /// Adds the older records for the first `shared` layers, which both images have.
     #[must_use]
     pub fn merge(&self, older: &Self, shared: usize) -> Self {
         let mut merged = Merged::default();
@@ -156,8 +155,9 @@ impl InlineCache {
         }
     }
 
-    /// The records of several images as one list, with results as places in `layers` (BuildKit's cache configuration,
-    /// `application/vnd.buildkit.cacheconfig.v0`). With each image the places of its layers.
+    /// Joins the records of several images into one list, whose results are indexes in `layers` (BuildKit's cache configuration,
+    /// `application/vnd.buildkit.cacheconfig.v0`). Each image comes with the indexes of its layers. Returns `None` if the records
+    /// are inconsistent.
     #[must_use]
     pub fn joined(images: &[(Self, Vec<usize>)], layers: &[CacheLayer]) -> Option<Vec<u8>> {
         let mut merged = Merged::default();
@@ -170,7 +170,8 @@ impl InlineCache {
     }
 }
 
-/// The records' places, each after those it needs; nothing where they point in a circle or nowhere.
+/// Returns the indexes of the records, each after those that it needs. Returns `None` if the references are circular or out of
+/// range.
 fn in_order(records: &[Record]) -> Option<Vec<usize>> {
     let mut needs: Vec<usize> = Vec::with_capacity(records.len());
     let mut needed_by: Vec<Vec<usize>> = vec![Vec::new(); records.len()];
@@ -194,7 +195,7 @@ fn in_order(records: &[Record]) -> Option<Vec<usize>> {
     (order.len() == records.len()).then_some(order)
 }
 
-/// Leaves out records that have no result and that no record with a result needs.
+/// Removes records without a result, unless a record with a result needs them.
 fn useful(mut records: Vec<Record>) -> Vec<Record> {
     let mut wanted = BTreeSet::new();
     let mut open: Vec<usize> =
@@ -220,12 +221,12 @@ fn useful(mut records: Vec<Record>) -> Vec<Record> {
 #[derive(Default)]
 struct Merged {
     records: Vec<Record>,
-    /// The places of the records of one operation.
+    /// The indexes of the records of each operation.
     by_operation: HashMap<String, Vec<usize>>,
 }
 
 impl Merged {
-    /// Puts in a cache's records, with their results where `place_of` says that the layers are.
+    /// Adds a cache's records. `place_of` returns the new index of a layer, for their results.
     fn add(&mut self, cache: &InlineCache, place_of: impl Fn(usize) -> Option<usize>) {
         let mut places = vec![0; cache.records.len()];
         for &index in &cache.order {
@@ -264,7 +265,7 @@ impl Merged {
                         ours.extend(theirs);
                         in_order_of_places(ours);
                     }
-                    // The newer image's word on a step comes first and is kept.
+                    // The newer image's result comes first and wins.
                     if there.results.is_empty() && there.chains.is_empty() {
                         there.results = results;
                         there.chains = chains;
@@ -288,8 +289,8 @@ impl Merged {
     }
 }
 
-/// Whether two records of the same operation are of one step: at each input they have a key in common, and all the keys that
-/// a record lists for an input are keys of the same thing.
+/// Returns whether two records of the same operation belong to one step: at each input they have a key in common. All keys that a
+/// record lists for an input are keys of the same state.
 fn same_step(a: &[Vec<Link>], b: &[Vec<Link>]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a.is_empty() && b.is_empty()) || a.iter().any(|link| b.contains(link)))
 }
@@ -299,7 +300,8 @@ fn in_order_of_places(links: &mut Vec<Link>) {
     links.dedup();
 }
 
-/// An image's configuration less what differs between two builds of the same thing: times and cache records.
+/// Returns the digest of an image's configuration without what differs between two builds of the same image: times and cache
+/// records.
 ///
 /// # Errors
 /// If it is no JSON object.
@@ -307,7 +309,7 @@ pub fn comparable(config: &[u8]) -> Result<Digest, serde_json::Error> {
     let mut config: serde_json::Map<String, Value> = serde_json::from_slice(config)?;
     config.remove(INLINE_CACHE_KEY);
     config.remove("created");
-    // Where this very build ran (BuildKit up to 0.10).
+    // Where this build ran (BuildKit up to 0.10).
     config.remove("moby.buildkit.buildinfo.v1");
     if let Some(history) = config.get_mut("history").and_then(Value::as_array_mut) {
         for entry in history.iter_mut().filter_map(Value::as_object_mut) {
@@ -340,7 +342,7 @@ mod tests {
         let merged = newer.merge(&older, 3);
         assert_eq!(merged.results(), 2);
         assert_eq!(merged.records.len(), 3);
-        // Nothing is gained by merging again.
+        // Merging again changes nothing.
         assert_eq!(merged.merge(&older, 3), merged);
     }
 
@@ -363,7 +365,7 @@ mod tests {
 
     #[test]
     fn forgotten_results_of_the_chain_are_filled_in() {
-        // FROM base; RUN a; COPY --from=other x; RUN b, where `other` is FROM the same base with a step of its own.
+        // FROM base; RUN a; COPY --from=other x; RUN b. The stage `other` is FROM the same base image, with a step of its own.
         let records = serde_json::json!([
             {"digest": "base"},
             {"digest": "a", "inputs": [[{"link": 0}]], "layers": [{"layer": 1}]},
@@ -376,7 +378,7 @@ mod tests {
         let layers: Vec<Option<usize>> =
             done.records.iter().map(|record| record.results.first().map(|result| result.layer)).collect();
         assert_eq!(layers, [None, Some(1), None, Some(2), Some(3), None]);
-        // A result that contradicts, or steps that do not add up, leave everything as it was.
+        // If a result contradicts, or the steps are inconsistent, nothing changes.
         assert_eq!(cache(records.clone()).completed(&[0, 0, 0], 5), cache(records.clone()));
         assert_eq!(cache(records.clone()).completed(&[0, 0, 0, 0, 0], 6), cache(records));
     }

@@ -1,13 +1,13 @@
-//! What the daemon says of an image that it made, against which what it hands over is compared.
+//! The digests of an image that the daemon made. hakobi compares the image with these when the daemon hands it over.
 
 use super::{DiffId, Digest, RawManifest};
 
 /// An image that the daemon made, or has.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Made {
-    /// Its manifest's or its configuration's digest, or both: overlay2 engines know only the latter.
+    /// The digest of its manifest or its configuration, or both: overlay2 engines know only the latter.
     pub digests: Vec<Digest>,
-    /// Its layers, if they have to do: a containerd store may hand over one image of an index under the index's name.
+    /// Its layers, if only these can identify it: a containerd store may hand over one image of an index under the index's name.
     pub diff_ids: Vec<DiffId>,
 }
 
@@ -16,14 +16,14 @@ pub struct Made {
 pub enum Likeness {
     /// By its own digest: everything that it names is the daemon's.
     Manifest,
-    /// By its configuration's: its layers are still to be compared with that.
+    /// By its configuration's digest: hakobi must still compare its layers with the configuration.
     Config,
-    /// It is another one, unless its layers are the right ones.
+    /// Not recognised: it is another image, unless its layers match.
     None,
 }
 
 impl Made {
-    /// Whether the manifest is this image's, and how that is known.
+    /// Returns whether the manifest belongs to this image, and how that is known.
     #[must_use]
     pub fn likeness(&self, manifest: &RawManifest) -> Likeness {
         if self.digests.contains(&manifest.digest()) {

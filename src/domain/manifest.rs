@@ -1,6 +1,6 @@
 //! Manifests, indexes and image configurations (OCI image spec; Docker's schema 2 has the same fields).
 //!
-//! A manifest is what its bytes are: it travels as [`RawManifest`], and the structs here are views of it.
+//! The bytes of a manifest define it. They are passed around as [`RawManifest`], and the structs here are views of them.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{DiffId, Digest, Platform};
 
-/// The media types that images are made of.
+/// The media types of images.
 pub mod media_type {
     /// OCI image manifest.
     pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -34,59 +34,59 @@ pub mod media_type {
     /// Docker layer, gzip.
     pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
 
-    /// BuildKit's cache configuration: the records of a cache and the layers they speak of.
+    /// BuildKit's cache configuration: the records of a cache and their layers.
     pub const CACHE_CONFIG: &str = "application/vnd.buildkit.cacheconfig.v0";
 
-    /// Whether this is an index or manifest list.
+    /// Returns whether this is an index or manifest list.
     #[must_use]
     pub fn is_index(media_type: &str) -> bool {
         matches!(media_type, OCI_INDEX | DOCKER_INDEX)
     }
 }
 
-/// What a manifest says of a blob or of another manifest.
+/// A manifest's reference to a blob or to another manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
-    /// What the bytes are; empty in a few old manifests.
+    /// The media type; empty in a few old manifests.
     #[serde(default)]
     pub media_type: String,
-    /// Of the bytes.
+    /// The digest of the bytes.
     pub digest: Digest,
-    /// In bytes.
+    /// The size in bytes.
     pub size: u64,
-    /// In an index: what the manifest is for.
+    /// The platform of the manifest, in an index.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<DescriptorPlatform>,
-    /// Free texts.
+    /// Annotations.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
-    /// Where else the blob may be had (foreign layers).
+    /// Other locations of the blob (foreign layers).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub urls: Vec<String>,
 }
 
 impl Descriptor {
-    /// A descriptor without platform and annotations.
+    /// Returns a descriptor without platform and annotations.
     #[must_use]
     pub fn new(media_type: &str, digest: Digest, size: u64) -> Self {
         Self { media_type: media_type.to_owned(), digest, size, platform: None, annotations: BTreeMap::new(), urls: Vec::new() }
     }
 
-    /// The same without platform and annotations, which are those of the place where it stood.
+    /// Returns the descriptor without platform and annotations, because these belong to its place in a manifest.
     #[must_use]
     pub fn bare(self) -> Self {
         Self { platform: None, annotations: BTreeMap::new(), ..self }
     }
 }
 
-/// The platform in an index's descriptor. `os.version` and features are carried along unread.
+/// The platform in an index's descriptor. `os.version` and features are copied without reading them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DescriptorPlatform {
     /// Operating system and processor.
     #[serde(flatten)]
     pub platform: Platform,
-    /// What else was there.
+    /// All other fields.
     #[serde(flatten)]
     pub other: BTreeMap<String, serde_json::Value>,
 }
@@ -103,15 +103,15 @@ impl From<Platform> for DescriptorPlatform {
 pub struct Manifest {
     /// Always 2.
     pub schema_version: u32,
-    /// Of this manifest.
+    /// The media type of this manifest.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub media_type: String,
     /// The image configuration.
     pub config: Descriptor,
-    /// From the base upwards. Go writes `null` for a list without elements.
+    /// The layers from the base upwards. Go writes `null` for an empty list.
     #[serde(default, deserialize_with = "null_is_empty")]
     pub layers: Vec<Descriptor>,
-    /// Free texts.
+    /// Annotations.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
@@ -122,20 +122,20 @@ pub struct Manifest {
 pub struct Index {
     /// Always 2.
     pub schema_version: u32,
-    /// Of this index.
+    /// The media type of this index.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub media_type: String,
-    /// One for each platform, or whatever the index groups.
+    /// One manifest for each platform, or other manifests that the index groups.
     pub manifests: Vec<Descriptor>,
-    /// Free texts.
+    /// Annotations.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
 
-/// The part of an image configuration that hakobi reads. The bytes themselves are kept beside it, never written again from it.
+/// The part of an image configuration that hakobi reads. hakobi keeps the bytes too, and never writes them again from this struct.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageConfig {
-    /// What the image is for.
+    /// The platform of the image.
     #[serde(flatten)]
     pub platform: Platform,
     /// Its layers.
@@ -145,7 +145,7 @@ pub struct ImageConfig {
     pub inline_cache: Option<String>,
 }
 
-/// The layers of an image, uncompressed.
+/// The diff IDs of an image's layers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RootFs {
     /// From the base upwards. Absent or `null` in configurations without layers.
@@ -160,14 +160,14 @@ fn null_is_empty<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(deserial
 /// A manifest or index as its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RawManifest {
-    /// As the registry sent it, or as it will be sent.
+    /// The media type, as in the registry.
     pub media_type: String,
-    /// The very bytes that the digest is of.
+    /// The exact bytes that the digest is computed from.
     pub bytes: Bytes,
 }
 
 impl RawManifest {
-    /// The bytes of this value as compact JSON.
+    /// Makes a manifest of this value as compact JSON.
     ///
     /// # Errors
     /// If the value cannot be written as JSON.
@@ -175,8 +175,8 @@ impl RawManifest {
         Ok(Self { media_type: media_type.to_owned(), bytes: serde_json::to_vec(value)?.into() })
     }
 
-    /// What these bytes say they are, or by what they hold where they do not say (OCI image spec: `mediaType` should be there).
-    /// `None` if they are no manifest.
+    /// Returns the media type of these bytes: from their `mediaType`, which should be there (OCI image spec), or from their fields.
+    /// Returns `None` if they are no manifest.
     #[must_use]
     pub fn media_type_of(bytes: &[u8]) -> Option<String> {
         #[derive(Deserialize)]
@@ -195,25 +195,25 @@ impl RawManifest {
         head.media_type.filter(|told| !told.is_empty()).or_else(|| held.map(str::to_owned))
     }
 
-    /// Of the bytes.
+    /// Returns the digest of the bytes.
     #[must_use]
     pub fn digest(&self) -> Digest {
         Digest::hash(&self.bytes)
     }
 
-    /// What an index or report says of it.
+    /// Returns the descriptor of this manifest for an index or report.
     #[must_use]
     pub fn descriptor(&self) -> Descriptor {
         Descriptor::new(&self.media_type, self.digest(), self.bytes.len() as u64)
     }
 
-    /// Whether this is an index.
+    /// Returns whether this is an index.
     #[must_use]
     pub fn is_index(&self) -> bool {
         media_type::is_index(&self.media_type)
     }
 
-    /// Read as an image manifest.
+    /// Parses an image manifest.
     ///
     /// # Errors
     /// If it is none.
@@ -221,7 +221,7 @@ impl RawManifest {
         serde_json::from_slice(&self.bytes)
     }
 
-    /// Read as an index.
+    /// Parses an index.
     ///
     /// # Errors
     /// If it is none.
@@ -230,7 +230,7 @@ impl RawManifest {
     }
 }
 
-/// A layer with the media type that it has in a manifest of the OCI's family, or of Docker's.
+/// Returns a layer with the media type of OCI manifests, or of Docker's.
 #[must_use]
 pub fn retyped(layer: Descriptor, oci: bool) -> Descriptor {
     const PAIRS: [(&str, &str); 2] =

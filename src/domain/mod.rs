@@ -1,4 +1,4 @@
-//! The nouns of the field as values: digests, references, platforms, manifests. Pure, no I/O.
+//! The basic types as values: digests, references, platforms, manifests. Pure, no I/O.
 
 mod digest;
 mod inline_cache;

@@ -1,9 +1,9 @@
-//! Names of files as text. Linux has names of bytes; inside hakobi a name, a path, a link's target and a pattern is a `String` in
-//! one reversible spelling, and every boundary (file system, tar, BuildKit's messages) goes through here.
+//! Names of files as text. Linux has names of bytes. In hakobi, a name, a path, a link's target and a pattern is a `String` in one
+//! reversible spelling, and every boundary (file system, tar, BuildKit's messages) converts here.
 //!
-//! A byte that is not part of UTF-8 is written as one character of a private range, [`FIRST`]` + byte`. A character of that range
-//! that really stands in a name is written byte by byte in the same way. So no two names have the same spelling, a name that is
-//! plain UTF-8 is spelled as it is, and `/` and `.` mean what they mean in bytes.
+//! A byte that is not part of UTF-8 becomes one character of a private range, [`FIRST`]` + byte`. A character of that range in a
+//! real name is spelled byte by byte in the same way. So no two names have the same spelling, plain UTF-8 is spelled as it is, and
+//! `/` and `.` mean the same as in bytes.
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
@@ -11,10 +11,10 @@ use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-/// Spells the byte 0, which never needs it: spelled bytes are 0x80 and above.
+/// The spelling of the byte 0, which never needs it: spelled bytes are 0x80 and above.
 const FIRST: u32 = 0xF_0000;
 
-/// The spelling of a name's or path's bytes.
+/// Returns the spelling of a name's or path's bytes.
 #[must_use]
 pub fn spelled(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());
@@ -32,13 +32,13 @@ pub fn spelled(bytes: &[u8]) -> String {
     out
 }
 
-/// The spelling of text that comes from elsewhere, like a path in BuildKit's graph: itself, but for characters of the private range.
+/// Returns the spelling of a text from elsewhere, like a path in BuildKit's graph. Only characters of the private range change.
 #[must_use]
 pub fn spelled_text(text: &str) -> Cow<'_, str> {
     if is_plain(text) { Cow::Borrowed(text) } else { Cow::Owned(spelled(text.as_bytes())) }
 }
 
-/// The bytes that a spelling stands for.
+/// Returns the bytes of a spelling.
 #[must_use]
 pub fn bytes_of(name: &str) -> Cow<'_, [u8]> {
     if is_plain(name) {
@@ -54,19 +54,19 @@ pub fn bytes_of(name: &str) -> Cow<'_, [u8]> {
     Cow::Owned(out)
 }
 
-/// The path on a file system that a spelling stands for.
+/// Returns the path on a file system of a spelling.
 #[must_use]
 pub fn path_of(name: &str) -> PathBuf {
     PathBuf::from(OsStr::from_bytes(&bytes_of(name)))
 }
 
-/// Whether a name is UTF-8, which is all that recent versions of BuildKit take in their messages.
+/// Returns whether a name is UTF-8. Recent versions of BuildKit accept only such names in their messages.
 #[must_use]
 pub fn is_utf8(name: &str) -> bool {
     is_plain(name) || std::str::from_utf8(&bytes_of(name)).is_ok()
 }
 
-/// A name for a person: bytes that are not UTF-8 as `\xNN`.
+/// Returns a name for the user: bytes that are not UTF-8 become `\xNN`.
 #[must_use]
 pub fn shown(name: &str) -> Cow<'_, str> {
     if is_plain(name) {
@@ -99,7 +99,7 @@ mod tests {
 
     use super::*;
 
-    /// Bytes that meet the edges: text, broken text, and characters of the private range.
+    /// Random bytes with edge cases: text, broken text, and characters of the private range.
     fn name(random: &mut StdRng) -> Vec<u8> {
         let mut out = Vec::new();
         for _ in 0..random.random_range(0..8) {

@@ -5,19 +5,19 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// The operating system and processor that an image is for.
+/// The operating system and processor of an image.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Platform {
     /// `linux`, `windows`, …
     pub os: String,
     /// `amd64`, `arm64`, …
     pub architecture: String,
-    /// `v7`, `v8`, …; empty where there is none.
+    /// `v7`, `v8`, …; empty without a variant.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub variant: String,
 }
 
-/// Why a text is not a platform.
+/// The error for a text that is no platform.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 #[error("invalid platform `{0}`: expected os/architecture or os/architecture/variant, for example linux/arm64")]
 pub struct InvalidPlatform(String);
@@ -25,8 +25,8 @@ pub struct InvalidPlatform(String);
 impl FromStr for Platform {
     type Err = InvalidPlatform;
 
-    /// Accepts the short names that containerd's `platforms.Parse` accepts (`arm64`, `linux/x86_64`) in their usual forms. The version in
-    /// `windows(10.0.20348.1006)/amd64` is left out, as buildx leaves it out.
+    /// Accepts the short names that containerd's `platforms.Parse` accepts (`arm64`, `linux/x86_64`) in their usual forms. Drops
+    /// the version in `windows(10.0.20348.1006)/amd64`, like buildx.
     fn from_str(text: &str) -> Result<Self, InvalidPlatform> {
         let lower = text.to_ascii_lowercase();
         let mut parts: Vec<&str> = lower.split('/').collect();
@@ -50,7 +50,7 @@ impl FromStr for Platform {
     }
 }
 
-/// containerd `platforms.normalizeArch`.
+/// Returns the usual names, like containerd's `platforms.normalizeArch`.
 fn normalize<'a>(architecture: &'a str, variant: &'a str) -> (&'a str, &'a str) {
     match (architecture, variant) {
         ("x86_64" | "x86-64" | "amd64", "v1" | "") => ("amd64", ""),

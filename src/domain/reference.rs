@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{Digest, InvalidDigest};
 
-/// The host, with its port, of a registry: `docker.io`, `127.0.0.1:5000`, `1234.dkr.ecr.eu-west-1.amazonaws.com`.
+/// The host of a registry, with its port: `docker.io`, `127.0.0.1:5000`, `1234.dkr.ecr.eu-west-1.amazonaws.com`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct RegistryHost(String);
@@ -16,7 +16,7 @@ impl RegistryHost {
     /// Docker Hub's name in references.
     pub const DOCKER_HUB: &str = "docker.io";
 
-    /// A host as it stands in a reference.
+    /// Returns a host by its name in a reference.
     #[must_use]
     pub fn new(host: impl Into<String>) -> Self {
         match host.into() {
@@ -26,13 +26,13 @@ impl RegistryHost {
         }
     }
 
-    /// The host with its port, if any.
+    /// Returns the host with its port, if any.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The host without its port and without the brackets of an IPv6 address.
+    /// Returns the host without its port and without the brackets of an IPv6 address.
     #[must_use]
     pub fn name(&self) -> &str {
         if let Some(rest) = self.0.strip_prefix('[') {
@@ -41,13 +41,13 @@ impl RegistryHost {
         self.0.split(':').next().unwrap_or(&self.0)
     }
 
-    /// Whether this is Docker Hub.
+    /// Returns whether this is Docker Hub.
     #[must_use]
     pub fn is_docker_hub(&self) -> bool {
         self.0 == Self::DOCKER_HUB
     }
 
-    /// Whether the host is this machine: such registries may speak plain HTTP, as in Docker (127.0.0.0/8, ::1, localhost).
+    /// Returns whether the host is this machine: such registries may speak plain HTTP, as in Docker (127.0.0.0/8, ::1, localhost).
     #[must_use]
     pub fn is_loopback(&self) -> bool {
         let name = self.name();
@@ -71,13 +71,13 @@ pub struct Repository {
 }
 
 impl Repository {
-    /// The reference of a tag in this repository.
+    /// Returns the reference of a tag in this repository.
     #[must_use]
     pub fn tag(&self, tag: &str) -> ImageRef {
         ImageRef { repository: self.clone(), tag: Some(tag.to_owned()), digest: None }
     }
 
-    /// The reference of a manifest in this repository.
+    /// Returns the reference of a manifest in this repository.
     #[must_use]
     pub fn digest(&self, digest: &Digest) -> ImageRef {
         ImageRef { repository: self.clone(), tag: None, digest: Some(digest.clone()) }
@@ -90,19 +90,19 @@ impl fmt::Display for Repository {
     }
 }
 
-/// A full image reference. Parsing puts in what Docker leaves out: `docker.io`, `library/`. A missing tag stays missing.
+/// A full image reference. Parsing adds the parts that Docker omits: `docker.io`, `library/`. It adds no tag.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ImageRef {
-    /// Where the image is.
+    /// The repository of the image.
     pub repository: Repository,
-    /// The tag, if one is named.
+    /// The tag, if the reference has one.
     pub tag: Option<String>,
-    /// The manifest's digest, if one is named.
+    /// The manifest's digest, if the reference has one.
     pub digest: Option<Digest>,
 }
 
 impl ImageRef {
-    /// What a registry is asked for: the digest where there is one, else the tag, else `latest`.
+    /// Returns the reference for a registry request: the digest, or else the tag, or else `latest`.
     #[must_use]
     pub fn reference(&self) -> String {
         match (&self.digest, &self.tag) {
@@ -112,7 +112,7 @@ impl ImageRef {
         }
     }
 
-    /// The same reference with `latest` where neither tag nor digest is named (distribution/reference `TagNameOnly`).
+    /// Returns the reference with the tag `latest` if it has neither tag nor digest (distribution/reference `TagNameOnly`).
     #[must_use]
     pub fn with_default_tag(mut self) -> Self {
         if self.tag.is_none() && self.digest.is_none() {
@@ -141,22 +141,22 @@ impl Serialize for ImageRef {
     }
 }
 
-/// Why a text is not an image reference.
+/// The error for a text that is no image reference.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub enum InvalidReference {
-    /// Nothing was given.
+    /// The text is empty.
     #[error("the image reference is empty")]
     Empty,
     /// Names are lower case.
     #[error("invalid image reference `{0}`: the repository's name must be lower case")]
     UpperCase(String),
-    /// Another part does not fit.
+    /// Another part is invalid.
     #[error("invalid image reference `{0}`: expected [HOST/]NAME[:TAG][@sha256:DIGEST]")]
     Malformed(String),
-    /// The digest does not fit.
+    /// The digest is invalid.
     #[error("invalid image reference `{0}`: {1}")]
     Digest(String, InvalidDigest),
-    /// Longer than 255 characters.
+    /// The name is longer than 255 characters.
     #[error("invalid image reference `{0}`: the repository's name is longer than 255 characters")]
     TooLong(String),
 }
@@ -197,7 +197,7 @@ impl FromStr for ImageRef {
     }
 }
 
-/// The first component is a host if it has a dot or a colon, is `localhost`, or has upper-case letters
+/// Splits off the host. The first component is a host if it has a dot or a colon, is `localhost`, or has upper-case letters
 /// (distribution/reference `splitDockerDomain`).
 fn split_host(name: &str) -> (RegistryHost, String) {
     let (host, path) = match name.split_once('/') {
@@ -223,7 +223,7 @@ fn is_host(host: &str) -> bool {
     port_fits && !name.is_empty() && name.chars().all(fits) && !name.starts_with(['-', '.']) && !name.ends_with(['-', '.'])
 }
 
-/// Lower-case letters and digits, separated by one `.`, one or two `_`, or any number of `-`.
+/// Returns whether a component is valid: lower-case letters and digits, separated by one `.`, one or two `_`, or any number of `-`.
 fn is_component(component: &str) -> bool {
     let bytes = component.as_bytes();
     let alphanumeric = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();

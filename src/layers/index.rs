@@ -48,7 +48,7 @@ impl PathIndex {
                     self.remove(path);
                     met.clone()
                 }
-                // The layer hides no directory, so its metadata is that of an implied directory.
+                // No layer below has this path, so the daemon's stores agree on the metadata of the implied directory.
                 None if met.implied => PathEntry { implied: false, ..met.clone() },
                 _ => met.clone(),
             };
