@@ -11,10 +11,10 @@ pub(super) type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, std::io
 
 pub(super) type Answer = Response<Body>;
 
-/// An error in the protocol's words.
+/// An error of the protocol: its status, code and message.
 pub(super) struct Refusal(pub(super) StatusCode, pub(super) &'static str, pub(super) String);
 
-/// A manifest, or what it is.
+/// Returns the answer with a manifest; for HEAD, only its headers.
 pub(super) fn manifest_answer(manifest: RawManifest, request: &Request<Incoming>) -> Answer {
     let headers = [
         ("Content-Type", manifest.media_type.clone()),

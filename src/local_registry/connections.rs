@@ -1,7 +1,7 @@
 //! The endpoint's connections: how many there may be, and how long each may take.
 //!
-//! Any process of this host can connect. One that does not know the word gets a connection for some seconds only, and there are few
-//! of these at once, so that it cannot keep the daemon out or use up the process's file descriptors.
+//! Any process of this host can connect. A client that does not know the secret word gets a connection only for some seconds, and
+//! few such clients are served at once. So it cannot block the daemon or use up the process's file descriptors.
 
 use std::collections::VecDeque;
 use std::io;
@@ -19,16 +19,16 @@ use tokio::time::Instant;
 
 use super::http::Handler;
 
-/// Connections at once. A daemon has some 10.
+/// Most connections at once. A daemon has some 10.
 const CONNECTIONS: usize = 256;
 
-/// Connections at once that have not shown the word.
+/// Most connections at once that have not sent the secret word.
 const STRANGERS: usize = 64;
 
-/// How long a connection may go on without showing the word.
+/// How long a connection may last without sending the secret word.
 pub(super) const STRANGER: Duration = Duration::from_secs(5);
 
-/// How long the headers of a request may take, and how long a connection may be idle before them. Go's clients drop an idle
+/// How long the headers of a request may take, and how long a connection may be idle before them. Go's clients close an idle
 /// connection themselves after 30 to 90 seconds.
 const HEADERS: Duration = Duration::from_secs(120);
 
@@ -38,12 +38,12 @@ const HEADERS_LIMIT: usize = 64 << 10;
 /// Most headers of a request.
 const MOST_HEADERS: usize = 64;
 
-/// How long to wait after `accept` failed: file descriptors come free meanwhile.
+/// How long to wait after `accept` failed: file descriptors may become free meanwhile.
 const AGAIN: Duration = Duration::from_millis(50);
 
-/// Something that connections come from.
+/// A source of connections.
 pub(super) trait Accepts: Send {
-    /// The next connection.
+    /// Returns the next connection.
     fn accept(&mut self) -> impl Future<Output = io::Result<TcpStream>> + Send;
 }
 
@@ -53,19 +53,19 @@ impl Accepts for TcpListener {
     }
 }
 
-/// A connection that has not shown the word.
+/// A connection that has not sent the secret word.
 struct Stranger {
     knows: Arc<AtomicBool>,
     task: AbortHandle,
 }
 
-/// Serves connections until the task is dropped, and they with it. One that does not show the word has `stranger_for`, and less if
-/// many others come: whoever knows the word shows it at once.
+/// Serves connections until the task is dropped; that drops the connections too. A connection without the secret word lasts
+/// `stranger_for`, or less if there are many: a client that knows the word sends it at once.
 pub(super) async fn accept(mut listener: impl Accepts, handler: Arc<Handler>, stranger_for: Duration) {
     let all = Arc::new(Semaphore::new(CONNECTIONS));
     let mut strangers: VecDeque<Stranger> = VecDeque::new();
     let mut connections = JoinSet::new();
-    // Nobody closes it.
+    // Nobody closes the semaphore.
     while let Ok(place) = Arc::clone(&all).acquire_owned().await {
         match listener.accept().await {
             Ok(stream) => {
@@ -83,7 +83,7 @@ pub(super) async fn accept(mut listener: impl Accepts, handler: Arc<Handler>, st
                 });
                 strangers.push_back(Stranger { knows, task });
             }
-            // A connection that was reset, or no file descriptor left: the next one may be fine.
+            // The connection was reset, or there is no file descriptor left: the next one may work.
             Err(_) => tokio::time::sleep(AGAIN).await,
         }
         while connections.try_join_next().is_some() {}
@@ -125,10 +125,10 @@ mod tests {
     use super::*;
     use crate::local_registry::pull::{Served, Shelves};
 
-    /// How long strangers have here.
+    /// How long strangers may stay in these tests.
     const BRIEF: Duration = Duration::from_millis(500);
 
-    /// A listener that fails at first, as one without file descriptors does.
+    /// A listener that fails at first, like one without file descriptors.
     struct Failing(TcpListener, usize);
 
     impl Accepts for Failing {
@@ -178,7 +178,7 @@ mod tests {
         let get = "GET /v2/word/image/manifests/x HTTP/1.1\r\nhost: x\r\n\r\n";
         assert!(asked(&mut known, get).await.starts_with("HTTP/1.1 404"), "it has its turn");
         assert!(began.elapsed() < BRIEF, "{:?}", began.elapsed());
-        // Who does not show the word is sent away; who did stays.
+        // Connections without the secret word are closed; the others stay.
         let mut end = [0];
         assert_eq!(strangers[0].read(&mut end).await.unwrap_or(0), 0);
         tokio::time::sleep(2 * BRIEF).await;

@@ -1,4 +1,4 @@
-//! The OCI distribution protocol: what is pushed goes to the receiver, what is pulled comes from the shelves.
+//! The OCI distribution protocol: pushes go to the receiver, and pulls come from the cache repositories.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -19,7 +19,7 @@ use crate::debug;
 use crate::domain::{Digest, RawManifest};
 use crate::transfer::{BlobSource as _, Spool, SpoolWriter};
 
-/// Largest manifest taken, in bytes: what registries themselves take.
+/// Largest accepted manifest, in bytes: the limit of registries.
 const MANIFEST_LIMIT: usize = 4 << 20;
 
 pub(super) struct Handler {
@@ -28,11 +28,11 @@ pub(super) struct Handler {
     receiver: Option<Arc<dyn Receiver>>,
     directory: PathBuf,
     uploads: Uploads,
-    /// Manifests that were pushed, by name, then by tag or digest.
+    /// Pushed manifests, by name, then by tag or digest.
     taken: Mutex<HashMap<String, HashMap<String, RawManifest>>>,
-    /// Whether someone who knows the word has asked anything.
+    /// Whether a client that knows the secret word has sent a request.
     reached: Arc<AtomicBool>,
-    /// Why a blob could not be taken.
+    /// Why a blob could not be stored.
     full: watch::Sender<Option<String>>,
 }
 
@@ -48,7 +48,7 @@ impl Handler {
         Self { secret_path, shelves, receiver, directory, uploads: Uploads::default(), taken: Mutex::default(), reached, full }
     }
 
-    /// A blob that cannot be written. Daemons try again for a minute: whoever waits for the image need not.
+    /// Answers that a blob cannot be written. Daemons try again for a minute, so this also tells the waiting build at once.
     fn disk(&self, error: &std::io::Error) -> Refusal {
         self.full.send_replace(Some(error.to_string()));
         let why = format!("hakobi failed to buffer the blob: {error}");
@@ -69,12 +69,12 @@ impl Handler {
         self.receiver.as_deref().ok_or_else(|| refused("pushes are not accepted here"))
     }
 
-    /// What stands behind the word in a path that begins with it.
+    /// Returns the rest of a path that begins with the secret word, or `None`.
     fn below_word<'a>(&self, path: &'a str) -> Option<&'a str> {
         path.strip_prefix("/v2/")?.strip_prefix(&*self.secret_path)?.strip_prefix('/')
     }
 
-    /// Whether who asks knows the word.
+    /// Returns whether a request contains the secret word.
     pub(super) fn is_addressed<B>(&self, request: &Request<B>) -> bool {
         self.below_word(request.uri().path()).is_some()
     }
@@ -105,7 +105,7 @@ impl Handler {
         if matches!(&*path, "/v2/" | "/v2") {
             return Ok(answer(StatusCode::OK, &[("Docker-Distribution-Api-Version", "registry/2.0".to_owned())]));
         }
-        // Names may have slashes: the parts are told from the right.
+        // Names may contain slashes, so the path is split from the right.
         let parts: Vec<&str> = self.below_word(&path).ok_or_else(not_found)?.split('/').collect();
         self.reached.store(true, Ordering::Relaxed);
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
@@ -134,7 +134,7 @@ impl Handler {
                 drop(self.uploads.take(id));
                 Ok(answer(StatusCode::NO_CONTENT, &[]))
             }
-            // Neither shelves nor what was taken can be deleted (distribution-spec, "Content Management").
+            // Neither cache repositories nor pushed images support deleting (distribution-spec, "Content Management").
             (Method::DELETE, [.., "blobs" | "manifests", _]) => Err(refused("deleting is not supported here")),
             (Method::PUT, [name @ .., "manifests", reference]) => {
                 let (name, reference) = (name.join("/"), (*reference).to_owned());
@@ -145,7 +145,7 @@ impl Handler {
         }
     }
 
-    /// A manifest that was pushed: some clients look whether it is there.
+    /// Answers with a pushed manifest, because some clients check that it is there.
     fn taken(&self, name: &str, reference: &str, request: &Request<Incoming>) -> Result<Answer, Refusal> {
         let unknown = || Refusal(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", "unknown manifest".to_owned());
         let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
@@ -161,7 +161,7 @@ impl Handler {
     }
 
     async fn begin(&self, request: &Request<Incoming>, location: impl Fn(&str) -> String) -> Result<Answer, Refusal> {
-        // A mount from one of our own names: nothing has to move for a blob that is known anyway.
+        // A mount from one of hakobi's own names: a known blob needs no upload.
         if let Some(digest) = query(request, "mount").and_then(|digest| digest.parse::<Digest>().ok())
             && self.receiver()?.has(&digest).await.is_some()
         {
@@ -187,7 +187,7 @@ impl Handler {
 
     async fn append(&self, path: &str, id: &str, request: Request<Incoming>) -> Result<Answer, Refusal> {
         let mut upload = self.uploads.take(id).ok_or_else(unknown_upload)?;
-        // A part that does not go on where the last one ended changes nothing (distribution-spec, "Pushing a blob in chunks").
+        // A part that does not start at the end of the last one changes nothing (distribution-spec, "Pushing a blob in chunks").
         let fits = begins(&request).is_none_or(|begins| begins == upload.writer.written());
         if fits {
             self.write(&mut upload.writer, request.into_body()).await?;
@@ -247,13 +247,13 @@ fn request_location(secret_path: &str, digest: &Digest) -> String {
     format!("/v2/{secret_path}/image/blobs/{digest}")
 }
 
-/// Where a part begins, if it says so.
+/// Returns the offset where a part begins, or `None` if it does not say that.
 fn begins(request: &Request<Incoming>) -> Option<u64> {
     let range = request.headers().get(header::CONTENT_RANGE)?.to_str().ok()?;
     range.trim_start_matches("bytes ").split_once('-')?.0.trim().parse().ok()
 }
 
-/// The bytes that are there, as registries write it: both ends count.
+/// Returns the range of the received bytes, as registries write it: it includes both ends.
 fn range(writer: &SpoolWriter) -> String {
     format!("0-{}", writer.written().saturating_sub(1))
 }

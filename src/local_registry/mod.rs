@@ -1,13 +1,12 @@
-//! The loopback endpoint: hakobi as a registry on 127.0.0.1, from which the daemon pulls what is kept in a store and to which
-//! it pushes what it built.
+//! The loopback endpoint: hakobi as a registry on 127.0.0.1. The daemon pulls cached layers from it and pushes its images to it.
 //!
-//! The daemon already speaks one layer-wise protocol in which it asks before it sends. What it pushes is handed to a
-//! [`Receiver`], what it pulls lies on a [`CacheRepository`]. Only this host can connect, and every repository's name begins with a word
-//! that cannot be guessed. A shelf gives only what its own tags lead to, though scopes share a store's blobs.
+//! The daemon already speaks a protocol that transfers single layers and asks before it sends one. Pushed images go to a
+//! [`Receiver`], and pulled ones come from a [`CacheRepository`]. Only this host can connect, and every repository's name begins
+//! with a secret word. A cache repository serves only what its own tags lead to, though scopes share a store's blobs.
 //!
-//! A blob that is asked for twice at once is read twice: daemons do not do that. Docker's own pulls join a transfer that is under
-//! way by its key (moby `distribution/xfer`), containerd's locks the blob it writes, and whoever waited finds it there
-//! (`remotes.Fetch`, `content.OpenWriter`). One stream for several readers would go at the pace of the slowest, or keep the layer.
+//! If two clients request a blob at once, hakobi reads it twice: daemons do not do that. Docker's own pulls join a running transfer
+//! by its key (moby `distribution/xfer`). containerd locks the blob that it writes, and whoever waited finds it there
+//! (`remotes.Fetch`, `content.OpenWriter`). One stream for several readers would be as slow as the slowest, or store the layer.
 
 mod answer;
 mod connections;

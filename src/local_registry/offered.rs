@@ -1,5 +1,5 @@
-//! What a shelf gives away: the manifests that were read or put by its name in this run, and what these name. Blobs lie side
-//! by side in a store, whoever's they are.
+//! The objects that a cache repository may serve: the manifests that were read or written under its name in this run, and the blobs
+//! that these name. In a store, the blobs of all scopes are side by side.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,18 +8,18 @@ use bytes::Bytes;
 
 use crate::domain::{Digest, RawManifest, media_type};
 
-/// Manifests of a shelf, and what they name.
+/// Manifests of a cache repository, and the blobs that they name.
 #[derive(Default)]
 pub(super) struct Offered(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    /// Those that were put or read in this run: the daemon asks for them again and again.
+    /// Manifests that were written or read in this run, because the daemon requests them again and again.
     manifests: HashMap<Digest, RawManifest>,
     named: HashSet<Digest>,
     /// Blobs of this run that no store has.
     held: HashMap<Digest, Bytes>,
-    /// Manifests that an index names, until someone looks into them.
+    /// Manifests that an index names and that hakobi has not read yet.
     unread: Vec<Digest>,
 }
 
@@ -28,22 +28,22 @@ impl Offered {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A manifest that was put or read.
+    /// Returns a manifest that was written or read, or `None`.
     pub(super) fn manifest(&self, digest: &Digest) -> Option<RawManifest> {
         self.state().manifests.get(digest).cloned()
     }
 
-    /// Offers a small blob that is made for this run only.
+    /// Offers a small blob that exists only in this run.
     pub(super) fn hold(&self, blob: Bytes) {
         self.state().held.insert(Digest::hash(&blob), blob);
     }
 
-    /// A blob that is made for this run only.
+    /// Returns a blob that exists only in this run, or `None`.
     pub(super) fn held(&self, digest: &Digest) -> Option<Bytes> {
         self.state().held.get(digest).cloned()
     }
 
-    /// Offers a manifest and what it names.
+    /// Offers a manifest and everything that it names.
     pub(super) fn add(&self, manifest: &RawManifest) {
         let (named, unread): (Vec<_>, Vec<_>) = if manifest.is_index() {
             let below = manifest.index().map(|index| index.manifests).unwrap_or_default();
@@ -64,12 +64,12 @@ impl Offered {
         }
     }
 
-    /// Whether it is offered, as far as is known.
+    /// Returns whether this object is offered, as far as is known.
     pub(super) fn has(&self, digest: &Digest) -> bool {
         self.state().named.contains(digest)
     }
 
-    /// A manifest that nobody looked into yet; it is not told again.
+    /// Takes a manifest that hakobi has not read yet, or `None` if there is none.
     pub(super) fn unread(&self) -> Option<Digest> {
         let mut state = self.state();
         loop {
@@ -80,7 +80,7 @@ impl Offered {
         }
     }
 
-    /// One that could not be looked into for now.
+    /// Puts back a manifest that hakobi could not read now.
     pub(super) fn put_back(&self, digest: Digest) {
         self.state().unread.push(digest);
     }

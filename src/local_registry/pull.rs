@@ -1,4 +1,4 @@
-//! The pull half (distribution-spec, "Pull"): manifests and blobs of shelves, ranges included.
+//! The pull half (distribution-spec, "Pull"): serves manifests and blobs of cache repositories, including ranges.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,31 +18,31 @@ use crate::domain::Digest;
 use crate::registry::{self, Kind, Source as _};
 use crate::transfer::ByteStream;
 
-/// How much goes out at once, in bytes.
+/// How many bytes are sent at once.
 const PART: usize = 128 << 10;
 
-/// What went out, by blob.
+/// The served bytes, by blob.
 #[derive(Debug, Clone, Default)]
 pub struct Served(Arc<Mutex<BTreeMap<Digest, Given>>>);
 
-/// What went out of a blob.
+/// The served bytes of a blob.
 #[derive(Debug, Clone, Copy)]
 pub struct Given {
-    /// So many bytes.
+    /// The number of bytes.
     pub bytes: u64,
-    /// When it began.
+    /// When the first was requested.
     pub began: Instant,
-    /// When the last of them went.
+    /// When the last was sent.
     pub ended: Instant,
 }
 
 impl Served {
-    /// A blob begins to go out.
+    /// Notes that the daemon requested a blob.
     pub fn begin(&self, digest: &Digest) {
         self.add(digest, 0);
     }
 
-    /// So many bytes of a blob went out.
+    /// Adds bytes of a blob that were sent.
     pub fn add(&self, digest: &Digest, bytes: u64) {
         let now = Instant::now();
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -57,14 +57,14 @@ impl Served {
     }
 }
 
-/// All shelves of an endpoint, by their names.
+/// All cache repositories of an endpoint, by their names.
 pub(super) struct Shelves {
     shelves: BTreeMap<String, CacheRepository>,
     served: Served,
 }
 
 impl Shelves {
-    /// Those of this endpoint's word.
+    /// Returns those that belong to this endpoint's secret word.
     pub(super) fn new(secret_path: &str, shelves: Vec<CacheRepository>, served: Served) -> Self {
         let name =
             |shelf: &CacheRepository| Some(shelf.repository().path.strip_prefix(secret_path)?.strip_prefix('/')?.to_owned());
@@ -140,8 +140,8 @@ impl Shelves {
     }
 }
 
-/// The one range of `bytes=a-b`, end excluded: `Some(None)` where the header is none that has to be heeded (RFC 9110, 14.2), `None`
-/// where it lies behind the end.
+/// Returns the single range of `bytes=a-b`, end excluded. Returns `Some(None)` for a header that may be ignored (RFC 9110, 14.2),
+/// and `None` for a range behind the end.
 fn parse_range(text: &str, size: u64) -> Option<Option<(u64, u64)>> {
     let Some((first, last)) = text.strip_prefix("bytes=").and_then(|range| range.split_once('-')) else { return Some(None) };
     let (start, end) = match (first.trim().parse::<u64>(), last.trim().parse::<u64>()) {
@@ -156,7 +156,7 @@ fn parse_range(text: &str, size: u64) -> Option<Option<(u64, u64)>> {
 fn fault(error: &registry::Error) -> Refusal {
     let status = match error.kind {
         Kind::NotFound => StatusCode::NOT_FOUND,
-        // An overlay2 daemon tries again for a minute, but not what is denied (moby `retryOnError`).
+        // An overlay2 daemon tries again for a minute, but not after "denied" (moby `retryOnError`).
         _ => StatusCode::FORBIDDEN,
     };
     Refusal(status, "DENIED", error.to_string())

@@ -1,4 +1,4 @@
-//! The listener, what is behind it, and what the daemon hands over.
+//! The listener, the repositories behind it, and the receiver of pushes.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,16 +19,16 @@ use super::shelf::CacheRepository;
 use crate::domain::{Digest, ImageRef, RegistryHost, Repository};
 use crate::redact;
 
-/// What the word in the repositories of every endpoint begins with.
+/// The start of the secret word in the repositories of every endpoint.
 const MARK: &str = "hakobi-";
 
-/// The host in the names of images that are loaded as archives: no registry can have the name (RFC 2606).
+/// The host in the names of images that are loaded as archives: no registry can have this name (RFC 2606).
 pub const NOWHERE: &str = "hakobi.invalid";
 
-/// What outputs show instead of an endpoint's address and word.
+/// The text that outputs show instead of an endpoint's address and secret word.
 const SHOWN: &str = "hakobi";
 
-/// An address at which nothing answers yet: what is served there has to be called by it.
+/// A bound address that nothing answers yet: repositories need it for their names.
 pub struct Address {
     listener: TcpListener,
     address: SocketAddr,
@@ -41,16 +41,16 @@ pub struct Endpoint {
     secret_path: String,
     served: Served,
     reached: Arc<AtomicBool>,
-    /// Why a blob could not be taken.
+    /// Why a blob could not be stored.
     full: watch::Sender<Option<String>>,
     task: JoinHandle<()>,
 }
 
 impl Address {
-    /// A free port of 127.0.0.1, and a word that cannot be guessed.
+    /// Binds a free port of 127.0.0.1, and makes a secret word.
     ///
     /// # Errors
-    /// If there is no port to be had.
+    /// If there is no free port.
     pub async fn bind() -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
@@ -61,14 +61,13 @@ impl Address {
         Ok(Self { listener, address, secret_path })
     }
 
-    /// What a repository of this name is called by the daemon.
+    /// Returns the daemon's name of a repository.
     #[must_use]
     pub fn repository(&self, name: &str) -> Repository {
         repository(self.address, &self.secret_path, name)
     }
 
-    /// Serves what is on the shelves, and hands what is pushed to the receiver, if there is one. Blobs on their way lie in
-    /// `directory`.
+    /// Serves the cache repositories, and passes pushes to the receiver, if there is one. Arriving blobs are stored in `directory`.
     #[must_use]
     pub fn serve(self, shelves: Vec<CacheRepository>, receiver: Option<Arc<dyn Receiver>>, directory: PathBuf) -> Endpoint {
         let Self { listener, address, secret_path } = self;
@@ -83,8 +82,8 @@ impl Address {
     }
 }
 
-/// Whether a repository's name is one that an endpoint, or a run that loads archives, gave: `127.0.0.1:PORT/hakobi-HEX/…` or
-/// `hakobi.invalid/HEX`, with 32 digits. No user's image is called so.
+/// Returns whether a repository's name is hakobi's own: `127.0.0.1:PORT/hakobi-HEX/…` of an endpoint, or `hakobi.invalid/HEX` of a
+/// run that loads archives, with 32 digits. No user's image has such a name.
 #[must_use]
 pub fn is_own_name(repository: &Repository) -> bool {
     let is_word =
@@ -103,46 +102,46 @@ fn repository(address: SocketAddr, secret_path: &str, name: &str) -> Repository 
 }
 
 impl Endpoint {
-    /// An endpoint that only takes. Blobs on their way lie in `directory`.
+    /// Starts an endpoint that only receives. Arriving blobs are stored in `directory`.
     ///
     /// # Errors
-    /// If there is no port to be had.
+    /// If there is no free port.
     pub async fn start(receiver: Arc<dyn Receiver>, directory: PathBuf) -> io::Result<Self> {
         Ok(Address::bind().await?.serve(Vec::new(), Some(receiver), directory))
     }
 
-    /// Whether someone who knows its word has asked anything.
+    /// Returns whether a client that knows the secret word has sent a request.
     #[must_use]
     pub fn was_reached(&self) -> bool {
         self.reached.load(Ordering::Relaxed)
     }
 
-    /// Counts what goes out another way.
+    /// Returns the counter of served bytes, to count bytes that leave another way.
     #[must_use]
     pub fn tally(&self) -> Served {
         self.served.clone()
     }
 
-    /// The blobs that were pulled from here, with what went out of them.
+    /// Returns the blobs that were pulled from here, with their served bytes.
     #[must_use]
     pub fn served(&self) -> BTreeMap<Digest, Given> {
         self.served.blobs()
     }
 
-    /// The word that is in all its repositories' names, by which the daemon's names of this run are recognised.
+    /// Returns the secret word in the names of all its repositories. It identifies the daemon's names of this run.
     #[must_use]
     pub fn secret_path(&self) -> &str {
         &self.secret_path
     }
 
-    /// Waits until a blob cannot be taken because there is no room for it, and says why; for ever if there is.
+    /// Waits until there is no room for a blob, and returns why. Never returns if there is room.
     pub async fn out_of_space(&self) -> String {
         let mut full = self.full.subscribe();
         let why = full.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
         why.unwrap_or_default()
     }
 
-    /// What the daemon must push to for the receiver to get it under this name.
+    /// Returns the reference under which the daemon must push an image for the receiver.
     #[must_use]
     pub fn reference(&self, name: &str) -> ImageRef {
         repository(self.address, &self.secret_path, name).tag("image")

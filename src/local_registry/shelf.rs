@@ -1,4 +1,4 @@
-//! The images of one scope of a store: manifests and blobs by content, tags as the scope's pointers.
+//! The images of one scope of a store: manifests and blobs by content, and tags as the scope's pointers.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use crate::registry::{self, Home, Kind, Progress, Put, Source, Uploaded};
 use crate::store::{self, Blobs, Fault, Name, read_small};
 use crate::transfer::{BlobSource, ByteStream, BytesSource};
 
-/// Largest manifest, in bytes: what registries themselves take.
+/// Largest manifest, in bytes: the limit of registries.
 const MANIFEST_LIMIT: u64 = 4 << 20;
 
-/// Largest configuration, in bytes: what is read without its size being known. Inline cache makes them large.
+/// Largest configuration, in bytes, because hakobi reads it without knowing its size. Inline cache makes configurations large.
 const CONFIG_LIMIT: u64 = 16 << 20;
 
 /// Largest pointer, in bytes.
@@ -29,10 +29,10 @@ const POINTER_LIMIT: u64 = 64 << 10;
 /// The version of pointers; one of another version is a miss.
 const VERSION: u32 = 1;
 
-/// Blobs that are looked for at once.
+/// How many blobs are looked up at once.
 const ASKED_AT_ONCE: usize = 32;
 
-/// What a tag stands for.
+/// The manifest that a tag points to.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Pointer {
@@ -41,7 +41,7 @@ struct Pointer {
     digest: Digest,
 }
 
-/// An image's place in a scope of a store: what a repository is in a registry.
+/// An image's repository in a scope of a store, like a repository in a registry.
 #[derive(Clone)]
 pub struct CacheRepository(Arc<Inner>);
 
@@ -53,12 +53,12 @@ struct Inner {
     writable: bool,
     offered: Offered,
     through: PullThrough,
-    /// Held while manifests are looked into for what else is offered.
+    /// Held while hakobi reads manifests to find further offered blobs.
     looking: Mutex<()>,
 }
 
 impl CacheRepository {
-    /// The shelf of an image in a scope. `repository` is what it is called at the endpoint.
+    /// Returns the repository of an image in a scope. `repository` is its name at the endpoint.
     #[must_use]
     pub fn new(blobs: Blobs, scope: &str, image: &str, repository: Repository, writable: bool) -> Self {
         Self(Arc::new(Inner {
@@ -73,19 +73,19 @@ impl CacheRepository {
         }))
     }
 
-    /// The image.
+    /// Returns the image.
     #[must_use]
     pub fn image(&self) -> &str {
         &self.0.image
     }
 
-    /// The scope.
+    /// Returns the scope.
     #[must_use]
     pub fn scope(&self) -> &str {
         &self.0.scope
     }
 
-    /// Whether a blob was found to be another than it should be.
+    /// Returns whether a blob turned out to be damaged.
     pub(super) fn is_damaged(&self, digest: &Digest) -> bool {
         self.0.blobs.damaged().contains(digest)
     }
@@ -106,7 +106,7 @@ impl CacheRepository {
             Ok(None) => return Ok(None),
             Ok(Some(bytes)) => bytes,
         };
-        // Another version's is a miss too, and nothing is wrong with it.
+        // A pointer of another version is a miss too, but not damaged.
         if serde_json::from_slice::<Version>(&bytes).is_ok_and(|head| head.version != VERSION) {
             return Ok(None);
         }
@@ -117,47 +117,48 @@ impl CacheRepository {
         Ok(pointer)
     }
 
-    /// Offers an image of this store's layers for as long as the endpoint runs; gives its name.
+    /// Offers an image of this store's layers as long as the endpoint runs. Returns its name.
     pub fn offer(&self, manifest: &RawManifest, config: Bytes) -> ImageRef {
         self.0.offered.hold(config);
         self.0.offered.add(manifest);
         self.0.repository.digest(&manifest.digest())
     }
 
-    /// Offers an image of one layer that is made for this run only; gives its name.
+    /// Offers an image of one layer that exists only in this run. Returns its name.
     pub fn offer_made(&self, manifest: &RawManifest, config: Bytes, layer: Bytes) -> ImageRef {
         self.0.offered.hold(layer);
         self.offer(manifest, config)
     }
 
-    /// Has layers that the store lacks come from a registry when the daemon asks for them, and keeps them. Their bytes lie in this
-    /// directory on their way.
+    /// Lets layers that the store lacks pass from a registry when the daemon requests them, and saves them. Their bytes are in this
+    /// directory during the transfer.
     pub fn pass_through(&self, layers: &[Descriptor], from: &Arc<dyn Home>, directory: &std::path::Path) {
         self.0.through.add(layers, from, directory);
     }
 
-    /// Waits until the daemon asks for a layer that passes through, and follows it. Nothing where that will not be.
+    /// Waits until the daemon requests a layer that passes through, and reads it too. Returns `None` if that will not happen.
     pub async fn follow(&self, digest: &Digest) -> Option<ByteStream> {
         self.0.through.follow(digest).await
     }
 
-    /// The daemon will ask for no more layers.
+    /// Notes that the daemon will request no more layers.
     pub fn passed(&self) {
         self.0.through.end();
     }
 
-    /// Whether all layers came from their registries that were to.
+    /// Returns whether no layer failed to pass from its registry.
     #[must_use]
     pub fn passes(&self) -> bool {
         self.0.through.has_no_fault()
     }
 
-    /// Waits until a layer does not come from its registry, and says why: for ever, where all do.
+    /// Waits until a layer fails to pass from its registry, and returns why. Never returns if all pass.
     pub async fn cannot_pass(&self) -> String {
         self.0.through.fault().await
     }
 
-    /// How large a blob is that can be given: one that is kept, of this run, or of a registry.
+    /// Returns the size of a blob that this repository can serve: from the store, of this run, or from a registry. Returns `None`
+    /// if it has no such blob.
     pub(super) async fn size(&self, digest: &Digest) -> registry::Result<Option<u64>> {
         if let Some(held) = self.0.offered.held(digest) {
             return Ok(Some(held.len() as u64));
@@ -165,26 +166,26 @@ impl CacheRepository {
         let passing = self.0.through.size(digest);
         match self.0.blobs.size(digest).await {
             Ok(kept) => Ok(kept.or(passing)),
-            // What a registry has needs no store.
+            // A blob of a registry does not need the store.
             Err(_) if passing.is_some() => Ok(passing),
             Err(error) => Err(self.error("look for a blob", &error)),
         }
     }
 
-    /// Whether a message names a manifest or blob that is offered.
+    /// Returns whether a message names an offered manifest or blob.
     #[must_use]
     pub fn is_named_in(&self, message: &str) -> bool {
         let digests = message.match_indices("sha256:").filter_map(|(at, _)| message.get(at..at + 71)?.parse::<Digest>().ok());
         digests.into_iter().any(|digest| self.0.offered.has(&digest))
     }
 
-    /// Whether a manifest or blob belongs to what is read by this shelf's name: what the store has besides is another's.
+    /// Returns whether a manifest or blob belongs to this repository: other objects of the store belong to others.
     pub(super) async fn offers(&self, digest: &Digest) -> registry::Result<bool> {
         let offered = &self.0.offered;
         if offered.has(digest) {
             return Ok(true);
         }
-        // A daemon that has the manifests below an index from an earlier run asks for their layers at once.
+        // A daemon that has the manifests below an index from an earlier run requests their layers directly.
         let _one_at_a_time = self.0.looking.lock().await;
         while !offered.has(digest) {
             let Some(child) = offered.unread() else { return Ok(false) };
@@ -196,7 +197,7 @@ impl CacheRepository {
         Ok(true)
     }
 
-    /// The manifest of a tag or digest.
+    /// Returns the manifest of a tag or digest, or `None`.
     async fn get(&self, reference: &str) -> store::Result<Option<RawManifest>> {
         let (digest, told) = match reference.parse::<Digest>() {
             Ok(digest) => (digest, None),
@@ -209,7 +210,7 @@ impl CacheRepository {
             return Ok(Some(manifest));
         }
         let bytes = match self.0.blobs.read(&digest, MANIFEST_LIMIT).await {
-            // A miss: whoever makes the same writes it again.
+            // A miss: whoever makes the same manifest writes it again.
             Err(error) if error.fault() == Fault::Damaged => return Ok(None),
             bytes => bytes?,
         };
@@ -257,7 +258,7 @@ impl Source for CacheRepository {
             let start = usize::try_from(offset).unwrap_or(usize::MAX).min(held.len());
             return Ok(Box::pin(std::io::Cursor::new(held.slice(start..))));
         }
-        // What is on its way is not in the store, or only now.
+        // A passing layer is not in the store yet, or only just now.
         if self.0.through.size(digest).is_some()
             && self.0.blobs.size(digest).await.ok().flatten().is_none()
             && let Some(stream) = self.0.through.open(digest, offset).await?

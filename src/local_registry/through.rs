@@ -1,4 +1,5 @@
-//! Layers on their way from a registry through the endpoint: read there once, passed on to the daemon while they come, and kept.
+//! Layers that pass from a registry through the endpoint: hakobi reads them once, passes them on to the daemon while they arrive,
+//! and saves them.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ pub(super) struct PullThrough(Arc<Inner>);
 struct Inner {
     blobs: Blobs,
     layers: Mutex<HashMap<Digest, Layer>>,
-    /// Why a layer did not come: the first fault.
+    /// Why a layer did not pass: the first fault.
     fault: watch::Sender<Option<String>>,
     begun: watch::Sender<Begun>,
 }
@@ -27,31 +28,31 @@ struct Inner {
 struct Layer {
     size: u64,
     from: Arc<dyn Home>,
-    /// Where its bytes lie while they are on their way.
+    /// The directory for its bytes during the transfer.
     directory: PathBuf,
     coming: Option<Coming>,
-    /// Held by whoever begins to read it.
+    /// Held by the task that starts to read it.
     begins: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// Layers that were asked for.
+/// Layers that were requested.
 #[derive(Default)]
 struct Begun {
     layers: HashSet<Digest>,
-    /// Whether no more will be.
+    /// Whether no more layers will be requested.
     over: bool,
 }
 
-/// A layer that is on its way.
+/// A layer in transfer.
 #[derive(Clone)]
 struct Coming {
     spool: Spool,
-    /// Turns to true when it was kept, or will not be.
+    /// Becomes true once the layer is saved, or will not be.
     pinned_revision: watch::Receiver<bool>,
 }
 
 impl PullThrough {
-    /// None yet; they are kept in this store.
+    /// Returns a set without layers that saves to this store.
     pub(super) fn new(blobs: Blobs) -> Self {
         Self(Arc::new(Inner {
             blobs,
@@ -69,7 +70,7 @@ impl PullThrough {
         self.layers().get(digest).cloned()
     }
 
-    /// Has these layers come from a registry when they are asked for. Their bytes lie in this directory on their way.
+    /// Lets these layers pass from a registry when they are requested. Their bytes are in this directory during the transfer.
     pub(super) fn add(&self, layers: &[Descriptor], from: &Arc<dyn Home>, directory: &Path) {
         let mut known = self.layers();
         for layer in layers {
@@ -79,19 +80,19 @@ impl PullThrough {
         }
     }
 
-    /// The size of a layer that can come from a registry.
+    /// Returns the size of a layer that can pass from a registry, or `None`.
     pub(super) fn size(&self, digest: &Digest) -> Option<u64> {
         self.layers().get(digest).map(|layer| layer.size)
     }
 
-    /// Waits until a layer that is on its way was kept, or will not be.
+    /// Waits until a layer in transfer is saved, or will not be.
     pub(super) async fn settle(&self, digest: &Digest) {
         if let Some(mut coming) = self.layer(digest).and_then(|layer| layer.coming) {
             let _ = coming.pinned_revision.wait_for(|pinned_revision| *pinned_revision).await;
         }
     }
 
-    /// Waits until someone asks for a layer, and follows. Nothing where that will not be, or it was kept meanwhile.
+    /// Waits until a layer is requested, and reads it too. Returns `None` if that will not happen, or the layer is already saved.
     pub(super) async fn follow(&self, digest: &Digest) -> Option<ByteStream> {
         let mut begun = self.0.begun.subscribe();
         let asked = begun.wait_for(|begun| begun.over || begun.layers.contains(digest)).await.ok()?.layers.contains(digest);
@@ -99,25 +100,28 @@ impl PullThrough {
         coming.spool.open(0).await.ok()
     }
 
-    /// No more layers will be asked for: who waits for one need not.
+    /// Notes that no more layers will be requested, and ends the waiting for them.
     pub(super) fn end(&self) {
         self.0.begun.send_modify(|begun| begun.over = true);
     }
 
-    /// Whether every layer came that was asked for.
+    /// Returns whether every requested layer passed.
     pub(super) fn has_no_fault(&self) -> bool {
         self.0.fault.borrow().is_none()
     }
 
-    /// Waits until a layer does not come, and says why.
+    /// Waits until a layer does not pass, and returns why.
     pub(super) async fn fault(&self) -> String {
-        // The sender is this object's own, so there is one as long as it is waited for.
+        // This object has the sender, so it exists as long as this future waits.
         let mut fault = self.0.fault.subscribe();
         let fault = fault.wait_for(Option::is_some).await;
         fault.ok().and_then(|fault| fault.clone()).unwrap_or_default()
     }
 
-    /// The bytes of a layer from an offset, where it is one of these. Whoever asks second follows the first.
+    /// Opens a layer at an offset. A second reader follows the first transfer. Returns `None` for other blobs.
+    ///
+    /// # Errors
+    /// If the registry does not supply the layer.
     pub(super) async fn open(&self, digest: &Digest, offset: u64) -> registry::Result<Option<ByteStream>> {
         let Some(layer) = self.layer(digest) else { return Ok(None) };
         let coming = {
@@ -145,12 +149,12 @@ impl PullThrough {
         let (this, digest) = (self.clone(), digest.clone());
         tokio::spawn(async move {
             match spool.identity().await {
-                // A fault of the store shows when the build is kept: the layer is not there then.
+                // A fault of the store is reported when the build is saved: the layer is missing then.
                 Ok(identity) if identity.digest == digest => {
                     if this.0.blobs.keep(&spool).await.is_ok()
                         && let Some(layer) = this.layers().get_mut(&digest)
                     {
-                        // From here on it comes from the store, and its bytes make room.
+                        // From now on, the layer comes from the store, and its temporary file is removed.
                         layer.coming = None;
                     }
                 }
@@ -162,7 +166,7 @@ impl PullThrough {
         Ok(coming)
     }
 
-    /// Whoever asks again starts over.
+    /// Notes a failure. The next reader starts again.
     fn failed(&self, digest: &Digest, why: &str) {
         if let Some(layer) = self.layers().get_mut(digest) {
             layer.coming = None;

@@ -1,17 +1,17 @@
-//! Uploads under way, by the ID that their URL ends with.
+//! Uploads in progress, by the ID at the end of their URL.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::transfer::{Spool, SpoolWriter};
 
-/// One upload between two requests.
+/// An upload between two requests.
 pub(super) struct Upload {
     pub(super) writer: SpoolWriter,
     pub(super) spool: Spool,
 }
 
-/// All of them. One is taken out while a request writes to it.
+/// All uploads. A request that writes to an upload takes it out.
 #[derive(Clone, Default)]
 pub(super) struct Uploads(Arc<Mutex<HashMap<String, Upload>>>);
 
