@@ -1,5 +1,5 @@
-//! A step's operation in the form that its key is made of: all its bytes, less what BuildKit leaves out of its own key and less
-//! its inputs, which count by what they are (`solver/llbsolver/ops/exec.go` and `file.go`: `CacheMap`).
+//! A step's operation in the form for its key: all its bytes, without what BuildKit omits from its own key and without its inputs,
+//! whose keys are added separately (`solver/llbsolver/ops/exec.go` and `file.go`: `CacheMap`).
 
 use std::collections::BTreeMap;
 
@@ -10,12 +10,12 @@ use super::decode::{Graph, Op};
 use super::wire::{Change, Field, Malformed, rewritten};
 use crate::domain::{Digest, OperationKey, Selector, has_wildcards, spelled_text};
 
-/// How an input counts. Selections stand in the order of the arguments: of two files of one name the last one stays.
+/// How an input contributes to a key. Selections keep the order of the arguments, because the last of two files with one name wins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InputDependency {
-    /// By all that led to it.
+    /// By all steps that led to it.
     State,
-    /// By the content of what is taken out of it.
+    /// By the content of the files that are copied out of it.
     Content(Vec<Selector>),
 }
 
@@ -35,10 +35,10 @@ mod number {
     pub(super) const COPY_SRC: u64 = 1;
 }
 
-/// The operation's bytes for the key.
+/// Returns the operation's bytes for the key.
 ///
 /// # Errors
-/// If they cannot be read.
+/// If they cannot be parsed.
 pub(super) fn canonical(op: &Op, bytes: &[u8]) -> Result<Vec<u8>, Malformed> {
     rewritten(bytes, |field| match field.number {
         number::OP_INPUTS => Ok(Change::Drop),
@@ -70,7 +70,8 @@ fn without(message: &[u8], number: u64) -> Result<Vec<u8>, Malformed> {
     rewritten(message, |field| Ok(if field.number == number { Change::Drop } else { Change::Keep }))
 }
 
-/// A copy's source counts by what it selects, and by the name that this has at its end.
+/// Returns a file operation whose copies contribute only the base names of their sources; the keys of the inputs cover their
+/// content.
 fn file(bytes: &[u8], op: &Op) -> Result<Vec<u8>, Malformed> {
     let Some(pb::op::Op::File(decoded)) = &op.op.op else { return Err(Malformed) };
     let mut actions = decoded.actions.iter();
@@ -93,7 +94,7 @@ fn file(bytes: &[u8], op: &Op) -> Result<Vec<u8>, Malformed> {
     })
 }
 
-/// Go's `path.Base`.
+/// Returns the last component, like Go's `path.Base`.
 fn base_name(path: &[u8]) -> &[u8] {
     let end = path.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
     let path = &path[..end];
@@ -105,7 +106,7 @@ fn is_input(op: &Op, index: i64) -> bool {
     usize::try_from(index).is_ok_and(|index| index < op.inputs.len())
 }
 
-/// The variables that a step sees, and the digest of the rest of its operation: for an explanation, never for a key.
+/// Returns the variables that a step sees, and the digest of the rest of its operation. For explanations, never for a key.
 #[must_use]
 pub fn apart(op: &Op) -> (BTreeMap<String, String>, Digest) {
     let mut rest = pb::Op { inputs: Vec::new(), ..op.op.clone() };
@@ -121,14 +122,14 @@ pub fn apart(op: &Op) -> (BTreeMap<String, String>, Digest) {
     (variables, Digest::hash(&rest.encode_to_vec()))
 }
 
-/// What a step does, whatever it is done to: its operation without its inputs.
+/// Returns the key of a step's operation without its inputs. Returns `None` if the step is not in the graph or cannot be parsed.
 #[must_use]
 pub fn operation_key(graph: &Graph, op: &Op) -> Option<OperationKey> {
     let canonical = canonical(op, graph.bytes(&op.digest)?).ok()?;
     Some(OperationKey::hash(&[b"hakobi shape 1\n", &*canonical].concat()))
 }
 
-/// How each input of a step counts.
+/// Returns how each input of a step contributes to its key.
 #[must_use]
 pub fn input_dependencies(op: &Op) -> Vec<InputDependency> {
     let mut all: Vec<InputDependency> = match &op.op.op {
@@ -140,7 +141,8 @@ pub fn input_dependencies(op: &Op) -> Vec<InputDependency> {
     all
 }
 
-/// The content of a mount's source may stand for it only where nothing else of the source can come out of the step.
+/// Returns how the inputs of a command contribute. A mount's source contributes only its content if nothing else of the source can
+/// end up in the step's result.
 fn of_exec(op: &Op, exec: &pb::ExecOp) -> Vec<InputDependency> {
     let mut copied: BTreeMap<usize, Option<Vec<Selector>>> = BTreeMap::new();
     for mount in &exec.mounts {
@@ -168,7 +170,7 @@ fn of_exec(op: &Op, exec: &pb::ExecOp) -> Vec<InputDependency> {
         .collect()
 }
 
-/// `pb.SkipOutput`: nothing that happens to the mount outlives the step.
+/// `pb.SkipOutput`: changes to the mount do not outlive the step.
 const SKIPPED: i64 = -1;
 
 fn of_file(op: &Op, file: &pb::FileOp) -> Vec<InputDependency> {

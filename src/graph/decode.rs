@@ -1,4 +1,4 @@
-//! The graph out of its definition, and definitions out of the graph.
+//! Decodes the graph from its definition, and makes definitions from the graph.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -7,28 +7,28 @@ use prost::Message;
 
 use crate::domain::Digest;
 
-/// Largest graph taken, in steps: beyond any Dockerfile.
+/// Largest accepted graph, in steps: more than any Dockerfile has.
 const LIMIT: usize = 100_000;
 
-/// Why a definition is no graph.
+/// The error for a definition that is no graph.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub enum InvalidGraph {
-    /// A step's bytes cannot be read.
+    /// A step's bytes cannot be parsed.
     #[error("failed to read a step of the build graph: {0}")]
     Decode(#[from] prost::DecodeError),
-    /// A step needs one that is not there.
+    /// A step needs a step that is missing.
     #[error("a step of the build graph needs the missing step {0}")]
     Absent(String),
-    /// Not a digest.
+    /// An invalid digest.
     #[error(transparent)]
     Digest(#[from] crate::domain::InvalidDigest),
-    /// A step is cut off.
+    /// A step is truncated.
     #[error(transparent)]
     Malformed(#[from] super::wire::Malformed),
-    /// There is nothing in it.
+    /// The graph is empty.
     #[error("the build graph is empty")]
     Empty,
-    /// There is too much in it.
+    /// The graph is too large.
     #[error("the build graph has more than {LIMIT} steps")]
     TooLarge,
 }
@@ -38,36 +38,36 @@ pub enum InvalidGraph {
 pub struct Input {
     /// The step.
     pub step: Digest,
-    /// Which of its outputs.
+    /// The number of its output.
     pub output: i64,
 }
 
-/// Where in the user's file a step stands.
+/// The place of a step in the user's file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     /// `Dockerfile`.
     pub file: String,
-    /// From 1.
+    /// The line, from 1.
     pub line: i32,
 }
 
 /// One step.
 #[derive(Debug, Clone)]
 pub struct Op {
-    /// Of its bytes: what other steps name it by.
+    /// The digest of its bytes, by which other steps name it.
     pub digest: Digest,
-    /// As decoded.
+    /// The decoded operation.
     pub op: pb::Op,
-    /// What it needs, in order.
+    /// Its inputs, in order.
     pub inputs: Vec<Input>,
-    /// `[build 2/5] RUN make`; empty where the frontend named none.
+    /// `[build 2/5] RUN make`; empty if the frontend set no name.
     pub name: String,
     /// Whether it must always run (`--no-cache`).
     pub ignores_cache: bool,
 }
 
 impl Op {
-    /// The operation on files that the step is, where it is one.
+    /// Returns the step's file operation, or `None` for another kind of step.
     #[must_use]
     pub fn files(&self) -> Option<&pb::FileOp> {
         match &self.op.op {
@@ -76,13 +76,13 @@ impl Op {
         }
     }
 
-    /// Whether the step runs a command.
+    /// Returns whether the step runs a command.
     #[must_use]
     pub fn is_command(&self) -> bool {
         matches!(self.op.op, Some(pb::op::Op::Exec(_)))
     }
 
-    /// The reference of the image that the step brings, where it is one that does.
+    /// Returns the reference of the step's image, or `None` if the step is no image source.
     #[must_use]
     pub fn image(&self) -> Option<&str> {
         let Some(pb::op::Op::Source(source)) = &self.op.op else { return None };
@@ -90,21 +90,21 @@ impl Op {
     }
 }
 
-/// The graph. The last step, which has no operation of its own, names the result.
+/// The graph. Its last step, which has no operation, names the result.
 #[derive(Debug, Clone)]
 pub struct Graph {
     definition: pb::Definition,
     ops: HashMap<Digest, Op>,
-    /// Where each step stands in the definition.
+    /// The index of each step in the definition.
     places: HashMap<Digest, usize>,
     result: Input,
 }
 
 impl Graph {
-    /// Reads a definition.
+    /// Decodes a definition.
     ///
     /// # Errors
-    /// If it is not whole.
+    /// If it is not complete.
     pub fn new(definition: pb::Definition) -> Result<Self, InvalidGraph> {
         if definition.def.len() > LIMIT {
             return Err(InvalidGraph::TooLarge);
@@ -132,7 +132,7 @@ impl Graph {
         }
         let result = match last.and_then(|digest| ops.get(&digest)) {
             Some(last) => last.inputs.first().cloned().ok_or(InvalidGraph::Empty)?,
-            // `FROM scratch` and nothing but metadata.
+            // `FROM scratch` with only metadata.
             None => {
                 let step = Digest::hash(b"");
                 let (op, inputs, name) = (pb::Op::default(), Vec::new(), String::new());
@@ -143,39 +143,39 @@ impl Graph {
         Ok(Self { definition, ops, places, result })
     }
 
-    /// The state that the whole graph is for.
+    /// Returns the result of the whole graph.
     #[must_use]
     pub fn result(&self) -> &Input {
         &self.result
     }
 
-    /// Whether the result has no layers, because no step leads to it.
+    /// Returns whether the result has no layers, because the graph has no steps.
     #[must_use]
     pub fn is_nothing(&self) -> bool {
         self.definition.def.is_empty()
     }
 
-    /// A step.
+    /// Returns a step, or `None` if the graph does not have it.
     #[must_use]
     pub fn op(&self, digest: &Digest) -> Option<&Op> {
         self.ops.get(digest)
     }
 
-    /// A definition's bytes.
+    /// Returns a definition's bytes.
     #[must_use]
     pub fn encoded(definition: &pb::Definition) -> Vec<u8> {
         definition.encode_to_vec()
     }
 
-    /// Reads a definition's bytes.
+    /// Decodes a definition's bytes.
     ///
     /// # Errors
-    /// If it is not whole.
+    /// If they cannot be parsed.
     pub fn decoded(bytes: &[u8]) -> Result<pb::Definition, InvalidGraph> {
         Ok(pb::Definition::decode(bytes)?)
     }
 
-    /// Forces steps to run, as `--no-cache` has.
+    /// Forces steps to run, like `--no-cache`.
     pub fn run_anyway<'a>(&mut self, steps: impl IntoIterator<Item = &'a Digest>) {
         for step in steps {
             if let Some(op) = self.ops.get_mut(step) {
@@ -185,18 +185,18 @@ impl Graph {
         }
     }
 
-    /// As the frontend gave it.
+    /// Returns the frontend's definition.
     pub(super) fn definition(&self) -> &pb::Definition {
         &self.definition
     }
 
-    /// A step's bytes.
+    /// Returns a step's bytes, or `None` if the graph does not have it.
     #[must_use]
     pub fn bytes(&self, digest: &Digest) -> Option<&[u8]> {
         self.definition.def.get(*self.places.get(digest)?).map(Vec::as_slice)
     }
 
-    /// All steps that a state needs, itself included; each after those it needs.
+    /// Returns all steps that a state needs, including its own; each comes after those that it needs.
     #[must_use]
     pub fn below(&self, state: &Input) -> Vec<&Op> {
         let mut wanted = HashSet::new();
@@ -208,14 +208,14 @@ impl Graph {
                 open.extend(op.inputs.iter().map(|input| &input.step));
             }
         }
-        // The definition's own order has every step after its inputs.
+        // In the definition, every step comes after its inputs.
         let mut below: Vec<&Op> = wanted.into_iter().filter_map(|step| self.ops.get(step)).collect();
         below.sort_by_key(|op| self.places.get(&op.digest));
         below
     }
 
-    /// The graph up to one state, with the metadata and source lines of what it holds. It is for what was made already, so that
-    /// nothing in it must always run (`--no-cache`): that would make another result.
+    /// Returns the graph up to one state, with the metadata and source lines of its steps. Its steps have already run, so none of
+    /// them is forced to run (`--no-cache`): that would make another result.
     #[must_use]
     pub fn cut(&self, state: &Input) -> pb::Definition {
         if self.is_nothing() {
@@ -240,7 +240,7 @@ impl Graph {
         pb::Definition { def, metadata, source }
     }
 
-    /// The references of all base images, as the frontend resolved them.
+    /// Returns the references of all base images, as the frontend resolved them.
     #[must_use]
     pub fn base_images(&self) -> Vec<&str> {
         let mut images: Vec<&str> = self.ops.values().filter_map(Op::image).collect();
@@ -249,21 +249,20 @@ impl Graph {
         images
     }
 
-    /// The user's file, as it was compiled, where it is text.
+    /// Returns the user's file as it was compiled, or `None` if it is missing or not UTF-8.
     #[must_use]
     pub fn text(&self, file: &str) -> Option<&str> {
         let infos = &self.definition.source.as_ref()?.infos;
         infos.iter().find(|info| info.filename == file).and_then(|info| std::str::from_utf8(&info.data).ok())
     }
 
-    /// All of the user's files, as far as they are text.
+    /// Returns all of the user's files that are UTF-8.
     pub fn texts(&self) -> impl Iterator<Item = &str> {
         let infos = self.definition.source.iter().flat_map(|source| &source.infos);
         infos.filter_map(|info| std::str::from_utf8(&info.data).ok())
     }
 
-    /// A step's lines as the user's file has them, before anything is put in for variables. Returns `None` if the step stands in no
-    /// file.
+    /// Returns a step's lines in the user's file, before variables are replaced. Returns `None` if the step is in no file.
     #[must_use]
     pub fn written(&self, step: &Digest) -> Option<String> {
         let source = self.definition.source.as_ref()?;
@@ -277,7 +276,7 @@ impl Graph {
         Some(lines.join("\n")).filter(|lines| !lines.trim().is_empty())
     }
 
-    /// Where each step stands in the user's file.
+    /// Returns the place of each step in the user's file.
     #[must_use]
     pub fn places(&self) -> BTreeMap<String, Place> {
         let Some(source) = &self.definition.source else { return BTreeMap::new() };

@@ -1,4 +1,4 @@
-//! A graph that gives just what steps take out of another's result.
+//! Makes a graph whose result has only the files that steps copy out of another result.
 
 use bollard_buildkit_proto::pb;
 use prost::Message;
@@ -7,7 +7,7 @@ use super::decode::Graph;
 use super::rewrite::encoded;
 use crate::domain::{Digest, Selector, bytes_of};
 
-/// A graph of one step that makes a file of this text: a daemon that has it in its cache made it before.
+/// Returns a graph of one step that makes a file with this text. If a daemon has the step in its cache, it has run it before.
 #[must_use]
 pub fn mark(text: &str) -> pb::Definition {
     let made = pb::FileActionMkFile {
@@ -27,13 +27,13 @@ pub fn mark(text: &str) -> pb::Definition {
 }
 
 impl Graph {
-    /// The graph whose result is what these selections of this one's result hold, copied by BuildKit's own copier with owners, modes and links: the
-    /// first to `/0`, the next to `/1`, and so on.
+    /// Returns the graph whose result has only these selections of this graph's result. BuildKit's own copier copies them with
+    /// owners, modes and links: the first to `/0`, the next to `/1`, and so on.
     #[must_use]
     pub fn extraction(&self, selectors: &[Selector]) -> pb::Definition {
         let mut definition = self.definition().clone();
         let Some(end) = definition.def.pop().and_then(|end| pb::Op::decode(&end[..]).ok()) else { return definition };
-        // They came out of texts.
+        // The names come from texts, so they are UTF-8.
         let text = |name: &str| String::from_utf8_lossy(&bytes_of(name)).into_owned();
         let texts = |names: &[String]| names.iter().map(|name| text(name)).collect();
         let last = selectors.len().saturating_sub(1);
@@ -52,7 +52,7 @@ impl Graph {
                 required_paths: texts(&selector.required),
                 ..pb::FileActionCopy::default()
             };
-            // Actions are numbered behind the inputs: the one before this is the first input's successor.
+            // Actions are numbered after the inputs: the first action has the number after the last input.
             let place = i64::try_from(place).unwrap_or(i64::MAX);
             let output = if usize::try_from(place).is_ok_and(|place| place == last) { 0 } else { -1 };
             pb::FileAction {

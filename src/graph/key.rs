@@ -1,4 +1,5 @@
-//! The key of each step: its operation and all that this rests on. What cannot be keyed exactly has no key.
+//! Computes the key of each step: of its operation and everything that it rests on. A step has no key if an input is not known
+//! exactly.
 
 use std::collections::HashMap;
 
@@ -9,54 +10,54 @@ use super::decode::{Graph, Input, Op};
 use super::remote::{self, ResolvedSource, names_a_commit};
 use crate::domain::{ChainId, CopiedContentKey, Digest, Hasher, PartialKey, Selector, StepKey};
 
-/// What is known of where the graph begins, and of what its steps made before.
+/// The facts about a graph's sources, and about files that its steps made before.
 pub trait Facts {
-    /// The layers of a base image; nothing where it has none.
+    /// Returns the chain of a base image's layers, or `None` if it has no layers.
     ///
     /// # Errors
     /// Why that is not known.
     fn image(&self, source: &Op) -> Result<Option<ChainId>, String>;
 
-    /// The content of what is selected of a local source.
+    /// Returns the content of the selected files of a local source.
     ///
     /// # Errors
-    /// Why there is none.
+    /// Why it is not known.
     fn local(&self, source: &Op, selectors: &[Selector]) -> Result<Digest, String>;
 
-    /// What a file or a repository from elsewhere is now.
+    /// Returns the present version of a remote file or repository.
     ///
     /// # Errors
     /// Why that is not known.
     fn remote(&self, source: &Op) -> Result<ResolvedSource, String>;
 
-    /// The content of what is taken out of a state that a step made, if that was ever seen.
+    /// Returns the content of files copied out of a step's result, or `None` if hakobi never saw it.
     fn copied_content(&self, copied: &CopySource) -> Option<Digest>;
 }
 
 /// A step's key, or why it has none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Key {
-    /// All that it depends on.
+    /// The key of everything that it depends on.
     Known(StepKey),
-    /// It takes files out of what another step makes, and what these are is not known before that one has run.
+    /// It copies files out of another step's result, and their content is not known before that step runs.
     Waits(CopySource),
-    /// It cannot be told without running.
+    /// The key cannot be determined without running the step.
     Unknown(String),
 }
 
-/// What a step takes out of another's result.
+/// The files that a step copies out of another step's result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CopySource {
     /// The result.
     pub state: Input,
-    /// What of it.
+    /// The selected files.
     pub selectors: Vec<Selector>,
-    /// What its content is remembered by; nothing where the result has no key itself.
+    /// The key of their content's record; `None` if the result has no key.
     pub key: Option<CopiedContentKey>,
 }
 
 impl CopySource {
-    /// The state, and what of it: what this run calls it by, whether it has a key or not.
+    /// Returns the state and the selected files: they identify the files in this run, with or without a key.
     #[must_use]
     pub fn place(&self) -> (Input, Vec<Selector>) {
         (self.state.clone(), self.selectors.clone())
@@ -71,16 +72,16 @@ pub struct Keys {
     copied: Vec<CopySource>,
 }
 
-/// A key that leaves out the content of what is taken out of other steps' results.
+/// A key without the content of files copied out of other steps' results.
 #[derive(Debug, Clone)]
 struct Weak {
     key: StepKey,
-    /// Whether it leaves anything out.
+    /// Whether there is such content.
     leaves_out: bool,
 }
 
 impl Keys {
-    /// Works out the keys of all that the graph's result needs.
+    /// Computes the keys of all steps that the graph's result needs.
     #[must_use]
     pub fn new(graph: &Graph, facts: &dyn Facts) -> Self {
         let mut keys = Self::default();
@@ -94,7 +95,7 @@ impl Keys {
         keys
     }
 
-    /// The key of a state: of a step and which of its outputs.
+    /// Returns the key of a state: of a step and one of its outputs.
     #[must_use]
     pub fn state(&self, state: &Input) -> Key {
         match self.by_step.get(&state.step) {
@@ -104,8 +105,8 @@ impl Keys {
         }
     }
 
-    /// What a state has in common with those that differ by nothing but what was taken out of other steps' results; nothing where
-    /// nothing is taken, or the rest cannot be told.
+    /// Returns the key that a state shares with states that differ only in the content copied out of other steps' results. Returns
+    /// `None` if nothing is copied, or the rest is not known.
     #[must_use]
     pub fn key_without_copied_content(&self, state: &Input) -> Option<PartialKey> {
         self.key_without_copied_content
@@ -114,7 +115,7 @@ impl Keys {
             .map(|key_without_copied_content| output_of(&key_without_copied_content.key, state.output).0.partial_key())
     }
 
-    /// All that steps take out of other steps' results.
+    /// Returns all files that steps copy out of other steps' results.
     #[must_use]
     pub fn copy_sources(&self) -> &[CopySource] {
         &self.copied
@@ -145,7 +146,7 @@ impl Keys {
         if let Some((key_without_copied_content, _)) = &mut key_without_copied_content {
             key_without_copied_content.bytes(&own);
         }
-        // Every input is looked at, so that all that is taken is known, even where one of them has no key.
+        // Look at every input to find all copied files, even if one of the inputs has no key.
         let mut missing = None;
         for (input, used) in op.inputs.iter().zip(input_dependencies(op)) {
             let part = self.input(graph, input, used, facts);
@@ -161,7 +162,7 @@ impl Keys {
                     strong.bytes(kind.as_bytes());
                     strong.bytes(digest.as_bytes());
                 }
-                // What cannot be known at all weighs more than what has to be waited for.
+                // An input that can never be known counts more than one to wait for.
                 Err(key @ Key::Unknown(_)) => missing = Some(key),
                 Err(key) => missing = missing.or(Some(key)),
             }
@@ -214,13 +215,13 @@ impl Keys {
     }
 }
 
-/// What an input adds to a step's key.
+/// The part of a step's key that an input contributes.
 struct Part {
     strong: Result<(&'static str, String), Key>,
     key_without_copied_content: Option<WeakPart>,
 }
 
-/// What it adds to the weak one.
+/// The part that it contributes to the key without copied content.
 struct WeakPart {
     key: String,
     leaves_out: bool,
@@ -231,33 +232,34 @@ fn of_source(op: &Op, source: &pb::SourceOp, bytes: Option<&[u8]>, facts: &dyn F
     let mut hasher = Keyed::new(scheme);
     match scheme {
         "docker-image" => match facts.image(op) {
-            // As BuildKit has it: by the layers, whatever the image is called (`source/containerimage/pull.go`: `CacheKey`).
+            // Like BuildKit: by the layers, whatever the image's name is (`source/containerimage/pull.go`: `CacheKey`).
             Ok(chain) => {
                 hasher.bytes(chain.map(|chain| chain.to_string()).unwrap_or_default().as_bytes());
                 Key::Known(hasher.key())
             }
             Err(why) => Key::Unknown(why),
         },
-        // A file by its digest, a repository by its commit: the same for ever.
+        // A file by its digest, a repository by its commit: these never change.
         "http" | "https" if source.attrs.contains_key("http.checksum") => exact(hasher, bytes),
         "git" if names_a_commit(source) => exact(hasher, bytes),
         "http" | "https" | "git" => match facts.remote(op) {
             Ok(holds) => of_remote(op, bytes, &holds),
             Err(why) => Key::Unknown(why),
         },
-        // What steps take of it counts, never the directory itself.
+        // Only the files that steps copy count, never the directory itself.
         "local" => Key::Unknown("a directory has no key of its own".to_owned()),
         other => Key::Unknown(format!("hakobi does not support sources of the kind {other}")),
     }
 }
 
-/// As BuildKit has it: a file by its bytes, its name, its owner and its time (`source/http`: `CacheKey`), a repository by its commit.
+/// Returns the key of a remote source, like BuildKit: of a file by its bytes, its name, its owner and its time (`source/http`:
+/// `CacheKey`), of a repository by its commit.
 fn of_remote(op: &Op, bytes: Option<&[u8]>, holds: &ResolvedSource) -> Key {
     let Some(own) = bytes.and_then(|bytes| remote::canonical(op, bytes, holds).ok()) else {
         return Key::Unknown("failed to read the source".to_owned());
     };
     let mut hasher = match holds {
-        // `http://` and `https://` bring the same file.
+        // `http://` and `https://` give the same file.
         ResolvedSource::File { .. } => Keyed::new("file"),
         ResolvedSource::Commit(_) => Keyed::new("git"),
     };
@@ -305,11 +307,11 @@ fn selected(kind: &str, selectors: &[Selector]) -> Keyed {
     hasher
 }
 
-/// Parts that cannot run into each other.
+/// A hasher of parts with their lengths, so that two lists of parts never give the same bytes.
 struct Keyed(Hasher);
 
 impl Keyed {
-    /// The version of the rules goes with every key: keys of other rules are other keys.
+    /// Returns a hasher for this kind of key. The version of the rules is part of every key, so that other rules give other keys.
     fn new(kind: &str) -> Self {
         let mut keyed = Self(Hasher::default());
         keyed.bytes(b"hakobi key 1");

@@ -1,4 +1,4 @@
-//! Graphs that differ in one thing: every kind of key input has a test that fails when the key leaves it out.
+//! Graphs that differ in one thing: every kind of key input has a test that fails if the key omits it.
 
 use std::collections::HashSet;
 
@@ -21,7 +21,7 @@ fn copy(from: i64, src: &str) -> pb::FileAction {
     pb::FileAction { input: 0, secondary_input: from, output: 0, action: Some(pb::file_action::Action::Copy(copy)) }
 }
 
-/// The content of a selection is what its paths are called, unless told otherwise.
+/// The content of a selection is its paths, unless the test sets another.
 #[derive(Default)]
 struct Known {
     content: HashMap<String, &'static str>,
@@ -53,7 +53,7 @@ impl Facts for Known {
     }
 }
 
-/// The key of the one step that this puts on a base image and a directory.
+/// Returns the key of this one step on a base image and a directory.
 fn key_with(facts: &Known, op: pb::op::Op) -> Key {
     let mut made = Made::default();
     let (base, local) = (made.source("docker-image://base"), made.source("local://context"));
@@ -163,7 +163,7 @@ fn a_base_is_its_layers_and_a_copy_is_its_content() {
     let content = |path: &str| Known { content: HashMap::from([(path.to_owned(), "other")]), ..Known::default() };
     assert_ne!(key_with(&plain, file()), key_with(&content("/a/x"), file()));
     assert_eq!(key_with(&plain, file()), key_with(&content("/a/y"), file()));
-    // Where it comes from does not matter, only what it is called.
+    // The source's directory does not matter, only its name.
     let moved = |src: &str| key(pb::op::Op::File(pb::FileOp { actions: vec![copy(1, src)] }));
     assert_eq!(moved("/a/x"), moved("/b/x"));
     assert_ne!(moved("/a/x"), moved("/a/y"));
@@ -194,7 +194,7 @@ fn user(id: u32) -> pb::UserOpt {
     pb::UserOpt { user: Some(pb::user_opt::User::ById(id)) }
 }
 
-/// Two files of one name: the last one stays, so their order counts.
+/// The last of two files with one name wins, so their order counts.
 #[test]
 fn the_order_of_a_copys_arguments_counts() {
     let facts = Known { content: HashMap::from([("/a/x".to_owned(), "a"), ("/b/x".to_owned(), "b")]), ..Known::default() };
@@ -218,7 +218,7 @@ fn a_mount_is_its_content_only_where_nothing_else_can_come_out() {
     let bound = || select("/a", |_| ());
     assert_ne!(key_with(&plain, bound()), key_with(&content("/a"), bound()));
     assert_eq!(key_with(&plain, bound()), key_with(&content("/b"), bound()));
-    // What is written to it comes out of the step with all the rest of the source.
+    // Changes to the mount end up in the result, together with the rest of the source.
     let kept = || select("/a", |mount| mount.output = 1);
     assert_ne!(key_with(&plain, kept()), key_with(&content("/"), kept()));
 }
@@ -240,7 +240,7 @@ fn what_comes_out_of_a_stage_is_waited_for_and_then_counts_by_content() {
     let (again, same) = graph("make another way");
     let other = Keys::new(&again, &facts).copy_sources()[0].clone();
     assert_ne!(copied.key, other.key);
-    // Both made the same file: the step after it is the same.
+    // Both made the same file, so the next step is the same.
     for key in [copied.key, other.key] {
         facts.copied.insert(key.expect("a key"), Digest::hash(b"the file"));
     }
@@ -349,7 +349,7 @@ fn a_graft_takes_the_place_of_what_led_to_a_state() {
     let names: Vec<&str> = rewritten.below(rewritten.result()).iter().map(|op| &*op.name).collect();
     assert_eq!(names, ["restored", "[2/2] second"]);
     assert_eq!(rewritten.base_images(), ["127.0.0.1:1/x@sha256:00"]);
-    // Without grafts it is the graph itself.
+    // Without substitutions, the result is the graph itself.
     let same =
         Graph::new(graph.rewritten(&second, &HashMap::new(), &HashSet::new()).expect("whole").definition).expect("a graph");
     assert_eq!(same.result(), graph.result());

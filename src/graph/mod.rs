@@ -1,4 +1,4 @@
-//! BuildKit's graph (LLB) as a value: its steps, what they need, and the part of it up to one step. Pure, no I/O.
+//! BuildKit's graph (LLB) as a value: its steps, their inputs, and the part of it up to one step. Pure, no I/O.
 
 mod canonical;
 mod decode;

@@ -1,5 +1,5 @@
-//! Files and repositories from elsewhere: what has to be asked of them before a build, and what stands for them once that is known
-//! (BuildKit `source/http` and `source/git`, `client/llb/source.go`).
+//! Remote files and repositories: what must be looked up before a build, and how a known version contributes to keys (BuildKit
+//! `source/http` and `source/git`, `client/llb/source.go`).
 
 use std::collections::BTreeMap;
 
@@ -9,35 +9,35 @@ use super::decode::Op;
 use super::wire::{Change, Malformed, rewritten};
 use crate::domain::Digest;
 
-/// What is at another place, and may be another thing each time.
+/// A remote source that may change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Remote {
-    /// What a server answers.
+    /// A file of a server.
     File {
-        /// Where.
+        /// The file's URL.
         url: String,
     },
-    /// What a branch or a tag leads to.
+    /// A branch or a tag of a repository.
     Repository {
-        /// Where.
+        /// The repository's URL.
         url: String,
-        /// The branch or tag; empty for the one that the repository itself names.
+        /// The branch or tag; empty for the repository's default branch.
         reference: String,
-        /// How the commit has to begin; empty if the Dockerfile does not say it.
+        /// The required start of the commit; empty if the Dockerfile sets none.
         checksum: String,
-        /// Secrets that the daemon signs in with, where the build gives them.
+        /// Secrets for the daemon's sign-in, if the build has them.
         secrets: Vec<String>,
     },
 }
 
-/// What is there now.
+/// The present version of a remote source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ResolvedSource {
     /// A file.
     File {
-        /// Of its bytes.
+        /// The digest of its bytes.
         content: Digest,
-        /// `Last-Modified`, as the server says it; empty where it does not.
+        /// The server's `Last-Modified`; empty if it sent none.
         modified: String,
     },
     /// A commit.
@@ -54,10 +54,8 @@ const CHECKSUM: &str = "http.checksum";
 const COMMIT_CHECKSUM: &str = "git.checksum";
 
 impl Remote {
-    /// What a source has to be asked for; nothing where it is of another kind, or names just what it brings.
-    ///
-    /// # Errors
-    /// Why it cannot be asked from here as the daemon would ask.
+    /// Returns what to look up for a source. Returns `None` for other sources, and for sources that name an exact version. The
+    /// inner error says why hakobi cannot look it up like the daemon.
     #[must_use]
     pub fn from_op(op: &Op) -> Option<Result<Self, String>> {
         let Some(pb::op::Op::Source(source)) = &op.op.op else { return None };
@@ -99,7 +97,7 @@ fn repository(source: &pb::SourceOp, rest: &str) -> Result<Remote, String> {
     Ok(Remote::Repository { url: url.to_owned(), reference, checksum, secrets })
 }
 
-/// What an attribute that hakobi does not know would change, nobody can say.
+/// Checks that hakobi knows all attributes of a source, because the effect of others is unknown.
 fn known(source: &pb::SourceOp, names: &[&str]) -> Result<(), String> {
     match source.attrs.keys().find(|name| !names.contains(&&***name)) {
         Some(other) => Err(format!("hakobi does not support {other}")),
@@ -115,8 +113,8 @@ fn without_credentials(url: &str) -> Result<(), String> {
     }
 }
 
-/// Whether the fragment is a whole commit: `git://host/path#COMMIT` and, behind it, `:subdirectory`. A checksum of another commit
-/// contradicts it.
+/// Returns whether the fragment is a whole commit: `git://host/path#COMMIT`, possibly followed by `:subdirectory`. A checksum of
+/// another commit contradicts it.
 pub(super) fn names_a_commit(source: &pb::SourceOp) -> bool {
     let fragment = source.identifier.split_once('#').map(|(_, fragment)| fragment).unwrap_or_default();
     let named = fragment.split(':').next().unwrap_or_default();
@@ -127,13 +125,13 @@ fn is_commit(text: &str) -> bool {
     matches!(text.len(), 40 | 64) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// A URL as it may be told: what stands behind the question mark may be what signs it.
+/// Returns a URL that may be shown: its query may contain a signature.
 #[must_use]
 pub fn without_query(url: &str) -> &str {
     url.split('?').next().unwrap_or(url)
 }
 
-/// A source's identifier and attributes that bring just what was found, and nothing else.
+/// Returns a source's identifier and attributes that pin it to this version. Returns `None` if the step is no source.
 #[must_use]
 pub fn pinned(op: &Op, holds: &ResolvedSource) -> Option<(String, BTreeMap<String, String>)> {
     let Some(pb::op::Op::Source(source)) = &op.op.op else { return None };
@@ -147,7 +145,7 @@ pub fn pinned(op: &Op, holds: &ResolvedSource) -> Option<(String, BTreeMap<Strin
     }
 }
 
-/// `git://host/path#main:sub` at a commit.
+/// Returns `git://host/path#main:sub` with a commit instead of the branch.
 fn at_commit(identifier: &str, commit: &str) -> String {
     let (place, fragment) = identifier.split_once('#').unwrap_or((identifier, ""));
     match fragment.split_once(':') {
@@ -156,8 +154,8 @@ fn at_commit(identifier: &str, commit: &str) -> String {
     }
 }
 
-/// The source's bytes for its key, its identifier less what the rest of the key says: where a file came from does not matter to
-/// BuildKit, only what it is called and holds.
+/// Returns the source's bytes for its key, without the parts of its identifier that the key contains otherwise. BuildKit does not
+/// care where a file comes from, but only about its name and content.
 pub(super) fn canonical(op: &Op, bytes: &[u8], holds: &ResolvedSource) -> Result<Vec<u8>, Malformed> {
     let Some(pb::op::Op::Source(source)) = &op.op.op else { return Err(Malformed) };
     rewritten(bytes, |field| match field.number {
@@ -174,8 +172,8 @@ pub(super) fn canonical(op: &Op, bytes: &[u8], holds: &ResolvedSource) -> Result
     })
 }
 
-/// What a source names of its own that does not change: a commit or a checksum. Where a Dockerfile does not say it, the frontend found
-/// it out.
+/// Returns the commit or checksum that pins a source, or `None`. If the Dockerfile does not contain it, the frontend has resolved
+/// it.
 #[must_use]
 pub fn pinned_revision(op: &Op) -> Option<&str> {
     let Some(pb::op::Op::Source(source)) = &op.op.op else { return None };
@@ -259,7 +257,7 @@ mod tests {
         let (identifier, attributes) = pinned(op, &holds).unwrap();
         assert_eq!(identifier, format!("git://host/r.git#{COMMIT}:sub"));
         assert_eq!(attributes["git.fullurl"], "https://host/r.git");
-        // As if the commit had been named.
+        // The same as if the source had named the commit.
         let (named, at) = source(&identifier, &[("git.fullurl", "https://host/r.git")]);
         assert_eq!(canonical(op, graph.bytes(&step.step).unwrap(), &holds).as_deref(), Ok(named.bytes(&at.step).unwrap()));
         assert_eq!(pinned_revision(named.op(&at.step).unwrap()), Some(COMMIT));

@@ -1,4 +1,4 @@
-//! A graph in which states that are at hand stand in for the steps that lead to them.
+//! A graph in which available states replace the steps that lead to them.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -10,58 +10,58 @@ use super::decode::{Graph, Input, InvalidGraph};
 use super::wire::{Change, rewritten};
 use crate::domain::Digest;
 
-/// What stands in for a state: an image that the daemon can pull, or a source that brings just what was found.
+/// The replacement of a state: an image that the daemon can pull, or a source pinned to one version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Substitution {
     /// `docker-image://127.0.0.1:5000/x/app@sha256:…`.
     pub identifier: String,
-    /// Of the source; `image.resolvemode` and the like.
+    /// Attributes of the source, like `image.resolvemode`.
     pub attributes: BTreeMap<String, String>,
-    /// What the display calls it.
+    /// Its name in the display.
     pub name: String,
 }
 
 impl Substitution {
-    /// Whether it is an image.
+    /// Returns whether it is an image.
     #[must_use]
     pub fn is_image(&self) -> bool {
         self.identifier.starts_with("docker-image://")
     }
 }
 
-/// What one step alone is laid on, in place of a state that others may need as it is.
+/// Another base for a single step; other steps may need the original state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BaseSubstitution {
     /// The step.
     pub step: Digest,
-    /// The state that it is laid on in the whole graph.
+    /// The state that it builds on in the whole graph.
     pub state: Input,
-    /// What stands in for that.
+    /// The replacement of that state.
     pub substitution: Substitution,
 }
 
-/// A graph with grafts in it.
+/// A graph with substitutions.
 #[derive(Debug, Clone)]
 pub struct RewrittenGraph {
-    /// As the daemon is given it.
+    /// The definition for the daemon.
     pub definition: pb::Definition,
-    /// What the steps of the whole graph are called in it.
+    /// The digests in this graph, by the digests of the steps in the whole graph.
     pub names: HashMap<Digest, Digest>,
-    /// Whether any of that is an image.
+    /// Whether any substitution is an image.
     has_images: bool,
-    /// Whether any of them stands in for what steps made, rather than for an image that the steps begin with.
+    /// Whether an image replaces the result of steps, and not only a base image.
     has_states: bool,
 }
 
 impl RewrittenGraph {
-    /// Whether images stand in for states in it.
+    /// Returns whether images replace states in it.
     #[must_use]
     pub fn has_images(&self) -> bool {
         self.has_images
     }
 
-    /// Whether images stand in for what steps made: the daemon then knows the steps behind it by other names than in the whole
-    /// graph. Another image of the same layers in place of a base image does not change them.
+    /// Returns whether images replace the results of steps: the daemon then knows the later steps by other names than in the whole
+    /// graph. Another image with the same layers in place of a base image does not change their names.
     #[must_use]
     pub fn has_states(&self) -> bool {
         self.has_states
@@ -69,11 +69,12 @@ impl RewrittenGraph {
 }
 
 impl Graph {
-    /// The graph up to a state, with the grafts in place of what leads to them. Names, flags and source lines go along, so that
-    /// progress and errors are those of the whole graph. Steps that are settled ran already, and must not run again.
+    /// Returns the graph up to a state, with substitutions for the steps that lead to them. Names, flags and source lines are
+    /// copied, so that progress and errors are those of the whole graph. Steps in `pinned_revision` have already run, and must not
+    /// run again.
     ///
     /// # Errors
-    /// If the graph cannot be taken apart.
+    /// If the graph cannot be parsed.
     pub fn rewritten(
         &self,
         state: &Input,
@@ -83,10 +84,10 @@ impl Graph {
         self.rewritten_on(state, substitutions, pinned_revision, None)
     }
 
-    /// As [`Graph::rewritten`], with another ground for one of the steps.
+    /// Returns [`Graph::rewritten`] with another base for one of the steps.
     ///
     /// # Errors
-    /// If the graph cannot be taken apart.
+    /// If the graph cannot be parsed.
     pub fn rewritten_on(
         &self,
         state: &Input,
@@ -118,14 +119,15 @@ impl Graph {
     }
 }
 
-/// A step's bytes as Go writes them, what is one of several kinds last: the daemon writes each again, and names it by that.
+/// Returns a step's bytes as Go writes them, with the `oneof` field last: the daemon encodes each step again, and names it by these
+/// bytes.
 pub(super) fn encoded(op: &pb::Op) -> Vec<u8> {
     let mut bytes = pb::Op { op: None, ..op.clone() }.encode_to_vec();
     bytes.extend(pb::Op { op: op.op.clone(), ..pb::Op::default() }.encode_to_vec());
     bytes
 }
 
-/// A graft as a step.
+/// A substitution as a step.
 struct Source<'a> {
     name: &'a str,
     digest: Digest,
@@ -140,7 +142,7 @@ impl<'a> Source<'a> {
         Self { name: &substitution.name, digest: Digest::hash(&bytes), bytes }
     }
 
-    /// Puts it into a definition, once.
+    /// Adds it to a definition, once.
     fn put(&self, out: &mut pb::Definition) {
         if let Entry::Vacant(metadata) = out.metadata.entry(self.digest.to_string()) {
             let description = BTreeMap::from([("llb.customname".to_owned(), self.name.to_owned())]);
@@ -153,16 +155,16 @@ impl<'a> Source<'a> {
 struct Grafting<'a> {
     graph: &'a Graph,
     sources: HashMap<&'a Input, Source<'a>>,
-    /// What one step is laid on.
+    /// The other base of one step.
     ground: Option<(&'a BaseSubstitution, Source<'a>)>,
     pinned_revision: &'a HashSet<Digest>,
     out: pb::Definition,
-    /// What steps that were rewritten are called now.
+    /// The new digests of rewritten steps.
     names: HashMap<Digest, Digest>,
 }
 
 impl Grafting<'_> {
-    /// The steps that are still needed; puts the grafts that they need.
+    /// Returns the steps that are still needed, and adds the substitutions that these need.
     fn needed(&mut self, state: &Input) -> HashSet<Digest> {
         let (mut needed, mut open) = (HashSet::new(), vec![state.clone()]);
         while let Some(state) = open.pop() {
@@ -180,12 +182,12 @@ impl Grafting<'_> {
         needed
     }
 
-    /// What a step is laid on, where that is another ground than the whole graph's.
+    /// Returns the other base of a step, or `None` if this input is not replaced for it.
     fn ground_of(&self, step: &Digest, input: &Input) -> Option<&Source<'_>> {
         self.ground.as_ref().filter(|(ground, _)| ground.step == *step && ground.state == *input).map(|(_, source)| source)
     }
 
-    /// What an input is called now.
+    /// Returns an input with its new digest.
     fn input(&self, step: Option<&Digest>, input: &Input) -> pb::Input {
         let ground = step.and_then(|step| self.ground_of(step, input));
         match ground.or_else(|| self.sources.get(input)) {
@@ -198,12 +200,12 @@ impl Grafting<'_> {
     }
 
     fn op(&mut self, digest: &Digest) -> Result<(), InvalidGraph> {
-        /// Of `Op.inputs`.
+        /// The field number of `Op.inputs`.
         const INPUTS: u64 = 1;
         let absent = || InvalidGraph::Absent(digest.to_string());
         let (op, bytes) = self.graph.op(digest).zip(self.graph.bytes(digest)).ok_or_else(absent)?;
         let mut inputs = op.inputs.iter();
-        // Other fields stay to the byte, known or not.
+        // Other fields stay the same to the byte, known or not.
         let bytes = rewritten(bytes, |field| {
             Ok(match (field.number, inputs.len()) {
                 (INPUTS, 1..) => {

@@ -1,4 +1,4 @@
-//! The stages of a Dockerfile as they show in the graph: states that other steps take files from.
+//! The stages of a Dockerfile as they appear in the graph: states that other steps copy files from.
 
 use std::collections::HashSet;
 
@@ -7,16 +7,16 @@ use bollard_buildkit_proto::pb;
 use super::decode::{Graph, Input, Op};
 use crate::domain::Digest;
 
-/// `build`, `stage-1`; the frontend's own word for a stage.
+/// `build`, `stage-1`: the frontend's name of a stage.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StageName(pub String);
 
-/// A stage whose files another step takes, so that the final image's layers do not hold its steps.
+/// A side stage: another step copies files from it, and the final image's layers do not contain its steps.
 #[derive(Debug, Clone)]
 pub struct Stage {
     /// Its name.
     pub name: StageName,
-    /// Its last state that is taken from.
+    /// Its last state that files are copied from.
     pub state: Input,
     /// The steps on its own chain of layers, from the first to the last.
     pub steps: Vec<Step>,
@@ -25,14 +25,14 @@ pub struct Stage {
 /// A step that makes one layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// Which one.
+    /// The digest of the step.
     pub digest: Digest,
-    /// Which of its inputs its layer lies on.
+    /// The number of the input that its layer is based on.
     pub base_input: usize,
 }
 
 impl Graph {
-    /// The stages beside the final one: all states with layers of their own that a copy or mount takes files from.
+    /// Returns the side stages: all states with layers of their own that a copy or mount takes files from.
     #[must_use]
     pub fn side_stages(&self) -> Vec<Stage> {
         let mut seen = HashSet::new();
@@ -50,7 +50,7 @@ impl Graph {
                 out.push(Stage { name, state: input, steps });
             }
         }
-        // The same stage may be taken from at two of its states: the one with more steps holds the other.
+        // Files may be copied from two states of one stage: the state with more steps contains the other.
         let held = |stage: &Stage, all: &[Stage]| {
             all.iter().any(|other| {
                 other.state != stage.state && other.steps.len() > stage.steps.len() && other.steps.starts_with(&stage.steps)
@@ -61,13 +61,13 @@ impl Graph {
         out
     }
 
-    /// The steps with layers on a state's own chain, from the base up.
+    /// Returns the steps with layers on a state's own chain, from the base up.
     #[must_use]
     pub fn chain(&self, state: &Input) -> Vec<Step> {
         let mut steps = Vec::new();
         let mut next = self.op(&state.step);
         while let Some(op) = next.filter(|op| matches!(op.op.op, Some(pb::op::Op::Exec(_) | pb::op::Op::File(_)))) {
-            // A step on nothing (`FROM scratch`) is the first of its chain.
+            // A step without a base (`FROM scratch`) is the first of its chain.
             let base_input = base_input(op);
             steps.push(Step { digest: op.digest.clone(), base_input: base_input.unwrap_or(usize::MAX) });
             next = base_input.and_then(|index| self.op(&op.inputs.get(index)?.step));
@@ -82,7 +82,7 @@ impl Graph {
 pub struct Chain {
     /// The states on it, from the first to the last.
     pub links: Vec<Link>,
-    /// What the first lies on; nothing where that is nothing.
+    /// The state that the first one is based on; `None` for an empty state.
     pub base: Option<Input>,
 }
 
@@ -91,14 +91,14 @@ pub struct Chain {
 pub struct Link {
     /// The state.
     pub state: Input,
-    /// The step that made its last layer: another than the state's own where that is merged (`COPY --link`).
+    /// The step that made its last layer. For a merge (`COPY --link`), this is another step than the state's own.
     pub made_by: Digest,
-    /// The layers above the base that it has.
+    /// The number of its layers above the base.
     pub layers: usize,
 }
 
 impl Chain {
-    /// The layers above the base.
+    /// Returns the number of layers above the base.
     #[must_use]
     pub fn layers(&self) -> usize {
         self.links.last().map_or(0, |link| link.layers)
@@ -106,14 +106,14 @@ impl Chain {
 }
 
 impl Graph {
-    /// What a step's layer lies on; nothing where that is nothing.
+    /// Returns the state that a step's layer is based on, or `None` for an empty state.
     #[must_use]
     pub fn base_of<'a>(&self, op: &'a Op) -> Option<&'a Input> {
         base_input(op).and_then(|index| op.inputs.get(index))
     }
 
-    /// The chain that a state is the end of: each command and each file operation adds a layer, and a merge those of what is merged
-    /// into the first.
+    /// Returns the chain that ends at a state. Each command and each file operation adds a layer; a merge adds the layers that it
+    /// merges into the first input.
     #[must_use]
     pub fn chain_of(&self, state: &Input) -> Chain {
         let Some(op) = self.op(&state.step) else { return Chain { links: Vec::new(), base: Some(state.clone()) } };
@@ -130,7 +130,7 @@ impl Graph {
                 let mut chain = parts.next().unwrap_or_default();
                 let (mut layers, mut made_by) = (chain.layers(), op.digest.clone());
                 for part in parts {
-                    // What is merged and lies on a base of its own would bring that base's layers too.
+                    // A merged state with a base of its own would add that base's layers too.
                     if part.base.is_some() {
                         return Chain { links: Vec::new(), base: Some(state.clone()) };
                     }
@@ -146,7 +146,7 @@ impl Graph {
     }
 }
 
-/// Which input a step's layer lies on.
+/// Returns the number of the input that a step's layer is based on, or `None`.
 fn base_input(op: &Op) -> Option<usize> {
     let index = match &op.op.op {
         Some(pb::op::Op::Exec(exec)) => exec.mounts.iter().find(|mount| mount.dest == "/")?.input,
@@ -156,7 +156,8 @@ fn base_input(op: &Op) -> Option<usize> {
     usize::try_from(index).ok().filter(|index| *index < op.inputs.len())
 }
 
-/// A file operation's actions build on each other: numbers from the count of inputs on are actions.
+/// Returns the number of the input that a file operation is based on, or `None`. Its actions build on each other: numbers from the
+/// count of inputs on are actions.
 fn base_of_actions(file: &pb::FileOp, inputs: usize) -> Option<i64> {
     let inputs = i64::try_from(inputs).ok()?;
     let mut action = file.actions.iter().rev().find(|action| action.output >= 0)?;
@@ -169,7 +170,7 @@ fn base_of_actions(file: &pb::FileOp, inputs: usize) -> Option<i64> {
     None
 }
 
-/// The states that a step takes files from without building on them.
+/// Returns the states that a step copies files from without building on them.
 fn side_inputs(op: &Op) -> Vec<Input> {
     let indexes: Vec<i64> = match &op.op.op {
         Some(pb::op::Op::Exec(exec)) => exec.mounts.iter().filter(|mount| mount.dest != "/").map(|mount| mount.input).collect(),
@@ -188,13 +189,14 @@ fn side_inputs(op: &Op) -> Vec<Input> {
     indexes.into_iter().filter_map(|index| op.inputs.get(usize::try_from(index).ok()?).cloned()).collect()
 }
 
-/// The instruction in a step's name, as the Dockerfile has it.
+/// Returns the instruction in a step's name, as in the Dockerfile.
 #[must_use]
 pub fn instruction_of(name: &str) -> &str {
     name.split_once("] ").map_or(name, |(_, instruction)| instruction)
 }
 
-/// The stage in a step's name: `[build 2/5] RUN …`, `[linux/amd64 build 2/5] …`. A Dockerfile with one stage names none.
+/// Returns the stage in a step's name: `[build 2/5] RUN …`, `[linux/amd64 build 2/5] …`. Returns `None` without a stage, as in a
+/// Dockerfile with only one.
 #[must_use]
 pub fn stage_of(name: &str) -> Option<StageName> {
     let inner = name.strip_prefix('[')?.split_once(']')?.0;

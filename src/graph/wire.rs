@@ -1,20 +1,23 @@
-//! Protocol buffers as fields, known or not: what is not known must change a key, so it must not get lost in decoding.
+//! Protocol buffers as fields, known or not: an unknown field must change a key, so it must not get lost in decoding.
 
-/// A message that cannot be taken apart.
+/// The error for a message that cannot be split into fields.
 #[derive(Debug, Clone, Copy, thiserror::Error, PartialEq, Eq)]
 #[error("a message of the build graph is truncated")]
 pub struct Malformed;
 
-/// One field as it stands.
+/// One field of a message.
 pub(super) struct Field<'a> {
     pub(super) number: u64,
-    /// Its content, where it has a length; else nothing.
+    /// Its content, if it has a length; otherwise `None`.
     pub(super) inside: Option<&'a [u8]>,
-    /// All of it, with its tag.
+    /// All its bytes, with its tag.
     pub(super) whole: &'a [u8],
 }
 
-/// The fields of a message, in their order.
+/// Returns the fields of a message, in their order.
+///
+/// # Errors
+/// If the message is malformed.
 pub(super) fn fields(message: &[u8]) -> Result<Vec<Field<'_>>, Malformed> {
     let mut out = Vec::new();
     let mut rest = message;
@@ -38,7 +41,7 @@ pub(super) fn fields(message: &[u8]) -> Result<Vec<Field<'_>>, Malformed> {
                 take(&mut rest, 4)?;
                 None
             }
-            // Groups were never in BuildKit's messages.
+            // BuildKit's messages have never had groups.
             _ => return Err(Malformed),
         };
         let (whole, _) = start.split_at(start.len() - rest.len());
@@ -47,14 +50,17 @@ pub(super) fn fields(message: &[u8]) -> Result<Vec<Field<'_>>, Malformed> {
     Ok(out)
 }
 
-/// Appends a field that has a length.
+/// Appends a field with a length.
 pub(super) fn put(out: &mut Vec<u8>, number: u64, inside: &[u8]) {
     put_varint(out, number << 3 | 2);
     put_varint(out, inside.len() as u64);
     out.extend_from_slice(inside);
 }
 
-/// A message with some of its fields changed: `change` gives what stands for a field's content, or leaves it out.
+/// Returns a message with some of its fields changed: `change` returns the new content of a field, or removes it.
+///
+/// # Errors
+/// If the message is malformed.
 pub(super) fn rewritten(
     message: &[u8],
     mut change: impl FnMut(&Field<'_>) -> Result<Change, Malformed>,
@@ -70,7 +76,7 @@ pub(super) fn rewritten(
     Ok(out)
 }
 
-/// What becomes of a field.
+/// The change of a field.
 pub(super) enum Change {
     Keep,
     Drop,
