@@ -1,5 +1,4 @@
-//! Blobs of a store, by their digests: what is read is verified while it streams, and what was found damaged counts as not
-//! there from then on.
+//! The blobs of a store, by their digests. hakobi verifies them while they stream; from then on, a damaged blob counts as missing.
 
 use std::collections::{BTreeSet, HashSet};
 use std::io;
@@ -16,27 +15,27 @@ use super::{Error, Fault, Name, ObjectStore, Result, read_small};
 use crate::domain::{Digest, Hasher};
 use crate::transfer::{BlobSource, ByteStream, BytesSource};
 
-/// Largest blob that is kept, in bytes.
+/// Largest blob in a store, in bytes.
 const LARGEST: u64 = 1 << 40;
 
-/// The blobs of a store. Cheap to clone; clones know of each other's damaged blobs.
+/// The blobs of a store. Cheap to clone; clones share what they know of damaged blobs.
 #[derive(Debug, Clone)]
 pub struct Blobs {
     store: Arc<dyn ObjectStore>,
     seen: watch::Sender<Seen>,
 }
 
-/// What a run has seen of a store's blobs.
+/// What a run knows of a store's blobs.
 #[derive(Debug, Default)]
 struct Seen {
     damaged: HashSet<Digest>,
-    /// Whether a blob was found damaged while it streamed: whatever harmed the one may have harmed more.
+    /// Whether a blob turned out to be damaged while it streamed: the cause may have damaged other blobs too.
     distrusted: bool,
-    /// Other objects that could not be understood.
+    /// Other objects that cannot be parsed.
     unusable: BTreeSet<Name>,
-    /// Written by this run, and not found damaged since.
+    /// Blobs that this run wrote, and that did not turn out to be damaged since.
     written: HashSet<Digest>,
-    /// Why something could not be read: the first fault.
+    /// Why a read failed: the first fault.
     unread: Option<String>,
 }
 
@@ -46,7 +45,7 @@ impl Seen {
         self.damaged.insert(digest.clone());
     }
 
-    /// One that someone was given already, in part.
+    /// Notes a damaged blob that a reader already has in part.
     fn distrusted(&mut self, digest: &Digest) {
         self.damaged(digest);
         self.distrusted = true;
@@ -54,37 +53,37 @@ impl Seen {
 }
 
 impl Blobs {
-    /// Those of this store.
+    /// Returns the blobs of this store.
     #[must_use]
     pub fn new(store: Arc<dyn ObjectStore>) -> Self {
         Self { store, seen: watch::Sender::default() }
     }
 
-    /// The store itself.
+    /// Returns the store itself.
     #[must_use]
     pub fn store(&self) -> &dyn ObjectStore {
         &*self.store
     }
 
-    /// Blobs whose bytes were found to be others.
+    /// Returns the blobs that turned out to be damaged.
     #[must_use]
     pub fn damaged(&self) -> HashSet<Digest> {
         self.seen.borrow().damaged.clone()
     }
 
-    /// Whether a blob that was passed on turned out to be damaged.
+    /// Returns whether a damaged blob was passed on to a reader.
     #[must_use]
     pub fn is_distrusted(&self) -> bool {
         self.seen.borrow().distrusted
     }
 
-    /// Other objects that are there and were not understood: each is a miss.
+    /// Returns other objects that exist but cannot be parsed: each is a miss.
     #[must_use]
     pub fn unusable(&self) -> BTreeSet<Name> {
         self.seen.borrow().unusable.clone()
     }
 
-    /// Notes that an object is there and cannot be understood.
+    /// Notes that an object exists but cannot be parsed.
     pub fn note_unusable(&self, name: &Name) {
         self.seen.send_if_modified(|seen| {
             seen.unusable.insert(name.clone());
@@ -92,7 +91,7 @@ impl Blobs {
         });
     }
 
-    /// Why something could not be read since this was asked last: who asked for it may not have said.
+    /// Returns why a read has failed since the last call, or `None`. The reader may not have reported it.
     #[must_use]
     pub fn unread(&self) -> Option<String> {
         let mut fault = None;
@@ -111,17 +110,17 @@ impl Blobs {
         result
     }
 
-    /// Waits until one is found that was passed on.
+    /// Waits until a blob that was passed on turns out to be damaged.
     pub async fn found_damaged(&self) {
-        // The sender is this object's own, so there is one as long as it is waited for.
+        // This object has the sender, so it exists as long as this future waits.
         let _ = self.seen.subscribe().wait_for(|seen| seen.distrusted).await;
     }
 
-    /// The size of a blob that is kept, in bytes. One that was found damaged is not there. Once that was one that streamed, no other
-    /// is believed in this run but what the run itself wrote: whatever harmed the one may have harmed more.
+    /// Returns the size of a blob in bytes, or `None` if the store lacks it. A damaged blob counts as missing. After a damaged blob
+    /// was passed on, only blobs that this run wrote count in this run: the cause may have damaged other blobs too.
     ///
     /// # Errors
-    /// If the store cannot tell.
+    /// If the store does not answer.
     pub async fn size(&self, digest: &Digest) -> Result<Option<u64>> {
         let believed = {
             let seen = self.seen.borrow();
@@ -130,9 +129,10 @@ impl Blobs {
         if believed { self.noted(self.store.size(&Name::blob(digest)).await) } else { Ok(None) }
     }
 
-    /// The bytes of a blob from this offset. Read from 0, the stream ends with an error where they are not those of the
-    /// digest. Where the size is given and the blob was kept with the checksums of its parts, no damaged byte is passed on from
-    /// whatever offset; without them at least not the last, so that no one can take the bytes for the whole.
+    /// Opens a blob at this offset. Returns `None` if the store lacks it. Read from 0, the stream ends with an error if the bytes
+    /// do not match the digest. If the size is given and the store has the checksums of the blob's parts, the stream passes on no
+    /// damaged byte, at any offset. Without checksums, it withholds at least the last part, so that no reader gets a damaged blob
+    /// completely.
     ///
     /// # Errors
     /// If the store cannot be read.
@@ -173,7 +173,7 @@ impl Blobs {
         })))
     }
 
-    /// A small blob, verified.
+    /// Reads a small blob and verifies it. Returns `None` if the store lacks it.
     ///
     /// # Errors
     /// If it has more than `limit` bytes, is damaged, or the store cannot be read.
@@ -189,23 +189,23 @@ impl Blobs {
     /// Removes a blob.
     ///
     /// # Errors
-    /// If the store does not.
+    /// If the store refuses.
     pub async fn remove(&self, digest: &Digest) -> Result<()> {
         self.store.delete(&Name::blob(digest)).await?;
         self.store.delete(&Name::sums(digest)).await
     }
 
-    /// Keeps a blob that is not there yet; says whether it was new.
+    /// Writes a blob that the store lacks. Returns whether it was new.
     ///
     /// # Errors
-    /// If its bytes break off, or the store does not take them.
+    /// If its source breaks off, or the store does not accept it.
     pub async fn keep(&self, source: &dyn BlobSource) -> Result<bool> {
         let broken = |error: io::Error| Error::new(Fault::Source, format!("failed to read the bytes to save: {error}"));
         let identity = source.identity().await.map_err(broken)?;
         if identity.size > LARGEST {
             return Err(broken(io::Error::other(format!("{} bytes exceed the limit for a layer", identity.size))));
         }
-        // One of another size is a damaged one, which this mends.
+        // A blob of another size is damaged, and this write repairs it.
         if self.size(&identity.digest).await? == Some(identity.size) {
             return Ok(false);
         }
@@ -234,13 +234,13 @@ fn unread(seen: &watch::Sender<Seen>, why: String) {
     });
 }
 
-/// Passes bytes on and fails at the end where they were others.
+/// Passes bytes on, and fails at the end if they do not match the digest.
 struct Verified {
     inner: ByteStream,
     expected: Digest,
-    /// `None` once it was looked at.
+    /// `None` after the check.
     hasher: Option<Hasher>,
-    /// Bytes that are still to come.
+    /// The number of bytes that remain.
     left: u64,
     failed: bool,
     seen: watch::Sender<Seen>,
@@ -299,7 +299,7 @@ mod tests {
         }
         blobs.found_damaged().await;
         assert_eq!(blobs.read(&digest, 5).await.expect_err("damaged").fault(), Fault::Damaged);
-        // From then on it is not there, and keeping it again mends it.
+        // From then on the blob is missing, and writing it again repairs it.
         assert_eq!(blobs.size(&digest).await.expect("an answer"), None);
         assert!(blobs.keep(&layer).await.expect("kept"));
         assert_eq!(blobs.size(&digest).await.expect("an answer"), Some(5));
@@ -337,7 +337,7 @@ mod tests {
             }
             assert!(read(3 * part).await.1.len() <= 100);
         }
-        // What is lost with its checksums is as one that never had any: found at the end.
+        // A damaged blob without its checksums is detected only at the end.
         store.delete(&Name::sums(&digest)).await.expect("deleted");
         assert!(!read(0).await.0);
         Blobs::new(store.clone()).remove(&digest).await.expect("removed");

@@ -1,5 +1,4 @@
-//! A store in a directory: on this machine, on a mounted volume, or one that the CI keeps itself (CodeBuild's and Travis's
-//! file caches).
+//! A store in a directory: on this machine, on a mounted volume, or in a file cache of the CI (CodeBuild's and Travis's).
 
 use std::io;
 use std::ops::Range;
@@ -12,20 +11,20 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 use super::{Entry, Error, Name, Object, ObjectStore, Result};
 use crate::transfer::ByteStream;
 
-/// Files on their way begin so; no [`Name`] does.
+/// The start of partial files' names; no [`Name`] begins like this.
 const PARTIAL: &str = ".hakobi-";
 
-/// How much is read and written at once, in bytes.
+/// How many bytes are read and written at once.
 const BUFFER: usize = 256 << 10;
 
-/// Objects as files below a directory. A file appears whole, by renaming: readers and other writers never see a part of one.
+/// Objects as files below a directory. A complete file appears by renaming: readers and other writers never see a partial one.
 #[derive(Debug, Clone)]
 pub struct DirectoryStore {
     root: PathBuf,
 }
 
 impl DirectoryStore {
-    /// The store in this directory, which is made with the first object.
+    /// Returns the store in this directory. The first write creates the directory.
     #[must_use]
     pub fn new(root: PathBuf) -> Self {
         Self { root }
@@ -69,7 +68,7 @@ impl ObjectStore for DirectoryStore {
         let mut bytes = object.open().await.map_err(fault)?;
         tokio::io::copy(&mut bytes, &mut file).await.map_err(fault)?;
         file.flush().await.map_err(fault)?;
-        // Dropped on any way out before this, the partial file goes.
+        // On any earlier return, dropping the partial file removes it.
         partial.persist(&path).map_err(|error| fault(error.error))
     }
 
@@ -92,7 +91,7 @@ impl ObjectStore for DirectoryStore {
     }
 }
 
-/// A file beside its place to be, readable as the umask has it: the next run may be another user's.
+/// Creates a file in the directory of its destination, with the mode that the umask allows: the next run may be another user's.
 fn partial(parent: &Path) -> io::Result<tempfile::NamedTempFile> {
     use std::os::unix::fs::PermissionsExt;
     tempfile::Builder::new().prefix(PARTIAL).permissions(std::fs::Permissions::from_mode(0o666)).tempfile_in(parent)
@@ -110,7 +109,7 @@ fn walk(root: &Path, directory: &Path, entries: &mut Vec<Entry>) -> io::Result<(
     let Some(read) = absent_is_none(std::fs::read_dir(directory))? else { return Ok(()) };
     for entry in read {
         let entry = entry?;
-        // Another run may take a file away, or finish one, while we look.
+        // Another run may delete or complete a file meanwhile.
         let Some(metadata) = absent_is_none(entry.metadata())? else { continue };
         let path = entry.path();
         if metadata.is_dir() {

@@ -1,23 +1,23 @@
-//! What goes wrong with a store, so that the warning can name the cause.
+//! The faults of a store, in such a way that a warning can name the cause.
 
 use std::fmt;
 
-/// What kind of fault it is.
+/// The kind of a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The store does not let us: permissions, credentials.
+    /// The store denies access: permissions, credentials.
     Denied,
     /// There is no such bucket or directory.
     Missing,
-    /// No space left.
+    /// No space is left.
     Full,
-    /// It cannot be reached, broke off, or is not well for now.
+    /// The store is unreachable, broke off, or is temporarily unavailable.
     Unreachable,
-    /// The bytes are not those that the name says.
+    /// The bytes do not match the name.
     Damaged,
-    /// What was to be written could not be read, or was something else. The store itself is well.
+    /// The source of a write could not be read, or had other bytes. The store itself works.
     Source,
-    /// Anything else.
+    /// Any other fault.
     Other,
 }
 
@@ -29,24 +29,24 @@ pub struct Error {
     hint: Option<String>,
 }
 
-/// What functions of a store return.
+/// The result type of a store's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// A fault, in words that say what was done where.
+    /// Returns a fault. Its message says what failed, and where.
     #[must_use]
     pub fn new(fault: Fault, message: impl Into<String>) -> Self {
         Self { fault, message: message.into(), hint: None }
     }
 
-    /// What the user can do about it.
+    /// Adds advice for the user.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// A fault of the file system: what was done, to what.
+    /// Returns a fault of the file system: the failed operation and its path.
     #[must_use]
     pub fn io(doing: &str, path: &std::path::Path, error: &std::io::Error) -> Self {
         use std::io::ErrorKind;
@@ -59,13 +59,13 @@ impl Error {
         Self::new(fault, format!("failed to {doing} {}: {error}", path.display()))
     }
 
-    /// What kind of fault it is.
+    /// Returns the kind of the fault.
     #[must_use]
     pub fn fault(&self) -> Fault {
         self.fault
     }
 
-    /// What to do about it.
+    /// Returns the advice for the user, or `None`.
     #[must_use]
     pub fn hint_text(&self) -> Option<&str> {
         self.hint.as_deref()

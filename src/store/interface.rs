@@ -1,4 +1,4 @@
-//! What a store is, whatever it is made of.
+//! The interface of a store.
 
 use std::ops::Range;
 
@@ -7,38 +7,38 @@ use async_trait::async_trait;
 use super::{Name, Object, Result};
 use crate::transfer::{BlobSource, ByteStream};
 
-/// An object, as a listing has it.
+/// An object in a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// What it is kept under.
+    /// Its name.
     pub name: Name,
-    /// In bytes.
+    /// Its size in bytes.
     pub size: u64,
     /// When it was last written, in seconds of the Unix epoch.
     pub written: u64,
 }
 
-/// Keeps objects. A miss is `Ok(None)`; an error is a fault, and never says that something is not there.
+/// Stores objects. A miss is `Ok(None)`. An error is a fault, and never means that an object is missing.
 #[async_trait]
 pub trait ObjectStore: Send + Sync + std::fmt::Debug {
-    /// The size of an object, in bytes.
+    /// Returns the size of an object in bytes, or `None` if it is missing.
     async fn size(&self, name: &Name) -> Result<Option<u64>>;
 
-    /// These bytes of an object, fewer where it ends before.
+    /// Opens a range of an object; the stream is shorter if the object ends before. Returns `None` if it is missing.
     async fn read(&self, name: &Name, range: Range<u64>) -> Result<Option<ByteStream>>;
 
-    /// Keeps an object, whole or not at all; one that is there is replaced in one moment. This is what a store implements;
-    /// [`ObjectStore::write`] is what is called.
+    /// Writes an object completely or not at all, and replaces an existing one atomically. A store implements this; callers use
+    /// [`Store::write`].
     async fn put(&self, name: &Name, object: &Object<'_>) -> Result<()>;
 
-    /// All objects below a prefix that ends with `/`, or all, in no order.
+    /// Lists all objects below a prefix that ends with `/`, or all objects, in any order.
     async fn list(&self, prefix: &str) -> Result<Vec<Entry>>;
 
-    /// Removes an object; one that is not there is no fault.
+    /// Removes an object; a missing object is no fault.
     async fn delete(&self, name: &Name) -> Result<()>;
 
-    /// Keeps what a source gives under a name, if its bytes are what the name or else the source says: they are hashed on their
-    /// way. What is the source's fault and not the store's is told apart ([`super::Fault::Source`]).
+    /// Writes the bytes of a source under a name, if they match the digest of the name, or else of the source: they are hashed
+    /// during the transfer. A fault of the source has its own kind ([`super::Fault::Source`]).
     async fn write(&self, name: &Name, source: &dyn BlobSource) -> Result<()> {
         let object = Object::new(name, source).await?;
         self.put(name, &object).await.map_err(|error| object.blame(name, error))

@@ -1,4 +1,4 @@
-//! A store in memory: for tests, and for a run that keeps nothing.
+//! A store in memory: for tests, and for a run without a cache.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -21,7 +21,7 @@ impl MemoryStore {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets an object to these bytes, whatever its name says: what a fault of a disk, or someone else, may do to it.
+    /// Sets an object to these bytes, whatever its name says, like a fault of a disk or another program.
     pub fn set(&self, name: &Name, bytes: Bytes) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         self.objects().insert(name.clone(), (bytes, now));

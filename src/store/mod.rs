@@ -1,7 +1,7 @@
-//! Where layers and records are kept between runs: S3, a directory, memory.
+//! Stores layers and records between runs: in S3, a directory, or memory.
 //!
-//! A store keeps whole objects under [`Name`]s and knows nothing of what is in them. What is kept by content is immutable, so
-//! that two runs may write at once without a lock. [`Blobs`] verifies what it reads, whatever the store below.
+//! A store has whole objects under [`Name`]s and does not interpret them. Objects named by content are immutable, so that two runs
+//! may write at once without a lock. [`Blobs`] verifies what it reads, whatever the store below.
 
 mod blobs;
 mod directory;

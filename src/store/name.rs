@@ -1,54 +1,54 @@
-//! What an object is kept under. Names are plain everywhere: in a URL, in a directory of any file system, in a listing.
+//! The names of objects. A name is plain everywhere: in a URL, in a directory of any file system, in a listing.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::domain::Digest;
 
-/// Longest name, in bytes; S3 takes 1,024 with the prefix.
+/// Longest name, in bytes; S3 accepts 1,024 with the prefix.
 const LIMIT: usize = 512;
 
-/// A relative path of ASCII letters, digits and `._-=%+@`, whose parts are parted by single slashes and begin with none of `.`.
+/// A relative path of ASCII letters, digits and `._-=%+@`. Single slashes separate its parts, and no part begins with `.`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name(String);
 
-/// Why a text is not a name.
+/// The error for a text that is no name.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 #[error("invalid object name `{0}`")]
 pub struct InvalidName(String);
 
 impl Name {
-    /// The blob of this digest.
+    /// Returns the name of the blob with this digest.
     #[must_use]
     pub fn blob(digest: &Digest) -> Self {
         Self(format!("blobs/sha256/{}", digest.hex()))
     }
 
-    /// The checksums of that blob's parts.
+    /// Returns the name of the checksums of that blob's parts.
     pub(super) fn sums(digest: &Digest) -> Self {
         Self(format!("sums/sha256/{}", digest.hex()))
     }
 
-    /// A mutable pointer of a scope. Whatever a branch or an image is called, the name stays a name of one place: what is not
-    /// plain is encoded, never pasted.
+    /// Returns the name of a mutable pointer of a scope. Special characters of a branch or an image are encoded, so that the
+    /// pointer has a single path whatever these names are.
     #[must_use]
     pub fn reference(scope: &str, name: &str) -> Self {
         Self(format!("refs/{}/{}", encode(scope), encode(name)))
     }
 
-    /// The record that a scope has under a key.
+    /// Returns the name of the record that a scope has under a key.
     #[must_use]
     pub fn record(scope: &str, key: &Digest) -> Self {
         Self(format!("steps/{}/{}", encode(scope), key.hex()))
     }
 
-    /// All that begins so is a scope's pointers.
+    /// Returns the prefix of a scope's pointers.
     #[must_use]
     pub fn references(scope: &str) -> String {
         format!("refs/{}/", encode(scope))
     }
 
-    /// The scope and the name, where this is a pointer. A text too long for a path is shown as what stands for it.
+    /// Returns the scope and the name of a pointer, or `None` for another object. A text too long for a path appears as its digest.
     #[must_use]
     pub fn pointed(&self) -> Option<(String, String)> {
         let (scope, name) = self.0.strip_prefix("refs/")?.split_once('/')?;
@@ -59,19 +59,19 @@ impl Name {
         Some((decode(scope), decode(name)))
     }
 
-    /// What the store says of its format.
+    /// Returns the name of the file that says which layout the store has.
     #[must_use]
     pub fn format() -> Self {
         Self("hakobi.json".to_owned())
     }
 
-    /// The digest, where this is the name of a blob.
+    /// Returns the digest if this is the name of a blob, or else `None`.
     #[must_use]
     pub fn digest(&self) -> Option<Digest> {
         format!("sha256:{}", self.0.strip_prefix("blobs/sha256/")?).parse().ok()
     }
 
-    /// The path, without a slash before it.
+    /// Returns the path, without a slash before it.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -101,7 +101,7 @@ fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"._-=%+@".contains(&byte)
 }
 
-/// One part of a path that stands for exactly this text. Upper case is encoded too: some file systems do not tell it apart.
+/// Encodes a text as one part of a path. Upper case is encoded too, because some file systems ignore case.
 fn encode(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for (at, byte) in text.bytes().enumerate() {
@@ -114,7 +114,7 @@ fn encode(text: &str) -> String {
             }
         }
     }
-    // Too long for one part of a path, 255 bytes on most file systems: its digest stands for it.
+    // A text too long for one part of a path (255 bytes on most file systems) is replaced by its digest.
     if out.is_empty() || out.len() > 200 { format!("%{}", Digest::hash(text.as_bytes()).hex()) } else { out }
 }
 

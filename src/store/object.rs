@@ -1,5 +1,5 @@
-//! What goes into a store: an object whose bytes are hashed on their way. A backend gets nothing else to write, so that no caller can
-//! forget to compare them.
+//! An object to write to a store. Its bytes are hashed during the transfer. A backend gets nothing else to write, so that no caller
+//! can forget to compare them.
 
 use std::io;
 use std::pin::Pin;
@@ -13,23 +13,23 @@ use super::{Error, Fault, Name, Pace, Result};
 use crate::domain::{Digest, Hasher};
 use crate::transfer::{BlobSource, ByteStream};
 
-/// An object on its way into a store: its size, and bytes that end with an error if they are not those of its digest. Only
-/// [`super::ObjectStore::write`] makes one.
+/// An object to write: its size, and a stream that ends with an error if its bytes do not match its digest. Only
+/// [`super::Store::write`] makes one.
 pub struct Object<'a> {
     source: &'a dyn BlobSource,
     expected: Digest,
     size: u64,
-    /// Why the source did not give the right bytes.
+    /// Why the source did not supply the right bytes.
     failed: Arc<Mutex<Option<String>>>,
-    /// Of the store that waits for the bytes.
+    /// The pace of the store that waits for the bytes.
     pace: Option<Pace>,
 }
 
 impl<'a> Object<'a> {
-    /// What is to be written under a name. Waits until the source is whole.
+    /// Makes the object to write under a name. Waits until the source is complete.
     ///
     /// # Errors
-    /// If the source breaks off, or is another blob than the name says.
+    /// If the source breaks off, or has another digest than the name says.
     pub(super) async fn new(name: &Name, source: &'a dyn BlobSource) -> Result<Self> {
         let identity = source.identity().await.map_err(|error| unreadable(name, &error.to_string()))?;
         let expected = name.digest().unwrap_or_else(|| identity.digest.clone());
@@ -39,22 +39,22 @@ impl<'a> Object<'a> {
         Ok(Self { source, expected, size: identity.size, failed: Arc::default(), pace: None })
     }
 
-    /// The same for a store with this pace, which does not answer for a source that is slow.
+    /// Returns the object for a store with this pace, which is not responsible for a slow source.
     pub(super) fn paced(&self, pace: &Pace) -> Self {
         let (expected, failed) = (self.expected.clone(), Arc::clone(&self.failed));
         Self { source: self.source, expected, size: self.size, failed, pace: Some(pace.clone()) }
     }
 
-    /// In bytes.
+    /// Returns the size in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// Opens the bytes. The last of them come only if all are right; until then nothing may be visible under the object's name.
+    /// Opens the bytes. The last ones come only if all are right; until then nothing may be visible under the object's name.
     ///
     /// # Errors
-    /// If the source cannot be read. The stream ends with an error if the bytes are others, or fewer.
+    /// If the source cannot be read. The stream ends with an error if the bytes differ or some are missing.
     pub async fn open(&self) -> io::Result<ByteStream> {
         let opened = self.source.open(0).await;
         let inner = opened.inspect_err(|error| note(&self.failed, &error.to_string()))?;
@@ -68,7 +68,7 @@ impl<'a> Object<'a> {
         Ok(Box::pin(checking))
     }
 
-    /// The error of a write that failed: the source's, if that is why.
+    /// Returns the error of a failed write: the source's error if the source is the cause.
     pub(super) fn blame(&self, name: &Name, error: Error) -> Error {
         match &*self.failed.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(why) => unreadable(name, why),
@@ -89,13 +89,13 @@ fn note(failed: &Mutex<Option<String>>, why: &str) {
 struct Checking {
     inner: ByteStream,
     expected: Digest,
-    /// `None` once it was looked at.
+    /// `None` after the check.
     hasher: Option<Hasher>,
-    /// Bytes that are still to come.
+    /// The number of bytes that remain.
     left: u64,
     failed: Arc<Mutex<Option<String>>>,
     pace: Option<Pace>,
-    /// While it is the source that is waited for.
+    /// Set while the stream waits for the source.
     excused: Option<Excused>,
 }
 
@@ -105,7 +105,7 @@ impl Checking {
         io::Error::other(why.to_owned())
     }
 
-    /// Compares what came.
+    /// Compares the digest.
     fn end(&mut self) -> io::Result<()> {
         match self.hasher.take().map(Hasher::digest) {
             Some(found) if found != self.expected => {
@@ -120,7 +120,7 @@ impl AsyncRead for Checking {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if this.left == 0 || buffer.remaining() == 0 {
-            // What failed stays so.
+            // A failed stream stays failed.
             let failed = this.failed.lock().unwrap_or_else(PoisonError::into_inner).clone();
             return Poll::Ready(failed.map_or(Ok(()), |why| Err(io::Error::other(why))));
         }

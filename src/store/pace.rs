@@ -1,7 +1,7 @@
-//! How long a run waits for its store: one deadline and one circuit breaker for all that is asked of it, so that a store which
-//! stalls or drips costs seconds, however many layers there are.
+//! Limits how long a run waits for its store: one deadline and one circuit breaker for all requests. A store that stalls or is very
+//! slow then costs seconds, however many layers there are.
 //!
-//! Only time in which someone waits for the store counts, and only as far as the store is slower than the least rate.
+//! Only time in which a task waits for the store counts, and only as far as the store is slower than the minimum rate.
 
 use std::fmt;
 use std::pin::Pin;
@@ -13,37 +13,37 @@ use tokio::sync::watch;
 
 use super::{Error, Fault, Result};
 
-/// What every answer says of a store that was given up.
+/// The message of every answer after hakobi gave the store up.
 pub const GIVEN_UP: &str = "the cache is no longer used";
 
-/// How often it is looked at what came.
+/// How often hakobi checks the moved bytes.
 const TICK: Duration = Duration::from_secs(1);
 
 /// How patient a run is with its store.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// The bytes in a second that the store as a whole has to move while someone waits for it.
+    /// Minimum rate of the store as a whole in bytes per second, while a task waits for it.
     pub rate: u64,
-    /// How long it may move none, in all.
+    /// How long it may move no byte, in total.
     pub total: Duration,
-    /// How often in a row it may fail by what is no answer to the question.
+    /// How often in a row it may fail without an answer.
     pub failures: usize,
 }
 
 impl Default for Patience {
     fn default() -> Self {
         Self {
-            // The slowest link that a cache is of any use on moves more; S3 gives a thousand times as much.
+            // The slowest link on which a cache is of any use moves more; S3 gives a thousand times as much.
             rate: 16 << 10,
-            // S3's own retries of a busy bucket take some 10 s; a cold build waits no longer than a minute for nothing.
+            // S3's own retries of a busy bucket take some 10 s; a cold build waits at most a minute in vain.
             total: Duration::from_secs(45),
-            // Each was tried several times already.
+            // Each request was already tried several times.
             failures: 4,
         }
     }
 }
 
-/// What is known of a store's pace in a run. Cheap to clone; clones are of the same store.
+/// The pace of a store in a run. Cheap to clone; clones belong to the same store.
 #[derive(Clone)]
 pub struct Pace(pub(super) Arc<Inner>);
 
@@ -52,9 +52,9 @@ pub(super) struct Inner {
     moved: AtomicU64,
     waiting: AtomicUsize,
     failures: AtomicUsize,
-    /// Bytes that it is behind the least rate, and whether someone looks.
+    /// The bytes that it is behind the minimum rate, and whether a task checks it.
     state: Mutex<State>,
-    /// Why the store was given up.
+    /// Why hakobi gave the store up.
     pub(super) given_up: watch::Sender<Option<Error>>,
 }
 
@@ -77,7 +77,7 @@ impl fmt::Debug for Pace {
 }
 
 impl Pace {
-    /// Of a store that a run is so patient with.
+    /// Returns the pace for a store with this patience.
     #[must_use]
     pub fn new(patience: Patience) -> Self {
         Self(Arc::new(Inner {
@@ -90,12 +90,12 @@ impl Pace {
         }))
     }
 
-    /// The store moved so many bytes.
+    /// Notes that the store moved these bytes.
     pub fn moved(&self, bytes: u64) {
         self.0.moved.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Why the store was given up, if it was.
+    /// Returns why hakobi gave the store up, or `None`.
     #[must_use]
     pub fn given_up(&self) -> Option<Error> {
         self.0.given_up.borrow().clone()
@@ -110,14 +110,14 @@ impl Pace {
         });
     }
 
-    /// Someone waits for the store until this is dropped.
+    /// Counts a task that waits for the store, until the result is dropped.
     pub(super) fn waits(&self) -> Waiting {
         self.0.waiting.fetch_add(1, Ordering::Relaxed);
         self.watch();
         Waiting(self.clone())
     }
 
-    /// Has someone look at what moves.
+    /// Starts the task that checks the moved bytes, unless it runs already.
     pub(super) fn watch(&self) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -127,13 +127,16 @@ impl Pace {
         }
     }
 
-    /// One that waits for the store waits for something else until this is dropped.
+    /// Notes that a waiting task waits for something else, until the result is dropped.
     pub(super) fn excuses(&self) -> Excused {
         self.0.waiting.fetch_sub(1, Ordering::Relaxed);
         Excused(self.clone())
     }
 
-    /// An answer, or that the store was given up before it came.
+    /// Waits for an answer, unless hakobi gives the store up before.
+    ///
+    /// # Errors
+    /// The store's error, or why hakobi gave the store up.
     pub(super) async fn asked<T>(&self, answer: impl Future<Output = Result<T>>) -> Result<T> {
         if let Some(error) = self.given_up() {
             return Err(error);
@@ -152,7 +155,7 @@ impl Pace {
                     self.give_up(&format!("{} requests failed in a row, the last one with: {error}", self.0.patience.failures));
                 }
             }
-            // Also what it refuses is an answer.
+            // A refusal is an answer too.
             _ => {
                 self.0.failures.store(0, Ordering::Relaxed);
                 self.moved(self.0.patience.rate);
@@ -162,7 +165,7 @@ impl Pace {
     }
 }
 
-/// Looks each second how far the store is behind, as long as someone waits for it.
+/// Checks each second how far the store is behind, as long as a task waits for it.
 async fn watched(pace: Pace) {
     let Patience { rate, total, .. } = pace.0.patience;
     let most = rate.saturating_mul(total.as_secs());
@@ -183,7 +186,7 @@ async fn watched(pace: Pace) {
     }
 }
 
-/// Someone waits for the store.
+/// A task waits for the store.
 pub(super) struct Waiting(Pace);
 
 impl Drop for Waiting {
@@ -192,7 +195,7 @@ impl Drop for Waiting {
     }
 }
 
-/// Someone who waits for the store waits for something else.
+/// A task that waits for the store waits for something else.
 pub(super) struct Excused(Pace);
 
 impl Drop for Excused {

@@ -1,4 +1,4 @@
-//! A store whose operations are held to a pace.
+//! A store whose operations are limited by a pace.
 
 use std::io;
 use std::ops::Range;
@@ -12,7 +12,7 @@ use super::pace::{GivenUp, Waiting};
 use super::{Entry, GIVEN_UP, Name, Object, ObjectStore, Pace, Result};
 use crate::transfer::ByteStream;
 
-/// A store that is given up as a whole once it is too slow or fails too often.
+/// A store that hakobi gives up as a whole once it is too slow or fails too often.
 #[derive(Debug)]
 pub struct Paced<S> {
     store: S,
@@ -20,7 +20,7 @@ pub struct Paced<S> {
 }
 
 impl<S> Paced<S> {
-    /// This store. A store that knows when bytes move tells this pace of it.
+    /// Returns this store with a pace. A store that knows when bytes move must report them to this pace.
     #[must_use]
     pub fn new(store: S, pace: Pace) -> Self {
         Self { store, pace }
@@ -52,11 +52,11 @@ impl<S: ObjectStore> ObjectStore for Paced<S> {
     }
 }
 
-/// Bytes that come from a store.
+/// A stream of a store.
 pub(super) struct PacedStream {
     inner: ByteStream,
     pace: Pace,
-    /// While the next bytes are waited for; and what ends that.
+    /// Set while a reader waits for the next bytes; and what ends the wait.
     waits: Option<(Waiting, GivenUp)>,
 }
 
@@ -97,7 +97,7 @@ mod tests {
     use crate::transfer::BytesSource;
     use std::time::Duration;
 
-    /// A store whose objects come so many bytes in a second, and which takes none.
+    /// A store that supplies this many bytes per second, and accepts none.
     #[derive(Debug)]
     struct Slow(u64);
 

@@ -1,4 +1,4 @@
-//! Small objects, read as a whole.
+//! Reads small objects as a whole.
 
 use std::io;
 
@@ -7,7 +7,7 @@ use tokio::io::AsyncReadExt as _;
 
 use super::{Error, Fault, Name, ObjectStore, Result};
 
-/// A small object as a whole.
+/// Reads a small object as a whole. Returns `None` if it is missing.
 ///
 /// # Errors
 /// If it has more than `limit` bytes, or the store cannot be read.

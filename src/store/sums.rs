@@ -1,5 +1,5 @@
-//! Checksums of a large blob's parts. A daemon keeps what it has got of a layer and goes on from there wherever it asks for it
-//! next (containerd's ingests, which live for a day), so a damaged byte must be found before it is passed on, not at the end.
+//! Checksums of a large blob's parts. A daemon stores the part of a layer that it got, and later continues there (containerd's
+//! ingests, which last a day). So a damaged byte must be detected before it is passed on, not at the end.
 
 use std::io;
 use std::pin::Pin;
@@ -14,28 +14,28 @@ use super::{Fault, Name, ObjectStore, Result, read_small};
 use crate::domain::{Digest, Hasher};
 use crate::transfer::{BlobSource, ByteStream, Identity};
 
-/// Bytes of a part: what a reader holds back.
+/// The size of a part in bytes, which a reader withholds until it is checked.
 pub(super) const PART: u64 = 1 << 20;
 
-/// The version of what is written; one of another version is as none.
+/// The version of the format; an object of another version counts as missing.
 const VERSION: u32 = 1;
 
-/// Largest object with checksums, in bytes: of a layer of more than 400 GB.
+/// Largest object with checksums, in bytes: for a layer of more than 400 GB.
 const LIMIT: u64 = 4 << 20;
 
-/// The checksums of a blob's parts. They find damage, and prove nothing: that is the digest's part.
+/// The checksums of a blob's parts. They only detect damage; the digest proves the content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Sums {
     version: u32,
-    /// Of the blob, in bytes.
+    /// The size of the blob in bytes.
     size: u64,
-    /// Of a part, in bytes.
+    /// The size of a part in bytes.
     part: u64,
     crc32: Vec<u32>,
 }
 
 impl Sums {
-    /// Those of a blob of this size, if there are any.
+    /// Reads the checksums of a blob with this size. Returns `None` if there are none.
     pub(super) async fn read(store: &dyn ObjectStore, digest: &Digest, size: u64) -> Result<Option<Self>> {
         let bytes = match read_small(store, &Name::sums(digest), LIMIT).await {
             Err(error) if error.fault() == Fault::Damaged => None,
@@ -50,11 +50,11 @@ impl Sums {
     }
 }
 
-/// A blob of which checksums are taken while it is read: it is not read for them alone, as it may come from afar.
+/// A blob whose checksums are computed while it is read. It is not read only for these, because its source may be remote.
 pub(super) struct Summed<'a> {
     source: &'a dyn BlobSource,
     size: u64,
-    /// Of the parts that were read whole.
+    /// The checksums of the parts that were read completely.
     crc32: Arc<Mutex<Vec<Option<u32>>>>,
 }
 
@@ -64,7 +64,7 @@ impl<'a> Summed<'a> {
         Self { source, size, crc32: Arc::new(Mutex::new(vec![None; parts])) }
     }
 
-    /// The checksums, if all parts were read; a blob of one part needs none.
+    /// Returns the checksums if all parts were read. Returns `None` for a blob of one part, which needs none.
     pub(super) fn sums(&self) -> Option<Sums> {
         let crc32: Option<Vec<u32>> = self.crc32.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
         let crc32 = crc32.filter(|_| self.size > PART)?;
@@ -89,13 +89,13 @@ impl BlobSource for Summed<'_> {
     }
 }
 
-/// Takes the checksums of the parts that pass, from the first that passes from its beginning.
+/// Computes the checksums of the parts that pass, from the first part that passes completely.
 struct Summing {
     inner: ByteStream,
     size: u64,
     at: u64,
     hasher: crc32fast::Hasher,
-    /// Whether the part was seen from its beginning.
+    /// Whether the part passed from its beginning.
     whole: bool,
     crc32: Arc<Mutex<Vec<Option<u32>>>>,
 }
@@ -128,47 +128,47 @@ impl AsyncRead for Summing {
     }
 }
 
-/// How long a part of a blob is.
+/// Returns the length of a blob's part.
 fn length(size: u64, part: u64) -> usize {
     usize::try_from(PART.min(size.saturating_sub(part * PART))).unwrap_or(usize::MAX)
 }
 
-/// Passes on only whole parts that are right.
+/// Passes on only complete parts with the right checksum.
 pub(super) struct Parted {
     inner: ByteStream,
     size: u64,
     /// `None` for a blob of one part.
     sums: Option<Sums>,
     expected: Digest,
-    /// Where the blob is read from its beginning.
+    /// Set if the blob is read from its beginning.
     hasher: Option<Hasher>,
-    /// The part that is read next.
+    /// The next part to read.
     next: u64,
     part: Vec<u8>,
-    /// How much of the part is read, and how much of it was passed on or is not asked for.
+    /// How many bytes of the part are read, and how many of these were passed on or not requested.
     read: usize,
     passed: usize,
     is_right: bool,
-    /// Whether it ended with an error, and stays so.
+    /// Whether the stream has failed; it stays failed.
     failed: bool,
     told: Box<dyn FnMut(Trouble) -> io::Error + Send>,
 }
 
-/// What a reader can meet.
+/// The faults that a reader can find.
 pub(super) enum Trouble {
-    /// The bytes are others, or fewer.
+    /// Bytes differ or are missing.
     Damaged,
-    /// They do not arrive.
+    /// The bytes do not arrive.
     Broken(io::Error),
 }
 
 impl Parted {
-    /// Where to begin to read for an offset: where a part begins.
+    /// Returns where to start reading for an offset: at the start of a part.
     pub(super) fn start(offset: u64) -> u64 {
         offset - offset % PART
     }
 
-    /// The bytes of a blob that is not empty, from an offset; `inner` begins at the [`Parted::start`] of it.
+    /// Returns the stream of a non-empty blob from an offset; `inner` begins at its [`Parted::start`].
     pub(super) fn new(
         inner: ByteStream,
         expected: Digest,
@@ -194,7 +194,7 @@ impl Parted {
         }
     }
 
-    /// Whether the part that was read is what was kept: by its checksum, and the last by the digest of the whole.
+    /// Returns whether the part is right: by its checksum, and the last part also by the digest of the whole blob.
     fn check(&mut self) -> bool {
         let by_sum = |sums: &Sums| {
             let sum = usize::try_from(self.next).ok().and_then(|at| sums.crc32.get(at));

@@ -1,4 +1,4 @@
-//! Bodies of requests that tell how far they are: a part of 8 MiB takes a minute on a slow line, and moves all the time.
+//! Bodies of requests that report their progress: a part of 8 MiB takes a minute on a slow line, but moves all the time.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -10,10 +10,10 @@ use hyper::body::{Body, Frame, SizeHint};
 
 use crate::store::Pace;
 
-/// How much is given away at once, in bytes.
+/// How many bytes are handed out at once.
 const PIECE: usize = 64 << 10;
 
-/// A body of these bytes, which can be sent again.
+/// Returns a body of these bytes that can be sent again.
 pub(super) fn body(bytes: Bytes, pace: &Pace) -> ByteStream {
     let pace = pace.clone();
     let told = SdkBody::from(bytes.clone())
@@ -21,7 +21,7 @@ pub(super) fn body(bytes: Bytes, pace: &Pace) -> ByteStream {
     ByteStream::new(told)
 }
 
-/// Bytes in pieces, each told of when it is taken.
+/// Bytes in pieces; taking a piece reports it.
 struct Pieces {
     left: Bytes,
     pace: Pace,

@@ -1,11 +1,11 @@
-//! What S3 said, in words that name the cause and what the role lacks.
+//! Translates S3's errors into messages that name the cause and the permission that the role lacks.
 
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use crate::store::{Error, Fault};
 
-/// A failed call, or nothing where it says that the object is not there.
+/// Returns the error of a failed call, or `None` if it means that the object is missing.
 pub(super) fn absent_or<E>(doing: &str, needs: &str, bucket: &str, error: &SdkError<E, HttpResponse>) -> Option<Error>
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
@@ -18,7 +18,7 @@ where
     }
 }
 
-/// A failed call.
+/// Returns the error of a failed call.
 pub(super) fn failed<E>(doing: &str, needs: &str, bucket: &str, error: &SdkError<E, HttpResponse>) -> Error
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
@@ -50,7 +50,7 @@ where
             "allow {needs} and s3:ListBucket on the bucket for the role (without ListBucket, S3 denies access to missing objects); \
              for a bucket with a KMS key also kms:Decrypt and kms:GenerateDataKey"
         )),
-        // It is not well for now, however often the SDK asked.
+        // The server is temporarily unavailable, although the SDK tried several times.
         (_, Some(429 | 500 | 502 | 503 | 504)) => at(Fault::Unreachable),
         (_, Some(_)) if matches!(error, SdkError::ResponseError(_)) => at(Fault::Unreachable),
         (_, Some(_)) => at(Fault::Other),
@@ -68,7 +68,7 @@ where
     }
 }
 
-/// The last of an error's causes: what the SDK puts around it says nothing to a user.
+/// Returns the last of an error's causes: the SDK's outer errors do not help a user.
 fn innermost(error: &dyn std::error::Error) -> String {
     let mut last = error;
     while let Some(source) = last.source() {
@@ -77,7 +77,7 @@ fn innermost(error: &dyn std::error::Error) -> String {
     last.to_string()
 }
 
-/// By how many minutes, as the answer's own date tells.
+/// Returns by how many minutes the clocks differ, according to the answer's date.
 fn skew<E>(error: &SdkError<E, HttpResponse>) -> String {
     let told = error
         .raw_response()

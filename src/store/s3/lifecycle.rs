@@ -1,24 +1,24 @@
-//! What the bucket does by itself with what lies in it: its lifecycle rules and its encryption.
+//! Reads what a bucket does to its objects: its lifecycle rules and its encryption.
 
 use aws_sdk_s3::types::{ExpirationStatus, LifecycleRule, LifecycleRuleFilter};
 
 use super::{S3Store, error};
 use crate::store::{Name, Result};
 
-/// A lifecycle rule that is switched on.
+/// An enabled lifecycle rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     /// Its name in the bucket.
     pub id: String,
-    /// The keys that it is about begin so; empty for all.
+    /// The prefix of the keys that it applies to; empty for all.
     pub prefix: String,
-    /// Whether it is about some of those alone: by tag or by size.
+    /// Whether it applies only to some of these: by tag or by size.
     pub is_partial: bool,
     /// After how many days it removes an object.
     pub expires: Option<u32>,
     /// Storage classes that it moves objects to.
     pub moves_to: Vec<String>,
-    /// Whether it ends uploads that were broken off.
+    /// Whether it aborts incomplete uploads.
     pub aborts_uploads: bool,
 }
 
@@ -27,21 +27,21 @@ pub struct Rule {
 pub struct Encryption {
     /// `AES256`, `aws:kms`, …
     pub algorithm: String,
-    /// The key of KMS.
+    /// The KMS key.
     pub key: Option<String>,
 }
 
 impl S3Store {
-    /// What all its keys begin with: empty, or with a slash at its end.
+    /// Returns the prefix of all its keys: empty, or with a slash at its end.
     #[must_use]
     pub fn root(&self) -> String {
         self.0.key("")
     }
 
-    /// The bucket's lifecycle rules that are switched on.
+    /// Returns the bucket's enabled lifecycle rules.
     ///
     /// # Errors
-    /// If the bucket does not say.
+    /// If the bucket does not report them.
     pub async fn lifecycle(&self) -> Result<Vec<Rule>> {
         let bucket = &self.0.settings.bucket;
         let asked = self.0.client.get_bucket_lifecycle_configuration().bucket(bucket).send().await;
@@ -51,7 +51,7 @@ impl S3Store {
                 let rules = found.rules().iter();
                 Ok(rules.filter(|rule| *rule.status() == ExpirationStatus::Enabled).map(Rule::new).collect())
             }
-            // S3 says so where there are none.
+            // S3 answers like this if there are no rules.
             Err(error) => match error::absent_or(doing, "s3:GetLifecycleConfiguration", bucket, &error) {
                 None => Ok(Vec::new()),
                 Some(error) => Err(error),
@@ -59,10 +59,10 @@ impl S3Store {
         }
     }
 
-    /// How an object is encrypted; nothing where the server does not say.
+    /// Returns how an object is encrypted, or `None` if the server does not report it.
     ///
     /// # Errors
-    /// If the object cannot be looked at.
+    /// If the object cannot be looked up.
     pub async fn encryption(&self, name: &Name) -> Result<Option<Encryption>> {
         let bucket = &self.0.settings.bucket;
         let head = self.0.client.head_object().bucket(bucket).key(self.key(name)).send().await;
@@ -78,7 +78,7 @@ impl Rule {
     fn new(rule: &LifecycleRule) -> Self {
         let filter = rule.filter();
         let both = filter.and_then(LifecycleRuleFilter::and);
-        // The prefix beside the filter is how rules were written before there were filters.
+        // Before filters existed, rules had a prefix of their own.
         #[allow(deprecated)]
         let old = rule.prefix();
         let prefix = filter.and_then(LifecycleRuleFilter::prefix).or_else(|| both.and_then(|both| both.prefix())).or(old);
@@ -104,13 +104,13 @@ impl Rule {
         }
     }
 
-    /// Whether it is about all objects under this prefix.
+    /// Returns whether it applies to all objects under this prefix.
     #[must_use]
     pub fn covers(&self, root: &str) -> bool {
         !self.is_partial && root.starts_with(&*self.prefix)
     }
 
-    /// Whether it is about any object under this prefix.
+    /// Returns whether it applies to any object under this prefix.
     #[must_use]
     pub fn touches(&self, root: &str) -> bool {
         root.starts_with(&*self.prefix) || self.prefix.starts_with(root)

@@ -1,4 +1,4 @@
-//! A store in S3, or in what speaks its protocol. Region, credentials and endpoint are the SDK's own configuration.
+//! A store in S3, or in a server of the same protocol. The SDK's own configuration sets region, credentials and endpoint.
 
 mod body;
 mod error;
@@ -24,13 +24,13 @@ use crate::transfer::ByteStream;
 
 pub use lifecycle::{Encryption, Rule};
 
-/// Parts that are read ahead at once, over all streams of the store.
+/// Most parts that are read ahead at once, over all streams of the store.
 const READ_AHEAD: usize = 16;
 
-/// Parts that are sent at once, over all objects.
+/// Most parts that are sent at once, over all objects.
 const SENT_AT_ONCE: usize = 8;
 
-/// How long one request may take, its body of one part included.
+/// How long one request may take, including its body of one part.
 const ATTEMPT: Duration = Duration::from_secs(60);
 
 /// Objects in a bucket, under a prefix.
@@ -42,7 +42,7 @@ struct Inner {
     settings: S3Settings,
     ahead: Arc<Semaphore>,
     parts: Semaphore,
-    /// Told of all bytes that move.
+    /// Gets reports of all moved bytes.
     pace: Pace,
 }
 
@@ -53,23 +53,23 @@ impl fmt::Debug for S3Store {
 }
 
 impl S3Store {
-    /// The store in a bucket. Nothing is asked of it yet.
+    /// Opens the store in a bucket. It sends no request yet.
     pub async fn open(settings: S3Settings, source: &AwsSource) -> Self {
         Self::open_paced(settings, source, Pace::default()).await
     }
 
-    /// The same with a pace that it tells of all bytes that move: see [`super::Paced`].
+    /// Opens the store with a pace that gets reports of all moved bytes: see [`super::Paced`].
     pub async fn open_paced(settings: S3Settings, source: &AwsSource, pace: Pace) -> Self {
         let wanted = Wanted {
             region: settings.region.clone(),
-            // Of a part up or down; one that takes longer is asked for again.
+            // The time limit for uploading or downloading a part. The SDK then tries again.
             attempt: Some(ATTEMPT),
             proxied: format!("https://{}.s3.amazonaws.com/", settings.bucket),
             ..Wanted::default()
         };
         let shared = aws::config(source, &wanted).await;
         let mut config = aws_sdk_s3::config::Builder::from(&shared).interceptor(aws::ShowRequests("store"));
-        // Servers of one's own have names for themselves, seldom for each bucket.
+        // Self-hosted servers seldom have a host name for each bucket.
         let own = shared.endpoint_url().is_some() || service_endpoint(&shared).is_some();
         config = config.force_path_style(settings.path_style.unwrap_or(own));
         if shared.region().is_none() && own {
@@ -107,7 +107,7 @@ impl Inner {
     }
 }
 
-/// `AWS_ENDPOINT_URL_S3`, or `endpoint_url` of the profile's services section.
+/// Returns `AWS_ENDPOINT_URL_S3`, or `endpoint_url` of the profile's services section. Returns `None` if neither is set.
 fn service_endpoint(shared: &aws_config::SdkConfig) -> Option<String> {
     let key = ServiceConfigKey::builder().service_id("S3").env("AWS_ENDPOINT_URL").profile("endpoint_url").build().ok()?;
     shared.service_config()?.load_config(key)
@@ -143,7 +143,7 @@ impl ObjectStore for S3Store {
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| error::failed("list objects", "s3:ListBucket", &settings.bucket, &error))?;
             for object in page.contents() {
-                // Whatever else lies in the bucket is not ours.
+                // Other objects in the bucket are not hakobi's.
                 let name = object.key().and_then(|key| key.strip_prefix(&root)).and_then(|key| key.parse::<Name>().ok());
                 let size = object.size().and_then(|size| u64::try_from(size).ok());
                 if let (Some(name), Some(size)) = (name, size) {
@@ -167,8 +167,8 @@ impl ObjectStore for S3Store {
     }
 }
 
-/// How long a connection may stand still.
+/// How long a connection may stall.
 const STALL: Duration = Duration::from_secs(20);
 
-/// The bytes that one connection has to bring in that time: the rest of a range is asked for again on another one.
+/// Fewest bytes that a connection has to supply in that time; otherwise another connection reads the rest of the range.
 const LEAST: u64 = 20 << 10;

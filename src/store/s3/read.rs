@@ -1,4 +1,4 @@
-//! Reading an object in ranges, several at once: one connection to S3 gives some 90 MB/s, whatever the network could.
+//! Reads an object in ranges, several at once: one connection to S3 gives some 90 MB/s, even if the network is faster.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -15,33 +15,33 @@ use super::{Inner, LEAST, STALL, error};
 use crate::store::{Error, Fault, Result};
 use crate::transfer::ByteStream;
 
-/// How large a range is, in bytes. With those of [`super::READ_AHEAD`] this bounds the memory for all reading.
+/// The size of a range in bytes. Together with [`super::READ_AHEAD`], it limits the memory of all reads.
 const PART: u64 = 4 << 20;
 
-/// How often a range is asked for that broke off midway; the SDK has its own retries for what was not answered at all.
+/// How often a range is requested that broke off midway; the SDK itself retries requests without an answer.
 const ATTEMPTS: u32 = 4;
 
-/// The bytes of a range that came, with those of the whole object and its version.
+/// The bytes of a range, with the size and the version of the whole object.
 struct Part {
     bytes: Bytes,
     whole: u64,
     etag: Option<String>,
 }
 
-/// An object that is read from one offset to another.
+/// Reads an object from one offset to another.
 struct Reader {
     inner: Arc<Inner>,
     key: String,
     etag: Option<String>,
-    /// Where the next range begins that nobody has asked for.
+    /// The start of the next range that is not requested yet.
     next: u64,
     end: u64,
-    /// Ranges that were asked for, in order.
+    /// Requested ranges, in order.
     ahead: VecDeque<Ahead>,
     first: Option<Bytes>,
 }
 
-/// A range on its way. Dropped, it is given up.
+/// A range in transfer. Dropping it cancels the transfer.
 struct Ahead {
     task: JoinHandle<Result<Option<Part>>>,
     _permit: Option<OwnedSemaphorePermit>,
@@ -53,10 +53,10 @@ impl Drop for Ahead {
     }
 }
 
-/// The bytes of an object; nothing where there is none.
+/// Opens an object. Returns `None` if it is missing.
 pub(super) async fn open(inner: Arc<Inner>, key: String, range: Range<u64>) -> Result<Option<ByteStream>> {
     if range.is_empty() {
-        // S3 knows no empty range.
+        // S3 does not support empty ranges.
         let head = part(&inner, &key, range.start..range.start + 1, None).await?;
         return Ok(head.map(|_| Box::pin(std::io::Cursor::new(Bytes::new())) as ByteStream));
     }
@@ -88,7 +88,8 @@ impl Reader {
         Ok(Some(part.bytes))
     }
 
-    /// Asks for as many further ranges as may be in memory, and for one at least: streams that wait for each other get on.
+    /// Requests as many further ranges as memory allows, and at least one: otherwise streams that wait for each other would never
+    /// continue.
     fn look_ahead(&mut self) {
         while self.next < self.end {
             let permit = Arc::clone(&self.inner.ahead).try_acquire_owned().ok();
@@ -104,7 +105,7 @@ impl Reader {
     }
 }
 
-/// One range, or what there is of it; nothing where there is no object.
+/// Reads one range, or the part of it that exists. Returns `None` if the object is missing.
 async fn part(inner: &Inner, key: &str, range: Range<u64>, etag: Option<&str>) -> Result<Option<Part>> {
     let mut pause = std::time::Duration::from_millis(100);
     let mut attempt = 1;
@@ -120,11 +121,11 @@ async fn part(inner: &Inner, key: &str, range: Range<u64>, etag: Option<&str>) -
     }
 }
 
-/// Why a range did not come.
+/// Why a range did not arrive.
 enum Broken {
-    /// It broke off. On another connection it may come.
+    /// It broke off. Another connection may supply it.
     Midway(Error),
-    /// It was not given at all, however often the SDK asked.
+    /// The server did not supply it, although the SDK tried several times.
     Refused(Error),
 }
 
@@ -134,7 +135,7 @@ async fn once(inner: &Inner, key: &str, range: &Range<u64>, etag: Option<&str>) 
     let request = inner.client.get_object().bucket(bucket).key(key).range(asked).set_if_match(etag.map(str::to_owned));
     let mut answer = match request.send().await {
         Ok(answer) => answer,
-        // Behind the end there is nothing, which is not a fault.
+        // A range behind the end is empty, which is no fault.
         Err(error) if error.raw_response().is_some_and(|response| response.status().as_u16() == 416) => {
             return Ok(Some(Part { bytes: Bytes::new(), whole: range.start, etag: None }));
         }
@@ -152,14 +153,14 @@ async fn once(inner: &Inner, key: &str, range: &Range<u64>, etag: Option<&str>) 
     let length = answer.content_length().and_then(|length| u64::try_from(length).ok()).unwrap_or_default();
     let whole = whole.unwrap_or(range.start + length);
     let expected = range.end.min(whole).saturating_sub(range.start);
-    // A server that does not know ranges would send the whole object for each of them.
+    // A server without support for ranges would send the whole object for each of them.
     if length != expected {
         return Err(Broken::Refused(Error::new(
             Fault::Unreachable,
             format!("failed to read {key}: the server sent {length} bytes instead of {expected}"),
         )));
     }
-    // No more than was asked for, whatever the answer says of the object.
+    // Reads no more than the requested bytes, whatever the answer says of the object.
     let mut bytes = Vec::with_capacity(usize::try_from(expected.min(PART)).unwrap_or_default());
     let (mut due, mut since) = (tokio::time::Instant::now() + STALL, 0);
     loop {

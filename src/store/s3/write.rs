@@ -1,4 +1,4 @@
-//! Writing an object: small ones at once, others in parts side by side. Every byte goes with its SHA-256.
+//! Writes an object: a small one in one request, a large one in parallel parts. Every byte is covered by a SHA-256 checksum.
 
 use std::sync::Arc;
 
@@ -15,16 +15,16 @@ use crate::shutdown;
 use crate::store::{Error, Fault, Object, Result};
 use crate::transfer::ByteStream;
 
-/// The least size of a part, in bytes; S3 takes none below 5 MiB but the last.
+/// Least size of a part, in bytes; S3 accepts no part below 5 MiB, except the last.
 const PART: u64 = 8 << 20;
 
-/// S3 takes no more parts than this.
+/// S3 accepts no more parts than this.
 const MOST_PARTS: u64 = 10_000;
 
 pub(super) async fn write(inner: &Arc<Inner>, key: &str, object: &Object<'_>) -> Result<()> {
     let broken = |error: std::io::Error| Error::new(Fault::Source, format!("failed to read the source of {key}: {error}"));
     let size = object.size();
-    // The last bytes come only if all are right: no upload of others is completed.
+    // The last bytes come only if all are right, so an upload of wrong bytes is never completed.
     let mut bytes = object.open().await.map_err(broken)?;
     if size <= PART {
         let bytes = take(&mut bytes, size).await.map_err(broken)?;
@@ -46,7 +46,7 @@ pub(super) async fn write(inner: &Arc<Inner>, key: &str, object: &Object<'_>) ->
     }
 }
 
-/// Exactly this many bytes.
+/// Reads exactly this many bytes.
 async fn take(stream: &mut ByteStream, size: u64) -> std::io::Result<Bytes> {
     let mut bytes = vec![0; usize::try_from(size).map_err(std::io::Error::other)?];
     stream.read_exact(&mut bytes).await?;
@@ -71,13 +71,13 @@ async fn put(inner: &Inner, key: &str, bytes: Bytes) -> Result<()> {
     }
 }
 
-/// A multipart upload. Dropped before it is complete, it is aborted.
+/// A multipart upload. Dropping it before it is complete aborts it.
 struct Upload {
     inner: Arc<Inner>,
     key: String,
     id: String,
     is_over: bool,
-    /// The process does not end before the upload is complete or aborted.
+    /// Keeps the process from ending before the upload is complete or aborted.
     _open: shutdown::Open,
 }
 
@@ -85,7 +85,7 @@ impl Upload {
     async fn begin(inner: &Arc<Inner>, key: &str) -> Result<Self> {
         let open = shutdown::open();
         let (inner, of) = (Arc::clone(inner), key.to_owned());
-        // As a task of its own: if nobody waits for the answer any more, it is still known which upload to abort.
+        // A task of its own: if nobody waits for the answer any more, hakobi still knows which upload to abort.
         let begun = shutdown::spawn(async move {
             let bucket = &inner.settings.bucket;
             let request = inner
@@ -113,7 +113,7 @@ impl Upload {
         let mut done = Vec::new();
         let (mut at, mut number) = (0, 0);
         while at < size {
-            // The permit is taken before the bytes are, so that memory is bounded over all objects.
+            // Take the permit before the bytes, so that memory is limited over all objects.
             let permit = loop {
                 tokio::select! {
                     biased;
@@ -155,7 +155,7 @@ impl Upload {
         let request = client.complete_multipart_upload().bucket(&settings.bucket).key(&self.key).upload_id(&self.id);
         let failed = match request.multipart_upload(parts).send().await {
             Ok(_) => None,
-            // The answer may be lost while the object is there; whoever asks again is told that there is no such upload.
+            // The answer may get lost although the object exists; a retry then gets the answer that there is no such upload.
             Err(_) if self.is_there(size, whole.as_deref()).await => None,
             Err(error) => Some(error::failed(&format!("write {}", self.key), "s3:PutObject", &settings.bucket, &error)),
         };
@@ -171,7 +171,7 @@ impl Upload {
         }
     }
 
-    /// Whether the object is there, with these bytes as far as the server says: an older one may be damaged.
+    /// Returns whether the object exists with these bytes, as far as the server reports them: an older object may be damaged.
     async fn is_there(&self, size: u64, whole: Option<&str>) -> bool {
         let Inner { client, settings, .. } = &*self.inner;
         let request = client.head_object().bucket(&settings.bucket).key(&self.key).checksum_mode(ChecksumMode::Enabled);
@@ -180,7 +180,7 @@ impl Upload {
         same_size && head.checksum_sha256().is_none_or(|told| Some(told) == whole)
     }
 
-    /// Parts that are left cost money. If this fails too, the bucket's lifecycle rule has to clean up.
+    /// Aborts the upload, because remaining parts cost money. If this fails too, the bucket's lifecycle rule has to remove them.
     async fn abort(mut self) {
         self.is_over = true;
         abort(&self.inner, &self.key, &self.id).await;
@@ -201,7 +201,8 @@ async fn abort(inner: &Inner, key: &str, id: &str) {
     let _ = client.abort_multipart_upload().bucket(&settings.bucket).key(key).upload_id(id).send().await;
 }
 
-/// The checksum of an object that is made of these parts: that of their checksums, and their number (S3, "Composite checksums").
+/// Returns the checksum of an object made of these parts: the checksum of their checksums, and their number (S3, "Composite
+/// checksums").
 fn composite(parts: &[CompletedPart]) -> Option<String> {
     let base64 = base64::engine::general_purpose::STANDARD;
     let mut all = sha2::Sha256::new();
