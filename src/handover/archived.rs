@@ -1,4 +1,4 @@
-//! An image as `docker save` writes it, for a daemon that cannot push to this host: only layers that are new are kept.
+//! Takes an image in the form of `docker save`, from a daemon that cannot push to this host. It stores only new layers.
 
 use std::io;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ impl Intake {
     /// Takes the image that the archive has under `reference`, as if the daemon had pushed it under `name`.
     ///
     /// # Errors
-    /// If the archive breaks off, cannot be read, or has no such image.
+    /// If the archive breaks off, cannot be read, or lacks the image.
     pub async fn take_archive(&self, archive: ByteStream, reference: &ImageRef, name: &str) -> Result<()> {
         let mut layers = NewLayers { intake: self.clone(), directory: self.inner().directory().to_owned() };
         let images = docker_archive::read(archive, &mut layers)
@@ -41,7 +41,8 @@ impl Intake {
     }
 }
 
-/// The manifest that the daemon would have pushed: the containerd store has one, an overlay2 daemon writes Docker's.
+/// Returns the manifest that the daemon would have pushed: a containerd store has one; for an overlay2 daemon, hakobi makes
+/// Docker's.
 fn manifest(image: &ArchivedImage) -> serde_json::Result<RawManifest> {
     let compressed = |manifest: &Manifest| {
         manifest.layers.iter().any(|layer| layer.media_type.contains('+') || layer.media_type.ends_with("gzip"))
@@ -65,7 +66,7 @@ fn manifest(image: &ArchivedImage) -> serde_json::Result<RawManifest> {
     RawManifest::from_json(family, &manifest)
 }
 
-/// The image as it will be put, of an archive whose layers are where they belong.
+/// Prepares the image of an archive whose layers are already in place.
 ///
 /// # Errors
 /// If its configuration cannot be read.
@@ -84,21 +85,21 @@ pub fn composed(image: &ArchivedImage) -> Result<PreparedImage> {
 }
 
 impl State {
-    /// The layer that has this content: one that stands in for others, or one that a repository has.
+    /// Returns the layer with this content: a placeholder layer, or a layer that a repository has. Returns `None` if there is none.
     fn layer(&self, diff_id: &DiffId) -> Option<&Descriptor> {
         let below = self.placeholder_layers.values().find(|kept| kept.diff_id == *diff_id).map(|kept| &kept.descriptor);
         below.or_else(|| self.known.layer(diff_id).map(|(descriptor, _)| descriptor))
     }
 }
 
-/// Keeps the layers that nothing is known of.
+/// Stores the layers that are not known.
 struct NewLayers {
     intake: Intake,
     directory: PathBuf,
 }
 
 impl NewLayers {
-    /// The layer, if the entry's name alone tells that it is known.
+    /// Returns the layer if the entry's name identifies it as a known one, or else `None`.
     fn known(&self, hint: &Digest, format: Format) -> Option<StoredLayer> {
         let state = self.intake.inner().state();
         if let Some(kept) = state.placeholder_layers.get(hint) {
@@ -121,7 +122,7 @@ impl Layers for NewLayers {
         if let Some(known) = layer.hint.as_ref().and_then(|hint| self.known(hint, layer.format)) {
             return Ok(known);
         }
-        // Before Docker 25 nothing but its bytes tells what a layer is: it is compressed once it is known to be new.
+        // Before Docker 25, only its bytes identify a layer: hakobi compresses it once it knows that the layer is new.
         let Spooled { blob, kept } = spooled(layer, None, &self.directory).await?;
         let inner = self.intake.inner();
         let known = inner.state().layer(&kept.diff_id).cloned();
@@ -134,10 +135,10 @@ impl Layers for NewLayers {
             state.is_uncompressed(&blob, &kept.diff_id);
             state.blobs.insert(digest.clone(), Blob { spool: blob.clone(), identity: Identity { digest, size } });
         }
-        // While the next one comes.
+        // At the same time, the next layer arrives.
         let intake = self.intake.clone();
         tokio::spawn(async move {
-            // A fault shows again, and is told, when the image is composed.
+            // A fault occurs again, and is reported, when the image is prepared.
             let _ = intake.inner().forward(&blob).await;
         });
         Ok(kept)

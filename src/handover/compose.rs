@@ -1,4 +1,4 @@
-//! The image that will be put into registries, from what the daemon handed over.
+//! Prepares the image for the registries, from the parts that the daemon handed over.
 
 use std::collections::BTreeMap;
 
@@ -17,31 +17,31 @@ use crate::error::{Error, Result};
 use crate::settings::Compression;
 use crate::transfer::BlobSource;
 
-/// Largest image configuration taken, in bytes.
+/// Largest accepted image configuration, in bytes.
 const CONFIG_LIMIT: u64 = 16 << 20;
 
-/// One image, ready to be put once its blobs are there.
+/// One image, ready for its registries once its blobs are there.
 #[derive(Debug, Clone)]
 pub struct PreparedImage {
     /// Its manifest.
     pub manifest: RawManifest,
     /// Its configuration.
     pub config: Bytes,
-    /// Of its layers.
+    /// The diff IDs of its layers.
     pub diff_ids: Vec<DiffId>,
-    /// As the registries have them.
+    /// Its layers as the registries have them.
     pub layers: Vec<Descriptor>,
-    /// What it is for.
+    /// Its platform.
     pub platform: Platform,
-    /// Its inline cache, as it stands in the configuration.
+    /// Its inline cache, as in the configuration.
     pub inline_cache: Option<String>,
 }
 
 impl Intake {
-    /// The images that came under this name: one, or those of an index.
+    /// Prepares the images that arrived under this name: one, or those of an index.
     ///
     /// # Errors
-    /// If something of them did not come, or they are not what the daemon made.
+    /// If a part is missing, or they are not what the daemon made.
     pub async fn compose(&self, name: &str, annotations: &BTreeMap<String, String>) -> Result<Vec<PreparedImage>> {
         let inner = self.inner();
         let (top, made) = handed_over(inner, name)?;
@@ -56,12 +56,12 @@ impl Intake {
             top.index().map_err(|error| Error::push("failed to read the index that the daemon pushed").because(&error))?;
         let mut out = Vec::new();
         for child in index.manifests {
-            // Attestations have no platform to run on, and are not asked for.
+            // Attestations have no platform to run on. No build requests them.
             if child.platform.as_ref().is_some_and(|platform| platform.platform.os == "unknown") {
                 continue;
             }
             if let Some(raw) = manifests.get(&child.digest.to_string()) {
-                // The index names it by its digest.
+                // The index names the image by its digest.
                 let named = Made { digests: vec![child.digest.clone()], ..Made::default() };
                 out.push(Box::pin(image(inner, raw, &named, annotations)).await?);
             }
@@ -70,7 +70,7 @@ impl Intake {
     }
 }
 
-/// There is no room for a layer that comes from the daemon.
+/// Returns the error for a layer that does not fit into the temporary directory.
 #[must_use]
 pub fn out_of_space_error(why: &str) -> Error {
     Error::push(format!("failed to write a layer to the temporary directory: {why}"))
@@ -80,17 +80,17 @@ pub fn out_of_space_error(why: &str) -> Error {
 /// A layer that the daemon made.
 #[derive(Debug, Clone)]
 pub struct NewLayer {
-    /// As the registries have it.
+    /// The layer as the registries have it.
     pub blob: Descriptor,
-    /// What it is uncompressed.
+    /// The digest of the uncompressed layer.
     pub diff_id: DiffId,
 }
 
 impl Intake {
-    /// The layers above the first `below` of the image that came under this name, and its configuration.
+    /// Returns the layers above the first `below` layers of the image that arrived under this name, and its configuration.
     ///
     /// # Errors
-    /// If something of it did not come, or it is not what the daemon made.
+    /// If a part is missing, or it is not what the daemon made.
     pub async fn layers_above(&self, name: &str, below: usize) -> Result<(Vec<NewLayer>, Bytes)> {
         let inner = self.inner();
         let (top, made) = handed_over(inner, name)?;
@@ -104,7 +104,10 @@ impl Intake {
     }
 }
 
-/// The manifest that came under this name, and what the daemon says of it.
+/// Returns the manifest that arrived under this name, and the digests that the daemon reported.
+///
+/// # Errors
+/// If one of these is missing.
 fn handed_over(inner: &Inner, name: &str) -> Result<(RawManifest, Made)> {
     let state = inner.state();
     let top = state.manifests.get(name).and_then(|manifests| manifests.get(TAG)).cloned();
@@ -113,10 +116,13 @@ fn handed_over(inner: &Inner, name: &str) -> Result<(RawManifest, Made)> {
     Ok((top, made.ok_or_else(|| Error::push("the daemon did not report which image it built"))?))
 }
 
-/// Compares what came with what the daemon made, before anything of it counts.
+/// Compares the arrived image with what the daemon made, before hakobi uses any part of it.
+///
+/// # Errors
+/// If it is another image.
 async fn compare(inner: &Inner, raw: &RawManifest, made: &Made, manifest: &Manifest, diff_ids: &[DiffId]) -> Result<()> {
     match made.likeness(raw) {
-        // It names everything else by its digest, and blobs are compared with theirs when they arrive.
+        // It names everything else by digest, and hakobi compares each blob with its digest on arrival.
         Likeness::Manifest => return Ok(()),
         Likeness::Config => {}
         Likeness::None if made.diff_ids == diff_ids && !diff_ids.is_empty() => {}
@@ -137,7 +143,7 @@ async fn compare(inner: &Inner, raw: &RawManifest, made: &Made, manifest: &Manif
                     let found = inner.diff_id(&blob.spool).await;
                     found.map_err(|error| Error::push("failed to read a layer that the daemon pushed").because(&error))?
                 }
-                // A registry has it, and whoever pulls it compares.
+                // A registry has it, and whoever pulls it compares it.
                 (None, None) => return Ok(()),
             };
             if found == diff_id { Ok(()) } else { Err(another()) }
@@ -146,13 +152,16 @@ async fn compare(inner: &Inner, raw: &RawManifest, made: &Made, manifest: &Manif
     try_join_all(manifest.layers.iter().zip(diff_ids).map(is_it)).await.map(drop)
 }
 
-/// What came is not what the daemon made.
+/// Returns the error for an image that is not what the daemon made.
 fn another() -> Error {
     Error::push("failed to take the image from the daemon: another image was pushed to hakobi's local registry")
         .hint("run the build again, and look for a process on this host that connects to foreign ports")
 }
 
-/// A manifest that came with its configuration, which add up.
+/// Returns a manifest with its configuration.
+///
+/// # Errors
+/// If these cannot be read, or have different numbers of layers.
 async fn parts(inner: &Inner, raw: &RawManifest) -> Result<(Manifest, Bytes, ImageConfig)> {
     let manifest = raw.manifest().map_err(|error| unreadable("a manifest").because(&error))?;
     let config = config(inner, &manifest.config.digest).await?;
@@ -180,12 +189,12 @@ async fn image(inner: &Inner, raw: &RawManifest, made: &Made, annotations: &BTre
         layers.push(settle(inner, layer, diff_id).await?);
     }
     let zstd = layers.iter().any(|layer| layer.media_type == media_type::OCI_LAYER_ZSTD);
-    // Docker's own manifests know neither zstd nor annotations.
+    // Docker's own manifests support neither zstd nor annotations.
     let oci = zstd || !annotations.is_empty() || raw.media_type == media_type::OCI_MANIFEST;
     let layers: Vec<Descriptor> = layers.into_iter().map(|layer| retyped(layer, oci)).collect();
-    // The classic builder mixes both families' types; what is the same blob stays as the daemon calls it.
+    // The classic builder mixes the types of both families; the same blob keeps the daemon's type.
     let same = |(ours, theirs): (&Descriptor, &Descriptor)| *ours == retyped(theirs.clone(), oci);
-    // Without layers the daemon writes `null` where registries and clients want a list.
+    // Without layers, the daemon writes `null`, but registries and clients require a list.
     let unchanged = !layers.is_empty() && layers.iter().zip(&manifest.layers).all(same);
     let manifest = if unchanged && annotations.is_empty() {
         raw.clone()
@@ -195,7 +204,7 @@ async fn image(inner: &Inner, raw: &RawManifest, made: &Made, annotations: &BTre
     Ok(PreparedImage { manifest, config, diff_ids, layers, platform: parsed.platform, inline_cache: parsed.inline_cache })
 }
 
-/// The layer as the registries have it, or will have it.
+/// Returns the layer as the registries have it, or will have it.
 async fn settle(inner: &Inner, layer: &Descriptor, diff_id: &DiffId) -> Result<Descriptor> {
     let known = inner.state().known.layer(diff_id).cloned();
     if let Some((descriptor, from)) = known {
@@ -203,7 +212,7 @@ async fn settle(inner: &Inner, layer: &Descriptor, diff_id: &DiffId) -> Result<D
         return Ok(descriptor);
     }
     let arrived = inner.state().blobs.get(&layer.digest).cloned();
-    // What did not come is what we said is there.
+    // A layer that did not arrive is one that hakobi told the daemon it has.
     let Some(blob) = arrived else { return Ok(layer.clone()) };
     let failed = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::StorageFull => out_of_space_error(&error.to_string()),
@@ -244,7 +253,7 @@ async fn config(inner: &Inner, digest: &Digest) -> Result<Bytes> {
     Ok(bytes.into())
 }
 
-/// The manifest with other layers; what else it says stays.
+/// Returns the manifest with other layers; its other fields stay.
 fn rewritten(
     raw: &RawManifest,
     layers: &[Descriptor],

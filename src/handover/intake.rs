@@ -1,4 +1,5 @@
-//! The endpoint's receiver: answers what need not be sent, and passes on what comes, to registries and store in one pass.
+//! The endpoint's receiver: it tells the daemon which blobs it need not send, and uploads the others to registries and store in one
+//! pass.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -24,15 +25,15 @@ use crate::settings::Compression;
 use crate::transfer::compress::plain;
 use crate::transfer::{BlobSource, ByteStream, Identity, Spool};
 
-/// A blob that grows beyond this, in bytes, goes on to the registries while it arrives. A smaller one waits until the
-/// manifest says what it is: an overlay2 daemon compresses layers below 10 MB anew without asking whether they are known
-/// (moby `getMaxMountAndExistenceCheckAttempts`), and those are thrown away.
+/// A blob larger than this, in bytes, is uploaded to the registries while it arrives. A smaller one waits until the manifest
+/// identifies it: an overlay2 daemon compresses layers below 10 MB again without asking whether they are known (moby
+/// `getMaxMountAndExistenceCheckAttempts`), and hakobi drops those.
 const STREAM_FROM: u64 = 11 << 20;
 
-/// How long the daemon waits for what the cache says of a blob.
+/// How long the daemon waits for the cache's answer about a blob.
 const SOON: Duration = Duration::from_secs(5);
 
-/// Takes images from the daemon for registries, for a store, or for both.
+/// Receives images from the daemon for registries, for a store, or for both.
 #[derive(Clone)]
 pub struct Intake(Arc<Inner>);
 
@@ -41,7 +42,7 @@ pub(super) struct Inner {
     pub(super) compression: Compression,
     directory: PathBuf,
     state: Mutex<State>,
-    /// Whether the cache did not answer in time: it is not asked again while an image is handed over.
+    /// Whether the cache did not answer in time: hakobi does not ask it again during the hand-over.
     slow_cache: AtomicBool,
 }
 
@@ -50,24 +51,24 @@ pub(super) struct State {
     pub(super) known: Known,
     /// Blobs that arrived.
     pub(super) blobs: HashMap<Digest, Blob>,
-    /// Layers that stand in for others: they go nowhere.
+    /// Placeholder layers: they are not uploaded.
     pub(super) placeholder_layers: HashMap<Digest, StoredLayer>,
-    /// Configurations that came in an archive.
+    /// Configurations from an archive.
     pub(super) configs: HashMap<Digest, Bytes>,
-    /// What a blob goes on as, by its spool, from before its digest is known.
+    /// The source that is uploaded for each blob, by its spool, because the digest is known only later.
     forwarded: HashMap<u64, Arc<dyn BlobSource>>,
     /// By the image's name, then by tag or digest.
     pub(super) manifests: HashMap<String, HashMap<String, RawManifest>>,
-    /// What the daemon says of the images that it hands over, by their names.
+    /// The digests that the daemon reported for its images, by name.
     pub(super) made: HashMap<String, Made>,
-    /// Whether images are known by their configurations, so that each layer has to be compared with what they say.
+    /// Whether images are identified by their configurations, so that each layer must be compared with these.
     compares: bool,
-    /// What blobs that arrived are uncompressed, by their spools.
+    /// The diff IDs of arrived blobs, by their spools.
     diff_ids: HashMap<u64, Arc<OnceCell<DiffId>>>,
 }
 
 impl State {
-    /// It is known what a blob is uncompressed.
+    /// Notes the diff ID of a blob.
     pub(super) fn is_uncompressed(&mut self, blob: &Spool, diff_id: &DiffId) {
         self.diff_ids.insert(blob.id(), Arc::new(OnceCell::new_with(Some(diff_id.clone()))));
     }
@@ -80,7 +81,7 @@ pub(super) struct Blob {
 }
 
 impl Intake {
-    /// An intake for all these, each of which fails by itself. Blobs on their way lie in `directory`.
+    /// Returns an intake for these pushers, each of which fails on its own. Arriving blobs are stored in `directory`.
     #[must_use]
     pub fn new(pushers: Vec<Pusher>, known: Known, compression: Compression, directory: PathBuf) -> Self {
         let state = Mutex::new(State { known, ..State::default() });
@@ -91,10 +92,10 @@ impl Intake {
         &self.0
     }
 
-    /// The bytes of a blob that arrived, as it came or as it went on; nothing where it did not.
+    /// Opens a blob that arrived, by its digest on arrival or after recompression. Returns `None` if it did not arrive.
     ///
     /// # Errors
-    /// If they cannot be read again.
+    /// If it cannot be read again.
     pub async fn arrived(&self, digest: &Digest) -> std::io::Result<Option<ByteStream>> {
         let source: Option<Arc<dyn BlobSource>> = {
             let state = self.0.state();
@@ -108,39 +109,39 @@ impl Intake {
         }
     }
 
-    /// A layer that is only in the daemon, for others to be laid on: it is not asked for, and goes nowhere.
+    /// Notes a placeholder layer, which only the daemon needs as a base: it need not be sent, and is not uploaded.
     pub fn pass_over(&self, layer: &Descriptor, diff_id: &DiffId) {
         let kept = StoredLayer { diff_id: diff_id.clone(), descriptor: layer.clone() };
         self.0.state().placeholder_layers.insert(layer.digest.clone(), kept);
     }
 
-    /// An image of this name is about to come, or to come once more: what came under it before counts no longer.
+    /// Prepares for an image of this name, or for another attempt: forgets what arrived under it before.
     pub fn begin(&self, name: &str) {
         let mut state = self.0.state();
         state.manifests.remove(name);
         state.made.remove(name);
     }
 
-    /// Says what the daemon made: nothing else is taken under this name. `by_config` if the daemon knows the image by its
-    /// configuration only, as overlay2 engines do.
+    /// Notes what the daemon made: nothing else is accepted under this name. `by_config` if the daemon identifies the image only by
+    /// its configuration, as overlay2 engines do.
     pub fn expect(&self, name: &str, made: Made, by_config: bool) {
         let mut state = self.0.state();
         state.compares |= by_config;
-        // What came before the daemon was asked for it is not the daemon's.
+        // An image that arrived before hakobi asked the daemon for it is not the daemon's.
         if by_config && let Some(own) = state.manifests.get_mut(name) {
             own.retain(|_, manifest| !made.diff_ids.is_empty() || made.likeness(manifest) != Likeness::None);
         }
         state.made.insert(name.to_owned(), made);
     }
 
-    /// Learns of more images that registries hold.
+    /// Notes further images that registries have.
     pub fn learn(&self, learn: impl FnOnce(&mut Known)) {
         learn(&mut self.0.state().known);
     }
 }
 
 impl Inner {
-    /// Where blobs on their way lie.
+    /// Returns the directory of arriving blobs.
     pub(super) fn directory(&self) -> &Path {
         &self.directory
     }
@@ -149,7 +150,10 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a blob that arrived, or arrives, is uncompressed; found out once.
+    /// Returns the diff ID of a blob that has arrived or is arriving. It is computed once.
+    ///
+    /// # Errors
+    /// If the blob cannot be read.
     pub(super) async fn diff_id(&self, spool: &Spool) -> std::io::Result<DiffId> {
         let cell = Arc::clone(self.state().diff_ids.entry(spool.id()).or_default());
         let found = cell.get_or_try_init(|| async {
@@ -165,7 +169,10 @@ impl Inner {
         found.await.cloned()
     }
 
-    /// Has a blob on its way, or there, sent to the registries, once; gives what they get.
+    /// Uploads a blob to the registries, once, even while it still arrives. Returns the source that is uploaded.
+    ///
+    /// # Errors
+    /// If the blob cannot be read.
     pub(super) async fn forward(&self, spool: &Spool) -> std::io::Result<Arc<dyn BlobSource>> {
         let format = Format::detect(&transcode::head(spool, 4).await?);
         let source: Arc<dyn BlobSource> = {
@@ -187,19 +194,19 @@ impl Inner {
         Ok(source)
     }
 
-    /// Has a blob brought wherever it is lacking from where it is: the daemon has no part in that.
+    /// Copies a blob from a repository to each target that lacks it, without the daemon.
     pub(super) fn copy(&self, blob: &Descriptor, from: &Repository) {
         for pusher in &self.pushers {
             pusher.copy(blob, from);
         }
     }
 
-    /// Asks for all blobs at once, so that the answers are at hand. A fault shows again, and is told, where one is used.
+    /// Looks up all blobs at once, so that later answers are immediate. A fault occurs again, and is reported, when a blob is used.
     pub(super) async fn ask(&self, blobs: &[Descriptor]) {
         join_all(self.pushers.iter().map(|pusher| self.soon(pusher, pusher.missing(blobs)))).await;
     }
 
-    /// An answer of where blobs go. The cache has to give it soon, as a push does not wait for the cache.
+    /// Returns a target's answer, or `None` after a fault. The cache must answer soon, because a push does not wait for the cache.
     async fn soon<T>(&self, pusher: &Pusher, answer: impl Future<Output = Result<T>>) -> Option<T> {
         if !pusher.is_cache() {
             return answer.await.ok();
@@ -216,10 +223,10 @@ impl Inner {
         }
     }
 
-    /// The size of a blob that one of them has; the others get it from there.
+    /// Returns the size of a blob that one of the targets has, and copies it to the others. Returns `None` if none has it.
     async fn found(&self, digest: &Digest) -> Option<u64> {
         for pusher in &self.pushers {
-            // A fault is no answer; the daemon then sends the blob.
+            // After a fault, the daemon sends the blob.
             let size = self.soon(pusher, pusher.size(digest)).await.flatten();
             let Some((size, from)) = size.zip(pusher.first()) else { continue };
             self.copy(&Descriptor::new(media_type::OCI_LAYER_GZIP, digest.clone(), size), from);
@@ -228,7 +235,10 @@ impl Inner {
         None
     }
 
-    /// A small blob that one of them has.
+    /// Reads a small blob that one of the targets has.
+    ///
+    /// # Errors
+    /// If none of them supplies it.
     pub(super) async fn read(&self, digest: &Digest, limit: u64) -> Result<Bytes> {
         let mut result = Err(Error::push("no repository to read from"));
         for pusher in &self.pushers {
@@ -267,7 +277,7 @@ impl Receiver for Intake {
         let inner = Arc::clone(&self.0);
         tokio::spawn(async move {
             if blob.grown_to(STREAM_FROM).await {
-                // A fault shows again, and is told, when the image is composed.
+                // A fault occurs again, and is reported, when the image is prepared.
                 let _ = inner.forward(&blob).await;
                 let compares = inner.state().compares;
                 if compares {
@@ -290,7 +300,7 @@ impl Receiver for Intake {
             return Err("this is not the image that the build produced".to_owned());
         }
         let own = state.manifests.entry(name.to_owned()).or_default();
-        // Daemons push again what did not arrive, but never another image.
+        // Daemons push an image again that did not arrive, but never another image.
         if own.get(reference).is_some_and(|first| first.digest() != manifest.digest()) {
             return Err("another image was pushed under this name".to_owned());
         }

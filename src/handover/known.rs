@@ -1,5 +1,5 @@
-//! Images that registries are known to hold: the pulled-latest image, cached stages, base images. A layer that is in one of
-//! them is neither compressed nor sent again.
+//! Images that registries are known to have: the pulled-latest image, cached stages, base images. hakobi neither compresses nor
+//! uploads their layers again.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -9,22 +9,22 @@ use futures::future::try_join_all;
 use crate::domain::{Descriptor, DiffId, Digest, ImageConfig, ImageRef, Manifest, Platform, RawManifest, Repository, media_type};
 use crate::registry::{self, Registries, read_blob};
 
-/// Largest image configuration taken, in bytes. Inline cache makes them large.
+/// Largest accepted image configuration, in bytes. Inline cache makes them large.
 const CONFIG_LIMIT: u64 = 16 << 20;
 
-/// Most layers of an image; Docker takes 127.
+/// Most layers of an image; Docker accepts 127.
 const LAYERS_LIMIT: usize = 1000;
 
 /// Largest layer, in bytes.
 const LAYER_LIMIT: u64 = 1 << 40;
 
-/// Most images taken from one index.
+/// Most images that are read from one index.
 const IMAGES_LIMIT: usize = 200;
 
-/// In an index of cached stages: which stage an image is of; empty for the released image itself.
+/// The annotation of an image in an index of cached stages: its stage, or empty for the released image itself.
 pub const STAGE_ANNOTATION: &str = "dev.hakobi.stage";
 
-/// In the same index: all its caches joined to one; the value is the digest of the released image that it goes with.
+/// The annotation of the joined cache in the same index: the digest of the released image that it belongs to.
 pub const JOINED_ANNOTATION: &str = "dev.hakobi.joined";
 
 /// The cached stages beside an image.
@@ -32,30 +32,30 @@ pub const JOINED_ANNOTATION: &str = "dev.hakobi.joined";
 pub struct CachedStages {
     /// Their images.
     pub images: Vec<KnownImage>,
-    /// All their caches joined to one, with the digest of the released image that it goes with.
+    /// Their joined cache, with the digest of the released image that it belongs to.
     pub joined: Option<(ImageRef, String)>,
 }
 
 /// An image in a registry.
 #[derive(Debug, Clone)]
 pub struct KnownImage {
-    /// Where it is.
+    /// Its repository.
     pub repository: Repository,
     /// Its manifest's bytes.
     pub raw: RawManifest,
-    /// What they say.
+    /// The parsed manifest.
     pub manifest: Manifest,
     /// Its configuration's bytes.
     pub config: Bytes,
-    /// Of its layers, from the base up.
+    /// The diff IDs of its layers, from the base up.
     pub diff_ids: Vec<DiffId>,
-    /// Its inline cache, as it stands in the configuration.
+    /// Its inline cache, as in the configuration.
     pub inline_cache: Option<String>,
-    /// What the index that led to it says of it.
+    /// Its annotations in the index that names it.
     pub annotations: BTreeMap<String, String>,
 }
 
-/// Layers of known images, by both of their names.
+/// The layers of known images, by digest and by diff ID.
 #[derive(Debug, Clone, Default)]
 pub struct Known {
     by_digest: HashMap<Digest, (Descriptor, Repository)>,
@@ -64,13 +64,13 @@ pub struct Known {
 }
 
 impl KnownImage {
-    /// The stage that this is a cached image of, if the index says so; empty for the released image.
+    /// Returns the stage of this image, or `None` if the index does not name one; empty for the released image.
     #[must_use]
     pub fn stage(&self) -> Option<&str> {
         self.annotations.get(STAGE_ANNOTATION).map(String::as_str)
     }
 
-    /// The image by its digest.
+    /// Returns the reference of the image by its digest.
     #[must_use]
     pub fn reference(&self) -> ImageRef {
         self.repository.digest(&self.raw.digest())
@@ -78,12 +78,12 @@ impl KnownImage {
 }
 
 impl Known {
-    /// Takes in an image's layers. The first image that has a layer is the one it is taken from.
+    /// Adds an image's layers. A layer of several images is copied from the first one.
     pub fn add(&mut self, image: &KnownImage) {
         self.add_layers(&image.manifest.layers, &image.diff_ids, &image.repository);
     }
 
-    /// Takes in layers that a repository has.
+    /// Adds layers that a repository has.
     pub fn add_layers(&mut self, layers: &[Descriptor], diff_ids: &[DiffId], repository: &Repository) {
         for (layer, diff_id) in layers.iter().zip(diff_ids) {
             let known = || (layer.clone().bare(), repository.clone());
@@ -93,36 +93,36 @@ impl Known {
         }
     }
 
-    /// Forgets what only these repositories are known to have.
+    /// Forgets the layers that are only known from these repositories.
     pub fn forget(&mut self, repositories: &[Repository]) {
         self.by_digest.retain(|_, (_, repository)| !repositories.contains(repository));
         self.by_diff_id.retain(|_, (_, repository)| !repositories.contains(repository));
     }
 
-    /// The layer that is this blob.
+    /// Returns the layer with this digest, or `None`.
     #[must_use]
     pub fn blob(&self, digest: &Digest) -> Option<&(Descriptor, Repository)> {
         self.by_digest.get(digest)
     }
 
-    /// What the layer that is this blob is uncompressed.
+    /// Returns the diff ID of the layer with this digest, or `None`.
     #[must_use]
     pub fn diff_id(&self, digest: &Digest) -> Option<&DiffId> {
         self.diff_ids.get(digest)
     }
 
-    /// The layer that has this content.
+    /// Returns the layer with this diff ID, or `None`.
     #[must_use]
     pub fn layer(&self, diff_id: &DiffId) -> Option<&(Descriptor, Repository)> {
         self.by_diff_id.get(diff_id)
     }
 }
 
-/// The image, or the images of an index, under a reference; none where there is nothing. Of an index for several platforms
-/// only the wanted one is taken, if one is named.
+/// Reads the image, or the images of an index, under a reference. Returns none if there is no such image. From an index for several
+/// platforms, it reads only the images of `platform`, if that is given.
 ///
 /// # Errors
-/// If the registry does not answer, or what it holds is no image.
+/// If the registry does not answer, or has no valid image there.
 pub async fn load(
     registries: &Registries,
     reference: &ImageRef,
@@ -163,7 +163,7 @@ async fn children_of(
     Ok(images.into_iter().flatten().collect())
 }
 
-/// The cached stages under a reference; none where there is nothing.
+/// Reads the cached stages under a reference. Returns none if there are none.
 ///
 /// # Errors
 /// If the registry does not answer.
@@ -187,7 +187,7 @@ async fn image(
 ) -> registry::Result<Option<KnownImage>> {
     let Ok(manifest) = raw.manifest() else { return Ok(None) };
     let config = match read_blob(&*registries.home(&reference.repository), &manifest.config.digest, CONFIG_LIMIT).await {
-        // Of the cache's images, one that is not whole is none; what is kept next writes it again.
+        // An incomplete image of the cache counts as missing; the next save writes it again.
         Err(error)
             if registries.is_own(&reference.repository)
                 && matches!(error.kind, registry::Kind::Damaged | registry::Kind::NotFound) =>
@@ -196,7 +196,7 @@ async fn image(
         }
         config => config?,
     };
-    // Other artifacts have manifests too: what has no root file system is no image.
+    // Other artifacts have manifests too: without a root file system, it is no image.
     let Ok(parsed) = serde_json::from_slice::<ImageConfig>(&config) else { return Ok(None) };
     let layers = &manifest.layers;
     let is_sane = layers.len() <= LAYERS_LIMIT && layers.iter().all(|layer| layer.size <= LAYER_LIMIT);

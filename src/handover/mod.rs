@@ -1,8 +1,8 @@
-//! Out of the daemon: it pushes an image to the loopback endpoint, and what is new in it goes on to the registries while it
-//! still arrives.
+//! Takes images from the daemon: it pushes them to the loopback endpoint, and hakobi uploads the new layers to the registries while
+//! they still arrive.
 //!
-//! [`Known`] is what registries are known to hold already, [`Intake`] the endpoint's receiver, [`PreparedImage`] the image that
-//! will be put: the daemon's, with the layers that a registry had kept as they are there.
+//! [`Known`] has the images that registries already have, and [`Intake`] is the endpoint's receiver. [`PreparedImage`] is the image
+//! for the registries: the daemon's image, in which layers that a registry had stay as they are there.
 
 mod archived;
 mod compose;

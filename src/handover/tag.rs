@@ -1,4 +1,4 @@
-//! The tag that images are handed over under.
+//! The tag of images that the daemon hands over.
 
-/// What the endpoint calls the one image that comes under a name.
+/// The endpoint's tag of the single image under a name.
 pub(super) const TAG: &str = "image";

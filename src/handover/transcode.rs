@@ -1,4 +1,4 @@
-//! Which blobs are compressed again on their way, and into what.
+//! Decides which blobs are compressed again, and into which format.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use tokio::io::AsyncReadExt;
 use crate::settings::Compression;
 use crate::transfer::{BlobSource, Spool, compress};
 
-/// How a blob's bytes begin.
+/// The format of a blob, by its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
     Gzip,
@@ -18,7 +18,7 @@ pub(super) enum Format {
 }
 
 impl Format {
-    /// A layer's tar has no magic at its beginning that counts; all else has.
+    /// Detects the format. A tar has no magic bytes at its start; the other formats have.
     pub(super) fn detect(head: &[u8]) -> Self {
         match head {
             [0x1f, 0x8b, ..] => Self::Gzip,
@@ -28,7 +28,7 @@ impl Format {
         }
     }
 
-    /// Whether a layer like this is to be written again. Gzip is kept where gzip is wanted: the daemon's is as good as ours.
+    /// Returns whether a layer of this format must be compressed again. If gzip is requested, the daemon's gzip is good enough.
     pub(super) fn differs_from(self, wanted: Compression) -> bool {
         match (self, wanted) {
             (Self::Json, _) | (Self::Gzip, Compression::Gzip(_)) | (Self::Zstd, Compression::Zstd(_)) => false,
@@ -37,14 +37,14 @@ impl Format {
     }
 }
 
-/// The first bytes of a blob, waiting for them where it is still arriving.
+/// Reads the first bytes of a blob, and waits for them if it is still arriving.
 pub(super) async fn head(blob: &Spool, length: u64) -> std::io::Result<Vec<u8>> {
     let mut out = Vec::new();
     blob.open(0).await?.take(length).read_to_end(&mut out).await?;
     Ok(out)
 }
 
-/// The same layer in the wanted compression, while it arrives.
+/// Compresses the layer with the requested compression, while it arrives.
 pub(super) fn transcode(
     blob: Spool,
     format: Format,
