@@ -1,4 +1,4 @@
-//! The blobs of one repository while they are pushed: each once, and counted.
+//! The blobs of one repository during a push: each is uploaded once, and counted.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,15 +10,15 @@ use crate::event::Step;
 use crate::registry::{Error, Home, Kind};
 use crate::transfer::Identity;
 
-/// What was pushed to all repositories.
+/// The number of blobs that were pushed to all repositories.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PushedBlobs {
-    /// By repository, in the order they were named in.
+    /// The numbers of each repository, in the order in which the repositories were named.
     pub repositories: Vec<(Repository, RepositoryBlobs)>,
 }
 
 impl PushedBlobs {
-    /// All repositories together.
+    /// Returns the sum over all repositories.
     #[must_use]
     pub fn total(&self) -> RepositoryBlobs {
         self.repositories.iter().fold(RepositoryBlobs::default(), |sum, (_, one)| RepositoryBlobs {
@@ -30,42 +30,42 @@ impl PushedBlobs {
     }
 }
 
-/// What was pushed to one repository. Only layers are counted; the bytes are those of configurations too.
+/// The number of blobs that were pushed to one repository. Only layers are counted, but the bytes include configurations.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RepositoryBlobs {
-    /// Layers whose bytes were sent.
+    /// Layers that were uploaded.
     pub pushed: u64,
-    /// Layers taken over from another repository of the same registry, without sending them.
+    /// Layers that were mounted from another repository of the same registry, without an upload.
     pub mounted: u64,
-    /// Layers that were there.
+    /// Layers that the repository already had.
     pub already_there: u64,
-    /// Bytes sent, of configurations too.
+    /// Uploaded bytes, including configurations.
     pub bytes: u64,
 }
 
-/// One repository that is pushed to.
+/// One target repository.
 pub(super) struct Target {
     pub(super) home: Arc<dyn Home>,
-    /// What an upload to it is called on the display.
+    /// The name of an upload on the display.
     pub(super) label: String,
-    /// How many of its uploads run at once.
+    /// Limits how many of its uploads run at once.
     pub(super) slots: Semaphore,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    /// The size of a blob that is there, asked once.
+    /// The sizes of blobs in the repository; each is looked up once.
     there: HashMap<Digest, Arc<OnceCell<Option<u64>>>>,
-    /// Blobs that were counted or are on their way, so that none is sent twice.
+    /// Blobs that were counted or are being uploaded, so that none is uploaded twice.
     begun: std::collections::HashSet<Digest>,
     counts: RepositoryBlobs,
-    /// With the repository that the blob was to be copied from.
+    /// Failures, with the repository that the blob was copied from.
     failures: Vec<(Error, Option<Repository>)>,
     step: Option<Step>,
 }
 
-/// More at once than a registry likes only makes each slower.
+/// More uploads at once only make each of them slower.
 const UPLOADS_AT_ONCE: usize = 8;
 
 impl Target {
@@ -77,19 +77,28 @@ impl Target {
         change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The size of a blob that the repository has, in bytes. The answer is kept.
+    /// Returns the size of a blob that the repository has in bytes, or `None` if it lacks it. Looks it up only once.
+    ///
+    /// # Errors
+    /// If the registry does not answer.
     pub(super) async fn size(&self, digest: &Digest) -> Result<Option<u64>, Error> {
         let cell = self.with(|state| Arc::clone(state.there.entry(digest.clone()).or_default()));
         let ask = || async { Ok(self.home.sizes(std::slice::from_ref(digest)).await?.remove(digest)) };
         cell.get_or_try_init(ask).await.copied()
     }
 
-    /// Whether the repository has a blob.
+    /// Returns whether the repository has a blob.
+    ///
+    /// # Errors
+    /// If the registry does not answer.
     pub(super) async fn has(&self, digest: &Digest) -> Result<bool, Error> {
         Ok(self.size(digest).await?.is_some())
     }
 
-    /// Keeps answers for many blobs at once.
+    /// Looks up many blobs at once and stores the answers.
+    ///
+    /// # Errors
+    /// If the registry does not answer.
     pub(super) async fn ask(&self, digests: &[Digest]) -> Result<(), Error> {
         let open: Vec<Digest> = self.with(|state| {
             digests.iter().filter(|digest| state.there.get(digest).is_none_or(|cell| !cell.initialized())).cloned().collect()
@@ -106,13 +115,13 @@ impl Target {
         Ok(())
     }
 
-    /// The blob is there now.
+    /// Notes that the repository has the blob now.
     pub(super) fn arrived(&self, identity: &Identity) {
         let cell = OnceCell::from(Some(identity.size));
         self.with(|state| state.there.insert(identity.digest.clone(), Arc::new(cell)));
     }
 
-    /// Takes on a blob. `false` where it was taken on before.
+    /// Starts a blob. Returns `false` if it was started before.
     pub(super) fn begin(&self, digest: &Digest) -> bool {
         self.with(|state| state.begun.insert(digest.clone()))
     }
@@ -125,7 +134,7 @@ impl Target {
         self.with(|state| state.failures.push((error, from)));
     }
 
-    /// Whether the registry was given up: what has not begun to go there is not begun.
+    /// Returns whether the registry was given up after a network error: no further uploads start.
     pub(super) fn is_lost(&self) -> bool {
         self.with(|state| state.failures.iter().any(|(error, _)| error.kind == Kind::Network))
     }
@@ -138,7 +147,7 @@ impl Target {
         self.with(|state| std::mem::take(&mut state.failures))
     }
 
-    /// The step that shows the uploads, begun with the first of them.
+    /// Returns the step that shows the uploads; the first upload begins it.
     pub(super) fn step(&self, begin: impl FnOnce() -> Step) -> Step {
         self.with(|state| state.step.get_or_insert_with(begin).clone())
     }

@@ -1,4 +1,4 @@
-//! Why a push failed: by where it goes, or by where its bytes come from.
+//! The failure of a push, with its side: the destination, or the source of the bytes.
 
 use super::preflight::several;
 use crate::domain::Repository;
@@ -8,23 +8,24 @@ use crate::registry::{self, Kind};
 /// The side of a push that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Side {
-    /// A repository that is pushed to, or the push as a whole.
+    /// A target repository, or the push as a whole.
     Destination,
-    /// What was to be pushed could not be read; from this repository, where it was to be copied from one. The destination is well.
+    /// The source of the bytes, which was this repository if the blob was copied from one. The destination works.
     Source(Option<Repository>),
 }
 
-/// A push that failed.
+/// A failed push.
 #[derive(Debug)]
 pub struct Failure {
-    /// What the user is told if nothing else helps.
+    /// The error for the user if a retry does not help.
     pub error: Error,
-    /// The side that failed. Where both did, the destination.
+    /// The side that failed; the destination if both did.
     pub side: Side,
 }
 
 impl Failure {
-    /// One failure for those of several uploads, each with the repository that it was to be copied from; nothing of none.
+    /// Combines the failures of several uploads, each with the repository that the blob was copied from. Returns `None` without
+    /// failures.
     pub(super) fn from_all(failures: Vec<(registry::Error, Option<Repository>)>) -> Option<Self> {
         let source = |(error, from): &(registry::Error, Option<Repository>)| match error.kind {
             Kind::Source => Side::Source(from.clone()),
@@ -39,7 +40,7 @@ impl Failure {
         Some(Self { error, side })
     }
 
-    /// The repository that the bytes were to be copied from, where that is what failed.
+    /// Returns the repository that the bytes were copied from, if that failed, or else `None`.
     #[must_use]
     pub fn source(&self) -> Option<&Repository> {
         match &self.side {

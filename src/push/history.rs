@@ -1,4 +1,4 @@
-//! What a tag stands for and stood for, as far as the registry knows: [`super::promote()`] keeps earlier images under tags of their own.
+//! The history of a tag, as far as the registry has it: [`super::promote()`] keeps earlier images under tags of their own.
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
@@ -7,10 +7,10 @@ use crate::domain::{Digest, ImageRef, RawManifest};
 use crate::error::{Error, Result};
 use crate::registry::{self, Client, Registries};
 
-/// Largest configuration read, in bytes.
+/// Largest configuration that is read, in bytes.
 const CONFIG_LIMIT: u64 = 16 << 20;
 
-/// Images looked at at once.
+/// How many images are looked up at once.
 const AT_ONCE: usize = 8;
 
 /// An image under a tag.
@@ -18,29 +18,29 @@ const AT_ONCE: usize = 8;
 pub struct Standing {
     /// The tag.
     pub tag: ImageRef,
-    /// What it stands for.
+    /// The digest that it points to.
     pub digest: Digest,
-    /// When the image was made, as its configuration has it; empty where that is not known.
+    /// When the image was made, according to its configuration; empty if that is not known.
     pub created: String,
 }
 
 impl Standing {
-    /// As text, fractions of a second of other lengths would stand in another order.
+    /// Returns the parsed time, because texts with different fractions of a second would sort wrongly.
     fn made(&self) -> Option<jiff::Timestamp> {
         self.created.parse().ok()
     }
 }
 
-/// What a tag stands for.
+/// The present and earlier images of a tag.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct History {
-    /// Now.
+    /// The present image.
     pub now: Standing,
-    /// Before that, the image that was made last first.
+    /// Earlier images, the most recently made first.
     pub before: Vec<Standing>,
 }
 
-/// Looks a tag up.
+/// Looks up the history of a tag.
 ///
 /// # Errors
 /// If there is no such tag, or the registry cannot be read.
@@ -65,7 +65,7 @@ async fn standing(client: &Client, tag: ImageRef) -> registry::Result<Option<Sta
     Ok(Some(Standing { tag, digest: manifest.digest(), created }))
 }
 
-/// When an image was made; of an index, its first image.
+/// Returns when an image was made; for an index, its first image. Returns `None` if that is not known.
 async fn created(client: &Client, manifest: &RawManifest) -> Option<String> {
     #[derive(serde::Deserialize)]
     struct Config {

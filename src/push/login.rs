@@ -1,4 +1,4 @@
-//! `hakobi login`: tries a registry's login, writes it where it was asked to, or answers Docker as a credential helper.
+//! `hakobi login`: tries the login to a registry, writes the credentials if requested, or answers Docker as a credential helper.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::domain::RegistryHost;
 use crate::error::{Error, Result};
 use crate::registry::{Credential, Found, Registries, canonical_host};
 
-/// Tries a registry's credentials. Where they were found, or `None` where nothing is known and the registry asks for nothing.
+/// Tries a registry's credentials. Returns where they were found, or `None` if there are none and the registry requires none.
 ///
 /// # Errors
 /// If the registry refuses them or cannot be reached.
@@ -18,11 +18,11 @@ pub async fn check(registries: &Registries, host: &RegistryHost) -> Result<Optio
     Ok(registries.check_login(host).await?)
 }
 
-/// Tries a registry's credentials and writes them into Docker's `config.json` in this folder, all else in it kept. The file's
-/// path.
+/// Tries a registry's credentials and writes them into Docker's `config.json` in this directory, without changing its other
+/// entries. Returns the file's path.
 ///
 /// # Errors
-/// If there is nothing to write, a credential store stands before the file, or the file cannot be written.
+/// If there are no credentials, a credential store takes precedence over the file, or the file cannot be written.
 pub async fn write(registries: &Registries, host: &RegistryHost, docker_config: &Path) -> Result<PathBuf> {
     let Some(found) = check(registries, host).await? else {
         return Err(Error::push(format!("found no credentials for {host}")));
@@ -60,9 +60,9 @@ pub async fn write(registries: &Registries, host: &RegistryHost, docker_config: 
     Ok(path)
 }
 
-/// Writes beside the file, then moves it into place: a reader meets the old one or the new one. Only its owner may read it.
+/// Writes a temporary file, then renames it: a reader sees the old or the new file. Only its owner may read it.
 fn replace(path: &Path, config: &Map<String, Value>) -> std::io::Result<()> {
-    // A link (as to a dotfiles checkout) stays one.
+    // A symbolic link (as to a dotfiles checkout) stays a link.
     let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let directory = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(directory)?;
@@ -75,14 +75,14 @@ fn replace(path: &Path, config: &Map<String, Value>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// A credential helper's answer where Docker asks for the credentials of a server (docker/docker-credential-helpers, `get`), as it goes to
-/// standard output.
+/// Returns the answer of a credential helper for standard output, if Docker asks for the credentials of a server
+/// (docker/docker-credential-helpers, `get`).
 ///
 /// # Errors
-/// In the words that Docker knows, where there are no credentials.
+/// If there are no credentials, in the words that Docker expects.
 pub async fn helper(registries: &Registries, server: &str) -> Result<String> {
     let host = canonical_host(server);
-    // Only AWS is asked. config.json may name this very helper.
+    // Asks only AWS, because config.json may name this helper itself.
     match registries.aws_login(&host).await {
         Ok(Some(Credential::Basic { username, password })) => {
             Ok(json!({ "ServerURL": server, "Username": username, "Secret": password }).to_string())

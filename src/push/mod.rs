@@ -1,5 +1,5 @@
-//! Images into registries: what is asked before a build, blobs while they are still arriving, manifests and tags at the end,
-//! and images copied from registry to registry.
+//! Pushes images to registries: checks before a build, blobs while they still arrive, and manifests and tags at the end. It also
+//! copies images between registries.
 
 mod blobs;
 mod failure;

@@ -1,4 +1,4 @@
-//! What is asked of every target before anything is built: may it be pushed to, and what of tags that are there.
+//! Checks every target before a build: whether it accepts pushes, and whether its tags already exist.
 
 use std::collections::BTreeMap;
 
@@ -9,22 +9,22 @@ use crate::error::{Error, Result};
 use crate::registry::{self, PushAccess, Registries};
 use crate::settings::{IfTagExists, PushSettings};
 
-/// What the targets allow.
+/// The result of the checks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Preflight {
-    /// The targets to push, in their order. With `--if-tag-exists skip` those whose tag is there are left out: where none is
-    /// left, nothing has to be built.
+    /// The targets to push, in their order. `--if-tag-exists skip` leaves out targets whose tag exists: if no target is left, there
+    /// is nothing to build.
     pub push: Vec<ImageRef>,
-    /// Targets that are left alone, with what is there.
+    /// Skipped targets, with the manifest that their tag points to.
     pub skipped: Vec<(ImageRef, Descriptor)>,
-    /// Repositories that were made.
+    /// Repositories that hakobi created.
     pub created: Vec<Repository>,
 }
 
-/// Tries the credentials of every target, makes missing repositories where that was asked for, and looks at the tags.
+/// Tries the credentials of every target, creates missing repositories if requested, and looks up the tags.
 ///
 /// # Errors
-/// If any target cannot be pushed to, or has a tag that may not be moved. All of them are named.
+/// If a target does not accept pushes, or has a tag that may not be moved. The error names all of these.
 pub async fn preflight(registries: &Registries, targets: &[ImageRef], settings: &PushSettings) -> Result<Preflight> {
     let mut repositories: Vec<&Repository> = Vec::new();
     for target in targets {
@@ -52,7 +52,10 @@ pub async fn preflight(registries: &Registries, targets: &[ImageRef], settings: 
     judge(targets, found, settings.if_tag_exists, created)
 }
 
-/// What each target's tag stands for now, where that matters.
+/// Looks up what each target's tag points to now, if that matters.
+///
+/// # Errors
+/// If a registry does not answer.
 async fn tags_there(
     registries: &Registries,
     targets: &[ImageRef],
@@ -104,7 +107,7 @@ fn judge(targets: &[ImageRef], found: Vec<Option<Found>>, if_exists: IfTagExists
     Err(Error::push(format!("{words}: {}", refused.join(", "))).hint(hint))
 }
 
-/// One error for several registries' failures; the first one's hint.
+/// Combines the failures of several registries into one error, with the first one's hint. Returns `None` without failures.
 pub(super) fn several(failures: Vec<registry::Error>) -> Option<Error> {
     let mut failures = failures.into_iter();
     let first = failures.next()?;

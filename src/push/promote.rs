@@ -1,4 +1,4 @@
-//! An image under other tags, copied by digest from registry to registry: release, roll back.
+//! Copies an image by digest to other tags, from registry to registry: to release or to roll back.
 
 use std::collections::HashSet;
 
@@ -11,29 +11,29 @@ use crate::event::Events;
 use crate::registry::{self, Client, Registries};
 use crate::settings::PushSettings;
 
-/// What became of one target.
+/// The result for one target.
 #[derive(Debug, Clone)]
 pub struct Promotion {
     /// The target.
     pub target: ImageRef,
-    /// What it stands for now, if all went well.
+    /// The digest that it points to now, if all went well.
     pub digest: Digest,
-    /// What it stood for before.
+    /// The digest that it pointed to before.
     pub previous: Option<Digest>,
-    /// The tag that keeps what it stood for before, where that is another image.
+    /// The tag that keeps the earlier image, if that was another one.
     pub kept_as: Option<ImageRef>,
-    /// What became of it. `Ok(None)`: left alone, because the tag was there (`--if-tag-exists skip`).
+    /// The result. `Ok(None)`: skipped, because the tag exists (`--if-tag-exists skip`).
     pub state: std::result::Result<Option<TagState>, registry::Error>,
 }
 
-/// An index may hold indexes, but not for ever.
+/// An index may contain indexes, up to this depth.
 const DEEPEST: usize = 3;
 
-/// Copies an image (an index with its children) to all targets. What a target's tag stood for before is first kept under a
-/// tag of its own, `<tag>-previous-<12 digits of its digest>`: a registry may delete an image that no tag stands for.
+/// Copies an image (an index with its children) to all targets. It first keeps the earlier image of a tag under a tag of its own,
+/// `<tag>-previous-<12 digits of its digest>`, because a registry may delete an image without a tag.
 ///
 /// # Errors
-/// If the source is not there, the targets cannot be pushed to, or blobs cannot be copied. A tag that fails is told in its
+/// If the source does not exist, a target does not accept pushes, or a blob cannot be copied. The failure of a tag is in its
 /// [`Promotion`].
 pub async fn promote(
     registries: &Registries,
@@ -75,7 +75,10 @@ pub async fn promote(
     Ok(promotions)
 }
 
-/// The manifests below an index, the deepest first.
+/// Returns the manifests below an index, the deepest first.
+///
+/// # Errors
+/// If one of them is missing or cannot be read.
 async fn family(from: &Client, manifest: &RawManifest) -> Result<Vec<RawManifest>> {
     let mut found: Vec<RawManifest> = Vec::new();
     let mut level = vec![manifest.clone()];
@@ -158,7 +161,8 @@ async fn one(
     promotion
 }
 
-/// Gives what the tag stands for a tag of its own.
+/// Gives the present image of the tag another tag, so that the registry keeps it. Returns its digest and the other tag, or `None`
+/// for each that does not exist.
 async fn keep_previous(client: &Client, target: &ImageRef, new: &Digest) -> registry::Result<(Option<Digest>, Option<ImageRef>)> {
     let Some(tag) = &target.tag else { return Ok((None, None)) };
     let Some(old) = client.manifest(tag).await? else { return Ok((None, None)) };
@@ -171,14 +175,14 @@ async fn keep_previous(client: &Client, target: &ImageRef, new: &Digest) -> regi
     Ok((Some(digest), Some(target.repository.tag(&name))))
 }
 
-/// Whether a name is one that keeps what this tag stood for.
+/// Returns whether a tag keeps an earlier image of this tag.
 pub(super) fn is_previous(name: &str, tag: &str) -> bool {
     let Some((kept, hex)) = name.rsplit_once("-previous-") else { return false };
     let is_digest = hex.len() == 12 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
     is_digest && (kept == tag || name.len() == 128 && tag.starts_with(kept))
 }
 
-/// Tags have at most 128 characters.
+/// Returns the tag for an earlier image. Tags have at most 128 characters.
 fn previous_tag(tag: &str, digest: &Digest) -> String {
     let hex: String = digest.hex().chars().take(12).collect();
     let kept: String = tag.chars().take(128 - "-previous-".len() - hex.len()).collect();

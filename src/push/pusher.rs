@@ -1,4 +1,4 @@
-//! Pushes blobs to all target repositories while they are still arriving, then manifests and tags.
+//! Pushes blobs to all target repositories while they still arrive, then manifests and tags.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,7 +15,7 @@ use crate::event::Events;
 use crate::registry::{Error, Progress, Registries, RemoteBlob, read_blob};
 use crate::transfer::{BlobSource, BytesSource};
 
-/// Pushes to a set of repositories. Cheap to clone; uploads that still run end with the last handle.
+/// Pushes to a set of repositories. Cheap to clone; dropping the last clone cancels running uploads.
 #[derive(Clone)]
 pub struct Pusher(Arc<Inner>);
 
@@ -34,7 +34,7 @@ impl std::fmt::Debug for Pusher {
 }
 
 impl Pusher {
-    /// A pusher to these repositories; one that is named twice is pushed to once.
+    /// Returns a pusher to these repositories. A repository that is named twice counts once.
     #[must_use]
     pub fn new(registries: Registries, repositories: Vec<Repository>, events: Events) -> Self {
         let is_cache = repositories.iter().all(|repository| registries.is_own(repository));
@@ -51,13 +51,13 @@ impl Pusher {
         Self(Arc::new(Inner { is_cache, registries, targets, events, tasks: Mutex::default() }))
     }
 
-    /// Whether it pushes to the cache alone, so that no push has to wait for it.
+    /// Returns whether it pushes only to the cache, so that no push has to wait for it.
     #[must_use]
     pub fn is_cache(&self) -> bool {
         self.0.is_cache
     }
 
-    /// Whether every repository has the blob. Answers are kept.
+    /// Returns whether every repository has the blob. Looks each blob up only once.
     ///
     /// # Errors
     /// If a registry refuses or cannot be reached.
@@ -66,7 +66,7 @@ impl Pusher {
         Ok(!answers.is_empty() && answers.into_iter().all(|there| there))
     }
 
-    /// The size of a blob that every repository has, in bytes.
+    /// Returns the size of a blob that every repository has in bytes, or `None` if one lacks it.
     ///
     /// # Errors
     /// If a registry refuses or cannot be reached.
@@ -75,16 +75,16 @@ impl Pusher {
         Ok(sizes.into_iter().collect::<Option<Vec<u64>>>().and_then(|sizes| sizes.first().copied()))
     }
 
-    /// The first of its repositories.
+    /// Returns the first of its repositories, or `None` without repositories.
     #[must_use]
     pub fn first(&self) -> Option<&Repository> {
         self.0.targets.first().map(|target| target.home.repository())
     }
 
-    /// A small blob that every repository has.
+    /// Reads a small blob that every repository has.
     ///
     /// # Errors
-    /// If it has more than `limit` bytes, or the registry does not give it.
+    /// If it has more than `limit` bytes, or the registry does not supply it.
     pub async fn read(&self, digest: &Digest, limit: u64) -> Result<Bytes> {
         match self.0.targets.first() {
             Some(target) => Ok(read_blob(&*target.home, digest, limit).await?),
@@ -92,7 +92,8 @@ impl Pusher {
         }
     }
 
-    /// Which of these blobs some repository lacks, in their order. Asks for all at once, which [`Pusher::has`] then knows.
+    /// Returns the blobs that some repository lacks, in their order. Looks up all at once, so that [`Pusher::has`] then knows the
+    /// answers.
     ///
     /// # Errors
     /// If a registry refuses or cannot be reached.
@@ -108,14 +109,13 @@ impl Pusher {
         Ok(missing)
     }
 
-    /// Begins to upload a blob, in the background, to every repository that lacks it. Where the source is still growing the
-    /// uploads follow it. `origin` is a repository that may have the blob, to mount it from. Failures are told by
-    /// [`Pusher::finish_blobs`].
+    /// Starts to upload a blob, in the background, to every repository that lacks it. If the source is still growing, the uploads
+    /// follow it. `origin` is a repository that may have the blob, to mount it from. [`Pusher::finish_blobs`] returns failures.
     pub fn upload(&self, source: Arc<dyn BlobSource>, origin: Option<Repository>) {
         self.upload_where(source, origin, true, |_| true);
     }
 
-    /// Begins to upload an image's configuration, as [`Pusher::upload`] does with a layer. It is counted as no layer.
+    /// Starts to upload an image's configuration, like [`Pusher::upload`] for a layer. It does not count as a layer.
     pub fn upload_config(&self, config: Bytes) {
         self.upload_where(Arc::new(BytesSource::new(config)), None, false, |_| true);
     }
@@ -138,9 +138,9 @@ impl Pusher {
         }
     }
 
-    /// Begins to bring a blob that another repository has to every target that lacks it: mounted within a registry, else
-    /// streamed from there. A target is never its own source: what it lacks is on its way by another call, which a copy would
-    /// keep out. A foreign layer, which no registry keeps, is left where it is.
+    /// Starts to copy a blob of another repository to every target that lacks it: mounted within a registry, otherwise streamed. A
+    /// target is never its own source, because another call already uploads what it lacks, and a copy would prevent that. A foreign
+    /// layer, which no registry stores, is not copied.
     pub fn copy(&self, blob: &Descriptor, from: &Repository) {
         if blob.media_type.contains("foreign") || blob.media_type.contains("nondistributable") {
             return;
@@ -152,7 +152,7 @@ impl Pusher {
     /// Waits for all uploads so far.
     ///
     /// # Errors
-    /// If any failed; all failures are named, and which side they are of.
+    /// If an upload failed; the error names all failures, and their side.
     pub async fn finish_blobs(&self) -> Result<PushedBlobs, Failure> {
         let mut tasks = std::mem::take(&mut *self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         let mut failures = Vec::new();
@@ -181,9 +181,8 @@ impl Pusher {
         }
     }
 
-    /// Puts an image or index: its children first, by digest, then the manifest under each tag (by its digest where a
-    /// reference names no tag). Every tag is tried, whatever became of the others. Blobs must be there: see
-    /// [`Pusher::finish_blobs`].
+    /// Pushes an image or index: first its children, by digest, then the manifest under each tag (by its digest if a reference has
+    /// no tag). It tries every tag, even if others fail. The blobs must already be there: see [`Pusher::finish_blobs`].
     pub async fn put(&self, manifest: &RawManifest, children: &[RawManifest], references: &[ImageRef]) -> Vec<TagOutcome> {
         let puts = self.0.targets.iter().map(|target| {
             let own: Vec<ImageRef> =
@@ -218,7 +217,7 @@ async fn upload_to(
         }
     }
     let _slot = target.slots.acquire().await.map_err(|_| Error::internal("no more uploads are possible"))?;
-    // Each would wait in its turn for what does not answer; the push has failed.
+    // Each upload would wait for the unreachable registry in turn, although the push has already failed.
     if target.is_lost() {
         return Ok(());
     }

@@ -1,36 +1,36 @@
-//! Manifests and tags of one repository: children by digest, then every tag.
+//! Pushes the manifests and tags of one repository: children by digest, then every tag.
 
 use crate::domain::{ImageRef, RawManifest};
 use crate::event::Events;
 use crate::registry::{Error, Home, Put};
 
-/// What became of a tag.
+/// The result for a tag.
 #[derive(Debug, Clone)]
 pub struct TagOutcome {
     /// The target.
     pub reference: ImageRef,
-    /// What became of it.
+    /// The result.
     pub state: Result<TagState, Error>,
 }
 
-/// How a tag came to stand for the manifest.
+/// How a tag came to point to the manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TagState {
-    /// It was put.
+    /// hakobi pushed it.
     Pushed,
-    /// It may not be moved, and stood for the same manifest already.
+    /// It may not be moved, and already pointed to the same manifest.
     AlreadyThere,
 }
 
 impl TagOutcome {
-    /// Whether the tag stands for the manifest now.
+    /// Returns whether the tag points to the manifest now.
     #[must_use]
     pub fn is_pushed(&self) -> bool {
         self.state.is_ok()
     }
 }
 
-/// Puts a manifest under the references, which are all of this repository.
+/// Pushes a manifest under references of this repository.
 pub(super) async fn put(
     home: &dyn Home,
     manifest: &RawManifest,
