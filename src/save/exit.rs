@@ -1,23 +1,24 @@
-//! How images come out of the daemon.
+//! The ways in which images leave the daemon.
 
 use crate::domain::{ImageRef, Made};
 use crate::engine::Docker;
 use crate::error::Result;
 use crate::handover::Intake;
 
-/// The way out of the daemon.
+/// The way in which an image leaves the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// BuildKit pushes to the loopback endpoint itself.
+    /// BuildKit itself pushes to the loopback endpoint.
     Straight,
     /// The daemon has the image and pushes it to the loopback endpoint.
     Pushed,
-    /// The daemon has the image and cannot reach this host: it is saved as an archive.
+    /// The daemon has the image and cannot reach this host: hakobi reads it as an archive.
     Saved,
 }
 
 impl Exit {
-    /// Hands the image of this name, which is ours and goes with it, to the intake: the one that was made, and no other.
+    /// Hands the image of this name to the intake. The name is hakobi's own and is removed afterwards. Only the image that the
+    /// daemon made is accepted.
     ///
     /// # Errors
     /// If the daemon refuses, or the image cannot be taken.

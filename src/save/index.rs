@@ -12,10 +12,10 @@ use crate::graph::Step;
 use crate::handover::{JOINED_ANNOTATION, KnownImage, PreparedImage, STAGE_ANNOTATION};
 use crate::push::{Pusher, RepositoryBlobs};
 
-/// What is put behind a tag for the index beside it.
+/// The suffix of a tag for the index beside it.
 pub const CACHE_SUFFIX: &str = "-cache";
 
-/// Where the index of an image stands, if nothing else is said.
+/// Returns the default reference of an image's index.
 #[must_use]
 pub fn cache_reference(latest: &ImageRef) -> ImageRef {
     let tag = latest.tag.as_deref().unwrap_or("latest");
@@ -25,8 +25,8 @@ pub fn cache_reference(latest: &ImageRef) -> ImageRef {
     latest.repository.tag(&format!("{tag}{CACHE_SUFFIX}"))
 }
 
-/// The image with all the cache records that can be had: its own, completed along its chain of steps, and those of `older`
-/// that its own lack, for the layers that both have from the base up.
+/// Returns the image with all available cache records. These are its own, completed along its chain of steps, and missing ones of
+/// `older`, for the layers that both have from the base up.
 ///
 /// # Errors
 /// If its configuration or manifest cannot be written again.
@@ -57,11 +57,11 @@ pub fn with_whole_cache(image: &PreparedImage, steps: &[Step], older: Option<&Kn
     Ok(PreparedImage { manifest, config, inline_cache: Some(encoded), ..image.clone() })
 }
 
-/// Puts an index of these images, by stage (the released one first, whose layers are in `released_in`), and of those of the last
-/// index that are still of use; gives what was new. The stages' own layers are on their way already.
+/// Pushes an index of these images, by stage, and of the images of the last index that are still useful. The released image comes
+/// first; its layers are in `released_in`. Returns the blobs that are new. The stages' own layers are already being uploaded.
 ///
 /// # Errors
-/// If the registry does not take it.
+/// If the registry does not accept it.
 pub async fn put_index(
     pusher: &Pusher,
     reference: &ImageRef,
@@ -105,10 +105,10 @@ pub async fn put_index(
     Ok(blobs.total())
 }
 
-/// The index of an image without stages beside it.
+/// Returns the index of an image without stages.
 ///
 /// # Errors
-/// If it cannot be written.
+/// If it cannot be written as JSON.
 pub fn only_image(image: &PreparedImage) -> serde_json::Result<RawManifest> {
     index(vec![of_stage("", image)])
 }

@@ -1,7 +1,7 @@
-//! All stages' caches as one: what BuildKit's own `mode=max` would have written.
+//! Joins the caches of all stages into one, like BuildKit's own `mode=max`.
 //!
-//! BuildKit asks several imports side by side, and of two that know the same step it keeps the one that answers first, even
-//! if that one has no result for it (`combinedCacheManager.Query`). One import with all records leaves nothing to chance.
+//! BuildKit reads several imports in parallel. If two of them know a step, it uses the one that answers first, even if that one has
+//! no result for it (`combinedCacheManager.Query`). A single import with all records avoids this.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -16,7 +16,7 @@ pub(super) struct Part<'a> {
     pub(super) inline_cache: Option<&'a str>,
 }
 
-/// The manifest and configuration of the joined cache; nothing where no image has records.
+/// Returns the manifest and configuration of the joined cache, or `None` if no image has records.
 pub(super) fn join(parts: &[Part<'_>]) -> Option<(RawManifest, Bytes)> {
     let mut layers: Vec<CacheLayer> = Vec::new();
     let mut descriptors: Vec<Descriptor> = Vec::new();
@@ -74,7 +74,7 @@ mod tests {
         let encode = |value: serde_json::Value| base64::engine::general_purpose::STANDARD.encode(value.to_string());
         let layer = |name: &str| Descriptor::new(media_type::DOCKER_LAYER_GZIP, Digest::hash(name.as_bytes()), 1);
         let diff = |name: &str| DiffId::hash(name.as_bytes());
-        // The stage knows what its step made; the final image knows the step only as one that its own needs.
+        // The stage has the result of its step; the final image has the step only as one that its own step needs.
         let stage =
             encode(serde_json::json!([{"digest":"base"},{"digest":"make","inputs":[[{"link":0}]],"layers":[{"layer":1}]}]));
         let last = encode(serde_json::json!([

@@ -1,9 +1,9 @@
-//! What the next run needs: every stage's cache, not only the last one's.
+//! Saves what the next run needs: the cache of every stage, not only of the last one.
 //!
-//! An image's inline cache covers its own layers, so a Dockerfile of several stages loses the others. Beside `latest`
-//! therefore stands one index, `latest-cache`: an image of each stage that other stages take files from, each with its own
-//! inline cache, which Docker 20.10 to 24 import one by one; and all of them joined to one cache, for those that came later.
-//! For a registry that is one tag, of plain manifests.
+//! An image's inline cache covers its own layers, so a Dockerfile of several stages loses the others. Therefore there is one index
+//! beside `latest`, `latest-cache`. It has an image of each stage that other stages copy files from, each with its own inline
+//! cache, which Docker 20.10 to 24 import one by one. It also has all of these joined to one cache, for later versions. For a
+//! registry, this is one tag of plain manifests.
 
 mod exit;
 mod index;

@@ -1,5 +1,5 @@
-//! Which stages are saved, and how they come out of the daemon: each is exported as an image of its own and handed over like
-//! the released one, so that only what is new in it moves.
+//! Decides which stages are saved, and takes them from the daemon: each is exported as its own image and handed over like the
+//! released one, so that only its new layers move.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -18,14 +18,14 @@ use super::exit::Exit;
 #[derive(Debug, Clone, Default)]
 pub struct Executed {
     ended: HashSet<String>,
-    /// How long each took, in seconds.
+    /// How long each step took, in seconds.
     took: HashMap<String, f64>,
     found: HashSet<String>,
     failed: Option<String>,
 }
 
 impl Executed {
-    /// Takes note of an event.
+    /// Notes an event.
     pub fn listen(&mut self, event: &Event) {
         let Event::Status(status) = event else { return };
         for vertex in &status.vertexes {
@@ -44,46 +44,46 @@ impl Executed {
         self.found.extend(status.statuses.iter().filter(|part| part.is_pull()).map(|part| part.vertex.clone()));
     }
 
-    /// The first step that ended with an error.
+    /// Returns the first step that ended with an error, or `None`.
     #[must_use]
     pub fn failed(&self) -> Option<&str> {
         self.failed.as_deref()
     }
 
-    /// Whether a step ran.
+    /// Returns whether a step ran.
     #[must_use]
     pub fn ended(&self, step: &Digest) -> bool {
         let step = step.to_string();
         self.ended.contains(&step) && !self.found.contains(&step)
     }
 
-    /// Whether a step's result was in the daemon's cache.
+    /// Returns whether a step's result was in the daemon's cache.
     #[must_use]
     pub fn found(&self, step: &Digest) -> bool {
         self.found.contains(&step.to_string())
     }
 
-    /// How long a step took that ran, in seconds.
+    /// Returns how long a step took in seconds, or `None` if it did not run.
     #[must_use]
     pub fn seconds(&self, step: &Digest) -> Option<f64> {
         self.took.get(&step.to_string()).copied().filter(|_| self.ended(step))
     }
 
-    /// Whether any of the stage's steps ran.
+    /// Returns whether any of the stage's steps ran.
     #[must_use]
     pub fn ran(&self, stage: &Stage) -> bool {
         stage.steps.iter().any(|step| self.ended(&step.digest))
     }
 }
 
-/// The stages with something new in them. One whose steps were all cached is as it was when it was saved last; one that no
-/// step needed is not in the daemon at all, and must not be built to be saved.
+/// Returns the stages with new results. A stage whose steps were all cached is unchanged since it was saved last. A stage that no
+/// step needed is not in the daemon, and must not be built only to save it.
 #[must_use]
 pub fn stages_to_save<'a>(stages: &'a [Stage], executed: &Executed) -> Vec<&'a Stage> {
     stages.iter().filter(|stage| executed.ran(stage)).collect()
 }
 
-/// The configuration of an image that is wanted for its layers alone: the exporter fills in what they are.
+/// Returns the configuration of an image that is needed only for its layers: the exporter fills these in.
 #[must_use]
 pub fn bare_config(platform: &Platform) -> Vec<u8> {
     let config = serde_json::json!({
@@ -93,34 +93,34 @@ pub fn bare_config(platform: &Platform) -> Vec<u8> {
     config.to_string().into_bytes()
 }
 
-/// Takes stages out of the daemon.
+/// Takes stages from the daemon.
 pub struct StageSaver<'a> {
     /// The daemon.
     pub docker: &'a Docker,
     /// Its BuildKit.
     pub buildkit: &'a BuildKit,
-    /// The session of the build: its local directories are named in the graph.
+    /// The session of the build: the graph names its local directories.
     pub session: &'a Session,
-    /// Where the daemon pushes to.
+    /// The endpoint that the daemon pushes to.
     pub endpoint: &'a Endpoint,
-    /// What takes it there.
+    /// The intake behind the endpoint.
     pub intake: &'a Intake,
-    /// What steps were allowed to do.
+    /// The entitlements of the steps.
     pub entitlements: Vec<String>,
-    /// What the stages are for.
+    /// The platform of the stages.
     pub platform: Platform,
-    /// The way out.
+    /// How images leave the daemon.
     pub exit: Exit,
 }
 
 impl StageSaver<'_> {
-    /// The name that a stage has in the daemon while it is handed over.
+    /// Returns the name of a stage in the daemon during the hand-over.
     #[must_use]
     pub fn reference(&self, place: usize) -> ImageRef {
         self.endpoint.reference(&format!("stage-{place}"))
     }
 
-    /// Hands a stage over; nothing runs, its result is there.
+    /// Saves a stage. No step runs, because the daemon has the result.
     ///
     /// # Errors
     /// If the daemon or a registry refuses.
@@ -138,7 +138,7 @@ impl StageSaver<'_> {
             platform: None,
         };
         self.intake.begin(&name);
-        // From before it is there, so that it goes whatever happens meanwhile.
+        // Borrowed before the image exists, so that hakobi removes the name whatever happens meanwhile.
         let borrowed = (self.exit != Exit::Straight).then(|| self.docker.borrow(reference.clone()));
         let definition = graph.cut(&stage.state);
         let config = bare_config(&self.platform);
