@@ -19,7 +19,7 @@ pub struct AppendBase {
 /// layers.
 ///
 /// # Errors
-/// If the cache cannot read its records.
+/// If the cache fails and is required.
 pub async fn below(plan: &BuildPlan, open: &Appendable, records: &RecordReader<'_>) -> Result<Option<AppendBase>> {
     let Some(base_state) = &open.base_state else { return Ok(Some(AppendBase::default())) };
     let record = match plan.decision.cached.get(base_state) {

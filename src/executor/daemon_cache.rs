@@ -12,8 +12,12 @@ use crate::plan::DaemonRecord;
 use crate::planner::build_plan::BuildPlan;
 use crate::run::daemon::noted;
 
-/// Returns the states of the graph that this daemon made in earlier runs and still has. The daemon's ID is not sufficient: before
-/// Docker 23 it stays the same after the daemon loses all data, and machines that were cloned from one disk share it.
+/// Returns the states of the graph that this daemon made in earlier runs and still has. Returns `None` if it has none, or no
+/// marker. The daemon's ID is not sufficient: before Docker 23 it stays the same after the daemon loses all data. Machines that
+/// were cloned from one disk share it too.
+///
+/// # Errors
+/// If the daemon does not answer, or the cache fails and is required.
 pub async fn daemon_states(execution: &Execution<'_>, plan: &BuildPlan) -> Result<Option<DaemonRecord>> {
     let Execution { daemon, cache, ref records, .. } = *execution;
     if plan.decision.cached.is_empty() {

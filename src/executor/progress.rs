@@ -82,8 +82,8 @@ impl SolveProgress {
         self.substitutions.values().any(Substitution::is_image)
     }
 
-    /// Replaces these states from now on. A replacement that a solved step used stays, so that the daemon finds its work again:
-    /// another image, or the original steps, would make it another step. States of steps that must run now get no replacement.
+    /// Replaces these states from now on. A replacement that a solved step used stays, so that the daemon finds its work again.
+    /// Another image, or the original steps, would make it another step. States of steps that must run now get no replacement.
     pub fn take_substitutions(&mut self, new: HashMap<Input, Substitution>, plan: &BuildPlan) {
         self.substitutions.retain(|state, _| !plan.decision.runs(&state.step));
         for (state, substitution) in new {

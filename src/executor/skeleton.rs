@@ -1,6 +1,5 @@
 //! Appends files to a base image that the daemon does not pull. The daemon's own copier copies them onto a skeleton of the base
-//! image. The new layers are those that a build on the whole base image would make, and the image has them on the base image's own
-//! layers.
+//! image. The new layers are the same as in a build on the whole base image. The image has them on the base image's own layers.
 
 use std::collections::HashSet;
 use std::time::Instant;

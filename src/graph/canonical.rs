@@ -1,5 +1,5 @@
-//! A step's operation in the form for its key: all its bytes, without what BuildKit omits from its own key and without its inputs,
-//! whose keys are added separately (`solver/llbsolver/ops/exec.go` and `file.go`: `CacheMap`).
+//! A step's operation in the form for its key: all its bytes, without what BuildKit omits from its own key. The inputs are also
+//! left out, because their keys are added separately (`solver/llbsolver/ops/exec.go` and `file.go`: `CacheMap`).
 
 use std::collections::BTreeMap;
 

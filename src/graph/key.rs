@@ -252,8 +252,8 @@ fn of_source(op: &Op, source: &pb::SourceOp, bytes: Option<&[u8]>, facts: &dyn F
     }
 }
 
-/// Returns the key of a remote source, like BuildKit: of a file by its bytes, its name, its owner and its time (`source/http`:
-/// `CacheKey`), of a repository by its commit.
+/// Returns the key of a remote source, like BuildKit. The key of a file contains its bytes, its name, its owner and its time
+/// (`source/http`: `CacheKey`). The key of a repository contains its commit.
 fn of_remote(op: &Op, bytes: Option<&[u8]>, holds: &ResolvedSource) -> Key {
     let Some(own) = bytes.and_then(|bytes| remote::canonical(op, bytes, holds).ok()) else {
         return Key::Unknown("failed to read the source".to_owned());

@@ -26,8 +26,8 @@ use crate::transfer::compress::plain;
 use crate::transfer::{BlobSource, ByteStream, Identity, Spool};
 
 /// A blob larger than this, in bytes, is uploaded to the registries while it arrives. A smaller one waits until the manifest
-/// identifies it: an overlay2 daemon compresses layers below 10 MB again without asking whether they are known (moby
-/// `getMaxMountAndExistenceCheckAttempts`), and hakobi drops those.
+/// identifies it. The reason: an overlay2 daemon compresses layers below 10 MB again without asking whether they are known (moby
+/// `getMaxMountAndExistenceCheckAttempts`). hakobi drops those.
 const STREAM_FROM: u64 = 11 << 20;
 
 /// How long the daemon waits for the cache's answer about a blob.

@@ -1,5 +1,5 @@
-//! The objects that a cache repository may serve: the manifests that were read or written under its name in this run, and the blobs
-//! that these name. In a store, the blobs of all scopes are side by side.
+//! The objects that a cache repository may serve. These are the manifests that were read or written under its name in this run, and
+//! the blobs that these name. In a store, the blobs of all scopes are side by side.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};

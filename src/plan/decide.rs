@@ -65,8 +65,8 @@ impl Plan {
     }
 
     /// Decides from the result backwards: if the cache has a state, hakobi does not look at the steps below it. Results of this run
-    /// and of another run must not mix: hakobi does not use a cached state if a step that it rests on has to run for another step.
-    /// It also does not use a state if a command below it ran before `since`, in seconds of the Unix epoch.
+    /// and of another run must not mix. So hakobi does not use a cached state if a step below it has to run for another step. It
+    /// also does not use a state if a command below it ran before `since`, in seconds of the Unix epoch.
     #[must_use]
     pub fn new(graph: &Graph, keys: &Keys, records: &HashMap<StepKey, StepRecord>, seen: &Seen, since: Option<u64>) -> Self {
         let old = since.map(|since| older(graph, keys, records, since)).unwrap_or_default();
@@ -175,7 +175,7 @@ fn older(graph: &Graph, keys: &Keys, records: &HashMap<StepKey, StepRecord>, sin
     when.filter(|(_, ran)| ran.is_none_or(|ran| ran < since)).collect()
 }
 
-/// Returns the steps that must run even if the cache has them, and all steps that rest on these: two runs of a step must not mix in
+/// Returns the steps that must run even if the cache has them, and all steps that rest on these. Two runs of a step must not mix in
 /// one image.
 fn must_run(graph: &Graph, seen: &Seen, old: &HashMap<Digest, Option<u64>>) -> HashSet<Digest> {
     let mut out = HashSet::new();

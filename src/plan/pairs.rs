@@ -45,8 +45,8 @@ fn stages(inputs: &Inputs) -> Vec<Stage<'_>> {
     out
 }
 
-/// Returns the indexes of stages that are the same: first stages with the same name from the user, then stages with the most lines
-/// in common.
+/// Returns the indexes of stages that are the same. Stages with the same name from the user come first, then stages with the most
+/// lines in common.
 fn stage_pairs(before: &Inputs, now: &Inputs, then_stages: &[Stage<'_>], now_stages: &[Stage<'_>]) -> Vec<(usize, usize)> {
     let nothing = HashMap::new();
     let mut all = Vec::new();

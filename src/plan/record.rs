@@ -113,8 +113,8 @@ pub struct DaemonRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProofRecord {}
 
-/// Says that a blob has this diff ID, because a daemon or hakobi made an image with it. hakobi uses no step's record without this
-/// for all layers: an overlay2 daemon does not check diff IDs.
+/// Says that a blob has this diff ID, because a daemon or hakobi made an image with it. A step's record counts only if all its
+/// layers have such a record, because an overlay2 daemon does not check diff IDs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerRecord {}
 

@@ -10,8 +10,8 @@ use crate::run::context::BuildContext;
 /// The prefix of such a context in the frontend's options.
 pub const SCHEME: &str = "docker-image://";
 
-/// Adds the current digests to images in named contexts. hakobi leaves a tag as it is if the daemon has an image of that name,
-/// because the daemon prefers that image, or if the registry does not answer.
+/// Adds the current digests to images in named contexts. If the daemon has an image of that name, the tag stays as it is, because
+/// the daemon prefers that image. It also stays if the registry does not answer.
 pub async fn resolve_contexts(context: &BuildContext<'_>, input: &mut Input, docker: Option<&Docker>) {
     if !context.plans(input) {
         return;

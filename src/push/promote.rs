@@ -29,8 +29,8 @@ pub struct Promotion {
 /// An index may contain indexes, up to this depth.
 const DEEPEST: usize = 3;
 
-/// Copies an image (an index with its children) to all targets. It first keeps the earlier image of a tag under a tag of its own,
-/// `<tag>-previous-<12 digits of its digest>`, because a registry may delete an image without a tag.
+/// Copies an image (an index with its children) to all targets. It first keeps the earlier image of a tag under another tag,
+/// `<tag>-previous-<12 digits of its digest>`. Without that, a registry may delete the image, because no tag points to it.
 ///
 /// # Errors
 /// If the source does not exist, a target does not accept pushes, or a blob cannot be copied. The failure of a tag is in its

@@ -14,9 +14,9 @@ use crate::planner::plan::seconds_now;
 use crate::recorder::compare::{self, Compared, Made};
 use crate::recorder::recording::{Proved, Recorder};
 
-/// Adds the records of the states on a chain, if the image fits it: one layer for each step, on the layers of the base image. Each
-/// layer of files must have the content that the files give. Returns the kinds of step for which the daemon made the same layer as
-/// hakobi.
+/// Adds the records of the states on a chain, if the image fits it. It must have one layer for each step, on the layers of the base
+/// image. Each layer of files must have the content that the files give. Returns the kinds of step for which the daemon made the
+/// same layer as hakobi.
 ///
 /// # Errors
 /// If a layer cannot be read again.

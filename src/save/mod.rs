@@ -1,9 +1,9 @@
 //! Saves what the next run needs: the cache of every stage, not only of the last one.
 //!
 //! An image's inline cache covers its own layers, so a Dockerfile of several stages loses the others. Therefore there is one index
-//! beside `latest`, `latest-cache`. It has an image of each stage that other stages copy files from, each with its own inline
-//! cache, which Docker 20.10 to 24 import one by one. It also has all of these joined to one cache, for later versions. For a
-//! registry, this is one tag of plain manifests.
+//! beside `latest`, `latest-cache`. It has an image of each stage that other stages copy files from. Each image has its own inline
+//! cache, and Docker 20.10 to 24 import these one by one. The index also has all of these joined to one cache, for later versions.
+//! For a registry, this is one tag of plain manifests.
 
 mod exit;
 mod index;

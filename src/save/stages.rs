@@ -1,4 +1,4 @@
-//! Decides which stages are saved, and takes them from the daemon: each is exported as its own image and handed over like the
+//! Decides which stages are saved, and takes them from the daemon. Each is exported as its own image and handed over like the
 //! released one, so that only its new layers move.
 
 use std::collections::{BTreeMap, HashMap, HashSet};

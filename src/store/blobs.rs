@@ -131,7 +131,7 @@ impl Blobs {
 
     /// Opens a blob at this offset. Returns `None` if the store lacks it. Read from 0, the stream ends with an error if the bytes
     /// do not match the digest. If the size is given and the store has the checksums of the blob's parts, the stream passes on no
-    /// damaged byte, at any offset. Without checksums, it withholds at least the last part, so that no reader gets a damaged blob
+    /// damaged byte, at any offset. Without checksums, it withholds at least the last bytes, so that no reader gets a damaged blob
     /// completely.
     ///
     /// # Errors

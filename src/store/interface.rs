@@ -37,7 +37,7 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug {
     /// Removes an object; a missing object is no fault.
     async fn delete(&self, name: &Name) -> Result<()>;
 
-    /// Writes the bytes of a source under a name, if they match the digest of the name, or else of the source: they are hashed
+    /// Writes the bytes of a source under a name, if they match the digest of the name, or else of the source. hakobi hashes them
     /// during the transfer. A fault of the source has its own kind ([`super::Fault::Source`]).
     async fn write(&self, name: &Name, source: &dyn BlobSource) -> Result<()> {
         let object = Object::new(name, source).await?;

@@ -1,4 +1,5 @@
-//! Checks the cache: writes, reads and removes an object of its own. For S3, it also looks at the bucket's lifecycle rules.
+//! Checks the cache: writes, reads and removes an object of its own. For S3, it also checks the encryption and the bucket's
+//! lifecycle rules.
 
 use std::sync::Arc;
 

@@ -32,7 +32,7 @@ pub enum WriteError {
 
 impl AssembledLayer {
     /// Writes the layer's tar. `now` is the time of entries without their own, in seconds of the Unix epoch. It reads each file of
-    /// a source once, whatever its size, and passes the digest to `hashed` with the number of the input and the path: the caller
+    /// a source once, whatever its size. It passes the digest to `hashed` with the number of the input and the path, and the caller
     /// must compare it.
     ///
     /// # Errors
