@@ -28,7 +28,7 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug {
     async fn read(&self, name: &Name, range: Range<u64>) -> Result<Option<ByteStream>>;
 
     /// Writes an object completely or not at all, and replaces an existing one atomically. A store implements this; callers use
-    /// [`Store::write`].
+    /// [`ObjectStore::write`].
     async fn put(&self, name: &Name, object: &Object<'_>) -> Result<()>;
 
     /// Lists all objects below a prefix that ends with `/`, or all objects, in any order.

@@ -14,7 +14,7 @@ use crate::domain::{Digest, Hasher};
 use crate::transfer::{BlobSource, ByteStream};
 
 /// An object to write: its size, and a stream that ends with an error if its bytes do not match its digest. Only
-/// [`super::Store::write`] makes one.
+/// [`super::ObjectStore::write`] makes one.
 pub struct Object<'a> {
     source: &'a dyn BlobSource,
     expected: Digest,
