@@ -1,4 +1,4 @@
-//! Text that no output may show: the address of the loopback endpoint, whose secret word lets a process push to it.
+//! Text that no output may show: the address of the loopback endpoint, whose secret path lets a process push to it.
 //!
 //! The endpoint says what is to be hidden. Every event and everything that `report` writes passes [`redacted`].
 

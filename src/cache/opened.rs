@@ -85,7 +85,7 @@ impl BuildCache<'_> {
     ///
     /// # Errors
     /// If the cache is required.
-    pub fn store_was_read(&self) -> Result<()> {
+    pub fn warn_of_unread(&self) -> Result<()> {
         let Some((session, faults)) = self.usable() else { return Ok(()) };
         // hakobi has already reported damage, and why it gave the store up.
         match session.unread().filter(|_| !session.is_distrusted() && !faults.gave_up()) {
@@ -95,7 +95,7 @@ impl BuildCache<'_> {
     }
 
     /// Waits until a layer of the store turns out to be damaged. Never returns if there is no store.
-    pub async fn store_damaged(&self) {
+    pub async fn found_damage(&self) {
         match self.usable() {
             Some((session, _)) => session.found_damaged().await,
             None => std::future::pending().await,
@@ -103,12 +103,12 @@ impl BuildCache<'_> {
     }
 
     /// Returns whether hakobi gave the store up. True also if there is no store.
-    pub fn gave_store_up(&self) -> bool {
+    pub fn gave_cache_up(&self) -> bool {
         self.usable().is_none_or(|(_, faults)| faults.gave_up())
     }
 
     /// Returns whether hakobi still uses the store.
-    pub fn trusts_store(&self) -> bool {
+    pub fn trusts_cache(&self) -> bool {
         self.usable().is_some_and(|(session, faults)| !faults.gave_up() && !session.is_distrusted())
     }
 
@@ -128,7 +128,7 @@ impl BuildCache<'_> {
     }
 
     /// Returns whether the store caused the failure of a solve.
-    pub fn blames_store(&self, message: &str) -> bool {
+    pub fn is_cache_failure(&self, message: &str) -> bool {
         let Some((session, _)) = self.usable() else { return false };
         let is_named = session.own().is_some_and(|own| own.is_named_in(message));
         is_named
@@ -176,7 +176,7 @@ impl BuildCache<'_> {
     ///
     /// # Errors
     /// If the cache is required.
-    pub fn failed_by_store(&self, failure: &Failure) -> Result<bool> {
+    pub fn failed_by_cache(&self, failure: &Failure) -> Result<bool> {
         let Some((session, faults)) = self.usable() else { return Ok(false) };
         let by_store = failure.source().is_some_and(|from| session.repositories().contains(from));
         // A store that hakobi gave up once is not the cause again.

@@ -17,7 +17,7 @@ use crate::engine::buildkit::{ContentSource, ContentSources};
 use crate::error::Kind;
 use crate::handover::{KnownImage, load_stages};
 use crate::hidden::Hidden;
-use crate::local_registry::{Address, CacheRepository, Endpoint, Given, Served};
+use crate::local_registry::{Address, CacheRepository, Endpoint, Served, Transferred};
 use crate::output::RunReport;
 use crate::plan::{ColdRecord, DaemonRecord, Inputs, RecordKey, Records};
 use crate::registry::{Home as _, Registries, Source as _};
@@ -195,7 +195,7 @@ impl CacheSession {
     }
 
     /// Returns the secret path component that all its names contain.
-    pub fn word(&self) -> &str {
+    pub fn secret_path(&self) -> &str {
         self.endpoint.secret_path()
     }
 
@@ -206,7 +206,8 @@ impl CacheSession {
 
     /// Returns the scopes as content stores of the session, under the names of their repositories.
     pub fn contents(&self) -> ContentSources {
-        let source = |shelf: &CacheRepository| Arc::new(ShelfContent { shelf: shelf.clone(), tally: self.endpoint.tally() }) as _;
+        let source =
+            |shelf: &CacheRepository| Arc::new(RepositoryContent { shelf: shelf.clone(), tally: self.endpoint.tally() }) as _;
         self.shelves.iter().map(|shelf| (shelf.repository().to_string(), source(shelf))).collect()
     }
 
@@ -284,7 +285,7 @@ impl CacheSession {
     /// Returns how much the daemon read of these blobs.
     pub fn restored(&self, layers: &HashSet<Digest>) -> Restored {
         let served = self.endpoint.served();
-        let mut copied: Vec<Given> =
+        let mut copied: Vec<Transferred> =
             served.into_iter().filter(|(digest, _)| layers.contains(digest)).map(|(_, given)| given).collect();
         copied.sort_by_key(|given| given.began);
         let mut restored = Restored::default();
@@ -319,13 +320,13 @@ impl Restored {
 }
 
 /// A scope that the daemon reads through the session.
-pub struct ShelfContent {
+pub struct RepositoryContent {
     pub shelf: CacheRepository,
     pub tally: Served,
 }
 
 #[async_trait]
-impl ContentSource for ShelfContent {
+impl ContentSource for RepositoryContent {
     async fn size(&self, digest: &Digest) -> Result<Option<u64>, String> {
         let sizes = self.shelf.sizes(std::slice::from_ref(digest)).await.map_err(|error| error.to_string())?;
         Ok(sizes.get(digest).copied())

@@ -114,7 +114,7 @@ pub async fn build(
         };
         with_daemon(&run, &mut built, input, ahead, began).await?;
         if built.ran_all {
-            cold_build::remember_cold(&run.context, began.elapsed().as_secs_f64()).await;
+            cold_build::record_cold_build(&run.context, began.elapsed().as_secs_f64()).await;
         }
     }
     built.report.last_cold = last_cold.found().await;
@@ -178,7 +178,7 @@ pub async fn with_daemon(
         let (solved, compiled, executed) =
             buildkit_only::solve(daemon, &session, &request, &mut options, &colder, release.as_ref()).await?;
         built.report.seconds.build += at.elapsed().as_secs_f64();
-        daemon.context.cache.store_was_read()?;
+        daemon.context.cache.warn_of_unread()?;
         files.finish().await?;
         built.report.bytes.context = session.bytes_sent();
         let graph = Graph::new(compiled.definition.clone()).ok();
@@ -193,14 +193,14 @@ pub async fn with_daemon(
         let at = Instant::now();
         // The daemon has the image under a name of hakobi's, which hakobi removes even if the push fails.
         let steps = graph.as_ref().map(|graph| graph.chain(graph.result())).unwrap_or_default();
-        let before = if daemon.context.cache.gave_store_up() { imports.latest().to_vec() } else { imports.before() };
+        let before = if daemon.context.cache.gave_cache_up() { imports.latest().to_vec() } else { imports.before() };
         let annotations = daemon.context.annotations();
         let pushed = release.push(&daemon.docker, daemon.exit(), solved.made(), annotations, &before, inline, &steps);
         let done = Box::pin(pushed).await;
         built.report.seconds.push += at.elapsed().as_secs_f64();
         let released = match done {
             // The daemon does not hand over layers that the store has, and the store cannot supply them.
-            Err(failure) if daemon.context.cache.failed_by_store(&failure)? => {
+            Err(failure) if daemon.context.cache.failed_by_cache(&failure)? => {
                 without_store(&mut options, &colder);
                 continue;
             }

@@ -89,13 +89,13 @@ pub async fn ahead_by_one_plan(
         explain::show_assembled(context, &plan);
         built.tier = Some(Tier::Append);
         let at = Instant::now();
-        match without_daemon::remember_assembled(context, &plan, cache, &released, new, &inputs).await {
+        match without_daemon::record_assembled(context, &plan, cache, &released, new, &inputs).await {
             Ok(saved) => built.saved(saved.pushed, saved.bytes, at.elapsed()),
             Err(error) => faults.warn("failed to save this build to", &error)?,
         }
     } else {
         let is_as_recorded = matches!(outcome.maker, Maker::EarlierBuild { is_as_recorded: true });
-        without_daemon::remember_reused(context, &plan, cache, &released, is_as_recorded).await?;
+        without_daemon::record_reused(context, &plan, cache, &released, is_as_recorded).await?;
         explain::explain(context, built, &plan, None, &Inputs::default());
         built.tier = Some(Tier::Unchanged);
     }

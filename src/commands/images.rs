@@ -195,7 +195,7 @@ impl<'a> Run<'a> {
         let step = self.events.step(format!("[hakobi] restoring {image}"));
         // The daemon briefly has the image under a name of hakobi's.
         let scratch = crate::transfer::temp_dir(Kind::Cache)?;
-        scratch.remember(kept.word());
+        scratch.remember(kept.secret_path());
         let restored = match self.way {
             LayerTransport::Registry => self.pull(&found, image).await,
             LayerTransport::Archive => self.load(&found, image).await,

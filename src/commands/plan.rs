@@ -103,7 +103,7 @@ pub async fn plan(
     // The files are appended to the layers below, which are not downloaded.
     let appends = match appendable(&plan.graph, &plan.decision).filter(|_| !has_commands) {
         Some(open) => {
-            let below = append_base::below(&plan, &open, &remembered).await?;
+            let below = append_base::known_base(&plan, &open, &remembered).await?;
             let stays = skeleton::not_appended(&plan, &open, below.as_ref(), &remembered).await?;
             if let Some(stays) = &stays {
                 add_not_appended(reasons.entry(stays.step.clone()).or_default(), &stays.why);

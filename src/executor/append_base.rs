@@ -20,7 +20,7 @@ pub struct AppendBase {
 ///
 /// # Errors
 /// If the cache fails and is required.
-pub async fn below(plan: &BuildPlan, open: &Appendable, records: &RecordReader<'_>) -> Result<Option<AppendBase>> {
+pub async fn known_base(plan: &BuildPlan, open: &Appendable, records: &RecordReader<'_>) -> Result<Option<AppendBase>> {
     let Some(base_state) = &open.base_state else { return Ok(Some(AppendBase::default())) };
     let record = match plan.decision.cached.get(base_state) {
         Some(record) => Some(record.clone()),

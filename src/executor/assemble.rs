@@ -23,7 +23,7 @@ use crate::publish::release::{PutOutcome, Release};
 use crate::run::context::BuildContext;
 
 /// A step with its assembled layer.
-pub struct Worked<'a> {
+pub struct ComputedLayer<'a> {
     /// The step that makes the layer.
     pub op: &'a Op,
     pub assembled: AssembledLayer,
@@ -52,11 +52,11 @@ pub async fn assemble(
         return Ok(Err(None));
     };
     let not = |why: &str| Ok(Err(Some(why.to_owned())));
-    let Some(below) = append_base::below(plan, &open, records).await? else {
+    let Some(below) = append_base::known_base(plan, &open, records).await? else {
         return not("hakobi does not know the state that the step copies to");
     };
     let now = seconds_now();
-    let worked = match work_out(plan, &open, below.paths, records, now).await? {
+    let worked = match compute_layers(plan, &open, below.paths, records, now).await? {
         Ok(worked) => worked,
         Err(why) => return Ok(Err(Some(why))),
     };
@@ -65,7 +65,7 @@ pub async fn assemble(
     let release = Release::open(&context.registries, &context.tags, keep.as_ref(), settings, &[], context.events).await?;
     let mut layers = below.layers;
     let mut indexes = Vec::new();
-    for (Worked { op, assembled }, index) in worked {
+    for (ComputedLayer { op, assembled }, index) in worked {
         let step = context.events.step(op.name.clone());
         let layer = write_layer::write(context, plan, op, assembled, now, &release).await;
         let layer = match layer {
@@ -112,13 +112,13 @@ pub async fn assemble(
 ///
 /// # Errors
 /// [`Replan::SourcesMoved`] if a file changed after hakobi hashed it.
-pub async fn work_out<'a>(
+pub async fn compute_layers<'a>(
     plan: &'a BuildPlan,
     open: &Appendable,
     mut paths: PathIndex,
     records: &RecordReader<'_>,
     now: u64,
-) -> OrHalt<std::result::Result<Vec<(Worked<'a>, LayerIndex)>, String>> {
+) -> OrHalt<std::result::Result<Vec<(ComputedLayer<'a>, LayerIndex)>, String>> {
     let not = |why: &str| Ok(Err(why.to_owned()));
     let Some(makers) = makers(&plan.graph, open) else { return not("the step merges more than one layer") };
     let operation_keys: Option<Vec<_>> = makers.iter().map(|op| operation_key(&plan.graph, op)).collect();
@@ -145,7 +145,7 @@ pub async fn work_out<'a>(
         };
         let index = assembled.index(now, &|source, path| content(plan, op, source, path));
         paths.apply(&index);
-        worked.push((Worked { op, assembled }, index));
+        worked.push((ComputedLayer { op, assembled }, index));
     }
     Ok(Ok(worked))
 }

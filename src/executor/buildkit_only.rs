@@ -23,7 +23,7 @@ pub async fn open_release(daemon: &DaemonBuild<'_>, imports: &CacheImports) -> R
         return Ok(None);
     }
     let tags = if build.push { &*daemon.context.tags } else { &[] };
-    let known = if daemon.context.cache.gave_store_up() { imports.latest().to_vec() } else { imports.known() };
+    let known = if daemon.context.cache.gave_cache_up() { imports.latest().to_vec() } else { imports.known() };
     let open =
         Release::open(&daemon.context.registries, tags, keep.as_ref(), &build.push_settings, &known, daemon.context.events);
     Ok(Some(open.await?))
@@ -67,13 +67,13 @@ pub async fn solve(
         let solved = tokio::select! {
             solved = building => Some(solved),
             // An overlay2 daemon would request a damaged layer again and again, for more than a minute.
-            () = daemon.context.cache.store_damaged(), if from_store => None,
+            () = daemon.context.cache.found_damage(), if from_store => None,
             error = out_of_space(release) => return Err(error),
         };
         drop(events);
         let executed = listening.await.unwrap_or_default();
         let solved = match solved {
-            Some(Err(status)) if from_store && daemon.context.cache.blames_store(status.message()) => {
+            Some(Err(status)) if from_store && daemon.context.cache.is_cache_failure(status.message()) => {
                 Err(status.message().to_owned())
             }
             Some(solved) => Ok(solved),

@@ -24,12 +24,12 @@ pub async fn daemon_states(execution: &Execution<'_>, plan: &BuildPlan) -> Resul
         return Ok(None);
     }
     let Some(record) = records.one(&cache.daemon_key(&daemon.info.id)).await? else { return Ok(None) };
-    Ok(has_mark(execution, &record.mark).await?.then_some(record))
+    Ok(has_marker(execution, &record.mark).await?.then_some(record))
 }
 
 /// Returns the states of the graph that this daemon has made itself. Returns `None` if images replaced a part of the graph, because
 /// the daemon then knows the steps by other names.
-pub async fn made_here<'a>(
+pub async fn states_made_by_daemon<'a>(
     execution: &Execution<'_>,
     plan: &'a BuildPlan,
     progress: &SolveProgress,
@@ -48,7 +48,7 @@ pub async fn made_here<'a>(
         Some(before) => before.mark.clone(),
         None => {
             let new = format!("{:032x}", rand::random::<u128>());
-            has_mark(execution, &new).await?;
+            has_marker(execution, &new).await?;
             new
         }
     };
@@ -56,7 +56,7 @@ pub async fn made_here<'a>(
 }
 
 /// Returns whether the daemon has a marker in its cache. The call also puts the marker there.
-pub async fn has_mark(execution: &Execution<'_>, text: &str) -> Result<bool> {
+pub async fn has_marker(execution: &Execution<'_>, text: &str) -> Result<bool> {
     let Execution { daemon, session, .. } = *execution;
     let (events, listening) = noted(Events::none());
     let definition = mark(text);

@@ -22,7 +22,7 @@ pub const PIPE: usize = 1 << 20;
 ///
 /// # Errors
 /// If the daemon cannot send the files.
-pub async fn look_at(
+pub async fn observe(
     execution: &Execution<'_>,
     plan: &BuildPlan,
     progress: &mut SolveProgress,

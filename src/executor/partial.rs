@@ -26,14 +26,14 @@ pub async fn finish(execution: &Execution<'_>, plan: &BuildPlan, progress: &mut 
     let outcome = Outcome { released: None, maker: Maker::Daemon, id, solved };
     let Some(release) = release else { return Ok(outcome) };
     let at = Instant::now();
-    let before = if context.cache.gave_store_up() { imports.latest().to_vec() } else { imports.before() };
+    let before = if context.cache.gave_cache_up() { imports.latest().to_vec() } else { imports.before() };
     let (exit, made) = (daemon.exit(), outcome.solved.made());
     let pushed = release.push(&daemon.docker, exit, made, context.annotations(), &before, false, &[]);
     let pushed = Box::pin(pushed).await;
     progress.spent.push += at.elapsed().as_secs_f64();
     match pushed {
         // The daemon does not hand over layers that the cache has, and the cache cannot supply them.
-        Err(failure) if context.cache.failed_by_store(&failure)? => Err(Replan::CacheUnusable.into()),
+        Err(failure) if context.cache.failed_by_cache(&failure)? => Err(Replan::CacheUnusable.into()),
         pushed => {
             let released = request::released(context, pushed.map_err(Error::from))?.map(Box::new);
             Ok(Outcome { released, ..outcome })

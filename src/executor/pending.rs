@@ -12,24 +12,24 @@ use crate::plan::selection;
 use crate::planner::build_plan::BuildPlan;
 
 /// The trees of stages and images that hakobi has looked at.
-pub type LookedAt = HashMap<(Input, Vec<Selector>), Tree>;
+pub type ObservedTrees = HashMap<(Input, Vec<Selector>), Tree>;
 
 /// Returns the paths of a state that these steps can touch, one step after the other.
 ///
 /// # Errors
 /// The first step whose paths are not known.
-pub fn met(
+pub fn touched_paths(
     plan: &BuildPlan,
-    looked: &LookedAt,
+    looked: &ObservedTrees,
     below: &PathIndex,
     steps: &[&Op],
 ) -> std::result::Result<BTreeMap<String, PathEntry>, NotAppended> {
-    let mut opens: Vec<PendingCopy<'_>> = Vec::new();
+    let mut copies: Vec<PendingCopy<'_>> = Vec::new();
     let mut paths = BTreeMap::new();
     for op in steps {
         let stays = |why: UnknownPaths| NotAppended::new(op, why.to_string());
-        opens.extend(opened(plan, looked, op).map_err(stays)?);
-        paths = reachable_paths(below, &opens).map_err(stays)?;
+        copies.extend(pending_copy(plan, looked, op).map_err(stays)?);
+        paths = reachable_paths(below, &copies).map_err(stays)?;
     }
     Ok(paths)
 }
@@ -38,9 +38,9 @@ pub fn met(
 ///
 /// # Errors
 /// If the copied paths are not known.
-pub fn opened<'a>(
+pub fn pending_copy<'a>(
     plan: &'a BuildPlan,
-    looked: &'a LookedAt,
+    looked: &'a ObservedTrees,
     op: &'a Op,
 ) -> std::result::Result<Option<PendingCopy<'a>>, UnknownPaths> {
     let Some(operation) = op.files() else { return Ok(None) };

@@ -135,7 +135,7 @@ impl SolveProgress {
     }
 
     /// Returns whether a solve failed because a remote source is not what hakobi found before.
-    pub fn blames_pins(&self, message: &str) -> bool {
+    pub fn is_pin_failure(&self, message: &str) -> bool {
         const SAID: [&str; 3] = ["digest mismatch", "failed to fetch remote", "failed to checkout remote"];
         let elsewhere = |substitution: &Substitution| {
             ["http://", "https://", "git://"].iter().any(|scheme| substitution.identifier.starts_with(scheme))

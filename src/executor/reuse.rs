@@ -18,15 +18,15 @@ use crate::run::context::BuildContext;
 pub const SMALL: u64 = 16 << 20;
 
 /// The image of a cached state.
-pub enum Whole {
+pub enum Reusable {
     /// The image that an earlier build saved.
-    Image(Box<PreparedImage>),
+    AsRecorded(Box<PreparedImage>),
     /// An image that hakobi assembled again from the cached layers.
-    Made(Box<PreparedImage>),
+    FromLayers(Box<PreparedImage>),
     /// The cache has no such image, or the image is not only pushed.
-    Nothing,
+    No,
     /// The saved image has other layers than the state's record: one of the two is wrong.
-    Otherwise,
+    Inconsistent,
 }
 
 /// Pushes the cached image if no step has to run. Returns `None` if a step has to run, or the image is not only pushed.
@@ -40,11 +40,11 @@ pub async fn put(
     records: &RecordReader<'_>,
 ) -> OrHalt<Option<Outcome>> {
     let Some(own) = cache.own() else { return Ok(None) };
-    let (image, is_as_recorded) = match unchanged(context, plan, cache, records).await? {
-        Whole::Image(image) => (*image, true),
-        Whole::Made(image) => (*image, false),
-        Whole::Nothing => return Ok(None),
-        Whole::Otherwise => {
+    let (image, is_as_recorded) = match reusable(context, plan, cache, records).await? {
+        Reusable::AsRecorded(image) => (*image, true),
+        Reusable::FromLayers(image) => (*image, false),
+        Reusable::No => return Ok(None),
+        Reusable::Inconsistent => {
             let why = "the layers of the image do not match its last step".to_owned();
             context.cache.cache_refused(&CacheRefusal::Otherwise(why))?;
             return Err(Replan::CacheUnusable.into());
@@ -68,15 +68,15 @@ pub async fn put(
 ///
 /// # Errors
 /// If the cache cannot read its records.
-pub async fn unchanged(
+pub async fn reusable(
     context: &BuildContext<'_>,
     plan: &BuildPlan,
     cache: &CacheSession,
     records: &RecordReader<'_>,
-) -> Result<Whole> {
+) -> Result<Reusable> {
     let kept_result = plan.decision.cached.get(plan.graph.result()).filter(|_| context.is_only_pushed());
     let (Some(record), Some(key)) = (kept_result, plan.result_key()) else {
-        return Ok(Whole::Nothing);
+        return Ok(Reusable::No);
     };
     let image = image_key(context, &key, plan);
     if let Some(known) = records.one(&image).await?
@@ -85,16 +85,16 @@ pub async fn unchanged(
     {
         if !has_layers(&known, record) {
             records.refuse(&image);
-            return Ok(Whole::Otherwise);
+            return Ok(Reusable::Inconsistent);
         }
         if says(&known, &plan.compiled.config) {
-            return Ok(Whole::Image(Box::new(known)));
+            return Ok(Reusable::AsRecorded(Box::new(known)));
         }
         records.refuse(&image);
     }
     let made = image_of(context, plan, &record.layers)
         .map_err(|error| Error::build("failed to read the configuration that the frontend returned").because(&error))?;
-    Ok(Whole::Made(Box::new(composed(made.manifest, made.config)?)))
+    Ok(Reusable::FromLayers(Box::new(composed(made.manifest, made.config)?)))
 }
 
 pub async fn known_image(_context: &BuildContext<'_>, cache: &CacheSession, known: &ImageRecord) -> Option<PreparedImage> {

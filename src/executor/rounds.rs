@@ -28,11 +28,11 @@ pub async fn observe(execution: &Execution<'_>, plan: &BuildPlan, progress: &mut
     if round.is_empty() {
         return Ok(None);
     }
-    look_at_all(execution, plan, progress, round).await.map(Some)
+    observe_all(execution, plan, progress, round).await.map(Some)
 }
 
 /// Solves the stages that these files are copied from, and hashes the files.
-pub async fn look_at_all(
+pub async fn observe_all(
     execution: &Execution<'_>,
     plan: &BuildPlan,
     progress: &mut SolveProgress,
@@ -62,14 +62,14 @@ pub async fn look_at_all(
     solve::attempt(execution, &rewritten, request, progress, None, ask).await?;
     let mut contents = Vec::new();
     for copied in round {
-        let content = match inspect::look_at(execution, plan, progress, &copied).await {
+        let content = match inspect::observe(execution, plan, progress, &copied).await {
             Ok(content) => content,
             Err(error) if session.moved().is_some() => return Err(error.into()),
             Err(error) => {
                 if let Some(why) = inspect::bypasses_pull_through(daemon, progress).await {
                     return Err(Replan::BypassBaseProxy(why).into());
                 }
-                if !daemon.context.cache.trusts_store() && progress.has_substituted_images() {
+                if !daemon.context.cache.trusts_cache() && progress.has_substituted_images() {
                     daemon.context.cache.cache_failed(error.message())?;
                     return Err(Replan::CacheUnusable.into());
                 }

@@ -73,7 +73,7 @@ pub async fn without_daemon(
 
 /// Asks the cache for the layers that the daemon would pull. A daemon that made them itself pulls none.
 async fn has_layers(execution: &Execution<'_>, plan: &BuildPlan) -> OrHalt<()> {
-    if plan.is_there() {
+    if plan.daemon_has_all() {
         return Ok(());
     }
     match lost_layers::lost_layers(plan, execution.cache, &execution.records).await {

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::executor::append_base::{self, AppendBase};
 use crate::executor::execution::{Execution, Halt, OrHalt};
 use crate::executor::graph_errors::{broken, created};
-use crate::executor::pending::{LookedAt, NotAppended, met};
+use crate::executor::pending::{NotAppended, ObservedTrees, touched_paths};
 use crate::executor::progress::SolveProgress;
 use crate::executor::reuse::{composed, image_of};
 use crate::executor::{assemble, request, rounds, solve, substitutions};
@@ -26,7 +26,7 @@ use crate::planner::replan::Replan;
 use crate::publish::release::{PutOutcome, Released};
 
 /// The reason to pull a base image whose paths are not recorded.
-pub const UNKNOWN: &str = "the cache has no path index for it";
+pub const PATHS_UNKNOWN: &str = "the cache has no path index for it";
 
 /// Makes the image without the state below its new files, if the last steps only add files. Returns `None` if other steps are open,
 /// or hakobi does not know which paths the files touch.
@@ -38,19 +38,19 @@ pub async fn append(execution: &Execution<'_>, plan: &BuildPlan, progress: &mut 
     };
     // A build from scratch has no base image to pull.
     let Some(base_state) = open.base_state.clone() else { return Ok(None) };
-    let Some(below) = append_base::below(plan, &open, records).await? else {
-        progress.not_appended(&open.steps[0], UNKNOWN);
+    let Some(below) = append_base::known_base(plan, &open, records).await? else {
+        progress.not_appended(&open.steps[0], PATHS_UNKNOWN);
         return Ok(None);
     };
-    let wanted = unseen(plan, progress, &open);
+    let wanted = unobserved(plan, progress, &open);
     if wanted.iter().any(|copied| progress.unknown.contains(&copied.place())) {
         return Ok(None);
     }
     if !wanted.is_empty() {
-        return Err(Replan::Observed(rounds::look_at_all(execution, plan, progress, wanted).await?).into());
+        return Err(Replan::Observed(rounds::observe_all(execution, plan, progress, wanted).await?).into());
     }
     let operations: Vec<&Op> = open.steps.iter().filter_map(|step| plan.graph.op(step)).collect();
-    let paths = match met(plan, &progress.trees, &below.paths, &operations) {
+    let paths = match touched_paths(plan, &progress.trees, &below.paths, &operations) {
         Ok(paths) => paths,
         Err(stays) => {
             if progress.not_appended(&stays.step, &stays.why) {
@@ -116,21 +116,21 @@ pub async fn not_appended(
     records: &RecordReader<'_>,
 ) -> Result<Option<NotAppended>> {
     let steps: Vec<&Op> = open.steps.iter().filter_map(|step| plan.graph.op(step)).collect();
-    let Some(below) = below else { return Ok(steps.first().map(|op| NotAppended::new(op, UNKNOWN.to_owned()))) };
-    let is_unseen = !unseen(plan, &SolveProgress::default(), open).is_empty();
-    if open.base_state.is_none() || is_unseen {
+    let Some(below) = below else { return Ok(steps.first().map(|op| NotAppended::new(op, PATHS_UNKNOWN.to_owned()))) };
+    let is_unobserved = !unobserved(plan, &SolveProgress::default(), open).is_empty();
+    if open.base_state.is_none() || is_unobserved {
         return Ok(None);
     }
-    match assemble::work_out(plan, open, below.paths.clone(), records, 0).await {
+    match assemble::compute_layers(plan, open, below.paths.clone(), records, 0).await {
         Ok(Ok(_)) => return Ok(None),
         Err(Halt::Failed(error)) => return Err(error),
         Ok(Err(_)) | Err(Halt::Replan(_)) => {}
     }
-    Ok(met(plan, &LookedAt::new(), &below.paths, &steps).err())
+    Ok(touched_paths(plan, &ObservedTrees::new(), &below.paths, &steps).err())
 }
 
 /// Returns the files that the open steps copy out of stages and images and that this run has not looked at yet.
-pub fn unseen(plan: &BuildPlan, progress: &SolveProgress, open: &Appendable) -> Vec<CopySource> {
+pub fn unobserved(plan: &BuildPlan, progress: &SolveProgress, open: &Appendable) -> Vec<CopySource> {
     let mut places: HashSet<(Input, Vec<Selector>)> = HashSet::new();
     for op in open.steps.iter().filter_map(|step| plan.graph.op(step)) {
         places.extend(op.inputs.iter().zip(input_dependencies(op)).filter_map(|(input, used)| match used {

@@ -27,7 +27,7 @@ where
     let context = &daemon.context;
     // A store that hakobi gave up is in no graph any more, so it cannot be the cause.
     let from_store =
-        rewritten.iter().any(|rewritten| rewritten.has_images()) && context.is_repeatable() && !context.cache.gave_store_up();
+        rewritten.iter().any(|rewritten| rewritten.has_images()) && context.is_repeatable() && !context.cache.gave_cache_up();
     progress.has_states |= rewritten.iter().any(|rewritten| rewritten.has_states());
     if let Err(error) = load_images::load_sources(daemon, rewritten).await {
         context.cache.cache_failed(&error.to_string())?;
@@ -45,7 +45,7 @@ where
                 None
             }
             // An overlay2 daemon would request a damaged layer again and again, for more than a minute.
-            () = context.cache.store_damaged(), if from_store => None,
+            () = context.cache.found_damage(), if from_store => None,
             error = out_of_space(release) => return Err(error.into()),
             solved = daemon.buildkit.build(session, request.clone(), &events, &ask) => Some(solved),
         };
@@ -57,7 +57,7 @@ where
         }
         let why = match solved {
             Some(Ok(solved)) => {
-                context.cache.store_was_read()?;
+                context.cache.warn_of_unread()?;
                 // Only after a success: if a solve breaks off, nobody knows which steps still have to run (`--no-cache`).
                 progress.solved.extend(rewritten.iter().flat_map(|rewritten| rewritten.names.keys().cloned()));
                 return Ok(solved);
@@ -66,8 +66,8 @@ where
             Some(Err(status)) if session.moved().is_some() => {
                 return Err(daemon.failure(&status, session, None).await.into());
             }
-            Some(Err(status)) if from_store && context.cache.blames_store(status.message()) => status.message().to_owned(),
-            Some(Err(status)) if progress.blames_pins(status.message()) => {
+            Some(Err(status)) if from_store && context.cache.is_cache_failure(status.message()) => status.message().to_owned(),
+            Some(Err(status)) if progress.is_pin_failure(status.message()) => {
                 context.events.note("the daemon received another remote file than hakobi saw: not saving the steps that use it");
                 return Err(Replan::RemotesMoved.into());
             }

@@ -25,12 +25,12 @@ pub fn of_plan(execution: &Execution<'_>, plan: &BuildPlan, release: Option<&Rel
     let Execution { daemon, cache, .. } = *execution;
     let own = cache.own().ok_or_else(|| Error::build("the cache has no scope"))?;
     let mut substitutions = HashMap::new();
-    let is_there = plan.is_there();
+    let daemon_has_all = plan.daemon_has_all();
     for (state, record) in &plan.decision.cached {
         if let Some(release) = release {
             release.learn(&record.blobs(), &record.diff_ids(), own.repository());
         }
-        if is_there {
+        if daemon_has_all {
             continue;
         }
         let name = plan.graph.op(&state.step).map(|op| &*op.name).unwrap_or_default();
@@ -38,7 +38,7 @@ pub fn of_plan(execution: &Execution<'_>, plan: &BuildPlan, release: Option<&Rel
         substitutions.insert(state.clone(), offered(daemon, own, &plan.platform()?, &record.layers, name)?);
     }
     let passes = daemon.transport == LayerTransport::Registry && cache.has_begun() && own.passes();
-    if passes && !is_there && daemon.context.is_repeatable() && daemon.context.cache.trusts_store() {
+    if passes && !daemon_has_all && daemon.context.is_repeatable() && daemon.context.cache.trusts_cache() {
         // Only base images that an open step builds on: the daemon need not pull the others.
         let open = plan.graph.rewritten(plan.graph.result(), &substitutions, &HashSet::new()).map_err(|error| broken(&error))?;
         for (source, base) in plan.bases.iter().filter(|(source, _)| open.names.contains_key(&source.step)) {

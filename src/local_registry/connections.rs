@@ -1,6 +1,6 @@
 //! The endpoint's connections: how many there may be, and how long each may take.
 //!
-//! Any process of this host can connect. A client that does not know the secret word gets a connection only for some seconds, and
+//! Any process of this host can connect. A client that does not know the secret path gets a connection only for some seconds, and
 //! few such clients are served at once. So it cannot block the daemon or use up the process's file descriptors.
 
 use std::collections::VecDeque;
@@ -22,10 +22,10 @@ use super::http::Handler;
 /// Most connections at once. A daemon has some 10.
 const CONNECTIONS: usize = 256;
 
-/// Most connections at once that have not sent the secret word.
+/// Most connections at once that have not sent the secret path.
 const STRANGERS: usize = 64;
 
-/// How long a connection may last without sending the secret word.
+/// How long a connection may last without sending the secret path.
 pub(super) const STRANGER: Duration = Duration::from_secs(5);
 
 /// How long the headers of a request may take, and how long a connection may be idle before them. Go's clients close an idle
@@ -53,13 +53,13 @@ impl Accepts for TcpListener {
     }
 }
 
-/// A connection that has not sent the secret word.
+/// A connection that has not sent the secret path.
 struct Stranger {
     knows: Arc<AtomicBool>,
     task: AbortHandle,
 }
 
-/// Serves connections until the task is dropped; that drops the connections too. A connection without the secret word lasts
+/// Serves connections until the task is dropped; that drops the connections too. A connection without the secret path lasts
 /// `stranger_for`, or less if there are many: a client that knows the word sends it at once.
 pub(super) async fn accept(mut listener: impl Accepts, handler: Arc<Handler>, stranger_for: Duration) {
     let all = Arc::new(Semaphore::new(CONNECTIONS));
@@ -123,7 +123,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
-    use crate::local_registry::pull::{Served, Shelves};
+    use crate::local_registry::pull::{Repositories, Served};
 
     /// How long strangers may stay in these tests.
     const BRIEF: Duration = Duration::from_millis(500);
@@ -146,7 +146,7 @@ mod tests {
     async fn started(fails: usize) -> (std::net::SocketAddr, tokio::task::JoinHandle<()>) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let shelves = Shelves::new("word", Vec::new(), Served::default());
+        let shelves = Repositories::new("word", Vec::new(), Served::default());
         let handler = Handler::new("word".to_owned(), shelves, None, PathBuf::new(), Arc::default(), Default::default());
         let handler = Arc::new(handler);
         (address, tokio::spawn(accept(Failing(listener, fails), handler, BRIEF)))
@@ -178,7 +178,7 @@ mod tests {
         let get = "GET /v2/word/image/manifests/x HTTP/1.1\r\nhost: x\r\n\r\n";
         assert!(asked(&mut known, get).await.starts_with("HTTP/1.1 404"), "it has its turn");
         assert!(began.elapsed() < BRIEF, "{:?}", began.elapsed());
-        // Connections without the secret word are closed; the others stay.
+        // Connections without the secret path are closed; the others stay.
         let mut end = [0];
         assert_eq!(strangers[0].read(&mut end).await.unwrap_or(0), 0);
         tokio::time::sleep(2 * BRIEF).await;

@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use tokio::sync::watch;
 
 use super::answer::{Answer, Refusal, answer, full, manifest_answer};
-use super::pull::Shelves;
+use super::pull::Repositories;
 use super::receiver::Receiver;
 use super::uploads::{Upload, Uploads};
 use crate::debug;
@@ -24,13 +24,13 @@ const MANIFEST_LIMIT: usize = 4 << 20;
 
 pub(super) struct Handler {
     secret_path: String,
-    shelves: Shelves,
+    shelves: Repositories,
     receiver: Option<Arc<dyn Receiver>>,
     directory: PathBuf,
     uploads: Uploads,
     /// Pushed manifests, by name, then by tag or digest.
     taken: Mutex<HashMap<String, HashMap<String, RawManifest>>>,
-    /// Whether a client that knows the secret word has sent a request.
+    /// Whether a client that knows the secret path has sent a request.
     reached: Arc<AtomicBool>,
     /// Why a blob could not be stored.
     full: watch::Sender<Option<String>>,
@@ -39,7 +39,7 @@ pub(super) struct Handler {
 impl Handler {
     pub(super) fn new(
         secret_path: String,
-        shelves: Shelves,
+        shelves: Repositories,
         receiver: Option<Arc<dyn Receiver>>,
         directory: PathBuf,
         reached: Arc<AtomicBool>,
@@ -69,12 +69,12 @@ impl Handler {
         self.receiver.as_deref().ok_or_else(|| refused("pushes are not accepted here"))
     }
 
-    /// Returns the rest of a path that begins with the secret word, or `None`.
+    /// Returns the rest of a path that begins with the secret path, or `None`.
     fn below_word<'a>(&self, path: &'a str) -> Option<&'a str> {
         path.strip_prefix("/v2/")?.strip_prefix(&*self.secret_path)?.strip_prefix('/')
     }
 
-    /// Returns whether a request contains the secret word.
+    /// Returns whether a request contains the secret path.
     pub(super) fn is_addressed<B>(&self, request: &Request<B>) -> bool {
         self.below_word(request.uri().path()).is_some()
     }

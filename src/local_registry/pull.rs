@@ -13,7 +13,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio_util::io::ReaderStream;
 
 use super::answer::{Answer, Refusal, answer, manifest_answer};
-use super::shelf::CacheRepository;
+use super::cache_repository::CacheRepository;
 use crate::domain::Digest;
 use crate::registry::{self, Kind, Source as _};
 use crate::transfer::ByteStream;
@@ -23,11 +23,11 @@ const PART: usize = 128 << 10;
 
 /// The served bytes, by blob.
 #[derive(Debug, Clone, Default)]
-pub struct Served(Arc<Mutex<BTreeMap<Digest, Given>>>);
+pub struct Served(Arc<Mutex<BTreeMap<Digest, Transferred>>>);
 
 /// The served bytes of a blob.
 #[derive(Debug, Clone, Copy)]
-pub struct Given {
+pub struct Transferred {
     /// The number of bytes.
     pub bytes: u64,
     /// When the first was requested.
@@ -46,25 +46,25 @@ impl Served {
     pub fn add(&self, digest: &Digest, bytes: u64) {
         let now = Instant::now();
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let given = all.entry(digest.clone()).or_insert(Given { bytes: 0, began: now, ended: now });
+        let given = all.entry(digest.clone()).or_insert(Transferred { bytes: 0, began: now, ended: now });
         given.bytes += bytes;
         given.ended = now;
     }
 
-    pub(super) fn blobs(&self) -> BTreeMap<Digest, Given> {
+    pub(super) fn blobs(&self) -> BTreeMap<Digest, Transferred> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.iter().filter(|(_, given)| given.bytes > 0).map(|(digest, given)| (digest.clone(), *given)).collect()
     }
 }
 
 /// All cache repositories of an endpoint, by their names.
-pub(super) struct Shelves {
+pub(super) struct Repositories {
     shelves: BTreeMap<String, CacheRepository>,
     served: Served,
 }
 
-impl Shelves {
-    /// Returns those that belong to this endpoint's secret word.
+impl Repositories {
+    /// Returns those that belong to this endpoint's secret path.
     pub(super) fn new(secret_path: &str, shelves: Vec<CacheRepository>, served: Served) -> Self {
         let name =
             |shelf: &CacheRepository| Some(shelf.repository().path.strip_prefix(secret_path)?.strip_prefix('/')?.to_owned());

@@ -11,21 +11,21 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::cache_repository::CacheRepository;
 use super::connections;
 use super::http::Handler;
-use super::pull::{Given, Served, Shelves};
+use super::pull::{Repositories, Served, Transferred};
 use super::receiver::Receiver;
-use super::shelf::CacheRepository;
 use crate::domain::{Digest, ImageRef, RegistryHost, Repository};
 use crate::redact;
 
-/// The start of the secret word in the repositories of every endpoint.
+/// The start of the secret path in the repositories of every endpoint.
 const MARK: &str = "hakobi-";
 
 /// The host in the names of images that are loaded as archives: no registry can have this name (RFC 2606).
 pub const NOWHERE: &str = "hakobi.invalid";
 
-/// The text that outputs show instead of an endpoint's address and secret word.
+/// The text that outputs show instead of an endpoint's address and secret path.
 const SHOWN: &str = "hakobi";
 
 /// A bound address that nothing answers yet: repositories need it for their names.
@@ -47,7 +47,7 @@ pub struct Endpoint {
 }
 
 impl Address {
-    /// Binds a free port of 127.0.0.1, and makes a secret word.
+    /// Binds a free port of 127.0.0.1, and makes a secret path.
     ///
     /// # Errors
     /// If there is no free port.
@@ -73,7 +73,7 @@ impl Address {
         let Self { listener, address, secret_path } = self;
         let served = Served::default();
         let reached = Arc::new(AtomicBool::new(false));
-        let shelves = Shelves::new(&secret_path, shelves, served.clone());
+        let shelves = Repositories::new(&secret_path, shelves, served.clone());
         let full = watch::Sender::default();
         let handler = Handler::new(secret_path.clone(), shelves, receiver, directory, Arc::clone(&reached), full.clone());
         let handler = Arc::new(handler);
@@ -110,7 +110,7 @@ impl Endpoint {
         Ok(Address::bind().await?.serve(Vec::new(), Some(receiver), directory))
     }
 
-    /// Returns whether a client that knows the secret word has sent a request.
+    /// Returns whether a client that knows the secret path has sent a request.
     #[must_use]
     pub fn was_reached(&self) -> bool {
         self.reached.load(Ordering::Relaxed)
@@ -124,11 +124,11 @@ impl Endpoint {
 
     /// Returns the blobs that were pulled from here, with their served bytes.
     #[must_use]
-    pub fn served(&self) -> BTreeMap<Digest, Given> {
+    pub fn served(&self) -> BTreeMap<Digest, Transferred> {
         self.served.blobs()
     }
 
-    /// Returns the secret word in the names of all its repositories. It identifies the daemon's names of this run.
+    /// Returns the secret path in the names of all its repositories. It identifies the daemon's names of this run.
     #[must_use]
     pub fn secret_path(&self) -> &str {
         &self.secret_path

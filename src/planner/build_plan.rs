@@ -112,7 +112,7 @@ impl BuildPlan {
     }
 
     /// Returns whether the daemon has made all cached states itself, so that it needs no layer of the store.
-    pub fn is_there(&self) -> bool {
+    pub fn daemon_has_all(&self) -> bool {
         let Some(there) = &self.daemon_states else { return false };
         let made = |state| matches!(self.keys.state(state), Key::Known(key) if there.states.contains(&key));
         self.decision.cached.keys().all(made)

@@ -31,11 +31,11 @@ pub async fn decide(plan: &mut BuildPlan, records: &RecordReader<'_>) -> Result<
     // Each record says when its step ran, so with `since` all records are needed.
     let first = if plan.since.is_some() { wanted.len() } else { usize::from(plan.result_key().is_some()).min(wanted.len()) };
     let (first, rest) = wanted.split_at(first);
-    ask(plan, first, records).await?;
+    look_up(plan, first, records).await?;
     plan.decision = plan.decide_by_found();
     // The record may be unusable, and then hakobi looks up the states below it too.
     if !plan.decision.unchanged {
-        ask(plan, rest, records).await?;
+        look_up(plan, rest, records).await?;
         plan.decision = plan.decide_by_found();
     }
     plan.graph.run_anyway(plan.decision.old.keys());
@@ -58,12 +58,12 @@ fn show(plan: &BuildPlan) {
     }
 }
 
-pub async fn ask(plan: &mut BuildPlan, keys: &[StepKey], records: &RecordReader<'_>) -> Result<()> {
+pub async fn look_up(plan: &mut BuildPlan, keys: &[StepKey], records: &RecordReader<'_>) -> Result<()> {
     let new: Vec<StepKey> = keys.iter().filter(|key| !plan.found.contains_key(key)).cloned().collect();
     let mut found = records.read(new.iter().cloned(), step_key).await?;
     let mut wrong = misfits(&plan.graph, &plan.keys, &plan.facts, &found);
     wrong.extend(found.iter().filter(|(_, record)| !plan.agrees(record)).map(|(key, _)| key.clone()));
-    wrong.extend(unseen(&found, records).await?);
+    wrong.extend(unverified(&found, records).await?);
     for key in wrong {
         records.refuse(&step_key(&key));
         found.remove(&key);
@@ -84,7 +84,7 @@ pub async fn record_of(plan: &BuildPlan, state: &Input, records: &RecordReader<'
     let Some(record) = records.one(&step_key(&key)).await? else { return Ok(None) };
     if fits(&plan.graph, &plan.facts, state, &record) && plan.agrees(&record) {
         let found = HashMap::from([(key.clone(), record)]);
-        if unseen(&found, records).await?.is_empty() {
+        if unverified(&found, records).await?.is_empty() {
             return Ok(found.into_values().next());
         }
     }
@@ -117,7 +117,7 @@ pub async fn leave_sources_open(plan: &mut BuildPlan, records: &RecordReader<'_>
 }
 
 /// Returns the keys of records with an unverified layer: nobody has checked that the blob has the recorded diff ID.
-pub async fn unseen(found: &HashMap<StepKey, StepRecord>, records: &RecordReader<'_>) -> Result<Vec<StepKey>> {
+pub async fn unverified(found: &HashMap<StepKey, StepRecord>, records: &RecordReader<'_>) -> Result<Vec<StepKey>> {
     let layers: HashSet<_> = found.values().flat_map(|record| &record.layers).map(layer_key).collect();
     let seen = records.read(layers, RecordKey::clone).await?;
     let is_seen = |record: &StepRecord| record.layers.iter().all(|layer| seen.contains_key(&layer_key(layer)));

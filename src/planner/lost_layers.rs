@@ -25,7 +25,7 @@ pub async fn lost_layers(plan: &BuildPlan, cache: &CacheSession, records: &Recor
     for (state, record) in &plan.decision.cached {
         let Key::Known(key) = plan.keys.state(state) else { continue };
         // Either the record or the blob is wrong, so hakobi uses neither.
-        if is_of_other_sizes(record, &there) {
+        if has_other_sizes(record, &there) {
             records.refuse(&step_key(&key));
         }
         if !is_whole(record, &there) {
@@ -52,6 +52,6 @@ pub fn is_whole(record: &StepRecord, there: &HashMap<Digest, u64>) -> bool {
 }
 
 /// Returns whether a layer in the store has another size than in the record.
-pub fn is_of_other_sizes(record: &StepRecord, there: &HashMap<Digest, u64>) -> bool {
+pub fn has_other_sizes(record: &StepRecord, there: &HashMap<Digest, u64>) -> bool {
     record.layers.iter().any(|layer| there.get(&layer.blob.digest).is_some_and(|size| *size != layer.blob.size))
 }

@@ -12,7 +12,7 @@ use crate::layers::{LayerIndex, PathIndex};
 use crate::plan::{Layer, StepRecord};
 use crate::planner::plan::seconds_now;
 use crate::recorder::compare::{self, Compared, Made};
-use crate::recorder::recording::{Proved, Recorder};
+use crate::recorder::recording::{Evidence, Recorder};
 
 /// Adds the records of the states on a chain, if the image fits it. It must have one layer for each step, on the layers of the base
 /// image. Each layer of files must have the content that the files give. Returns the kinds of step for which the daemon made the
@@ -24,7 +24,7 @@ pub async fn chain(
     recorder: &Recorder<'_>,
     state: &Input,
     image: &PreparedImage,
-    proved: &Proved<'_>,
+    evidence: &Evidence<'_>,
     indexes: &HashMap<DiffId, LayerIndex>,
     records: &mut HashMap<Input, StepRecord>,
 ) -> Result<Vec<OperationKey>> {
@@ -70,11 +70,11 @@ pub async fn chain(
         let place = (base_layers + link.layers).saturating_sub(1);
         let made = recorder.plan.graph.op(&link.made_by).filter(|_| place < layers.len());
         // A cached layer is as it was recorded.
-        if proved.progress.solved.contains(&link.state.step) {
+        if evidence.progress.solved.contains(&link.state.step) {
             if let Some(op) = made {
                 // BuildKit makes a layer that it merges on an empty state.
                 let below = if op.digest == link.state.step { below.as_ref() } else { Some(&nothing) };
-                match compare::compared(recorder, Made { op, image, place, below }, contexts.as_ref(), indexes, proved).await? {
+                match compare::compared(recorder, Made { op, image, place, below }, contexts.as_ref(), indexes, evidence).await? {
                     Compared::Same(operation_key) => proofs.extend(operation_key),
                     Compared::Unknown => {}
                     Compared::Other(what) => {
@@ -87,8 +87,8 @@ pub async fn chain(
                 }
             }
             let layers = &layers[..base_layers + link.layers];
-            if let Key::Known(_) = proved.keys.state(&link.state) {
-                let ran = proved.progress.ran.contains(&link.state.step).then_some(now);
+            if let Key::Known(_) = evidence.keys.state(&link.state) {
+                let ran = evidence.progress.ran.contains(&link.state.step).then_some(now);
                 records.insert(link.state.clone(), StepRecord { layers: layers.to_vec(), ran });
             }
         }

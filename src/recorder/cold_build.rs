@@ -5,7 +5,7 @@ use crate::planner::plan::seconds_now;
 use crate::run::context::BuildContext;
 
 /// Records the duration of this build, in which every step ran.
-pub async fn remember_cold(context: &BuildContext<'_>, seconds: f64) {
+pub async fn record_cold_build(context: &BuildContext<'_>, seconds: f64) {
     let Some((cache, faults)) = context.cache.usable().filter(|(cache, _)| cache.target().is_some()) else { return };
     if !faults.gave_up() && cache.has_begun() {
         let record = ColdRecord { seconds, ended: seconds_now() };

@@ -12,7 +12,7 @@ use crate::handover::PreparedImage;
 use crate::layers::{LayerIndex, PathIndex};
 use crate::plan::{ExpectedContents, expected_contents, missing, unexpected_file};
 use crate::recorder::layers;
-use crate::recorder::recording::{Proved, Recorder};
+use crate::recorder::recording::{Evidence, Recorder};
 
 /// The result of comparing a layer with the files that its step's key contains.
 pub enum Compared {
@@ -43,15 +43,17 @@ pub async fn compared(
     made: Made<'_>,
     contexts: Option<&Contexts>,
     indexes: &HashMap<DiffId, LayerIndex>,
-    proved: &Proved<'_>,
+    evidence: &Evidence<'_>,
 ) -> Result<Compared> {
     let (graph, op) = (&recorder.plan.graph, made.op);
     if op.files().is_none() {
         return Ok(Compared::Unknown);
     }
-    let Some(layer) = layers::tree(recorder, &made.image.layers[made.place], proved).await? else { return Ok(Compared::Unknown) };
+    let Some(layer) = layers::tree(recorder, &made.image.layers[made.place], evidence).await? else {
+        return Ok(Compared::Unknown);
+    };
     let assembled = contexts.zip(made.below).map(|(contexts, below)| contexts.assemble_layer(graph, op, below));
-    let Some(Ok(assembled)) = assembled else { return Ok(compared_roughly(recorder, op, &layer, proved)) };
+    let Some(Ok(assembled)) = assembled else { return Ok(compared_roughly(recorder, op, &layer, evidence)) };
     let content = |source: usize, path: &str| content(recorder.plan, op, source, path);
     if let Some(what) = assembled.differs(&layer, &content) {
         return Ok(Compared::Other(what));
@@ -60,7 +62,7 @@ pub async fn compared(
         let lower = made.image.diff_ids[..made.place].iter().zip(&made.image.layers).rev();
         let mut lower = lower.filter(|(diff_id, _)| indexes.get(diff_id).is_some_and(|index| index.entries.contains_key(path)));
         let there = match lower.next() {
-            Some((_, blob)) => layers::tree(recorder, blob, proved).await?.and_then(|tree| tree.get(path).cloned()),
+            Some((_, blob)) => layers::tree(recorder, blob, evidence).await?.and_then(|tree| tree.get(path).cloned()),
             None => None,
         };
         match there.map(|node| assembled.differs_at(path, &node, &content)) {
@@ -73,10 +75,10 @@ pub async fn compared(
 }
 
 /// Compares a layer with the contents that it may have, if hakobi does not know the paths for certain.
-pub fn compared_roughly(recorder: &Recorder<'_>, op: &Op, layer: &Tree, proved: &Proved<'_>) -> Compared {
+pub fn compared_roughly(recorder: &Recorder<'_>, op: &Op, layer: &Tree, evidence: &Evidence<'_>) -> Compared {
     let of = |input: &Input, selectors: &[Selector]| match recorder.plan.facts.locals.get(&input.step) {
         Some(local) => local.as_ref().ok().map(|tree| &**tree),
-        None => proved.progress.trees.get(&(input.clone(), selectors.to_vec())),
+        None => evidence.progress.trees.get(&(input.clone(), selectors.to_vec())),
     };
     let expected_contents = expected_contents(&recorder.plan.graph, op, of);
     if expected_contents == ExpectedContents::Anything {

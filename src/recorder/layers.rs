@@ -13,7 +13,7 @@ use crate::error::{Error, Kind, Result};
 use crate::handover::PreparedImage;
 use crate::layers::LayerIndex;
 use crate::plan::RecordKey;
-use crate::recorder::recording::{Proved, Recorder};
+use crate::recorder::recording::{Evidence, Recorder};
 use crate::transfer::ByteStream;
 use crate::transfer::compress::plain;
 
@@ -21,7 +21,11 @@ use crate::transfer::compress::plain;
 ///
 /// # Errors
 /// If the cache fails.
-pub async fn index(recorder: &Recorder<'_>, image: &PreparedImage, proved: &Proved<'_>) -> Result<HashMap<DiffId, LayerIndex>> {
+pub async fn index(
+    recorder: &Recorder<'_>,
+    image: &PreparedImage,
+    evidence: &Evidence<'_>,
+) -> Result<HashMap<DiffId, LayerIndex>> {
     let faulty = cache_fault::<crate::store::Error>;
     let store = recorder.execution.cache.records();
     recorder.execution.cache.passed().await;
@@ -33,7 +37,7 @@ pub async fn index(recorder: &Recorder<'_>, image: &PreparedImage, proved: &Prov
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let new = futures::stream::iter(absent)
         .map(|(blob, diff_id)| async move {
-            let index = layer_index::index(layer(recorder, blob, proved).await?, None).await;
+            let index = layer_index::index(layer(recorder, blob, evidence).await?, None).await;
             Ok(index.map(|index| (key(&blob.digest, diff_id), diff_id.clone(), index)))
         })
         .buffer_unordered(threads);
@@ -51,13 +55,13 @@ pub async fn index(recorder: &Recorder<'_>, image: &PreparedImage, proved: &Prov
 ///
 /// # Errors
 /// If the layer cannot be read.
-pub async fn tree(recorder: &Recorder<'_>, blob: &Descriptor, proved: &Proved<'_>) -> Result<Option<Arc<Tree>>> {
-    let known = || proved.trees.lock().unwrap_or_else(PoisonError::into_inner);
+pub async fn tree(recorder: &Recorder<'_>, blob: &Descriptor, evidence: &Evidence<'_>) -> Result<Option<Arc<Tree>>> {
+    let known = || evidence.trees.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(tree) = known().get(&blob.digest) {
         return Ok(Some(Arc::clone(tree)));
     }
     let unreadable = |error: std::io::Error| Error::new(Kind::Cache, "failed to read a new layer again").because(&error);
-    let Some(plain) = layer(recorder, blob, proved).await? else { return Ok(None) };
+    let Some(plain) = layer(recorder, blob, evidence).await? else { return Ok(None) };
     let tree = Arc::new(read_tree(plain).await.map_err(unreadable)?);
     known().insert(blob.digest.clone(), Arc::clone(&tree));
     Ok(Some(tree))
@@ -67,10 +71,10 @@ pub async fn tree(recorder: &Recorder<'_>, blob: &Descriptor, proved: &Proved<'_
 ///
 /// # Errors
 /// If the layer cannot be read.
-pub async fn layer(recorder: &Recorder<'_>, blob: &Descriptor, proved: &Proved<'_>) -> Result<Option<ByteStream>> {
+pub async fn layer(recorder: &Recorder<'_>, blob: &Descriptor, evidence: &Evidence<'_>) -> Result<Option<ByteStream>> {
     let unreadable = |error: std::io::Error| Error::new(Kind::Cache, "failed to read a new layer again").because(&error);
     let mut bytes = None;
-    for intake in proved.intakes {
+    for intake in evidence.intakes {
         if bytes.is_none() {
             bytes = intake.arrived(&blob.digest).await.map_err(unreadable)?;
         }

@@ -4,7 +4,7 @@ pub mod chain;
 pub mod cold_build;
 pub mod compare;
 pub mod layers;
-pub mod look;
+pub mod observe;
 pub mod record;
 pub mod recording;
 pub mod stage_index;

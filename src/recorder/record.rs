@@ -17,9 +17,9 @@ use crate::plan::{CopiedContentRecord, Inputs, ProofRecord, StepRecord, Unsaved,
 use crate::planner::build_plan::BuildPlan;
 use crate::publish::release::Released;
 use crate::push::RepositoryBlobs;
-use crate::recorder::recording::{Proved, Recorder};
+use crate::recorder::recording::{Evidence, Recorder};
 use crate::recorder::states::{self, BuildRecord};
-use crate::recorder::{chain, layers, look, without_daemon};
+use crate::recorder::{chain, layers, observe, without_daemon};
 use crate::registry::Source as _;
 use crate::save::StageSaver;
 
@@ -40,7 +40,7 @@ pub async fn record(
     let Execution { daemon, cache, ref records, .. } = *execution;
     let context = &daemon.context;
     if let Maker::EarlierBuild { is_as_recorded } = maker {
-        without_daemon::remember_reused(context, plan, cache, released, is_as_recorded).await?;
+        without_daemon::record_reused(context, plan, cache, released, is_as_recorded).await?;
     }
     let by_daemon = matches!(maker, Maker::Daemon | Maker::Both) && !plan.decision.unchanged;
     let (assembled, is_assembled) = match maker {
@@ -52,7 +52,7 @@ pub async fn record(
         return Ok(None);
     }
     let recorded = match has_solved || by_daemon {
-        false => without_daemon::remember_assembled(context, plan, cache, released, assembled, inputs).await,
+        false => without_daemon::record_assembled(context, plan, cache, released, assembled, inputs).await,
         true => record_run(&Recorder { execution, plan }, progress, released, inputs, assembled).await,
     };
     match recorded {
@@ -83,29 +83,30 @@ async fn record_run(
         let (stages, layers, intake) = stages(recorder, &progress, released).await?;
         saved.pushed += layers.pushed;
         saved.bytes += layers.bytes;
-        let looked = look::look(recorder, &mut progress, &stages).await?;
-        let keys = &looked.keys;
+        let observed = observe::observe(recorder, &mut progress, &stages).await?;
+        let keys = &observed.keys;
         let mut records =
             without_daemon::checked(&recorder.execution.daemon.context, recorder.plan, recorder.execution.cache, assembled)
                 .await?;
         let intakes: Vec<&Intake> = std::iter::once(released.release.intake()).chain(&intake).collect();
-        let seen = Proved { progress: &progress, keys, intakes: &intakes, trees: Mutex::default() };
+        let seen = Evidence { progress: &progress, keys, intakes: &intakes, trees: Mutex::default() };
         let indexes = layers::index(recorder, image, &seen).await?;
         let mut proofs = chain::chain(recorder, recorder.plan.graph.result(), image, &seen, &indexes, &mut records).await?;
         for (state, image) in &stages {
             proofs.extend(chain::chain(recorder, state, image, &seen, &indexes, &mut records).await?);
         }
         let record = |state: &Input| records.get(state).or_else(|| recorder.plan.decision.cached.get(state));
-        let copied = looked.copied.into_iter().map(|(key, (content, state))| {
+        let copied = observed.copied.into_iter().map(|(key, (content, state))| {
             let chain = record(&state).and_then(StepRecord::chain);
             (key, CopiedContentRecord { content, chain })
         });
         let copied: Vec<_> = copied.collect();
-        let daemon_states = daemon_cache::made_here(recorder.execution, recorder.plan, &progress, keys, records.keys()).await?;
+        let daemon_states =
+            daemon_cache::states_made_by_daemon(recorder.execution, recorder.plan, &progress, keys, records.keys()).await?;
         let inputs = &inputs.with_unsaved(&recorder.plan.graph, |step| unsaved(recorder, step, &progress, &records));
         let build = BuildRecord { plan: recorder.plan, cache: recorder.execution.cache, keys, image, inputs };
         let store = recorder.execution.cache.records();
-        states::remember(&recorder.execution.daemon.context, &build, records, copied).await?;
+        states::write_build(&recorder.execution.daemon.context, &build, records, copied).await?;
         let daemon_states =
             daemon_states.map(|record| (recorder.execution.cache.daemon_key(&recorder.execution.daemon.info.id), record));
         store.write(daemon_states).await.map_err(faulty)?;

@@ -18,7 +18,7 @@ pub struct Recorder<'a> {
 }
 
 /// The evidence that the recorder checks records against.
-pub struct Proved<'a> {
+pub struct Evidence<'a> {
     pub progress: &'a SolveProgress,
     pub keys: &'a Keys,
     /// The intakes that received layers from the daemon.

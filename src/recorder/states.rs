@@ -33,7 +33,7 @@ pub struct BuildRecord<'a> {
 ///
 /// # Errors
 /// If the cache fails.
-pub async fn remember(
+pub async fn write_build(
     context: &BuildContext<'_>,
     build: &BuildRecord<'_>,
     records: HashMap<Input, StepRecord>,
@@ -75,14 +75,14 @@ pub async fn remember(
         let record = ImageRecord { manifest: image.manifest.descriptor() };
         store.write([(reuse::image_key(context, &key, plan), record)]).await.map_err(faulty)?;
     }
-    point(context, cache, image).await
+    move_reference(context, cache, image).await
 }
 
 /// Lets the image's tag in the store name this image: `cache ls`, `restore` and `export` find it there.
 ///
 /// # Errors
 /// If the cache fails.
-pub async fn point(_context: &BuildContext<'_>, cache: &CacheSession, image: &PreparedImage) -> Result<()> {
+pub async fn move_reference(_context: &BuildContext<'_>, cache: &CacheSession, image: &PreparedImage) -> Result<()> {
     let (Some(own), Some(target)) = (cache.own(), cache.target()) else { return Ok(()) };
     let index = only_image(image).map_err(cache_fault)?;
     let faulty = cache_fault::<crate::registry::Error>;

@@ -23,7 +23,7 @@ use crate::transfer::compress::plain;
 /// # Errors
 /// If the cache fails and is required.
 #[tracing::instrument(name = "record", level = "info", skip_all)]
-pub async fn remember_reused(
+pub async fn record_reused(
     context: &BuildContext<'_>,
     plan: &BuildPlan,
     cache: &CacheSession,
@@ -31,14 +31,14 @@ pub async fn remember_reused(
     is_as_recorded: bool,
 ) -> Result<()> {
     if let ([image], Some((_, faults))) = (&released.images[..], context.cache.usable())
-        && let Err(error) = remember_image(context, plan, cache, image, is_as_recorded).await
+        && let Err(error) = record_image(context, plan, cache, image, is_as_recorded).await
     {
         faults.warn("failed to save this build to", &error)?;
     }
     Ok(())
 }
 
-async fn remember_image(
+async fn record_image(
     context: &BuildContext<'_>,
     plan: &BuildPlan,
     cache: &CacheSession,
@@ -59,7 +59,7 @@ async fn remember_image(
             cache.records().write([(reuse::image_key(context, &key, plan), record)]).await.map_err(faulty)?;
         }
     }
-    states::point(context, cache, image).await
+    states::move_reference(context, cache, image).await
 }
 
 /// Records an assembled image. Returns the blobs that are new in the cache.
@@ -67,7 +67,7 @@ async fn remember_image(
 /// # Errors
 /// If the cache fails.
 #[tracing::instrument(name = "record", level = "info", skip_all)]
-pub async fn remember_assembled(
+pub async fn record_assembled(
     context: &BuildContext<'_>,
     plan: &BuildPlan,
     cache: &CacheSession,
@@ -84,7 +84,7 @@ pub async fn remember_assembled(
     let records = checked(context, plan, cache, new).await?;
     if let [image] = &released.images[..] {
         let build = BuildRecord { plan, cache, keys: &plan.keys, image, inputs };
-        states::remember(context, &build, records, Vec::new()).await?;
+        states::write_build(context, &build, records, Vec::new()).await?;
     }
     Ok(saved)
 }

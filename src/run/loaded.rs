@@ -12,7 +12,7 @@ use crate::transfer::Scratch;
 
 /// The loaded images of a run.
 pub struct Loaded {
-    /// The repository of all these images; a secret word in it belongs to this run.
+    /// The repository of all these images; a secret path in it belongs to this run.
     pub repository: String,
     /// Records that word, in case this run is killed.
     pub scratch: OnceLock<Option<Scratch>>,

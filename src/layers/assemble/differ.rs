@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::layer::{AssembledKind, AssembledLayer, Content, LaidEntry, path_order};
+use super::layer::{AssembledEntry, AssembledKind, AssembledLayer, Content, path_order};
 use crate::build_context::{Node, NodeKind, Tree};
 use crate::domain::{Digest, shown};
 
 impl AssembledLayer {
     /// Returns the first difference between the daemon's layer and this one as a text, or `None` if they are the same. Times do not
-    /// count. Neither do files that a store may omit ([`LaidEntry::as_below`], [`AssembledLayer::left_out`]). `content` returns the
+    /// count. Neither do files that a store may omit ([`AssembledEntry::as_below`], [`AssembledLayer::left_out`]). `content` returns the
     /// digests of a source's files by the number of the input and the path.
     pub fn differs(&self, layer: &Tree, content: &dyn Fn(usize, &str) -> Option<Digest>) -> Option<String> {
         self.difference(layer, content).map(|what| shown(&what).into_owned())
@@ -45,7 +45,12 @@ impl AssembledLayer {
         self.entry_differs(self.entries.get(path)?, node, content)
     }
 
-    fn entry_differs(&self, entry: &LaidEntry, node: &Node, content: &dyn Fn(usize, &str) -> Option<Digest>) -> Option<String> {
+    fn entry_differs(
+        &self,
+        entry: &AssembledEntry,
+        node: &Node,
+        content: &dyn Fn(usize, &str) -> Option<Digest>,
+    ) -> Option<String> {
         let said = |kind: &str| Some(format!("{kind} here, {} in the daemon's layer", kind_of(node)));
         match (&entry.kind, &node.kind) {
             // The metadata of a whiteout does not matter.
@@ -77,7 +82,7 @@ impl AssembledLayer {
         (self.capability(entry) != theirs).then(|| "the capabilities differ".to_owned())
     }
 
-    fn content(&self, entry: &LaidEntry, content: &dyn Fn(usize, &str) -> Option<Digest>) -> Option<Digest> {
+    fn content(&self, entry: &AssembledEntry, content: &dyn Fn(usize, &str) -> Option<Digest>) -> Option<Digest> {
         match &entry.kind {
             AssembledKind::File(Content::Context { source, path, .. }) => content(*source, path),
             AssembledKind::File(Content::Bytes(bytes)) => Some(Digest::hash(bytes)),
@@ -86,7 +91,7 @@ impl AssembledLayer {
         }
     }
 
-    fn capability<'a>(&'a self, entry: &'a LaidEntry) -> Option<&'a Vec<u8>> {
+    fn capability<'a>(&'a self, entry: &'a AssembledEntry) -> Option<&'a Vec<u8>> {
         match &entry.kind {
             AssembledKind::HardLink(first) => self.entries.get(first).and_then(|first| first.capability.as_ref()),
             _ => entry.capability.as_ref(),

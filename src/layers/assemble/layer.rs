@@ -12,12 +12,12 @@ use crate::layers::entry::{Kind, PathEntry, TEXT};
 /// The layer of a file operation: all its entries, by path without a leading `/`, including the parent directories.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AssembledLayer {
-    pub(super) entries: BTreeMap<String, LaidEntry>,
+    pub(super) entries: BTreeMap<String, AssembledEntry>,
 }
 
 /// A path of a layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LaidEntry {
+pub struct AssembledEntry {
     /// The kind of file.
     pub kind: AssembledKind,
     /// Permission, setuid, setgid and sticky bits.
@@ -83,7 +83,7 @@ impl Content {
     }
 }
 
-impl LaidEntry {
+impl AssembledEntry {
     pub(super) fn whiteout() -> Self {
         Self { kind: AssembledKind::Whiteout, mode: 0, owner: (0, 0), modified: None, capability: None, as_below: false }
     }
@@ -91,8 +91,8 @@ impl LaidEntry {
 
 impl AssembledLayer {
     /// Returns all entries: every parent before its content, and every file before its hard links.
-    pub fn entries(&self) -> impl Iterator<Item = (&str, &LaidEntry)> {
-        let mut entries: Vec<(&str, &LaidEntry)> = self.entries.iter().map(|(path, entry)| (&**path, entry)).collect();
+    pub fn entries(&self) -> impl Iterator<Item = (&str, &AssembledEntry)> {
+        let mut entries: Vec<(&str, &AssembledEntry)> = self.entries.iter().map(|(path, entry)| (&**path, entry)).collect();
         entries.sort_by(|(a, _), (b, _)| path_order(a, b));
         entries.into_iter()
     }

@@ -28,7 +28,7 @@ pub use doubt::AssemblyDoubt;
 use doubt::unsure;
 use given::seconds;
 pub use given::{Files, Source};
-pub use layer::{AssembledKind, AssembledLayer, Content, LaidEntry};
+pub use layer::{AssembledEntry, AssembledKind, AssembledLayer, Content};
 use source::Tree;
 use state::State;
 pub use write::WriteError;

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::doubt::{AssemblyDoubt, refused, unsure};
-use super::layer::{AssembledKind, AssembledLayer, Content, LaidEntry, path_order};
+use super::layer::{AssembledEntry, AssembledKind, AssembledLayer, Content, path_order};
 use super::links::root_path;
 use crate::layers::entry::{Kind, PathEntry};
 use crate::layers::index::PathIndex;
@@ -277,7 +277,7 @@ impl<'a> State<'a> {
                     _ => AssembledKind::File(content),
                 },
             };
-            let entry = LaidEntry {
+            let entry = AssembledEntry {
                 kind,
                 mode: node.mode,
                 owner: node.owner,
@@ -288,7 +288,7 @@ impl<'a> State<'a> {
             entries.insert(path, entry);
         }
         for path in self.hidden {
-            entries.entry(path).or_insert_with(LaidEntry::whiteout);
+            entries.entry(path).or_insert_with(AssembledEntry::whiteout);
         }
         if let Some(path) = entries.keys().find(|path| path.split('/').any(|part| part.starts_with(".wh."))) {
             return unsure(format!("a layer cannot contain the name /{path}"));

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 
 use super::archive::{HEAD, may_be_archive};
 use super::differ::tar_name;
-use super::layer::{AssembledKind, AssembledLayer, Content, LaidEntry};
+use super::layer::{AssembledEntry, AssembledKind, AssembledLayer, Content};
 use crate::build_context::Difference;
 use crate::domain::{Digest, Hasher, bytes_of};
 
@@ -94,7 +94,7 @@ impl AssembledLayer {
 }
 
 /// Returns the values that do not fit into a plain header, in order.
-fn extensions<'a>(name: &'a str, target: Option<&'a str>, entry: &'a LaidEntry, size: u64) -> Vec<(&'static str, Vec<u8>)> {
+fn extensions<'a>(name: &'a str, target: Option<&'a str>, entry: &'a AssembledEntry, size: u64) -> Vec<(&'static str, Vec<u8>)> {
     let is_plain = |text: &str| text.len() <= NAME && text.is_ascii();
     let mut out = Vec::new();
     if !is_plain(name) {

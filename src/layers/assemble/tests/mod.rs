@@ -138,7 +138,7 @@ fn assembled(op: &pb::Op, base: &PathIndex, context: &Context) -> Result<Assembl
 
 /// Returns one line for each entry: `path mode user:group what @time`, without the time if it is the file's own.
 fn lines(assembled: &AssembledLayer) -> Vec<String> {
-    let line = |(path, entry): (&str, &LaidEntry)| {
+    let line = |(path, entry): (&str, &AssembledEntry)| {
         let what = match &entry.kind {
             AssembledKind::File(Content::Context { path, .. }) => format!("<{path}"),
             AssembledKind::File(Content::Bytes(bytes)) => format!("={}", String::from_utf8_lossy(bytes)),

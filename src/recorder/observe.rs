@@ -14,7 +14,11 @@ use crate::recorder::recording::Recorder;
 ///
 /// # Errors
 /// If the daemon cannot send the files.
-pub async fn look(recorder: &Recorder<'_>, progress: &mut SolveProgress, stages: &[(Input, PreparedImage)]) -> Result<LookedAt> {
+pub async fn observe(
+    recorder: &Recorder<'_>,
+    progress: &mut SolveProgress,
+    stages: &[(Input, PreparedImage)],
+) -> Result<ObservedContent> {
     let mut facts = recorder.plan.facts.clone();
     let mut found: HashMap<(Input, Vec<Selector>), Digest> = HashMap::new();
     loop {
@@ -32,9 +36,9 @@ pub async fn look(recorder: &Recorder<'_>, progress: &mut SolveProgress, stages:
             let keep = keep
                 .filter_map(|copied| Some((copied.key.clone()?, (found.get(&copied.place())?.clone(), copied.state.clone()))));
             let copied = keep.collect();
-            return Ok(LookedAt { keys, copied });
+            return Ok(ObservedContent { keys, copied });
         };
-        let content = match inspect::look_at(recorder.execution, recorder.plan, progress, &copied).await {
+        let content = match inspect::observe(recorder.execution, recorder.plan, progress, &copied).await {
             Ok(content) => content,
             Err(error) => {
                 let Some(why) = inspect::bypasses_pull_through(recorder.execution.daemon, progress).await else {
@@ -76,7 +80,7 @@ pub fn is_open(recorder: &Recorder<'_>, copied: &CopySource, progress: &SolvePro
 }
 
 /// The results of looking at files after a build.
-pub struct LookedAt {
+pub struct ObservedContent {
     pub keys: Keys,
     /// The content of files that steps copied out of stages, with the state that has them.
     pub copied: HashMap<CopiedContentKey, (Digest, Input)>,

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
 use super::offered::Offered;
-use super::through::PullThrough;
+use super::pull_through::PullThrough;
 use crate::domain::{Descriptor, Digest, ImageRef, RawManifest, Repository};
 use crate::registry::{self, Home, Kind, Progress, Put, Source, Uploaded};
 use crate::store::{self, Blobs, Fault, Name, read_small};
