@@ -1,4 +1,4 @@
-//! Opens byte streams to the daemon: a Unix socket, TCP with or without TLS, or a process that `ssh` runs on its host.
+//! Opens byte streams to the daemon: a Unix socket, TCP with or without TLS, or an `ssh` process.
 
 use std::io;
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 /// A connection to the daemon.
 pub type Stream = Box<dyn Duplex>;
 
-/// Where the daemon is, understood.
+/// The parsed address of the daemon.
 #[derive(Debug, Clone)]
 pub struct Dialer {
     address: Address,
@@ -39,7 +39,7 @@ impl Dialer {
     /// Reads the endpoint's URL.
     ///
     /// # Errors
-    /// If it is of a kind that is not spoken here.
+    /// If hakobi does not support this kind of URL.
     pub fn new(endpoint: &DaemonEndpoint) -> Result<Self> {
         let origin = format!("{} (from {})", endpoint.url, endpoint.origin);
         let bad = |why: &str| Error::usage(format!("invalid address of the Docker daemon `{}`: {why}", endpoint.url));
@@ -74,7 +74,7 @@ impl Dialer {
         Ok(Self { address, origin })
     }
 
-    /// The address and where it was taken from, for messages.
+    /// Returns the address and its origin, for messages.
     #[must_use]
     pub fn origin(&self) -> &str {
         &self.origin
@@ -83,7 +83,7 @@ impl Dialer {
     /// Opens a connection.
     ///
     /// # Errors
-    /// If the daemon cannot be reached.
+    /// If hakobi cannot reach the daemon.
     pub async fn dial(&self) -> io::Result<Stream> {
         match &self.address {
             Address::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),

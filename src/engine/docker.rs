@@ -1,4 +1,4 @@
-//! The daemon's REST API, over our own dialling.
+//! The daemon's REST API, on hakobi's own connections.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,16 +25,18 @@ use crate::error::{Error, Result};
 use crate::shutdown;
 use crate::transfer::ByteStream;
 
-/// Seconds until the daemon's first answer to a request. Generous: a busy overlay2 daemon answers an inspection late.
+/// The time limit for the daemon's first answer to a request, in seconds. It is generous: a busy overlay2 daemon answers an
+/// inspection late.
 const ANSWER_SECONDS: u64 = 300;
 
-/// How long a daemon may take to say that it is there.
+/// The time limit for a daemon's answer to a ping.
 const PING: Duration = Duration::from_secs(5);
-/// How often, and after which pause, a daemon is asked whether it is there again: service managers start one again within seconds.
+/// The number of pings, and the pause after the first, before hakobi decides that a daemon is gone. Service managers restart a
+/// daemon within seconds.
 const PINGS: u32 = 6;
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// How a daemon keeps images.
+/// The kind of image store of a daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreKind {
     /// A graph driver (overlay2).
@@ -44,7 +46,7 @@ pub enum StoreKind {
 }
 
 impl StoreKind {
-    /// Its text in records, which stays as it is.
+    /// Returns the name in records. It must never change.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -54,22 +56,22 @@ impl StoreKind {
     }
 }
 
-/// What is asked of a daemon once.
+/// The facts that hakobi requests from a daemon once.
 #[derive(Debug, Clone)]
 pub struct EngineInfo {
-    /// Its own identity: the same on every run of a daemon that keeps its data.
+    /// The daemon's own ID. It stays the same as long as the daemon keeps its data.
     pub id: String,
-    /// `28.5.2`.
+    /// The version: `28.5.2`.
     pub version: String,
-    /// `1.51`.
+    /// The API version: `1.51`.
     pub api: (u32, u32),
-    /// How it keeps images.
+    /// The kind of image store.
     pub store: StoreKind,
-    /// Its own platform, `linux/amd64`.
+    /// The daemon's own platform: `linux/amd64`.
     pub platform: String,
 }
 
-/// The daemon.
+/// A connection to the daemon.
 #[derive(Clone)]
 pub struct Docker {
     api: bollard::Docker,
@@ -80,7 +82,7 @@ impl Docker {
     /// Asks the daemon for its version.
     ///
     /// # Errors
-    /// If none answers at this address.
+    /// If no daemon answers at this address.
     pub async fn connect(dialer: Dialer) -> Result<Self> {
         let client = Client::builder(TokioExecutor::new()).build(Connector(dialer.clone()));
         let host = dialer.origin().to_owned();
@@ -92,7 +94,7 @@ impl Docker {
                 sent.map_err(|error| bollard::errors::Error::IOError { err: std::io::Error::other(chain(&error)) })
             }
         };
-        // The name is never looked up: every connection goes where the dialler goes.
+        // bollard never looks up this name: the dialler opens every connection.
         let api =
             bollard::Docker::connect_with_custom_transport(transport, Some("http://docker"), ANSWER_SECONDS, API_DEFAULT_VERSION)
                 .map_err(|error| Error::no_daemon("failed to set up the Docker client").because(&error))?;
@@ -104,19 +106,20 @@ impl Docker {
         Ok(Self { api, dialer })
     }
 
-    /// How streams to this daemon are opened.
+    /// Returns the dialler of this daemon.
     #[must_use]
     pub fn dialer(&self) -> &Dialer {
         &self.dialer
     }
 
-    /// Whether it answers now.
+    /// Returns whether the daemon answers now.
     pub async fn answers(&self) -> bool {
         let answer = tokio::time::timeout(PING, self.api.ping()).await;
         answer.is_ok_and(|answer| answer.is_ok())
     }
 
-    /// Says of a daemon whose connection broke off in a build whether it is gone or was restarted: it is asked for some seconds.
+    /// Returns the error for a connection that broke off in a build: the daemon is gone, or it restarted. Pings the daemon for some
+    /// seconds.
     pub async fn went_away(&self, how: &str) -> Error {
         const WHY: &str = "see `journalctl -u docker` for the reason, and `dmesg` for whether the machine ran out of memory";
         for attempt in 0..PINGS {
@@ -134,7 +137,7 @@ impl Docker {
             .hint(format!("start it and build again; {WHY}"))
     }
 
-    /// What kind of daemon this is.
+    /// Returns the facts about this daemon.
     ///
     /// # Errors
     /// If the daemon does not answer.
@@ -154,7 +157,7 @@ impl Docker {
         })
     }
 
-    /// The ID of an image, or nothing where the daemon has none of this name.
+    /// Returns the ID of an image. Returns `None` if the daemon has no image of this name.
     ///
     /// # Errors
     /// If the daemon does not answer.
@@ -166,7 +169,7 @@ impl Docker {
         }
     }
 
-    /// The layers of an image, from the base up, or nothing where the daemon has none of this name.
+    /// Returns the layers of an image, from the base up. Returns `None` if the daemon has no image of this name.
     ///
     /// # Errors
     /// If the daemon does not answer.
@@ -181,7 +184,7 @@ impl Docker {
         }
     }
 
-    /// All names that the daemon has images under.
+    /// Returns the names of all images of the daemon.
     ///
     /// # Errors
     /// If the daemon does not answer.
@@ -191,14 +194,14 @@ impl Docker {
         Ok(images.into_iter().flat_map(|image| image.repo_tags).filter_map(|name| name.parse().ok()).collect())
     }
 
-    /// How long ago an image was given its last name. Returns `None` if the daemon does not say.
+    /// Returns the time since an image got its last name. Returns `None` if the daemon does not say.
     pub async fn named_for(&self, name: &ImageRef) -> Option<Duration> {
         let image = self.api.inspect_image(&name.to_string()).await.ok()?;
         let at: jiff::Timestamp = image.metadata?.last_tag_time?.to_string().parse().ok()?;
         jiff::Timestamp::now().duration_since(at).try_into().ok()
     }
 
-    /// Gives an image one more name.
+    /// Adds a name to an image.
     ///
     /// # Errors
     /// If the daemon refuses.
@@ -210,7 +213,7 @@ impl Docker {
             .map_err(|error| Error::build(format!("failed to tag {image} as {name} in the daemon")).because(&error))
     }
 
-    /// Takes a name away; an image without names and users goes with it. Parents that are not named stay.
+    /// Removes a name. The daemon removes an image that has no other name and no user, but keeps its unnamed parents.
     ///
     /// # Errors
     /// If the daemon refuses.
@@ -223,16 +226,16 @@ impl Docker {
             .map_err(|error| Error::build(format!("failed to remove the name {name} from the daemon")).because(&error))
     }
 
-    /// A name of our own that the daemon has an image under.
+    /// Wraps hakobi's own name of an image of the daemon.
     #[must_use]
     pub fn borrow(&self, name: ImageRef) -> BorrowedName {
         BorrowedName { docker: Some(self.clone()), name }
     }
 
-    /// Has the daemon push an image under a name of our own, and takes that name away whatever comes of it.
+    /// Asks the daemon to push an image under hakobi's own name, and then removes that name, even if the push fails.
     ///
     /// # Errors
-    /// With the daemon's words if the push fails, or the name cannot be taken away.
+    /// The daemon's error if the push fails, or an error if the name cannot be removed.
     pub async fn push_and_untag(&self, name: &ImageRef) -> Result<()> {
         let borrowed = self.borrow(name.clone());
         let pushed = self.push(name).await;
@@ -240,11 +243,11 @@ impl Docker {
         pushed.and(untagged)
     }
 
-    /// Has the daemon save an image under a name of our own, and takes that name away whatever comes of it. `take` gets the
-    /// archive while it is written.
+    /// Asks the daemon to save an image under hakobi's own name, and then removes that name, even if saving fails. `take` gets the
+    /// archive while the daemon writes it.
     ///
     /// # Errors
-    /// Those of `take`, or if the name cannot be taken away.
+    /// Those of `take`, or an error if the name cannot be removed.
     pub async fn save_and_untag<T>(&self, name: &ImageRef, take: impl AsyncFnOnce(ByteStream) -> Result<T>) -> Result<T> {
         let borrowed = self.borrow(name.clone());
         let taken = take(self.saved(vec![name.to_string()])).await;
@@ -252,7 +255,7 @@ impl Docker {
         taken.and_then(|taken| untagged.map(|()| taken))
     }
 
-    /// An archive of images of the daemon, while it is written (`docker save`).
+    /// Returns an archive of images while the daemon writes it (`docker save`).
     fn saved(&self, names: Vec<String>) -> ByteStream {
         let api = self.api.clone();
         let (sender, receiver) = tokio::sync::mpsc::channel(4);
@@ -268,10 +271,10 @@ impl Docker {
         Box::pin(StreamReader::new(ReceiverStream::new(receiver)))
     }
 
-    /// Has the daemon pull an image of ours, gives it this name, and takes our own away.
+    /// Asks the daemon to pull an image under hakobi's own name, adds this name, and removes hakobi's own.
     ///
     /// # Errors
-    /// With the daemon's words if the pull fails, or names cannot be given.
+    /// The daemon's error if the pull fails, or an error if a name cannot be added.
     pub async fn pull_as(&self, ours: &ImageRef, name: &ImageRef) -> Result<()> {
         let borrowed = self.borrow(ours.clone());
         let options = CreateImageOptions { from_image: Some(ours.to_string()), ..CreateImageOptions::default() };
@@ -289,7 +292,7 @@ impl Docker {
         tagged.and(borrowed.give_back().await)
     }
 
-    /// The layers of every image that the daemon has, each from the base up.
+    /// Returns the layers of every image of the daemon, each from the base up.
     ///
     /// # Errors
     /// If the daemon does not answer.
@@ -298,7 +301,7 @@ impl Docker {
         let images = self.api.list_images(None::<ListImagesOptions>).await.map_err(failed)?;
         let mut out = Vec::new();
         for image in images {
-            // One may go away meanwhile.
+            // Someone may remove an image meanwhile.
             let Ok(image) = self.api.inspect_image(&image.id).await else { continue };
             let layers = image.root_fs.and_then(|root| root.layers).unwrap_or_default();
             out.push(layers.iter().filter_map(|layer| layer.parse().ok()).collect());
@@ -306,7 +309,8 @@ impl Docker {
         Ok(out)
     }
 
-    /// Whether the daemon can ask the registry in this name: what it answers does not matter, but that it got through.
+    /// Asks the daemon to send a request to the registry in this name. The answer does not matter; the registry only has to see the
+    /// request.
     pub async fn ask_registry(&self, name: &ImageRef) {
         let _ = self.api.inspect_registry_image(&name.to_string(), None).await;
     }
@@ -314,7 +318,7 @@ impl Docker {
     /// Loads an archive of images (`docker load`).
     ///
     /// # Errors
-    /// With the daemon's words, or with those of the archive where it breaks off.
+    /// The daemon's error, or the archive's error if the archive breaks off.
     pub async fn load(&self, archive: ByteStream) -> Result<()> {
         let fault = Arc::new(Mutex::new(None));
         let told = Arc::clone(&fault);
@@ -336,10 +340,10 @@ impl Docker {
         Ok(())
     }
 
-    /// Has the daemon push an image to the registry in its name, without credentials.
+    /// Asks the daemon to push an image to the registry in its name, without credentials.
     ///
     /// # Errors
-    /// With the daemon's words if the push fails.
+    /// The daemon's error if the push fails.
     pub async fn push(&self, name: &ImageRef) -> Result<()> {
         let options = PushImageOptions { tag: name.tag.clone(), ..PushImageOptions::default() };
         let mut messages = std::pin::pin!(self.api.push_image(&name.repository.to_string(), Some(options), None));
@@ -360,19 +364,19 @@ impl Docker {
     }
 }
 
-/// A name in the daemon that is ours. When a run is interrupted it is taken away in the background.
+/// hakobi's own name of an image in the daemon. If a run is interrupted, hakobi removes the name in the background.
 pub struct BorrowedName {
     docker: Option<Docker>,
     name: ImageRef,
 }
 
 impl BorrowedName {
-    /// Leaves the name to whoever takes it away from here on.
+    /// Gives up the name: the caller must remove it.
     pub fn hand_on(mut self) {
         self.docker = None;
     }
 
-    /// Takes the name away.
+    /// Removes the name.
     ///
     /// # Errors
     /// If the daemon refuses.
@@ -398,13 +402,13 @@ fn parse_api(text: &str) -> Option<(u32, u32)> {
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
-/// Whether it is the connection that failed, and nothing that the daemon said.
+/// Returns whether the connection failed, and not the daemon's answer.
 fn is_cut_off(error: &bollard::errors::Error) -> bool {
     use bollard::errors::Error;
     matches!(error, Error::IOError { .. } | Error::HyperResponseError { .. })
 }
 
-/// hyper's client says only "client error" itself; the reason is behind it.
+/// Returns the causes of an error. hyper's client itself says only "client error"; its cause has the reason.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut last = error;
     while let Some(next) = last.source() {
@@ -413,7 +417,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     last.to_string()
 }
 
-/// Dials for hyper's client, whatever the request's host is.
+/// Opens connections for hyper's client, for any host in the request.
 #[derive(Clone)]
 struct Connector(Dialer);
 

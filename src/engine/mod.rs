@@ -1,5 +1,5 @@
-//! The Docker daemon: its REST API (`docker`, the only user of bollard) and the BuildKit in it (`buildkit`, the only user
-//! of tonic), both over one way of dialling.
+//! The Docker daemon: its REST API (`docker`, the only user of bollard) and its BuildKit (`buildkit`, the only user of tonic). Both
+//! use the same code to connect.
 
 pub mod buildkit;
 mod dial;

@@ -15,7 +15,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::settings::DaemonTls;
 
-/// Speaks TLS on this stream.
+/// Starts TLS on this stream.
 pub(super) async fn connect(tls: &DaemonTls, host: &str, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
     let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
     TlsConnector::from(Arc::new(config(tls)?)).connect(name, stream).await
@@ -63,7 +63,7 @@ fn unreadable(path: &Path, error: &dyn std::fmt::Display) -> io::Error {
     io::Error::other(format!("{}: {error}", path.display()))
 }
 
-/// For DOCKER_TLS without DOCKER_TLS_VERIFY: encrypted, but whoever answers is believed, as in Docker.
+/// For DOCKER_TLS without DOCKER_TLS_VERIFY: the connection is encrypted, but hakobi trusts any server, as Docker does.
 #[derive(Debug)]
 struct Unverified(Arc<CryptoProvider>);
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// An import or export of cache, in BuildKit's words.
+/// A cache import or export, in BuildKit's terms.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct CacheOption {
     /// `registry`, `inline`, …

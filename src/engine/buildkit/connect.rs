@@ -1,8 +1,8 @@
-//! The gRPC channel to BuildKit in dockerd, and the reverse channel on which the daemon calls us.
+//! The gRPC channel to BuildKit in dockerd, and the reverse channel on which the daemon calls hakobi.
 //!
-//! Up to Docker 29.1 both are HTTP upgrades of the REST API, `/grpc` and `/session`. From 29.2 (API 1.53) these are
-//! deprecated: gRPC is spoken right on the socket (HTTP/2 without TLS, by prior knowledge), and the reverse channel runs
-//! inside BuildKit's own `Control.Session` stream.
+//! Up to Docker 29.1 both are HTTP upgrades of the REST API, `/grpc` and `/session`. From 29.2 (API 1.53) these are deprecated.
+//! There, gRPC runs directly on the socket (HTTP/2 without TLS, by prior knowledge). The reverse channel runs inside BuildKit's own
+//! `Control.Session` stream.
 
 use std::collections::HashMap;
 use std::io;
@@ -22,10 +22,10 @@ use tonic::transport::{Channel, Endpoint};
 use crate::engine::{Dialer, Stream};
 use crate::error::{Error, Result};
 
-/// From this API version on, gRPC runs on the socket itself.
+/// The first API version that runs gRPC on the socket itself.
 const DIRECT_API: (u32, u32) = (1, 53);
 
-/// Bytes in flight on one stream: file sync sends whole contexts.
+/// The bytes in flight on one stream. File sync sends whole contexts.
 const WINDOW: u32 = 4 << 20;
 
 /// The connection to BuildKit.
@@ -37,7 +37,7 @@ pub struct BuildKit {
 }
 
 impl BuildKit {
-    /// Opens the channel in the way that this API version has.
+    /// Opens the channel as this API version requires.
     ///
     /// # Errors
     /// If the daemon has no BuildKit or does not answer.
@@ -45,7 +45,7 @@ impl BuildKit {
         if api >= DIRECT_API {
             match Self::open(dialer, true).await {
                 Ok(buildkit) => return Ok(buildkit),
-                // A proxy in front of the daemon may know only the older way.
+                // A proxy in front of the daemon may support only the older way.
                 Err(_) => return Self::open(dialer, false).await,
             }
         }
@@ -75,15 +75,15 @@ impl BuildKit {
         Ok(Self { dialer: dialer.clone(), channel, direct })
     }
 
-    /// The channel for BuildKit's services.
+    /// Returns the channel for BuildKit's services.
     pub(super) fn channel(&self) -> Channel {
         self.channel.clone()
     }
 
-    /// What BuildKit says of its worker.
+    /// Returns the labels of BuildKit's worker.
     ///
     /// # Errors
-    /// If it does not answer.
+    /// If BuildKit does not answer.
     pub async fn worker_labels(&self) -> Result<HashMap<String, String>> {
         let request = bollard_buildkit_proto::moby::buildkit::v1::ListWorkersRequest::default();
         let workers = ControlClient::new(self.channel())
@@ -93,12 +93,12 @@ impl BuildKit {
         Ok(workers.into_inner().record.into_iter().next().map(|worker| worker.labels).unwrap_or_default())
     }
 
-    /// Opens the reverse channel, with these headers.
+    /// Opens the reverse channel with these headers.
     pub(super) async fn session_stream(&self, headers: &[(&'static str, String)]) -> io::Result<Stream> {
         if self.direct { self.tunnel(headers).await } else { upgrade(&self.dialer, "/session", headers).await }
     }
 
-    /// The reverse channel inside a stream of the forward one.
+    /// Opens the reverse channel inside a stream of the forward channel.
     async fn tunnel(&self, headers: &[(&'static str, String)]) -> io::Result<Stream> {
         let (ours, theirs) = tokio::io::duplex(1 << 20);
         let (mut from_us, to_us) = tokio::io::split(theirs);
@@ -139,7 +139,7 @@ async fn receive(
     let _ = to_us.shutdown().await;
 }
 
-/// Asks the daemon to turn the connection over to HTTP/2.
+/// Asks the daemon to switch the connection to HTTP/2.
 async fn upgrade(dialer: &Dialer, path: &str, headers: &[(&'static str, String)]) -> io::Result<Stream> {
     let stream = dialer.dial().await?;
     let (mut client, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;

@@ -1,5 +1,5 @@
-//! Docker 29.2 and later, which no test engine is: gRPC right on the socket, and the session inside `Control.Session`.
-//! The server here does what BuildKit does with them.
+//! Tests Docker 29.2 and later, which no test engine runs: gRPC directly on the socket, and the session inside `Control.Session`.
+//! The server here behaves as BuildKit does.
 
 use std::sync::Arc;
 
@@ -23,10 +23,10 @@ use crate::engine::Dialer;
 use crate::event::Events;
 use crate::settings::{DaemonEndpoint, Secret, SecretSource};
 
-/// What a session offered, and what came of asking it for a secret.
+/// The methods that a session offered, and the answer to a request for a secret.
 type Told = (Vec<String>, Result<Vec<u8>, Status>);
 
-/// Takes the session that is opened, asks it for a secret as a build step would, and tells what came.
+/// Accepts the session, requests a secret as a build step would, and reports the answer.
 struct FakeBuildKit {
     told: mpsc::Sender<Told>,
 }
@@ -116,7 +116,7 @@ async fn from_api_1_53_on_everything_runs_on_the_socket_itself() {
     let socket = folder.path().join("docker.sock");
     let listener = UnixListener::bind(&socket).expect("a socket");
     let (told, mut tells) = mpsc::channel(1);
-    // HTTP/2 only: an upgrade from HTTP/1.1 would fail here.
+    // The server accepts only HTTP/2: an upgrade from HTTP/1.1 would fail here.
     let server = tonic::transport::Server::builder().add_service(ControlServer::new(FakeBuildKit { told }));
     tokio::spawn(server.serve_with_incoming(UnixListenerStream::new(listener)));
 

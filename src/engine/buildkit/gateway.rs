@@ -1,4 +1,4 @@
-//! The gateway of one running build (BuildKit's `LLBBridge`): what a frontend may do, a client may do.
+//! The gateway of one running build (BuildKit's `LLBBridge`). A client may do what a frontend may do.
 
 use std::collections::HashMap;
 
@@ -14,13 +14,13 @@ use super::cache_option::CacheOption;
 use crate::debug::Request;
 use crate::error::{Error, Result};
 
-/// Largest message read: a graph with its sources.
+/// The largest message that hakobi reads: a graph with its sources.
 const MESSAGE_LIMIT: usize = 64 << 20;
 
 /// A state in the daemon, valid while its build runs.
 pub type Reference = api::Ref;
 
-/// Names the build on each call.
+/// Adds the build's name to each call.
 #[derive(Clone)]
 pub(super) struct BuildId(MetadataValue<Ascii>);
 
@@ -31,30 +31,30 @@ impl Interceptor for BuildId {
     }
 }
 
-/// What a solve came to: one reference, or one for each platform, and the frontend's metadata.
+/// The result of a solve: one reference, or one for each platform, and the frontend's metadata.
 #[derive(Debug, Clone, Default)]
 pub struct Solved {
-    /// By the frontend's key, a platform's ID; the empty key where there is only one result.
+    /// The references by the frontend's key, a platform's ID. The key is empty if there is only one result.
     pub references: HashMap<String, Reference>,
-    /// `containerimage.config` and the like.
+    /// The frontend's metadata, such as `containerimage.config`.
     pub metadata: HashMap<String, Vec<u8>>,
 }
 
 impl Solved {
-    /// Whether each result came with its graph. One without an ID is the empty one of `FROM scratch`.
+    /// Returns whether each result has its graph. A reference without an ID is the empty state of `FROM scratch`.
     #[must_use]
     pub fn has_graphs(&self) -> bool {
         self.references.values().all(|reference| reference.id.is_empty() || reference.def.is_some())
     }
 
-    /// The graph behind the only, or first, reference.
+    /// Returns the graph of the only reference, or of the first.
     #[must_use]
     pub fn definition(&self) -> Option<&pb::Definition> {
         self.references.values().next().and_then(|reference| reference.def.as_ref())
     }
 }
 
-/// The bridge.
+/// The bridge of one build.
 #[derive(Clone)]
 pub struct Gateway {
     client: LlbBridgeClient<InterceptedService<Channel, BuildId>>,
@@ -72,10 +72,10 @@ impl Gateway {
         self.client.ping(api::PingRequest {}).await.map(|_| ())
     }
 
-    /// Runs a frontend. Without `evaluate` nothing is executed: the answer is the graph and the image's configuration.
+    /// Runs a frontend. Without `evaluate` BuildKit executes nothing: the answer is the graph and the image's configuration.
     ///
     /// # Errors
-    /// With the daemon's words.
+    /// The daemon's error.
     pub async fn frontend(
         &mut self,
         name: &str,
@@ -91,11 +91,11 @@ impl Gateway {
         .await
     }
 
-    /// Has the Dockerfile compiled. A frontend that the user names in BUILDKIT_SYNTAX takes the place of the daemon's own, in
-    /// the way that every engine knows (buildx `toSolveOpt`).
+    /// Compiles the Dockerfile. If the user names a frontend in BUILDKIT_SYNTAX, it replaces the daemon's own frontend, in the way
+    /// that every engine supports (buildx `toSolveOpt`).
     ///
     /// # Errors
-    /// With the daemon's words.
+    /// The daemon's error.
     pub async fn dockerfile(&mut self, mut options: HashMap<String, String>) -> Result<Solved, tonic::Status> {
         let Some(syntax) = options.get("build-arg:BUILDKIT_SYNTAX").map(|syntax| syntax.trim().to_owned()) else {
             return self.frontend("dockerfile.v0", options, false).await;
@@ -109,7 +109,7 @@ impl Gateway {
     /// Solves a graph.
     ///
     /// # Errors
-    /// With the daemon's words.
+    /// The daemon's error.
     pub async fn graph(
         &mut self,
         mut definition: pb::Definition,
@@ -146,7 +146,7 @@ impl Gateway {
         Ok(Solved { references, metadata: result.metadata })
     }
 
-    /// Ends the build: what is returned goes to the exporters.
+    /// Ends the build: BuildKit passes the returned result to the exporters.
     pub(super) async fn finish(&mut self, result: Result<Solved, tonic::Status>) -> Result<(), tonic::Status> {
         let request = match result {
             Ok(solved) => {
@@ -176,8 +176,8 @@ impl Gateway {
     }
 }
 
-/// Takes out of a graph's source map the steps that stand nowhere. An empty message as a map's value is left out when it is encoded,
-/// Docker 20.10 reads that as a null pointer, and the whole daemon ends when such a step fails.
+/// Removes steps without a location from a graph's source map. The encoder omits an empty message as a map's value. Docker 20.10
+/// reads that as a null pointer, and the whole daemon crashes when such a step fails.
 fn without_empty_locations(definition: &mut pb::Definition) {
     if let Some(source) = &mut definition.source {
         source.locations.retain(|_, locations| !locations.locations.is_empty());

@@ -1,7 +1,7 @@
-//! BuildKit in the daemon, through its own gRPC API: hakobi is a gateway client of it, as buildx is.
+//! BuildKit in the daemon, through its own gRPC API. hakobi is a gateway client of BuildKit, as buildx is.
 //!
-//! [`BuildKit`] is the connection, [`Session`] what the daemon may ask of us while it builds (files, credentials,
-//! secrets, agents), [`Gateway`] the bridge of one running build: compile a Dockerfile, solve a graph, look into results.
+//! [`BuildKit`] is the connection. [`Session`] serves the daemon's requests during a build (files, credentials, secrets, agents).
+//! [`Gateway`] is the bridge of one running build: it compiles a Dockerfile, solves a graph and reads results.
 
 mod cache_option;
 mod connect;

@@ -1,4 +1,4 @@
-//! One build: `Control.Solve` with its exporters, the status stream beside it, and the gateway in between.
+//! Runs one build: `Control.Solve` with its exporters, the status stream, and the gateway.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -20,23 +20,23 @@ use crate::domain::{ImageRef, Made};
 use crate::error::Result;
 use crate::event::{Event, Events};
 
-/// Largest message of the control API: status messages carry logs.
+/// The largest message of the control API: status messages contain logs.
 const MESSAGE_LIMIT: usize = 64 << 20;
 
-/// How long the status stream may go on after the build: its last messages are on their way.
+/// The time that hakobi waits for the last messages of the status stream after the build.
 const STATUS_LINGERS: Duration = Duration::from_secs(3);
 
 /// An exporter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Export {
-    /// `moby`, `tar`, `docker`, `oci`.
+    /// The kind: `moby`, `tar`, `docker`, `oci`.
     pub kind: String,
-    /// `name`, `compression`, …
+    /// The attributes: `name`, `compression`, …
     pub attributes: BTreeMap<String, String>,
 }
 
 impl Export {
-    /// The image into the daemon, under these names.
+    /// Returns the exporter that stores the image in the daemon, under these names.
     #[must_use]
     pub fn into_daemon(names: &[String]) -> Self {
         let mut attributes = BTreeMap::new();
@@ -46,9 +46,9 @@ impl Export {
         Self { kind: "moby".to_owned(), attributes }
     }
 
-    /// The image from BuildKit straight to a registry: the daemon keeps and unpacks nothing of it, and layers that the
-    /// registry has do not even come down to be there. Only the containerd store has this exporter, while its `moby` always
-    /// unpacks (moby `exporter/wrapper.go`).
+    /// Returns the exporter that pushes the image from BuildKit directly to a registry. The daemon neither stores nor unpacks the
+    /// image, and does not download layers that the registry has. Only the containerd store has this exporter, while its `moby`
+    /// exporter always unpacks (moby `exporter/wrapper.go`).
     #[must_use]
     pub fn to_registry(name: &ImageRef) -> Self {
         let attributes = [("name", name.to_string()), ("push", "true".to_owned()), ("store", "false".to_owned())];
@@ -56,28 +56,28 @@ impl Export {
     }
 }
 
-/// What a build is asked for beside what the gateway does.
+/// The inputs of a build apart from the gateway's calls.
 #[derive(Debug, Clone, Default)]
 pub struct SolveRequest {
-    /// Where the result goes. Docker up to 24 takes one only.
+    /// The exporters of the result. Docker up to 24 accepts only one.
     pub exports: Vec<Export>,
-    /// Cache that is written.
+    /// The caches that BuildKit writes.
     pub cache_exports: Vec<CacheOption>,
-    /// What steps may do: `network.host`, `security.insecure`.
+    /// The permissions of steps: `network.host`, `security.insecure`.
     pub entitlements: Vec<String>,
-    /// The platforms that were asked for, if any: BuildKit warns of a result that is for others (`verifier.CheckInvalidPlatforms`).
+    /// The requested platforms, if any: BuildKit warns if the result is for others (`verifier.CheckInvalidPlatforms`).
     pub platform: Option<String>,
 }
 
-/// What a build came to.
+/// The result of a build.
 #[derive(Debug, Clone, Default)]
 pub struct SolveOutcome {
-    /// `containerimage.digest`, `containerimage.config.digest`, …
+    /// The exporters' answer: `containerimage.digest`, `containerimage.config.digest`, …
     pub exporter: HashMap<String, String>,
 }
 
 impl SolveOutcome {
-    /// Which image was made, as far as the exporters say.
+    /// Returns the digests of the image that the exporters report.
     #[must_use]
     pub fn made(&self) -> Made {
         let digests = ["containerimage.digest", "containerimage.config.digest"].into_iter();
@@ -87,10 +87,10 @@ impl SolveOutcome {
 }
 
 impl BuildKit {
-    /// Runs a build: `work` gets its gateway, and what it gives back goes to the exporters.
+    /// Runs a build: `work` gets its gateway, and the exporters get the result of `work`.
     ///
     /// # Errors
-    /// With the daemon's words if `work` or an exporter fails.
+    /// The daemon's error if `work` or an exporter fails.
     pub async fn build<F, W>(
         &self,
         session: &Session,
@@ -110,7 +110,7 @@ impl BuildKit {
         let solve = control.solve(api::SolveRequest {
             r#ref: id.clone(),
             session: session.id().to_owned(),
-            // Docker up to 24 reads the first exporter from these two fields only.
+            // Docker up to 24 reads the first exporter only from these two fields.
             exporter_deprecated: first.as_ref().map(|export| export.kind.clone()).unwrap_or_default(),
             exporter_attrs_deprecated: first.map(|export| export.attributes.into_iter().collect()).unwrap_or_default(),
             exporters: request
@@ -142,13 +142,13 @@ impl BuildKit {
             let mut solve = std::pin::pin!(solve);
             let mut bridge = std::pin::pin!(bridge);
             tokio::select! {
-                // The build ended before the gateway did: it cannot be waited for any longer.
+                // The build ended before the gateway did, so hakobi cannot wait for the gateway any longer.
                 solved = &mut solve => (solved, Ok(())),
                 bridged = &mut bridge => {
                     let solved = if bridged.is_ok() {
                         solve.await
                     } else {
-                        // The daemon's own answer is the better error; one that never comes is not waited for.
+                        // The daemon's own answer is the better error, but hakobi does not wait long for it.
                         tokio::time::timeout(Duration::from_secs(5), solve).await.unwrap_or_else(|_| Err(tonic::Status::cancelled("")))
                     };
                     (solved, bridged)
@@ -161,7 +161,7 @@ impl BuildKit {
         match (solved, bridged) {
             (Ok(solved), Ok(())) => Ok(SolveOutcome { exporter: solved.into_inner().exporter_response }),
             (Err(solve), Err(bridge)) if solve.message().is_empty() || solve.code() == tonic::Code::Cancelled => Err(bridge),
-            // A frontend's error names its lines of the Dockerfile to the gateway alone.
+            // Only the gateway's error contains the frontend's lines of the Dockerfile.
             (Err(solve), Err(bridge)) if has_source(&bridge) && !has_source(&solve) => Err(bridge),
             (Err(solve), _) => Err(solve),
             (_, Err(bridge)) => Err(bridge),
@@ -169,8 +169,8 @@ impl BuildKit {
     }
 }
 
-/// The status stream of a build. It ends soon after the build, also if whoever waited for the build stops waiting: a daemon that never
-/// ends the stream does not keep the run from going on.
+/// The status stream of a build. It ends soon after the build, even if the caller stops waiting for the build. A daemon that never
+/// ends the stream does not block the run.
 struct Following(Option<JoinHandle<()>>);
 
 impl Drop for Following {
@@ -181,14 +181,14 @@ impl Drop for Following {
     }
 }
 
-/// Waits a little for the last messages, then ends the stream.
+/// Waits a little for the last messages and then ends the stream.
 async fn linger(mut status: JoinHandle<()>) {
     if tokio::time::timeout(STATUS_LINGERS, &mut status).await.is_err() {
         status.abort();
     }
 }
 
-/// Whether an answer says which lines of the user's file it is about (BuildKit's `errdefs.Source`).
+/// Returns whether an error names the lines of the user's file (BuildKit's `errdefs.Source`).
 fn has_source(status: &tonic::Status) -> bool {
     rpc::Status::decode(status.details())
         .is_ok_and(|status| status.details.iter().any(|detail| detail.type_url.contains("errdefs.Source")))

@@ -1,4 +1,4 @@
-//! BuildKit's status messages as events.
+//! Converts BuildKit's status messages to events.
 
 use bollard_buildkit_proto::google::protobuf::Timestamp;
 use bollard_buildkit_proto::moby::buildkit::v1 as api;

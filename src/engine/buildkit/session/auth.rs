@@ -1,4 +1,4 @@
-//! Registry credentials for the daemon's own pulls.
+//! Provides registry credentials for the daemon's own pulls.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,19 +9,19 @@ use tonic::{Request, Response, Status};
 
 use crate::event::Events;
 
-/// What a registry is shown. An identity token has no user name.
+/// Credentials of a registry. An identity token has no user name.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Credentials {
-    /// The user's name.
+    /// The user name.
     pub username: String,
-    /// A password or token.
+    /// The password or token.
     pub secret: String,
 }
 
-/// Where credentials come from.
+/// A source of credentials.
 #[async_trait]
 pub trait CredentialSource: Send + Sync {
-    /// Those for a host, if there are any.
+    /// Returns the credentials for a host. Returns `None` if there are none.
     async fn credentials(&self, host: &str) -> Result<Option<Credentials>, String>;
 }
 

@@ -1,9 +1,9 @@
-//! Content that the daemon reads through the session: cache images for a daemon that cannot reach this host (`type=local` in
-//! BuildKit's words, `client/solve.go` and `session/content`).
+//! Serves content that the daemon reads through the session: cache images for a daemon that cannot reach this host (`type=local` in
+//! BuildKit's terms, `client/solve.go` and `session/content`).
 //!
-//! The protocol is containerd's content store over gRPC (`api/services/content/v1`), of which reading is all that is needed. The
-//! daemon asks for a blob in pieces of a MiB, one after the other, each by a call of its own: streams are kept from one piece to the
-//! next, so that each blob is read once, and verified.
+//! The protocol is containerd's content store over gRPC (`api/services/content/v1`), of which hakobi needs only the read part. The
+//! daemon requests a blob in pieces of a MiB, one after the other, each with its own call. hakobi keeps the stream open between two
+//! pieces, so that it reads and verifies each blob once.
 
 use std::collections::HashMap;
 use std::future::Ready;
@@ -21,35 +21,35 @@ use tonic::{Request, Response, Status};
 use crate::domain::Digest;
 use crate::transfer::ByteStream;
 
-/// How much a message carries, in bytes: below what gRPC takes by default.
+/// The largest part of a blob in one message, in bytes: below gRPC's default limit.
 const PART: usize = 256 << 10;
 
-/// Blobs whose streams are kept between two pieces.
+/// The number of blobs whose streams hakobi keeps open between two pieces.
 const STREAMS_KEPT: usize = 16;
 
-/// Says which store a call is for (BuildKit `session/content`, `GRPCHeaderID`).
+/// The header that names the store of a call (BuildKit `session/content`, `GRPCHeaderID`).
 const STORE_HEADER: &str = "buildkit-attachable-store-id";
 
-/// What stands before the store's name there.
+/// The prefix of the store's name in that header.
 const STORE_PREFIX: &str = "local:";
 
-/// Blobs that can be read.
+/// A source of blobs.
 #[async_trait]
 pub trait ContentSource: Send + Sync + 'static {
-    /// The size of a blob, in bytes; nothing where it is not there.
+    /// Returns the size of a blob, in bytes. Returns `None` if the source does not have it.
     async fn size(&self, digest: &Digest) -> Result<Option<u64>, String>;
 
-    /// A blob's bytes from this offset.
+    /// Returns a blob's bytes from this offset.
     async fn open(&self, digest: &Digest, size: u64, offset: u64) -> Result<ByteStream, String>;
 
-    /// So many bytes of it went out.
+    /// Reports that hakobi sent this number of the blob's bytes.
     fn sent(&self, digest: &Digest, bytes: u64);
 }
 
-/// Stores by their names.
+/// The stores by their names.
 pub type ContentSources = HashMap<String, Arc<dyn ContentSource>>;
 
-/// A blob that is being read.
+/// A blob whose stream is open.
 struct Reading {
     store: String,
     digest: Digest,
@@ -98,7 +98,7 @@ impl Inner {
         let whole = size(&*source, &digest).await?;
         let offset = u64::try_from(asked.offset).ok().filter(|offset| *offset <= whole);
         let offset = offset.ok_or_else(|| Status::out_of_range("the offset is behind the end of the blob"))?;
-        // 0 stands for all there is.
+        // 0 requests all remaining bytes.
         let wanted = u64::try_from(asked.size).map_err(|_| Status::invalid_argument("the size is negative"))?;
         let left = if wanted == 0 { whole - offset } else { wanted.min(whole - offset) };
         let stream = match self.continued(&store, &digest, offset) {
@@ -126,7 +126,7 @@ impl Inner {
         Ok(Response::new(parts.boxed()))
     }
 
-    /// The stream that stands at this offset.
+    /// Returns the open stream at this offset. Returns `None` if there is none.
     fn continued(&self, store: &str, digest: &Digest, offset: u64) -> Option<ByteStream> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let place = kept
@@ -181,7 +181,7 @@ impl NamedService for ContentServer {
     const NAME: &'static str = "containerd.services.content.v1.Content";
 }
 
-/// What tonic would generate, if there were a crate that has this protocol and nothing else.
+/// The service that tonic would generate. No crate has only this protocol.
 impl tower::Service<http::Request<Body>> for ContentServer {
     type Response = http::Response<Body>;
     type Error = std::convert::Infallible;
@@ -210,7 +210,7 @@ impl tower::Service<http::Request<Body>> for ContentServer {
     }
 }
 
-/// The messages of containerd's `content.proto` that are spoken here.
+/// The messages of containerd's `content.proto` that hakobi uses.
 mod messages {
     #[derive(Clone, PartialEq, prost::Message)]
     pub struct InfoRequest {

@@ -1,5 +1,5 @@
-//! What a session is to send: the files that the plan was made of. The first that differs ends its transfer, so that the daemon throws
-//! away what it has of it.
+//! The files that a session must send: those that the plan depends on. The first file that differs ends its transfer, so that the
+//! daemon discards the files that it received.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,18 +7,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::build_context::{Difference, Held, Selection, Tree};
 use crate::domain::Digest;
 
-/// A file that is read to compile, by the name of its directory and its own. Nothing is to be there where it has no digest.
+/// A file that the compilation reads, with the name of its directory and its path. A file without a digest must not exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExpectedFile {
     /// The name of the local directory.
     pub directory: String,
-    /// Its path in that.
+    /// The path in that directory.
     pub path: String,
-    /// The digest of its bytes.
+    /// The digest of the file's bytes.
     pub content: Option<Digest>,
 }
 
-/// All of it, as the session and its owner share it.
+/// All expected files. The session and its owner share them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Expected(Arc<Mutex<State>>);
 
@@ -29,12 +29,12 @@ struct State {
     moved: Option<Difference>,
 }
 
-/// What one transfer is held against.
+/// The files to compare one transfer with.
 #[derive(Debug, Clone)]
 pub(super) enum Against {
-    /// A tree: no path may be missing, and none may be new.
+    /// A tree: no path may be missing, and no path may be new.
     Tree(Held),
-    /// Some files of a directory; others are as they come.
+    /// Some files of a directory. hakobi does not compare the others.
     Files(Vec<ExpectedFile>),
 }
 
@@ -57,7 +57,7 @@ impl Expected {
         state.files.clear();
     }
 
-    /// The first difference that was found.
+    /// Returns the first difference. Returns `None` if there is none.
     pub(super) fn moved(&self) -> Option<Difference> {
         self.state().moved.clone()
     }
@@ -66,7 +66,7 @@ impl Expected {
         self.state().moved.get_or_insert_with(|| difference.clone());
     }
 
-    /// What a transfer of this selection is held against.
+    /// Returns the files to compare a transfer of this selection with.
     pub(super) fn of(&self, name: &str, selection: &Selection) -> Against {
         let state = self.state();
         if let Some(tree) = state.trees.get(&(name.to_owned(), selection.clone())) {
@@ -78,7 +78,7 @@ impl Expected {
 }
 
 impl Against {
-    /// Whether anything is compared.
+    /// Returns whether there is anything to compare.
     pub(super) fn is_anything(&self) -> bool {
         !matches!(self, Self::Files(files) if files.is_empty())
     }
@@ -93,7 +93,7 @@ impl Against {
         }
     }
 
-    /// Says that all paths were listed.
+    /// Checks, after the end of the list, that no path is missing.
     pub(super) fn end(&self, was_listed: impl Fn(&str) -> bool) -> Result<(), Difference> {
         match self {
             Self::Tree(held) => held.end(),
@@ -104,7 +104,7 @@ impl Against {
         }
     }
 
-    /// The digest that a file is to have, where it is known.
+    /// Returns the expected digest of a file. Returns `None` if it is unknown.
     pub(super) fn content(&self, path: &str) -> Option<Digest> {
         match self {
             Self::Tree(held) => held.content(path).cloned(),

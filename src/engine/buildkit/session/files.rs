@@ -1,5 +1,5 @@
-//! File sync: the daemon asks for a local directory by patterns, gets a list of what is there, and asks for the files whose
-//! content it lacks (tonistiigi/fsutil `Send`).
+//! File sync. The daemon requests a local directory by patterns, gets a list of its entries, and requests the files whose content
+//! it lacks (tonistiigi/fsutil `Send`).
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -22,59 +22,60 @@ use super::sync_wire::{Packets, SentPacket, SentStat, SentXattr};
 use crate::build_context::{self, Difference, Entry, EntryKind, Selection, WalkError};
 use crate::domain::{Digest, Hasher, bytes_of, is_utf8, path_of, shown, spelled};
 
-/// Files that are read at once.
+/// The number of files that hakobi reads at once.
 const READERS: usize = 8;
 
-/// Bytes in a data packet, as in fsutil.
+/// The bytes in a data packet, as in fsutil.
 const CHUNK: usize = 32 << 10;
 
-/// Local directories by the name that sources give them.
+/// Local directories by the names that sources give them.
 #[derive(Debug, Clone, Default)]
 pub struct LocalDirs(HashMap<String, PathBuf>);
 
 impl LocalDirs {
-    /// Lets the daemon read this directory under this name.
+    /// Allows the daemon to read this directory under this name.
     pub fn add(&mut self, name: impl Into<String>, directory: impl Into<PathBuf>) {
         self.0.insert(name.into(), directory.into());
     }
 
-    /// The directory of this name.
+    /// Returns the directory of this name. Returns `None` if there is none.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Path> {
         self.0.get(name).map(PathBuf::as_path)
     }
 
-    /// All of them, by their names.
+    /// Returns all directories with their names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Path)> {
         let mut all: Vec<_> = self.0.iter().map(|(name, path)| (&**name, &**path)).collect();
         all.sort_unstable();
         all.into_iter()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no directories.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// What went wrong with local files.
+/// The errors of local files.
 #[derive(Clone, Default)]
 pub(super) struct Failure(Arc<Mutex<Failed>>);
 
 #[derive(Default)]
 struct Failed {
-    /// The first thing that could not be read.
+    /// The first file that hakobi could not read.
     unread: Option<String>,
-    /// The first path that was sent although it, or the link's target, is not UTF-8: recent daemons do not take it.
+    /// The first sent path that is not UTF-8, or whose link target is not UTF-8. Recent daemons reject it.
     odd: Option<String>,
 }
 
-/// What gRPC says of a name that is not UTF-8.
+/// The message of gRPC about a name that is not UTF-8.
 const NOT_UTF8: &str = "invalid UTF-8";
 
 impl Failure {
-    /// Why files could not be sent, given what the daemon says, and what to do.
+    /// Returns why hakobi could not send files, given the daemon's message, and a hint. Returns `None` if the files are not the
+    /// reason.
     pub(super) fn get(&self, said: &str) -> Option<(String, &'static str)> {
         let failed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(unread) = &failed.unread {
@@ -114,7 +115,7 @@ impl FileSyncService {
 }
 
 impl FileSyncService {
-    /// Begins to send what the request asks for.
+    /// Starts to send the files of the request.
     pub(super) fn diff_copy(&self, request: Request<Streaming<Packet>>) -> Result<Response<Packets>, Status> {
         let name = values(request.metadata(), "dir-name").pop().unwrap_or_default();
         let root =
@@ -144,8 +145,8 @@ impl FileSyncService {
     }
 }
 
-/// The values of a header. Recent daemons encode those beyond ASCII as in a URL's query, which another header tells; 20.10 sends them as
-/// they are.
+/// Returns the values of a header. Recent daemons encode values beyond ASCII as in a URL's query, and another header says so.
+/// Docker 20.10 sends them unencoded.
 fn values(metadata: &MetadataMap, name: &str) -> Vec<String> {
     let encoded = metadata.get(format!("{name}-encoded")).is_some_and(|flag| flag == "1");
     let value = |bytes: &[u8]| {
@@ -162,23 +163,23 @@ fn values(metadata: &MetadataMap, name: &str) -> Vec<String> {
 struct Sending {
     root: PathBuf,
     to: mpsc::Sender<Result<SentPacket, Status>>,
-    /// Files by the place in the list, less those that were asked for.
+    /// The files by their place in the list, without those that the daemon has requested.
     files: Arc<Mutex<HashMap<u32, Listed>>>,
     readers: Arc<Semaphore>,
     sent: Arc<AtomicU64>,
     failure: Failure,
-    /// Where it is told what differs from what was hashed, if this transfer is held against anything.
+    /// The place to report differences from the hashed files. `None` if hakobi does not compare this transfer.
     expected: Option<Expected>,
 }
 
-/// A file that was listed.
+/// A file of the list.
 struct Listed {
     path: String,
-    /// In bytes; nothing for another name of a file before it.
+    /// The size in bytes. `None` for another name of an earlier file.
     size: Option<u64>,
-    /// Whether it is sent without its content: a socket.
+    /// Whether hakobi sends the file without its content: a socket.
     empty: bool,
-    /// The digest of its bytes when it was hashed.
+    /// The digest of the file's bytes when hakobi hashed it.
     content: Option<Digest>,
 }
 
@@ -211,15 +212,15 @@ impl Sending {
             (Some(difference), _) => self.moved(&difference),
             (None, Ok(())) => packet(PacketType::PacketStat, 0, None, Vec::new()),
             (None, Err(WalkError::Stopped)) => return,
-            // It could be read when it was hashed.
+            // hakobi could read the file when it hashed it.
             (None, Err(WalkError::Read { path, .. })) if self.expected.is_some() => self.moved(&unreadable(&path)),
             (None, Err(error)) => self.fault(&error.to_string()),
         };
         let _ = self.to.blocking_send(Ok(last));
     }
 
-    /// Takes requests as they come, however many wait for what was asked for before: they are small, and h2 ends a connection on which
-    /// too many small frames lie about unread.
+    /// Accepts requests immediately, however many earlier requests wait for their files. Requests are small, and h2 closes a
+    /// connection that has too many small unread frames.
     async fn answer(&self, mut requests: Streaming<Packet>) {
         let (asked_for, mut asked) = mpsc::unbounded_channel::<(u32, Listed)>();
         let sending = self.clone();
@@ -254,7 +255,7 @@ impl Sending {
         }
     }
 
-    /// Sends a file. Its last packet says that it is whole, and goes only if the bytes are those that were hashed.
+    /// Sends a file. The last packet says that the file is complete; hakobi sends it only if the bytes are the hashed bytes.
     async fn send(&self, id: u32, file: &Listed) {
         let last = match self.content(id, file).await {
             Ok(None) => packet(PacketType::PacketData, id, None, Vec::new()),
@@ -265,7 +266,7 @@ impl Sending {
         let _ = self.to.send(Ok(last)).await;
     }
 
-    /// Sends what is in a file, and tells how that differs from what was hashed.
+    /// Sends a file's content. Returns how it differs from the hashed content, or `None` if it does not.
     async fn content(&self, id: u32, listed: &Listed) -> io::Result<Option<Difference>> {
         if listed.empty {
             return Ok(None);
@@ -276,7 +277,7 @@ impl Sending {
         loop {
             let mut data = vec![0; CHUNK];
             let mut filled = 0;
-            // Full packets where the file has them: a read may give less.
+            // Fills the packets while the file has bytes: a read may return fewer bytes.
             while filled < CHUNK {
                 match file.read(&mut data[filled..]).await? {
                     0 => break,
@@ -299,12 +300,12 @@ impl Sending {
                 break;
             }
         }
-        // The size that was listed goes into the daemon's own digest of it.
+        // The daemon's own digest of the file contains the listed size.
         let is_same = listed.size.is_none_or(|listed| listed == size) && hasher.map(|hasher| hasher.digest()) == listed.content;
         Ok((listed.content.is_some() && !is_same).then(|| Difference::of_content(&listed.path)))
     }
 
-    /// Ends the transfer, as it is not what was hashed that would be sent.
+    /// Ends the transfer, because the bytes are not the hashed bytes.
     fn moved(&self, difference: &Difference) -> SentPacket {
         if let Some(expected) = &self.expected {
             expected.tell(difference);
@@ -326,7 +327,7 @@ fn packet(kind: PacketType, id: u32, stat: Option<SentStat>, data: Vec<u8>) -> S
     SentPacket { kind: kind.into(), stat, id, data }
 }
 
-/// Go's `os.FileMode`, owner 0 (as buildx sends it) and the link's target where there is one.
+/// Returns an entry's header: Go's `os.FileMode`, owner 0 (as buildx sends it) and the target of a link.
 fn stat(entry: Entry) -> SentStat {
     const DIRECTORY: u32 = 1 << 31;
     const LINK: u32 = 1 << 27;
@@ -357,7 +358,7 @@ fn stat(entry: Entry) -> SentStat {
             (devmajor, devminor) = (major.cast_signed(), minor.cast_signed());
         }
     }
-    // The size of a link is its target's length, as `lstat` has it.
+    // The size of a link is the length of its target, as in `lstat`.
     let size = if mode & LINK != 0 { linkname.len() as i64 } else { i64::try_from(entry.size).unwrap_or(i64::MAX) };
     let xattr = |(name, value): (String, Vec<u8>)| SentXattr { name: bytes_of(&name).into_owned(), value };
     SentStat {

@@ -1,4 +1,5 @@
-//! What a daemon gets that asks for the files of a directory: those that were hashed, or an error before the first that differs is whole.
+//! Tests what a daemon gets when it requests a directory: the hashed files, or an error before the first different file is
+//! complete.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -13,7 +14,7 @@ use super::super::sync_server::FileSyncServer;
 use super::*;
 use crate::domain::Digest;
 
-/// Asks for all that a directory has, as fsutil's `Receive` does. Gives the files that came whole, or the sender's error.
+/// Requests all files of a directory, as fsutil's `Receive` does. Returns the complete files, or the sender's error.
 async fn received(service: FileSyncService, include: &[&str]) -> Result<HashMap<String, Vec<u8>>, String> {
     let (ours, theirs) = tokio::io::duplex(1 << 16);
     let server = Server::builder().add_service(FileSyncServer(Arc::new(service)));
@@ -28,7 +29,7 @@ async fn received(service: FileSyncService, include: &[&str]) -> Result<HashMap<
     let mut request = Request::new(ReceiverStream::new(asked));
     request.metadata_mut().insert("dir-name", "context".parse().expect("a value"));
     for pattern in include {
-        // As Docker 20.10 sends them; later daemons encode what is not ASCII.
+        // Docker 20.10 sends patterns like this. Later daemons encode characters beyond ASCII.
         request.metadata_mut().append("include-patterns", pattern.as_bytes().try_into().expect("a value"));
     }
     let mut packets = FileSyncClient::new(channel).diff_copy(request).await.expect("an answer").into_inner();
@@ -62,7 +63,7 @@ async fn received(service: FileSyncService, include: &[&str]) -> Result<HashMap<
     Err("it ended".to_owned())
 }
 
-/// A context, and a service that is to send just that.
+/// Returns a context, and a service that must send exactly its files.
 fn hashed(include: &[&str]) -> (tempfile::TempDir, FileSyncService, Expected) {
     let root = tempfile::tempdir().expect("a directory");
     fs::create_dir(root.path().join("app")).expect("made");
@@ -81,7 +82,7 @@ fn hashed(include: &[&str]) -> (tempfile::TempDir, FileSyncService, Expected) {
     (root, service, expected)
 }
 
-/// What is told when something was done to the context after it was hashed.
+/// Returns the reported difference after this change to a hashed context.
 async fn told(done: impl FnOnce(&Path)) -> String {
     let (root, service, expected) = hashed(&["app"]);
     done(root.path());

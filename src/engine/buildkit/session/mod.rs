@@ -1,4 +1,5 @@
-//! The session: what the daemon may ask of us while it builds. It calls us over the reverse channel, and we are the server.
+//! The session: it serves the daemon's requests during a build. The daemon calls over the reverse channel, and hakobi is the
+//! server.
 
 mod auth;
 mod content;
@@ -42,31 +43,31 @@ use crate::error::{Error, Result};
 use crate::event::Events;
 use crate::settings::Secret;
 
-/// Bytes that the daemon may have on its way to a session in all.
+/// The bytes that the daemon may have in flight to a session in total.
 const CONNECTION_WINDOW: u32 = 256 << 20;
 
-/// What a session offers.
+/// The services of a session.
 #[derive(Default)]
 pub struct SessionParts {
-    /// What the daemon keeps its copies of local directories under: the same key lets it send for changed files only.
+    /// The key of the daemon's copies of local directories. With the same key the daemon requests only changed files.
     pub shared_key: String,
-    /// Local directories, by the name that sources give them.
+    /// Local directories by the names that sources give them.
     pub directories: LocalDirs,
     /// Registry credentials.
     pub credentials: Option<Arc<dyn CredentialSource>>,
-    /// Secrets, read when asked for.
+    /// Secrets. hakobi reads them on request.
     pub secrets: Vec<Secret>,
     /// SSH agents.
     pub ssh: SshAgents,
-    /// Streams that the daemon fetches from us by URL.
+    /// Streams that the daemon fetches from hakobi by URL.
     pub uploads: Uploads,
-    /// Where exporters write to.
+    /// The sinks of the exporters.
     pub outputs: Outputs,
-    /// Content stores that caches are imported from, by their names.
+    /// The content stores for cache imports, by their names.
     pub contents: ContentSources,
 }
 
-/// A session, as long as it is held.
+/// A running session. It ends when it is dropped.
 pub struct Session {
     id: String,
     sent: Arc<AtomicU64>,
@@ -79,7 +80,7 @@ impl Session {
     /// Opens the reverse channel and serves it.
     ///
     /// # Errors
-    /// If the daemon refuses it.
+    /// If the daemon refuses the session.
     pub async fn start(buildkit: &BuildKit, parts: SessionParts, events: &Events) -> Result<Self> {
         let id = format!("{:025x}", rand::random::<u128>() >> 28);
         let mut headers = vec![
@@ -98,7 +99,7 @@ impl Session {
             routes = routes.add_service(sync_server::FileSyncServer(Arc::new(service)));
         }
         if let Some(credentials) = parts.credentials {
-            // The token methods are not offered: the daemon then fetches tokens itself with these credentials.
+            // hakobi does not offer the token methods: the daemon then fetches tokens itself with these credentials.
             methods.push("/moby.filesync.v1.Auth/Credentials");
             routes = routes.add_service(AuthServer::new(auth::AuthService::new(credentials, events.clone())));
         }
@@ -122,12 +123,12 @@ impl Session {
             .map_err(|error| Error::no_daemon("the Docker daemon refused to open a build session").because(&error))?;
         let service = TowerToHyperService::new(routes.prepare());
         let task = tokio::spawn(async move {
-            // A broken session shows as the build's error; there is nothing to say here.
+            // The build's error reports a broken session, so hakobi reports nothing here.
             let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(1000)
-                // By this h2 measures how many small frames may wait: a context's files are asked for one by one, all at once. What a
-                // stream may hold is not more by it.
+                // h2 derives from this how many small frames may wait: the daemon requests each file of a context separately, and
+                // all at once. The limit of a single stream stays the same.
                 .initial_connection_window_size(CONNECTION_WINDOW)
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
@@ -135,47 +136,47 @@ impl Session {
         Ok(Self { id, sent, failure, expected, task })
     }
 
-    /// What solves name it by.
+    /// Returns the ID that solves use for the session.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// Bytes of local files that were sent so far.
+    /// Returns the number of bytes of local files sent so far.
     #[must_use]
     pub fn bytes_sent(&self) -> u64 {
         self.sent.load(std::sync::atomic::Ordering::Relaxed)
     }
 
-    /// Says which files local sources are, by their names and what they select. One that differs ends its transfer with an error.
+    /// Sets the expected trees of local sources, by name and selection. A tree that differs ends its transfer with an error.
     pub fn expect_trees(&self, trees: impl IntoIterator<Item = ((String, Selection), Arc<Tree>)>) {
         self.expected.expect_trees(trees);
     }
 
-    /// Says which bytes files have that are read to compile.
+    /// Sets the expected digests of the files that the compilation reads.
     pub fn expect_files(&self, files: &[ExpectedFile]) {
         self.expected.expect_files(files);
     }
 
-    /// From here on local files are sent as they are.
+    /// Stops comparing: from here on hakobi sends local files as they are.
     pub fn expect_nothing(&self) {
         self.expected.expect_nothing();
     }
 
-    /// Notes that local files are not what they were, wherever that was seen.
+    /// Reports that local files changed, wherever hakobi noticed it.
     pub fn note_moved(&self, difference: &Difference) {
         self.expected.tell(difference);
     }
 
-    /// The first thing in which local files differed from what they were to be. `None` if nothing did: then all that was sent of them
-    /// is what was expected.
+    /// Returns the first difference between local files and the expected files. Returns `None` if all sent files were the expected
+    /// ones.
     #[must_use]
     pub fn moved(&self) -> Option<Difference> {
         self.expected.moved()
     }
 
-    /// Why local files could not be sent, and what to do, if a build failed with what the daemon says: our own words, where the
-    /// daemon's would be vague.
+    /// Returns why hakobi could not send local files, and a hint, given the daemon's message about a failed build. The daemon's own
+    /// message would be vague. Returns `None` if local files are not the reason.
     #[must_use]
     pub fn local_failure(&self, said: &str) -> Option<(String, &'static str)> {
         self.failure.get(said)
@@ -188,7 +189,7 @@ impl Drop for Session {
     }
 }
 
-/// The daemon asks for this while a build runs (buildkit `session.monitorHealth`).
+/// The service that the daemon calls while a build runs (buildkit `session.monitorHealth`).
 struct Healthy;
 
 #[tonic::async_trait]

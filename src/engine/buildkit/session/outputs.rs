@@ -1,4 +1,4 @@
-//! What exporters write back to us: the tar of a root file system, an image archive.
+//! Receives the output of exporters: the tar of a root file system, an image archive.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,15 +10,15 @@ use futures::stream::BoxStream;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tonic::{Request, Response, Status, Streaming};
 
-/// What one exporter's bytes go to.
+/// The sink for one exporter's bytes.
 pub type OutputSink = Box<dyn AsyncWrite + Send + Unpin>;
 
-/// Sinks by the exporter's place in the request.
+/// The sinks by the exporter's place in the request.
 #[derive(Default, Clone)]
 pub struct Outputs(Arc<Mutex<HashMap<usize, OutputSink>>>);
 
 impl Outputs {
-    /// The sink of the exporter at this place.
+    /// Adds the sink of the exporter at this place.
     pub fn add(&self, exporter: usize, sink: OutputSink) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(exporter, sink);
     }
@@ -37,7 +37,7 @@ impl FileSend for FileSendService {
     type DiffCopyStream = BoxStream<'static, Result<BytesMessage, Status>>;
 
     async fn diff_copy(&self, request: Request<Streaming<BytesMessage>>) -> Result<Response<Self::DiffCopyStream>, Status> {
-        // Docker up to 24 has one exporter and does not say which.
+        // Docker up to 24 has only one exporter and does not name it.
         let exporter = request.metadata().get("buildkit-attachable-exporter-id").and_then(|id| id.to_str().ok());
         let exporter = exporter.and_then(|id| id.parse().ok()).unwrap_or(0);
         let sink = self.0.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&exporter);

@@ -1,4 +1,4 @@
-//! Secrets for `RUN --mount=type=secret`. A value is read when the daemon asks for it and kept nowhere.
+//! Serves secrets for `RUN --mount=type=secret`. hakobi reads a value when the daemon requests it, and does not store it.
 
 use std::collections::HashMap;
 
@@ -27,7 +27,7 @@ impl api::secrets_server::Secrets for SecretService {
             SecretSource::File(path) => tokio::fs::read(path).await.map_err(|error| {
                 Status::failed_precondition(format!("failed to read the secret {id} from {}: {error}", path.display()))
             })?,
-            // The one variable read outside `cli`: so that no value is held before it is asked for, or copied into settings.
+            // This is the only variable read outside `cli`: hakobi neither reads it before the request nor copies it into settings.
             SecretSource::Env(name) => std::env::var_os(name).ok_or_else(not_found)?.into_encoded_bytes(),
         };
         if data.len() > LIMIT {

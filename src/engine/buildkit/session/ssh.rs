@@ -1,6 +1,6 @@
-//! SSH agents for `RUN --mount=type=ssh`: an agent's socket is passed through, keys in files are given to an agent of our own.
+//! SSH agents for `RUN --mount=type=ssh`. hakobi forwards to an agent's socket, and adds keys in files to an agent of its own.
 //!
-//! A build may list keys and sign with them, no more: what else it asks is answered with a failure (as buildx does).
+//! A build may only list keys and sign with them. hakobi answers all other requests with a failure, as buildx does.
 
 use std::collections::HashMap;
 use std::io;
@@ -22,15 +22,15 @@ use crate::error::{Error, Result};
 use crate::settings::SshSource;
 use crate::transfer::Scratch;
 
-/// draft-miller-ssh-agent: the two requests that are let through, and the answer to all others.
+/// draft-miller-ssh-agent: the two allowed requests, and the answer to all others.
 const REQUEST_IDENTITIES: u8 = 11;
 const SIGN_REQUEST: u8 = 13;
 const FAILURE: u8 = 5;
 
-/// Largest message of an agent, in bytes (OpenSSH `MAX_MESSAGE`).
+/// The largest message of an agent, in bytes (OpenSSH `MAX_MESSAGE`).
 const MESSAGE_LIMIT: u32 = 256 << 10;
 
-/// Agents' sockets by ID, with the agents that were started for keys.
+/// The agents' sockets by ID, with the agents that hakobi started for keys.
 #[derive(Default)]
 pub struct SshAgents {
     sockets: HashMap<String, PathBuf>,
@@ -38,10 +38,10 @@ pub struct SshAgents {
 }
 
 impl SshAgents {
-    /// Finds, or starts, an agent for each source.
+    /// Finds or starts an agent for each source.
     ///
     /// # Errors
-    /// If a socket or key does not exist, or a key cannot be given to an agent.
+    /// If a socket or key does not exist, or hakobi cannot add a key to an agent.
     pub async fn open(sources: &[SshSource]) -> Result<Self> {
         let mut out = Self::default();
         for source in sources {
@@ -93,7 +93,7 @@ impl SshAgents {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         for key in keys {
-            // No terminal and no askpass: a key with a passphrase is an error, not a question.
+            // ssh-add has no terminal and no askpass: a key with a passphrase is an error, not a question.
             let added = Command::new("ssh-add")
                 .arg("-q")
                 .arg(key)
@@ -168,7 +168,7 @@ impl api::ssh_server::Ssh for SshService {
     }
 }
 
-/// Passes requests to the agent one by one: the protocol is one answer for each request, in order.
+/// Forwards requests to the agent one by one: the protocol sends one answer to each request, in order.
 async fn filter(build: impl AsyncRead + AsyncWrite, mut agent: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
     let mut build = Box::pin(build);
     while let Some(request) = read_message(&mut build).await? {
@@ -216,7 +216,7 @@ mod tests {
         let (mut build, theirs) = tokio::io::duplex(1024);
         let (mut agent, socket) = tokio::io::duplex(1024);
         tokio::spawn(filter(theirs, socket));
-        // 17 adds a key, 19 removes all of them, 22 locks.
+        // 17 adds a key, 19 removes all keys, 22 locks the agent.
         for request in [17, 19, 22] {
             write_message(&mut build, &[request]).await.expect("written");
             assert_eq!(read_message(&mut build).await.expect("read"), Some(vec![FAILURE]));

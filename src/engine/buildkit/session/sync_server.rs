@@ -1,4 +1,4 @@
-//! The file sync service as a server of gRPC, with the messages of [`super::sync_wire`].
+//! The file sync service as a gRPC server, with the messages of [`super::sync_wire`].
 
 use std::convert::Infallible;
 use std::future::Ready;
@@ -32,7 +32,7 @@ impl NamedService for FileSyncServer {
     const NAME: &'static str = "moby.filesync.v1.FileSync";
 }
 
-/// What tonic would generate for such messages.
+/// The service that tonic would generate for these messages.
 impl tower::Service<http::Request<Body>> for FileSyncServer {
     type Response = http::Response<Body>;
     type Error = Infallible;

@@ -1,12 +1,12 @@
-//! File sync on the wire: fsutil's packets with names of bytes.
+//! The wire format of file sync: fsutil's packets, with names as bytes.
 //!
-//! In `stat.proto` names are strings, which Rust's and recent Go's messages take for UTF-8; older daemons, like Docker 20.10's, take
-//! what Linux takes. What goes out here is the same on the wire.
+//! In `stat.proto` names are strings, which Rust's and recent Go's messages require to be UTF-8. Older daemons, like Docker
+//! 20.10's, accept all names that Linux accepts. The messages here have the same encoding on the wire.
 
 use futures::stream::BoxStream;
 use tonic::Status;
 
-/// What is sent.
+/// A packet that hakobi sends.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct SentPacket {
     /// A `PacketType`.
@@ -25,7 +25,7 @@ pub(super) struct SentPacket {
 pub(super) struct SentStat {
     #[prost(bytes = "vec", tag = "1")]
     pub(super) path: Vec<u8>,
-    /// As Go's `os.FileMode`.
+    /// The mode as Go's `os.FileMode`.
     #[prost(uint32, tag = "2")]
     pub(super) mode: u32,
     #[prost(uint32, tag = "3")]
@@ -34,7 +34,7 @@ pub(super) struct SentStat {
     pub(super) gid: u32,
     #[prost(int64, tag = "5")]
     pub(super) size: i64,
-    /// In nanoseconds since 1970.
+    /// The time of the last change, in nanoseconds since 1970.
     #[prost(int64, tag = "6")]
     pub(super) mod_time: i64,
     #[prost(bytes = "vec", tag = "7")]
@@ -56,7 +56,7 @@ pub(super) struct SentXattr {
     pub(super) value: Vec<u8>,
 }
 
-/// What the daemon gets.
+/// The stream of packets to the daemon.
 pub(super) type Packets = BoxStream<'static, Result<SentPacket, Status>>;
 
 #[cfg(test)]

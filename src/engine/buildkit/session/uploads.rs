@@ -1,4 +1,4 @@
-//! Streams that the daemon fetches from us as if from a URL (`http://buildkit-session/ID`): a context on standard input.
+//! Serves streams that the daemon fetches as if from a URL (`http://buildkit-session/ID`): a context on standard input.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -11,12 +11,12 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::transfer::ByteStream;
 
-/// Streams by their ID. Each can be fetched once.
+/// The streams by ID. The daemon can fetch each stream once.
 #[derive(Default)]
 pub struct Uploads(HashMap<String, ByteStream>);
 
 impl Uploads {
-    /// Offers a stream; the URL is what the frontend is given as its context.
+    /// Offers a stream. Returns the URL that the frontend gets as its context.
     pub fn add(&mut self, stream: ByteStream) -> String {
         let id = format!("{:032x}", rand::random::<u128>());
         let url = format!("http://buildkit-session/{id}");
