@@ -1,4 +1,4 @@
-//! Blobs: which are there, and reading them, verified while they stream and resumed where the connection breaks.
+//! Finds blobs and reads them. hakobi verifies a blob while it streams, and resumes after a broken connection.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -23,22 +23,22 @@ use super::retry::{Attempts, Pulse};
 use crate::domain::{Descriptor, Digest, Hasher};
 use crate::transfer::{BlobSource, ByteStream, Identity};
 
-/// How many blobs of a repository are asked for at once.
+/// The number of blobs in one repository that hakobi looks up at once.
 const ASKED_AT_ONCE: usize = 8;
 
 impl Client {
-    /// Whether the repository has this blob.
+    /// Returns whether the repository has this blob.
     ///
     /// # Errors
-    /// If the registry refuses or cannot be reached.
+    /// If the registry refuses or is unreachable.
     pub async fn has(&self, digest: &Digest) -> Result<bool> {
         self.blob_size(digest).await.map(|size| size.is_some())
     }
 
-    /// The size of this blob, in bytes, if the repository has it. A registry that does not say counts as one that has not.
+    /// Returns the size of this blob, in bytes. Returns `None` if the repository does not have it, or does not state its size.
     ///
     /// # Errors
-    /// If the registry refuses or cannot be reached.
+    /// If the registry refuses or is unreachable.
     pub async fn blob_size(&self, digest: &Digest) -> Result<Option<u64>> {
         let what = format!("look for the blob {digest}");
         let host = &*self.host;
@@ -55,19 +55,19 @@ impl Client {
         }
     }
 
-    /// Which of these blobs the repository has, with their sizes in bytes.
+    /// Returns those of these blobs that the repository has, with their sizes in bytes.
     ///
     /// # Errors
-    /// If the registry refuses or cannot be reached.
+    /// If the registry refuses or is unreachable.
     pub async fn present(&self, digests: &[Digest]) -> Result<HashMap<Digest, u64>> {
         let unique: HashSet<&Digest> = digests.iter().collect();
         let unique: Vec<Digest> = unique.into_iter().cloned().collect();
-        // One is asked for by the protocol: it costs no call of AWS's API.
+        // For a single blob hakobi uses the protocol: that needs no call of AWS's API.
         if unique.len() > 1
             && let Some(ecr) = &self.host.ecr
         {
             let available = self.host.shared.ecr.available(&self.host.name, ecr, &self.repository.path, &unique).await;
-            // A login from config.json comes without AWS credentials; then each is asked for by itself.
+            // A login from config.json has no AWS credentials. Then hakobi looks up each blob separately.
             if let Ok(there) = available {
                 return Ok(there);
             }
@@ -80,19 +80,19 @@ impl Client {
         answers.into_iter().filter_map(Result::transpose).collect()
     }
 
-    /// A small blob as a whole, verified: a config.
+    /// Reads and verifies a small blob, such as a config, as a whole.
     ///
     /// # Errors
-    /// If it is not there, is larger than `cap` bytes, or is not what its digest says.
+    /// If it does not exist, is larger than `cap` bytes, or does not match its digest.
     pub async fn read_blob(&self, digest: &Digest, cap: u64) -> Result<Bytes> {
         home::read_blob(self, digest, cap).await
     }
 
-    /// A blob's bytes from this offset. Read from 0 it is verified: the end of wrong bytes is an error. A connection that
-    /// breaks is resumed. Errors of the stream hold this room's [`Error`].
+    /// Returns a blob's bytes from this offset. From offset 0 hakobi verifies them: the stream of wrong bytes ends with an error.
+    /// hakobi resumes after a broken connection. Errors of the stream contain this room's [`Error`].
     ///
     /// # Errors
-    /// If the blob is not there ([`Kind::NotFound`]) or the registry cannot be reached.
+    /// If the blob does not exist ([`Kind::NotFound`]) or the registry is unreachable.
     pub async fn open_blob(&self, digest: &Digest, size: Option<u64>, offset: u64) -> Result<ByteStream> {
         if let Some(mirror) = self.mirror() {
             match Reader::open(mirror, digest.clone(), size, offset).await {
@@ -105,17 +105,17 @@ impl Client {
     }
 }
 
-/// A blob that is read from one repository's registry.
+/// The reader of a blob from one repository's registry.
 struct Reader {
     client: Client,
     digest: Digest,
     what: String,
     size: Option<u64>,
     position: u64,
-    /// Of all bytes, where the stream began with the first one.
+    /// The hash of all bytes. `None` if the stream did not begin with the first byte.
     hasher: Option<Hasher>,
     response: Option<Response>,
-    /// Bytes of an answer that did not begin where it was asked to.
+    /// The number of bytes to skip, if an answer begins before the requested offset.
     skip: u64,
     attempts: Attempts,
 }
@@ -170,7 +170,7 @@ impl Reader {
         Ok(())
     }
 
-    /// The next bytes; `None` at the end.
+    /// Returns the next bytes. Returns `None` at the end.
     async fn next(&mut self) -> Result<Option<Bytes>> {
         loop {
             if self.size == Some(self.position) && self.skip == 0 {
@@ -241,12 +241,12 @@ impl Reader {
     }
 }
 
-/// `bytes 5-9/10` → 5.
+/// Returns the start of a range: `bytes 5-9/10` → 5.
 fn range_start(text: &str) -> Option<u64> {
     text.strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()
 }
 
-/// A blob that is somewhere else as the source of an upload.
+/// A blob in another repository, as the source of an upload.
 #[derive(Clone)]
 pub struct RemoteBlob {
     from: Arc<dyn Source>,
@@ -254,7 +254,7 @@ pub struct RemoteBlob {
 }
 
 impl RemoteBlob {
-    /// This blob from there.
+    /// Returns the source for this blob in that repository.
     #[must_use]
     pub fn new(from: Arc<dyn Source>, blob: &Descriptor) -> Self {
         Self { from, identity: Identity { digest: blob.digest.clone(), size: blob.size } }

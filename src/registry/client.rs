@@ -1,4 +1,4 @@
-//! One repository of a registry. What can be done with manifests, blobs and uploads is in the files of those names.
+//! One repository of a registry. The files `manifest`, `blob` and `upload` contain its operations.
 
 use std::sync::Arc;
 
@@ -21,20 +21,20 @@ pub struct Client {
     mirror: Option<(Arc<Host>, Repository)>,
 }
 
-/// What a repository lets its user do.
+/// The facts about a push to a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PushAccess {
-    /// Whether tags that are there cannot be moved, as far as the registry tells.
+    /// Whether existing tags cannot move, if the registry says so.
     pub immutable_tags: bool,
-    /// Whether the repository was made just now.
+    /// Whether hakobi has just created the repository.
     pub created: bool,
 }
 
-/// How an upload began.
+/// The result of the first request of an upload.
 pub(super) enum Begun {
-    /// The blob was mounted from another repository: nothing is left to do.
+    /// The registry mounted the blob from another repository: the upload is complete.
     Mounted,
-    /// Bytes go here.
+    /// The URL for the bytes.
     Session(Url),
 }
 
@@ -49,37 +49,37 @@ impl Client {
         Self { host, repository, mirror }
     }
 
-    /// Which repository this is.
+    /// Returns the repository of this client.
     #[must_use]
     pub fn repository(&self) -> &Repository {
         &self.repository
     }
 
-    /// Where to read from: the mirror first.
+    /// Returns the hosts to read from: the mirror first.
     pub(super) fn sources(&self) -> impl Iterator<Item = (&Host, &Repository)> {
         let mirror = self.mirror.iter().map(|(host, repository)| (&**host, repository));
         mirror.chain(std::iter::once((&*self.host, &self.repository)))
     }
 
-    /// The mirror as a client of its own.
+    /// Returns a client of the mirror. Returns `None` if there is no mirror.
     pub(super) fn mirror(&self) -> Option<Self> {
         let (host, repository) = self.mirror.as_ref()?;
         Some(Self { host: Arc::clone(host), repository: repository.clone(), mirror: None })
     }
 
-    /// A mirror is a shortcut: its faults only cost the way to the registry itself.
+    /// Reports a mirror's error. A mirror is only a shortcut: hakobi then reads from the registry itself.
     pub(super) fn mirror_failed(&self, error: &Error) {
         self.host.shared.events.warning(format!("{error}; using {} directly", self.repository.host));
     }
 
-    /// Whether a push would get on: the credentials are tried, and a missing repository is made where that was asked for. An
-    /// upload that is begun for this is cancelled.
+    /// Checks whether a push would succeed: tests the credentials, and creates a missing repository on request. Cancels the upload
+    /// that it begins for this.
     ///
     /// # Errors
-    /// If the registry refuses; [`Kind::RepositoryMissing`] where there is no such repository.
+    /// If the registry refuses; [`Kind::RepositoryMissing`] if the repository does not exist.
     pub async fn push_access(&self, create: Option<&CreateRepository>) -> Result<PushAccess> {
         if let Some(ecr) = &self.host.ecr {
-            // The docker endpoint is asked for its login before AWS's API, so that a wrong login is named as such.
+            // hakobi tests the registry's login before it calls AWS's API, so that the error names a wrong login.
             self.host.start().await.map_err(|error| error.doing("log in for a push").within(&self.repository))?;
             let aws = &self.host.shared.ecr;
             match aws.describe(&self.host.name, ecr, &self.repository.path).await {
@@ -92,7 +92,7 @@ impl Client {
                     }
                     None => return Err(self.missing_repository()),
                 },
-                // A role that may only push cannot describe; then the protocol's own answer must do.
+                // A role that may only push cannot describe repositories. Then the registry protocol decides.
                 Err(_) => {}
             }
         }
@@ -108,7 +108,7 @@ impl Client {
         let Begun::Session(location) = self.begin(None).await? else { return Ok(()) };
         let scope = Scope::push(&self.repository.path);
         let limit = std::time::Duration::from_secs(20);
-        // ECR and others know no cancelling; such an upload ends by itself.
+        // ECR and others do not support cancelling. Such an upload expires by itself.
         let request = self.host.client().await?.delete(location.clone()).timeout(limit);
         if self.host.is_own(&location).await? {
             let (request, _) = self.host.authorize(&scope, request).await?;
@@ -134,7 +134,7 @@ impl Client {
         let sent = host.send(what, &self.repository, &scope, &url, host.shared.patience.stall, make).await;
         let response = match sent {
             Ok(Reply::Ok(response)) => response,
-            // The other repository may be out of bounds, or its token may be refused; that only costs the upload.
+            // The registry may deny access to the other repository, or refuse its token. Then hakobi uploads the blob.
             Ok(Reply::Refused(_)) | Err(_) if mount.is_some() => return Box::pin(self.begin(None)).await,
             Ok(Reply::Refused(refusal)) => {
                 return Err(refusal.error(what, &self.repository).needs("ecr:InitiateLayerUpload"));
@@ -150,12 +150,12 @@ impl Client {
         }
     }
 
-    /// Where the registry says an upload goes on, with its query as it is.
+    /// Returns the URL at which an upload continues, with its query unchanged.
     pub(super) async fn location(&self, response: &Response) -> Result<Option<Url>> {
         let Some(text) = response.headers().get(LOCATION).and_then(|value| value.to_str().ok()) else { return Ok(None) };
         let Ok(mut url) = response.url().join(text) else { return Ok(None) };
         let base = &self.host.start().await?.base;
-        // A registry behind a proxy that ends TLS may not know that it is reached by TLS.
+        // A registry behind a proxy that terminates TLS may not know that clients use TLS.
         if url.host_str() == base.host_str() && url.scheme() == "http" && base.scheme() == "https" {
             let _ = url.set_scheme("https");
             let _ = url.set_port(base.port());

@@ -1,4 +1,4 @@
-//! What a registry is logged in to with: for BuildKit's session (buildkit `session/auth`) and for `hakobi login`.
+//! Credentials of registries for BuildKit's session (buildkit `session/auth`) and for `hakobi login`.
 
 use super::credentials::{Credential, Found, canonical_host};
 use super::ecr::EcrHost;
@@ -7,30 +7,29 @@ use super::registries::Registries;
 use crate::domain::RegistryHost;
 
 impl Registries {
-    /// What a registry is logged in to with, by any of its names (`registry-1.docker.io`, `https://index.docker.io/v1/`).
-    /// `None` if nothing is known: then it is asked without a login.
+    /// Returns the credentials of a registry, by any of its names (`registry-1.docker.io`, `https://index.docker.io/v1/`). Returns
+    /// `None` if there are none: hakobi then uses the registry without a login.
     ///
     /// # Errors
-    /// If config.json is broken, or AWS gives no login to an ECR registry.
+    /// If config.json is invalid, or AWS provides no login to an ECR registry.
     pub async fn docker_auth(&self, host: &str) -> Result<Option<Found>> {
         let host = canonical_host(host);
         Ok(self.shared().login(&host).await?.map(|(found, _)| found))
     }
 
-    /// The login that AWS gives to an ECR registry; `None` for any other registry.
+    /// Returns the login to an ECR registry from AWS. Returns `None` for any other registry.
     ///
     /// # Errors
-    /// If AWS gives none.
+    /// If AWS provides no login.
     pub async fn aws_login(&self, host: &RegistryHost) -> Result<Option<Credential>> {
         let Some(ecr) = EcrHost::parse(host) else { return Ok(None) };
         Ok(Some(self.shared().ecr.login(host, &ecr).await?.credential))
     }
 
-    /// Tries the login of a registry. What it was logged in with, or `None` where nothing is known and the registry asks for
-    /// nothing.
+    /// Tests the login of a registry. Returns the credentials, or `None` if there are none and the registry requires none.
     ///
     /// # Errors
-    /// If the registry refuses the login or cannot be reached.
+    /// If the registry refuses the login or is unreachable.
     pub async fn check_login(&self, host: &RegistryHost) -> Result<Option<Found>> {
         use super::auth::Scope;
         let found = self.shared().login(host).await?.map(|(found, _)| found);

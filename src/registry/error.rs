@@ -1,42 +1,42 @@
-//! What goes wrong with a registry: what was done, where, how often it was tried, and what the user can do.
+//! Errors of registries: the action, the place, the number of attempts, and a hint for the user.
 
 use crate::domain::{RegistryHost, Repository};
 use crate::error as user;
 
 use super::ecr::EcrHost;
 
-/// The sort of failure, as callers tell them apart.
+/// The kind of failure, for callers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// No credentials, or wrong ones (401).
+    /// Missing or wrong credentials (401).
     Unauthorized,
-    /// The credentials may not do this (403).
+    /// The credentials do not allow the action (403).
     Denied,
     /// The repository does not exist.
     RepositoryMissing,
-    /// The tag exists and the repository lets no tag move.
+    /// The tag exists and the repository does not allow tags to move.
     TagImmutable,
-    /// The manifest or blob is not there.
+    /// The manifest or blob does not exist.
     NotFound,
-    /// The bytes are not what their digest says.
+    /// The bytes do not match their digest.
     Damaged,
-    /// More bytes than are taken.
+    /// There are more bytes than the limit.
     TooLarge,
-    /// The certificate does not check, or TLS cannot be set up.
+    /// The certificate is invalid, or TLS fails.
     Tls,
-    /// The connection could not be made, broke or stalled.
+    /// The connection failed, broke or stalled.
     Network,
     /// The registry asked to slow down (429).
     TooManyRequests,
-    /// The registry, or what it signs in by, is not well for now (500, 503 and the like), however often it was asked.
+    /// The registry or its login service is temporarily unavailable (500, 503 and similar), after all attempts.
     Unavailable,
     /// Any other answer of the registry.
     Refused,
-    /// Credentials could not be had: a helper, config.json or AWS failed.
+    /// hakobi could not get credentials: a helper, config.json or AWS failed.
     Credentials,
-    /// The source of a blob that was to be uploaded could not be read. The registry is well.
+    /// hakobi could not read the source of an upload. The registry works.
     Source,
-    /// This side failed.
+    /// hakobi's own side failed.
     Local,
 }
 
@@ -44,9 +44,9 @@ pub enum Kind {
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("failed to {} at {}{}{}", self.details.what, self.details.place, self.tries(), self.why())]
 pub struct Error {
-    /// The sort of failure.
+    /// The kind of failure.
     pub kind: Kind,
-    // Boxed, so that results stay small.
+    // Boxed to keep results small.
     details: Box<Details>,
 }
 
@@ -60,15 +60,15 @@ struct Details {
     action: Option<&'static str>,
     attempts: u32,
     seconds: u64,
-    /// Requests that got nothing through before it was given up, and over how many seconds.
+    /// The number of requests without any success before hakobi gave up, and the time in seconds.
     silent: Option<(u32, u64)>,
 }
 
-/// What this room's functions return.
+/// The result of this room's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// Something failed somewhere: `pushing tag 1`, `ghcr.io/team/app`.
+    /// Creates an error from an action and a place: `pushing tag 1`, `ghcr.io/team/app`.
     pub(super) fn new(kind: Kind, what: impl Into<String>, place: impl Into<String>) -> Self {
         let details = Details {
             what: what.into(),
@@ -84,7 +84,7 @@ impl Error {
         Self { kind, details: Box::new(details) }
     }
 
-    /// The same in a repository.
+    /// Creates an error in a repository.
     pub(super) fn at(kind: Kind, what: impl Into<String>, repository: &Repository) -> Self {
         let mut error = Self::new(kind, what, repository.to_string());
         error.details.host = Some(repository.host.clone());
@@ -92,55 +92,55 @@ impl Error {
         error
     }
 
-    /// The same at a registry as a whole.
+    /// Creates an error of a registry as a whole.
     pub(super) fn on(kind: Kind, what: impl Into<String>, host: &RegistryHost) -> Self {
         let mut error = Self::new(kind, what, host.to_string());
         error.details.host = Some(host.clone());
         error
     }
 
-    /// Something failed at what stands in for a registry.
+    /// Creates an error of a registry's stand-in.
     pub(crate) fn elsewhere(kind: Kind, what: impl Into<String>, place: &str, cause: &str) -> Self {
         Self::new(kind, what, place).because(cause)
     }
 
-    /// A fault of hakobi's own.
+    /// Creates an error for a fault of hakobi itself.
     pub(crate) fn internal(cause: &str) -> Self {
         Self::new(Kind::Local, "push", "this host").because(cause)
     }
 
-    /// Why.
+    /// Adds the cause.
     pub(super) fn because(mut self, cause: &str) -> Self {
         self.details.cause = cause.trim().to_owned();
         self
     }
 
-    /// The IAM action that ECR wants for it.
+    /// Adds the IAM action that ECR requires.
     pub(super) fn needs(mut self, action: &'static str) -> Self {
         self.details.action = Some(action);
         self
     }
 
-    /// How often it was tried, over how long.
+    /// Adds the number of attempts and their total time.
     pub(super) fn tried(mut self, attempts: u32, over: std::time::Duration) -> Self {
         self.details.attempts = attempts;
         self.details.seconds = over.as_secs();
         self
     }
 
-    /// It was given up because nothing at all got through: so many requests, over how long.
+    /// Adds that no request succeeded before hakobi gave up: the number of requests, and the time.
     pub(super) fn silent(mut self, requests: u32, over: std::time::Duration) -> Self {
         self.details.silent = Some((requests, over.as_secs()));
         self
     }
 
-    /// What failed, in other words, at the same place.
+    /// Replaces the action, at the same place.
     pub(super) fn doing(mut self, what: impl Into<String>) -> Self {
         self.details.what = what.into();
         self
     }
 
-    /// Puts in where it failed, where only the cause was known.
+    /// Adds the repository to an error that has only a cause.
     pub(super) fn within(mut self, repository: &Repository) -> Self {
         self.details.place = repository.to_string();
         self.details.host = Some(repository.host.clone());
@@ -148,7 +148,7 @@ impl Error {
         self
     }
 
-    /// The same where it was the registry's as a whole.
+    /// Replaces the repository by the registry as a whole.
     pub(super) fn without_repository(mut self) -> Self {
         if let Some(host) = &self.details.host {
             self.details.place = host.to_string();
@@ -157,12 +157,12 @@ impl Error {
         self
     }
 
-    /// Whether the same may work a little later.
+    /// Returns whether the same action may succeed a little later.
     pub(super) fn is_transient(&self) -> bool {
         matches!(self.kind, Kind::Network | Kind::TooManyRequests)
     }
 
-    /// Whether nothing was said of what was asked: no answer came, or only that there is none for now.
+    /// Returns whether the registry did not answer the request itself: there was no answer, or only a temporary failure.
     #[must_use]
     pub fn is_silence(&self) -> bool {
         matches!(self.kind, Kind::Network | Kind::Tls | Kind::TooManyRequests | Kind::Unavailable)
@@ -186,7 +186,7 @@ impl Error {
         }
     }
 
-    /// What the user can do about it.
+    /// Returns a hint for the user. Returns `None` if there is none.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         let host = self.details.host.as_ref()?;
@@ -224,7 +224,7 @@ impl Error {
     }
 }
 
-/// What `docker login` is given for a registry: nothing for Docker Hub.
+/// Returns the argument of `docker login` for a registry. It is empty for Docker Hub.
 fn login_name(host: &RegistryHost) -> &str {
     if host.is_docker_hub() { "" } else { host.as_str() }
 }

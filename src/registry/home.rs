@@ -1,4 +1,4 @@
-//! Where images are: a repository of a registry, or what stands in for one. What reads and writes images knows no more of it.
+//! Stores of images: a repository of a registry, or a stand-in. Code that reads and writes images sees only these traits.
 
 use std::collections::HashMap;
 
@@ -14,40 +14,40 @@ use super::upload_body::Progress;
 use crate::domain::{Digest, RawManifest, Repository};
 use crate::transfer::{BlobSource, ByteStream};
 
-/// Images that can be read.
+/// A source of images.
 #[async_trait]
 pub trait Source: Send + Sync {
-    /// What it is called.
+    /// Returns its repository name.
     fn repository(&self) -> &Repository;
 
-    /// The manifest of a tag or digest, verified. Returns `None` if there is none.
+    /// Returns the verified manifest of a tag or digest. Returns `None` if there is none.
     async fn manifest(&self, reference: &str) -> Result<Option<RawManifest>>;
 
-    /// A blob's bytes from this offset; read from 0 they are verified. [`Kind::NotFound`] where it is not there.
+    /// Returns a blob's bytes from this offset, verified if the offset is 0. Fails with [`Kind::NotFound`] if it has no such blob.
     async fn open_blob(&self, digest: &Digest, size: Option<u64>, offset: u64) -> Result<ByteStream>;
 }
 
-/// Where images can be put.
+/// A destination of images.
 #[async_trait]
 pub trait Home: Source {
-    /// Which of these blobs are there, with their sizes in bytes.
+    /// Returns those of these blobs that it has, with their sizes in bytes.
     async fn sizes(&self, digests: &[Digest]) -> Result<HashMap<Digest, u64>>;
 
-    /// Takes a blob, while it is still arriving where its source is, or mounts it from another repository of the same place.
+    /// Stores a blob while the source still receives it, or mounts it from another repository of the same place.
     async fn upload(&self, source: &dyn BlobSource, from: Option<&Repository>, progress: Progress) -> Result<Uploaded>;
 
-    /// Puts a manifest under a tag or its own digest.
+    /// Stores a manifest under a tag or its own digest.
     async fn put_manifest(&self, manifest: &RawManifest, reference: &str) -> Result<Put>;
 }
 
-/// A small blob as a whole, verified: a config.
+/// Reads and verifies a small blob, such as a config, as a whole.
 ///
 /// # Errors
-/// If it is not there, is larger than `cap` bytes, or is not what its digest says.
+/// If it does not exist, is larger than `cap` bytes, or does not match its digest.
 pub async fn read_blob(source: &dyn Source, digest: &Digest, cap: u64) -> Result<Bytes> {
     let what = format!("read the blob {digest}");
     let mut damaged = None;
-    // Wrong bytes are asked for once more: a cache on the way may have been at fault.
+    // hakobi requests wrong bytes once more: a cache in between may be at fault.
     for _ in 0..2 {
         let mut bytes = Vec::new();
         let stream = source.open_blob(digest, None, 0).await?;

@@ -1,4 +1,4 @@
-//! One registry: its address, its login and its tokens, and requests that carry them.
+//! One registry: its address, login and tokens, and its authorized requests.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,11 +23,11 @@ pub(super) struct Host {
     pub(super) name: RegistryHost,
     pub(super) ecr: Option<EcrHost>,
     pub(super) shared: Arc<Shared>,
-    /// Whether it answers.
+    /// Whether the registry answers.
     pub(super) answers: Pulse,
-    /// Whether bytes get there. A registry may answer everything else and cut each upload.
+    /// Whether the registry accepts bytes. A registry may answer all other requests and cut each upload.
     pub(super) uploads: Pulse,
-    /// Whether its token service answers.
+    /// Whether the token service answers.
     tokens: Pulse,
     start: OnceCell<Start>,
     auth: Mutex<Auth>,
@@ -37,15 +37,15 @@ pub(super) struct Host {
 struct Auth {
     challenge: Option<Challenge>,
     asked: bool,
-    /// Of registries that are no ECR's: what config.json and its helpers say, once asked.
+    /// The credentials from config.json and its helpers, after the first lookup. Not used for ECR.
     credential: Option<Option<Credential>>,
     tokens: HashMap<Scope, Token>,
 }
 
-/// How often a registry that does not answer is asked for the first time.
+/// The number of attempts at the first request to a registry.
 const MOST_KNOCKS: u32 = 5;
 
-/// The login that a request carried, so that a refusal can name it.
+/// The login of a request, so that a refusal can name it.
 #[derive(Clone)]
 pub(super) struct Used(Option<HeaderValue>);
 
@@ -63,7 +63,7 @@ impl Host {
         }
     }
 
-    /// Where the registry is.
+    /// Returns the registry's address.
     pub(super) async fn start(&self) -> Result<&Start> {
         self.start
             .get_or_try_init(|| async {
@@ -73,7 +73,7 @@ impl Host {
                         Ok(start) => return Ok(start),
                         Err(error) => error,
                     };
-                    // A wrong name should not take minutes to be told.
+                    // A user should not wait minutes for the error about a wrong name.
                     if !error.is_transient() || attempts.made() >= MOST_KNOCKS || !attempts.again(None).await {
                         return Err(attempts.ended(error));
                     }
@@ -82,18 +82,18 @@ impl Host {
             .await
     }
 
-    /// A URL of the registry: `/v2/` and this path.
+    /// Returns the URL of the registry's `/v2/` and this path.
     pub(super) async fn url(&self, path: &str) -> Result<Url> {
         let start = self.start().await?;
         start.base.join(&format!("/v2/{path}")).map_err(|_| Error::on(Kind::Refused, "parse the registry's name", &self.name))
     }
 
-    /// The HTTP client for this registry.
+    /// Returns the HTTP client for this registry.
     pub(super) async fn client(&self) -> Result<&reqwest::Client> {
         self.shared.http.client(self.start().await?.trust)
     }
 
-    /// Puts the login on a request. A URL that leads elsewhere (an upload's Location) goes without.
+    /// Adds the login to a request. Adds none if the URL leads elsewhere (an upload's Location).
     pub(super) async fn authorize(&self, scope: &Scope, request: RequestBuilder) -> Result<(RequestBuilder, Used)> {
         Ok(match self.header(scope).await? {
             Some(header) => (request.header(AUTHORIZATION, header.clone()), Used(Some(header))),
@@ -101,7 +101,7 @@ impl Host {
         })
     }
 
-    /// Whether the login may be sent to this URL.
+    /// Returns whether hakobi may send the login to this URL.
     pub(super) async fn is_own(&self, url: &Url) -> Result<bool> {
         Ok(self.start().await?.base.origin() == url.origin())
     }
@@ -143,7 +143,7 @@ impl Host {
     }
 
     async fn credential(&self, auth: &mut Auth) -> Result<Option<Credential>> {
-        // ECR's login has a life of its own, which its own cache watches.
+        // ECR's login has its own lifetime and its own cache.
         if self.ecr.is_some() {
             return Ok(self.shared.login(&self.name).await?.map(|(found, _)| found.credential));
         }
@@ -155,7 +155,7 @@ impl Host {
         Ok(credential)
     }
 
-    /// Fetches a token, with a few attempts where the service is not well.
+    /// Fetches a token. Makes a few attempts if the service fails temporarily.
     pub(super) async fn token(
         &self,
         realm: &str,
@@ -174,7 +174,7 @@ impl Host {
         if url.scheme() != "https" && trust == super::http::Trust::Verified && credential.is_some() {
             return Err(bad("the address of the token service is not HTTPS, so hakobi sends no password to it"));
         }
-        // A refresh token goes in the body, which a redirect would take along.
+        // A refresh token is in the body, and a redirect would forward the body.
         let in_body = matches!(credential, Some(Credential::IdentityToken(_)));
         let client = if in_body { self.shared.http.own_client(trust)? } else { self.shared.http.client(trust)? };
         let mut attempts = Attempts::new(&self.shared.patience, &self.tokens);
@@ -196,10 +196,10 @@ impl Host {
         }
     }
 
-    /// A registry refused this login: what it was made of is forgotten. `false` where there is nothing else to try.
+    /// Forgets the parts of a login that the registry refused. Returns `false` if there is no other login to try.
     pub(super) async fn refused(&self, used: &Used, refusal: &Refusal) -> bool {
         let Ok(start) = self.start().await else { return false };
-        // A host that the registry only redirected to must not say where its login is to be sent.
+        // A host that is only the target of a redirect must not decide where hakobi sends the login.
         if refusal.from.as_ref().is_some_and(|from| from.origin() != start.base.origin()) {
             return false;
         }
@@ -222,8 +222,8 @@ impl Host {
         changed || used.0.is_some() || had.is_none()
     }
 
-    /// Sends a request, once more with a new login where the first was refused. No answer, or a refusal that may pass, is
-    /// tried again under one deadline. `make` is called for each attempt.
+    /// Sends a request. Sends it once more with a new login if the registry refuses the first. Retries after a missing answer or a
+    /// temporary refusal, under one deadline. Calls `make` for each attempt.
     pub(super) async fn send(
         &self,
         what: &str,

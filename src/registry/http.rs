@@ -1,4 +1,4 @@
-//! The HTTP clients that registries are reached by, and texts made safe to print.
+//! The HTTP clients for registries, and texts made safe to print.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -9,51 +9,51 @@ use reqwest::{Client, RequestBuilder, Response, Url};
 use super::error::{Error, Kind};
 use crate::debug;
 
-/// Makes ring the process's TLS crypto. Harmless when called again, or where another provider was installed before.
+/// Makes ring the TLS crypto provider of the process. Has no effect if a provider is already installed.
 pub fn install_crypto() {
-    // An error says only that one is installed already.
+    // The only possible error: a provider is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
-/// Whose certificates are believed.
+/// The certificates that hakobi accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trust {
-    /// Those the system's authorities signed.
+    /// Certificates that the system's authorities signed.
     Verified,
-    /// Any: the host is one of `--insecure-registry`.
+    /// Any certificate: the host is one of `--insecure-registry`.
     Insecure,
-    /// Any, and no proxy on the way: the host is this machine.
+    /// Any certificate, without a proxy: the host is this machine.
     Loopback,
 }
 
-/// One client for each kind of trust, made when first needed: a run that only speaks to a loopback registry needs no
-/// certificate authorities on its machine.
+/// One client for each kind of trust, made on first use. A run that only uses a loopback registry therefore needs no certificate
+/// authorities on its machine.
 #[derive(Debug, Default)]
 pub(super) struct Http {
     clients: [OnceLock<Client>; 6],
 }
 
-/// Which redirects are followed. A login never follows one to another host or port: reqwest takes it off the request. It does not
-/// know that a login in a body, like a refresh token, is one.
+/// The redirects that hakobi follows. A login never follows a redirect to another host or port: reqwest removes it from the
+/// request. reqwest does not recognize a login in a body, such as a refresh token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Redirects {
-    /// All, but for one from TLS to plain HTTP of the same host and port, which would keep the login.
+    /// All redirects, except from TLS to plain HTTP of the same host and port, which would keep the login.
     Safe,
-    /// Those that stay with the registry.
+    /// Only redirects to the registry itself.
     Own,
 }
 
-/// Most redirects that are followed for one request, as in Go.
+/// The maximum number of redirects for one request, as in Go.
 const MOST_REDIRECTS: usize = 10;
 
 impl Http {
-    /// The client for this kind of trust.
+    /// Returns the client for this kind of trust.
     pub(super) fn client(&self, trust: Trust) -> Result<&Client, Error> {
         self.get(trust, Redirects::Safe)
     }
 
-    /// The client for what finds out where a registry is and for what carries a login in other places than a header: a redirect to
-    /// another host is an answer, which is not followed.
+    /// Returns the client for requests that find a registry, or that have a login outside the headers. For this client, a redirect
+    /// to another host is an answer, which it does not follow.
     pub(super) fn own_client(&self, trust: Trust) -> Result<&Client, Error> {
         self.get(trust, Redirects::Own)
     }
@@ -74,7 +74,7 @@ impl Http {
     }
 }
 
-/// Whether a redirect stays with a host: the same scheme, host and port, or the same host by TLS.
+/// Returns whether a redirect stays with a host: the same scheme, host and port, or the same host with TLS.
 pub(super) fn stays(from: &Url, to: &Url) -> bool {
     let ports = (from.port_or_known_default(), to.port_or_known_default());
     let upgrade = from.scheme() == "http" && to.scheme() == "https" && (ports.0 == ports.1 || ports == (Some(80), Some(443)));
@@ -103,7 +103,7 @@ fn build(trust: Trust, redirects: Redirects) -> reqwest::Result<Client> {
     install_crypto();
     let builder = Client::builder()
         .user_agent(concat!("hakobi/", env!("CARGO_PKG_VERSION")))
-        // HTTP/1.1: each blob gets a connection of its own. Over HTTP/2 all would share one TCP connection's window.
+        // HTTP/1.1 gives each blob its own connection. With HTTP/2 all blobs would share one TCP connection's window.
         .http1_only()
         .connect_timeout(Duration::from_secs(20))
         .pool_idle_timeout(Duration::from_secs(50))
@@ -118,7 +118,7 @@ fn build(trust: Trust, redirects: Redirects) -> reqwest::Result<Client> {
     .build()
 }
 
-/// Sends a request. `attempt` counts from 1 and is for `--debug` alone.
+/// Sends a request. `attempt` counts from 1 and is only for `--debug`.
 pub(in crate::registry) async fn send(request: RequestBuilder, attempt: u32) -> reqwest::Result<Response> {
     let (client, request) = request.build_split();
     let request = request?;
@@ -129,7 +129,7 @@ pub(in crate::registry) async fn send(request: RequestBuilder, attempt: u32) -> 
     shown.send(client.execute(request), |response| response.status().as_u16(), describe).await
 }
 
-/// What a failed request says, with its causes and without its URL.
+/// Returns the message of a failed request, with its causes and without its URL.
 pub(super) fn describe(error: &reqwest::Error) -> String {
     use std::error::Error as _;
     let mut text = match (error.is_connect(), error.is_timeout()) {
@@ -141,7 +141,7 @@ pub(super) fn describe(error: &reqwest::Error) -> String {
     let mut next = error.source();
     let mut last = String::new();
     while let Some(source) = next {
-        // The innermost cause is the one that says something ("Connection refused", "UnknownIssuer").
+        // The innermost cause is the specific one ("Connection refused", "UnknownIssuer").
         last = source.to_string();
         next = source.source();
     }

@@ -1,4 +1,4 @@
-//! Manifests: read by tag or digest, looked at, and put.
+//! Reads manifests by tag or digest, looks them up, and stores them.
 
 use bytes::Bytes;
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
@@ -12,26 +12,26 @@ use super::reply::Reply;
 use super::retry::{Attempts, Pulse};
 use crate::domain::{Descriptor, Digest, RawManifest, Repository, media_type};
 
-/// No manifest is larger (distribution, "maximum manifest size").
+/// The maximum size of a manifest (distribution, "maximum manifest size").
 const LARGEST: usize = 4 << 20;
 
 const ACCEPTED: [&str; 4] =
     [media_type::OCI_MANIFEST, media_type::OCI_INDEX, media_type::DOCKER_MANIFEST, media_type::DOCKER_INDEX];
 
-/// What a put did.
+/// The result of a put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Put {
     /// The registry took the manifest.
     Pushed,
-    /// It may not be moved, and is the same already.
+    /// The tag cannot move, and already has this manifest.
     AlreadyThere,
 }
 
 impl Client {
-    /// The manifest of a tag or digest, verified. Returns `None` if there is none.
+    /// Returns the verified manifest of a tag or digest. Returns `None` if there is none.
     ///
     /// # Errors
-    /// If the registry refuses or cannot be reached, or the bytes are not what their digest says.
+    /// If the registry refuses or is unreachable, or the bytes do not match their digest.
     pub async fn manifest(&self, reference: &str) -> Result<Option<RawManifest>> {
         for (host, repository) in self.sources() {
             let last = host.name == self.repository.host;
@@ -75,10 +75,10 @@ impl Client {
         }
     }
 
-    /// What a tag or digest stands for, without its bytes. Returns `None` if there is none.
+    /// Returns the descriptor of a tag or digest, without the manifest's bytes. Returns `None` if there is none.
     ///
     /// # Errors
-    /// If the registry refuses or cannot be reached.
+    /// If the registry refuses or is unreachable.
     pub async fn head_manifest(&self, reference: &str) -> Result<Option<Descriptor>> {
         let what = format!("check the manifest {reference}");
         let host = &*self.host;
@@ -99,14 +99,14 @@ impl Client {
         if let (Some(digest), Some(size), Some(media_type)) = told {
             return Ok(Some(Descriptor::new(&media_type, digest, size)));
         }
-        // Some registries leave these out of a HEAD.
+        // Some registries omit these headers in the answer to HEAD.
         Ok(self.manifest_from(host, &self.repository, reference).await?.map(|manifest| manifest.descriptor()))
     }
 
-    /// Puts a manifest under a tag or its own digest.
+    /// Stores a manifest under a tag or its own digest.
     ///
     /// # Errors
-    /// If the registry refuses; [`Kind::TagImmutable`] where the tag is another manifest's and may not be moved.
+    /// If the registry refuses; [`Kind::TagImmutable`] if the tag has another manifest and cannot move.
     pub async fn put_manifest(&self, manifest: &RawManifest, reference: &str) -> Result<Put> {
         let what = format!("push the manifest {reference}");
         let host = &*self.host;
@@ -137,7 +137,7 @@ impl Client {
                 }
                 return Err(refusal.error(&what, &self.repository));
             }
-            // Some registries know a blob only a moment after they took it.
+            // Some registries report a blob as unknown for a moment after its upload.
             let early = matches!(refusal.code.as_str(), "MANIFEST_BLOB_UNKNOWN" | "BLOB_UNKNOWN");
             blobs_unknown += 1;
             if !early || blobs_unknown > 3 {
@@ -162,7 +162,7 @@ fn content_type(headers: &HeaderMap) -> Option<String> {
     ACCEPTED.contains(&media_type).then(|| media_type.to_owned())
 }
 
-/// Why a small body was not read.
+/// The reason why hakobi did not read a small body.
 pub(super) enum NoBody {
     TooLarge(usize),
     Broken(String),
@@ -177,7 +177,7 @@ impl NoBody {
     }
 }
 
-/// A body of at most `cap` bytes.
+/// Reads a body of at most `cap` bytes.
 pub(super) async fn small_body(mut response: Response, cap: usize, stall: std::time::Duration) -> Result<Bytes, NoBody> {
     let mut body = Vec::new();
     loop {

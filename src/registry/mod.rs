@@ -1,7 +1,7 @@
-//! Registries: the OCI distribution protocol, Docker's credentials, and what ECR does by AWS's own API.
+//! Registries: the OCI distribution protocol, Docker's credentials, and the functions of ECR that need AWS's own API.
 //!
-//! [`Registries`] is made once for a run. [`Registries::repository`] gives a [`Client`] for one repository; both are cheap
-//! to clone and share connections, tokens and logins.
+//! A run makes one [`Registries`]. [`Registries::repository`] returns a [`Client`] for one repository. Both are cheap to clone and
+//! share connections, tokens and logins.
 
 mod auth;
 mod blob;

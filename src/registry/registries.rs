@@ -1,4 +1,4 @@
-//! All registries of a run: one object that knows each host's address, login and tokens.
+//! All registries of a run: the addresses, logins and tokens of all hosts.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,12 +17,12 @@ use crate::domain::{RegistryHost, Repository};
 use crate::event::Events;
 use crate::settings::RegistrySettings;
 
-/// What is the same in every run, and other in tests.
+/// The options that only tests change.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// How patient the client is.
+    /// The time limits of the client.
     pub patience: Patience,
-    /// Where AWS is.
+    /// The source of AWS's configuration.
     pub aws: AwsSource,
 }
 
@@ -41,13 +41,13 @@ impl std::fmt::Debug for Registries {
 }
 
 impl Registries {
-    /// Nothing is read or asked yet.
+    /// Creates it without reading files or sending requests.
     #[must_use]
     pub fn new(settings: &RegistrySettings, events: Events) -> Self {
         Self::with(settings, events, Options::default())
     }
 
-    /// The same with another patience, or another AWS.
+    /// Creates it with other time limits, or another AWS.
     #[must_use]
     pub fn with(settings: &RegistrySettings, events: Events, options: Options) -> Self {
         install_crypto();
@@ -62,33 +62,33 @@ impl Registries {
         Self { shared: Arc::new(shared), hosts: Arc::default(), own: Arc::default() }
     }
 
-    /// The client of a repository.
+    /// Returns the client of a repository.
     #[must_use]
     pub fn repository(&self, repository: &Repository) -> Client {
         let mirror = self.mirror_of(repository).map(|mirror| (self.host(&mirror.host), mirror));
         Client::new(self.host(&repository.host), repository.clone(), mirror)
     }
 
-    /// Has this stand for the repository of its name, in place of a registry.
+    /// Replaces a registry's repository of the same name by this store.
     pub fn stand_in(&self, home: Arc<dyn Home>) {
         let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
         own.insert(home.repository().clone(), home);
     }
 
-    /// Where the images of this name are: what stands in for a registry, or the client of one.
+    /// Returns the store of this name's images: the stand-in, or the client of the registry.
     #[must_use]
     pub fn home(&self, repository: &Repository) -> Arc<dyn Home> {
         let own = self.own.lock().unwrap_or_else(PoisonError::into_inner).get(repository).cloned();
         own.unwrap_or_else(|| Arc::new(self.repository(repository)))
     }
 
-    /// Whether a store stands in for a registry under this name, which means nothing outside this run.
+    /// Returns whether a store stands in for a registry under this name. Such a name has no meaning outside this run.
     #[must_use]
     pub fn is_own(&self, repository: &Repository) -> bool {
         self.own.lock().unwrap_or_else(PoisonError::into_inner).contains_key(repository)
     }
 
-    /// The repository behind a pull-through cache that stands in for this one.
+    /// Returns the repository behind a pull-through cache that replaces this one. Returns `None` if there is none.
     fn mirror_of(&self, repository: &Repository) -> Option<Repository> {
         let url = self.shared.settings.mirrors.get(&repository.host)?;
         let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).unwrap_or(url);

@@ -1,4 +1,4 @@
-//! A registry's answers, and its refusals in its own words.
+//! A registry's answers, and its refusals with its own messages.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use super::error::{Error, Kind};
 use super::retry::retry_after;
 use crate::domain::Repository;
 
-/// What came of a request.
+/// The answer to a request.
 #[derive(Debug)]
 pub(super) enum Reply {
     /// A status below 400.
     Ok(Response),
-    /// Any other, its body read.
+    /// Any other status, with the body read.
     Refused(Refusal),
 }
 
@@ -28,7 +28,7 @@ pub(super) struct Refusal {
     pub(super) message: String,
     pub(super) retry_after: Option<Duration>,
     pub(super) challenge: Option<Challenge>,
-    /// Where it came from, redirects followed.
+    /// The URL that sent it, after redirects.
     pub(super) from: Option<Url>,
 }
 
@@ -51,7 +51,7 @@ struct Item {
 const LARGEST_BODY: usize = 64 << 10;
 
 impl Reply {
-    /// Reads what was answered as far as it has to be.
+    /// Reads as much of an answer as necessary.
     pub(super) async fn from_response(response: Response) -> Self {
         if response.status().as_u16() < 400 {
             return Self::Ok(response);
@@ -93,7 +93,7 @@ impl Refusal {
                 refusal.message = format!("{} ({detail})", refusal.message);
             }
         } else if !body.starts_with(b"<") {
-            // A gateway in front of the registry: its first line, unless it is a page.
+            // The answer of a gateway in front of the registry: hakobi shows its first line, unless it is a page.
             let text = String::from_utf8_lossy(&body);
             refusal.message = text.lines().next().unwrap_or_default().trim().to_owned();
         }
@@ -101,30 +101,30 @@ impl Refusal {
         refusal
     }
 
-    /// Whether the login is what was refused, so that a new one may help.
+    /// Returns whether the registry refused the login, so that a new login may help.
     pub(super) fn wants_login(&self) -> bool {
-        // ECR answers an expired token with 403, and spells "authorization token" with and without capitals.
+        // ECR answers an expired token with 403, and writes "authorization token" with and without capitals.
         let message = self.message.to_ascii_lowercase();
         self.status == 401 || (matches!(self.status, 400 | 403) && message.contains("token has expired"))
     }
 
-    /// Whether the same request may work a little later.
+    /// Returns whether the same request may succeed a little later.
     pub(super) fn is_transient(&self) -> bool {
         matches!(self.status, 408 | 425 | 429 | 500 | 502 | 503 | 504) || self.code == "TOOMANYREQUESTS"
     }
 
-    /// Whether the tag is there and may not be moved. ECR and Harbor have these words for it.
+    /// Returns whether the tag exists and cannot move. ECR and Harbor use these messages.
     pub(super) fn is_immutable_tag(&self) -> bool {
         let message = self.message.to_ascii_lowercase();
         self.code == "ImageTagAlreadyExistsException"
             || message.contains("tag is immutable")
-            // ECR's words before tags had rules of their own.
+            // ECR's message before tags had their own rules.
             || message.contains("repository is immutable")
             || message.contains("immutable tag")
             || message.contains("imagetagalreadyexists")
     }
 
-    /// What it says, in one line.
+    /// Returns its message in one line.
     pub(super) fn words(&self) -> String {
         match (self.code.as_str(), self.message.as_str()) {
             ("", "") => format!("the registry answered {}", self.status),
@@ -134,7 +134,7 @@ impl Refusal {
         }
     }
 
-    /// As this room's error.
+    /// Converts the refusal to this room's error.
     pub(super) fn error(&self, what: &str, repository: &Repository) -> Error {
         let kind = match (self.status, self.code.as_str()) {
             _ if self.is_immutable_tag() => Kind::TagImmutable,

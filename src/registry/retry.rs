@@ -1,7 +1,7 @@
-//! How long is waited and how often is tried again: full jitter under one deadline.
+//! Pauses between attempts, and the number of attempts: full jitter under one deadline.
 //!
-//! A deadline is one operation's and also, as a [`Pulse`], one registry's: where nothing at all got through for that long, each
-//! further operation is tried once. Else a push of many layers to a registry that is gone would wait for each of them.
+//! Each operation has a deadline, and so does each registry, as a [`Pulse`]. If no request to a registry succeeds for that long,
+//! hakobi tries each further operation only once. Otherwise a push of many layers to a lost registry would wait for each layer.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,18 +10,18 @@ use rand::Rng as _;
 
 use super::error::Error;
 
-/// How patient the client is.
+/// The time limits of the client.
 #[derive(Debug, Clone)]
 pub struct Patience {
-    /// How long one operation, or all that is asked of one registry, may fail without getting on, all attempts together.
+    /// The time limit without progress of one operation, or of all requests to one registry, over all attempts.
     pub total: Duration,
-    /// The first pause is at most this long; each further one may be twice as long.
+    /// The maximum of the first pause. Each further pause may be twice as long.
     pub first_pause: Duration,
-    /// No pause is longer, but for one that the registry asked for.
+    /// The maximum of a pause, unless the registry requests a longer one.
     pub longest_pause: Duration,
-    /// How long a connection may stand still.
+    /// The time limit for a connection without any bytes.
     pub stall: Duration,
-    /// How long the registry may take to answer once it has the whole of a request.
+    /// The time limit for the registry's answer after it has received the whole request.
     pub answer: Duration,
 }
 
@@ -32,17 +32,17 @@ impl Default for Patience {
             first_pause: Duration::from_millis(250),
             longest_pause: Duration::from_secs(15),
             stall: Duration::from_secs(60),
-            // A registry that keeps its blobs in an object store may copy a whole layer before it answers a PUT.
+            // A registry with an object store may copy a whole layer before it answers a PUT.
             answer: Duration::from_secs(300),
         }
     }
 }
 
-/// Whether anything gets through to a registry. Shared by all that is asked of it.
+/// Whether requests to a registry succeed. All its operations share it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Pulse(Arc<Mutex<Option<Silence>>>);
 
-/// Failures of which none was followed by anything that got through.
+/// Failures without a later success.
 #[derive(Debug, Clone, Copy)]
 struct Silence {
     began: Instant,
@@ -55,12 +55,13 @@ impl Pulse {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Something got through.
+    /// Records a success.
     pub(super) fn beat(&self) {
         self.with(|silence| *silence = None);
     }
 
-    /// Something did not. Where nobody asked for longer than an attempt and a pause may take, nothing is known of that time.
+    /// Records a failure. If there was no request for longer than an attempt and a pause may take, nothing is known about that
+    /// time.
     fn missed(&self, now: Instant, patience: &Patience) -> Silence {
         self.with(|silence| {
             let before = silence.filter(|before| now - before.last <= patience.stall + patience.longest_pause);
@@ -83,7 +84,7 @@ pub(super) struct Attempts {
 }
 
 impl Attempts {
-    /// None made yet; of a registry with this pulse.
+    /// Creates the attempts of an operation at a registry with this pulse, with none made yet.
     pub(super) fn new(patience: &Patience, pulse: &Pulse) -> Self {
         let now = Instant::now();
         Self {
@@ -97,12 +98,12 @@ impl Attempts {
         }
     }
 
-    /// How many were made.
+    /// Returns the number of attempts made.
     pub(super) fn made(&self) -> u32 {
         self.made
     }
 
-    /// The error of the last one, with how often and for how long it was tried, here or with others.
+    /// Adds to the last error how often and for how long hakobi tried, in this operation or in others.
     pub(super) fn ended(&self, error: Error) -> Error {
         let error = error.tried(self.made, self.began.elapsed());
         match self.ended_by {
@@ -111,14 +112,14 @@ impl Attempts {
         }
     }
 
-    /// The operation got on: the deadlines begin again.
+    /// Records progress: the deadlines start again.
     pub(super) fn progressed(&mut self) {
         self.pulse.beat();
         self.since_progress = Instant::now();
         self.in_a_row = 0;
     }
 
-    /// Pauses before another attempt; `false` where the deadline leaves none. `asked` is what the registry asked for.
+    /// Pauses before another attempt. Returns `false` if the deadline allows none. `asked` is the pause that the registry requests.
     pub(super) async fn again(&mut self, asked: Option<Duration>) -> bool {
         let silence = self.pulse.missed(Instant::now(), &self.patience);
         let left = |since: Duration| self.patience.total.saturating_sub(since);
@@ -140,12 +141,13 @@ impl Attempts {
     fn pause(&self, asked: Option<Duration>) -> Duration {
         let ceiling = self.patience.first_pause.saturating_mul(1 << self.in_a_row.min(16)).min(self.patience.longest_pause);
         let jitter = ceiling.mul_f64(rand::rng().random::<f64>());
-        // A registry that names a time means it; the jitter keeps all that it told the same from coming back at once.
+        // hakobi waits at least the time that the registry requests. The jitter prevents that all clients with the same time return
+        // at once.
         asked.map_or(jitter, |asked| asked + jitter.min(Duration::from_secs(1)))
     }
 }
 
-/// What `Retry-After` asks for: seconds, or a date.
+/// Returns the pause in `Retry-After`, which is a number of seconds or a date. Returns `None` if there is none.
 pub(super) fn retry_after(headers: &reqwest::header::HeaderMap) -> Option<Duration> {
     let text = headers.get(reqwest::header::RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse::<u64>() {
@@ -190,7 +192,7 @@ mod tests {
         let patience = Patience { first_pause: Duration::from_millis(1), ..Patience::default() };
         let (pulse, now) = (Pulse::default(), Instant::now());
         pulse.missed(now, &patience);
-        // As if the one before had failed for that long, until just now.
+        // This acts as if the earlier operation had failed for that long, until now.
         pulse.with(|silence| silence.iter_mut().for_each(|silence| silence.began = now - patience.total));
         let mut attempts = Attempts::new(&patience, &pulse);
         assert!(!attempts.again(None).await);

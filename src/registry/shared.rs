@@ -1,4 +1,4 @@
-//! What all hosts of a run share.
+//! The state that all hosts of a run share.
 
 use tokio::sync::OnceCell;
 
@@ -11,7 +11,7 @@ use crate::domain::RegistryHost;
 use crate::event::Events;
 use crate::settings::RegistrySettings;
 
-/// What all hosts share.
+/// The state that all hosts share.
 pub(super) struct Shared {
     pub(super) settings: RegistrySettings,
     pub(super) events: Events,
@@ -26,7 +26,8 @@ impl Shared {
         self.config.get_or_try_init(|| async { DockerConfig::load(self.settings.docker_config.as_deref()) }).await
     }
 
-    /// What Docker would log in with. A helper that fails is a warning, as in Docker: much can be read without a login.
+    /// Returns the credentials that Docker would use. A failed helper is a warning, as in Docker: many images are readable without
+    /// a login.
     pub(super) async fn docker_login(&self, host: &RegistryHost) -> Result<Option<Found>> {
         let config = self.config().await?;
         match config.lookup(host).await {
@@ -38,7 +39,7 @@ impl Shared {
         }
     }
 
-    /// Whose certificates are believed at this host.
+    /// Returns the certificates that hakobi accepts at this host.
     pub(super) fn trust(&self, host: &RegistryHost) -> Trust {
         if host.is_loopback() {
             Trust::Loopback
@@ -49,8 +50,8 @@ impl Shared {
         }
     }
 
-    /// What a registry is logged in to with. For ECR the AWS SDK is asked first: its credentials are the job's own, while
-    /// config.json may keep a token that ran out. With `--registry-role` nothing but that role will do.
+    /// Returns the credentials of a registry. For ECR, hakobi first uses the AWS SDK: its credentials are the job's own, while the
+    /// token in config.json may have expired. With `--registry-role` hakobi accepts only that role.
     pub(super) async fn login(&self, host: &RegistryHost) -> Result<Option<(Found, Option<String>)>> {
         let Some(ecr) = EcrHost::parse(host) else {
             return Ok(self.docker_login(host).await?.map(|found| (found, None)));

@@ -1,4 +1,4 @@
-//! Where a registry is: its scheme and address, found out once with the protocol's first request (`GET /v2/`).
+//! Finds a registry's scheme and address, once, with the protocol's first request (`GET /v2/`).
 
 use std::time::Duration;
 
@@ -36,14 +36,14 @@ pub(super) async fn find(shared: &Shared, host: &RegistryHost) -> Result<Start> 
     }
     match shared.trust(host) {
         Trust::Verified => ping(shared, host, parse("https", host)?, Trust::Verified).await,
-        // Docker asks for TLS first; a loopback registry without it is so much more common that it is asked last here.
+        // Docker tries TLS first. Loopback registries without TLS are much more common, so hakobi tries TLS last here.
         Trust::Loopback => either(shared, host, Trust::Loopback, ["http", "https"]).await,
         Trust::Insecure => either(shared, host, Trust::Insecure, ["https", "http"]).await,
     }
 }
 
-/// The address in ECR's answer, where it says more than the host's name. The token is good for every account's registries,
-/// and the answer names the caller's own, so an ECR name there is not the one to talk to.
+/// Returns the address in ECR's answer, if it differs from the host's name. Every account's registries accept the token, and the
+/// answer names the caller's own registry. hakobi therefore ignores an ECR name there.
 fn parse_endpoint(endpoint: &str) -> Option<(Url, Trust)> {
     let url: Url = endpoint.parse().ok()?;
     let authority = match url.port() {
@@ -78,11 +78,11 @@ async fn ping(shared: &Shared, host: &RegistryHost, base: Url, trust: Trust) -> 
     let url = base.join("/v2/").map_err(|_| Error::on(Kind::Refused, what, host))?;
     let request = shared.http.own_client(trust)?.get(url).timeout(Duration::from_secs(30));
     let response = send(request, 1).await.map_err(|error| network(&error, what, host))?;
-    // A TLS server answers plain HTTP with a 400 of its own; a registry never answers so here.
+    // A TLS server answers plain HTTP with status 400. A registry never does so here.
     if base.scheme() == "http" && response.status().as_u16() == 400 {
         return Err(Error::on(Kind::Network, what, host).because("it does not support plain HTTP"));
     }
-    // A redirect may have led to TLS. One to another host is not followed: whoever answers there is not given this registry's login.
+    // A redirect may lead to TLS. hakobi does not follow a redirect to another host: that host must not get this registry's login.
     let base = if response.url().origin() == base.origin() { base } else { moved(response.url()).unwrap_or(base) };
     Ok(Start { base, trust, challenge: Challenge::from_headers(response.headers()) })
 }
@@ -91,7 +91,7 @@ fn moved(url: &Url) -> Option<Url> {
     (url.path() == "/v2/").then(|| url.join("/").ok()).flatten()
 }
 
-/// A request that brought no answer.
+/// Returns the error of a request without an answer.
 pub(super) fn network(error: &reqwest::Error, what: &str, host: &RegistryHost) -> Error {
     let cause = describe(error);
     let tls = [
@@ -106,7 +106,7 @@ pub(super) fn network(error: &reqwest::Error, what: &str, host: &RegistryHost) -
     let kind = if tls.iter().any(|word| cause.contains(word)) {
         Kind::Tls
     } else if error.is_redirect() {
-        // They will not lead elsewhere in a second's time.
+        // The redirects will not be different a second later.
         Kind::Refused
     } else {
         Kind::Network

@@ -1,4 +1,4 @@
-//! The tags of a repository (distribution-spec, "Listing tags").
+//! Lists the tags of a repository (distribution-spec, "Listing tags").
 
 use reqwest::Url;
 use reqwest::header::LINK;
@@ -10,25 +10,25 @@ use super::error::{Error, Kind, Result};
 use super::manifest::{header, small_body};
 use super::reply::Reply;
 
-/// Largest page taken, in bytes.
+/// The maximum size of a page, in bytes.
 const LARGEST: usize = 4 << 20;
 
-/// Tags asked for at once, and pages at most: a registry that never ends is left alone.
+/// The number of tags per page, and the maximum number of pages, in case a registry's list never ends.
 const PAGE: usize = 1000;
 const PAGES: usize = 100;
 
 #[derive(Deserialize)]
 struct Page {
-    /// Some registries say `null` for none.
+    /// Some registries send `null` for an empty list.
     #[serde(default)]
     tags: Option<Vec<String>>,
 }
 
 impl Client {
-    /// All tags of the repository, in the registry's order; none where there is no such repository.
+    /// Returns all tags of the repository, in the registry's order. The list is empty if the repository does not exist.
     ///
     /// # Errors
-    /// If the registry refuses or cannot be reached.
+    /// If the registry refuses or is unreachable.
     pub async fn tags(&self) -> Result<Vec<String>> {
         let what = "list tags";
         let (host, scope) = (&*self.host, Scope::pull(&self.repository.path));
@@ -48,7 +48,7 @@ impl Client {
                 .map_err(|_| Error::at(Kind::Damaged, what, &self.repository).because("it is not a list of tags"))?;
             out.extend(page.tags.into_iter().flatten());
             match next {
-                // Credentials go nowhere else.
+                // hakobi sends credentials to no other host.
                 Some(next) if next.origin() == url.origin() => url = next,
                 _ => break,
             }
@@ -57,7 +57,7 @@ impl Client {
     }
 }
 
-/// The next page: `</v2/app/tags/list?last=x&n=1000>; rel="next"`.
+/// Returns the URL of the next page: `</v2/app/tags/list?last=x&n=1000>; rel="next"`. Returns `None` if there is none.
 fn next(url: &Url, link: &str) -> Option<Url> {
     let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
     let is_next = ["rel=\"next\"", "rel=next"].iter().any(|next| parameters.contains(next));

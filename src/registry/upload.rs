@@ -1,7 +1,7 @@
-//! Uploading a blob: POST, PATCH with the bytes as they come, PUT with the digest (OCI distribution spec, "Pushing blobs").
+//! Uploads a blob: POST, PATCH with the bytes as they arrive, PUT with the digest (OCI distribution spec, "Pushing blobs").
 //!
-//! A PATCH that breaks off is followed by asking the registry how much it has, and goes on there; a registry that forgot the
-//! upload gets the blob again. The source can be read again from any offset, so nothing is kept in memory for it.
+//! After a broken PATCH hakobi asks the registry how much it has, and continues there. If the registry has forgotten the upload,
+//! hakobi uploads the blob again. The source is readable again from any offset, so hakobi keeps no bytes in memory for it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,33 +22,33 @@ use super::upload_body::{Body, Progress};
 use crate::domain::Repository;
 use crate::transfer::{BlobSource, Identity};
 
-/// A blob that is in the registry now.
+/// A blob that the registry now has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Uploaded {
-    /// What it is.
+    /// The blob's identity.
     pub identity: Identity,
-    /// Whether it was mounted from another repository, so that no byte moved.
+    /// Whether the registry mounted it from another repository, without an upload.
     pub mounted: bool,
-    /// Bytes sent, those sent twice counted twice.
+    /// The number of sent bytes. Bytes sent twice count twice.
     pub sent: u64,
 }
 
-/// How often a blob is begun again where the registry forgets its upload or finds it damaged.
+/// The maximum number of restarts if the registry forgets a blob's upload or finds the blob damaged.
 const MOST_RESTARTS: u32 = 4;
 
-/// A PATCH that carried this much before it broke was worth it: the deadline begins again.
+/// The size of a PATCH before it breaks that counts as progress, so that the deadline starts again.
 const WORTH_IT: u64 = 8 << 20;
 
-/// How often a blob may break off after that without the registry keeping any of it.
+/// The maximum number of such broken PATCHes of a blob without any bytes that the registry stored.
 const MOST_IN_VAIN: u32 = 8;
 
-/// What came of a PATCH.
+/// The result of a PATCH.
 enum Patched {
-    /// All bytes up to the end are there; the upload goes on here.
+    /// The registry has all bytes; the upload continues at this URL.
     Whole(Url),
-    /// It broke off. What to wait for before asking how much arrived.
+    /// The PATCH broke off. The pause before hakobi asks how much arrived.
     Cut(Error, Option<Duration>),
-    /// The registry does not know the upload any more.
+    /// The registry has forgotten the upload.
     Forgotten(Error),
 }
 
@@ -60,18 +60,18 @@ struct Upload<'a> {
     progress: Progress,
     attempts: Attempts,
     sent: u64,
-    /// The farthest offset that the registry ever confirmed.
+    /// The largest offset that the registry has confirmed.
     confirmed: u64,
     in_vain: u32,
     restarts: u32,
 }
 
 impl Client {
-    /// Uploads a blob, while it is still arriving where its source is. It is mounted where `from` is a repository of the same
-    /// registry that has it. `progress` is told how far it is, in bytes.
+    /// Uploads a blob while the source still receives it. Mounts the blob instead if `from` is a repository of the same registry
+    /// that has it. Calls `progress` with the number of bytes sent so far.
     ///
     /// # Errors
-    /// If the registry refuses, stays unreachable over the whole deadline, or the source fails ([`Kind::Source`]).
+    /// If the registry refuses, is unreachable over the whole deadline, or the source fails ([`Kind::Source`]).
     pub async fn upload(&self, source: &dyn BlobSource, from: Option<&Repository>, progress: Progress) -> Result<Uploaded> {
         let what = match source.known() {
             Some(identity) => format!("upload the blob {}", identity.digest),
@@ -84,7 +84,7 @@ impl Client {
         let mut upload =
             Upload { client: self, source, what, progress, attempts, sent: 0, confirmed: 0, in_vain: 0, restarts: 0 };
         loop {
-            // Mounting is tried once; what did not mount will not.
+            // hakobi tries to mount only once: a second attempt would fail too.
             let location = match self.begin(mount.take()).await.map_err(|error| error.doing(upload.what.clone()))? {
                 Begun::Session(location) => location,
                 Begun::Mounted => match known {
@@ -100,7 +100,7 @@ impl Client {
 }
 
 impl Upload<'_> {
-    /// One upload session to its end. Returns `None` if the blob has to be begun again.
+    /// Runs one upload session to its end. Returns `None` if hakobi must upload the blob from the beginning.
     async fn session(&mut self, mut location: Url) -> Result<Option<Identity>> {
         let mut offset = 0;
         loop {
@@ -142,7 +142,7 @@ impl Upload<'_> {
         Error::at(Kind::Source, self.what.clone(), &self.client.repository).because(cause)
     }
 
-    /// The progress, which also shows the other uploads that bytes get there.
+    /// Returns a progress callback that also tells the other uploads that the registry accepts bytes.
     fn beating(&self, offset: u64) -> Progress {
         let (progress, uploads) = (self.progress.clone(), self.client.host.uploads.clone());
         let parts = AtomicU64::new(0);
@@ -213,7 +213,7 @@ impl Upload<'_> {
             if let Some(used) = used {
                 host.refused(&used, &refusal).await;
             }
-            // The next request says so itself where a new login does not help.
+            // If a new login does not help, the next request fails with the same message.
             return Ok(Patched::Cut(error, None));
         }
         if refusal.is_transient() {
@@ -222,7 +222,8 @@ impl Upload<'_> {
         if is_forgotten(&refusal) { Ok(Patched::Forgotten(error)) } else { Err(error) }
     }
 
-    /// How much of the blob the registry has, and where it wants the rest. Returns `None` if it forgot the upload.
+    /// Returns how much of the blob the registry has, and the URL for the rest. Returns `None` if the registry has forgotten the
+    /// upload.
     async fn status(&self, location: &Url) -> Result<Option<(u64, Option<Url>)>> {
         let host = &*self.client.host;
         let repository = &self.client.repository;
@@ -233,7 +234,7 @@ impl Upload<'_> {
             Reply::Refused(refusal) if refusal.wants_login() || refusal.status == 403 => {
                 return Err(refusal.error(&self.what, repository).needs("ecr:UploadLayerPart"));
             }
-            // Also a registry that cannot say it: sending the blob again is always right.
+            // This includes a registry that cannot say: uploading the blob again is always correct.
             Reply::Refused(_) => return Ok(None),
         };
         let Some(there) = header(response.headers(), RANGE.as_str()).and_then(|range| arrived(&range)) else { return Ok(None) };
@@ -255,7 +256,7 @@ impl Upload<'_> {
             Reply::Refused(refusal) => refusal,
         };
         let error = refusal.error(&self.what, repository).needs("ecr:CompleteLayerUpload");
-        // An answer that was lost on the way: the second PUT finds no upload, but the blob is there.
+        // The first answer was lost: the second PUT finds no upload, but the registry has the blob.
         if is_forgotten(&refusal) && self.client.has(&identity.digest).await? {
             return Ok(Some(identity));
         }
@@ -271,8 +272,8 @@ fn is_forgotten(refusal: &Refusal) -> bool {
     code || (matches!(refusal.status, 404 | 416) && refusal.code != "NAME_UNKNOWN")
 }
 
-/// `0-99` → 100. distribution says `0-0` both for nothing and for one byte: sent from 0 again, the first is right, and the
-/// second is found by its digest.
+/// Returns the number of bytes that arrived: `0-99` → 100. distribution answers `0-0` for no byte and for one byte. hakobi then
+/// sends all bytes from 0 again, which is correct for no byte. For one byte, hakobi finds the blob by its digest.
 fn arrived(range: &str) -> Option<u64> {
     let range = range.strip_prefix("bytes=").unwrap_or(range);
     let (_, last) = range.split_once('-')?;

@@ -1,4 +1,4 @@
-//! The body of an upload: it follows its source, and tells apart whether source or registry is what is waited for.
+//! The body of an upload. It reads from its source, and knows whether hakobi waits for the source or for the registry.
 
 use std::io;
 use std::pin::Pin;
@@ -12,12 +12,12 @@ use tokio_util::io::ReaderStream;
 
 use crate::transfer::ByteStream;
 
-/// Tells how many bytes of a blob were sent so far.
+/// A callback that gets the number of a blob's bytes sent so far.
 pub type Progress = Arc<dyn Fn(u64) + Send + Sync>;
 
 const PART: usize = 128 << 10;
 
-/// What is known of a body while it is sent.
+/// The state of a body during the upload.
 #[derive(Debug)]
 pub(super) struct Watch(Mutex<State>);
 
@@ -35,17 +35,17 @@ impl Watch {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Bytes that went out.
+    /// Returns the number of sent bytes.
     pub(super) fn sent(&self) -> u64 {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).sent
     }
 
-    /// Why the source gave no more bytes, if that was what failed.
+    /// Returns the error of the source. Returns `None` if the source did not fail.
     pub(super) fn source_failed(&self) -> Option<String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).source_failed.clone()
     }
 
-    /// Returns once the registry has stood still too long. A source that is slow is none of its fault.
+    /// Returns after the registry has made no progress for too long. Time that the source takes does not count.
     pub(super) async fn stalled(&self, stall: Duration, answer: Duration) {
         loop {
             tokio::time::sleep((stall / 4).clamp(Duration::from_millis(20), Duration::from_secs(1))).await;
@@ -58,7 +58,7 @@ impl Watch {
     }
 }
 
-/// The bytes of a source from where it was opened.
+/// The bytes of a source from the offset at which it was opened.
 pub(super) struct Body {
     parts: ReaderStream<ByteStream>,
     first: Option<Bytes>,
@@ -68,7 +68,7 @@ pub(super) struct Body {
 }
 
 impl Body {
-    /// Waits for the first bytes; `None` if there are none. So no request stands open before it has something to say.
+    /// Waits for the first bytes, so that no request stays open without bytes. Returns `None` if there are none.
     pub(super) async fn begin(source: ByteStream, offset: u64, progress: Progress) -> io::Result<Option<(Self, Arc<Watch>)>> {
         let mut parts = ReaderStream::with_capacity(source, PART);
         let Some(first) = parts.next().await.transpose()? else { return Ok(None) };

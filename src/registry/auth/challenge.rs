@@ -2,7 +2,7 @@
 
 use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
 
-/// What a registry wants to see.
+/// The login that a registry requires.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::registry) enum Challenge {
     /// A user and a password with every request.
@@ -11,13 +11,13 @@ pub(in crate::registry) enum Challenge {
     Bearer {
         /// The token service.
         realm: String,
-        /// What it knows the registry by; may be empty.
+        /// The service's name of the registry. It may be empty.
         service: String,
     },
 }
 
 impl Challenge {
-    /// The challenge in an answer. Bearer goes before Basic where both are offered.
+    /// Reads the challenge of an answer. Prefers Bearer if the registry offers both. Returns `None` if there is none.
     pub(in crate::registry) fn from_headers(headers: &HeaderMap) -> Option<Self> {
         let mut basic = None;
         for value in headers.get_all(WWW_AUTHENTICATE) {
@@ -42,7 +42,7 @@ impl Challenge {
 
 type Parameters = Vec<(String, String)>;
 
-/// `Bearer realm="…",service="…", Basic realm=x` → the schemes with their parameters.
+/// Parses `Bearer realm="…",service="…", Basic realm=x` into the schemes with their parameters.
 fn challenges(text: &str) -> Vec<(String, Parameters)> {
     let mut out: Vec<(String, Parameters)> = Vec::new();
     let mut rest = text.trim_start_matches([' ', ',', '\t']);

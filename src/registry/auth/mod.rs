@@ -1,4 +1,4 @@
-//! How a registry is logged in to: its challenge, and the token service behind it.
+//! Registry logins: the challenge of a registry, and its token service.
 
 mod challenge;
 mod scope;

@@ -1,32 +1,32 @@
-//! What a request does in which repositories.
+//! The repositories and actions of a request.
 
-/// What a request does in which repositories: the scope of its bearer token.
+/// The repositories and actions of a request: the scope of its bearer token.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(in crate::registry) struct Scope(Vec<String>);
 
 impl Scope {
-    /// Nothing in particular: logging in.
+    /// Returns the empty scope, for a login.
     pub(in crate::registry) fn none() -> Self {
         Self(Vec::new())
     }
 
-    /// Reading a repository.
+    /// Returns the scope for reading a repository.
     pub(in crate::registry) fn pull(path: &str) -> Self {
         Self(vec![format!("repository:{path}:pull")])
     }
 
-    /// Writing to a repository.
+    /// Returns the scope for writing to a repository.
     pub(in crate::registry) fn push(path: &str) -> Self {
         Self(vec![format!("repository:{path}:pull,push")])
     }
 
-    /// And reading another one too, to mount its blobs.
+    /// Adds the permission to read another repository, to mount its blobs.
     pub(in crate::registry) fn and_pull(mut self, path: &str) -> Self {
         self.0.push(format!("repository:{path}:pull"));
         self
     }
 
-    /// As a token service takes them.
+    /// Returns the scope in the form that a token service accepts.
     pub(in crate::registry) fn words(&self) -> &[String] {
         &self.0
     }

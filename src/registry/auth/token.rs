@@ -9,14 +9,14 @@ use serde::Deserialize;
 use super::super::credentials::Credential;
 use super::super::http::{describe, send};
 
-/// A bearer token. Never printed.
+/// A bearer token. hakobi never prints it.
 #[derive(Clone)]
 pub struct Token {
     /// The token itself.
     pub token: String,
-    /// For how long it is good, from when it was issued.
+    /// The lifetime, from the time of issue.
     pub expires_in: Duration,
-    /// When it was fetched.
+    /// The time when hakobi fetched it.
     pub(in crate::registry) fetched: Instant,
 }
 
@@ -27,14 +27,14 @@ impl fmt::Debug for Token {
 }
 
 impl Token {
-    /// Whether it is good for a while yet.
+    /// Returns whether the token remains valid for a while.
     pub(in crate::registry) fn is_fresh(&self) -> bool {
-        // A tenth of its life is left for requests that are queued behind it.
+        // Requests that wait in a queue get the last tenth of the lifetime.
         self.fetched.elapsed() < self.expires_in.mul_f64(0.9)
     }
 }
 
-/// What a token is asked for.
+/// The inputs of a token request.
 pub(in crate::registry) struct Ask<'a> {
     pub(in crate::registry) realm: Url,
     pub(in crate::registry) service: &'a str,
@@ -52,19 +52,19 @@ struct Answer {
     expires_in: Option<u64>,
 }
 
-/// Why there is no token.
+/// The reason why there is no token.
 #[derive(Debug)]
 pub(in crate::registry) enum NoToken {
-    /// The service said no.
+    /// The service refused.
     Refused(u16, String),
-    /// It did not answer, or not with a token.
+    /// The service did not answer, or its answer contains no token.
     Broken(String),
 }
 
-/// What hakobi calls itself to token services.
+/// The client ID that hakobi sends to token services.
 const CLIENT_ID: &str = "hakobi";
 
-/// The life of a token whose service names none (distribution: "for compatibility, 60 seconds").
+/// The lifetime of a token if the service states none (distribution: "for compatibility, 60 seconds").
 const DEFAULT_LIFE: Duration = Duration::from_secs(60);
 const LARGEST_ANSWER: usize = 1 << 20;
 
@@ -140,7 +140,7 @@ async fn read(mut response: Response) -> Result<Answer, NoToken> {
         }
     }
     if !status.is_success() {
-        // What the service says may repeat what it was sent; the status alone is safe to print.
+        // The service's message may repeat the credentials. Only the status is safe to print.
         return Err(NoToken::Refused(status.as_u16(), format!("the token service answered {status}")));
     }
     serde_json::from_slice(&body).map_err(|_| NoToken::Broken("the token service's answer is not JSON with a token".to_owned()))

@@ -11,7 +11,7 @@ use super::{Credential, DOCKER_HUB_KEY, Found, helper, key_of};
 use crate::domain::RegistryHost;
 use crate::registry::error::{Error, Kind, Result};
 
-/// The part of `config.json` that is about credentials.
+/// The part of `config.json` that contains credentials.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(in crate::registry) struct DockerConfig {
@@ -39,7 +39,7 @@ impl std::fmt::Debug for Entry {
 }
 
 impl DockerConfig {
-    /// Reads `config.json` in this folder. A file that is not there is an empty one.
+    /// Reads `config.json` in this folder. A missing file counts as empty.
     pub(in crate::registry) fn load(directory: Option<&Path>) -> Result<Self> {
         let Some(directory) = directory else { return Ok(Self::default()) };
         let path = directory.join("config.json");
@@ -52,14 +52,14 @@ impl DockerConfig {
             }
             Err(error) => return Err(bad(&error.to_string())),
         };
-        // serde's message would show the value that does not fit, which may be a password.
+        // serde's message would contain the wrong value, which may be a password.
         let mut config: Self = serde_json::from_slice(&text)
             .map_err(|error| bad(&format!("invalid format (line {}, column {})", error.line(), error.column())))?;
         config.path = path;
         Ok(config)
     }
 
-    /// The name of the helper that keeps this registry's credentials, if any does.
+    /// Returns the name of the helper that stores this registry's credentials. Returns `None` if there is none.
     pub(in crate::registry) fn helper_of(&self, host: &RegistryHost) -> Option<&str> {
         let key = key_of(host);
         let own = self
@@ -76,7 +76,7 @@ impl DockerConfig {
         hostname(key) == host.as_str()
     }
 
-    /// The credentials of a registry: of its helper, or from the file.
+    /// Returns the credentials of a registry, from its helper or from the file. Returns `None` if there are none.
     pub(in crate::registry) async fn lookup(&self, host: &RegistryHost) -> Result<Option<Found>> {
         if let Some(name) = self.helper_of(host)
             && let Some(credential) = helper::get(name, key_of(host)).await?
@@ -112,7 +112,7 @@ impl Entry {
             let decoded = engine.decode(self.auth.trim()).map_err(|_| bad)?;
             let text = String::from_utf8(decoded).map_err(|_| bad)?;
             let (username, password) = text.split_once(':').ok_or(bad)?;
-            // Docker once padded passwords with NUL.
+            // Docker used to pad passwords with NUL.
             let password = password.trim_matches('\0').to_owned();
             return Ok(Some(Credential::Basic { username: username.to_owned(), password }));
         }

@@ -1,13 +1,13 @@
-//! Credentials of registries, and the hosts that they are of.
+//! Credentials of registries, and the hosts that they belong to.
 
 use std::fmt;
 
 use crate::domain::RegistryHost;
 
-/// Docker Hub's key in `config.json`, for historical reasons that of its first version.
+/// The key of Docker Hub in `config.json`: for historical reasons the URL of its first version.
 pub(in crate::registry) const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 
-/// What a registry is logged in to with. Never printed.
+/// A credential for a registry. hakobi never prints it.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Credential {
     /// A user and a password.
@@ -19,7 +19,7 @@ pub enum Credential {
     },
     /// A refresh token of an OAuth2 token service.
     IdentityToken(String),
-    /// A bearer token that is used as it is.
+    /// A bearer token that hakobi sends unchanged.
     RegistryToken(String),
 }
 
@@ -33,17 +33,16 @@ impl fmt::Debug for Credential {
     }
 }
 
-/// A credential and where it was found, for messages.
+/// A credential and its origin, for messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
-    /// What to log in with.
+    /// The credential.
     pub credential: Credential,
-    /// `config.json`, `docker-credential-ecr-login`, `AWS`.
+    /// The origin: `config.json`, `docker-credential-ecr-login`, `AWS`.
     pub origin: String,
 }
 
-/// The registry that a host belongs to, where it is known by several names: BuildKit and Docker ask for Docker Hub under any
-/// of these.
+/// Returns the registry of a host that has several names: BuildKit and Docker use any of these names for Docker Hub.
 #[must_use]
 pub fn canonical_host(host: &str) -> RegistryHost {
     match hostname(host) {
@@ -54,12 +53,12 @@ pub fn canonical_host(host: &str) -> RegistryHost {
     }
 }
 
-/// The key that Docker keeps a registry's credentials under.
+/// Returns the key under which Docker stores a registry's credentials.
 pub(in crate::registry) fn key_of(host: &RegistryHost) -> &str {
     if host.is_docker_hub() { DOCKER_HUB_KEY } else { host.as_str() }
 }
 
-/// `https://host/v1/` → `host` (docker/cli `credentials.ConvertToHostname`).
+/// Returns the host of a key: `https://host/v1/` → `host` (docker/cli `credentials.ConvertToHostname`).
 pub(in crate::registry) fn hostname(key: &str) -> &str {
     let rest = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
     rest.split('/').next().unwrap_or(rest)

@@ -10,7 +10,7 @@ use tokio::process::Command;
 use super::Credential;
 use crate::registry::error::{Error, Kind, Result};
 
-/// A helper may ask a user, or a slow network, but not for ever.
+/// The time limit of a helper. A helper may ask a user, or use a slow network.
 const LONGEST: Duration = Duration::from_secs(90);
 
 #[derive(Deserialize)]
@@ -26,7 +26,7 @@ struct Answer {
 pub(super) async fn get(name: &str, server: &str) -> Result<Option<Credential>> {
     let program = format!("docker-credential-{name}");
     let failed = |cause: &str| Error::new(Kind::Credentials, format!("get credentials from {program}"), server).because(cause);
-    // The name comes from config.json; with a slash in it, it would be a path.
+    // The name comes from config.json. A slash would make it a path.
     if name.contains(['/', '\\']) {
         return Err(failed("the name of the helper in config.json must not contain a slash"));
     }
@@ -42,7 +42,7 @@ pub(super) async fn get(name: &str, server: &str) -> Result<Option<Credential>> 
             _ => failed(&error.to_string()),
         })?;
     if let Some(mut stdin) = child.stdin.take() {
-        // A helper that does not read its input says why on its output.
+        // A helper that does not read its input gives the reason on its output.
         let _ = stdin.write_all(server.as_bytes()).await;
         let _ = stdin.write_all(b"\n").await;
     }
@@ -51,7 +51,7 @@ pub(super) async fn get(name: &str, server: &str) -> Result<Option<Credential>> 
         .map_err(|_| failed("no answer in 90 s"))?
         .map_err(|error| failed(&error.to_string()))?;
     if !output.status.success() {
-        // Helpers tell errors on standard output.
+        // Helpers print errors to standard output.
         let said = [output.stdout, output.stderr].concat();
         let said = String::from_utf8_lossy(&said);
         let said = said.trim();

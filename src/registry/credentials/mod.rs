@@ -1,4 +1,4 @@
-//! Credentials as Docker keeps them: `config.json` and credential helpers. Only ever read.
+//! Docker's credentials: `config.json` and credential helpers. hakobi only reads them.
 
 mod config;
 mod credential;

@@ -1,11 +1,11 @@
-//! The SDK's errors as this room's.
+//! Converts the SDK's errors to this room's errors.
 
 use aws_sdk_ecr::error::{ProvideErrorMetadata, SdkError};
 
 use crate::domain::RegistryHost;
 use crate::registry::error::{Error, Kind};
 
-/// What a call failed with: the sort of failure and AWS's own words.
+/// Returns the error of a failed call: its kind and AWS's own message.
 pub(super) fn failed<E>(what: &str, host: &RegistryHost, action: &'static str, error: &SdkError<E>) -> Error
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
@@ -40,7 +40,8 @@ fn innermost(error: &dyn std::error::Error) -> String {
     last
 }
 
-/// Credentials that cannot be had come wrapped as a dispatch failure of the request that needed them.
+/// Returns whether an error is about credentials. The SDK wraps missing credentials in a dispatch failure of the request that needs
+/// them.
 fn speaks_of_credentials(error: &dyn std::error::Error) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {

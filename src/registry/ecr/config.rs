@@ -1,11 +1,11 @@
-//! ECR's client for a registry's account and region.
+//! Creates ECR's client for a registry's account and region.
 
 use std::time::Duration;
 
 use super::EcrHost;
 use crate::aws::{self, AwsSource, Wanted};
 
-/// The client for a registry's account and region.
+/// Returns the client for a registry's account and region.
 pub(super) async fn client(source: &AwsSource, host: &EcrHost, role: Option<&String>) -> aws_sdk_ecr::Client {
     let wanted = Wanted {
         region: Some(host.region.clone()),

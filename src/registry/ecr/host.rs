@@ -1,4 +1,4 @@
-//! Which hosts are private ECR registries, and of which account and region.
+//! Recognizes the hosts of private ECR registries, with their account and region.
 
 use crate::domain::RegistryHost;
 

@@ -1,4 +1,4 @@
-//! `GetAuthorizationToken`: a user and password for the registry, good for some hours.
+//! `GetAuthorizationToken`: a user and password for the registry, valid for some hours.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -13,9 +13,9 @@ use crate::registry::error::{Error, Kind, Result};
 /// A login to an ECR registry.
 #[derive(Clone)]
 pub(in crate::registry) struct Login {
-    /// `AWS` and the token.
+    /// The user `AWS` and the token.
     pub(in crate::registry) credential: Credential,
-    /// Where the registry is, as AWS told.
+    /// The registry's address, as AWS states it.
     pub(in crate::registry) proxy_endpoint: Option<String>,
     renew_at: Instant,
     expires_at: Instant,
@@ -28,9 +28,9 @@ impl fmt::Debug for Login {
 }
 
 impl Ecr {
-    /// A login that is good for a while yet: a new one from half of the old one's life on.
+    /// Returns a login that remains valid for a while. Fetches a new login after half of the old one's lifetime.
     pub(in crate::registry) async fn login(&self, name: &RegistryHost, host: &EcrHost) -> Result<Login> {
-        // The client is made before the lock, so that a slow source of credentials holds up only its own registry's first call.
+        // hakobi makes the client before it takes the lock: slow credentials then delay only the first call to their own registry.
         let client = self.client(name, host).await;
         let mut logins = self.logins.lock().await;
         let now = Instant::now();
@@ -45,12 +45,12 @@ impl Ecr {
                 logins.insert(name.clone(), login.clone());
                 Ok(login)
             }
-            // The old one still works; the next request tries again.
+            // The old login still works. The next request tries again.
             Err(error) => old.filter(|login| now < login.expires_at).ok_or(error),
         }
     }
 
-    /// A registry refused this login: the next one is a new one. Another one that was made meanwhile stays.
+    /// Forgets a login that a registry refused, so that the next login is new. Keeps another login that was fetched meanwhile.
     pub(in crate::registry) async fn forget(&self, name: &RegistryHost, refused: &Credential) {
         let mut logins = self.logins.lock().await;
         if logins.get(name).is_some_and(|login| login.credential == *refused) {
@@ -61,7 +61,7 @@ impl Ecr {
 
 async fn fetch(client: &aws_sdk_ecr::Client, name: &RegistryHost, host: &EcrHost) -> Result<Login> {
     let what = "log in to ECR";
-    // `registryIds` is deprecated: a token is good for every registry that its role may use.
+    // `registryIds` is deprecated: a token is valid for every registry that its role may use.
     let _ = host;
     let answer = client
         .get_authorization_token()

@@ -1,6 +1,7 @@
-//! What ECR does by AWS's own API: logging in, asking for many layers at once, describing and making repositories.
+//! The functions of ECR that need AWS's own API: logging in, looking up many layers at once, describing and creating repositories.
 //!
-//! Blobs and manifests of ECR go by the registry protocol like any other's. Only this folder imports the AWS SDK.
+//! hakobi reads and writes ECR's blobs and manifests with the registry protocol, as for any registry. Only this folder imports the
+//! AWS SDK.
 
 mod api;
 mod config;
@@ -27,12 +28,12 @@ pub(super) struct Ecr {
 }
 
 impl Ecr {
-    /// Nothing is asked of AWS yet.
+    /// Creates it without a call to AWS.
     pub(super) fn new(source: AwsSource, roles: BTreeMap<RegistryHost, String>) -> Self {
         Self { source, roles, clients: Mutex::default(), logins: Mutex::default() }
     }
 
-    /// Whether a role was named for this registry.
+    /// Returns whether the settings name a role for this registry.
     pub(super) fn has_role(&self, host: &RegistryHost) -> bool {
         self.roles.contains_key(host)
     }

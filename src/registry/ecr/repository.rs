@@ -1,4 +1,4 @@
-//! Repositories of ECR, and which layers they have.
+//! Repositories of ECR, and their layers.
 
 use std::collections::HashMap;
 
@@ -12,18 +12,18 @@ use crate::domain::{Digest, RegistryHost};
 use crate::registry::error::Result;
 use crate::settings::CreateRepository;
 
-/// What ECR says of a repository.
+/// The facts that ECR states about a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::registry) struct Described {
-    /// Whether tags that are there cannot be moved (but for those that a filter excludes).
+    /// Whether existing tags cannot move (except those that a filter excludes).
     pub(in crate::registry) immutable_tags: bool,
 }
 
-/// `BatchCheckLayerAvailability` takes at most this many (ECR API reference).
+/// The limit of `BatchCheckLayerAvailability` (ECR API reference).
 const MOST_LAYERS: usize = 100;
 
 impl Ecr {
-    /// Which of these layers the repository has, with their sizes in bytes.
+    /// Returns those of these layers that the repository has, with their sizes in bytes.
     pub(in crate::registry) async fn available(
         &self,
         name: &RegistryHost,
@@ -52,7 +52,7 @@ impl Ecr {
         Ok(there)
     }
 
-    /// The repository, or `None` where there is none.
+    /// Returns the repository. Returns `None` if it does not exist.
     pub(in crate::registry) async fn describe(
         &self,
         name: &RegistryHost,
@@ -73,7 +73,7 @@ impl Ecr {
         }
     }
 
-    /// Makes the repository. One that another job made meanwhile is as good.
+    /// Creates the repository. Succeeds if another job has created it meanwhile.
     pub(in crate::registry) async fn create(
         &self,
         name: &RegistryHost,
