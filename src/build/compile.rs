@@ -1,4 +1,4 @@
-//! What the frontend made of a Dockerfile.
+//! The frontend's result for a Dockerfile.
 
 use std::collections::HashMap;
 
@@ -13,14 +13,14 @@ const PLATFORMS: &str = "refs.platforms";
 /// The graph and the image's configuration.
 #[derive(Debug, Clone)]
 pub struct Compiled {
-    /// The whole graph; for several platforms, that of the first.
+    /// The whole graph. For several platforms, the graph of the first.
     pub definition: pb::Definition,
     /// `containerimage.config`, as JSON.
     pub config: Vec<u8>,
-    /// The frontend's `refs.platforms`, as JSON, if the configuration does not name its platform: that of a stage which a directory
-    /// takes the place of (`--build-context STAGE=DIR`).
+    /// The frontend's `refs.platforms`, as JSON, if the configuration does not name its platform. This is the case for a stage that
+    /// a directory replaces (`--build-context STAGE=DIR`).
     pub platforms: Option<Vec<u8>>,
-    /// The engine whose answer it is.
+    /// The engine that gave the answer.
     pub engine: String,
 }
 
@@ -38,7 +38,7 @@ struct PlatformOf {
 }
 
 impl Compiled {
-    /// Takes both out of the frontend's answer. With `BUILDKIT_MULTI_PLATFORM` the configuration is called by its platform.
+    /// Reads both from the frontend's answer. With `BUILDKIT_MULTI_PLATFORM` the configuration's key contains its platform.
     #[must_use]
     pub fn new(solved: &Solved) -> Self {
         let of_platform = |name: &str| name.strip_prefix(CONFIG).is_some_and(|rest| rest.starts_with('/'));
@@ -51,7 +51,7 @@ impl Compiled {
         Self { definition: solved.definition().cloned().unwrap_or_default(), config, platforms, engine: String::new() }
     }
 
-    /// The platform that the image is for. Returns `None` if the frontend did not say it.
+    /// Returns the platform of the image. Returns `None` if the frontend did not state it.
     #[must_use]
     pub fn platform(&self) -> Option<Platform> {
         named(&self.config).or_else(|| {
@@ -60,7 +60,7 @@ impl Compiled {
         })
     }
 
-    /// What the exporter has to know of a graph that is solved in place of the frontend's.
+    /// Returns the metadata that the exporter needs for a graph that replaces the frontend's.
     #[must_use]
     pub fn metadata(&self) -> HashMap<String, Vec<u8>> {
         let platforms = self.platforms.clone().map(|platforms| (PLATFORMS.to_owned(), platforms));
@@ -68,7 +68,7 @@ impl Compiled {
     }
 }
 
-/// The platform that a configuration names.
+/// Returns the platform that a configuration names. Returns `None` if it names none.
 fn named(config: &[u8]) -> Option<Platform> {
     serde_json::from_slice::<Platform>(config)
         .ok()

@@ -1,4 +1,4 @@
-//! Registry credentials for the daemon, from where hakobi's own come from.
+//! Registry credentials for the daemon, from the same sources as hakobi's own.
 
 use async_trait::async_trait;
 
@@ -15,7 +15,7 @@ impl CredentialSource for SessionCredentials {
         Ok(found.and_then(|found| match found.credential {
             Credential::Basic { username, password } => Some(Credentials { username, secret: password }),
             Credential::IdentityToken(secret) => Some(Credentials { username: String::new(), secret }),
-            // A bearer token cannot be handed on as a user and password.
+            // A bearer token has no form as a user and password.
             Credential::RegistryToken(_) => None,
         }))
     }

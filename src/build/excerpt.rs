@@ -1,14 +1,15 @@
-//! The lines of the user's file that an error is about, as an excerpt: out of the details of the daemon's answer, or of a check.
+//! The lines of the user's file that an error names, as an excerpt. They come from the details of the daemon's answer, or from a
+//! check.
 
 use bollard_buildkit_proto::google::protobuf::Any;
 use bollard_buildkit_proto::pb;
 use prost::Message;
 use serde::Deserialize;
 
-/// Lines shown before and after those that an error is about.
+/// The number of lines shown before and after those that an error names.
 const AROUND: usize = 2;
 
-/// BuildKit's `errdefs.Source`: which lines an error is about. A command over several lines has a range for each of them.
+/// BuildKit's `errdefs.Source`: the lines that an error names. A command over several lines has one range for each line.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Source {
     #[prost(message, optional, tag = "1")]
@@ -17,7 +18,7 @@ pub(super) struct Source {
     pub(super) ranges: Vec<pb::Range>,
 }
 
-/// The same as Go's JSON has it: zero values are left out.
+/// The same in Go's JSON, which omits zero values.
 #[derive(Deserialize)]
 struct JsonSource {
     info: JsonInfo,
@@ -47,7 +48,7 @@ struct JsonPosition {
     line: i32,
 }
 
-/// What a check answers, as far as it is about what keeps the file from being read.
+/// The part of a check's answer about an unreadable file.
 #[derive(Deserialize)]
 struct Check {
     #[serde(rename = "buildError")]
@@ -71,8 +72,8 @@ struct Location {
     ranges: Vec<JsonRange>,
 }
 
-/// Reads what keeps a Dockerfile from being built out of the JSON that the frontend's check answers: its lines, then the message.
-/// Returns `None` if there is no such thing.
+/// Reads the error that makes a Dockerfile unusable from the JSON of the frontend's check: its lines, then the message. Returns
+/// `None` if there is no such error.
 #[must_use]
 pub fn check_failure(json: &str) -> Option<String> {
     let Check { broken, mut sources } = serde_json::from_str(json).ok()?;
@@ -84,7 +85,7 @@ pub fn check_failure(json: &str) -> Option<String> {
 }
 
 impl Source {
-    /// Reads one out of an answer's details; both of its encodings.
+    /// Reads a source from an answer's details, in either of its encodings. Returns `None` if it is no source.
     pub(super) fn from_detail(detail: &Any) -> Option<Self> {
         if !detail.type_url.contains("errdefs.Source") {
             return None;
@@ -106,8 +107,8 @@ impl Source {
         })
     }
 
-    /// Shows the lines, all of them marked, with the file's name and the first line's number above. Returns `None` if it names no
-    /// line of the file.
+    /// Returns the excerpt with all named lines marked. The file's name and the first line's number are above it. Returns `None` if
+    /// the source names no line of the file.
     pub(super) fn excerpt(&self) -> Option<String> {
         let info = self.info.as_ref()?;
         let ranges: Vec<(usize, usize)> = self.ranges.iter().filter_map(lines_of).collect();
@@ -129,7 +130,7 @@ impl Source {
     }
 }
 
-/// The first and the last line of a range, from 1.
+/// Returns the first and the last line of a range, from 1. Returns `None` if the range is invalid.
 fn lines_of(range: &pb::Range) -> Option<(usize, usize)> {
     let line = |position: &Option<pb::Position>| usize::try_from(position.as_ref()?.line).ok();
     let first = line(&range.start).filter(|first| *first > 0)?;
@@ -167,7 +168,7 @@ mod tests {
            7 |     RUN x
         --------------------
         ");
-        // A heredoc is one range; ranges may come in any order.
+        // A heredoc is one range. Ranges may have any order.
         let heredoc = source("FROM a\nRUN <<EOF\nfalse\nEOF\n", &[(2, 4)]).excerpt().unwrap_or_default();
         assert_eq!(heredoc.matches(">>>").count(), 3, "{heredoc}");
         let turned = source(text, &[(5, 5), (3, 4)]).excerpt().unwrap_or_default();

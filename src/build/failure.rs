@@ -1,4 +1,4 @@
-//! A failed solve in the user's terms: the daemon's message, and the lines of the user's file that it is about.
+//! Describes a failed solve for the user: the daemon's message, and the lines of the user's file that it names.
 
 use bollard_buildkit_proto::google::rpc;
 use bollard_buildkit_proto::pb;
@@ -7,10 +7,10 @@ use prost::Message;
 use super::excerpt::Source;
 use crate::error::Error;
 
-/// What the daemon says when it refuses.
+/// The daemon's answer when it refuses.
 pub type Refusal = tonic::Status;
 
-/// Where a build was when it failed: its graph and the step that ended with an error.
+/// The state of a failed build: its graph and the step that failed.
 #[derive(Debug, Clone, Copy)]
 pub struct Failed<'a> {
     /// The graph, with the user's file in it.
@@ -19,14 +19,15 @@ pub struct Failed<'a> {
     pub step: &'a str,
 }
 
-/// The build's failure. `local` is what we could not read ourselves: where the daemon would only say that we failed.
+/// Returns the build's failure. `local` is the error about a file that hakobi itself could not read: the daemon's message would
+/// only say that hakobi failed.
 #[must_use]
 pub fn failure(status: &tonic::Status, local: Option<(String, &'static str)>, failed: Option<Failed<'_>>) -> Error {
     if let Some((local, hint)) = local {
         return Error::build(local).hint(hint);
     }
     let message = plain(status.message());
-    // Docker 20.10 names no lines; the graph knows them.
+    // Docker 20.10 names no lines, but the graph contains them.
     let text = match excerpt(status).or_else(|| failed?.source()?.excerpt()) {
         Some(excerpt) => format!("{excerpt}{message}"),
         None => message.to_owned(),
@@ -42,7 +43,7 @@ pub fn failure(status: &tonic::Status, local: Option<(String, &'static str)>, fa
     error
 }
 
-/// The message without what gRPC and the daemon put before it on its way.
+/// Returns the message without the prefixes of gRPC and the daemon.
 fn plain(mut message: &str) -> &str {
     loop {
         let rest = message
@@ -68,7 +69,7 @@ impl Failed<'_> {
     }
 }
 
-/// Whether trying again may help: the network, or a registry's or containerd's bad moment, and nothing that a step did.
+/// Returns whether a retry may help: the network, a registry or containerd failed temporarily, and no step failed.
 #[must_use]
 pub fn is_passing(status: &tonic::Status) -> bool {
     let message = status.message();
@@ -88,19 +89,19 @@ pub fn is_passing(status: &tonic::Status) -> bool {
         "unexpected status: 5",
         "unexpected status from HEAD request",
         "toomanyrequests",
-        // containerd's collector took a layer away that an image is just being unpacked on ("… does not exist: not found").
+        // containerd's collector removed a layer while an image was being unpacked on it ("… does not exist: not found").
         "parent snapshot sha256:",
     ];
     !of_a_step && PASSING.iter().any(|passing| message.contains(passing))
 }
 
-/// Whether the connection to the daemon broke off: what the daemon itself answers has no error of this side behind it.
+/// Returns whether the connection to the daemon broke off. The daemon's own answers have no error of this side as their source.
 #[must_use]
 pub fn is_cut_off(status: &tonic::Status) -> bool {
     std::error::Error::source(status).is_some()
 }
 
-/// The lines that the error's details name, as buildx shows them: each source once.
+/// Returns the lines that the error's details name, as buildx shows them: each source once. Returns `None` if there are none.
 fn excerpt(status: &tonic::Status) -> Option<String> {
     let details = rpc::Status::decode(status.details()).ok()?.details;
     let mut all: Vec<String> = Vec::new();

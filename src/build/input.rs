@@ -1,4 +1,4 @@
-//! Where context and Dockerfile come from, as the daemon gets them (buildx `loadInputs`).
+//! The context and the Dockerfile, in the form that the daemon gets (buildx `loadInputs`).
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -11,31 +11,31 @@ use crate::error::{Error, Result};
 use crate::settings::{BuildSettings, ContextSource, DockerfileSource, NamedContext};
 use crate::transfer::{ByteStream, Scratch};
 
-/// Bytes that tell an archive from a Dockerfile (docker `build.archiveHeaderSize`).
+/// The number of bytes that distinguish an archive from a Dockerfile (docker `build.archiveHeaderSize`).
 const HEADER: usize = 512;
 
-/// Most that a Dockerfile on standard input or behind a URL may have, in bytes.
+/// The maximum size of a Dockerfile on standard input or behind a URL, in bytes.
 const DOCKERFILE_LIMIT: u64 = 2 << 20;
 
-/// What the session serves and the frontend is told. Temporary directories live as long as this.
+/// The inputs of the session and the options of the frontend. Temporary directories exist as long as this value.
 #[derive(Default)]
 pub struct Input {
     /// Local directories.
     pub directories: LocalDirs,
     /// A context on standard input.
     pub uploads: Uploads,
-    /// `context`, `filename`, `dockerfilekey`, `context:NAME`.
+    /// The frontend's options: `context`, `filename`, `dockerfilekey`, `context:NAME`.
     pub options: BTreeMap<String, String>,
-    /// What the daemon keeps its copy of the context under.
+    /// The key of the daemon's copy of the context.
     pub shared_key: String,
     temporary: Vec<Scratch>,
 }
 
 impl Input {
-    /// Looks at context and Dockerfile; reads standard input where it is one of them.
+    /// Opens the context and the Dockerfile. Reads standard input if it is one of them.
     ///
     /// # Errors
-    /// If one of them cannot be used.
+    /// If one of them is unusable.
     pub async fn open(settings: &BuildSettings, stdin: impl AsyncRead + Send + Unpin + 'static) -> Result<Self> {
         let mut input = Self::default();
         match &settings.context {
@@ -50,7 +50,7 @@ impl Input {
         for (name, context) in &settings.named_contexts {
             let value = match context {
                 NamedContext::Directory(path) => {
-                    // The two names that are taken (buildx `loadInputs`).
+                    // These two names have another meaning (buildx `loadInputs`).
                     let local = if matches!(&**name, "context" | "dockerfile") { format!("_{name}") } else { name.clone() };
                     input.directories.add(local.clone(), path.clone());
                     format!("local:{local}")
@@ -142,7 +142,7 @@ impl Input {
         }
     }
 
-    /// A Dockerfile that is a local file.
+    /// Adds a Dockerfile that is a local file.
     fn dockerfile_in(&mut self, directory: &Path, name: &Path) -> Result<()> {
         let mut name = name.to_owned();
         let lower = PathBuf::from("dockerfile");
@@ -159,7 +159,7 @@ impl Input {
         Ok(())
     }
 
-    /// A Dockerfile that is a text.
+    /// Adds a Dockerfile that is a text.
     fn inline(&mut self, text: &[u8]) -> Result<()> {
         let directory = self.temporary_directory()?;
         std::fs::File::create(directory.join("Dockerfile"))
@@ -211,7 +211,8 @@ async fn fetch(url: &str) -> Result<Vec<u8>> {
     read_limited(&body[..], "the Dockerfile behind the URL").await
 }
 
-/// As Docker tells them apart: a compressed stream by its first bytes, a tar by its header's checksum.
+/// Returns whether the bytes are an archive. As in Docker, the first bytes show a compressed stream, and the header's checksum
+/// shows a tar.
 fn is_archive(header: &[u8]) -> bool {
     const COMPRESSED: [&[u8]; 4] = [b"BZh", &[0x1f, 0x8b, 0x08], &[0xfd, b'7', b'z', b'X', b'Z', 0], &[0x28, 0xb5, 0x2f, 0xfd]];
     COMPRESSED.iter().any(|magic| header.starts_with(magic)) || is_tar(header)

@@ -1,4 +1,4 @@
-//! The build: what the user asked for as BuildKit's options, session and exporters, and its result.
+//! The build: the user's request as BuildKit's options, session and exporters, and its result.
 
 mod compile;
 mod credentials;

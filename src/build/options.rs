@@ -6,7 +6,7 @@ use super::input::Input;
 use crate::engine::buildkit::CacheOption;
 use crate::settings::BuildSettings;
 
-/// Everything that `dockerfile.v0` is told.
+/// Returns all options for `dockerfile.v0`.
 #[must_use]
 pub fn frontend_options(settings: &BuildSettings, input: &Input, imports: &[CacheOption]) -> HashMap<String, String> {
     let mut options: HashMap<String, String> = settings.frontend_options.clone().into_iter().collect();
@@ -24,7 +24,7 @@ pub fn frontend_options(settings: &BuildSettings, input: &Input, imports: &[Cach
         options.insert("frontend.caps".to_owned(), "moby.buildkit.frontend.contexts+forward".to_owned());
     }
     if !imports.is_empty() {
-        // The field of the request is ignored for Dockerfiles: the frontend passes these on with each of its solves.
+        // BuildKit ignores the request's field for Dockerfiles: the frontend passes these imports with each of its solves.
         options.insert("cache-imports".to_owned(), serde_json::to_string(imports).unwrap_or_default());
     }
     options

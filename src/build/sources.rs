@@ -1,36 +1,36 @@
-//! What the frontend reads of local directories when it compiles: the Dockerfile, and rules of what it leaves out.
+//! The files that the frontend reads from local directories to compile: the Dockerfile, and the ignore files.
 
 use std::io;
 use std::path::Path;
 
 use super::input::Input;
 
-/// A file that the frontend looks for, by the directory's name and its own; nothing where there is none.
+/// A file that the frontend looks for, by the directory's name and its path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FrontendFile {
-    /// `dockerfile/Dockerfile`.
+    /// The full name: `dockerfile/Dockerfile`.
     pub name: String,
     /// The name of the local directory.
     pub directory: String,
-    /// The path in that.
+    /// The path in that directory.
     pub path: String,
-    /// Its bytes.
+    /// The bytes of the file. `None` if it does not exist.
     pub content: Option<Vec<u8>>,
 }
 
 impl Input {
-    /// The Dockerfile, if it is of this machine and can be read.
+    /// Returns the Dockerfile. Returns `None` if it is not on this machine or not readable.
     #[must_use]
     pub fn dockerfile(&self) -> Option<Vec<u8>> {
         let (directory, name) = self.directories.get("dockerfile").zip(self.options.get("filename"))?;
         std::fs::read(directory.join(name)).ok()
     }
 
-    /// All of them, the Dockerfile first; nothing where that is not of this machine (BuildKit `dockerui.Client`: `ReadEntrypoint`,
-    /// `NamedContext`).
+    /// Returns all these files, the Dockerfile first. Returns `None` if the Dockerfile is not on this machine (BuildKit
+    /// `dockerui.Client`: `ReadEntrypoint`, `NamedContext`).
     ///
     /// # Errors
-    /// If one of them is there and cannot be read.
+    /// If a file exists but is not readable.
     pub fn frontend_files(&self) -> io::Result<Option<Vec<FrontendFile>>> {
         let (Some(directory), Some(name)) = (self.directories.get("dockerfile"), self.options.get("filename")) else {
             return Ok(None);

@@ -1,10 +1,10 @@
-//! The variables that a Dockerfile declares, as far as its text shows them. What is found here decides what is hidden from outputs and
-//! records, and nothing else.
+//! The variables that a Dockerfile declares, as far as its text shows them. hakobi uses them only to hide values in outputs and
+//! records.
 
-/// A variable with the value that stands beside it; none if it has none there, or one that is put together of others.
+/// A variable with its value in the text. `None` if it has no value, or its value contains other variables.
 type Variable = (String, Option<String>);
 
-/// The variables of all `ARG` and `ENV` instructions.
+/// Returns the variables of all `ARG` and `ENV` instructions.
 #[must_use]
 pub fn declared(dockerfile: &str) -> Vec<Variable> {
     let mut out = Vec::new();
@@ -34,7 +34,7 @@ fn variable(name: &str, value: Option<&str>) -> Variable {
     (name.to_owned(), value.filter(|value| !value.is_empty() && !value.contains('$')).map(ToOwned::to_owned))
 }
 
-/// The instructions with the lines that continue them; comments between those are left out.
+/// Returns the instructions with their continuation lines. Leaves out the comments between these.
 fn instructions(text: &str) -> Vec<String> {
     let mut out = Vec::new();
     let mut open = String::new();
@@ -43,7 +43,7 @@ fn instructions(text: &str) -> Vec<String> {
         if trimmed.is_empty() || trimmed.starts_with('#') {
             continue;
         }
-        // The backtick is the other character that a Dockerfile may continue lines with.
+        // The backtick is the other character that continues a line in a Dockerfile.
         if let Some(front) = trimmed.strip_suffix(['\\', '`']) {
             open.push_str(front);
             open.push(' ');
@@ -56,7 +56,7 @@ fn instructions(text: &str) -> Vec<String> {
     out
 }
 
-/// Words as the Dockerfile's shell takes them apart, without their quotes.
+/// Splits a line into words like the Dockerfile's shell, and removes the quotes.
 fn words(text: &str) -> Vec<String> {
     let mut out: Vec<String> = Vec::new();
     let (mut word, mut quote) = (None::<String>, None);
