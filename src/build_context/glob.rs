@@ -1,8 +1,8 @@
-//! Go's `filepath.Clean` and `filepath.Match`, on which all of BuildKit's patterns rest.
+//! Go's `filepath.Clean` and `filepath.Match`, the basis of all of BuildKit's patterns.
 
 use crate::domain::bytes_of;
 
-/// Lexically the shortest path (Go `filepath.Clean` with `/`).
+/// Returns the lexically shortest path (Go `filepath.Clean` with `/`).
 #[must_use]
 pub fn clean(path: &str) -> String {
     let rooted = path.starts_with('/');
@@ -27,11 +27,11 @@ pub fn clean(path: &str) -> String {
     }
 }
 
-/// Whether the whole name matches the shell pattern; `None` if the pattern is malformed (Go `filepath.Match`). Both are
-/// [`crate::domain::spelled`]: Go compares bytes, and takes a byte that is not UTF-8 for a character of its own.
+/// Returns whether the whole name matches the shell pattern. Returns `None` if the pattern is malformed (Go `filepath.Match`). Both
+/// are [`crate::domain::spelled`]: Go compares bytes, and treats a byte that is not UTF-8 as one character.
 ///
-/// Chunk after chunk, each star as short as it can be. A star stops at a separator, and may, as in Go, end inside a character. What
-/// stands behind a chunk that does not fit is not looked at, malformed or not.
+/// The match goes chunk by chunk, with each star as short as possible. A star stops at a separator and, as in Go, may end inside a
+/// character. If a chunk does not match, the rest of the pattern is not checked, even if it is malformed.
 #[must_use]
 pub fn matches(pattern: &str, name: &str) -> Option<bool> {
     let (pattern, name) = (bytes_of(pattern), bytes_of(name));
@@ -53,13 +53,13 @@ pub fn matches(pattern: &str, name: &str) -> Option<bool> {
     Some(name.is_empty())
 }
 
-/// Whether patternmatcher takes the pattern: it has it held against `.`, which tells of most that are malformed.
+/// Returns whether patternmatcher accepts the pattern. It matches the pattern with `.`, which finds most malformed patterns.
 #[must_use]
 pub(super) fn is_valid(pattern: &str) -> bool {
     matches(pattern, ".").is_some()
 }
 
-/// Whether a star stands first, what comes before the next one, and what is left (Go `scanChunk`).
+/// Returns whether the pattern begins with a star, the part before the next star, and the rest (Go `scanChunk`).
 fn first_chunk(pattern: &[u8]) -> (bool, &[u8], &[u8]) {
     let stars = pattern.iter().take_while(|byte| **byte == b'*').count();
     let pattern = &pattern[stars..];
@@ -85,7 +85,7 @@ enum Token {
     Class { negated: bool, ranges: Vec<(char, char)> },
 }
 
-/// What stands between two stars, taken apart.
+/// Splits the part between two stars into tokens. Returns `None` if it is malformed.
 fn tokens(chunk: &[u8]) -> Option<Vec<Token>> {
     let mut tokens = Vec::with_capacity(chunk.len());
     let mut rest = chunk;
@@ -126,7 +126,7 @@ fn tokens(chunk: &[u8]) -> Option<Vec<Token>> {
     Some(tokens)
 }
 
-/// Go `getEsc`: a character of a class, which neither `-` nor `]` can begin and which must not be the pattern's last.
+/// Reads a character of a class (Go `getEsc`). It cannot begin with `-` or `]`, and must not be the last of the pattern.
 fn class_char(rest: &mut &[u8]) -> Option<char> {
     let mut from = *rest;
     match from.first()? {
@@ -143,14 +143,14 @@ fn class_char(rest: &mut &[u8]) -> Option<char> {
     Some(value)
 }
 
-/// The first character and its length in bytes, as Go decodes them: a byte that begins none is U+FFFD of length 1.
+/// Returns the first character and its length in bytes, as Go decodes them: an invalid byte is U+FFFD of length 1.
 fn go_char(bytes: &[u8]) -> Option<(char, usize)> {
     let head = &bytes[..bytes.len().min(4)];
     let valid = head.utf8_chunks().next()?.valid();
     Some(valid.chars().next().map_or((char::REPLACEMENT_CHARACTER, 1), |c| (c, c.len_utf8())))
 }
 
-/// What is left of a name behind what a chunk matches.
+/// Returns the rest of a name after the part that a chunk matches. Returns `None` if the chunk does not match.
 fn matches_chunk<'a>(tokens: &[Token], mut name: &'a [u8]) -> Option<&'a [u8]> {
     for token in tokens {
         let (c, length) = go_char(name)?;

@@ -1,7 +1,7 @@
-//! The regular expressions that patternmatcher makes of patterns, for Rust's regex crate.
+//! Converts the regular expressions that patternmatcher makes of patterns for Rust's regex crate.
 //!
-//! The two do not mean the same by `\<`, `\d`, `[[]`, `[a&&b]` and more. So an expression is taken apart by Go's rules
-//! (`regexp/syntax`, `Parse` with `Perl`), as far as such expressions go, and put together again with every character by its number.
+//! The two differ on `\<`, `\d`, `[[]`, `[a&&b]` and more. hakobi therefore parses an expression by Go's rules (`regexp/syntax`,
+//! `Parse` with `Perl`), as far as such expressions need. It then writes the expression again with every character as a number.
 
 use std::fmt::Write as _;
 use std::iter::Peekable;
@@ -9,7 +9,7 @@ use std::str::Chars;
 
 use regex::Regex;
 
-/// The same expression as Go's; `None` if Go does not compile it.
+/// Compiles Go's expression. Returns `None` if Go does not compile it.
 pub(super) fn compile(go: &str) -> Option<Regex> {
     Regex::new(&translated(go)?).ok()
 }
@@ -28,7 +28,7 @@ fn translated(go: &str) -> Option<String> {
                 out.push(c);
             }
             '{' => match repetition(&mut rest) {
-                // Go takes no repetition of a repetition.
+                // Go rejects a repetition of a repetition.
                 Some(_) if was_repeated => return None,
                 Some((least, most)) => {
                     repeated = true;
@@ -36,7 +36,7 @@ fn translated(go: &str) -> Option<String> {
                 }
                 None => character(&mut out, c),
             },
-            // All else that has a meaning is escaped by patternmatcher.
+            // patternmatcher escapes all other special characters.
             '^' | '$' | '.' | '(' | ')' | '|' => out.push(c),
             c => character(&mut out, c),
         }
@@ -44,7 +44,7 @@ fn translated(go: &str) -> Option<String> {
     Some(out)
 }
 
-/// `{2}`, `{2,}` or `{2,3}` behind its brace; `None`, and nothing is taken, if it is text (Go `parser.repeat`).
+/// Reads `{2}`, `{2,}` or `{2,3}` after its brace. Returns `None`, and reads nothing, if it is text (Go `parser.repeat`).
 fn repetition(rest: &mut Peekable<Chars<'_>>) -> Option<(usize, Option<usize>)> {
     let mut behind = rest.clone();
     let number = |from: &mut Peekable<Chars<'_>>| {
@@ -53,7 +53,7 @@ fn repetition(rest: &mut Peekable<Chars<'_>>) -> Option<(usize, Option<usize>)> 
             digits.push(digit);
         }
         let plain = !digits.is_empty() && (digits.len() == 1 || !digits.starts_with('0'));
-        // What is too long is always too large.
+        // A number with too many digits is always too large.
         plain.then(|| digits.parse().unwrap_or(usize::MAX))
     };
     let least = number(&mut behind)?;
@@ -71,7 +71,7 @@ fn repetition(rest: &mut Peekable<Chars<'_>>) -> Option<(usize, Option<usize>)> 
     Some((least, most))
 }
 
-/// A repetition that Go takes.
+/// Returns a repetition. Returns `None` if Go rejects it.
 fn bounds(least: usize, most: Option<usize>) -> Option<String> {
     const MOST: usize = 1000;
     match most {
@@ -83,11 +83,11 @@ fn bounds(least: usize, most: Option<usize>) -> Option<String> {
 }
 
 fn character(out: &mut String, c: char) {
-    // Writing to a string does not fail.
+    // Writing to a string never fails.
     let _ = write!(out, "\\x{{{:x}}}", u32::from(c));
 }
 
-/// What follows a backslash outside of a class.
+/// Converts the characters after a backslash outside of a class.
 fn escape(out: &mut String, rest: &mut Peekable<Chars<'_>>) -> Option<()> {
     match *rest.peek()? {
         c @ ('A' | 'z' | 'b' | 'B') => {
@@ -109,8 +109,8 @@ fn escape(out: &mut String, rest: &mut Peekable<Chars<'_>>) -> Option<()> {
     Some(())
 }
 
-/// A set of characters that has a name, behind a backslash: the outer `None` if there is no such set, the inner one if it is another
-/// escape.
+/// Reads a named set of characters after a backslash. The outer `None` means that there is no such set, the inner that it is
+/// another escape.
 fn set(rest: &mut Peekable<Chars<'_>>) -> Option<Option<String>> {
     let named = |c| {
         Some(match c {
@@ -154,7 +154,7 @@ fn set(rest: &mut Peekable<Chars<'_>>) -> Option<Option<String>> {
 /// Go's names of the general categories of Unicode.
 const CATEGORIES: &str = "C Cc Cf Co Cs L Ll Lm Lo Lt Lu M Mc Me Mn N Nd Nl No P Pc Pd Pe Pf Pi Po Ps S Sc Sk Sm So Z Zl Zp Zs";
 
-/// What stands before the next closing brace, which is taken too.
+/// Returns the text before the next closing brace, and reads that brace too.
 fn braced(rest: &mut Peekable<Chars<'_>>) -> Option<String> {
     let mut out = String::new();
     loop {
@@ -165,7 +165,7 @@ fn braced(rest: &mut Peekable<Chars<'_>>) -> Option<String> {
     }
 }
 
-/// The character that an escape stands for (Go `parser.parseEscape`).
+/// Returns the character of an escape (Go `parser.parseEscape`).
 fn escaped(rest: &mut Peekable<Chars<'_>>) -> Option<char> {
     let c = rest.next()?;
     let octal = |rest: &mut Peekable<Chars<'_>>| rest.next_if(|c| ('0'..='7').contains(c)).and_then(|c| c.to_digit(8));
@@ -196,12 +196,12 @@ fn escaped(rest: &mut Peekable<Chars<'_>>) -> Option<char> {
         'v' => Some('\x0b'),
         c if c.is_ascii_alphanumeric() => None,
         c if c.is_ascii() => Some(c),
-        // Go refuses an escaped character beyond ASCII.
+        // Go rejects an escaped character beyond ASCII.
         _ => None,
     }
 }
 
-/// A class, behind its `[` (Go `parser.parseClass`).
+/// Converts a class after its `[` (Go `parser.parseClass`).
 fn class(out: &mut String, rest: &mut Peekable<Chars<'_>>) -> Option<()> {
     out.push('[');
     if rest.next_if_eq(&'^').is_some() {
@@ -253,7 +253,7 @@ fn class_character(rest: &mut Peekable<Chars<'_>>) -> Option<char> {
     }
 }
 
-/// A `[:name:]`; the inner `None` if there is no such name.
+/// Reads a `[:name:]`. The inner `None` means that there is no such name.
 fn posix(rest: &mut Peekable<Chars<'_>>) -> Option<Option<String>> {
     const NAMES: [&str; 14] = [
         "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space", "upper", "word",

@@ -1,4 +1,4 @@
-//! What the files of a directory are, read by every core.
+//! Hashes the files of a directory on all cores.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -11,14 +11,14 @@ use super::tree::{Node, NodeKind, Tree};
 use super::walk::{Entry, EntryKind, Selection, WalkError, walk};
 use crate::domain::{Digest, Hasher, path_of};
 
-/// Bytes read at once by each thread.
+/// The number of bytes that each thread reads at once.
 const BUFFER: usize = 256 << 10;
 
-/// Walks a directory as the daemon would be sent it, and hashes what is selected. Memory goes with the number of files, not with
-/// their size.
+/// Walks a directory as for a transfer to the daemon, and hashes the selected files. The memory use depends on the number of files,
+/// not on their size.
 ///
 /// # Errors
-/// If something selected cannot be read, or changes while it is.
+/// If a selected file is not readable, or changes while hakobi reads it.
 pub fn hash(root: &Path, selection: &Selection) -> Result<Tree, WalkError> {
     let mut entries = Vec::new();
     walk(root, selection, &mut |entry| {
@@ -37,7 +37,7 @@ pub fn hash(root: &Path, selection: &Selection) -> Result<Tree, WalkError> {
                 Some(digest) => NodeKind::File(digest.clone()),
                 None => continue,
             },
-            // It is sent as an empty file.
+            // hakobi sends a socket as an empty file.
             EntryKind::Socket => NodeKind::File(Digest::hash(&[])),
             EntryKind::Directory => NodeKind::Directory,
             EntryKind::Link(target) => NodeKind::Link(target),
@@ -50,16 +50,16 @@ pub fn hash(root: &Path, selection: &Selection) -> Result<Tree, WalkError> {
     Ok(tree)
 }
 
-/// Whether BuildKit hashes an extended attribute (`cache/contenthash/tarsum.go`).
+/// Returns whether BuildKit hashes an extended attribute (`cache/contenthash/tarsum.go`).
 #[must_use]
 pub fn counts(xattr: &str) -> bool {
     xattr == "security.capability" || !(xattr.starts_with("security.") || xattr.starts_with("system."))
 }
 
-/// The digests of all files, by path.
+/// Returns the digests of all files, by path.
 fn contents(root: &Path, entries: &[Entry]) -> Result<HashMap<String, Digest>, WalkError> {
     let mut files: Vec<&Entry> = entries.iter().filter(|entry| entry.kind == EntryKind::File).collect();
-    // A large file that comes last would be read by one thread while the others have nothing to do.
+    // If a large file came last, one thread would read it while the others are idle.
     files.sort_by_key(|entry| std::cmp::Reverse(entry.size));
     let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
     let found = Mutex::new(HashMap::with_capacity(files.len()));
@@ -96,7 +96,7 @@ fn stop(failed: &AtomicBool, failure: &Mutex<Option<WalkError>>, error: WalkErro
     failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
 }
 
-/// The digest of a file's bytes; nothing if there are not as many as there were.
+/// Returns the digest of a file's bytes. Returns `None` if the file no longer has this size.
 fn content(path: &Path, size: u64, buffer: &mut [u8]) -> io::Result<Option<Digest>> {
     let mut file = File::open(path)?;
     let (mut hasher, mut total) = (Hasher::default(), 0);

@@ -1,4 +1,4 @@
-//! Whether what is sent is what was hashed: the entries of a walk are held against a tree, path by path.
+//! Compares the entries of a walk with a tree, path by path: are the sent files the hashed files?
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -8,31 +8,31 @@ use super::tree::{Node, NodeKind, Tree};
 use super::walk::{Entry, EntryKind};
 use crate::domain::{Digest, shown};
 
-/// How a path differs from what it was when it was hashed. It shows as `app/a: its mode changed`.
+/// The difference of a path from its hashed state. Its text is, for example, `app/a: its mode changed`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {what}", shown(path))]
 pub struct Difference {
     /// The path, from the root of the context.
     pub path: String,
-    /// What happened to it, for a person.
+    /// The change, for a person.
     pub what: &'static str,
 }
 
 impl Difference {
-    /// A difference at a path.
+    /// Creates a difference at a path.
     #[must_use]
     pub fn at(path: &str, what: &'static str) -> Self {
         Self { path: path.to_owned(), what }
     }
 
-    /// Bytes that are not those that were hashed.
+    /// Creates a difference in a file's bytes.
     #[must_use]
     pub fn of_content(path: &str) -> Self {
         Self::at(path, "its content changed")
     }
 }
 
-/// A walk that is held against a tree. What is not in keys (times, other extended attributes) is not compared.
+/// A walk that is compared with a tree. Attributes outside the keys (times, other extended attributes) are not compared.
 #[derive(Debug, Clone)]
 pub struct Held {
     tree: Arc<Tree>,
@@ -40,16 +40,16 @@ pub struct Held {
 }
 
 impl Held {
-    /// Begins a walk that is to give what is in this tree, which [`hash()`](crate::build_context::hash()) made.
+    /// Begins a walk that must match this tree, which [`hash()`](crate::build_context::hash()) made.
     #[must_use]
     pub fn against(tree: Arc<Tree>) -> Self {
         Self { tree, seen: HashSet::new() }
     }
 
-    /// Compares the next entry. The bytes of files are for the caller to compare ([`Held::content`]).
+    /// Compares the next entry. The caller compares the bytes of files ([`Held::content`]).
     ///
     /// # Errors
-    /// If the tree has something else at this path, or nothing.
+    /// If the tree has another entry at this path, or none.
     pub fn entry(&mut self, entry: &Entry) -> Result<(), Difference> {
         let differs = |what| Err(Difference::at(&entry.path, what));
         let Some(node) = self.tree.get(&entry.path) else { return differs("it is new") };
@@ -82,10 +82,10 @@ impl Held {
         Ok(())
     }
 
-    /// Says that the walk is over.
+    /// Ends the walk.
     ///
     /// # Errors
-    /// If the tree has a path that the walk did not give.
+    /// If the tree has a path that the walk lacks.
     pub fn end(&self) -> Result<(), Difference> {
         match self.tree.iter().map(|(path, _)| path).find(|path| !self.seen.contains(path)) {
             Some(path) => Err(Difference::at(&path, "it was removed")),
@@ -93,7 +93,7 @@ impl Held {
         }
     }
 
-    /// Gives the digest of a file's bytes when it was hashed. `None` if it was no file.
+    /// Returns the digest of a file's bytes when it was hashed. Returns `None` if the path was no file.
     #[must_use]
     pub fn content(&self, path: &str) -> Option<&Digest> {
         match &self.tree.get(path)?.kind {
@@ -118,7 +118,7 @@ mod tests {
     use super::super::{Selection, hash, walk};
     use super::*;
 
-    /// What a second walk finds after something was done to a tree.
+    /// Returns the difference that a second walk finds after this change to a tree.
     fn after(done: impl FnOnce(&Path)) -> Option<String> {
         let root = tempfile::tempdir().expect("a directory");
         let at = |path: &str| root.path().join(path);
@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn each_path_is_what_it_was() {
         assert_eq!(after(|_| ()), None);
-        // Bytes are compared as they are sent.
+        // hakobi compares bytes while it sends them.
         assert_eq!(after(|root| fs::write(root.join("a"), "other").expect("written")), None);
         let told = |done: fn(&Path)| after(done).expect("a difference");
         assert_eq!(told(|root| fs::write(root.join("n"), "").expect("written")), "n: it is new");

@@ -1,4 +1,4 @@
-//! Which paths must be sent so that a path through symbolic links can be followed (fsutil `FollowLinks`).
+//! Finds the paths that hakobi must send so that the daemon can follow a path through symbolic links (fsutil `FollowLinks`).
 
 use std::collections::BTreeSet;
 use std::io;
@@ -8,7 +8,7 @@ use std::path::Path;
 use super::glob;
 use crate::domain::{has_wildcards, is_below, path_of, spelled};
 
-/// The paths, and what they lead to within the root. Nothing means that everything is needed.
+/// Returns the paths and the targets of their links within the root. Returns `None` if all paths are needed.
 pub(super) fn follow(root: &Path, paths: &[String]) -> io::Result<Option<Vec<String>>> {
     let mut resolved = BTreeSet::new();
     for path in paths {
@@ -18,7 +18,7 @@ pub(super) fn follow(root: &Path, paths: &[String]) -> io::Result<Option<Vec<Str
 }
 
 fn append(root: &Path, path: &str, resolved: &mut BTreeSet<String>) -> io::Result<()> {
-    // A path cannot lead out of the root: it is cleaned as an absolute one.
+    // A path cannot leave the root, because it is cleaned as an absolute path.
     let cleaned = glob::clean(&format!("/{path}"));
     let mut rest = cleaned.trim_start_matches('/');
     let mut current = String::from(".");
@@ -44,7 +44,7 @@ fn append(root: &Path, path: &str, resolved: &mut BTreeSet<String>) -> io::Resul
     }
 }
 
-/// Where the link leads, as paths from the root; nothing where it is no link. The last component may have wildcards.
+/// Returns the targets of a link, as paths from the root. Returns `None` if it is no link. The last component may have wildcards.
 fn read_links(root: &Path, path: &str, wildcards: bool) -> io::Result<Option<Vec<String>>> {
     let (directory, base) = path.rsplit_once('/').unwrap_or((".", path));
     if wildcards && has_wildcards(base) {
@@ -72,7 +72,7 @@ fn read_links(root: &Path, path: &str, wildcards: bool) -> io::Result<Option<Vec
             let target = glob::clean(&spelled(target.as_os_str().as_bytes()));
             Ok(Some(vec![if target.starts_with('/') { target } else { glob::clean(&format!("/{directory}/{target}")) }]))
         }
-        // Not a link.
+        // It is no link.
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(None),
         Err(error) if is_absent(&error) => Ok(None),
         Err(error) => Err(error),
@@ -83,7 +83,7 @@ fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-/// Leaves out what lies below another path of the list; nothing where the root itself is in it.
+/// Removes the paths below another path of the list. Returns `None` if the list contains the root itself.
 pub(super) fn dedupe(sorted: impl IntoIterator<Item = String>) -> Option<Vec<String>> {
     let mut out: Vec<String> = Vec::new();
     for path in sorted {

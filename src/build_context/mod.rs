@@ -1,7 +1,7 @@
-//! The build context: which files of a directory belong to it and what they are.
+//! The build context: the files of a directory that belong to it, and their content.
 //!
-//! BuildKit asks for parts of a directory by patterns (the `.dockerignore` rules come back from its frontend as exclude
-//! patterns) and the answer must be exactly the one that its own client gives: moby/patternmatcher for the patterns,
+//! BuildKit requests parts of a directory by patterns; its frontend returns the `.dockerignore` rules as exclude patterns. The
+//! answer must be exactly that of BuildKit's own client. That client uses moby/patternmatcher for the patterns, and
 //! tonistiigi/fsutil for the walk.
 
 mod glob;

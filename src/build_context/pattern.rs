@@ -1,4 +1,4 @@
-//! The patterns of `.dockerignore` and of local sources, as moby/patternmatcher reads them.
+//! The patterns of `.dockerignore` and of local sources, with the rules of moby/patternmatcher.
 
 use std::borrow::Cow;
 
@@ -7,12 +7,13 @@ use regex::Regex;
 use super::{glob, go_regex};
 use crate::domain::{bytes_of, shown};
 
-/// Why a pattern cannot be used.
+/// The reason why a pattern is unusable.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 #[error("syntax error in pattern `{}`", shown(.0))]
 pub struct InvalidPattern(pub String);
 
-/// A list of patterns, [`crate::domain::spelled`], in which later ones override earlier ones; `!` takes back.
+/// A list of patterns, [`crate::domain::spelled`]. Later patterns override earlier ones; a pattern with `!` reverses an earlier
+/// match.
 #[derive(Debug, Clone)]
 pub struct PatternMatcher {
     patterns: Vec<Pattern>,
@@ -28,24 +29,24 @@ struct Pattern {
 #[derive(Debug, Clone)]
 enum Matcher {
     Exact,
-    /// The text less a trailing `**`.
+    /// The text without a trailing `**`.
     Prefix,
-    /// The text less a leading `**`.
+    /// The text without a leading `**`.
     Suffix,
     Regex(Regex),
-    /// No expression comes of it: patternmatcher fails once a path is held against it.
+    /// A malformed expression: patternmatcher fails when it matches a path with it.
     Malformed,
 }
 
-/// Which patterns a directory matched: what its children start from.
+/// The patterns that a directory matched, as the start for its children.
 #[derive(Debug, Clone, Default)]
 pub struct ParentMatch(Vec<bool>);
 
 impl PatternMatcher {
-    /// Reads the patterns; blank ones are left out.
+    /// Reads the patterns, and ignores blank ones.
     ///
     /// # Errors
-    /// If one of them is malformed.
+    /// If a pattern is malformed.
     pub fn new<S: AsRef<str>>(patterns: &[S]) -> Result<Self, InvalidPattern> {
         let mut out = Vec::with_capacity(patterns.len());
         for pattern in patterns {
@@ -69,29 +70,29 @@ impl PatternMatcher {
         Ok(Self { patterns: out })
     }
 
-    /// Whether there is no pattern at all.
+    /// Returns whether there are no patterns.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.patterns.is_empty()
     }
 
-    /// The texts of the patterns that do, or do not, take back.
+    /// Returns the texts of the patterns with `!`, or of those without.
     pub(super) fn texts(&self, exclusion: bool) -> impl Iterator<Item = &str> {
         self.patterns.iter().filter(move |pattern| pattern.exclusion == exclusion).map(|pattern| pattern.text.as_str())
     }
 
-    /// Whether the path matches, given what its directory matched (patternmatcher `MatchesUsingParentResults`). Without a
-    /// parent, all directories above are tried.
+    /// Returns whether the path matches, given the matches of its directory (patternmatcher `MatchesUsingParentResults`). Without a
+    /// parent, it tries all directories above.
     ///
     /// # Errors
-    /// If a pattern that decides is malformed: not all that is can be told from the pattern alone.
+    /// If a pattern that decides is malformed: the check of a pattern alone does not find all malformed patterns.
     pub fn matches_below(&self, path: &str, parent: Option<&ParentMatch>) -> Result<(bool, ParentMatch), InvalidPattern> {
         let mut matched = false;
         let mut info = vec![false; self.patterns.len()];
         for (index, pattern) in self.patterns.iter().enumerate() {
             let mut fits = parent.is_some_and(|parent| parent.0.get(index).copied().unwrap_or(false));
             if !fits {
-                // A pattern that could change nothing is not looked at.
+                // A pattern that cannot change the result is not tried.
                 if pattern.exclusion != matched {
                     continue;
                 }
@@ -111,7 +112,7 @@ impl PatternMatcher {
     }
 }
 
-/// A name as Go's regular expressions see it: a byte that is not UTF-8 is U+FFFD.
+/// Returns a name as Go's regular expressions see it: a byte that is not UTF-8 is U+FFFD.
 fn runes(name: &str) -> Cow<'_, str> {
     match bytes_of(name) {
         Cow::Borrowed(_) => Cow::Borrowed(name),
@@ -156,7 +157,7 @@ fn compile(text: &str) -> Matcher {
     let mut go = String::from("^");
     let mut kind = Kind::Exact;
     let text = runes(text);
-    // Go's scanner passes over a byte order mark at the beginning.
+    // Go's scanner skips a byte order mark at the beginning.
     let mut chars = text.strip_prefix('\u{feff}').unwrap_or(&text).chars().peekable();
     let mut first = true;
     while let Some(c) = chars.next() {
@@ -187,7 +188,8 @@ fn compile(text: &str) -> Matcher {
                 go.push_str("[^/]");
                 kind = Kind::Regex;
             }
-            // Not `|`, `{` and `}`, which patternmatcher means to escape as well: its table of characters ends before them.
+            // `|`, `{` and `}` are not in this list. patternmatcher means to escape them too, but its table of characters ends
+            // before them.
             '.' | '+' | '(' | ')' | '$' => {
                 go.push('\\');
                 go.push(c);
@@ -298,7 +300,7 @@ mod tests {
             ("a\\\\", "a\\", true),
             ("**/foo/bar", "dir/dir2/foo/bar", true),
             ("a(b)c/def", "a(b)c/xyz", false),
-            // Neither is malformed by Go's rules: what stands behind the first star is not looked at.
+            // Go's rules do not treat either as malformed: the part after the first star is not checked.
             ("aba*b\\", "abaxb", false),
             ("aba*b\\", "abaxb$x", true),
             ("dist/*.whl", "dist/proxy.py-2.4.0rc3.dev36+g08acad9-py3-none-any.whl", true),
@@ -322,7 +324,7 @@ mod tests {
         for pattern in ["[", "a[]", "!", "a\\", "[a-]", "**[", "*a\\"] {
             assert!(PatternMatcher::new(&[pattern]).is_err(), "{pattern}");
         }
-        // These only once something is held against them.
+        // These are malformed only when a path is matched with them.
         for pattern in ["\\y", "a\\1", "[z-a]", "[[:x:]]", "\\ä", "a*["] {
             let matcher = PatternMatcher::new(&[pattern]).expect("patterns");
             assert!(matcher.matches_below("q", None).is_err(), "{pattern}");

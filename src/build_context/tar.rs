@@ -1,4 +1,4 @@
-//! The files of a state that a daemon exported as a tar.
+//! Reads the files of a state from a tar that a daemon exported.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -7,14 +7,15 @@ use super::tree::{Node, NodeKind, Tree};
 use crate::domain::{Hasher, shown, spelled};
 use crate::transfer::LayerEntries;
 
-/// Bytes read at once.
+/// The number of bytes read at once.
 const BUFFER: usize = 256 << 10;
 
 impl Tree {
-    /// Reads a tar to its end. What a layer cannot carry does not count: of extended attributes only `security.capability` does.
+    /// Reads a tar to its end. Ignores attributes that a layer cannot contain: of extended attributes it reads only
+    /// `security.capability`.
     ///
     /// # Errors
-    /// If it cannot be read, or is not what BuildKit writes.
+    /// If the tar is not readable, or has a form that BuildKit does not write.
     pub fn from_tar(from: impl Read) -> io::Result<Self> {
         let mut tree = Self::default();
         let mut entries = LayerEntries::new(from);

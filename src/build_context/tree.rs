@@ -1,7 +1,7 @@
-//! The files of a state, as far as content goes, and the digest of what a step selects of them.
+//! The files of a state with their content, and the digest of the files that a step selects.
 //!
-//! What belongs to a selection is BuildKit's rule (`cache/contenthash/checksum.go`: `Checksum`, `includedPaths`). The digests
-//! are our own: no two selections of which a copy or a mount makes different things have the same one.
+//! BuildKit's rule decides which files belong to a selection (`cache/contenthash/checksum.go`: `Checksum`, `includedPaths`). The
+//! digests are hakobi's own: if a copy or a mount makes different files of two selections, the digests differ too.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +9,10 @@ use super::glob;
 use super::pattern::{InvalidPattern, ParentMatch, PatternMatcher};
 use crate::domain::{Digest, Hasher, Selector, has_wildcards, is_below, shown};
 
-/// Most links that are followed for one path, as in Linux.
+/// The maximum number of links to follow for one path, as in Linux.
 const LINKS: usize = 255;
 
-/// What a path is.
+/// The kind of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NodeKind {
     /// A regular file with the digest of its bytes.
@@ -37,29 +37,29 @@ pub enum NodeKind {
 /// A path's header and content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
-    /// What it is.
+    /// The kind.
     pub kind: NodeKind,
     /// Permission, setuid, setgid and sticky bits.
     pub mode: u32,
     /// Owner and group: 0 in a build context.
     pub owner: (u32, u32),
-    /// Extended attributes that count, by name.
+    /// The relevant extended attributes, by name.
     pub xattrs: BTreeMap<String, Vec<u8>>,
 }
 
-/// Why a selection has no digest.
+/// The reason why a selection has no digest.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub enum NotSelected {
-    /// There is no such path.
+    /// The path does not exist.
     #[error("\"{}\": not found", shown(.0))]
     Absent(String),
-    /// Links that lead to each other.
+    /// The links form a loop, or there are too many.
     #[error("\"{}\": too many links", shown(.0))]
     Links(String),
     /// A pattern is malformed.
     #[error(transparent)]
     Pattern(#[from] InvalidPattern),
-    /// Wildcards that Go does not take.
+    /// Go rejects the wildcards.
     #[error("invalid pattern `{0}`")]
     Wildcard(String),
 }
@@ -67,28 +67,29 @@ pub enum NotSelected {
 /// All paths of a state.
 #[derive(Debug, Clone)]
 pub struct Tree {
-    /// By the path's components, each behind a NUL: the order has a directory before what is in it, and that before `dir-x`.
+    /// The nodes by the path's components, each after a NUL. In this order a directory comes before its entries, and these before
+    /// `dir-x`.
     nodes: BTreeMap<Vec<u8>, Node>,
 }
 
 impl Default for Tree {
     fn default() -> Self {
-        // No root has a header that anyone selects: neither contexts nor layers have one.
+        // No selection sees the root's header: neither contexts nor layers have one.
         let root = Node { kind: NodeKind::Directory, mode: 0o755, owner: (0, 0), xattrs: BTreeMap::new() };
         Self { nodes: BTreeMap::from([(Vec::new(), root)]) }
     }
 }
 
-/// An entry that a selection holds.
+/// An entry of a selection.
 struct Included<'a> {
     path: String,
     key: &'a [u8],
     node: &'a Node,
-    /// Whether it counts as what it leads to: a link that is named itself, not one inside a directory.
+    /// Whether the entry counts as its target: a link that the selection names, not one inside a directory.
     follows: bool,
 }
 
-/// A directory on the way to what is selected.
+/// A directory above the selected entries.
 struct Above<'a> {
     entry: Option<Included<'a>>,
     path: String,
@@ -97,26 +98,26 @@ struct Above<'a> {
 }
 
 impl Tree {
-    /// Puts a path, from the root, with or without a leading `/`.
+    /// Adds a path, from the root, with or without a leading `/`.
     pub fn insert(&mut self, path: &str, node: Node) {
         self.nodes.insert(key(path), node);
     }
 
-    /// What a path is; no link is followed.
+    /// Returns the node of a path, without following links. Returns `None` if it does not exist.
     #[must_use]
     pub fn get(&self, path: &str) -> Option<&Node> {
         self.nodes.get(&key(path))
     }
 
-    /// All paths, from the root, without a leading `/`, the root itself left out.
+    /// Returns all paths from the root, without a leading `/`, and without the root itself.
     pub fn iter(&self) -> impl Iterator<Item = (String, &Node)> {
         self.nodes.iter().skip(1).map(|(key, node)| (path_of(key)[1..].to_owned(), node))
     }
 
-    /// The digest of what all these select.
+    /// Returns the digest of the files that all these selectors select.
     ///
     /// # Errors
-    /// If one of them selects something that is not there.
+    /// If a selector selects a missing path.
     pub fn digest(&self, selectors: &[Selector]) -> Result<Digest, NotSelected> {
         let mut hasher = Hasher::default();
         for selector in selectors {
@@ -125,7 +126,7 @@ impl Tree {
         Ok(hasher.digest())
     }
 
-    /// The paths that these select, without a leading `/`, each with the digest of its header and bytes: for an explanation.
+    /// Returns the selected paths, without a leading `/`, each with the digest of its header and bytes, for an explanation.
     #[must_use]
     pub fn selected_paths(&self, selectors: &[Selector]) -> BTreeMap<String, Digest> {
         let mut out = BTreeMap::new();
@@ -156,7 +157,7 @@ impl Tree {
             }
         }
         let base = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
-        // A single path is copied to the name it has in the destination, wherever it was.
+        // A single path gets its name from the destination, wherever it was.
         if let [only] = &included[..]
             && base(&only.path) == base(&path)
         {
@@ -171,7 +172,7 @@ impl Tree {
         Ok(hasher.digest())
     }
 
-    /// Of one entry of a selection: its own header and bytes, or what it leads to where links are followed.
+    /// Returns the digest of an entry's own header and bytes, or of the link's target if the selection follows links.
     fn content(&self, entry: &Included<'_>) -> Result<Digest, NotSelected> {
         if entry.follows && matches!(entry.node.kind, NodeKind::Link(_)) {
             let path = path_of(entry.key);
@@ -181,7 +182,7 @@ impl Tree {
         Ok(header(entry.node))
     }
 
-    /// Which paths a selection with wildcards or patterns holds, and what their paths begin with.
+    /// Returns the paths of a selection with wildcards or patterns, and the prefix of these paths.
     fn included<'a>(&'a self, path: &str, selector: &Selector) -> Result<(String, Vec<Included<'a>>), NotSelected> {
         let matcher = |patterns: &[String]| match patterns {
             [] => Ok(None),
@@ -197,7 +198,7 @@ impl Tree {
         let mut above: Vec<Above<'a>> = Vec::new();
         let mut matched = String::new();
         for (key, node) in self.nodes.range(start.to_vec()..).take_while(|(key, _)| is_at_or_below(key, start)) {
-            // As the user called it, whatever links led there.
+            // The name is the user's own, without the links that were followed.
             let name = format!("{prefix}{}", path_of(&key[start.len()..]));
             while above.last().is_some_and(|last| !is_below(&name, &last.path)) {
                 above.pop();
@@ -251,7 +252,7 @@ impl Tree {
         Ok((prefix, out))
     }
 
-    /// A path with the links on its way followed, and at its end if asked; nothing where there is nothing.
+    /// Follows the links in a path, and at its end on request. Returns `None` if the path does not exist.
     fn resolve(&self, path: &str, follow: bool) -> Result<Option<(&[u8], &Node)>, NotSelected> {
         let mut open: Vec<String> = path.split('/').rev().filter(|part| !part.is_empty()).map(str::to_owned).collect();
         let mut at: Vec<String> = Vec::new();
@@ -283,7 +284,7 @@ impl Tree {
         Ok(self.nodes.get_key_value(&joined(&at)).map(|(key, node)| (&**key, node)))
     }
 
-    /// A path and, if it is a directory, all in it.
+    /// Returns the digest of a path and, if it is a directory, of all its entries.
     fn below(&self, top: &[u8]) -> Digest {
         let Some(node) = self.nodes.get(top) else { return Digest::hash(&[]) };
         if node.kind != NodeKind::Directory {
@@ -298,7 +299,7 @@ impl Tree {
     }
 }
 
-/// The digest of a node without its name.
+/// Returns the digest of a node without its name.
 fn header(node: &Node) -> Digest {
     let mut hasher = Hasher::default();
     let mut number = |number: u64| hasher.update(&number.to_be_bytes());
@@ -348,7 +349,7 @@ fn joined<S: AsRef<str>>(parts: impl IntoIterator<Item = S>) -> Vec<u8> {
     out
 }
 
-/// With a `/` before each component.
+/// Returns the path with a `/` before each component.
 fn path_of(key: &[u8]) -> String {
     String::from_utf8_lossy(key).replace('\0', "/")
 }
@@ -357,7 +358,7 @@ fn is_at_or_below(key: &[u8], top: &[u8]) -> bool {
     key.strip_prefix(top).is_some_and(|rest| rest.first().is_none_or(|first| *first == 0))
 }
 
-/// The components before the first with a wildcard, and the rest.
+/// Returns the components before the first wildcard, and the rest.
 fn split_wildcards(path: &str) -> (String, String) {
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     let plain = parts.iter().take_while(|part| !has_wildcards(part)).count();

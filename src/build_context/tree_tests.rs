@@ -1,8 +1,8 @@
-//! Trees that differ in one thing, and what selections make of that.
+//! Tests how one difference between two trees changes the digests of selections.
 
 use super::*;
 
-/// `name=content`, `name/`, `name->target`; `name*mode=content`.
+/// Makes a tree of `name=content`, `name/`, `name->target` or `name*mode=content`.
 fn tree(entries: &[&str]) -> Tree {
     let mut tree = Tree::default();
     for entry in entries {
@@ -32,7 +32,7 @@ fn digest(tree: &Tree, selector: &Selector) -> Digest {
     tree.digest(std::slice::from_ref(selector)).expect("selected")
 }
 
-/// Two trees of which a selection holds the same.
+/// Asserts that a selection has the same digest in two trees.
 fn same(selector: &Selector, one: &[&str], other: &[&str]) {
     assert_eq!(digest(&tree(one), selector), digest(&tree(other), selector), "{selector:?}: {one:?} and {other:?}");
 }
@@ -60,10 +60,10 @@ fn a_directory_is_all_below_it_and_nothing_beside() {
     differ(&directory, &["d/", "d/a=1"], &["d/", "d/b=1"]);
     differ(&directory, &["d/", "d/a=1"], &["d/", "d/a=1", "d/e/"]);
     differ(&directory, &["d/", "d/e/", "d/e/f=1"], &["d/", "d/e*755/", "d/e/f=1"]);
-    // What moved between names, with the same bytes in the same order.
+    // The bytes are the same in the same order, but under other names.
     differ(&directory, &["d/", "d/a/", "d/a/b=1", "d/c=2"], &["d/", "d/a/", "d/a/b=1", "d/a/c=2"]);
     differ(&directory, &["d/", "d/l->a"], &["d/", "d/l->b"]);
-    // Links inside are not followed.
+    // Links inside a directory are not followed.
     same(&directory, &["d/", "d/l->/x", "x=1"], &["d/", "d/l->/x", "x=2"]);
 }
 
@@ -87,11 +87,11 @@ fn wildcards_select_names_and_what_is_below_them() {
     differ(&directories, &["d1/", "d1/x=1"], &["d1/", "d1/x=2"]);
     differ(&directories, &["d1/", "d1/x=1"], &["d1/", "d1/y=1"]);
     same(&directories, &["d1/", "d1/x=1", "e/", "e/x=1"], &["d1/", "d1/x=1", "e/", "e/x=2"]);
-    // One path alone goes to its own name, so where it was does not matter.
+    // A single path gets its own name, so its directory does not matter.
     same(&wild("/src/*/f"), &["src/", "src/a/", "src/a/f=1"], &["src/", "src/b/", "src/b/f=1"]);
     differ(&wild("/s*"), &["s1=1"], &["s2=1"]);
     same(&wild("/no*"), &["a=1"], &["b=1"]);
-    // The part before the wildcard is followed.
+    // Links in the part before the wildcard are followed.
     same(&wild("/l/*.c"), &["d/", "d/a.c=1", "l->d"], &["e/", "e/a.c=1", "l->e"]);
 }
 
@@ -105,7 +105,7 @@ fn patterns_narrow_a_selection() {
     let only = |pattern: &str| Selector { include: vec![pattern.to_owned()], ..plain("/") };
     same(&only("d/*.c"), &["d/", "d/a.c=1", "d/b=1"], &["d/", "d/a.c=1", "d/b=2", "c=3"]);
     differ(&only("d/*.c"), &["d/", "d/a.c=1"], &["d/", "d/a.c=2"]);
-    // The directories above what is selected come along with their headers.
+    // The directories above the selected files count with their headers.
     differ(&only("d/*.c"), &["d*755/", "d/a.c=1"], &["d*700/", "d/a.c=1"]);
     let required = Selector { required: vec!["/x".to_owned()], ..only("a") };
     assert_eq!(tree(&["a=1"]).digest(&[required]), Err(NotSelected::Absent("/x".to_owned())));

@@ -1,5 +1,5 @@
-//! The walk over a directory, filtered as BuildKit's client filters it (fsutil `filterFS.Walk`): in the order that its
-//! receiver demands, parents of what is selected included.
+//! Walks a directory with the filter of BuildKit's client (fsutil `filterFS.Walk`). The order is the one that its receiver
+//! requires, and the parents of selected entries are included.
 
 use std::collections::HashMap;
 use std::fs::{self, Metadata};
@@ -13,36 +13,36 @@ use super::pattern::{InvalidPattern, ParentMatch, PatternMatcher};
 use super::tree::{Node, NodeKind};
 use crate::domain::{path_of, shown, spelled};
 
-/// What of a directory is asked for.
+/// The requested part of a directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Selection {
-    /// A path must match one of these; all do where there are none.
+    /// A path must match one of these. If there are none, all paths match.
     pub include: Vec<String>,
     /// A path must not match these.
     pub exclude: Vec<String>,
-    /// Paths that are included with all that their links lead to.
+    /// Paths that are included together with the targets of their links.
     pub follow: Vec<String>,
 }
 
 /// A file, directory or link of the context.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// From the context's root, with `/`, as [`spelled`].
+    /// The path from the context's root, with `/`, as [`spelled`].
     pub path: String,
-    /// What it is.
+    /// The kind.
     pub kind: EntryKind,
     /// Permission, setuid, setgid and sticky bits, as in `chmod`.
     pub mode: u32,
-    /// In bytes; 0 for all but files.
+    /// The size in bytes. It is 0 for all entries except files.
     pub size: u64,
-    /// Last change of content, in nanoseconds since 1970.
+    /// The time of the last change of content, in nanoseconds since 1970.
     pub modified: i64,
     /// Extended attributes.
     pub xattrs: Vec<(String, Vec<u8>)>,
 }
 
 impl Entry {
-    /// A path of a tree, without what a tree does not say: size, time, and which files are one.
+    /// Creates the entry of a tree's path. A tree does not contain size, time and hard links.
     #[must_use]
     pub fn new(path: String, node: &Node) -> Self {
         let kind = match &node.kind {
@@ -59,7 +59,7 @@ impl Entry {
     }
 }
 
-/// What an entry is.
+/// The kind of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EntryKind {
     /// A regular file.
@@ -68,9 +68,9 @@ pub enum EntryKind {
     HardLink(String),
     /// A directory.
     Directory,
-    /// A symbolic link and its target, as it stands.
+    /// A symbolic link and its unchanged target.
     Link(String),
-    /// A socket. BuildKit has it sent as an empty file.
+    /// A socket. BuildKit's client sends it as an empty file.
     Socket,
     /// A named pipe.
     Pipe,
@@ -85,39 +85,39 @@ pub enum EntryKind {
     },
 }
 
-/// Why a walk ended early.
+/// The reason why a walk ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum WalkError {
-    /// Something cannot be read.
+    /// A path is not readable.
     #[error("failed to read {} in the build context: {error}", shown(path))]
     Read {
-        /// What.
+        /// The path.
         path: String,
-        /// Why.
+        /// The cause.
         #[source]
         error: io::Error,
     },
-    /// A file was another one each time it was looked at.
+    /// A file changed each time hakobi read it.
     #[error("{} changed while hakobi read it: another process writes into the build context", shown(.0))]
     Changed(String),
     /// A pattern is malformed.
     #[error(transparent)]
     Pattern(#[from] InvalidPattern),
-    /// The one who asked went away.
+    /// The receiver went away.
     #[error("the walk was cancelled")]
     Stopped,
 }
 
-/// Walks `root` and hands over what is selected; `false` from `each` ends the walk.
+/// Walks `root` and passes the selected entries to `each`. Ends the walk if `each` returns `false`.
 ///
 /// # Errors
-/// If something selected cannot be read, or a pattern is malformed.
+/// If a selected entry is not readable, or a pattern is malformed.
 pub fn walk(root: &Path, selection: &Selection, each: &mut dyn FnMut(Entry) -> bool) -> Result<(), WalkError> {
     let mut include = selection.include.clone();
     if !selection.follow.is_empty() {
         let followed = links::follow(root, &selection.follow)
             .map_err(|error| WalkError::Read { path: selection.follow.join(", "), error })?;
-        // Nothing means that a link leads to the root itself: there is no filter then (fsutil `dedupePaths`).
+        // `None` means that a link leads to the root itself: then there is no filter (fsutil `dedupePaths`).
         include = followed.and_then(|followed| links::dedupe(include.into_iter().chain(followed))).unwrap_or_default();
     }
     let include = PatternMatcher::new(&include)?;
@@ -141,9 +141,9 @@ struct Walker<'a> {
     exclude: Option<PatternMatcher>,
     only_prefix_includes: bool,
     only_prefix_exceptions: bool,
-    /// Files with several names that were handed over, by device and inode.
+    /// The files with several names that were passed on, by device and inode.
     seen: HashMap<(u64, u64), String>,
-    /// Directories on the way down that are not selected themselves: handed over once something in them is.
+    /// Directories that are not selected themselves. They are passed on when an entry below them is selected.
     waiting: Vec<Entry>,
     each: &'a mut dyn FnMut(Entry) -> bool,
 }
@@ -153,7 +153,7 @@ impl Walker<'_> {
         let read = |error| WalkError::Read { path: if path.is_empty() { ".".to_owned() } else { path.to_owned() }, error };
         let mut names = Vec::new();
         let entries = match fs::read_dir(self.root.join(path_of(path))) {
-            // Gone since the directory above was read.
+            // It was removed after its parent directory was read.
             Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_empty() => return Ok(()),
             entries => entries.map_err(read)?,
         };
@@ -174,7 +174,7 @@ impl Walker<'_> {
         let read = |error| WalkError::Read { path: path.clone(), error };
         let metadata = match fs::symlink_metadata(&full) {
             Ok(metadata) => metadata,
-            // Gone since its directory was read.
+            // It was removed after its directory was read.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(read(error)),
         };
@@ -224,7 +224,7 @@ impl Walker<'_> {
         let result = self.directory(&path, include_info.as_ref(), exclude_info.as_ref());
         self.waiting.truncate(depth.min(self.waiting.len()));
         match result {
-            // A directory that is not selected and cannot be read either is not missed.
+            // A directory that is neither selected nor readable is ignored.
             Err(WalkError::Read { path: failed, error })
                 if skip && failed == path && error.kind() == io::ErrorKind::PermissionDenied =>
             {
@@ -256,7 +256,7 @@ impl Walker<'_> {
             EntryKind::Socket
         } else if kind.is_block_device() || kind.is_char_device() {
             let device = metadata.rdev();
-            // The numbers as fsutil takes them apart (`major`, `minor`).
+            // The numbers are split as in fsutil (`major`, `minor`).
             EntryKind::Device {
                 character: kind.is_char_device(),
                 major: (device >> 8) & 0xfff,
@@ -288,7 +288,7 @@ impl Walker<'_> {
     }
 }
 
-/// The extended attributes; none on a file system that has none.
+/// Returns the extended attributes. The list is empty if the file system does not support them.
 fn xattrs(path: &Path) -> io::Result<Vec<(String, Vec<u8>)>> {
     let names = match xattr::list(path) {
         Ok(names) => names,
@@ -304,7 +304,7 @@ fn xattrs(path: &Path) -> io::Result<Vec<(String, Vec<u8>)>> {
     Ok(out)
 }
 
-/// Whether all patterns begin with plain text, so that a directory can be passed over by its name alone.
+/// Returns whether all patterns begin with plain text, so that the walk can skip a directory by its name.
 fn only_prefixes(matcher: &PatternMatcher, exclusion: bool) -> bool {
     matcher.texts(exclusion).all(|text| !without_trailing_glob(text).contains(['*', '[', ']', '?', '^', '\\']))
 }
