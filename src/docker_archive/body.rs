@@ -1,4 +1,4 @@
-//! The bytes below a tape's entries: whoever reads an entry's body has the stream for so long, and no longer.
+//! The bytes of a tape's entries. A reader has the stream only until the tape moves to the next entry.
 
 use std::future::poll_fn;
 use std::io;
@@ -13,33 +13,33 @@ use super::format::BLOCK;
 use crate::domain::{Digest, Hasher};
 use crate::transfer::ByteStream;
 
-/// The bytes of an entry. They end with an error where they are not those of the digest in the entry's name. Once the archive
-/// has gone on, there are none.
+/// The bytes of an entry. They end with an error if they do not match the digest in the entry's name. After the archive has moved
+/// on, the body is empty.
 pub(super) struct Body {
     source: Source,
     number: u64,
-    /// In bytes.
+    /// The size in bytes.
     pub(super) size: u64,
-    /// The digest that the entry's name has.
+    /// The digest in the entry's name.
     pub(super) digest: Option<Digest>,
 }
 
-/// The stream that a tape and the body that is read share.
+/// The stream that a tape and its current body share.
 #[derive(Clone)]
 pub(super) struct Source(Arc<Mutex<State>>);
 
 struct State {
     from: BufReader<ByteStream>,
-    /// Of the current entry.
+    /// The number of the current entry.
     number: u64,
     path: String,
-    /// Bytes of the current entry that were not read yet.
+    /// The number of unread bytes of the current entry.
     left: u64,
-    /// Bytes that fill the entry's last block.
+    /// The number of bytes that pad the entry's last block.
     padding: usize,
-    /// Until the bytes were found to be, or not to be, those of the digest.
+    /// The digest to verify. `None` after the verification.
     expected: Option<(Digest, Hasher)>,
-    /// What was found wrong while a body was read, by whoever read it.
+    /// The error that a reader found in a body.
     fault: Option<Error>,
 }
 
@@ -55,12 +55,12 @@ impl Source {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From here on come the bytes of another entry, which must be those of the digest if there is one.
+    /// Begins the bytes of another entry, and verifies them if there is a digest.
     ///
     /// # Errors
     /// If no entry can have this size.
     pub(super) fn begin(&self, path: &str, size: u64, digest: Option<Digest>) -> Result<Body> {
-        // What Go's reader takes too.
+        // Go's reader has the same limit.
         if i64::try_from(size).is_err() {
             return Err(Error::malformed(format!("the archive has an entry of {size} bytes: {path}")));
         }
@@ -74,28 +74,28 @@ impl Source {
         Ok(Body { source: self.clone(), number: state.number, size, digest })
     }
 
-    /// The current entry's bytes, as far as they were not read yet.
+    /// Returns the unread bytes of the current entry.
     pub(super) fn rest(&self) -> Body {
         let state = self.lock();
         Body { source: self.clone(), number: state.number, size: state.left, digest: None }
     }
 
-    /// How many bytes fill the current entry's last block; asked for once.
+    /// Returns the number of bytes that pad the current entry's last block. The next call returns 0.
     pub(super) fn take_padding(&self) -> usize {
         std::mem::take(&mut self.lock().padding)
     }
 
-    /// What was wrong when the last body broke off, if anything was.
+    /// Returns the error of the last body. Returns `None` if there was none.
     pub(super) fn fault(&self) -> Option<Error> {
         self.lock().fault.take()
     }
 
-    /// That the archive ends within the current entry.
+    /// Returns the error for an archive that ends within the current entry.
     pub(super) fn cut_off(&self) -> Error {
         cut_off(&self.lock().path)
     }
 
-    /// Bytes between entries; 0 at the end.
+    /// Reads bytes between entries. Returns 0 at the end.
     pub(super) async fn read(&self, buffer: &mut [u8]) -> Result<usize> {
         let read = poll_fn(|context| {
             let mut buffer = ReadBuf::new(buffer);

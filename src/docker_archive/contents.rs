@@ -1,4 +1,4 @@
-//! What an archive was found to hold, by name: small JSON as bytes, layers as what became of them.
+//! The contents of an archive by name: small JSON as bytes, and layers as stored layers.
 
 use std::collections::HashMap;
 
@@ -7,24 +7,24 @@ use bytes::Bytes;
 use super::error::{Error, Result};
 use super::layer::StoredLayer;
 
-/// Most bytes of names and JSON that are held in memory.
+/// The maximum size of names and JSON in memory, in bytes.
 const MEMORY_LIMIT: usize = 64 << 20;
 
-/// Most links followed one after another. Docker's lead to the layer itself.
+/// The maximum number of links in a chain. Docker's links lead to the layer itself.
 const LINKS_LIMIT: usize = 8;
 
-/// What an entry is.
+/// The content of an entry.
 #[derive(Debug, Clone)]
 pub(super) enum Item {
-    /// A layer, and what became of it.
+    /// A layer after it was stored.
     Layer(Box<StoredLayer>),
-    /// Configuration, manifest, index.
+    /// A configuration, manifest or index.
     Json(Bytes),
-    /// No bytes: what moby takes for an empty layer where a layer should be.
+    /// No bytes: moby treats such an entry as an empty layer if a layer is expected.
     Empty,
-    /// The same as this one.
+    /// A link to the entry of this name.
     Link(String),
-    /// Anything else, with what it is, in words.
+    /// Any other content, with a description.
     Other(String),
 }
 
@@ -36,10 +36,10 @@ pub(super) struct Contents {
 }
 
 impl Contents {
-    /// Takes in an entry. One of the same name goes, as it does where archives are unpacked.
+    /// Adds an entry. It replaces an entry of the same name, as in unpacked archives.
     ///
     /// # Errors
-    /// If all of them are more than is held in memory.
+    /// If the entries together exceed the memory limit.
     pub(super) fn add(&mut self, path: String, item: Item) -> Result<()> {
         self.memory += path.len();
         self.memory += match &item {
@@ -57,7 +57,7 @@ impl Contents {
         Ok(())
     }
 
-    /// The entry of this name, or what it is a link to.
+    /// Returns the entry of this name, or the target of its link. Returns `None` if there is none.
     pub(super) fn find(&self, path: &str) -> Option<&Item> {
         let mut path = path;
         for _ in 0..=LINKS_LIMIT {
@@ -69,7 +69,7 @@ impl Contents {
         None
     }
 
-    /// The entry of this very name.
+    /// Returns the entry of exactly this name. Returns `None` if there is none.
     pub(super) fn at(&self, path: &str) -> Option<&Item> {
         self.items.get(path)
     }

@@ -1,28 +1,28 @@
-//! What goes wrong with an archive, told apart by whose fault it is.
+//! Errors of archives, by their origin.
 
 use std::io;
 
-/// Why an archive cannot be read or written.
+/// The reason why an archive cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Its bytes do not come: the file, the pipe, or the compression around the archive.
+    /// Reading the bytes failed: the file, the pipe, or the compression around the archive.
     #[error("failed to read the archive: {0}")]
     Read(#[source] io::Error),
-    /// What came is no archive of images, damaged, or not what its own records say.
+    /// The bytes are no archive of images, are damaged, or do not match the archive's own records.
     #[error("{0}")]
     Malformed(String),
-    /// Whoever keeps the layers could not keep one.
+    /// A layer could not be stored.
     #[error("failed to write the layer {path} of the archive: {error}")]
     Keep {
         /// The entry's name in the archive.
         path: String,
-        /// Why.
+        /// The cause.
         #[source]
         error: io::Error,
     },
 }
 
-/// What functions of this room return.
+/// The result of this room's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {

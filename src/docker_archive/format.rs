@@ -1,4 +1,4 @@
-//! What bytes are, by how they begin: no name and no media type in an archive is relied on.
+//! Detects formats by their first bytes: hakobi relies on no name and no media type in an archive.
 
 use std::io;
 
@@ -8,13 +8,13 @@ use crate::domain::media_type;
 use crate::transfer::ByteStream;
 use crate::transfer::compress::decompress;
 
-/// Bytes of a tar's block: headers have this size, and all is padded to it.
+/// The size of a tar block in bytes: headers have this size, and everything is padded to it.
 pub(super) const BLOCK: usize = 512;
 
-/// How a layer, or a whole archive, is compressed.
+/// The compression of a layer, or of a whole archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// Not at all.
+    /// No compression.
     Tar,
     /// gzip.
     Gzip,
@@ -23,8 +23,8 @@ pub enum Format {
 }
 
 impl Format {
-    /// What begins like this; `None` for what is no tar, compressed or not. The head has [`BLOCK`] bytes, or all where there
-    /// are fewer.
+    /// Detects the format of a tar by its first bytes. Returns `None` if it is no tar, compressed or not. The head has [`BLOCK`]
+    /// bytes, or all bytes if there are fewer.
     pub(super) fn detect(head: &[u8]) -> Option<Self> {
         match head {
             [0x1f, 0x8b, ..] => Some(Self::Gzip),
@@ -34,7 +34,7 @@ impl Format {
         }
     }
 
-    /// The media type of a layer like this.
+    /// Returns the media type of a layer in this format.
     #[must_use]
     pub fn media_type(self) -> &'static str {
         match self {
@@ -44,26 +44,26 @@ impl Format {
         }
     }
 
-    /// The tar in these bytes. What cannot be decompressed shows as an error of the stream.
+    /// Returns the uncompressed tar. A decompression failure is an error of the stream.
     #[must_use]
     pub fn decompress(self, from: ByteStream) -> ByteStream {
         decompress(from, self == Self::Gzip, self == Self::Zstd)
     }
 }
 
-/// Up to [`BLOCK`] first bytes of a stream, which are gone from it.
+/// Reads up to [`BLOCK`] first bytes of a stream.
 pub(super) async fn head(from: &mut (impl AsyncRead + Unpin + Send)) -> io::Result<Vec<u8>> {
     let mut head = Vec::with_capacity(BLOCK);
     from.take(BLOCK as u64).read_to_end(&mut head).await?;
     Ok(head)
 }
 
-/// The stream with the head that was taken from it.
+/// Returns the stream with its head put back.
 pub(super) fn with_head(head: Vec<u8>, rest: impl AsyncRead + Send + 'static) -> ByteStream {
     Box::pin(io::Cursor::new(head).chain(rest))
 }
 
-/// In words, for what is none of the above.
+/// Describes bytes in another format.
 pub(super) fn other(head: &[u8]) -> &'static str {
     match head {
         [] => "empty",
@@ -73,12 +73,13 @@ pub(super) fn other(head: &[u8]) -> &'static str {
     }
 }
 
-/// Whether a tar begins so: by a header, whose checksum tells, or by the end of an empty one.
+/// Returns whether a tar begins with this head: a header with a correct checksum, or the end of an empty tar.
 fn is_tar(head: &[u8]) -> bool {
     head.len() == BLOCK && (head.iter().all(|byte| *byte == 0) || checksum_fits(head))
 }
 
-/// Whether this block is a header (POSIX pax, "ustar Interchange Format": the sum of all bytes, the field itself as spaces).
+/// Returns whether this block is a header (POSIX pax, "ustar Interchange Format": the sum of all bytes, the field itself as
+/// spaces).
 pub(super) fn checksum_fits(block: &[u8]) -> bool {
     let field = 148..156;
     let sum = |block: &[u8]| -> u32 { block.iter().map(|byte| u32::from(*byte)).sum() };

@@ -1,5 +1,5 @@
-//! The images of an archive, once all of it went by: `manifest.json` has Docker's own list, `index.json` may have more, as
-//! the containerd store's does with images for several platforms.
+//! The images of an archive, after all of it was read. `manifest.json` is Docker's own list. `index.json` may list more images, as
+//! the containerd store's does for several platforms.
 
 use std::collections::HashMap;
 
@@ -17,34 +17,34 @@ use crate::domain::{Descriptor, DiffId, Digest, ImageRef, RawManifest};
 /// Docker's list of images.
 pub(super) const MANIFEST: &str = "manifest.json";
 
-/// Most images taken from an archive.
+/// The maximum number of images in an archive.
 const IMAGES_LIMIT: usize = 1000;
 
-/// Most layers of an image.
+/// The maximum number of layers in an image.
 const LAYERS_LIMIT: usize = 1000;
 
-/// Most layers of all images together, each counted for each.
+/// The maximum number of layers in all images together. Shared layers count for each image.
 const ALL_LAYERS_LIMIT: usize = 50_000;
 
-/// An image of an archive. One for several platforms is several, with the same tags.
+/// An image of an archive. An image for several platforms is several of these, with the same tags.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ArchivedImage {
-    /// What it is called, each with a tag; none where it was saved by its ID.
+    /// Its names, each with a tag. Empty if the image was saved by its ID.
     pub tags: Vec<ImageRef>,
     /// Its configuration's bytes.
     pub config: Bytes,
-    /// Of its layers, from the base upwards, as the configuration has them.
+    /// The diff IDs of its layers, from the base upwards, as in the configuration.
     pub diff_ids: Vec<DiffId>,
-    /// Its layers, as they are kept.
+    /// Its stored layers.
     pub layers: Vec<Descriptor>,
-    /// Its manifest, where the archive has one; its layers are those of the archive, which may be kept otherwise.
+    /// Its manifest, if the archive has one. It names the archive's layers, which may be stored in another form.
     pub manifest: Option<RawManifest>,
 }
 
-/// The images that the archive's lists have, each verified.
+/// Returns the images in the archive's lists, each verified.
 ///
 /// # Errors
-/// If there are none, or one of them is not all there or not right.
+/// If there are none, or one of them is incomplete or wrong.
 pub(super) async fn assemble(contents: &Contents, layers: &mut dyn Layers) -> Result<Vec<ArchivedImage>> {
     if contents.find(MANIFEST).is_none() && contents.find(INDEX).is_none() {
         return Err(Error::malformed("not an archive of images, or truncated: it has neither a manifest.json nor an index.json"));
@@ -77,7 +77,7 @@ pub(super) async fn assemble(contents: &Contents, layers: &mut dyn Layers) -> Re
     if images.is_empty() { Err(Error::malformed("the archive has no image")) } else { Ok(images) }
 }
 
-/// The images of `manifest.json`; none where there is no such list.
+/// Returns the images of `manifest.json`. The list is empty if there is no such file.
 fn of_manifest(contents: &Contents) -> Result<Vec<Listed>> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
@@ -112,7 +112,7 @@ fn of_manifest(contents: &Contents) -> Result<Vec<Listed>> {
 fn config(contents: &Contents, image: &Listed) -> Result<Bytes> {
     let wrong = |why: &str| Error::malformed(format!("{}: the configuration {} {why}", name(image), image.config));
     let bytes = bytes(contents, &image.config, usize::MAX).map_err(|why| wrong(&why))?;
-    // Docker up to 24 names it by its digest too; other names tell nothing.
+    // Docker up to 24 also names it by its digest. Other names have no meaning.
     let file = image.config.rsplit('/').next().unwrap_or_default();
     let hex = file.strip_suffix(".json").unwrap_or(file).trim_start_matches("sha256:");
     let named: Option<Digest> = format!("sha256:{hex}").parse().ok();
@@ -123,7 +123,7 @@ fn config(contents: &Contents, image: &Listed) -> Result<Bytes> {
     Ok(bytes)
 }
 
-/// The diff IDs of a configuration; some tools write null where there are none.
+/// Returns the diff IDs of a configuration. Some tools write null for an empty list.
 pub(super) fn diff_ids(config: &[u8]) -> serde_json::Result<Vec<DiffId>> {
     #[derive(Deserialize)]
     struct Config {
@@ -163,7 +163,7 @@ async fn verified(contents: &Contents, image: Listed, config: Bytes, layers: &mu
     Ok(ArchivedImage { tags: image.tags, config, diff_ids, layers: descriptors, manifest: image.manifest })
 }
 
-/// A layer without bytes, which is known to be one only now.
+/// Stores an empty layer: an entry without bytes, which only now is known to be a layer.
 async fn empty(path: &str, layers: &mut dyn Layers) -> Result<StoredLayer> {
     let hint = Some(Digest::hash(b""));
     let layer = Layer { hint, size: 0, format: Format::Tar, bytes: Box::pin(tokio::io::empty()) };

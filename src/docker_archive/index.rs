@@ -1,21 +1,21 @@
-//! The images of an OCI layout's `index.json`, and of the indexes in it.
+//! The images of an OCI layout's `index.json`, and of its nested indexes.
 
 use super::contents::Contents;
 use super::error::{Error, Result};
 use super::listing::{INDEX, Listed, json, manifest_bytes};
 use crate::domain::{Descriptor, Digest, ImageRef, Index, RawManifest, media_type};
 
-/// Most indexes one within another. The containerd store's are two.
+/// The maximum depth of nested indexes. The containerd store uses two.
 const DEPTH_LIMIT: usize = 4;
 
-/// Most descriptors looked at, in all indexes together.
+/// The maximum number of descriptors in all indexes together.
 const DESCRIPTORS_LIMIT: usize = 10_000;
 
 /// The full name, as containerd writes it.
 pub(super) const CONTAINERD_NAME: &str = "io.containerd.image.name";
 /// The tag or the name (OCI image spec, "Pre-Defined Annotation Keys").
 pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
-/// What BuildKit marks attestations with.
+/// The annotation that BuildKit adds to attestations.
 const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
 
 struct Walk<'a> {
@@ -24,10 +24,10 @@ struct Walk<'a> {
     found: Vec<Listed>,
 }
 
-/// The images of `index.json`; none where there is no such list.
+/// Returns the images of `index.json`. The list is empty if there is no such file.
 ///
 /// # Errors
-/// If it, or what it leads to, cannot be read; or if what it names itself is not there.
+/// If the file or an index in it is not readable, or an image that it names is missing.
 pub(super) fn listed(contents: &Contents) -> Result<Vec<Listed>> {
     if contents.find(INDEX).is_none() {
         return Ok(Vec::new());
@@ -55,16 +55,16 @@ impl Walk<'_> {
         }
         let path = blob_path(&child.digest);
         if depth > 0 && self.contents.find(&path).is_none() {
-            // The containerd store saves the index as it is, and of its platforms those that were pulled.
+            // The containerd store saves the index unchanged, but only the pulled platforms.
             return Ok(());
         }
         let bytes = manifest_bytes(self.contents, &path)
             .map_err(|why| Error::malformed(format!("the archive's {INDEX} names {path}, which {why}")))?;
-        // A link may stand in a blob's place.
+        // The entry of a blob may be a link.
         if Digest::hash(&bytes) != child.digest {
             return Err(Error::malformed(format!("the bytes of the archive's {path} have the digest {}", Digest::hash(&bytes))));
         }
-        // What it is, the bytes tell; descriptors have been seen to be wrong.
+        // The bytes decide the type: some tools write wrong descriptors.
         let media_type = RawManifest::media_type_of(&bytes).unwrap_or_else(|| child.media_type.clone());
         let raw = RawManifest { media_type, bytes };
         if raw.is_index() {
@@ -76,7 +76,7 @@ impl Walk<'_> {
         }
         let manifest =
             raw.manifest().map_err(|error| Error::malformed(format!("failed to read the archive's {path}: {error}")))?;
-        // Charts, caches and the like have manifests too.
+        // Charts, caches and similar artifacts have manifests too.
         if !matches!(&*manifest.config.media_type, media_type::OCI_CONFIG | media_type::DOCKER_CONFIG | "") {
             return Ok(());
         }
@@ -91,7 +91,7 @@ impl Walk<'_> {
     }
 }
 
-/// The name that a descriptor's annotations have, if it is a whole one: skopeo may write a mere tag, which names no image.
+/// Returns the name in a descriptor's annotations, if it is a full name: skopeo may write only a tag, which names no image.
 fn tags(child: &Descriptor) -> Vec<ImageRef> {
     let annotation = |key: &str| child.annotations.get(key);
     let name = annotation(CONTAINERD_NAME).or_else(|| annotation(REF_NAME).filter(|name| name.contains([':', '/'])));
@@ -99,7 +99,7 @@ fn tags(child: &Descriptor) -> Vec<ImageRef> {
     parsed.filter(|name| name.tag.is_some()).into_iter().collect()
 }
 
-/// A blob's name in an OCI layout.
+/// Returns a blob's name in an OCI layout.
 pub(super) fn blob_path(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }

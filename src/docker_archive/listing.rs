@@ -1,4 +1,4 @@
-//! What an archive lists, and the small files that say it.
+//! The lists of an archive, and the small files that contain them.
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
@@ -10,10 +10,10 @@ use crate::domain::{ImageRef, RawManifest};
 /// The list of an OCI layout.
 pub(super) const INDEX: &str = "index.json";
 
-/// Largest manifest, index or list, in bytes: what registries take.
+/// The maximum size of a manifest, index or list, in bytes: the limit of registries.
 pub(super) const MANIFEST_LIMIT: usize = 4 << 20;
 
-/// An image as a list has it: by names of entries.
+/// An image in a list: names of entries.
 #[derive(Debug)]
 pub(super) struct Listed {
     pub(super) tags: Vec<ImageRef>,
@@ -22,18 +22,18 @@ pub(super) struct Listed {
     pub(super) manifest: Option<RawManifest>,
 }
 
-/// A list or manifest of the archive.
+/// Reads a list or manifest of the archive.
 pub(super) fn json<T: DeserializeOwned>(contents: &Contents, path: &str) -> Result<T> {
     let bytes = bytes(contents, path, MANIFEST_LIMIT).map_err(|why| Error::malformed(format!("the archive's {path} {why}")))?;
     serde_json::from_slice(&bytes).map_err(|error| Error::malformed(format!("failed to read the archive's {path}: {error}")))
 }
 
-/// The bytes of a manifest or index that is a blob, or why there are none.
+/// Returns the bytes of a manifest or index that is a blob, or the reason why there are none.
 pub(super) fn manifest_bytes(contents: &Contents, path: &str) -> Result<Bytes, String> {
     bytes(contents, path, MANIFEST_LIMIT)
 }
 
-/// A JSON entry, or why there is none.
+/// Returns a JSON entry, or the reason why there is none.
 pub(super) fn bytes(contents: &Contents, path: &str, limit: usize) -> Result<Bytes, String> {
     match contents.find(path) {
         None => Err("does not exist".to_owned()),

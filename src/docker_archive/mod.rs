@@ -1,8 +1,8 @@
-//! Archives of images, as `docker save` writes and `docker load` reads them: streams on both sides, of which nothing is
-//! unpacked and no layer is held in memory.
+//! Archives of images, for `docker save` and `docker load`. Both directions are streams: hakobi unpacks nothing and keeps no layer
+//! in memory.
 //!
-//! [`read()`] takes the forms of every engine and of skopeo and buildx; [`write()`] makes one form that every engine takes. What
-//! becomes of layers is for whoever calls: [`Layers`] gets them as they come, [`spooled()`] keeps them in files.
+//! [`read()`] accepts the forms of every engine, of skopeo and of buildx. [`write()`] makes one form that every engine accepts. The
+//! caller decides where layers go: [`Layers`] gets them as they arrive, and [`spooled()`] stores them in files.
 
 mod body;
 mod contents;

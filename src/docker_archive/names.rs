@@ -1,14 +1,14 @@
-//! Names of entries and where links lead, lexically: nothing of an archive ever becomes a path of this machine.
+//! Names of entries and targets of links, lexically: no name in an archive ever becomes a path of this machine.
 
 use super::error::{Error, Result};
 
-/// Longest name taken, in bytes: Linux's own limit.
+/// The maximum length of a name, in bytes: Linux's own limit.
 const LONGEST: usize = 4096;
 
-/// A name as the archive's records use it, without `./`; empty for the root itself.
+/// Returns a name as in the archive's records, without `./`. It is empty for the root itself.
 ///
 /// # Errors
-/// If it leads out of the archive, is not text, or is too long.
+/// If the name leads out of the archive, is not text, or is too long.
 pub(super) fn normal(name: &[u8]) -> Result<String> {
     let text = text(name)?;
     if text.starts_with('/') {
@@ -25,7 +25,7 @@ pub(super) fn normal(name: &[u8]) -> Result<String> {
     Ok(parts.join("/"))
 }
 
-/// Where a symbolic link at `from`, a normal name, leads.
+/// Returns the target of a symbolic link at `from`, a normal name.
 ///
 /// # Errors
 /// If it leads out of the archive.
@@ -52,7 +52,7 @@ fn text(name: &[u8]) -> Result<&str> {
         return Err(Error::malformed(format!("the archive has a name of {} bytes; the limit is {LONGEST}", name.len())));
     }
     match std::str::from_utf8(name) {
-        // Names are printed in messages: nothing that a terminal would act on.
+        // Messages contain names: they must not contain characters that control a terminal.
         Ok(text) if !text.chars().any(char::is_control) => Ok(text),
         _ => Err(Error::malformed(format!("the archive has a name that is not valid text: {}", name.escape_ascii()))),
     }

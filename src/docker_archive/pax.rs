@@ -1,23 +1,23 @@
-//! Pax extended headers (POSIX pax, "pax Extended Header"): the three records that say where an entry is and how long.
+//! Pax extended headers (POSIX pax, "pax Extended Header"): the three records with an entry's name, link and size.
 //!
-//! Records are taken by their own lengths: the values of others, like extended attributes, may hold line ends.
+//! hakobi splits records by their own lengths: the values of others, like extended attributes, may contain line ends.
 
 use super::error::{Error, Result};
 
-/// What extended headers say of the next entry.
+/// The values of extended headers for the next entry.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Extended {
     pub(super) path: Option<Vec<u8>>,
     pub(super) link: Option<Vec<u8>>,
-    /// In bytes.
+    /// The size in bytes.
     pub(super) size: Option<u64>,
 }
 
 impl Extended {
-    /// Takes in the records of one extended header.
+    /// Reads the records of one extended header.
     ///
     /// # Errors
-    /// If they are malformed, or tell of a sparse file.
+    /// If they are malformed, or describe a sparse file.
     pub(super) fn take(&mut self, mut records: &[u8]) -> Result<()> {
         let malformed = || Error::malformed("the archive has a malformed extended header");
         while !records.is_empty() {
@@ -40,13 +40,13 @@ impl Extended {
     }
 }
 
-/// Sparse entries have bytes that are not the file's.
+/// Returns the error for a sparse entry, whose bytes are not the bytes of the file.
 pub(super) fn sparse() -> Error {
     Error::malformed("the archive has a sparse entry, which no archive of images has")
 }
 
 fn number<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
-    // `parse` would take a sign.
+    // `parse` would accept a sign.
     let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
     std::str::from_utf8(text).ok().filter(|_| digits)?.parse().ok()
 }

@@ -1,4 +1,4 @@
-//! Reading: one pass over the archive, layers handed on as they come, then the images that its records tell of.
+//! Reads an archive in one pass: passes layers on as they arrive, and then returns the images in its records.
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -14,13 +14,14 @@ use super::layer::{Layer, Layers};
 use super::tape::{Kind, Tape};
 use crate::transfer::ByteStream;
 
-/// Largest JSON held, in bytes: configurations with inline cache are the large ones.
+/// The maximum size of JSON in memory, in bytes. Configurations with inline cache are the largest.
 const JSON_LIMIT: u64 = 16 << 20;
 
 /// Reads an archive: a tar, or one in gzip or zstd, in any form that Docker, skopeo and buildx write.
 ///
 /// # Errors
-/// If it breaks off, is damaged, is not an archive of images or has what none has; if an image's layers are not all there or
+/// If it breaks off, is damaged, or is no archive of images. If an image's layers are incomplete or do not match its configuration.
+/// If `layers` cannot store one; the layers stored before remain.
 /// not those of its configuration; if `layers` cannot keep one. What `layers` has kept until then is kept.
 pub async fn read(mut from: ByteStream, layers: &mut dyn Layers) -> Result<Vec<ArchivedImage>> {
     let head = format::head(&mut from).await.map_err(Error::Read)?;
@@ -33,12 +34,12 @@ pub async fn read(mut from: ByteStream, layers: &mut dyn Layers) -> Result<Vec<A
         let item = match entry.kind {
             Kind::Link(to) => Item::Link(to),
             Kind::File(body) => {
-                // The same blob again: it is passed over.
+                // It is the same blob again: hakobi skips it.
                 if body.digest.is_some() && matches!(contents.at(&entry.path), Some(Item::Layer(_) | Item::Json(_))) {
                     continue;
                 }
                 let read = file(&entry.path, body, layers).await;
-                // Whatever came of it: bytes that were not right are told as such.
+                // The tape's error comes first: it names wrong bytes as the cause.
                 if let Some(fault) = tape.fault() {
                     return Err(fault);
                 }
@@ -51,7 +52,7 @@ pub async fn read(mut from: ByteStream, layers: &mut dyn Layers) -> Result<Vec<A
     images::assemble(&contents, layers).await
 }
 
-/// What a file of the archive is.
+/// Returns the content of a file of the archive.
 async fn file(path: &str, mut body: Body, layers: &mut dyn Layers) -> Result<Item> {
     if body.size == 0 {
         return Ok(Item::Empty);
@@ -74,7 +75,7 @@ async fn file(path: &str, mut body: Body, layers: &mut dyn Layers) -> Result<Ite
     Ok(if is_record(path, &bytes) { Item::Json(Bytes::from(bytes)) } else { Item::Other("other JSON".to_owned()) })
 }
 
-/// Whether this is a manifest, an index or a configuration. Attestations are not, and may be many.
+/// Returns whether this is a manifest, an index or a configuration. Attestations are not, and there may be many.
 fn is_record(path: &str, json: &[u8]) -> bool {
     #[derive(Deserialize)]
     struct Head {

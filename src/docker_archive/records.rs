@@ -1,4 +1,4 @@
-//! What a written archive's own records say: `manifest.json` to Docker, manifests and `index.json` to the containerd store.
+//! The records of a written archive: `manifest.json` for Docker, manifests and `index.json` for the containerd store.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,7 +18,7 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// Of an image with layers as they are written.
+    /// Creates the row of an image with its layers as written.
     pub(super) fn new(tags: &[ImageRef], config: &Descriptor, layers: &[Descriptor]) -> Self {
         Self {
             config: blob_path(&config.digest),
@@ -28,10 +28,10 @@ impl Row {
     }
 }
 
-/// The manifest of an image: its own where that fits.
+/// Returns the manifest of an image: its own if that matches the written layers.
 ///
 /// # Errors
-/// If one cannot be written as JSON.
+/// If the manifest cannot be written as JSON.
 pub(super) fn manifest(own: Option<&RawManifest>, config: &Descriptor, layers: &[Descriptor]) -> io::Result<RawManifest> {
     if let Some(fitting) = fitting(own, config, layers) {
         return Ok(fitting);
@@ -42,7 +42,7 @@ pub(super) fn manifest(own: Option<&RawManifest>, config: &Descriptor, layers: &
     Ok(RawManifest::from_json(media_type::OCI_MANIFEST, &manifest)?)
 }
 
-/// `index.json` of these.
+/// Returns the `index.json` of these manifests.
 ///
 /// # Errors
 /// If it cannot be written as JSON.
@@ -51,7 +51,7 @@ pub(super) fn index(manifests: Vec<Descriptor>) -> io::Result<Vec<u8>> {
     Ok(serde_json::to_vec(&Index { schema_version: 2, media_type, manifests, annotations: BTreeMap::new() })?)
 }
 
-/// The image's own manifest, if its blobs are those that are written.
+/// Returns the image's own manifest. Returns `None` if its blobs differ from the written blobs.
 fn fitting(manifest: Option<&RawManifest>, config: &Descriptor, layers: &[Descriptor]) -> Option<RawManifest> {
     let raw = manifest?;
     let parsed = raw.manifest().ok()?;
@@ -62,7 +62,7 @@ fn fitting(manifest: Option<&RawManifest>, config: &Descriptor, layers: &[Descri
     fits.then(|| raw.clone())
 }
 
-/// The manifest in `index.json`: once for each name, or once without.
+/// Returns the manifest's entries in `index.json`: one for each name, or one without a name.
 pub(super) fn named(manifest: &RawManifest, tags: &[ImageRef]) -> Vec<Descriptor> {
     if tags.is_empty() {
         return vec![manifest.descriptor()];
@@ -76,13 +76,13 @@ pub(super) fn named(manifest: &RawManifest, tags: &[ImageRef]) -> Vec<Descriptor
     named.collect()
 }
 
-/// The name with a tag and without a digest, as daemons take it; none for one of a digest alone.
+/// Returns the name with a tag and without a digest, as daemons accept it. Returns `None` if the name has only a digest.
 pub(super) fn tagged(name: &ImageRef) -> Option<ImageRef> {
     let name = name.clone().with_default_tag();
     name.tag.is_some().then_some(ImageRef { digest: None, ..name })
 }
 
-/// A layer's media type in an OCI manifest.
+/// Returns a layer's media type in an OCI manifest.
 pub(super) fn oci(media_type: &str) -> &str {
     match media_type {
         media_type::DOCKER_LAYER => media_type::OCI_LAYER,

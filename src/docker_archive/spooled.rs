@@ -1,4 +1,4 @@
-//! A layer of an archive in a temporary file: what most of those who keep layers begin with.
+//! A layer of an archive in a temporary file. Most destinations of layers begin with it.
 
 use std::io;
 use std::path::Path;
@@ -15,22 +15,22 @@ use crate::settings::Compression;
 use crate::transfer::compress::compress;
 use crate::transfer::{BlobSource, ByteStream, Identity, Spool, SpoolWriter};
 
-/// How much is read and written at once, in bytes.
+/// The number of bytes to read and write at once.
 const BUFFER: usize = 256 << 10;
 
-/// A layer, whole.
+/// A complete layer.
 pub struct Spooled {
-    /// Its bytes.
+    /// The bytes of the layer.
     pub blob: Spool,
-    /// What they are.
+    /// The layer's digests and size.
     pub kept: StoredLayer,
 }
 
-/// Spools a layer: an uncompressed one in this compression, if one is given, all others as they are. The diff ID is found in
+/// Spools a layer. Compresses an uncompressed layer if a compression is given, and keeps all others unchanged. Finds the diff ID in
 /// the same pass.
 ///
 /// # Errors
-/// If the layer's bytes break off, cannot be decompressed, or the disk does not take them.
+/// If the layer's bytes break off, cannot be decompressed, or cannot be written to the disk.
 pub async fn spooled(layer: Layer, compression: Option<Compression>, directory: &Path) -> io::Result<Spooled> {
     let (writer, blob) = Spool::create(directory)?;
     let (identity, diff_id, format) = if layer.format == Format::Tar {
@@ -53,7 +53,7 @@ pub async fn spooled(layer: Layer, compression: Option<Compression>, directory: 
     Ok(Spooled { blob, kept: StoredLayer { diff_id, descriptor } })
 }
 
-/// All bytes, and what they are.
+/// Copies all bytes. Returns their identity.
 pub(super) async fn copy(mut from: ByteStream, mut writer: SpoolWriter) -> io::Result<Identity> {
     let mut buffer = vec![0; BUFFER];
     loop {
@@ -68,7 +68,7 @@ pub(super) async fn copy(mut from: ByteStream, mut writer: SpoolWriter) -> io::R
     }
 }
 
-/// Of an uncompressed layer.
+/// Returns the diff ID of an uncompressed layer.
 async fn diff_id(mut raw: ByteStream) -> io::Result<DiffId> {
     let mut hasher = Hasher::default();
     let mut buffer = vec![0; BUFFER];
@@ -80,7 +80,7 @@ async fn diff_id(mut raw: ByteStream) -> io::Result<DiffId> {
     }
 }
 
-/// Hashes what is read through it.
+/// Hashes the bytes that pass through it.
 struct Hashing {
     inner: ByteStream,
     hasher: Arc<Mutex<Hasher>>,

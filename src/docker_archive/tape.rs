@@ -1,7 +1,7 @@
-//! A tar as it streams by: one entry after another, each read, or passed over, before the next.
+//! Reads a tar from a stream, one entry after another. It reads or skips each entry before the next.
 //!
-//! The parser is its own, as the `tar` crate's reads extended headers of any size into memory, and needs a thread that
-//! cannot be cancelled. Like Docker's, it takes names and sizes from GNU's and pax's extensions, and nothing else.
+//! hakobi has its own parser: the `tar` crate reads extended headers of any size into memory, and needs a thread that cannot be
+//! cancelled. Like Docker's parser, it reads only names and sizes from GNU's and pax's extensions.
 
 use std::borrow::Cow;
 
@@ -15,18 +15,19 @@ use super::pax::{Extended, sparse};
 use crate::domain::Digest;
 use crate::transfer::ByteStream;
 
-/// Most entries taken.
+/// The maximum number of entries.
 const ENTRIES_LIMIT: u64 = 100_000;
 
-/// Largest extended header or long name, in bytes; Go's reader, and with it Docker's, has the same limit.
+/// The maximum size of an extended header or long name, in bytes. Go's reader, and thus Docker's, has the same limit.
 const EXTENDED_LIMIT: u64 = 1 << 20;
 
-/// Bytes behind the end that are read, so that a compressed archive's own checksum is met and a pipe's writer is not cut off.
+/// The maximum number of bytes read after the end. Reading them verifies a compressed archive's own checksum, and lets a pipe's
+/// writer finish.
 const TRAILING_LIMIT: u64 = 64 << 20;
 
-/// An entry of interest: others, like directories and devices, are passed over.
+/// A relevant entry: the tape skips others, like directories and devices.
 pub(super) struct Entry {
-    /// Normal, not empty.
+    /// The normal name, never empty.
     pub(super) path: String,
     pub(super) kind: Kind,
 }
@@ -34,7 +35,7 @@ pub(super) struct Entry {
 pub(super) enum Kind {
     /// A regular file.
     File(Body),
-    /// The same as another entry.
+    /// A link to another entry.
     Link(String),
 }
 
@@ -45,20 +46,20 @@ pub(super) struct Tape {
 }
 
 impl Tape {
-    /// The tar that this is, uncompressed.
+    /// Starts to read an uncompressed tar.
     pub(super) fn new(from: ByteStream) -> Self {
         Self { source: Source::new(from), entries: 0 }
     }
 
-    /// What was wrong with the archive when its last body broke off, if anything was.
+    /// Returns the archive's error if its last body broke off. Returns `None` if there was none.
     pub(super) fn fault(&self) -> Option<Error> {
         self.source.fault()
     }
 
-    /// The next entry; before, what is left of the last one is read and verified.
+    /// Returns the next entry, or `None` at the end. First reads and verifies the rest of the last entry.
     ///
     /// # Errors
-    /// If the archive breaks off, is damaged, or has what no archive of images has.
+    /// If the archive breaks off, is damaged, or contains an entry that no archive of images has.
     pub(super) async fn next(&mut self) -> Result<Option<Entry>> {
         let mut extended = Extended::default();
         loop {
@@ -98,7 +99,7 @@ impl Tape {
                 self.source.begin(&path, 0, None)?;
                 return Ok(Some(Entry { path, kind: Kind::Link(to) }));
             }
-            // These have no bytes whatever their size says (Go's `isHeaderOnlyType`).
+            // These have no bytes, whatever their size is (Go's `isHeaderOnlyType`).
             let empty = kind.is_dir() || kind.is_fifo() || kind.is_block_special() || kind.is_character_special();
             let size = if empty { 0 } else { told.size.unwrap_or(own_size) };
             let digest = path.strip_prefix("blobs/sha256/").and_then(|hex| format!("sha256:{hex}").parse::<Digest>().ok());
@@ -110,7 +111,7 @@ impl Tape {
         }
     }
 
-    /// Reads what is left behind the end.
+    /// Reads the bytes after the end.
     ///
     /// # Errors
     /// If the archive's compression is damaged.
@@ -126,8 +127,8 @@ impl Tape {
         }
     }
 
-    /// The next header; `None` at the end. An archive may end without its mark, as Go's reader has it too: what is missing
-    /// then is found missing.
+    /// Returns the next header, or `None` at the end. An archive may end without its end mark, as in Go's reader: hakobi then finds
+    /// which entries are missing.
     async fn header(&self) -> Result<Option<tar::Header>> {
         let mut block = [0; BLOCK];
         let mut filled = 0;
@@ -147,7 +148,7 @@ impl Tape {
         Ok(Some(tar::Header::from_byte_slice(&block).clone()))
     }
 
-    /// The bytes of an extended header.
+    /// Returns the bytes of an extended header.
     async fn extension(&self, size: u64) -> Result<Vec<u8>> {
         if size > EXTENDED_LIMIT {
             return Err(Error::malformed(format!(
@@ -160,7 +161,7 @@ impl Tape {
         Ok(bytes)
     }
 
-    /// Reads what is left of the current entry.
+    /// Reads the rest of the current entry.
     async fn pass(&self) -> Result<()> {
         let mut rest = self.source.rest();
         let mut buffer = vec![0; 64 << 10];

@@ -1,8 +1,8 @@
-//! Writing: one form that every engine loads, and Docker 25 and later writes itself, an OCI layout with a `manifest.json`.
+//! Writes one form that every engine loads, and that Docker 25 and later write too: an OCI layout with a `manifest.json`.
 //!
-//! Layers come first, so that of one that is decompressed the size is known when the manifests are written. A tar's header
-//! needs that size before the bytes, so such a layer is spooled, one at a time: reading it twice instead would fetch it twice
-//! where it comes from afar, and this way its diff ID is verified before its first byte goes out.
+//! Layers come first, so that hakobi knows the sizes of decompressed layers before it writes the manifests. A tar's header needs
+//! that size before the bytes. hakobi therefore spools such layers, one at a time. Reading a layer twice instead would also
+//! download a remote layer twice. Spooling also verifies the diff ID before the first byte goes out.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -27,43 +27,42 @@ use super::spooled::copy;
 use crate::domain::{Descriptor, DiffId, Digest, Hasher, ImageRef, RawManifest, media_type};
 use crate::transfer::{BlobSource, ByteStream, Spool};
 
-/// How much is passed on at once, in bytes.
+/// The number of bytes to pass on at once.
 const BUFFER: usize = 256 << 10;
 
-/// Buffers on their way.
+/// The number of buffers in flight.
 const BUFFERS: usize = 4;
 
 /// An image for an archive.
 pub struct SavedImage {
-    /// What it will be called; those without a tag get `latest`.
+    /// Its names. A name without a tag gets `latest`.
     pub tags: Vec<ImageRef>,
     /// Its configuration's bytes.
     pub config: Bytes,
-    /// From the base upwards, all that the configuration has.
+    /// All layers of the configuration, from the base upwards.
     pub layers: Vec<SavedLayer>,
-    /// Its manifest, which is written as it is if it fits the layers as they are written: the containerd store's image ID is
-    /// its digest.
+    /// Its manifest, written unchanged if it matches the layers as written. Its digest is the image ID in the containerd store.
     pub manifest: Option<RawManifest>,
 }
 
 /// A layer for an archive.
 #[derive(Clone)]
 pub struct SavedLayer {
-    /// Of its uncompressed bytes.
+    /// The digest of its uncompressed bytes.
     pub diff_id: DiffId,
-    /// The blob as it is stored.
+    /// The stored blob.
     pub descriptor: Descriptor,
-    /// Its bytes; `None` leaves them out, as the daemon has the layer: overlay2 by its chain ID, the containerd store by the
-    /// blob's digest.
+    /// The source of its bytes. `None` leaves the bytes out, because the daemon has the layer: overlay2 by its chain ID, the
+    /// containerd store by the blob's digest.
     pub blob: Option<Arc<dyn BlobSource>>,
 }
 
-/// How layers are written.
+/// The form of written layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
-    /// As they are stored. Docker takes zstd from 23.0 on.
+    /// The stored form. Docker accepts zstd from 23.0 on.
     Stored,
-    /// zstd is decompressed, gzip stays: for any Docker.
+    /// Decompresses zstd and keeps gzip, for any Docker version.
     WithoutZstd,
 }
 
@@ -76,12 +75,12 @@ impl Encoding {
     }
 }
 
-/// An archive of these images, written while it is read; within a tokio runtime. A layer of several images is written once.
-/// Where a blob breaks off or its bytes are not those of its digest, the stream ends with an error. Layers that are
-/// decompressed lie in `directory`, one at a time.
+/// Returns an archive of these images, which hakobi writes while the caller reads it, within a tokio runtime. Writes a layer of
+/// several images once. If a blob breaks off or does not match its digest, the stream ends with an error. Stores decompressed
+/// layers in `directory`, one at a time.
 ///
 /// # Errors
-/// If an image's layers are not those of its configuration.
+/// If an image's layers do not match its configuration.
 pub fn write(images: Vec<SavedImage>, encoding: Encoding, directory: &Path) -> Result<ByteStream> {
     for image in &images {
         let name = image.tags.first().map_or_else(|| Digest::hash(&image.config).to_string(), ToString::to_string);
@@ -94,7 +93,7 @@ pub fn write(images: Vec<SavedImage>, encoding: Encoding, directory: &Path) -> R
     let (sender, receiver) = tokio::sync::mpsc::channel(BUFFERS);
     let writer = Writer { sender, encoding, directory: directory.to_owned(), blobs: HashSet::new(), layers: HashMap::new() };
     let task = AbortOnDropHandle::new(tokio::spawn(writer.archive(images)));
-    // What the task ends with is told in the stream: one that went away must not look like an archive's end.
+    // The stream reports the task's error: a lost task must not look like the end of an archive.
     let end = stream::once(task).filter_map(|end| async { end.map_err(io::Error::other).and_then(|end| end).err().map(Err) });
     let chunks = ReceiverStream::new(receiver).map(io::Result::<Bytes>::Ok).chain(end);
     Ok(Box::pin(StreamReader::new(Box::pin(chunks))))
@@ -104,9 +103,9 @@ struct Writer {
     sender: Sender<Bytes>,
     encoding: Encoding,
     directory: PathBuf,
-    /// What is written, or left out for the daemon has it.
+    /// The written blobs, and those left out because the daemon has them.
     blobs: HashSet<Digest>,
-    /// Layers as they are written.
+    /// The layers as written.
     layers: HashMap<DiffId, Descriptor>,
 }
 
@@ -115,7 +114,7 @@ impl Writer {
         for directory in ["blobs/", "blobs/sha256/"] {
             self.header(directory, tar::EntryType::Directory, 0).await?;
         }
-        // Given by one image and left out of another, a layer is written.
+        // If one image provides a layer and another leaves it out, hakobi writes the layer.
         let (given, left_out): (Vec<&SavedLayer>, _) =
             images.iter().flat_map(|image| &image.layers).partition(|layer| layer.blob.is_some());
         for layer in given.into_iter().chain(left_out) {
@@ -155,7 +154,7 @@ impl Writer {
         };
         let mut bytes = blob.open(0).await?;
         let head = format::head(&mut bytes).await?;
-        // One of no bytes is an empty layer too.
+        // A layer without bytes is an empty layer too.
         let format = if head.is_empty() { Some(Format::Tar) } else { Format::detect(&head) };
         let Some(format) = format else {
             let what = format::other(&head);
@@ -182,14 +181,14 @@ impl Writer {
         Ok(())
     }
 
-    /// A blob of these bytes, verified while they pass.
+    /// Writes a blob, and verifies its bytes as they pass.
     async fn blob(&mut self, what: Descriptor, from: ByteStream) -> io::Result<Descriptor> {
         if !self.blobs.insert(what.digest.clone()) {
             return Ok(what);
         }
         self.header(&blob_path(&what.digest), tar::EntryType::Regular, what.size).await?;
         let mut hasher = Hasher::default();
-        // One byte more shows a blob that is too long.
+        // One byte more shows that a blob is too long.
         let mut from = from.take(what.size.saturating_add(1));
         let mut left = what.size;
         loop {
@@ -221,7 +220,7 @@ impl Writer {
     }
 
     async fn header(&self, path: &str, kind: tar::EntryType, size: u64) -> io::Result<()> {
-        // GNU's, as its sizes go beyond 8 GiB.
+        // The header is GNU's, because its sizes may exceed 8 GiB.
         let mut header = tar::Header::new_gnu();
         header.set_path(path)?;
         header.set_entry_type(kind);
