@@ -1,7 +1,7 @@
-//! What happens in a run, as values, and the sender that carries it to `report`.
+//! The events of a run, and the sender that passes them to `report`.
 //!
-//! The shapes are those of BuildKit's status stream (buildkit `client.SolveStatus`): hakobi's own work, like a push, is
-//! told as vertexes too, so that one display shows everything and `--progress rawjson` is what buildx prints.
+//! The types are those of BuildKit's status stream (buildkit `client.SolveStatus`). hakobi reports its own work, like a push, as
+//! vertexes too. One display therefore shows everything, and `--progress rawjson` prints the same as buildx.
 
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -9,12 +9,12 @@ use tokio::sync::mpsc;
 use crate::hidden::Hidden;
 use crate::redact::{redact, redacted_bytes};
 
-/// Something that happened.
+/// An event of a run.
 #[derive(Debug, Clone)]
 pub enum Event {
-    /// Steps began, went on or ended.
+    /// Steps began, progressed or ended.
     Status(Status),
-    /// A sentence for the user that is no fault: "no image at … yet".
+    /// A sentence for the user that reports no fault: "no image at … yet".
     Note(String),
     /// A fault that does not fail the run.
     Warning(String),
@@ -47,7 +47,7 @@ impl Event {
         }
     }
 
-    /// Takes out what no output may show.
+    /// Removes the values that no output may show.
     fn redact(&mut self) {
         match self {
             Self::Status(status) => status.redact(),
@@ -56,7 +56,7 @@ impl Event {
     }
 }
 
-/// What changed in a build. As in BuildKit, each message has only what is new.
+/// The changes in a build. As in BuildKit, each message contains only new facts.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Status {
     /// Steps that began, ended or were found cached.
@@ -65,10 +65,10 @@ pub struct Status {
     /// Progress within steps.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub statuses: Vec<Progress>,
-    /// What commands printed.
+    /// The output of commands.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub logs: Vec<Log>,
-    /// The frontend's complaints about the Dockerfile.
+    /// The frontend's warnings about the Dockerfile.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<BuildWarning>,
 }
@@ -97,13 +97,13 @@ impl Status {
 pub struct Time(pub jiff::Timestamp);
 
 impl Time {
-    /// Now.
+    /// Returns the current time.
     #[must_use]
     pub fn now() -> Self {
         Self(jiff::Timestamp::now())
     }
 
-    /// Seconds from `earlier` to this, never negative.
+    /// Returns the seconds from `earlier` to this time, never negative.
     #[must_use]
     pub fn seconds_since(self, earlier: Self) -> f64 {
         (self.0.as_millisecond() - earlier.0.as_millisecond()).max(0) as f64 / 1000.0
@@ -119,65 +119,65 @@ impl Serialize for Time {
 /// A step.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Vertex {
-    /// Which step this is; BuildKit's vertex digest, or an invented one for hakobi's own work.
+    /// The step's ID: BuildKit's vertex digest, or an invented one for hakobi's own work.
     pub digest: String,
     /// The steps it needs.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<String>,
-    /// `[build 2/3] RUN make`, `[internal] load build context`, …
+    /// The name: `[build 2/3] RUN make`, `[internal] load build context`, …
     pub name: String,
-    /// When it began.
+    /// The time when it began.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started: Option<Time>,
-    /// When it ended.
+    /// The time when it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub completed: Option<Time>,
-    /// Whether its result was there already.
+    /// Whether its result was in the cache.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub cached: bool,
-    /// Why it failed; empty where it did not.
+    /// The reason why it failed. Empty if it did not fail.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub error: String,
 }
 
-/// Progress of one part of a step: a layer that is fetched, an export.
+/// Progress of one part of a step, such as a layer download or an export.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Progress {
-    /// Which part.
+    /// The ID of the part.
     pub id: String,
-    /// Of which step.
+    /// The step of the part.
     pub vertex: String,
-    /// What is being done (`extracting`, `exporting layers`).
+    /// The activity (`extracting`, `exporting layers`).
     #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
-    /// The whole, in bytes; 0 where unknown.
+    /// The total, in bytes. 0 if unknown.
     #[serde(skip_serializing_if = "is_zero")]
     pub total: i64,
-    /// Of it so far, in bytes.
+    /// The progress so far, in bytes.
     pub current: i64,
-    /// When this was so.
+    /// The time of this progress.
     pub timestamp: Time,
-    /// When the part began.
+    /// The time when the part began.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started: Option<Time>,
-    /// When it ended.
+    /// The time when it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub completed: Option<Time>,
 }
 
 impl Progress {
-    /// Whether a layer is being brought here. On a step that is no base image it tells that the step's result was found in a
-    /// cache: BuildKit shows such a step as run once its layers are needed.
+    /// Returns whether a layer is being downloaded. If the step is no base image, its result was in a cache: BuildKit shows such a
+    /// step as run when it needs the layers.
     #[must_use]
     pub fn is_pull(&self) -> bool {
         self.id.starts_with("sha256:") || self.id.starts_with("extracting sha256:")
     }
 }
 
-/// What a command of a step printed.
+/// The output of a step's command.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Log {
-    /// Which step.
+    /// The step.
     pub vertex: String,
     /// 1 standard output, 2 standard error.
     #[serde(skip_serializing_if = "is_zero")]
@@ -185,29 +185,29 @@ pub struct Log {
     /// The bytes, as base64 in JSON.
     #[serde(serialize_with = "base64")]
     pub data: Vec<u8>,
-    /// When.
+    /// The time of the output.
     pub timestamp: Time,
 }
 
-/// The frontend's complaint about a line.
+/// The frontend's warning about a line.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BuildWarning {
-    /// Which step.
+    /// The step.
     pub vertex: String,
-    /// How grave.
+    /// The severity.
     pub level: i64,
-    /// In short, as base64 in JSON.
+    /// The short message, as base64 in JSON.
     pub short: Vec<u8>,
-    /// Where to read on.
+    /// The URL of the documentation.
     pub url: String,
-    /// The file complained of.
+    /// The file that the warning is about.
     pub file: String,
-    /// Its first line, from 1; 0 where unknown.
+    /// The first line in the file, from 1. 0 if unknown.
     pub line: i32,
 }
 
 impl Serialize for BuildWarning {
-    /// As `client.VertexWarning`, where the place is a source's name and a list of ranges.
+    /// Serializes it as `client.VertexWarning`, whose place is a source's name and a list of ranges.
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
         struct Wire<'a> {
@@ -259,7 +259,7 @@ fn base64<S: serde::Serializer>(data: &[u8], serializer: S) -> Result<S::Ok, S::
     serializer.serialize_str(&base64::engine::general_purpose::STANDARD.encode(data))
 }
 
-/// Sends events. Never blocks, and never fails: where no one listens, nothing is lost but the display.
+/// Sends events. It never blocks and never fails: without a receiver only the display is missing.
 #[derive(Clone, Debug)]
 pub struct Events {
     sender: mpsc::UnboundedSender<Event>,
@@ -267,43 +267,43 @@ pub struct Events {
 }
 
 impl Events {
-    /// A sender and the receiver that `report` reads.
+    /// Returns a sender and the receiver that `report` reads.
     #[must_use]
     pub fn channel() -> (Self, mpsc::UnboundedReceiver<Event>) {
         let (sender, receiver) = mpsc::unbounded_channel();
         (Self { sender, hidden: Hidden::default() }, receiver)
     }
 
-    /// The values that no event shows, for all clones of this sender.
+    /// Returns the hidden values, which all clones of this sender share.
     #[must_use]
     pub fn hidden(&self) -> &Hidden {
         &self.hidden
     }
 
-    /// A sender that no one listens to.
+    /// Returns a sender without a receiver.
     #[must_use]
     pub fn none() -> Self {
         Self::channel().0
     }
 
-    /// Tells what happened, without what is hidden. What a command printed is passed on but for hakobi's own secrets.
+    /// Sends an event without hidden values. In the output of commands it hides only hakobi's own secrets.
     pub fn emit(&self, mut event: Event) {
         event.hide(&self.hidden);
         event.redact();
         let _ = self.sender.send(event);
     }
 
-    /// Tells something that is no fault.
+    /// Reports a note that is no fault.
     pub fn note(&self, text: impl Into<String>) {
         self.emit(Event::Note(text.into()));
     }
 
-    /// Tells a fault that does not fail the run.
+    /// Reports a fault that does not fail the run.
     pub fn warning(&self, text: impl Into<String>) {
         self.emit(Event::Warning(text.into()));
     }
 
-    /// Begins a step of hakobi's own. It must be ended by [`Step::done`] or [`Step::failed`].
+    /// Begins a step of hakobi's own. The caller must end it with [`Step::done`] or [`Step::failed`].
     #[must_use]
     pub fn step(&self, name: impl Into<String>) -> Step {
         let name = name.into();
@@ -325,7 +325,7 @@ pub struct Step {
 }
 
 impl Step {
-    /// Bytes of one part (`layer sha256:…`) so far; `total` is 0 where unknown; `ended` once.
+    /// Reports the bytes of one part (`layer sha256:…`) so far. `total` is 0 if unknown. `ended` is true once.
     pub fn progress(&self, id: &str, current: u64, total: u64, ended: bool) {
         let now = Time::now();
         self.events.emit(Event::Status(Status {
@@ -343,17 +343,17 @@ impl Step {
         }));
     }
 
-    /// It is done.
+    /// Ends the step.
     pub fn done(&self) {
         self.send(Some(Time::now()), false, String::new());
     }
 
-    /// There was nothing to do.
+    /// Ends the step as cached: there was nothing to do.
     pub fn cached(&self) {
         self.send(Some(Time::now()), true, String::new());
     }
 
-    /// It failed.
+    /// Ends the step with an error.
     pub fn failed(&self, error: &dyn std::fmt::Display) {
         self.send(Some(Time::now()), false, error.to_string());
     }
