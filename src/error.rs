@@ -1,28 +1,28 @@
-//! What can go wrong for a user: a kind with its exit code, a message, its cause and a hint.
+//! The errors of a run: a kind with its exit code, a message, its causes and a hint.
 
 use std::fmt;
 
 use crate::hidden::Hidden;
 
-/// What failed, as scripts tell it apart by exit code (command-line contract).
+/// The kind of failure, which scripts recognize by the exit code (command-line contract).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// The build itself failed: exit 1.
     Build,
-    /// Wrong words on the command line, or input that cannot be used: exit 2.
+    /// Invalid words on the command line, or unusable input: exit 2.
     Usage,
     /// A push or a registry failed: exit 3.
     Push,
     /// The cache failed and `--cache-required` was given: exit 4.
     Cache,
-    /// No usable Docker daemon where one is needed: exit 5.
+    /// There is no usable Docker daemon, but the run requires one: exit 5.
     NoDaemon,
-    /// Stopped by a signal, whose number this is: exit 128 and the number.
+    /// A signal of this number stopped the run: exit 128 and the number.
     Interrupted(u8),
 }
 
 impl Kind {
-    /// The process's exit code.
+    /// Returns the process's exit code.
     #[must_use]
     pub fn exit_code(self) -> u8 {
         match self {
@@ -36,7 +36,7 @@ impl Kind {
     }
 }
 
-/// A failure as the user reads it.
+/// A failure, in the form that the user reads.
 #[derive(Debug)]
 pub struct Error {
     kind: Kind,
@@ -46,47 +46,47 @@ pub struct Error {
     answer: Option<String>,
 }
 
-/// What functions of the upper rooms return.
+/// The result of functions of the upper rooms.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// A failure without a cause.
+    /// Creates a failure without a cause.
     #[must_use]
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), causes: Vec::new(), hint: None, answer: None }
     }
 
-    /// The build failed.
+    /// Creates a failure of the build.
     #[must_use]
     pub fn build(message: impl Into<String>) -> Self {
         Self::new(Kind::Build, message)
     }
 
-    /// Wrong words or unusable input.
+    /// Creates a failure because of invalid words or unusable input.
     #[must_use]
     pub fn usage(message: impl Into<String>) -> Self {
         Self::new(Kind::Usage, message)
     }
 
-    /// A push or registry failed.
+    /// Creates a failure of a push or registry.
     #[must_use]
     pub fn push(message: impl Into<String>) -> Self {
         Self::new(Kind::Push, message)
     }
 
-    /// No usable daemon.
+    /// Creates a failure because there is no usable daemon.
     #[must_use]
     pub fn no_daemon(message: impl Into<String>) -> Self {
         Self::new(Kind::NoDaemon, message)
     }
 
-    /// Takes an error and those behind it as the causes.
+    /// Adds an error and its sources as the causes.
     #[must_use]
     pub fn because(mut self, cause: &(dyn std::error::Error + 'static)) -> Self {
         let mut next = Some(cause);
         while let Some(error) = next {
             let text = error.to_string();
-            // Many libraries repeat their source's text in their own.
+            // Many libraries repeat the text of their source.
             if !self.causes.last().is_some_and(|last: &String| last.contains(&text)) {
                 self.causes.push(text);
             }
@@ -95,7 +95,7 @@ impl Error {
         self
     }
 
-    /// Takes another failure with its causes as the causes, and its hint where this one has none.
+    /// Adds another failure and its causes as the causes. Takes over its hint if this failure has none.
     #[must_use]
     pub fn caused_by(mut self, cause: Self) -> Self {
         self.causes.push(cause.message);
@@ -104,14 +104,14 @@ impl Error {
         self
     }
 
-    /// What the user can do about it.
+    /// Sets the hint.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// What the user can do about it, if there is something: for hints that another error brings along.
+    /// Sets the hint, if there is one: for hints of another error.
     #[must_use]
     pub fn hint_if(self, hint: Option<impl Into<String>>) -> Self {
         match hint {
@@ -120,14 +120,14 @@ impl Error {
         }
     }
 
-    /// What was asked for, as far as it was found: it goes to standard output all the same.
+    /// Sets the partial result of the command, which hakobi still prints to standard output.
     #[must_use]
     pub fn answer(mut self, answer: impl Into<String>) -> Self {
         self.answer = Some(answer.into());
         self
     }
 
-    /// Without the values that are hidden.
+    /// Returns the failure without hidden values.
     #[must_use]
     pub fn without(mut self, hidden: &Hidden) -> Self {
         hidden.hide(&mut self.message);
@@ -135,31 +135,31 @@ impl Error {
         self
     }
 
-    /// What failed.
+    /// Returns the kind of failure.
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// What happened, without its causes; may have several lines.
+    /// Returns the message without its causes. It may have several lines.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// Why, from the nearest cause to the farthest.
+    /// Returns the causes, from the nearest to the farthest.
     #[must_use]
     pub fn causes(&self) -> &[String] {
         &self.causes
     }
 
-    /// What to do about it.
+    /// Returns the hint. Returns `None` if there is none.
     #[must_use]
     pub fn hint_text(&self) -> Option<&str> {
         self.hint.as_deref()
     }
 
-    /// What goes to standard output. Returns `None` if nothing was found.
+    /// Returns the text for standard output. Returns `None` if there is none.
     #[must_use]
     pub fn answer_text(&self) -> Option<&str> {
         self.answer.as_deref()

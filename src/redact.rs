@@ -1,14 +1,14 @@
 //! Text that no output may show: the address of the loopback endpoint, whose secret path lets a process push to it.
 //!
-//! The endpoint says what is to be hidden. Every event and everything that `report` writes passes [`redacted`].
+//! The endpoint registers the text to hide. Every event and all output of `report` pass through [`redacted`].
 
 use std::borrow::Cow;
 use std::sync::{PoisonError, RwLock};
 
-/// What is hidden, and what stands in for it; the longest first.
+/// The hidden texts with their replacements, the longest first.
 static HIDDEN: RwLock<Vec<(String, &'static str)>> = RwLock::new(Vec::new());
 
-/// Hides this text, from now to the end of the process. Outputs show `shown` in its place.
+/// Hides this text until the process ends. Outputs show `shown` instead.
 pub fn hide(text: &str, shown: &'static str) {
     if text.is_empty() {
         return;
@@ -18,20 +18,20 @@ pub fn hide(text: &str, shown: &'static str) {
     hidden.sort_by_key(|(text, _)| std::cmp::Reverse(text.len()));
 }
 
-/// The text without anything that is hidden.
+/// Returns the text without hidden texts.
 #[must_use]
 pub fn redacted(text: &str) -> Cow<'_, str> {
     let mut out = Cow::Borrowed(text);
     for (hidden, shown) in HIDDEN.read().unwrap_or_else(PoisonError::into_inner).iter() {
         if let Some(replaced) = replaced(out.as_bytes(), hidden.as_bytes(), shown.as_bytes()) {
-            // Whole characters were replaced by whole characters.
+            // Whole characters replaced whole characters.
             out = Cow::Owned(String::from_utf8_lossy(&replaced).into_owned());
         }
     }
     out
 }
 
-/// The bytes without anything that is hidden.
+/// Returns the bytes without hidden texts.
 #[must_use]
 pub fn redacted_bytes(bytes: &[u8]) -> Cow<'_, [u8]> {
     let mut out = Cow::Borrowed(bytes);
@@ -43,7 +43,7 @@ pub fn redacted_bytes(bytes: &[u8]) -> Cow<'_, [u8]> {
     out
 }
 
-/// Redacts in place.
+/// Redacts the text in place.
 pub fn redact(text: &mut String) {
     if let Cow::Owned(clean) = redacted(text) {
         *text = clean;
