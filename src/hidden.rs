@@ -1,23 +1,23 @@
-//! Values that no output and no record may show: of variables that are called like secrets, and what else must stay private.
+//! Values that no output and no record may show: values of variables with names like secrets, and other private values.
 //!
-//! A run has one [`Hidden`]. [`crate::event::Events`] holds it and replaces these values in every event; what is printed or written
-//! beside events goes through [`Hidden::text`].
+//! A run has one [`Hidden`]. [`crate::event::Events`] holds it and replaces these values in every event. All other output goes
+//! through [`Hidden::text`].
 
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// What stands in place of a value.
+/// The replacement for a value.
 pub const PLACEHOLDER: &str = "(hidden)";
 
-/// Shorter values, in bytes, cannot be secrets, and stand in every text.
+/// The minimum length of a hidden value, in bytes. Shorter values cannot be secrets, and occur in every text.
 const SHORTEST: usize = 4;
 
-/// A shorter value, in bytes, is replaced only if it stands apart from other letters and digits.
+/// A shorter value, in bytes, is replaced only if no letters and digits touch it.
 const DISTINCT: usize = 8;
 
-/// Words of names whose values are nobody's business; BuildKit's lint warns of them too (`SecretsUsedInArgOrEnv`).
+/// Words in names of variables with private values. BuildKit's lint warns of them too (`SecretsUsedInArgOrEnv`).
 const WORDS: [&str; 13] = [
     "apikey",
     "auth",
@@ -34,13 +34,13 @@ const WORDS: [&str; 13] = [
     "token",
 ];
 
-/// How a word of such a name may end: `DBPASSWORD`.
+/// The endings of words in such names: `DBPASSWORD`.
 const ENDINGS: [&str; 5] = ["apikey", "password", "passwd", "secret", "token"];
 
-/// Values of variables that switch something on or off.
+/// Values of variables that switch a function on or off.
 const SWITCHES: [&str; 9] = ["true", "false", "none", "null", "auto", "default", "disabled", "enabled", "required"];
 
-/// Whether the name of a variable looks like that of a secret.
+/// Returns whether the name of a variable looks like that of a secret.
 #[must_use]
 pub fn is_secret_name(name: &str) -> bool {
     let lower = name.to_ascii_lowercase();
@@ -49,32 +49,32 @@ pub fn is_secret_name(name: &str) -> bool {
     words().any(is_secret) && !words().any(|word| word == "public")
 }
 
-/// Whether the name is that of a proxy, whose URL may hold a password.
+/// Returns whether the name is that of a proxy, whose URL may contain a password.
 fn is_proxy_name(name: &str) -> bool {
     name.to_ascii_lowercase().ends_with("_proxy")
 }
 
-/// The value of a variable as it may be recorded and shown.
+/// Returns the value of a variable in the form that hakobi may record and show.
 #[must_use]
 pub fn shown<'a>(name: &str, value: &'a str) -> &'a str {
     if is_secret_name(name) || is_proxy_name(name) { PLACEHOLDER } else { value }
 }
 
-/// Whether a recorded value is one that is hidden.
+/// Returns whether a recorded value is a hidden one.
 #[must_use]
 pub fn is_hidden(value: &str) -> bool {
     value.starts_with(PLACEHOLDER)
 }
 
-/// The values of a run that are hidden. Clones share them.
+/// The hidden values of a run. Clones share them.
 #[derive(Clone, Default)]
 pub struct Hidden(Arc<RwLock<Values>>);
 
 #[derive(Default)]
 struct Values {
-    /// The longest first, each with what stands in its place.
+    /// The hidden values, the longest first, each with its replacement.
     values: Vec<(String, String)>,
-    /// Names of variables whose values are hidden, wherever they are found.
+    /// The names of variables with hidden values, wherever hakobi finds the values.
     names: HashSet<String>,
 }
 
@@ -85,10 +85,10 @@ impl fmt::Debug for Hidden {
 }
 
 impl Hidden {
-    /// Hides a value, whatever it is called.
+    /// Hides a value, independent of its name.
     pub fn add(&self, value: &str, placeholder: &str) {
         let mut forms = vec![value.to_owned()];
-        // As JSON and the daemon's quoted messages have it.
+        // JSON and the daemon's quoted messages contain this form.
         forms.extend(serde_json::to_string(value).ok().and_then(|quoted| Some(quoted.get(1..quoted.len() - 1)?.to_owned())));
         let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
         for form in forms.into_iter().filter(|form| !form.is_empty()) {
@@ -99,8 +99,8 @@ impl Hidden {
         all.values.sort_by_key(|(value, _)| std::cmp::Reverse(value.len()));
     }
 
-    /// Hides the value of a build argument or of a variable of the Dockerfile if its name looks like a secret's, and whatever value
-    /// the variable is found to have later ([`Hidden::add_found`]).
+    /// Hides the value of a build argument or of a variable of the Dockerfile if its name looks like a secret's. Also hides every
+    /// value that hakobi finds later for the variable ([`Hidden::add_found`]).
     pub fn add_variable(&self, name: &str, value: Option<&str>) {
         let has_password = |value: &str| value.split_once("://").is_some_and(|(_, rest)| rest.contains('@'));
         let is_proxy = is_proxy_name(name) && value.is_some_and(has_password);
@@ -110,8 +110,8 @@ impl Hidden {
         }
     }
 
-    /// Hides a value that a variable turned out to have, if the variable is one of [`Hidden::add_variable`]. Those of a base image
-    /// are not: they are in that image for everyone.
+    /// Hides a value that hakobi finds for a variable, if [`Hidden::add_variable`] has hidden the variable. Does not hide values of
+    /// a base image: everyone can read them in that image.
     pub fn add_found(&self, name: &str, value: &str) {
         let is_known = self.0.read().unwrap_or_else(PoisonError::into_inner).names.contains(name);
         let value = value.trim();
@@ -120,7 +120,7 @@ impl Hidden {
         }
     }
 
-    /// The text with placeholders for hidden values.
+    /// Returns the text with placeholders for hidden values.
     #[must_use]
     pub fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
@@ -140,7 +140,7 @@ impl Hidden {
         }
     }
 
-    /// Whether a hidden value stands in these bytes, next to whatever.
+    /// Returns whether these bytes contain a hidden value, whatever is next to it.
     #[must_use]
     pub fn is_in(&self, bytes: &[u8]) -> bool {
         let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
@@ -148,7 +148,7 @@ impl Hidden {
     }
 }
 
-/// The text with all of a value replaced; `None` if it does not stand there.
+/// Returns the text with all occurrences of a value replaced. Returns `None` if there are none.
 fn replaced(text: &str, value: &str, placeholder: &str) -> Option<String> {
     let apart = |before: &str, after: &str| {
         value.len() >= DISTINCT

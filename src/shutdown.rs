@@ -1,6 +1,6 @@
-//! What must be done before the process ends: names given back, uploads aborted.
+//! Cleanup before the process ends: hakobi removes its own names and aborts uploads.
 //!
-//! A run that is interrupted drops its futures. What has to be undone goes on as a task of this room, for which `main` waits.
+//! An interrupted run drops its futures. The cleanup continues as a task of this room, for which `main` waits.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -12,19 +12,19 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 static TASKS: LazyLock<TaskTracker> = LazyLock::new(TaskTracker::new);
 static STOP: LazyLock<CancellationToken> = LazyLock::new(CancellationToken::new);
 
-/// Something that is to be undone; the process does not end before this is dropped.
+/// A pending cleanup. The process does not end before this is dropped.
 #[derive(Debug)]
 pub struct Open {
     _token: TaskTrackerToken,
 }
 
-/// Says that something has to be undone if the run ends now.
+/// Registers a cleanup that is necessary if the run ends now.
 #[must_use]
 pub fn open() -> Open {
     Open { _token: TASKS.token() }
 }
 
-/// Runs a task to its end, even if the run ends meanwhile. Without a runtime nothing happens.
+/// Runs a task to its end, even if the run ends meanwhile. Returns `None` and does nothing if there is no runtime.
 pub fn spawn<F>(task: F) -> Option<tokio::task::JoinHandle<F::Output>>
 where
     F: Future + Send + 'static,
@@ -34,7 +34,7 @@ where
     Some(TASKS.spawn_on(task, &runtime))
 }
 
-/// The run was interrupted: whatever waits for [`begun`] stops.
+/// Interrupts the run: all code that waits for [`begun`] stops.
 pub fn begin() {
     STOP.cancel();
 }
@@ -44,7 +44,7 @@ pub async fn begun() {
     STOP.cancelled().await;
 }
 
-/// Waits until everything is undone, for this long at most.
+/// Waits until all cleanups are complete, for this long at most.
 pub async fn finished(within: Duration) {
     TASKS.close();
     let _ = tokio::time::timeout(within, TASKS.wait()).await;
