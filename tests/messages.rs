@@ -333,7 +333,7 @@ fn a_plan_names_the_variable_and_no_line_behind_a_renamed_stage() {
 
     let told = reasons(&machine, &["-t", &image, "--build-arg", "VERSION=1.3"]);
     let why = |told: &[(String, String)], place: usize| told.get(place).map(|(_, why)| why.clone()).unwrap_or_default();
-    assert_eq!(why(&told, 0), "ARG VERSION was 1.2, now 1.3, app-1.3 is new, app-1.2 is gone", "{told:#?}");
+    assert_eq!(why(&told, 0), "ARG VERSION was 1.2, now 1.3, app-1.3 is new, app-1.2 was removed", "{told:#?}");
     assert_eq!(why(&told, 1), "ARG VERSION was 1.2, now 1.3", "{told:#?}");
     assert!(why(&told, 2).starts_with("it builds on `RUN --mount"), "{told:#?}");
     assert!(
