@@ -39,7 +39,7 @@ const MOST_RESTARTS: u32 = 4;
 /// The size of a PATCH before it breaks that counts as progress, so that the deadline starts again.
 const WORTH_IT: u64 = 8 << 20;
 
-/// The maximum number of such broken PATCHes of a blob without any bytes that the registry stored.
+/// The maximum number of broken requests of a blob, one after the other, of which the registry stored nothing.
 const MOST_IN_VAIN: u32 = 8;
 
 /// The result of a PATCH.
