@@ -31,6 +31,14 @@ impl<'a> CacheFaults<'a> {
         }
     }
 
+    /// Warns that the cache does not have this build.
+    ///
+    /// # Errors
+    /// If the cache is required.
+    pub fn warn_unsaved(&self, why: &impl Fault) -> Result<()> {
+        self.warn("failed to save this build to", why)
+    }
+
     /// Warns of a fault: `attempt` says what failed or happens next, up to the cache's name (`failed to save this build to`).
     ///
     /// # Errors

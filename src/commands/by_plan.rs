@@ -10,7 +10,7 @@ use crate::domain::Hasher;
 use crate::engine::buildkit::{Outputs, Session};
 use crate::error::Result;
 use crate::executor::execution::{Execution, Halt};
-use crate::executor::outcome::Maker;
+use crate::executor::outcome::{Maker, Outcome};
 use crate::executor::progress::SolveProgress;
 use crate::executor::{daemon_cache, load_images, run, verify};
 use crate::output::{StrategyUsed, Tier};
@@ -90,12 +90,12 @@ pub async fn by_one_plan(
     if daemon.transport != LayerTransport::Registry && !plan.knows_bases() {
         return Ok(false);
     }
+    let records = RecordReader::new(cache, faults);
     if is_checked {
         session.expect_trees(plan.expected());
     } else {
-        lookup::leave_sources_open(&mut plan, &RecordReader::new(cache, faults)).await?;
+        lookup::leave_sources_open(&mut plan, &records).await?;
     }
-    let records = RecordReader::new(cache, faults);
     let execution = Execution { daemon, cache, records, session, sinks: start.sinks, imports: start.imports };
     let done = Box::pin(run_planned(&execution, built, plan, start.began)).await;
     load_images::unload(daemon).await;
@@ -133,11 +133,11 @@ async fn run_planned(execution: &Execution<'_>, built: &mut Built, mut plan: Bui
     if daemon.cache_target().is_some()
         && let Err(error) = cache.begin().await
     {
-        records.faults.warn("failed to save this build to", &error)?;
+        records.faults.warn_unsaved(&error)?;
     }
     plan.daemon_states = daemon_cache::daemon_states(execution, &plan).await?;
     let mut before = None;
-    let mut outcome = loop {
+    let Outcome { released, maker, id, solved } = loop {
         // A reused image needs no explanation, unless the reuse fails.
         if before.is_none() && !(plan.decision.unchanged && context.is_only_pushed()) {
             before = Some(records.one(&cache.inputs_key()).await?);
@@ -155,14 +155,14 @@ async fn run_planned(execution: &Execution<'_>, built: &mut Built, mut plan: Bui
     if before.is_none() {
         explain::explain(context, built, &plan, None, &Inputs::default());
     }
-    built.tier = tier(&outcome.maker, &plan, &progress);
+    built.tier = tier(&maker, &plan, &progress);
     add_findings(built, &progress);
-    if let Maker::Hakobi(_) = &outcome.maker {
+    if let Maker::Hakobi(_) = &maker {
         explain::show_assembled(context, &plan);
     }
     explain::show_hits(context, &plan);
-    let verified = match &outcome.released {
-        Some(released) if context.build.verify && matches!(outcome.maker, Maker::Hakobi(_) | Maker::Both) => {
+    let verified = match &released {
+        Some(released) if context.build.verify && matches!(maker, Maker::Hakobi(_) | Maker::Both) => {
             verify::verify(execution, &plan, &progress, released).await
         }
         _ => Ok(()),
@@ -176,14 +176,13 @@ async fn run_planned(execution: &Execution<'_>, built: &mut Built, mut plan: Bui
     explain::advise(context, built, &plan, &progress.ran, before.as_ref(), &inputs);
     built.ran_all = progress.ran_all(&plan.graph);
     let at = Instant::now();
-    let maker = std::mem::replace(&mut outcome.maker, Maker::Daemon);
-    if let Some(released) = outcome.released.as_deref()
+    if let Some(released) = released.as_deref()
         && let Some(saved) = Box::pin(record::record(execution, &plan, progress, released, maker, &inputs)).await?
     {
         built.saved(saved.pushed, saved.bytes, at.elapsed());
     }
-    let released = outcome.released.map(|released| *released);
-    outcome::finish(context, built, &plan, outcome.id, outcome.solved, released, Some(&daemon.info))?;
+    let released = released.map(|released| *released);
+    outcome::finish(context, built, &plan, id, solved, released, Some(&daemon.info))?;
     verified
 }
 

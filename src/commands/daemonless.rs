@@ -91,7 +91,7 @@ pub async fn ahead_by_one_plan(
         let at = Instant::now();
         match without_daemon::record_assembled(context, &plan, cache, &released, new, &inputs).await {
             Ok(saved) => built.saved(saved.pushed, saved.bytes, at.elapsed()),
-            Err(error) => faults.warn("failed to save this build to", &error)?,
+            Err(error) => faults.warn_unsaved(&error)?,
         }
     } else {
         let is_as_recorded = matches!(outcome.maker, Maker::EarlierBuild { is_as_recorded: true });

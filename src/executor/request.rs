@@ -108,7 +108,7 @@ pub fn released(context: &BuildContext<'_>, released: Result<Released>) -> Resul
     match (released, context.cache.usable()) {
         (Ok(released), _) => Ok(Some(released)),
         (Err(error), Some((_, faults))) if !context.build.push => {
-            faults.warn("failed to save this build to", &error)?;
+            faults.warn_unsaved(&error)?;
             Ok(None)
         }
         (Err(error), _) => Err(error),

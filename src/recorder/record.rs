@@ -57,7 +57,7 @@ pub async fn record(
     };
     match recorded {
         Ok(saved) => Ok(Some(saved)),
-        Err(error) => records.faults.warn("failed to save this build to", &error).map(|()| None),
+        Err(error) => records.faults.warn_unsaved(&error).map(|()| None),
     }
 }
 

@@ -130,6 +130,6 @@ pub async fn save(
             built.report.bytes.saved += bytes;
             Ok(())
         }
-        Err(error) => faults.warn("failed to save this build to", &error),
+        Err(error) => faults.warn_unsaved(&error),
     }
 }

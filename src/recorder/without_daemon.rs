@@ -33,7 +33,7 @@ pub async fn record_reused(
     if let ([image], Some((_, faults))) = (&released.images[..], context.cache.usable())
         && let Err(error) = record_image(context, plan, cache, image, is_as_recorded).await
     {
-        faults.warn("failed to save this build to", &error)?;
+        faults.warn_unsaved(&error)?;
     }
     Ok(())
 }
