@@ -1,10 +1,11 @@
-//! What both displays end with: the failing step's log and the frontend's warnings.
+//! The end of both displays: the failing step's log and the frontend's warnings.
 
 use super::text::{Paint, log_seconds, title};
 use super::trace::Trace;
 use crate::event::BuildWarning;
 
-/// The logs of what failed, between rules. `most` lines of each, where they stand above already.
+/// Returns the logs of the failed steps, between rules. With `most`, each log has only its last `most` lines, because the earlier
+/// ones are already printed above.
 pub(super) fn failures(trace: &Trace, most: Option<usize>) -> String {
     let mut out = String::new();
     for (_, entry) in trace.started().filter(|(_, entry)| entry.is_failed()) {
@@ -22,7 +23,7 @@ pub(super) fn failures(trace: &Trace, most: Option<usize>) -> String {
     out
 }
 
-/// What the frontend complained of.
+/// Returns the frontend's warnings.
 pub(super) fn warnings(warnings: &[BuildWarning], paint: Paint) -> String {
     if warnings.is_empty() {
         return String::new();
@@ -46,7 +47,7 @@ fn place(warning: &BuildWarning) -> String {
     }
 }
 
-/// A warning in one line.
+/// Returns a warning in one line.
 pub(super) fn short(warning: &BuildWarning) -> String {
     title(&String::from_utf8_lossy(&warning.short))
 }

@@ -1,7 +1,7 @@
-//! `--debug` and `HAKOBI_LOG`: what hakobi decides, its stages and its requests, as lines of the display.
+//! `--debug` and `HAKOBI_LOG`: shows hakobi's decisions, stages and requests as lines of the display.
 //!
-//! Each line is an event, so that the display alone writes to standard error, and that no line shows what is hidden. Other crates'
-//! events are never shown: some print headers and with them passwords.
+//! Each line is an event. Only the display therefore writes to standard error, and no line shows a hidden value. Events of other
+//! crates are never shown: some contain headers and so passwords.
 
 use std::io;
 
@@ -16,22 +16,22 @@ use crate::event::{Event, Events};
 /// The crate whose events are shown.
 const OWN: &str = "hakobi";
 
-/// Shows what these directives ask for, from now to the end of the process: `debug`, or `info,hakobi::registry=debug`.
+/// Shows the events that these directives select, until the process ends. Examples: `debug`, or `info,hakobi::registry=debug`.
 ///
 /// # Errors
-/// If they cannot be read.
+/// If the directives are invalid.
 pub fn show_debug(directives: &str, events: &Events) -> Result<()> {
     let layer = tracing_subscriber::fmt::layer()
         .with_ansi(false)
         .with_span_events(FmtSpan::CLOSE)
         .with_writer(Lines(events.clone()))
         .with_filter(own(directives)?);
-    // An error says only that a run in this process, as tests have them, set one up before.
+    // An error only means that this process already has a subscriber, as in tests that run hakobi several times.
     let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer));
     Ok(())
 }
 
-/// What of hakobi's own events is shown.
+/// Parses the directives, and restricts them to hakobi's own events.
 fn own(directives: &str) -> Result<Targets> {
     let wrong = |why: String| {
         Error::usage(format!("invalid value `{directives}` for HAKOBI_LOG: {why}"))
@@ -48,7 +48,7 @@ fn own(directives: &str) -> Result<Targets> {
     Ok(own)
 }
 
-/// Makes an event of each line.
+/// A writer that makes one event of each line.
 struct Lines(Events);
 
 impl<'a> MakeWriter<'a> for Lines {

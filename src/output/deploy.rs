@@ -1,5 +1,5 @@
-//! What deployments and later steps of a pipeline read of an image that was pushed: CodePipeline's `imagedefinitions.json` and
-//! `imageDetail.json`, variables for a shell, outputs for GitHub's workflows.
+//! Writes the files that deployments and later steps of a pipeline read about a pushed image: CodePipeline's
+//! `imagedefinitions.json` and `imageDetail.json`, variables for a shell, and outputs for GitHub's workflows.
 
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
@@ -15,30 +15,30 @@ use crate::error::{Error, Result};
 use crate::redact::redacted;
 use crate::settings::HandOffSettings;
 
-/// Largest `imagedefinitions.json` that CodePipeline takes, in bytes (its file reference, "Image definitions file").
+/// The largest `imagedefinitions.json` that CodePipeline accepts, in bytes (its file reference, "Image definitions file").
 const DEFINITIONS_LIMIT: usize = 100 << 10;
 
-/// An image that was pushed.
+/// A pushed image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deployable {
-    /// The tag that was named first.
+    /// The first tag on the command line.
     pub tag: ImageRef,
-    /// Of the manifest or index.
+    /// The digest of the manifest or index.
     pub digest: Digest,
 }
 
 impl Deployable {
-    /// The image by its digest: what it stands for never changes.
+    /// Returns the image's reference with its digest, which always names the same image.
     #[must_use]
     pub fn uri(&self) -> String {
         self.tag.repository.digest(&self.digest).to_string()
     }
 }
 
-/// Writes all that was asked for of an image that is in its registry.
+/// Writes all files that the settings ask for. The image must be in its registry.
 ///
 /// # Errors
-/// As those of each file.
+/// If one of the files is not writable, or has other content than expected.
 pub fn hand_off(settings: &HandOffSettings, image: &Deployable) -> Result<()> {
     if let Some(path) = &settings.image_definitions {
         write_image_definitions(path, &settings.containers, image)?;
@@ -60,13 +60,13 @@ struct Definition {
     image_uri: String,
 }
 
-/// Writes `imagedefinitions.json`, which an ECS deploy action of CodePipeline takes. Containers that a run before wrote there stay, so
-/// that several images of one job come into one file.
+/// Writes `imagedefinitions.json` for an ECS deploy action of CodePipeline. It keeps the containers of earlier runs, so that
+/// several images of one job share a file.
 ///
 /// # Errors
-/// Where the file holds something else, would become too large, or cannot be written.
+/// If the file has other content, would become too large, or is not writable.
 fn write_image_definitions(path: &Path, containers: &[String], image: &Deployable) -> Result<()> {
-    // Two runs of one job may write at once: the folder is locked, as the file itself is replaced.
+    // Two runs of one job may write at the same time. The lock is on the directory, because the file itself is replaced.
     let folder = std::fs::File::open(folder(path)).map_err(|error| cannot_write(path, &error))?;
     folder.lock().map_err(|error| cannot_write(path, &error))?;
     let mut all = definitions(path)?;
@@ -79,7 +79,7 @@ fn write_image_definitions(path: &Path, containers: &[String], image: &Deployabl
     file::replace(path, &text).map_err(|error| cannot_write(path, &error))
 }
 
-/// What is there already.
+/// Returns the containers that the file already has.
 fn definitions(path: &Path) -> Result<Vec<Definition>> {
     match std::fs::read(path) {
         Ok(bytes) if bytes.is_empty() => Ok(Vec::new()),
@@ -92,65 +92,64 @@ fn definitions(path: &Path) -> Result<Vec<Definition>> {
     }
 }
 
-/// Whether all that was asked for can be written, as far as can be told before anything is built.
+/// Checks, before the build, that all requested files are likely to be writable.
 ///
 /// # Errors
-/// If a folder is not there, or a file holds something else.
+/// If a directory does not exist, or a file has other content than expected.
 pub fn can_hand_off(settings: &HandOffSettings) -> Result<()> {
     let files = [&settings.image_definitions, &settings.image_detail, &settings.variables, &settings.summary];
     file::can_write(files.into_iter().flatten().map(|path| &**path))?;
     settings.image_definitions.as_ref().map_or(Ok(()), |path| definitions(path).map(drop))
 }
 
-/// Writes `imageDetail.json`, which a blue/green deploy action of CodePipeline takes.
+/// Writes `imageDetail.json` for a blue/green deploy action of CodePipeline.
 ///
 /// # Errors
-/// Where the file cannot be written.
+/// If the file is not writable.
 fn write_image_detail(path: &Path, image: &Deployable) -> Result<()> {
     let text = serde_json::json!({ "ImageURI": image.uri() }).to_string();
     file::replace(path, text.as_bytes()).map_err(|error| cannot_write(path, &error))
 }
 
-/// Writes variables that a shell reads with `.`: a buildspec exports them to later actions of its pipeline.
+/// Writes variables that a shell reads with `.`. A buildspec exports them to later actions of its pipeline.
 ///
 /// # Errors
-/// Where the file cannot be written.
+/// If the file is not writable.
 fn write_variables(path: &Path, image: &Deployable) -> Result<()> {
     let mut text = String::new();
     let tag = image.tag.tag.as_deref().unwrap_or_default();
-    // None of them has a character that a shell takes for more than itself.
+    // The values need no quotes: none has a character that is special in a shell.
     for (name, value) in [("IMAGE_URI", image.uri()), ("IMAGE_DIGEST", image.digest.to_string()), ("IMAGE_TAG", tag.to_owned())] {
         let _ = writeln!(text, "export {name}={value}");
     }
     file::replace(path, text.as_bytes()).map_err(|error| cannot_write(path, &error))
 }
 
-/// Adds `imageid`, `digest` and `metadata` to the outputs of a step of a GitHub workflow, under the names that build-push-action has
-/// for them.
+/// Adds `imageid`, `digest` and `metadata` to the outputs of a step of a GitHub workflow, under the names of build-push-action.
 ///
 /// # Errors
-/// Where the file cannot be written.
+/// If the file is not writable.
 pub fn add_outputs(path: &Path, id: &str, digest: &str, metadata: &Value) -> Result<()> {
     let metadata = serde_json::to_string_pretty(metadata).unwrap_or_default();
-    // A second line would be an output of its own.
+    // GitHub reads each further line as another output.
     let (id, digest) = (super::text::title(id), super::text::title(digest));
-    // A line that no value has.
+    // The end marker is random, so that no value contains it.
     let end = format!("hakobi-{:032x}", rand::random::<u128>());
     add(path, &format!("imageid={id}\ndigest={digest}\nmetadata<<{end}\n{metadata}\n{end}\n"))
 }
 
-/// Writes the run's summary, so that a reader sees all of it or none.
+/// Writes the run's summary. A reader sees either the whole text or none of it.
 ///
 /// # Errors
-/// Where the file cannot be written.
+/// If the file is not writable.
 pub fn write_summary(path: &Path, text: &str) -> Result<()> {
     file::replace(path, text.as_bytes()).map_err(|error| cannot_write(path, &error))
 }
 
-/// Adds text to a file that others write to as well.
+/// Appends text to a file that other programs also write to.
 ///
 /// # Errors
-/// Where the file cannot be written.
+/// If the file is not writable.
 pub fn add(path: &Path, text: &str) -> Result<()> {
     let added =
         OpenOptions::new().append(true).create(true).open(path).and_then(|mut file| file.write_all(redacted(text).as_bytes()));

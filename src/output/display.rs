@@ -1,4 +1,4 @@
-//! The display as a whole: takes events, knows when to draw, and ends tidily. Which form it has is the mode's.
+//! The display: receives events, decides when to draw, and ends cleanly. The progress mode determines its form.
 
 use super::frame::frame;
 use super::plain::Plain;
@@ -12,10 +12,10 @@ use super::{closing, raw};
 use crate::event::{Event, Time};
 use crate::settings::ProgressMode;
 
-/// Lines of a failing step's log that the plain form repeats at the end.
+/// The number of log lines of a failing step that the plain form repeats at the end.
 const REPEATED: usize = 50;
 
-/// A display at work.
+/// A running display.
 pub(super) struct Display {
     terminal: Terminal,
     paint: Paint,
@@ -26,12 +26,12 @@ pub(super) struct Display {
     began: Time,
 }
 
-/// What is left of a run once it was shown.
+/// The results of a run that are available after the display ended.
 #[derive(Debug, Default)]
 pub struct Shown {
-    /// What became of the Dockerfile's steps.
+    /// The results of the Dockerfile's steps.
     pub steps: Steps,
-    /// When what went on.
+    /// The times of all steps.
     pub timeline: Timeline,
 }
 
@@ -56,7 +56,7 @@ impl Display {
         Self { terminal, paint, view, trace: Trace::default(), remarks: Vec::new(), steps: Steps::default(), began }
     }
 
-    /// Takes in an event. Steps are drawn by the next [`Display::refresh`]; sentences appear at once.
+    /// Handles an event. The next [`Display::refresh`] draws steps; notes and warnings appear at once.
     pub fn event(&mut self, event: &Event) {
         self.steps.listen(event);
         let now = self.terminal.now();
@@ -68,7 +68,7 @@ impl Display {
         }
         match &self.view {
             View::Quiet => {
-                // It was asked for.
+                // The user asked for debug lines, so that even the quiet mode shows them.
                 if let Event::Debug(text) = event {
                     self.terminal.write(&format!("{}\n", message(text)));
                 }
@@ -87,7 +87,7 @@ impl Display {
         }
     }
 
-    /// Draws what is new. Called at most ten times a second.
+    /// Draws the changes. The caller calls it at most ten times a second.
     pub fn refresh(&mut self) {
         let now = self.terminal.now();
         match &mut self.view {
@@ -107,7 +107,7 @@ impl Display {
         }
     }
 
-    /// Draws all that is left, once and for good.
+    /// Draws the final state, and returns the results.
     pub fn end(mut self) -> Shown {
         let now = self.terminal.now();
         let mut out = String::new();
@@ -136,7 +136,7 @@ impl Display {
         Shown { steps: self.steps, timeline: Timeline::new(self.trace, self.remarks, self.began, now) }
     }
 
-    /// A sentence, above the live display or between the lines.
+    /// Writes a note or a warning, above the live display or between the lines.
     fn say(&mut self, text: &str) {
         match &mut self.view {
             View::Live(screen) => {
@@ -145,7 +145,7 @@ impl Display {
                 self.refresh();
             }
             View::Plain(plain) => {
-                // What happened before it stands before it.
+                // Earlier events must appear before the text.
                 let lines = plain.print(&mut self.trace, self.terminal.now(), false);
                 self.terminal.write(&(lines + text));
             }

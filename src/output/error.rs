@@ -1,11 +1,11 @@
-//! A failure as the user reads it.
+//! Formats errors and warnings for the user.
 
 use super::text::{Paint, clean, harmless, message};
 use crate::error::Error;
 use crate::redact::redact;
 
-/// The failure's text, with a newline at its end: `error: …`, the causes, the hint. The message is shown whole, with
-/// its own lines, as the daemon's excerpts of a Dockerfile need them.
+/// Returns the error's text, with a newline at its end: `error: …`, the causes, the hint. The message may have several lines,
+/// such as the daemon's excerpts of a Dockerfile.
 #[must_use]
 pub fn error(error: &Error, color: bool) -> String {
     let paint = Paint(color);
@@ -20,7 +20,7 @@ pub fn error(error: &Error, color: bool) -> String {
     harmless(&out).into_owned()
 }
 
-/// A fault that ends nothing, once the display has ended; with a newline at its end.
+/// Returns the text of a warning for the time after the display ended, with a newline at its end.
 #[must_use]
 pub fn warning(text: &str, color: bool) -> String {
     harmless(&format!("{}: {}\n", Paint(color).bold("33", "warning"), message(text))).into_owned()

@@ -1,4 +1,4 @@
-//! Files that appear whole or not at all.
+//! Writes files atomically.
 
 use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -7,8 +7,8 @@ use std::path::Path;
 use crate::error::{Error, Kind, Result};
 use crate::redact::redacted_bytes;
 
-/// Puts `content` at `path` by renaming a finished file onto it. What is no regular file (`/dev/stdout`, a pipe) is
-/// written to instead: renaming would do away with it.
+/// Writes `content` to a temporary file, and renames it to `path`. If `path` is no regular file (`/dev/stdout`, a pipe), it
+/// writes into it, because a rename would replace it.
 pub(super) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let content = &*redacted_bytes(content);
     match std::fs::metadata(path) {
@@ -17,10 +17,10 @@ pub(super) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
         }
         _ => {}
     }
-    // A symbolic link stays one: its target is replaced.
+    // A symbolic link must stay a link, so that only its target is replaced.
     let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let folder = folder(&target);
-    // Other users' jobs read these files; the umask still applies.
+    // Jobs of other users read these files. The umask still applies.
     let readable = std::fs::Permissions::from_mode(0o644);
     let mut file = tempfile::Builder::new().prefix(".hakobi-").permissions(readable).tempfile_in(folder)?;
     file.write_all(content)?;
@@ -28,15 +28,15 @@ pub(super) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// The folder that a file is in.
+/// Returns the directory of a file.
 pub(super) fn folder(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Whether these files can be written, as far as can be told before anything is done.
+/// Checks, before any work, that these files are likely to be writable.
 ///
 /// # Errors
-/// If the folder of one is not there.
+/// If the directory of a file does not exist.
 pub fn can_write<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Result<()> {
     match paths.into_iter().find(|path| !folder(path).is_dir()) {
         Some(path) => Err(Error::usage(format!(
@@ -48,7 +48,7 @@ pub fn can_write<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Result<()> {
     }
 }
 
-/// What a user is told of a file that cannot be written.
+/// Returns the error for a file that is not writable.
 pub(super) fn cannot_write(path: &Path, error: &io::Error) -> Error {
     Error::new(Kind::Usage, format!("failed to write {}", path.display())).because(error)
 }

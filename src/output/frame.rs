@@ -1,22 +1,22 @@
-//! One picture of the live display, as lines that fit the terminal. Pure: drawing them is `screen`'s.
+//! Computes one frame of the live display, as lines that fit the terminal. `screen` draws them.
 
 use super::text::{Paint, bytes, title, truncate, width};
 use super::trace::{Entry, Trace};
 use crate::event::{Progress, Time};
 
-/// Lines of a running step's log that are shown.
+/// The number of log lines shown for a running step.
 const LOG_LINES: usize = 6;
 
-/// Columns and rows of a terminal.
+/// The size of a terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Size {
-    /// In columns.
+    /// The width in columns.
     pub width: usize,
-    /// In rows.
+    /// The height in rows.
     pub height: usize,
 }
 
-/// A step with what is shown under it.
+/// A step with the lines below it.
 struct Block {
     done: bool,
     head: String,
@@ -30,14 +30,14 @@ impl Block {
     }
 }
 
-/// The picture at `now`: `began` is when the run did. The last one (`whole`) has all steps, whatever the height.
+/// Returns the frame at `now`. `began` is the start of the run. The last frame (`whole`) has all steps, whatever the height.
 pub(super) fn frame(trace: &Trace, size: Size, began: Time, now: Time, paint: Paint, whole: bool) -> Vec<String> {
-    // The last column stays free: some terminals move on when it is written, some when the next character comes.
+    // The last column stays empty, because terminals differ in when they wrap after it.
     let columns = size.width.saturating_sub(1);
     let mut blocks: Vec<Block> = trace.started().map(|(_, entry)| block(trace, entry, now, paint, columns, whole)).collect();
     let mut hidden = 0;
     if !whole {
-        // One row for the header, one below for the cursor.
+        // One row is for the header, and one below for the cursor.
         hidden = fit(&mut blocks, size.height.saturating_sub(2).max(1));
     }
     let mut lines = vec![header(trace, began, now, columns, whole)];
@@ -83,9 +83,10 @@ fn block(trace: &Trace, entry: &Entry, now: Time, paint: Paint, columns: usize, 
     Block { done: entry.is_done(), head, parts: parts.collect(), log: log.collect() }
 }
 
-/// A name at the left, an amount after it, seconds at the right edge. What does not fit goes: first the name's end.
+/// Returns a row: the name on the left, then the amount, and the seconds at the right edge. If it is too long, it loses the end
+/// of the name, and on a very narrow terminal also the amount.
 fn row(name: &str, amount: &str, seconds: f64, columns: usize) -> String {
-    // What took no time to speak of took none.
+    // A small negative time would otherwise show as `-0.0s`.
     let timer = format!("{:.1}s", if seconds < 0.05 { 0.0 } else { seconds });
     let mut amount = if amount.is_empty() { String::new() } else { format!(" {amount}") };
     let mut left = columns.saturating_sub(timer.len() + 1);
@@ -100,7 +101,7 @@ fn row(name: &str, amount: &str, seconds: f64, columns: usize) -> String {
 
 fn part_name(part: &Progress, columns: usize) -> String {
     let id = title(&part.id);
-    // A digest says enough in twelve digits where the line is not wide.
+    // On a narrow terminal, twelve digits of a digest are enough.
     match id.split_once("sha256:") {
         Some((before, hex)) if columns < 120 && hex.len() >= 64 && hex.is_char_boundary(12) && hex.is_char_boundary(64) => {
             format!(" => => {before}sha256:{}{}", &hex[..12], &hex[64..])
@@ -117,7 +118,7 @@ fn amount(part: &Progress) -> String {
     }
 }
 
-/// Takes rows away until `limit` is kept, what matters least first. Returns how many running steps had to go.
+/// Removes rows until at most `limit` are left, the least important first. Returns the number of running steps that it removed.
 fn fit(blocks: &mut Vec<Block>, limit: usize) -> usize {
     let mut rows: usize = blocks.iter().map(Block::rows).sum();
     let mut over = |freed: usize| {
@@ -127,7 +128,7 @@ fn fit(blocks: &mut Vec<Block>, limit: usize) -> usize {
     if !over(0) {
         return 0;
     }
-    // What is done: its parts, then the step itself, the oldest first.
+    // First from finished steps: their parts, then the steps themselves, the oldest first.
     for block in blocks.iter_mut().filter(|block| block.done) {
         if !over(std::mem::take(&mut block.parts).len()) {
             return 0;
@@ -139,7 +140,7 @@ fn fit(blocks: &mut Vec<Block>, limit: usize) -> usize {
             return 0;
         }
     }
-    // Parts of running steps that are done; then log lines, from whoever has most; then the other parts.
+    // Then from running steps: finished parts, then log lines from the step with most of them, then the other parts.
     for block in blocks.iter_mut() {
         while let Some(done) = block.parts.iter().position(|(done, _)| *done) {
             block.parts.remove(done);
@@ -161,7 +162,7 @@ fn fit(blocks: &mut Vec<Block>, limit: usize) -> usize {
             }
         }
     }
-    // Only running steps are left: one row says how many are not shown.
+    // Only running steps are left. The last row shows the number of hidden ones.
     let shown = limit.saturating_sub(1);
     let hidden = blocks.len() - shown;
     blocks.truncate(shown);

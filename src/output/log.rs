@@ -1,14 +1,14 @@
-//! Bytes that a command prints → lines with times.
+//! Splits the output of a command into lines with times.
 
-/// Where a line without an end is cut, so that a command that never ends one cannot fill memory.
+/// The length, in bytes, at which an unended line is cut. A command that never ends a line thus cannot fill the memory.
 const LONGEST: usize = 64 * 1024;
 
 /// A line of a step's log.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Line {
-    /// Seconds since the step began.
+    /// The time in seconds since the step began.
     pub at: f64,
-    /// The text, cleaned.
+    /// The text, without control characters.
     pub text: String,
 }
 
@@ -22,7 +22,7 @@ pub(super) struct StepLog {
 }
 
 impl StepLog {
-    /// Takes what was printed `at` seconds after the step began.
+    /// Adds output that the command wrote `at` seconds after the step began.
     pub fn push(&mut self, data: &[u8], at: f64) {
         let mut rest = data;
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
@@ -41,7 +41,7 @@ impl StepLog {
             self.open_at = at;
         }
         self.open.extend_from_slice(data);
-        // What a carriage return lets the terminal overwrite is gone there, and so it is here.
+        // On a terminal, a carriage return overwrites the line so far. The log drops that text too.
         let kept = last_state(&self.open);
         if kept > 0 {
             self.open.drain(..kept);
@@ -49,36 +49,36 @@ impl StepLog {
         }
     }
 
-    /// Ends the line that is being written, if there is one with text or its end was seen.
+    /// Ends the current line.
     fn close(&mut self) {
         let text = decode(&self.open);
         self.open.clear();
         self.lines.push(Line { at: self.open_at, text });
     }
 
-    /// Makes a line of what has no end yet.
+    /// Makes a line of the unended text, unless it is empty.
     pub fn flush(&mut self) {
         if !decode(&self.open).is_empty() {
             self.close();
         }
     }
 
-    /// Seconds (since the step began) at which the unended line began.
+    /// Returns when the unended line began, in seconds since the step began. Returns `None` if there is none.
     pub fn open_since(&self) -> Option<f64> {
         (!self.open.is_empty()).then_some(self.open_at)
     }
 
-    /// How many lines there were, forgotten ones included.
+    /// Returns the number of lines, including the forgotten ones.
     pub fn count(&self) -> usize {
         self.dropped + self.lines.len()
     }
 
-    /// The lines from the `index`th on, as far as they are kept.
+    /// Returns the lines from `index` on, without the forgotten ones.
     pub fn from(&self, index: usize) -> &[Line] {
         &self.lines[index.saturating_sub(self.dropped).min(self.lines.len())..]
     }
 
-    /// The last lines with text, at most `count`, the unended one included.
+    /// Returns the last non-empty lines, at most `count`, including the unended line.
     pub fn tail(&self, count: usize) -> Vec<String> {
         let open = decode(&self.open);
         let texts = self.lines.iter().map(|line| line.text.clone()).rev();
@@ -88,7 +88,7 @@ impl StepLog {
         tail
     }
 
-    /// Lets go of the lines. Their number is kept.
+    /// Drops the lines, but not their number.
     pub fn forget(&mut self) {
         self.dropped += self.lines.len();
         self.lines.clear();
@@ -96,7 +96,7 @@ impl StepLog {
     }
 }
 
-/// Where the text begins that the last carriage return left on the line. One at the very end has not been overwritten.
+/// Returns the index of the text that the last carriage return left on the line. A carriage return at the very end overwrote nothing yet.
 fn last_state(line: &[u8]) -> usize {
     let end = line.len() - line.iter().rev().take_while(|byte| **byte == b'\r').count();
     line[..end].iter().rposition(|byte| *byte == b'\r').map_or(0, |at| at + 1)

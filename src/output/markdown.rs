@@ -1,4 +1,4 @@
-//! The run in Markdown: for the summary page of a CI.
+//! Formats the run report as Markdown, for the summary page of a CI.
 
 use std::fmt::Write as _;
 
@@ -6,15 +6,15 @@ use super::run::{Outcome, RunReport, StepReport, StepStatus};
 use super::summary::{first_changed, headline, phases};
 use super::text::bytes_in_words;
 
-/// Longest instruction or reason shown, in characters.
+/// The maximum length of an instruction or a reason, in characters.
 const LONGEST: usize = 100;
 
-/// What became of the run, its steps and its bytes.
+/// Returns the results of the run, its steps and its transfers.
 #[must_use]
 pub fn markdown(report: &RunReport) -> String {
     let mut out = String::new();
     let name = report.images.first().and_then(|image| image.tags.first()).map_or("image", |tag| &tag.reference);
-    // Writing into a String does not fail.
+    // Writing to a string never fails.
     let _ = writeln!(out, "### {}\n", escaped(name));
     match headline(report) {
         Some(text) => {
@@ -65,7 +65,7 @@ fn capital(text: &str) -> String {
     rest.next().map_or_else(String::new, |first| first.to_uppercase().chain(rest).collect())
 }
 
-/// One line, cut where it is too long to be read.
+/// Returns one line, cut to [`LONGEST`] characters.
 fn shortened(text: &str) -> String {
     let line = super::text::title(text);
     match line.char_indices().nth(LONGEST) {
@@ -74,7 +74,7 @@ fn shortened(text: &str) -> String {
     }
 }
 
-/// A text that is nothing but itself, in a table too.
+/// Escapes a text for Markdown, including its tables.
 fn escaped(text: &str) -> String {
     let mut out = String::new();
     for c in super::text::clean(text).chars() {
@@ -87,7 +87,7 @@ fn escaped(text: &str) -> String {
     out
 }
 
-/// An instruction as code. A backtick would end it, and a bar the table's cell.
+/// Formats an instruction as code. It replaces backticks, which would end the code, and bars, which would end a table's cell.
 fn code(text: &str) -> String {
     format!("`{}`", shortened(text).replace('`', "'").replace('|', "\\|"))
 }

@@ -1,4 +1,4 @@
-//! What `docker build` leaves for scripts: `--metadata-file` and `--iidfile`.
+//! The files that `docker build` writes for scripts: `--metadata-file` and `--iidfile`.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -11,21 +11,21 @@ use super::file::{self, cannot_write};
 use crate::domain::{Descriptor, Digest, ImageRef};
 use crate::error::{Error, Result};
 
-/// What is known of a built image.
+/// The metadata of a built image.
 #[derive(Debug, Clone, Default)]
 pub struct Metadata {
-    /// Of the configuration.
+    /// The digest of the image config.
     pub config_digest: Option<Digest>,
-    /// Of the manifest or index. `containerimage.digest` is its digest.
+    /// The descriptor of the manifest or index. Its digest is `containerimage.digest`.
     pub descriptor: Option<Descriptor>,
-    /// The tags that the image has.
+    /// The tags of the image.
     pub names: Vec<ImageRef>,
-    /// What the daemon answered (`ExporterResponse`). The fields above win over it.
+    /// The daemon's response (`ExporterResponse`). The fields above override its entries.
     pub exporter_response: BTreeMap<String, String>,
 }
 
 impl Metadata {
-    /// The file's content under buildx's keys. A key of which nothing is known is absent, as there.
+    /// Returns the file's content under buildx's keys. As in buildx, a key without a value is absent.
     #[must_use]
     pub fn to_json(&self) -> Map<String, Value> {
         let mut out: Map<String, Value> =
@@ -36,7 +36,7 @@ impl Metadata {
         if let Some(descriptor) = &self.descriptor {
             out.insert("containerimage.digest".into(), descriptor.digest.to_string().into());
             let mut value = serde_json::to_value(descriptor).unwrap_or_default();
-            // Of an image that is not part of an index, buildx says nothing of these.
+            // buildx omits null fields: an image outside an index has no platform, for example.
             if let Some(fields) = value.as_object_mut() {
                 fields.retain(|_, field| !field.is_null());
             }
@@ -49,18 +49,18 @@ impl Metadata {
         out
     }
 
-    /// Writes the file, so that a reader sees all of it or none.
+    /// Writes the file. A reader sees either the whole file or none of it.
     ///
     /// # Errors
-    /// Where the file cannot be written.
+    /// If the file is not writable.
     pub fn write(&self, path: &Path) -> Result<()> {
         let text = serde_json::to_string_pretty(&self.to_json()).unwrap_or_default();
         file::replace(path, text.as_bytes()).map_err(|error| cannot_write(path, &error))
     }
 }
 
-/// buildx's rule: a value that is the base64 of a JSON object, or of a list of them, becomes that; `result.json` is JSON
-/// already; all else stays a text. Empty objects stay texts too.
+/// Decodes a value by buildx's rule. The base64 of a JSON object, or of a list of objects, becomes JSON, and so does
+/// `result.json`. All other values, including empty objects, stay texts.
 fn decode(key: &str, value: &str) -> Value {
     let bytes = if key == "result.json" {
         value.as_bytes().to_vec()
@@ -74,13 +74,13 @@ fn decode(key: &str, value: &str) -> Value {
     }
 }
 
-/// At the start of a run: removes the file, so that it is absent after a failure.
+/// Removes the file at the start of a run, so that it is absent after a failure.
 ///
 /// # Errors
-/// Where a file is there and cannot be removed.
+/// If the file exists, but hakobi cannot remove it.
 pub fn remove_iid_file(path: &Path) -> Result<()> {
     match std::fs::symlink_metadata(path) {
-        // Docker removes a file; `--iidfile /dev/stdout` is none.
+        // Docker removes a regular file, but not a device such as `/dev/stdout`.
         Ok(there) if !there.is_file() && !there.is_symlink() => Ok(()),
         Ok(_) => std::fs::remove_file(path)
             .map_err(|error| Error::usage(format!("failed to remove the old {}", path.display())).because(&error)),
@@ -89,10 +89,10 @@ pub fn remove_iid_file(path: &Path) -> Result<()> {
     }
 }
 
-/// After success: writes the image's ID, without a newline.
+/// Writes the image's ID after a successful build, without a newline.
 ///
 /// # Errors
-/// Where the file cannot be written.
+/// If the file is not writable.
 pub fn write_iid_file(path: &Path, id: &str) -> Result<()> {
     file::replace(path, id.as_bytes()).map_err(|error| cannot_write(path, &error))
 }

@@ -1,7 +1,7 @@
-//! Events → what the user sees: a live display, lines, JSON, the run report, the summary. The only writer to the terminal.
+//! Shows events to the user: a live display, lines, JSON, the run report and the summary. Only this module writes to the terminal.
 //!
-//! `trace` puts the status stream together; `frame` and `screen` show it on a terminal, `plain` in lines, `raw` as JSON;
-//! `steps` keeps what became of the Dockerfile's steps for the run report in `run`.
+//! `trace` collects the status stream. `frame` and `screen` show it on a terminal, `plain` as lines, `raw` as JSON. `steps`
+//! records the results of the Dockerfile's steps for the run report in `run`.
 
 mod closing;
 mod debug;

@@ -1,20 +1,20 @@
-//! The names BuildKit gives to the steps of a Dockerfile, taken apart: `[linux/arm64 build 2/5] COPY . /app`.
+//! Parses the names that BuildKit gives to the steps of a Dockerfile: `[linux/arm64 build 2/5] COPY . /app`.
 
-/// Which step of a Dockerfile a vertex is.
+/// The parsed name of a Dockerfile's step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct StepName {
-    /// Where several platforms are built.
+    /// The platform. Empty unless the build has several.
     pub platform: String,
-    /// The stage; BuildKit names none where the Dockerfile has only one, which is `stage-0`.
+    /// The stage. BuildKit omits it if the Dockerfile has only one stage; it is then `stage-0`.
     pub stage: String,
-    /// Its number in the stage, from 1.
+    /// The number in the stage, from 1.
     pub number: u32,
-    /// What it does, in one line.
+    /// The instruction, in one line.
     pub instruction: String,
 }
 
 impl StepName {
-    /// None for all that is not a Dockerfile's step: `[internal] …`, `[auth] …`, `exporting …`, hakobi's own.
+    /// Parses a name. Returns `None` for all other vertexes: `[internal] …`, `[auth] …`, `exporting …` and hakobi's own steps.
     pub fn parse(name: &str) -> Option<Self> {
         let (bracket, instruction) = name.strip_prefix('[')?.split_once("] ")?;
         let words: Vec<&str> = bracket.split_whitespace().collect();
@@ -37,7 +37,7 @@ impl StepName {
         })
     }
 
-    /// Whether it is a stage's base image and not work.
+    /// Returns whether the step is a stage's base image, which runs nothing.
     pub fn is_base(&self) -> bool {
         self.instruction.get(..5).is_some_and(|word| word.eq_ignore_ascii_case("FROM "))
     }

@@ -1,7 +1,7 @@
-//! Lines for logs of CI systems, in the form of buildx: `#5 [2/3] RUN make`, `#5 0.123 text`, `#5 DONE 1.2s`.
+//! Formats steps as lines for the logs of CI systems, like buildx: `#5 [2/3] RUN make`, `#5 0.123 text`, `#5 DONE 1.2s`.
 //!
-//! Steps run side by side but lines come one after another, so one step at a time has the word. Each block begins with
-//! the step's name; where a step loses the word before it ended, `#5 ...` says so.
+//! Steps run in parallel, but the log has one sequence of lines. It therefore consists of blocks, each of one step and with the
+//! step's name first. If a block stops before its step ends, its last line is `#5 ...`.
 
 use std::collections::HashMap;
 
@@ -9,23 +9,23 @@ use super::text::{Paint, bytes, log_seconds};
 use super::trace::{Entry, Trace};
 use crate::event::{Progress, Time};
 
-/// How long a running step keeps the word while others have something to say, in seconds.
+/// The time, in seconds, for which a running step stays current while other steps have new lines.
 const TURN: f64 = 5.0;
-/// Progress is told again after this many seconds, or after this part of the whole.
+/// hakobi prints progress again after this many seconds, or after this fraction of the total.
 const PROGRESS_SECONDS: f64 = 5.0;
 const PROGRESS_PART: f64 = 0.05;
-/// An unended line is shown after this many seconds: CI systems stop a job that is silent for long.
+/// hakobi prints an unended line after this many seconds, because CI systems stop a job without output.
 const OPEN_LINE: f64 = 5.0;
 
-/// What was printed so far.
+/// The state of the printed log.
 #[derive(Debug)]
 pub(super) struct Plain {
     paint: Paint,
     printed: HashMap<usize, Printed>,
-    // Who has the word, and since when.
+    // The step of the current block, and when the block began.
     current: Option<(usize, Time)>,
     numbers: usize,
-    // Whether a block was printed: blank lines stand between blocks.
+    // Whether a block was printed. Blank lines separate blocks.
     begun: bool,
 }
 
@@ -38,7 +38,7 @@ struct Printed {
     lines: usize,
 }
 
-// What a step's own lines are made of: a change means that there is something to say.
+// The state that a step's own lines show. If it changes, the step has new lines.
 type State = (Time, Option<Time>, bool, bool);
 
 fn state(entry: &Entry) -> Option<State> {
@@ -50,7 +50,7 @@ impl Plain {
         Self { paint, printed: HashMap::new(), current: None, numbers: 0, begun: false }
     }
 
-    /// The lines that are new. At the end (`last`) all that is left.
+    /// Returns the new lines. At the end (`last`), returns all that remain.
     pub fn print(&mut self, trace: &mut Trace, now: Time, last: bool) -> String {
         trace.flush_open_lines(if last { 0.0 } else { OPEN_LINE }, now);
         let mut out = String::new();
@@ -73,7 +73,7 @@ impl Plain {
         out
     }
 
-    /// The steps that have something to say: those that ended, by when, or those that run.
+    /// Returns the steps with new lines: the finished ones by the time of their end, or the running ones.
     fn waiting(&self, trace: &Trace, done: bool, last: bool) -> Vec<usize> {
         let mut waiting: Vec<(Option<Time>, usize)> = trace
             .started()
@@ -130,7 +130,7 @@ impl Plain {
         printed.lines = entry.log.count();
         printed.state = state(entry);
         printed.ended = false;
-        // Remote caches report on parts after their step ended: the last word waits for them. A failure's does not.
+        // Remote caches report parts after their step ended, so the last line waits for them. The last line of a failed step does not.
         if entry.is_done() && (last || entry.error.is_some() || !entry.has_open_part()) {
             out.push_str(&ending(self.paint, printed.number, trace, entry, now));
             printed.ended = true;
@@ -176,7 +176,7 @@ fn part_line(number: usize, part: &Progress) -> String {
 fn ending(paint: Paint, number: usize, trace: &Trace, entry: &Entry, now: Time) -> String {
     let text = match &entry.error {
         Some(_) if entry.is_canceled() => paint.warn("CANCELED"),
-        // Each of its lines is this step's.
+        // Each line of the error needs the step's number.
         Some(error) => paint.bad(&format!("ERROR: {}", error.trim_end().replace('\n', &format!("\n#{number} ")))),
         None if entry.cached => "CACHED".to_owned(),
         None => format!("DONE {:.1}s", trace.seconds(entry, now)),

@@ -1,12 +1,11 @@
-//! `--progress rawjson`: each message of the status stream as a line of JSON, as buildx prints it.
+//! `--progress rawjson`: prints each message of the status stream as a line of JSON, like buildx.
 //!
-//! What hakobi says itself has no place in BuildKit's format. It is an object with the single key `hakobi`, which a reader
-//! of `client.SolveStatus` takes for an empty message: `{"hakobi":{"note":"…"}}`, `{"hakobi":{"warning":"…"}}`,
-//! `{"hakobi":{"debug":"…"}}`.
+//! BuildKit's format has no field for hakobi's own messages. They are objects with the single key `hakobi`: `{"hakobi":{"note":"…"}}`,
+//! `{"hakobi":{"warning":"…"}}`, `{"hakobi":{"debug":"…"}}`. A reader of `client.SolveStatus` sees an empty message.
 
 use crate::event::Event;
 
-/// The event as a line with its newline.
+/// Returns the event as a line with its newline.
 pub(super) fn line(event: &Event) -> String {
     let json = match event {
         Event::Status(status) => serde_json::to_string(status).unwrap_or_default(),

@@ -1,4 +1,4 @@
-//! The run report (`--report`), schema 1: a contract, so every key is there in every report.
+//! The run report (`--report`), schema 1. It is a stable contract, so every report has all keys.
 
 use std::path::Path;
 
@@ -8,26 +8,26 @@ use super::file;
 use crate::error::{Error, Kind, Result};
 use crate::hidden::Hidden;
 
-/// How a run ended.
+/// The outcome of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
-    /// All that was asked for is done.
+    /// The run completed all requested work.
     Success,
-    /// Something failed. What a report is until someone says otherwise.
+    /// The run failed. This is also the default until hakobi sets the outcome.
     #[default]
     Failure,
-    /// Nothing was done, and rightly so (`--if-tag-exists skip`).
+    /// No work was needed (`--if-tag-exists skip`).
     Skipped,
 }
 
-/// What a run cost, from the least to the most: the coldest of several is the largest.
+/// The amount of work of a run, from the least to the most. The tier of several images is the largest of theirs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tier {
-    /// No layer moved.
+    /// No layer was transferred.
     Unchanged,
-    /// New layers were put on top; nothing ran.
+    /// hakobi added new layers without running a step.
     Append,
     /// Some steps ran.
     Partial,
@@ -37,7 +37,7 @@ pub enum Tier {
 }
 
 impl Tier {
-    /// As the report has it.
+    /// Returns the name in the report.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -49,22 +49,22 @@ impl Tier {
     }
 }
 
-/// What became of a step.
+/// The result of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StepStatus {
-    /// Its result was there.
+    /// The step's result was in the cache.
     Hit,
-    /// It had to run.
+    /// The step ran.
     #[default]
     Miss,
-    /// No one needed it.
+    /// No other step needed it.
     Skipped,
-    /// It runs every time.
+    /// The step is never cached.
     Uncacheable,
 }
 
-/// Who decided what is cached.
+/// What decided which steps are cached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StrategyUsed {
@@ -75,7 +75,7 @@ pub enum StrategyUsed {
     Daemon,
 }
 
-/// Where the daemon keeps images.
+/// The daemon's image store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ImageStore {
@@ -83,131 +83,131 @@ pub enum ImageStore {
     Graphdriver,
     /// containerd's image store.
     Containerd,
-    /// No daemon was asked.
+    /// The run used no daemon.
     #[default]
     None,
 }
 
-/// How layers went to and from the daemon.
+/// The transfer of layers to and from the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
-    /// Through the loopback registry.
+    /// hakobi's loopback registry.
     Registry,
-    /// As archives.
+    /// Docker archives.
     Archive,
-    /// Not at all.
+    /// No transfer.
     #[default]
     None,
 }
 
-/// What was done with the cache.
+/// The use of the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CacheMode {
-    /// Read and written.
+    /// hakobi read and wrote the cache.
     ReadWrite,
-    /// Read.
+    /// hakobi only read the cache.
     ReadOnly,
-    /// Neither.
+    /// hakobi used no cache.
     #[default]
     Off,
 }
 
-/// The daemon. Without one, the version is empty and the others are `none`.
+/// The daemon. Without a daemon the version is empty and the other values are `none`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct EngineReport {
-    /// `28.5.2`.
+    /// The version, such as `28.5.2`.
     pub version: String,
-    /// Where it keeps images.
+    /// The image store.
     pub store: ImageStore,
-    /// How layers went.
+    /// The transfer of layers.
     pub transport: Transport,
 }
 
 /// The CI.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct CiReport {
-    /// `codebuild`, `travis`, `jenkins`, `github`, `gitlab`, `local`; empty for commands that do not ask.
+    /// `codebuild`, `travis`, `jenkins`, `github`, `gitlab` or `local`. Empty for commands that do not detect the CI.
     pub provider: String,
-    /// The commit that it names; empty where it names none.
+    /// The commit from the CI's environment. Empty if the CI sets none.
     pub commit: String,
 }
 
-/// A tag that was asked for.
+/// A requested tag.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TagReport {
-    /// In full: registry, repository, tag.
+    /// The full reference: registry, repository and tag.
     #[serde(rename = "ref")]
     pub reference: String,
-    /// Whether it is in the registry now.
+    /// Whether the tag is in the registry after the run.
     pub pushed: bool,
 }
 
-/// An image of the run: one per platform.
+/// An image of the run. There is one per platform.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct ImageReport {
-    /// What `docker run` takes on that engine.
+    /// The ID that `docker run` accepts on this daemon.
     pub id: String,
-    /// Of the configuration.
+    /// The digest of the image config.
     pub config: String,
-    /// Of the manifest; empty where there is none (loaded into overlay2 only).
+    /// The digest of the manifest. Empty if there is none: the image was only loaded into overlay2.
     pub digest: String,
-    /// `linux/amd64`.
+    /// The platform, such as `linux/amd64`.
     pub platform: String,
-    /// What this image cost.
+    /// The amount of work for this image.
     pub tier: Tier,
-    /// Its tags.
+    /// The tags.
     pub tags: Vec<TagReport>,
 }
 
 /// The cache.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct CacheReport {
-    /// `s3://…` or a directory; empty where there is none.
+    /// `s3://…` or a directory. Empty if the run had no cache.
     pub url: String,
-    /// What was read and written.
+    /// The scope that hakobi reads first and writes.
     pub scope: String,
-    /// What was read besides.
+    /// The other scopes that hakobi reads.
     pub fallbacks: Vec<String>,
-    /// What was done with it.
+    /// The use of the cache.
     pub mode: CacheMode,
-    /// Its faults.
+    /// The faults of the cache.
     pub warnings: Vec<String>,
 }
 
 /// A step of the Dockerfile.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct StepReport {
-    /// Its stage.
+    /// The stage.
     pub stage: String,
-    /// Its line, from 1; 0 where unknown.
+    /// The line, from 1. 0 if unknown.
     pub line: u32,
-    /// `COPY app /app`.
+    /// The instruction, such as `COPY app /app`.
     pub instruction: String,
-    /// What became of it.
+    /// The result.
     pub status: StepStatus,
-    /// Why, in the user's terms; empty where there is nothing to say.
+    /// The reason for the result, for a person. Empty if there is none.
     pub reason: String,
-    /// Its cache key; empty where BuildKit decides.
+    /// The cache key. Empty if BuildKit decides what is cached.
     pub key: String,
 }
 
-/// What would make the next build cheaper.
+/// Advice that would make the next build faster.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct AdviceReport {
     /// The file that it is about.
     pub file: String,
-    /// Its line, from 1; 0 where unknown.
+    /// The line, from 1. 0 if unknown.
     pub line: u32,
-    /// How long what it is about took when it was last measured; null where that is not known.
+    /// The last measured time of the step that it is about, in seconds. Null if unknown.
     #[serde(serialize_with = "milliseconds_if_known")]
     pub seconds: Option<f64>,
-    /// A sentence or two.
+    /// The advice, in a sentence or two.
     pub text: String,
 }
 
-/// How many layers went where.
+/// The numbers of transferred layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct LayerCounts {
     /// From the cache to the daemon.
@@ -216,14 +216,14 @@ pub struct LayerCounts {
     pub saved: u64,
     /// To the registry.
     pub pushed: u64,
-    /// Not sent, because the registry had them.
+    /// Not sent, because the registry already had them.
     pub already_in_registry: u64,
 }
 
-/// How many bytes went where.
+/// The numbers of transferred bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct ByteCounts {
-    /// From the context to the daemon.
+    /// From the build context to the daemon.
     pub context: u64,
     /// From the cache.
     pub restored: u64,
@@ -233,7 +233,7 @@ pub struct ByteCounts {
     pub pushed: u64,
 }
 
-/// How long what took. Stages may overlap, so the total is not their sum.
+/// The times of the run's stages, in seconds. Stages may overlap, so the total is not their sum.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 #[allow(missing_docs, reason = "the stages' names")]
 pub struct Seconds {
@@ -251,13 +251,13 @@ pub struct Seconds {
     pub total: f64,
 }
 
-/// A build of the same image in which everything ran.
+/// An earlier build of the same image in which all steps ran.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ColdReport {
-    /// How long it took.
+    /// The time that it took, in seconds.
     #[serde(serialize_with = "milliseconds")]
     pub seconds: f64,
-    /// When it ended, as RFC 3339.
+    /// The time of its end, as RFC 3339.
     pub ended: String,
 }
 
@@ -272,20 +272,20 @@ fn milliseconds_if_known<S: serde::Serializer>(seconds: &Option<f64>, serializer
     }
 }
 
-/// A run. Made with `RunReport::default()` and filled by who knows; a run that stops early has a failure's report.
+/// A run. It starts as `RunReport::default()`, and each stage fills in its part. If the run stops early, the report shows a failure.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RunReport {
-    /// Of this format: 1.
+    /// The version of this format: 1.
     pub schema: u32,
-    /// hakobi's.
+    /// hakobi's version.
     pub version: String,
-    /// How it ended.
+    /// The outcome.
     pub outcome: Outcome,
-    /// The coldest image's.
+    /// The largest tier of the images.
     pub tier: Tier,
-    /// Who decided what is cached.
+    /// What decided which steps are cached.
     pub strategy: StrategyUsed,
-    /// What the CI said.
+    /// The CI.
     pub ci: CiReport,
     /// The daemon.
     pub engine: EngineReport,
@@ -295,15 +295,15 @@ pub struct RunReport {
     pub cache: CacheReport,
     /// The Dockerfile's steps.
     pub steps: Vec<StepReport>,
-    /// What the plan advises, what takes longest first.
+    /// The plan's advice, for the slowest steps first.
     pub advice: Vec<AdviceReport>,
-    /// Layers.
+    /// The transferred layers.
     pub layers: LayerCounts,
-    /// Bytes.
+    /// The transferred bytes.
     pub bytes: ByteCounts,
-    /// Times.
+    /// The times of the stages.
     pub seconds: Seconds,
-    /// The last build of this image in which everything ran, as far as the cache knows of one; null where it does not.
+    /// The last build of this image in which all steps ran. Null if the cache has no record of one.
     pub last_cold: Option<ColdReport>,
 }
 
@@ -330,24 +330,24 @@ impl Default for RunReport {
 }
 
 impl RunReport {
-    /// Replaces the values that are hidden in all that is made of a Dockerfile or of what someone else said.
+    /// Replaces hidden values in all texts that come from a Dockerfile or from another program.
     pub fn hide(&mut self, hidden: &Hidden) {
         let steps = self.steps.iter_mut().flat_map(|step| [&mut step.instruction, &mut step.reason]);
         let advice = self.advice.iter_mut().map(|advice| &mut advice.text);
         steps.chain(advice).chain(&mut self.cache.warnings).for_each(|text| hidden.hide(text));
     }
 
-    /// The report as JSON, with a newline at its end.
+    /// Returns the report as JSON, with a newline at its end.
     #[must_use]
     pub fn to_json(&self) -> String {
-        // Nothing in it can fail to become JSON: no maps with odd keys, no foreign types.
+        // Serialization never fails: the report has no maps and no foreign types.
         serde_json::to_string_pretty(self).unwrap_or_default() + "\n"
     }
 
-    /// Writes the report, so that a reader sees all of it or none.
+    /// Writes the report. A reader sees either the whole report or none of it.
     ///
     /// # Errors
-    /// Where the file cannot be written.
+    /// If the file is not writable.
     pub fn write(&self, path: &Path) -> Result<()> {
         file::replace(path, self.to_json().as_bytes())
             .map_err(|error| Error::new(Kind::Usage, format!("failed to write the report to {}", path.display())).because(&error))

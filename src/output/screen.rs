@@ -2,16 +2,16 @@
 
 use super::frame::Size;
 
-/// What stands on the screen.
+/// The lines on the screen.
 #[derive(Debug, Default)]
 pub(super) struct Screen {
-    // Columns that each drawn line takes.
+    // The width of each drawn line, in columns.
     drawn: Vec<usize>,
 }
 
 impl Screen {
-    /// The bytes that replace the drawn lines by these. The cursor is hidden only while they are written: a process
-    /// that is killed between two frames leaves a sound terminal.
+    /// Returns the bytes that replace the drawn lines with these. They hide the cursor only during the drawing, so that the
+    /// terminal stays usable if the process is killed between two frames.
     pub fn draw(&mut self, lines: &[String], size: Size) -> String {
         let mut out = String::from("\u{1b}[?25l");
         out.push_str(&self.home(size));
@@ -26,19 +26,19 @@ impl Screen {
         out
     }
 
-    /// The bytes that take the drawn lines away, so that something can be printed in their place.
+    /// Returns the bytes that erase the drawn lines, so that other text can be printed in their place.
     pub fn erase(&mut self, size: Size) -> String {
         if self.drawn.is_empty() {
             return String::new();
         }
         let home = self.home(size);
         self.drawn.clear();
-        // The first line by itself: tmux takes a clearing from the top left corner for a cleared screen, and moves the
-        // picture into its history.
+        // The first line is erased separately. If the erased area begins in the top left corner, tmux takes it for a cleared
+        // screen, and moves the frame into its history.
         format!("{home}\u{1b}[2K\u{1b}[1B\u{1b}[J\u{1b}[1A")
     }
 
-    /// Back to where the drawn lines begin. A terminal that became narrower has wrapped them.
+    /// Returns the bytes that move the cursor to the first drawn line. If the terminal became narrower, it has wrapped the lines.
     fn home(&self, size: Size) -> String {
         let rows: usize = self.drawn.iter().map(|columns| columns.div_ceil(size.width.max(1)).max(1)).sum();
         match rows.min(size.height.saturating_sub(1)) {

@@ -1,4 +1,4 @@
-//! What became of every step of the Dockerfile, read off the status stream: what BuildKit decided, not what was planned.
+//! Collects the result of every step of the Dockerfile from the status stream: what BuildKit decided, not what hakobi planned.
 
 use std::collections::HashMap;
 
@@ -6,44 +6,44 @@ use super::name::StepName;
 use super::run::{StepReport, StepStatus, Tier};
 use crate::event::{Event, Status, Time, Vertex};
 
-/// Where a step stands in its Dockerfile.
+/// The location of a step in its Dockerfile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Location {
-    /// The file.
+    /// The path of the file.
     pub file: String,
     /// The line, from 1.
     pub line: u32,
 }
 
-/// What the plan says of a step.
+/// The plan's information about a step.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Note {
-    /// Its key; empty where it has none.
+    /// The cache key. Empty if the step has none.
     pub key: String,
-    /// Why it is no hit; empty where it is one.
+    /// The reason for a cache miss. Empty if the step is a hit.
     pub reason: String,
-    /// Whether it can be none.
+    /// Whether the step can never be a hit.
     pub uncacheable: bool,
 }
 
-/// A step of the Dockerfile as it went.
+/// The result of a Dockerfile's step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepResult {
-    /// Its vertexes: one, or one per solve where the graph was solved in rounds.
+    /// The step's vertexes: one, or one per solve if the build needed several solves.
     pub digests: Vec<String>,
-    /// `linux/arm64`; empty where one platform is built.
+    /// The platform, such as `linux/arm64`. Empty if the build has only one.
     pub platform: String,
-    /// Its stage.
+    /// The stage.
     pub stage: String,
-    /// Its number in the stage, from 1; `FROM` is 1.
+    /// The number in the stage, from 1. `FROM` is 1.
     pub number: u32,
-    /// `COPY . /app`.
+    /// The instruction, such as `COPY . /app`.
     pub instruction: String,
-    /// Hit if BuildKit had its result, miss if it ran, skipped if no one asked for it.
+    /// Hit if BuildKit had the result, miss if the step ran, skipped if no other step needed it.
     pub status: StepStatus,
-    /// Seconds that it ran.
+    /// The time that it ran, in seconds.
     pub seconds: f64,
-    /// Why it failed, where it did.
+    /// The error, if the step failed.
     pub error: Option<String>,
 }
 
@@ -55,7 +55,7 @@ struct Seen {
     error: Option<String>,
 }
 
-/// Listens to the events and remembers what became of the steps.
+/// Collects the results of steps from events.
 #[derive(Debug, Clone, Default)]
 pub struct Steps {
     order: Vec<String>,
@@ -63,7 +63,7 @@ pub struct Steps {
 }
 
 impl Steps {
-    /// Takes in an event.
+    /// Handles an event.
     pub fn listen(&mut self, event: &Event) {
         if let Event::Status(status) = event {
             self.status(status);
@@ -93,14 +93,15 @@ impl Steps {
             Some(run) => run.1 = vertex.completed,
             None => seen.runs.push((started, vertex.completed)),
         }
-        // Once found, always found: when its layers are brought here it shows as run. What ran in an earlier solve of this build is
-        // found in the next one, and ran all the same.
+        // A hit stays a hit: BuildKit later shows a cached step as run when it needs the layers. If the step ran in an earlier
+        // solve of this build, the next solve finds it cached, but the step stays a miss.
         let ran_before = seen.runs.iter().any(|(start, end)| *start != started && end.is_some());
         seen.cached |= vertex.cached && !ran_before;
         seen.error = (!vertex.error.is_empty()).then(|| vertex.error.clone());
     }
 
-    /// The steps, stage by stage in the order they became known. `FROM` is none of them: its image is found, not made.
+    /// Returns the steps, ordered by stage as the stages appeared. `FROM` is not among them: BuildKit finds its image, and does
+    /// not build it.
     #[must_use]
     pub fn results(&self) -> Vec<StepResult> {
         let mut results: Vec<StepResult> = Vec::new();
@@ -137,8 +138,8 @@ impl Steps {
         results
     }
 
-    /// The same as the run report lists them. `locations` are by vertex, from the graph's source map; without one the
-    /// line is 0. Reasons and keys are the plan's, by vertex too.
+    /// Returns the steps for the run report. `locations` and `notes` are by vertex digest; the locations are from the graph's
+    /// source map. The line of a step without a location is 0.
     #[must_use]
     pub fn reports(&self, locations: Option<&HashMap<String, Location>>, notes: &HashMap<String, Note>) -> Vec<StepReport> {
         let line = |step: &StepResult| {
@@ -156,7 +157,7 @@ impl Steps {
                     stage: step.stage,
                     instruction: step.instruction,
                     status: if uncacheable { StepStatus::Uncacheable } else { step.status },
-                    // What BuildKit found in its own cache needs no reason.
+                    // A hit of BuildKit's own cache needs no reason.
                     reason: if step.status == StepStatus::Miss { note.reason } else { String::new() },
                     key: note.key,
                 }
@@ -164,7 +165,7 @@ impl Steps {
             .collect()
     }
 
-    /// `cold` where no step was cached, `partial` where one was: what BuildKit's own cache amounts to.
+    /// Returns the tier that BuildKit's own cache achieved: `partial` if at least one step was cached, else `cold`.
     #[must_use]
     pub fn tier(&self) -> Tier {
         let hit = self.results().iter().any(|step| step.status == StepStatus::Hit);
@@ -181,15 +182,15 @@ impl Seen {
         }
     }
 
-    // The runs of one vertex follow each other.
+    // Returns the seconds that the step ran. The runs of one vertex never overlap.
     fn seconds(&self) -> f64 {
-        // Not `sum`: of nothing it is -0.0.
+        // `sum` returns -0.0 for an empty iterator.
         self.runs.iter().filter_map(|(start, end)| Some((*end)?.seconds_since(*start))).fold(0.0, |all, one| all + one)
     }
 }
 
 impl StepResult {
-    /// A step that ran in any round is a miss, though the next round finds it cached.
+    /// Merges the result of another solve. A step that ran in any solve is a miss, even if the next solve finds it cached.
     fn merge(&mut self, other: Self) {
         let rank = |status| match status {
             StepStatus::Miss => 2,

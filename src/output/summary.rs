@@ -1,14 +1,14 @@
-//! What a run ends with: what it cost, and of what that was made.
+//! The last lines of a run: its time, and where the time went.
 
 use super::run::{Outcome, RunReport, StepReport, StepStatus, Tier};
 use super::terminal::to_stderr;
 use super::text::{bytes_in_words, title};
 use crate::settings::ProgressMode;
 
-/// Longest reason shown, in columns.
+/// The maximum length of a reason, in columns.
 const LONGEST: usize = 160;
 
-/// What it cost, in a sentence. None after a failure: the error says all, and comes last.
+/// Returns the run's result in a sentence. Returns `None` after a failure, because the error text comes last and is enough.
 #[must_use]
 pub(super) fn headline(report: &RunReport) -> Option<String> {
     let seconds = format!("{:.1}s", report.seconds.total);
@@ -18,7 +18,7 @@ pub(super) fn headline(report: &RunReport) -> Option<String> {
         Outcome::Success => {}
     }
     let mut clauses = Vec::new();
-    // A run without steps is a push or the like: nothing was built.
+    // A run without steps, such as a push, built nothing.
     let lead = match report.steps.is_empty() {
         true => format!("done in {seconds}"),
         false => {
@@ -32,7 +32,8 @@ pub(super) fn headline(report: &RunReport) -> Option<String> {
     Some(if clauses.is_empty() { lead } else { format!("{lead}: {}", clauses.join("; ")) })
 }
 
-/// The headline, then the first changed step, the phases and the image, a line each; without a newline at the end.
+/// Returns the headline, then one line each for the first changed step, the phases and the image. It has no newline at its end.
+/// Returns `None` after a failure.
 #[must_use]
 pub fn summary(report: &RunReport) -> Option<String> {
     let mut lines = vec![headline(report)?];
@@ -54,9 +55,9 @@ pub fn summary(report: &RunReport) -> Option<String> {
     Some(lines.join("\n  "))
 }
 
-/// The first step that was not kept and of which it is known why.
+/// Returns the first step that ran. Returns `None` if the reason is unknown.
 pub(super) fn first_changed(report: &RunReport) -> Option<&StepReport> {
-    // In the first build everything is new.
+    // In the first build every step is new, so that a changed step means nothing.
     if report.tier == Tier::Cold && report.last_cold.is_none() {
         return None;
     }
@@ -67,9 +68,9 @@ pub(super) fn first_changed(report: &RunReport) -> Option<&StepReport> {
 /// A phase of a run.
 pub(super) struct Phase {
     pub name: &'static str,
-    /// How long it took; nothing where it went on beside another.
+    /// The time in seconds. `None` if the phase took no time of its own, because it overlapped with another.
     pub seconds: Option<f64>,
-    /// Bytes that moved in it.
+    /// The bytes that it transferred.
     pub bytes: u64,
 }
 
@@ -83,7 +84,7 @@ impl std::fmt::Display for Phase {
     }
 }
 
-/// The phases in which something went on.
+/// Returns the phases that took time or transferred bytes.
 pub(super) fn phases(report: &RunReport) -> impl Iterator<Item = Phase> {
     let (seconds, bytes) = (report.seconds, report.bytes);
     let all = [
@@ -98,7 +99,7 @@ pub(super) fn phases(report: &RunReport) -> impl Iterator<Item = Phase> {
         .filter(|phase| phase.seconds.is_some() || phase.bytes > 0)
 }
 
-/// Writes it to standard error, where the mode shows such things.
+/// Writes the summary to standard error, unless the mode is quiet or JSON.
 pub fn print_summary(report: &RunReport, mode: ProgressMode) {
     if matches!(mode, ProgressMode::Quiet | ProgressMode::RawJson) {
         return;
@@ -109,7 +110,7 @@ pub fn print_summary(report: &RunReport, mode: ProgressMode) {
 }
 
 fn steps(report: &RunReport) -> String {
-    // A step that no one needed says nothing about the cache.
+    // A skipped step is neither a hit nor a miss.
     let needed = report.steps.iter().filter(|step| step.status != StepStatus::Skipped).count();
     let cached = report.steps.iter().filter(|step| step.status == StepStatus::Hit).count();
     match (report.tier, cached) {
@@ -136,7 +137,7 @@ fn pushed(report: &RunReport) -> Option<String> {
     Some(clause)
 }
 
-/// What went to and from the cache.
+/// Returns the transfers to and from the cache. Returns `None` if there were none.
 fn carried(report: &RunReport) -> Option<String> {
     let of = |verb: &str, layers: u64, bytes: u64| {
         let plural = if layers == 1 { "" } else { "s" };
@@ -148,7 +149,7 @@ fn carried(report: &RunReport) -> Option<String> {
     (!clauses.is_empty()).then(|| clauses.join(", "))
 }
 
-/// What was saved against the last build of this image in which everything ran.
+/// Compares the time with that of the last cold build of this image. Returns `None` for a cold build, or if no such build is known.
 fn spared(report: &RunReport) -> Option<String> {
     let cold = report.last_cold.as_ref().filter(|_| report.tier != Tier::Cold)?.seconds;
     let spared = cold - report.seconds.total;

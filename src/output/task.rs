@@ -1,6 +1,6 @@
-//! The thread that shows a run.
+//! The thread that runs the display.
 //!
-//! A thread and no task: a terminal that takes nothing (Ctrl-S, a slow log collector) must not hold up the work.
+//! It is a thread and not a task, because a blocked terminal (Ctrl-S, a slow log collector) must not block the build.
 
 use std::thread;
 use std::time::Duration;
@@ -13,11 +13,11 @@ use super::terminal::Terminal;
 use crate::event::Event;
 use crate::settings::ProgressMode;
 
-/// Between two drawings.
+/// The time between two frames.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// A running display. It must be ended by [`Handle::finish`] before anything else is written to the terminal; dropped
-/// without, it ends as well, and the drop waits for that.
+/// A running display. The caller ends it with [`Handle::finish`] before it writes to the terminal itself. If the handle is
+/// dropped instead, the display ends as well, and the drop waits for the end.
 #[derive(Debug)]
 pub struct Handle {
     stop: Option<oneshot::Sender<()>>,
@@ -25,7 +25,7 @@ pub struct Handle {
     thread: Option<thread::JoinHandle<()>>,
 }
 
-/// Shows the events on standard error. `Auto` is the live display on a terminal, lines elsewhere.
+/// Shows the events on standard error. `Auto` means the live display on a terminal, and lines elsewhere.
 #[must_use]
 pub fn spawn(receiver: UnboundedReceiver<Event>, mode: ProgressMode, color: bool) -> Handle {
     spawn_on(Terminal::stderr(), receiver, mode, color)
@@ -37,7 +37,7 @@ pub fn spawn_on(terminal: Terminal, receiver: UnboundedReceiver<Event>, mode: Pr
     let (stop, stopped) = oneshot::channel();
     let (sender, result) = oneshot::channel();
     let display = Display::new(terminal, mode, color);
-    // Without a thread or its timer nothing is shown; the work goes on.
+    // Without the thread or its timer there is no display, but the build continues.
     let thread = thread::Builder::new().name("display".into()).spawn(move || {
         if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_time().build() {
             let _ = sender.send(runtime.block_on(show(display, receiver, stopped)));
@@ -51,7 +51,7 @@ async fn show(mut display: Display, mut receiver: UnboundedReceiver<Event>, mut 
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            // Ticks first: a flood of events must not keep the display from being drawn.
+            // The tick comes first, so that many events cannot delay the drawing.
             biased;
             _ = ticks.tick() => display.refresh(),
             _ = &mut stopped => break,
@@ -61,7 +61,7 @@ async fn show(mut display: Display, mut receiver: UnboundedReceiver<Event>, mut 
             },
         }
     }
-    // What was sent before the end is shown, whoever still holds a sender.
+    // Events sent before the end are shown, even if a sender still exists.
     receiver.close();
     while let Some(event) = receiver.recv().await {
         display.event(&event);
@@ -70,7 +70,7 @@ async fn show(mut display: Display, mut receiver: UnboundedReceiver<Event>, mut 
 }
 
 impl Handle {
-    /// Shows what was sent so far, and the last picture. What is sent later is lost.
+    /// Shows all events sent so far and the last frame, and ends the display. Later events are lost.
     pub async fn finish(mut self) -> Shown {
         self.stop.take();
         let Some(result) = self.result.take() else { return Shown::default() };
@@ -82,7 +82,7 @@ impl Drop for Handle {
     fn drop(&mut self) {
         self.stop.take();
         if let Some(thread) = self.thread.take() {
-            // A display that panicked has already said so.
+            // A panic in the display is already reported.
             let _ = thread.join();
         }
     }

@@ -1,4 +1,4 @@
-//! Where the display goes: standard error, or what a test gives instead.
+//! The display's output: standard error, or a test's writer.
 
 use std::io::{self, IsTerminal as _, Write};
 
@@ -7,29 +7,29 @@ use super::text::harmless;
 use crate::event::Time;
 use crate::redact::redacted;
 
-/// A writer with what a display must know of it.
+/// A writer with its size, its clock and its kind.
 pub struct Terminal {
     writer: Box<dyn Write + Send>,
     size: Box<dyn Fn() -> Size + Send>,
     clock: Box<dyn Fn() -> Time + Send>,
-    /// Whether someone looks at it: what `auto` goes by.
+    /// Whether it is an interactive terminal, which `auto` checks.
     pub(super) is_live: bool,
 }
 
 impl Terminal {
-    /// Standard error.
+    /// Returns standard error.
     #[must_use]
     pub fn stderr() -> Self {
         let term = console::Term::stderr();
         let size = move || match term.size_checked() {
             Some((rows, columns)) if rows > 0 && columns > 0 => Size { width: columns.into(), height: rows.into() },
-            // A terminal that does not say, like that of some CI systems.
+            // The terminal of some CI systems reports no size.
             _ => Size { width: 80, height: 24 },
         };
         Self::new(io::stderr(), size, Time::now, io::stderr().is_terminal())
     }
 
-    /// Any writer, with its own size and clock.
+    /// Returns a writer with its own size and clock.
     #[must_use]
     pub fn new(
         writer: impl Write + Send + 'static,
@@ -48,7 +48,7 @@ impl Terminal {
         (self.clock)()
     }
 
-    /// In one piece. That no one reads any more (a closed pipe) must not fail a build.
+    /// Writes a text at once. Errors are ignored: a closed pipe must not fail a build.
     pub(super) fn write(&mut self, text: &str) {
         if !text.is_empty() {
             let _ = self.writer.write_all(harmless(text).as_bytes()).and_then(|()| self.writer.flush());
@@ -56,15 +56,15 @@ impl Terminal {
     }
 }
 
-/// Writes to standard error what is not an event: an error's text, the summary.
+/// Writes text outside the display to standard error: an error, the summary.
 pub fn to_stderr(text: &str) {
     let _ = io::stderr().lock().write_all(harmless(&redacted(text)).as_bytes());
 }
 
-/// Writes to standard output what scripts read there.
+/// Writes an answer for scripts to standard output.
 ///
 /// # Errors
-/// Where it cannot be written: a script that misses its answer must learn of it.
+/// If the write fails, because a script must not miss its answer.
 pub fn to_stdout(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(redacted(text).as_bytes())?;

@@ -2,12 +2,12 @@
 
 use crate::event::{BuildWarning, Event, Log, Progress, Status, Time, Vertex};
 
-/// A point in time, `seconds` after an arbitrary one.
+/// Returns the time that is `seconds` after a fixed start.
 pub(super) fn at(seconds: f64) -> Time {
     Time(jiff::Timestamp::from_millisecond(1_700_000_000_000 + (seconds * 1000.0).round() as i64).unwrap())
 }
 
-/// A part of `vertex` that began at 0.
+/// Returns a part of `vertex` that began at 0.
 pub(super) fn part(vertex: &str, id: &str, current: i64, total: i64, completed: Option<f64>) -> Progress {
     Progress {
         id: id.into(),
@@ -21,7 +21,7 @@ pub(super) fn part(vertex: &str, id: &str, current: i64, total: i64, completed: 
     }
 }
 
-/// Events with the time at which each arrives.
+/// Events with their times of arrival, in seconds.
 #[derive(Default)]
 pub(super) struct Script(Vec<(f64, Event)>);
 
@@ -34,7 +34,7 @@ impl Script {
         &self.0
     }
 
-    /// In order of arrival; those of the same time stay as they were written.
+    /// Sorts the events by their time of arrival. Events of the same time keep their order.
     pub fn in_order(mut self) -> Self {
         self.0.sort_by(|a, b| a.0.total_cmp(&b.0));
         self
@@ -106,7 +106,7 @@ impl Script {
     }
 }
 
-/// A run with all that happens in one: a context, a cached step, steps side by side, progress, odd logs, a failure.
+/// Returns a run with many kinds of events: a context, a cached step, parallel steps, progress, unusual logs and a failure.
 pub(super) fn eventful() -> Script {
     let mut s = Script::new();
     s.run("df", "[internal] load build definition from Dockerfile", 0.0, 0.1);

@@ -1,9 +1,9 @@
-//! Small conversions to what a terminal may show: cleaned text, widths, sizes, seconds, colours.
+//! Formats text for a terminal: cleans it, and formats widths, sizes, seconds and colours.
 
 use std::borrow::Cow;
 
-/// Takes out escape sequences and control characters, so that what a build prints cannot move our cursor. Newlines
-/// stay; a tab becomes spaces, because its width depends on the column.
+/// Removes escape sequences and control characters, so that the output of a build cannot move our cursor. Newlines stay. A tab
+/// becomes spaces, because its width depends on the column.
 pub(super) fn clean(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut chars = text.chars().peekable();
@@ -12,7 +12,7 @@ pub(super) fn clean(text: &str) -> String {
             '\u{1b}' => match chars.next() {
                 Some('[') => skip_csi(&mut chars),
                 Some(']' | 'P' | 'X' | '^' | '_') => skip_string(&mut chars),
-                // Character sets and the like: intermediate bytes, then one final byte.
+                // Other sequences, such as character sets: intermediate bytes, then one final byte.
                 Some(' '..='/') => while chars.next().is_some_and(|c| matches!(c, ' '..='/')) {},
                 _ => {}
             },
@@ -26,17 +26,17 @@ pub(super) fn clean(text: &str) -> String {
     out
 }
 
-/// A text in one line of its own: further lines are indented, so that none of them can be taken for another message.
+/// Cleans a message. Its further lines are indented, so that a reader takes none of them for another message.
 pub(super) fn message(text: &str) -> String {
     clean(text).trim_end().replace('\n', "\n    ")
 }
 
-/// What CI systems take for commands to themselves at the start of a line, whatever blanks are before it (GitHub, Azure, TeamCity).
+/// The prefixes that CI systems (GitHub, Azure, TeamCity) read as commands at the start of a line, even after blanks.
 const COMMANDS: [&str; 4] = ["::", "##[", "##vso[", "##teamcity["];
 
-/// All that is written to a log or a terminal passes here: a line that a CI would take for a command gets a backslash before it.
+/// Puts a backslash before each line that a CI would read as a command. All output to a log or a terminal passes through this function.
 pub(super) fn harmless(text: &str) -> Cow<'_, str> {
-    // A carriage return begins a line as well.
+    // A carriage return also begins a line.
     let is_command = |line: &str| COMMANDS.iter().any(|command| line.trim_start().starts_with(command));
     if !text.split(['\n', '\r']).any(is_command) {
         return Cow::Borrowed(text);
@@ -51,8 +51,8 @@ pub(super) fn harmless(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// JSON without characters that a terminal may take for a command, or that turn the writing round: written as escapes they mean the
-/// same. They stand in strings only.
+/// Escapes characters in JSON that a terminal may read as a command, or that change the writing direction. Such characters occur
+/// only in strings, where the escape has the same meaning.
 pub(super) fn escaped_json(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
@@ -65,7 +65,7 @@ pub(super) fn escaped_json(json: &str) -> String {
     out
 }
 
-/// A command's answer for standard output, made fit for a terminal and a log. JSON stays JSON.
+/// Cleans a command's answer on standard output for a terminal and a log. JSON stays valid JSON.
 #[must_use]
 pub fn answer(text: &str) -> String {
     match text.trim_start().starts_with(['{', '[']) && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() {
@@ -74,7 +74,7 @@ pub fn answer(text: &str) -> String {
     }
 }
 
-/// A step's name, a reason or the like in one line.
+/// Returns a step's name or a reason in one line.
 #[must_use]
 pub fn one_line(text: &str) -> String {
     title(text)
@@ -98,12 +98,12 @@ fn skip_string(chars: &mut Chars<'_>) {
     }
 }
 
-/// Characters that turn the writing direction round: a log could disguise itself with them.
+/// Returns whether a character changes the writing direction, which could disguise the text of a log.
 fn is_direction(c: char) -> bool {
     matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// A step's name in one line: a heredoc's first line stands for all.
+/// Returns a step's name in one line. Of a heredoc only the first line is shown.
 pub(super) fn title(name: &str) -> String {
     let cleaned = clean(name);
     let mut lines = cleaned.lines().filter(|line| !line.trim().is_empty());
@@ -111,12 +111,12 @@ pub(super) fn title(name: &str) -> String {
     if lines.next().is_some() { format!("{first} …") } else { first }
 }
 
-/// Columns that a cleaned text takes.
+/// Returns the width of a cleaned text, in columns.
 pub(super) fn width(text: &str) -> usize {
     console::measure_text_width(text)
 }
 
-/// Cuts a cleaned text to `columns`, with an ellipsis where something is lost.
+/// Cuts a cleaned text to `columns`, and marks the cut with an ellipsis.
 pub(super) fn truncate(text: &str, columns: usize) -> Cow<'_, str> {
     if width(text) <= columns {
         return Cow::Borrowed(text);
@@ -139,12 +139,12 @@ pub(super) fn truncate(text: &str, columns: usize) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Bytes in decimal units, two decimals: `120B`, `12.34MB`.
+/// Formats bytes in decimal units with two decimals: `120B`, `12.34MB`.
 pub(super) fn bytes(count: i64) -> String {
     scaled(count.max(0).unsigned_abs(), 2, "")
 }
 
-/// Bytes as in sentences: `120 B`, `3.1 MB`.
+/// Formats bytes for sentences: `120 B`, `3.1 MB`.
 pub(super) fn bytes_in_words(count: u64) -> String {
     scaled(count, 1, " ")
 }
@@ -158,7 +158,7 @@ fn scaled(count: u64, decimals: usize, gap: &str) -> String {
     for next in ["kB", "MB", "GB", "TB"] {
         value /= 1000.0;
         unit = next;
-        // 999.996 would round up to 1000.00.
+        // A larger value, such as 999.996, would be rounded to 1000.00.
         if value < 999.995 {
             break;
         }
@@ -166,7 +166,7 @@ fn scaled(count: u64, decimals: usize, gap: &str) -> String {
     format!("{value:.decimals$}{gap}{unit}")
 }
 
-/// Seconds as a log line's time: the more digits, the fewer seconds.
+/// Formats seconds as a log line's time. It has more decimals for fewer seconds.
 pub(super) fn log_seconds(seconds: f64) -> String {
     let decimals = match seconds {
         s if s < 10.0 => 3,
@@ -176,32 +176,32 @@ pub(super) fn log_seconds(seconds: f64) -> String {
     format!("{seconds:.decimals$}")
 }
 
-/// Colours, or none.
+/// Whether to use colours.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Paint(pub bool);
 
 impl Paint {
-    /// Ended.
+    /// Colours the text of a finished step.
     pub fn done(self, text: &str) -> String {
         self.wrap("36", text)
     }
 
-    /// Failed.
+    /// Colours the text of a failed step.
     pub fn bad(self, text: &str) -> String {
         self.wrap("31", text)
     }
 
-    /// Worth a look.
+    /// Colours a warning.
     pub fn warn(self, text: &str) -> String {
         self.wrap("33", text)
     }
 
-    /// Beside the point.
+    /// Dims less important text.
     pub fn faint(self, text: &str) -> String {
         self.wrap("2", text)
     }
 
-    /// A label.
+    /// Makes a label bold, in this colour.
     pub fn bold(self, color: &str, text: &str) -> String {
         self.wrap(&format!("1;{color}"), text)
     }

@@ -1,6 +1,6 @@
-//! When what went on in a run: a page for a browser, in one file that asks no network for anything.
+//! The timeline of a run, as a page for a browser. It is one file that loads nothing from the network.
 //!
-//! `rows` makes rows of the status stream, `page` a page of the rows.
+//! `rows` makes rows from the status stream, and `page` makes a page from the rows.
 
 mod page;
 mod rows;
@@ -14,7 +14,7 @@ use super::trace::Trace;
 use crate::error::Result;
 use crate::event::Time;
 
-/// A sentence that was told in a run.
+/// A note or a warning of a run.
 #[derive(Debug, Clone)]
 pub(super) struct Remark {
     at: Time,
@@ -28,7 +28,7 @@ impl Remark {
     }
 }
 
-/// What went on in a run.
+/// The recorded times and events of a run.
 #[derive(Debug, Default)]
 pub struct Timeline {
     run: Option<Run>,
@@ -48,7 +48,7 @@ impl Timeline {
         Self { run: Some(Run { trace, remarks, began, ended }) }
     }
 
-    /// The page, as HTML. `error` is what the run ended with, where it failed.
+    /// Returns the page as HTML. `error` is the run's error, if it failed.
     #[must_use]
     pub fn page(&self, report: &RunReport, error: Option<&str>) -> String {
         match &self.run {
@@ -57,16 +57,16 @@ impl Timeline {
         }
     }
 
-    /// How long the run took, in seconds.
+    /// Returns the length of the run, in seconds.
     #[must_use]
     pub fn seconds(&self) -> f64 {
         self.run.as_ref().map_or(0.0, |run| run.ended.seconds_since(run.began))
     }
 
-    /// Writes the page, so that a reader sees all of it or none.
+    /// Writes the page. A reader sees either the whole page or none of it.
     ///
     /// # Errors
-    /// Where the file cannot be written.
+    /// If the file is not writable.
     pub fn write(&self, path: &Path, report: &RunReport, error: Option<&str>) -> Result<()> {
         file::replace(path, self.page(report, error).as_bytes()).map_err(|error| cannot_write(path, &error))
     }

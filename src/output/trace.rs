@@ -1,4 +1,4 @@
-//! What is known of every step so far: the status stream put together. The live display and the lines both read it.
+//! Collects the status stream into the state of every step. The live display and the lines both read it.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -13,11 +13,11 @@ pub(super) struct Trace {
     by_digest: HashMap<String, usize>,
     order: Vec<usize>,
     warnings: Vec<BuildWarning>,
-    // How far the daemon's clock is behind ours, in milliseconds; hakobi's own steps have our clock.
+    // The difference of our clock from the daemon's, in milliseconds. The times of hakobi's own steps are from our clock.
     behind: Option<i64>,
 }
 
-/// A stretch of time, in seconds.
+/// A time span, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Span {
     pub start: f64,
@@ -25,7 +25,7 @@ pub(super) struct Span {
 }
 
 impl Span {
-    /// How long it is.
+    /// Returns the length, in seconds.
     pub fn seconds(self) -> f64 {
         self.end - self.start
     }
@@ -34,51 +34,51 @@ impl Span {
 /// A step.
 #[derive(Debug, Default)]
 pub(super) struct Entry {
-    /// Its name in one line.
+    /// The name, in one line.
     pub title: String,
-    /// Whether its result was there.
+    /// Whether the result was in the cache.
     pub cached: bool,
-    /// Why it failed.
+    /// The error, if the step failed.
     pub error: Option<String>,
-    /// Its parts, in the order they began.
+    /// The parts, in the order in which they began.
     pub parts: Vec<Progress>,
-    /// What its command printed.
+    /// The output of the step's command.
     pub log: StepLog,
-    /// The steps that it needs, by their digests.
+    /// The digests of the steps that it needs.
     pub inputs: Vec<String>,
-    /// Whether it is hakobi's own work, and none of the daemon's.
+    /// Whether it is hakobi's own step, and not the daemon's.
     pub own: bool,
-    // Begin → end. A step may run more than once: a lazy layer is fetched when it is first needed.
+    // Start and end of each run. A step may run several times: BuildKit downloads a lazy layer when it first needs it.
     intervals: BTreeMap<Time, Option<Time>>,
 }
 
 impl Entry {
-    /// Whether it ever began.
+    /// Returns whether it ever began.
     pub fn is_started(&self) -> bool {
         !self.intervals.is_empty()
     }
 
-    /// When it began last and when that ended.
+    /// Returns the start of its last run, and its end, if it ended. Returns `None` if it never began.
     pub fn last_interval(&self) -> Option<(Time, Option<Time>)> {
         self.intervals.last_key_value().map(|(start, end)| (*start, *end))
     }
 
-    /// Whether it ended, and was not begun again.
+    /// Returns whether its last run ended.
     pub fn is_done(&self) -> bool {
         self.last_interval().is_some_and(|(_, end)| end.is_some())
     }
 
-    /// Whether it was stopped because something else failed.
+    /// Returns whether BuildKit canceled it because another step failed.
     pub fn is_canceled(&self) -> bool {
         self.error.as_deref().is_some_and(|error| error.ends_with("context canceled"))
     }
 
-    /// Whether it is what failed.
+    /// Returns whether the step itself failed.
     pub fn is_failed(&self) -> bool {
         self.error.is_some() && !self.is_canceled()
     }
 
-    /// Whether one of its parts has not ended.
+    /// Returns whether one of its parts has not ended.
     pub fn has_open_part(&self) -> bool {
         self.parts.iter().any(|part| part.completed.is_none())
     }
@@ -88,7 +88,7 @@ impl Entry {
         if !vertex.inputs.is_empty() {
             self.inputs.clone_from(&vertex.inputs);
         }
-        // The daemon repeats a step's announcement, without times, after it began.
+        // The daemon repeats the announcement of a step without times after the step began.
         let Some(started) = vertex.started else { return };
         self.intervals.insert(started, vertex.completed);
         self.cached = vertex.cached;
@@ -100,7 +100,7 @@ impl Entry {
 }
 
 impl Trace {
-    /// Takes in what is new. `now` is our clock's.
+    /// Applies new messages of the status stream. `now` is from our clock.
     pub fn apply(&mut self, status: &Status, now: Time) {
         for vertex in &status.vertexes {
             self.vertex(vertex, now);
@@ -109,7 +109,7 @@ impl Trace {
             let Some(entry) = self.by_digest.get(&part.vertex).map(|index| &mut self.entries[*index]) else { continue };
             match entry.parts.iter_mut().find(|known| known.id == part.id) {
                 Some(known) => *known = Progress { started: known.started, ..part.clone() },
-                // hakobi's own steps do not say when a part of them began: it is when it was first told of.
+                // hakobi's own steps report no start of a part, so the part starts with its first message.
                 None if entry.own => entry.parts.push(Progress { started: Some(part.timestamp), ..part.clone() }),
                 None if part.started.is_some() => entry.parts.push(part.clone()),
                 None => {}
@@ -147,32 +147,32 @@ impl Trace {
         }
         if let (false, Some(last)) = (entry.own, vertex.completed.or(vertex.started)) {
             let behind = now.0.as_millisecond() - last.0.as_millisecond();
-            // What was told with the least delay says it best.
+            // The message with the shortest delay gives the best estimate.
             self.behind = Some(self.behind.map_or(behind, |known| known.min(behind)));
         }
     }
 
-    /// How many steps are known, and how many of them ended.
+    /// Returns the number of known steps, and of those that ended.
     pub fn counts(&self) -> (usize, usize) {
         (self.entries.len(), self.entries.iter().filter(|entry| entry.is_done()).count())
     }
 
-    /// The step of this number.
+    /// Returns the step with this number.
     pub fn entry(&self, index: usize) -> Option<&Entry> {
         self.entries.get(index)
     }
 
-    /// The steps that began, with their numbers, in that order.
+    /// Returns the steps that began, with their numbers, in the order in which they began.
     pub fn started(&self) -> impl Iterator<Item = (usize, &Entry)> {
         self.order.iter().map(|index| (*index, &self.entries[*index]))
     }
 
-    /// What the frontend complained of, each once.
+    /// Returns the frontend's warnings, each once.
     pub fn warnings(&self) -> &[BuildWarning] {
         &self.warnings
     }
 
-    /// Seconds that a step ran, until `now` if it still does. Times that overlap count once.
+    /// Returns the seconds that a step ran, until `now` if it is still running. Overlapping runs count once.
     pub fn seconds(&self, entry: &Entry, now: Time) -> f64 {
         let now = self.clock_of(entry, now);
         let mut total = 0;
@@ -186,16 +186,16 @@ impl Trace {
         total as f64 / 1000.0
     }
 
-    /// Seconds that a part took, until `now` if it has not ended.
+    /// Returns the seconds that a part took, until `now` if it has not ended.
     pub fn part_seconds(&self, entry: &Entry, part: &Progress, now: Time) -> f64 {
-        // A part left open by a step that failed does not go on.
+        // A part that a failed step left open ends with the step.
         let open_end =
             entry.last_interval().and_then(|(_, end)| end).map_or(self.clock_of(entry, now), |end| end.0.as_millisecond());
         let end = part.completed.map_or(open_end, |end| end.0.as_millisecond());
         part.started.map_or(0.0, |start| (end - start.0.as_millisecond()).max(0) as f64 / 1000.0)
     }
 
-    /// When a step ran, in seconds from `began` on our clock, one run after the other; what runs still, until `now`.
+    /// Returns the runs of a step, in seconds since `began` on our clock. A run without an end lasts until `now`.
     pub fn spans(&self, entry: &Entry, began: Time, now: Time) -> Vec<Span> {
         let span = |(start, end): (&Time, &Option<Time>)| {
             self.span(entry, *start, end.unwrap_or_else(|| self.daemons(entry, now)), began)
@@ -203,7 +203,7 @@ impl Trace {
         entry.intervals.iter().map(span).collect()
     }
 
-    /// When a part was worked on, in seconds from `began` on our clock.
+    /// Returns the time span of a part, in seconds since `began` on our clock. Returns `None` if its start is unknown.
     pub fn part_span(&self, entry: &Entry, part: &Progress, began: Time) -> Option<Span> {
         Some(self.span(entry, part.started?, part.completed.unwrap_or(part.timestamp), began))
     }
@@ -216,17 +216,17 @@ impl Trace {
         Span { start: here(start), end: here(end).max(here(start)) }
     }
 
-    /// A time of our clock on the one that the step's times are of.
+    /// Converts a time of our clock to the clock of the step's times.
     fn daemons(&self, entry: &Entry, now: Time) -> Time {
         jiff::Timestamp::from_millisecond(self.clock_of(entry, now)).map_or(now, Time)
     }
 
-    /// The step of this digest.
+    /// Returns the step with this digest.
     pub fn by_digest(&self, digest: &str) -> Option<&Entry> {
         self.by_digest.get(digest).and_then(|index| self.entries.get(*index))
     }
 
-    /// Seconds since the step's present run began.
+    /// Returns the seconds since the step's current run began.
     pub fn seconds_of_run(&self, entry: &Entry, now: Time) -> f64 {
         let now = self.clock_of(entry, now);
         entry.last_interval().map_or(0.0, |(start, _)| (now - start.0.as_millisecond()).max(0) as f64 / 1000.0)
@@ -236,7 +236,7 @@ impl Trace {
         now.0.as_millisecond() - if entry.own { 0 } else { self.behind.unwrap_or(0) }
     }
 
-    /// Makes lines of what running steps printed without ending the line, where that began `older` seconds ago.
+    /// Makes lines of the output of running steps that is unended for at least `older` seconds.
     pub fn flush_open_lines(&mut self, older: f64, now: Time) {
         for index in &self.order {
             let entry = &self.entries[*index];
@@ -247,7 +247,7 @@ impl Trace {
         }
     }
 
-    /// Lets go of the logs of steps that ended well.
+    /// Drops the logs of steps that succeeded or were canceled.
     pub fn trim(&mut self) {
         for entry in self.entries.iter_mut().filter(|entry| entry.is_done() && !entry.is_failed()) {
             entry.log.forget();

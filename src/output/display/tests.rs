@@ -1,4 +1,4 @@
-//! Whole displays over recorded runs, into a buffer.
+//! Shows recorded runs on whole displays, whose output is a buffer.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
@@ -29,7 +29,7 @@ impl Buffer {
     }
 }
 
-/// Shows the eventful run and all that is written.
+/// Shows the eventful run, and returns the output.
 fn shown(mode: ProgressMode, color: bool) -> String {
     let buffer = Buffer::default();
     let clock = Arc::new(Mutex::new(at(0.0)));
@@ -124,11 +124,12 @@ fn a_dropped_display_ends() {
     assert!(buffer.text().contains("[+] Building"));
 }
 
-/// What a file name, a build argument, a registry's error or a tag may hold: a CI's commands at the start of a line, and a terminal's.
+/// A hostile text, as in a file name, a build argument, a registry's error or a tag: CI commands at the start of a line, and
+/// escape sequences for a terminal.
 const HOSTILE: &str =
     "x\n::error::y\r\n  ::add-mask::z\n##[error]w\n##vso[task.setvariable]v\u{1b}[2J\u{1b}]0;t\u{7}\u{9b}1A\u{202e}\u{8}u";
 
-/// Fails if a line begins with a CI's command, or if there is a terminal's that is not the display's own.
+/// Fails if a line begins with a CI command, or if the text has an escape sequence that is not the display's own.
 #[track_caller]
 fn is_harmless(what: &str, text: &str) {
     for line in text.split(['\n', '\r']) {
@@ -141,7 +142,7 @@ fn is_harmless(what: &str, text: &str) {
     }
 }
 
-/// A run in which all words are hostile.
+/// A run in which all texts are hostile.
 fn hostile() -> super::super::testing::Script {
     let mut script = super::super::testing::Script::new();
     script.begin("a", &format!("[2/3] COPY {HOSTILE} /"), 0.0);

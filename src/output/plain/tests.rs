@@ -4,7 +4,7 @@ use super::super::testing::{Script, at, eventful, part};
 use super::*;
 use crate::event::Event;
 
-/// Prints after every event, as a terminal that always has time would show it.
+/// Prints after every event, like a terminal that is never slow.
 fn printed(script: &Script, color: bool) -> String {
     let (mut plain, mut trace) = (Plain::new(Paint(color)), Trace::default());
     let mut out = String::new();

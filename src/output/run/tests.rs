@@ -1,4 +1,4 @@
-//! The report's form is a contract.
+//! Tests the format of the report, which is a stable contract.
 
 use super::*;
 
@@ -17,7 +17,7 @@ fn keys(value: &serde_json::Value, path: &str, out: &mut Vec<String>) {
 
 #[test]
 fn the_contracts_example_has_our_keys() {
-    // From command-line.md, as it stands there.
+    // The example of command-line.md, verbatim.
     let example = r#"{"schema":1,"version":"0.1.0","outcome":"success","tier":"append","strategy":"auto",
  "ci":{"provider":"codebuild","commit":"2f1c…"},
  "engine":{"version":"28.5.2","store":"graphdriver","transport":"registry"},

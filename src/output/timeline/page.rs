@@ -1,4 +1,4 @@
-//! The page: HTML with its style in it. It has no script, loads nothing, and shows what it is given as text.
+//! The page: HTML with its own style. It has no script and loads nothing. All data is escaped text.
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
@@ -11,14 +11,14 @@ use super::rows::{Group, Kind, Part, Row, State, groups, idle};
 
 const STYLE: &str = include_str!("page.css");
 
-/// Most marks on the axis.
+/// The maximum number of marks on the axis.
 const MARKS: f64 = 8.0;
 
-/// Where things stand on the page.
+/// The scale of the page's time axis.
 struct Scale {
-    /// Seconds from the left edge to the right one.
+    /// The seconds from the left edge to the right edge.
     total: f64,
-    /// Seconds between two marks.
+    /// The seconds between two marks.
     mark: f64,
 }
 
@@ -40,7 +40,7 @@ impl Scale {
     }
 }
 
-/// The whole page.
+/// Returns the whole page.
 pub(super) fn page(run: &Run, report: &RunReport, error: Option<&str>) -> String {
     let groups = groups(run, report);
     let ends = groups.iter().flat_map(|group| &group.rows).flat_map(|row| &row.bars).map(|(_, span)| span.end);
@@ -73,7 +73,7 @@ pub(super) fn page(run: &Run, report: &RunReport, error: Option<&str>) -> String
             } }
         }
     };
-    // A log that the page is shown in is no less one.
+    // A CI may show the page in a log, where lines could be commands.
     super::text::harmless(&page.into_string()).into_owned()
 }
 
@@ -135,7 +135,7 @@ fn legend() -> Markup {
 fn axis(scale: &Scale) -> Markup {
     let mut marks = Vec::new();
     let mut at = 0.0;
-    // The last mark would stand beyond the edge.
+    // A later mark would be beyond the right edge.
     while at <= scale.total * 0.985 {
         marks.push(at);
         at += scale.mark;
@@ -153,7 +153,7 @@ fn axis(scale: &Scale) -> Markup {
     }
 }
 
-/// When nothing was told of: the run waited, or worked things out.
+/// Returns the row of times without any event: the run waited or computed.
 fn nothing(groups: &[Group], scale: &Scale) -> Markup {
     let idle = idle(groups, scale.total);
     let seconds: f64 = idle.iter().map(|span| span.seconds()).sum();
@@ -180,7 +180,7 @@ fn row(row: &Row, scale: &Scale) -> Markup {
         div.number { (format!("{:.1}", row.seconds())) }
         div.number { @if row.bytes() > 0 { (bytes_in_words(row.bytes())) } }
     };
-    // One part says no more than its row.
+    // A single part would only repeat its row.
     let has_parts = row.parts.len() > 1;
     html! {
         @if has_parts || !row.log.is_empty() {

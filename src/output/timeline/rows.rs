@@ -1,4 +1,4 @@
-//! The rows of the page: one for each step and each thing that hakobi did, with when it ran, what it waited for and what moved.
+//! The rows of the page: one for each step and each of hakobi's tasks, with its times, its waiting time and its transfers.
 
 use super::super::name::StepName;
 use super::super::run::{RunReport, StepReport, StepStatus};
@@ -6,35 +6,35 @@ use super::super::trace::{Entry, Span, Trace};
 use super::Run;
 use crate::event::Progress;
 
-/// Times shorter than this are not told of, in seconds.
+/// The minimum time that is shown, in seconds.
 const NOTHING: f64 = 0.05;
-/// What is before the name of a step that a kept state stands in for.
+/// The prefix of the name of a step whose cached result replaces it.
 const FROM_CACHE: &str = "[hakobi] from the cache: ";
-/// Lines of a failed step's log.
+/// The number of log lines shown for a failed step.
 const LOG_LINES: usize = 200;
 
-/// What a stretch of time went into.
+/// The activity in a time span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A command, or a copy.
+    /// A command or a copy ran.
     Work,
-    /// Bytes on their way.
+    /// Bytes were transferred.
     Transfer,
-    /// Ready, and not begun.
+    /// The step was ready, but had not begun.
     Waiting,
-    /// What failed.
+    /// The step failed.
     Failed,
 }
 
-/// How a row ended.
+/// The final state of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
-    /// It ran.
+    /// The step ran.
     Ran,
-    /// Its result was there.
+    /// The result was in the cache.
     Cached,
     Failed,
-    /// Stopped, because something else failed.
+    /// BuildKit canceled the step because another step failed.
     Stopped,
 }
 
@@ -51,36 +51,36 @@ pub(super) struct Part {
 pub(super) struct Row {
     pub name: String,
     pub state: State,
-    /// Why it ran, in the user's terms; empty where there is nothing to say.
+    /// The reason why the step ran, for a person. Empty if there is none.
     pub reason: String,
     pub bars: Vec<(Kind, Span)>,
     pub parts: Vec<Part>,
     pub log: Vec<String>,
-    /// Its place among the rows of its group.
+    /// The position among the rows of its group.
     number: u32,
 }
 
 impl Row {
-    /// Seconds that it ran.
+    /// Returns the seconds that it ran.
     pub fn seconds(&self) -> f64 {
         let ran = self.bars.iter().filter(|(kind, _)| *kind != Kind::Waiting);
         union(ran.map(|(_, span)| *span)).iter().map(|span| span.seconds()).sum()
     }
 
-    /// Bytes that moved.
+    /// Returns the transferred bytes.
     pub fn bytes(&self) -> u64 {
         self.parts.iter().map(|part| part.bytes).sum()
     }
 }
 
-/// Rows that belong together.
+/// The rows of one group: of hakobi, of the daemon, or of a stage.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Group {
     pub name: String,
     pub rows: Vec<Row>,
 }
 
-/// All rows, those of hakobi first, then the daemon's, then each stage's.
+/// Returns all rows: first hakobi's, then the daemon's, then those of each stage.
 pub(super) fn groups(run: &Run, report: &RunReport) -> Vec<Group> {
     let mut groups: Vec<Group> = ["hakobi", "Docker"].map(|name| Group { name: name.to_owned(), rows: Vec::new() }).into();
     for (_, entry) in run.trace.started() {
@@ -89,7 +89,7 @@ pub(super) fn groups(run: &Run, report: &RunReport) -> Vec<Group> {
             groups.push(Group { name: group, rows: Vec::new() });
             groups.len() - 1
         });
-        // The same step in each round of a build, and the same question to the daemon, are one row.
+        // The same step in each solve of a build, or the same request to the daemon, shares one row.
         let rows = &mut groups[place].rows;
         match rows.iter_mut().find(|known| known.name == row.name && known.number == row.number) {
             Some(known) => known.merge(row),
@@ -101,7 +101,7 @@ pub(super) fn groups(run: &Run, report: &RunReport) -> Vec<Group> {
     groups
 }
 
-/// When nothing of what is told was going on.
+/// Returns the time spans in which no row was active.
 pub(super) fn idle(groups: &[Group], total: f64) -> Vec<Span> {
     let bars = groups.iter().flat_map(|group| &group.rows).flat_map(|row| &row.bars);
     let busy = union(bars.filter(|(kind, _)| *kind != Kind::Waiting).map(|(_, span)| *span));
@@ -117,7 +117,7 @@ pub(super) fn idle(groups: &[Group], total: f64) -> Vec<Span> {
 
 fn row(run: &Run, report: &RunReport, entry: &Entry) -> (String, Row) {
     let trace = &run.trace;
-    // What stands in for a step is shown as that step.
+    // A cached result is shown as the step that it replaces.
     let kept = entry.title.strip_prefix(FROM_CACHE);
     let title = kept.unwrap_or(&entry.title);
     let name = StepName::parse(title);
@@ -142,7 +142,7 @@ fn row(run: &Run, report: &RunReport, entry: &Entry) -> (String, Row) {
         _ => State::Ran,
     };
     let moved = parts.iter().any(|part| part.bytes > 0);
-    // What was found in a cache, and a base image, cost only what had to come down.
+    // A cached step or a base image takes only the time of its download.
     let kind = match state {
         State::Failed => Kind::Failed,
         _ if moved && (entry.own || state == State::Cached || name.as_ref().is_none_or(StepName::is_base)) => Kind::Transfer,
@@ -161,7 +161,7 @@ fn row(run: &Run, report: &RunReport, entry: &Entry) -> (String, Row) {
     (group, Row { name: shown, state, reason, bars, parts, log, number })
 }
 
-/// When all was there that a step needs. Nothing where that is not known.
+/// Returns the time at which all inputs of a step were ready. Returns `None` if unknown.
 fn ready(run: &Run, entry: &Entry) -> Option<f64> {
     let end = |digest: &String| {
         let spans = run.trace.spans(run.trace.by_digest(digest)?, run.began, run.ended);
@@ -170,7 +170,7 @@ fn ready(run: &Run, entry: &Entry) -> Option<f64> {
     entry.inputs.iter().map(end).collect::<Option<Vec<f64>>>()?.into_iter().reduce(f64::max)
 }
 
-/// What the report says of a step.
+/// Returns the report's entry for a step.
 fn told<'a>(report: &'a RunReport, name: &StepName) -> Option<&'a StepReport> {
     report.steps.iter().find(|step| step.stage == name.stage && step.instruction == name.instruction)
 }
@@ -179,7 +179,7 @@ fn part(run: &Run, entry: &Entry, part: &Progress) -> Option<Part> {
     let span = Trace::part_span(&run.trace, entry, part, run.began)?;
     let id = super::text::title(&part.id);
     let (doing, id) = match id.split_once("sha256:") {
-        // What is unpacked came down before: its bytes are counted there.
+        // The download before already counted the bytes that are now extracted.
         Some((before, hex)) => (before.to_owned(), hex.get(..12).unwrap_or(hex).to_owned()),
         None => (String::new(), id),
     };
@@ -189,7 +189,7 @@ fn part(run: &Run, entry: &Entry, part: &Progress) -> Option<Part> {
 }
 
 impl Row {
-    /// Takes in the same step as it went in another round. It ran if it ran in any.
+    /// Merges the same step of another solve. It ran if it ran in any solve.
     fn merge(&mut self, other: Self) {
         let rank = |state| match state {
             State::Failed => 3,
@@ -207,7 +207,7 @@ impl Row {
     }
 }
 
-/// Stretches of time, those that overlap as one.
+/// Merges overlapping time spans.
 fn union(spans: impl Iterator<Item = Span>) -> Vec<Span> {
     let mut all: Vec<Span> = spans.collect();
     all.sort_by(|a, b| a.start.total_cmp(&b.start));

@@ -28,7 +28,7 @@ fn find<'a>(groups: &'a [Group], group: &str, name: &str) -> &'a Row {
     group.rows.iter().find(|row| row.name == name).unwrap_or_else(|| panic!("no row {name} in {group:?}"))
 }
 
-/// Kinds and times, as text.
+/// Formats the kinds and times of a row's bars.
 fn bars(row: &Row) -> String {
     row.bars
         .iter()
@@ -88,7 +88,7 @@ fn rounds_of_a_build_are_one_row() {
 #[test]
 fn the_daemons_clock_may_be_another() {
     let mut script = Script::new();
-    // An hour ahead; told half a second and then a tenth after they happened.
+    // The daemon's clock is an hour ahead. The messages arrive half a second, and then a tenth of a second, after the events.
     script.run("a", "[2/3] RUN one", 3600.0, 3601.0);
     script.run("b", "[3/3] RUN two", 3601.0, 3603.0);
     let mut trace = Trace::default();
