@@ -1,4 +1,4 @@
-//! `hakobi build`: flags, environment and Docker's configuration → [`BuildSettings`].
+//! `hakobi build`: converts flags, environment and Docker's configuration to [`BuildSettings`].
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,17 +12,17 @@ use crate::domain::{ImageRef, Platform};
 use crate::error::{Error, Result};
 use crate::settings::{BuildSettings, ContextSource, DaemonEndpoint, Strategy};
 
-/// What is at hand while the settings are made.
+/// The sources of settings besides the flags.
 pub struct Around<'a> {
-    /// The process's surroundings.
+    /// The environment of the process.
     pub environment: &'a Environment,
     /// Docker's configuration.
     pub config: &'a DockerConfig,
-    /// The daemon, whose proxies are its own.
+    /// The daemon, because proxies are configured per daemon.
     pub daemon: &'a DaemonEndpoint,
 }
 
-/// Resolves everything; what cannot work is said here, before anything runs.
+/// Resolves all settings. Invalid combinations are errors here, before any work.
 pub fn settings(given: Given<'_>, around: &Around<'_>, warnings: &mut Vec<String>) -> Result<BuildSettings> {
     let environment = around.environment;
     let path = |name: &str| given.text(name).map(|file| environment.resolve(file));
@@ -39,7 +39,7 @@ pub fn settings(given: Given<'_>, around: &Around<'_>, warnings: &mut Vec<String
     let builds = call.method == "build";
     let mut to = outputs::destinations(&given.list("output"), given.switch("push"), given.switch("load"), environment, warnings)?;
     if !builds {
-        // A look at the Dockerfile makes nothing that could go anywhere.
+        // A `--call` makes no image, so it has no outputs.
         to = outputs::Destinations::default();
     }
     let ci = Ci::detect(|name| environment.get(name).map(str::to_owned));
@@ -109,7 +109,7 @@ pub fn settings(given: Given<'_>, around: &Around<'_>, warnings: &mut Vec<String
     })
 }
 
-/// `12h`, `7d`, `1w 2d`; days are of 24 hours.
+/// Parses a duration: `12h`, `7d`, `1w 2d`. A day has 24 hours.
 fn max_age(given: Given<'_>) -> Result<Option<Duration>> {
     let Some(text) = given.text("max-age") else { return Ok(None) };
     let span: std::result::Result<jiff::Span, _> = text.parse();
@@ -124,7 +124,7 @@ fn max_age(given: Given<'_>) -> Result<Option<Duration>> {
     }
 }
 
-/// Only the daemon's own BuildKit is spoken to.
+/// Rejects other builders than the daemon's own BuildKit.
 fn builder(given: Given<'_>, around: &Around<'_>) -> Result<()> {
     let flag = given.text("builder").map(|name| (name, "--builder"));
     let Some((name, origin)) =
@@ -140,7 +140,7 @@ fn builder(given: Given<'_>, around: &Around<'_>) -> Result<()> {
         .hint(format!("remove {origin} or set it to `default`")))
 }
 
-/// What docker accepts and BuildKit has no use for.
+/// Warns of flags that docker accepts, but that have no effect with BuildKit.
 fn no_meaning(given: Given<'_>, environment: &Environment, warnings: &mut Vec<String>) {
     if environment.get("DOCKER_BUILDKIT").and_then(words::boolean) == Some(false) {
         warnings.push("DOCKER_BUILDKIT=0 has no effect: hakobi always builds with BuildKit".to_owned());
@@ -156,7 +156,7 @@ fn no_meaning(given: Given<'_>, environment: &Environment, warnings: &mut Vec<St
     }
 }
 
-/// buildx `ParseAttests`: `--provenance X` is short for `--attest type=provenance,X`.
+/// Rejects attestations. `--provenance X` is short for `--attest type=provenance,X` (buildx `ParseAttests`).
 fn attestations(given: Given<'_>) -> Result<()> {
     let short = ["provenance", "sbom"].into_iter().filter_map(|kind| {
         let text = given.text(kind)?;
@@ -181,14 +181,14 @@ fn attestations(given: Given<'_>) -> Result<()> {
     Ok(())
 }
 
-/// What `--call` says.
+/// The parsed value of `--call`.
 struct Call {
     method: String,
     format: Option<String>,
     ignore_status: bool,
 }
 
-/// `--call METHOD[,format=…][,ignorestatus=…]` (buildx `ParseCallFunc`); `--check` is short for one of them.
+/// Parses `--call METHOD[,format=…][,ignorestatus=…]` (buildx `ParseCallFunc`). `--check` is short for `--call check`.
 fn call(given: Given<'_>) -> Result<Call> {
     let text = match (given.switch("check"), given.text("call")) {
         (true, None) => "check".to_owned(),
@@ -216,7 +216,7 @@ fn call(given: Given<'_>) -> Result<Call> {
     Ok(call)
 }
 
-/// `-t`, else the names that an image's output gives; each once.
+/// Returns the values of `-t`, else the names in an image's output, without duplicates.
 fn tags(given: Given<'_>, names: &[String]) -> Result<Vec<ImageRef>> {
     let texts = given.list("tag");
     let mut out: Vec<ImageRef> = Vec::new();
@@ -233,7 +233,7 @@ fn tags(given: Given<'_>, names: &[String]) -> Result<Vec<ImageRef>> {
     Ok(out)
 }
 
-/// The commit as a tag, in every repository that is named.
+/// Adds the commit as a tag in each repository of the other tags.
 fn tag_commit(tags: &mut Vec<ImageRef>, source: &ContextSource, environment: &Environment, ci: &Ci) -> Result<()> {
     if tags.is_empty() {
         return Err(Error::usage("--tag-commit requires a name for the image").hint("name the repository with -t HOST/NAME"));
@@ -257,8 +257,8 @@ fn tag_commit(tags: &mut Vec<ImageRef>, source: &ContextSource, environment: &En
     Ok(())
 }
 
-/// `--build-arg` (without a value: the environment's, left out where that has none), SOURCE_DATE_EPOCH, and Docker's proxies
-/// unless the same name is given always (buildx `proxyArgKeyExists`).
+/// Returns the build arguments: `--build-arg`, SOURCE_DATE_EPOCH and Docker's proxies. An argument without a value takes it from
+/// the environment, and is left out if the variable is not set. A given argument overrides a proxy (buildx `proxyArgKeyExists`).
 fn build_args(given: Given<'_>, around: &Around<'_>) -> Result<BTreeMap<String, String>> {
     let mut out = BTreeMap::new();
     for text in given.list("build-arg") {
@@ -292,7 +292,7 @@ fn labels(given: Given<'_>) -> Result<BTreeMap<String, String>> {
     Ok(out)
 }
 
-/// `[TYPE[[PLATFORM]],…:]KEY=VALUE`, kept as given (buildx `ParseAnnotations`).
+/// Checks annotations, `[TYPE[[PLATFORM]],…:]KEY=VALUE`, and returns them unchanged (buildx `ParseAnnotations`).
 fn annotations(given: Given<'_>, more: Vec<String>) -> Result<Vec<String>> {
     let texts: Vec<String> = given.list("annotation").into_iter().chain(more).collect();
     for text in &texts {
@@ -322,7 +322,7 @@ fn annotations(given: Given<'_>, more: Vec<String>) -> Result<Vec<String>> {
     Ok(texts)
 }
 
-/// `--platform`, else DOCKER_DEFAULT_PLATFORM; `local` is this machine's.
+/// Returns the platforms of `--platform`, else of DOCKER_DEFAULT_PLATFORM. `local` is this machine's platform.
 fn platforms(given: Given<'_>, environment: &Environment) -> Result<Vec<Platform>> {
     let mut texts = given.list("platform");
     let mut origin = "--platform";

@@ -1,4 +1,4 @@
-//! `hakobi build`: the flags of `docker build` under their own names, and ours, in groups.
+//! `hakobi build`: declares the flags of `docker build` under their own names, and hakobi's, in groups.
 
 use clap::{Arg, Command};
 
@@ -11,7 +11,7 @@ const RESULT: &str = "Output";
 const CACHE: &str = "Cache";
 const RUN: &str = "RUN steps";
 
-/// `build`.
+/// Returns the command `build`.
 pub fn build() -> Command {
     Command::new("build")
         .about("Build an image like `docker build`, and push it")
@@ -36,7 +36,7 @@ pub fn build() -> Command {
         .args(accepted().into_iter().map(|arg| arg.hide(true)))
 }
 
-/// `plan`: the flags of `build`.
+/// Returns the command `plan`, which has the flags of `build`.
 pub fn plan() -> Command {
     build()
         .name("plan")
@@ -127,7 +127,7 @@ fn cache() -> Vec<Arg> {
     all
 }
 
-/// Where the store is.
+/// Returns the flag of the cache's location.
 pub fn cache_location() -> Arg {
     text(
         "cache",
@@ -136,7 +136,7 @@ pub fn cache_location() -> Arg {
     )
 }
 
-/// The store, and whose part of it is used.
+/// Returns the flags of the cache: its location, scopes and mode.
 pub fn store() -> Vec<Arg> {
     vec![
         cache_location(),
@@ -169,7 +169,7 @@ fn run() -> Vec<Arg> {
     ]
 }
 
-/// Accepted as docker accepts them, without a line of help: older names, and what has no meaning with BuildKit.
+/// Returns flags that hakobi accepts like docker, but that have no help: older names, and flags without a meaning in BuildKit.
 fn accepted() -> Vec<Arg> {
     vec![
         text("memory", "SIZE", "The same as --resource memory=SIZE").short('m'),

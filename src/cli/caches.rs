@@ -1,4 +1,4 @@
-//! `--cache-from` and `--cache-to`: bare references, or BuildKit's CSV (buildx `buildflags.ParseCacheEntry`).
+//! Parses `--cache-from` and `--cache-to`: bare references, or BuildKit's CSV (buildx `buildflags.ParseCacheEntry`).
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use super::words;
 use crate::error::{Error, Result};
 use crate::settings::{CacheEntry, CacheFrom};
 
-/// `--cache-from`.
+/// Parses the values of `--cache-from`.
 pub fn cache_from(texts: &[String], environment: &Environment) -> Result<Vec<CacheFrom>> {
     let mut out = Vec::new();
     for text in texts {
@@ -23,7 +23,7 @@ pub fn cache_from(texts: &[String], environment: &Environment) -> Result<Vec<Cac
     Ok(out)
 }
 
-/// `--cache-to`, and what BUILDKIT_INLINE_CACHE as a build argument means.
+/// Parses the values of `--cache-to`, and the build argument BUILDKIT_INLINE_CACHE.
 pub fn cache_to(texts: &[String], build_args: &BTreeMap<String, String>, environment: &Environment) -> Result<Vec<CacheEntry>> {
     let mut out = Vec::new();
     for text in texts {
@@ -45,12 +45,12 @@ pub fn cache_to(texts: &[String], build_args: &BTreeMap<String, String>, environ
     Ok(out)
 }
 
-/// References without a key before them; several by commas.
+/// Returns the references of a value without keys, separated by commas. Returns `None` if it is a CSV entry with keys.
 fn bare(text: &str) -> Result<Option<Vec<String>>> {
     if text.contains('=') { Ok(None) } else { words::fields(text).map(Some) }
 }
 
-/// An entry; nothing where GitHub's cache is named and this is not a run of GitHub Actions (buildx `isActive`).
+/// Parses a CSV entry. Returns `None` if it names GitHub's cache, and this is no run of GitHub Actions (buildx `isActive`).
 fn entry(flag: &str, text: &str, environment: &Environment) -> Result<Option<CacheEntry>> {
     let mut attributes: BTreeMap<String, String> = words::pairs(flag, text)?.into_iter().collect();
     let Some(kind) = attributes.remove("type").filter(|kind| !kind.is_empty()) else {
@@ -72,7 +72,7 @@ fn entry(flag: &str, text: &str, environment: &Environment) -> Result<Option<Cac
     Ok(Some(CacheEntry { kind, attributes }))
 }
 
-/// What GitHub Actions says in variables (buildx `addGithubToken`). Whether there is enough to use its cache.
+/// Adds the values from the variables of GitHub Actions (buildx `addGithubToken`). Returns whether they are enough to use its cache.
 fn github(attributes: &mut BTreeMap<String, String>, environment: &Environment) -> bool {
     let second = match attributes.get("version") {
         Some(version) => version == "2",

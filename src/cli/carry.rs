@@ -1,4 +1,4 @@
-//! The commands about the store alone: `save`, `restore`, `import`, `export`, `cache`.
+//! The commands that use only the cache: `save`, `restore`, `import`, `export`, `cache`.
 
 use clap::{Arg, ArgAction, ArgMatches, Command as Clap};
 
@@ -22,7 +22,7 @@ fn compression() -> Arg {
     )
 }
 
-/// How the store is named everywhere.
+/// Returns the flags of the cache, which all these commands share.
 fn cache_flags() -> impl Iterator<Item = Arg> {
     build_flags::store().into_iter().map(|arg| arg.help_heading("Cache"))
 }
@@ -104,7 +104,7 @@ fn where_it_is() -> Arg {
     build_flags::cache_location().help_heading("Cache")
 }
 
-/// `save IMAGE…`
+/// Resolves `save IMAGE…`.
 pub fn save(given: Given<'_>, environment: &Environment) -> Result<Command> {
     let compression = compression_of(given)?;
     Ok(Command::Save {
@@ -115,12 +115,12 @@ pub fn save(given: Given<'_>, environment: &Environment) -> Result<Command> {
     })
 }
 
-/// `restore IMAGE…`
+/// Resolves `restore IMAGE…`.
 pub fn restore(given: Given<'_>, environment: &Environment) -> Result<Command> {
     Ok(Command::Restore { images: named(given)?, cache: cache(given, environment)?, files: reports::files(given, environment) })
 }
 
-/// `import FILE|URL [IMAGE]`
+/// Resolves `import FILE|URL [IMAGE]`.
 pub fn import(given: Given<'_>, environment: &Environment) -> Result<Command> {
     let from = match given.text("file").unwrap_or_default() {
         stdin if stdin == "-" => ArchiveFrom::Stdin,
@@ -147,14 +147,14 @@ fn object(url: &str, environment: &Environment) -> Result<ArchiveFrom> {
     }
 }
 
-/// `export IMAGE -o FILE`
+/// Resolves `export IMAGE -o FILE`.
 pub fn export(given: Given<'_>, environment: &Environment) -> Result<Command> {
     let image = name(&given.text("image").unwrap_or_default())?;
     let file = given.text("output").filter(|file| file != "-").map(|file| environment.resolve(file));
     Ok(Command::Export { image, file, cache: cache(given, environment)? })
 }
 
-/// `cache ls|stat|verify`
+/// Resolves `cache ls|stat|verify`.
 pub fn cache_of(matches: &ArgMatches, environment: &Environment) -> Result<Command> {
     let Some((name, matches)) = matches.subcommand() else {
         return Err(Error::usage("`hakobi cache` requires a command").hint("use `hakobi cache ls`, `stat` or `verify`"));

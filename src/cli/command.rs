@@ -1,4 +1,4 @@
-//! The command line as clap sees it: commands, and the flags that several of them share. `build`'s own are next door.
+//! Declares the command line for clap: the commands, and the flags that several of them share. `build_flags` declares those of `build`.
 
 use clap::builder::{EnumValueParser, PossibleValuesParser};
 use clap::{Arg, ArgAction, Command};
@@ -8,7 +8,7 @@ use super::given::{list, switch, text};
 use super::shared::{progress, pushes, registries, transport};
 use super::{build_flags, carry, reports};
 
-/// `hakobi` with all its commands.
+/// Returns `hakobi` with all its commands.
 pub fn hakobi() -> Command {
     Command::new("hakobi")
         .version(env!("CARGO_PKG_VERSION"))
@@ -84,7 +84,7 @@ fn promote() -> Command {
             "List the image that SRC points to now and those before, each with the command that rolls back to it",
         ))
         .args(progress())
-        // It moves layers as they are.
+        // `promote` never compresses layers.
         .args(pushes().into_iter().filter(|arg| arg.get_id() != "compression"))
         .args(registries())
 }
@@ -148,7 +148,7 @@ fn man() -> Command {
         )
 }
 
-/// The command line of a Docker credential helper.
+/// Returns the command line of the Docker credential helper.
 pub fn credential_helper() -> Command {
     Command::new("docker-credential-hakobi")
         .version(env!("CARGO_PKG_VERSION"))

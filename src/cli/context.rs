@@ -1,4 +1,4 @@
-//! The build context, the Dockerfile and named contexts, as buildx `loadInputs` finds them; what lacks is said here already.
+//! Finds the build context, the Dockerfile and named contexts, like buildx `loadInputs`. Missing files are errors here.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use crate::domain::{ImageRef, RegistryHost};
 use crate::error::{Error, Result};
 use crate::settings::{ContextSource, DockerfileSource, NamedContext};
 
-/// CONTEXT.
+/// Resolves CONTEXT.
 pub fn context(text: Option<&str>, environment: &Environment) -> Result<ContextSource> {
     let text = text.unwrap_or_default();
     if text.is_empty() {
@@ -20,7 +20,7 @@ pub fn context(text: Option<&str>, environment: &Environment) -> Result<ContextS
         return Ok(ContextSource::Stdin);
     }
     let path = environment.resolve(text);
-    // A directory comes first: `github.com/a/b` may be one.
+    // The directory comes first, because `github.com/a/b` may be one.
     if path.is_dir() {
         return match std::fs::read_dir(&path) {
             Ok(_) => Ok(ContextSource::Directory(path)),
@@ -56,18 +56,18 @@ fn is_http(text: &str) -> bool {
     text.starts_with("https://") || text.starts_with("http://")
 }
 
-/// Whether the daemon fetches this: http(s), or a git repository (buildx `urlutil.IsRemoteURL`).
+/// Returns whether the daemon fetches this context: http(s), or a git repository (buildx `urlutil.IsRemoteURL`).
 pub fn is_remote(text: &str) -> bool {
     let lower = text.to_ascii_lowercase();
     is_http(text) || ["git://", "ssh://"].iter().any(|s| lower.starts_with(s)) || text.starts_with("github.com/") || is_scp(text)
 }
 
-/// Whether a git repository is reached by ssh, which takes an agent.
+/// Returns whether this is a git repository over ssh, which needs an agent.
 pub fn is_git_over_ssh(text: &str) -> bool {
     text.to_ascii_lowercase().starts_with("ssh://") || is_scp(text)
 }
 
-/// `git@host:path` (BuildKit `sshutil.gitSSHRegex`).
+/// Returns whether this has the form `git@host:path` (BuildKit `sshutil.gitSSHRegex`).
 fn is_scp(text: &str) -> bool {
     let Some((user, rest)) = text.split_once('@') else { return false };
     let Some((host, _)) = rest.split_once(':') else { return false };
@@ -75,7 +75,7 @@ fn is_scp(text: &str) -> bool {
     fits(user, "-_") && fits(host, "-.")
 }
 
-/// `-f`, for a context that is known.
+/// Resolves `-f` for this context.
 pub fn dockerfile(text: Option<&str>, context: &ContextSource, environment: &Environment) -> Result<DockerfileSource> {
     match (text, context) {
         (Some("-"), ContextSource::Stdin) => {
@@ -87,7 +87,7 @@ pub fn dockerfile(text: Option<&str>, context: &ContextSource, environment: &Env
         (None, _) => Ok(DockerfileSource::Default),
         (Some(text), ContextSource::Directory(folder)) => local(text, Some(folder), environment),
         (Some(text), ContextSource::Remote(_)) if Path::new(text).is_absolute() => local(text, None, environment),
-        // Within a context that only its reader sees.
+        // The path is inside a context that hakobi has not read yet.
         (Some(text), _) => Ok(DockerfileSource::Path(PathBuf::from(text))),
     }
 }
@@ -116,7 +116,8 @@ fn local(text: &str, context: Option<&Path>, environment: &Environment) -> Resul
     })
 }
 
-/// moby/moby#10858: `dockerfile` where there is no `Dockerfile`. By names, since on some file systems both are the same.
+/// Returns `dockerfile` if the directory has no `Dockerfile` (moby/moby#10858). It compares names, because some file systems
+/// treat both as the same file.
 fn lower_case_of(path: &Path) -> Option<PathBuf> {
     if path.file_name()? != "Dockerfile" {
         return None;
@@ -137,7 +138,7 @@ fn unusable(path: &Path) -> Error {
     }
 }
 
-/// `--build-context`.
+/// Resolves `--build-context`.
 pub fn named(texts: &[String], environment: &Environment) -> Result<BTreeMap<String, NamedContext>> {
     let mut out = BTreeMap::new();
     for text in texts {
@@ -149,7 +150,7 @@ pub fn named(texts: &[String], environment: &Environment) -> Result<BTreeMap<Str
     Ok(out)
 }
 
-/// buildx `buildflags.ParseContextNames`: a name is a reference in its short form, without `latest`.
+/// Returns the name of a context, which is a reference in its short form, without `latest` (buildx `buildflags.ParseContextNames`).
 fn context_name(name: &str) -> Result<String> {
     let reference: ImageRef =
         name.parse().map_err(|error| Error::usage(format!("invalid --build-context {name}")).because(&error))?;
@@ -184,7 +185,7 @@ fn named_value(text: &str, value: &str, environment: &Environment) -> Result<Nam
     }
 }
 
-/// The path of `PATH[:TAG][@DIGEST]`.
+/// Returns the path of `PATH[:TAG][@DIGEST]`.
 fn layout_folder(layout: &str) -> &str {
     let path = layout.split_once('@').map_or(layout, |(path, _)| path);
     match path.rsplit_once(':') {
@@ -197,7 +198,7 @@ fn layout_folder(layout: &str) -> &str {
 mod tests {
     use super::*;
 
-    /// A working directory with: app/Dockerfile, app/extra/Other, low/dockerfile, empty/, context.tar.gz, layout/
+    /// Returns a working directory with: app/Dockerfile, app/extra/Other, low/dockerfile, empty/, context.tar.gz, layout/
     fn place() -> (tempfile::TempDir, Environment) {
         let folder = tempfile::tempdir().expect("a directory");
         for name in ["app/extra", "low", "empty", "layout", "odd/Dockerfile"] {

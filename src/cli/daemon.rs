@@ -1,4 +1,4 @@
-//! Where the daemon is: `--host`, DOCKER_HOST, DOCKER_CONTEXT, the current context (docker/cli `resolveContextName`).
+//! Finds the daemon: `--host`, DOCKER_HOST, DOCKER_CONTEXT, the current context (docker/cli `resolveContextName`).
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,12 +12,12 @@ use super::environment::Environment;
 use crate::error::{Error, Result};
 use crate::settings::{DaemonEndpoint, DaemonTls};
 
-/// The daemon that listens here where nothing else is said.
+/// The default address of the daemon.
 pub const DEFAULT_URL: &str = "unix:///var/run/docker.sock";
 
 const DEFAULT_CONTEXT: &str = "default";
 
-/// `contexts/meta/<sha256 of the name>/meta.json`.
+/// The content of `contexts/meta/<sha256 of the name>/meta.json`.
 #[derive(Deserialize)]
 struct ContextMeta {
     #[serde(rename = "Endpoints", default)]
@@ -32,7 +32,7 @@ struct EndpointMeta {
     skip_tls_verify: bool,
 }
 
-/// The name of the context in use; `default` is the one made of variables.
+/// Returns the name of the current context. `default` is the context that uses the variables.
 pub fn current_context(host: Option<&str>, environment: &Environment, config: &DockerConfig) -> String {
     if host.is_some() || environment.get("DOCKER_HOST").is_some() {
         return DEFAULT_CONTEXT.to_owned();
@@ -44,10 +44,10 @@ pub fn current_context(host: Option<&str>, environment: &Environment, config: &D
     }
 }
 
-/// Where the daemon is.
+/// Returns the endpoint of the daemon.
 ///
 /// # Errors
-/// A context that is not there, a URL that no daemon listens on, certificates that lack.
+/// If the context does not exist, the URL is no valid address of a daemon, or certificates are missing.
 pub fn endpoint(host: Option<&str>, environment: &Environment, config: &DockerConfig) -> Result<DaemonEndpoint> {
     let context = current_context(host, environment, config);
     if context != DEFAULT_CONTEXT {
@@ -58,7 +58,7 @@ pub fn endpoint(host: Option<&str>, environment: &Environment, config: &DockerCo
         (None, Some(url)) => (Some(url), "DOCKER_HOST"),
         (None, None) => (None, "default"),
     };
-    // docker/cli `ClientOptions.SetDefaultOptions`: verifying is TLS too, and TLS alone does not verify.
+    // DOCKER_TLS_VERIFY implies TLS, but DOCKER_TLS alone verifies nothing (docker/cli `ClientOptions.SetDefaultOptions`).
     let verify = environment.get("DOCKER_TLS_VERIFY").is_some();
     let wants_tls = verify || environment.get("DOCKER_TLS").is_some();
     let url = match url {
@@ -119,7 +119,7 @@ fn from_context(name: &str, environment: &Environment, config: &DockerConfig) ->
     Ok(DaemonEndpoint { tls: (wants_tls && url.starts_with("tcp://")).then_some(found), url, origin })
 }
 
-/// docker/cli `opts.ParseHost`: what is left out is put in.
+/// Adds the missing parts of an address (docker/cli `opts.ParseHost`).
 fn normalize(url: &str, tls: bool, origin: &str) -> Result<String> {
     let url = url.trim();
     let invalid = |why: &str| {

@@ -1,17 +1,17 @@
-//! The parts of Docker's `config.json` that the command line needs: the current context, and proxies. It is only ever read.
+//! Reads the parts of Docker's `config.json` that the command line needs: the current context and proxies. It never writes the file.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-/// What is read of `config.json`.
+/// The parts of `config.json`.
 #[derive(Debug, Default, Deserialize)]
 pub struct DockerConfig {
-    /// The folder it is in.
+    /// The directory of the file.
     #[serde(skip)]
     pub folder: Option<PathBuf>,
-    /// The context in use.
+    /// The current context.
     #[serde(default, rename = "currentContext")]
     pub current_context: String,
     /// Proxies by the daemon's URL, and `default`.
@@ -30,7 +30,7 @@ pub struct Proxy {
 }
 
 impl DockerConfig {
-    /// Reads the file. One that is not there is an empty one; one that cannot be read is told as a warning, as docker does.
+    /// Reads the file. A missing file gives an empty configuration. An unreadable one also adds a warning, as in docker.
     pub fn read(folder: Option<PathBuf>, warnings: &mut Vec<String>) -> Self {
         let mut config = folder.as_deref().map(|folder| Self::parse(&folder.join("config.json"), warnings)).unwrap_or_default();
         config.folder = folder;
@@ -53,8 +53,8 @@ impl DockerConfig {
         })
     }
 
-    /// The proxies as build arguments: those for this daemon, else `default` (buildx `storeutil.GetProxyConfig`, which gives
-    /// upper-case names only; BuildKit itself hands both cases to RUN).
+    /// Returns the proxies as build arguments: those of this daemon, else of `default` (buildx `storeutil.GetProxyConfig`). The
+    /// names are upper case only, because BuildKit itself passes both cases to RUN.
     pub fn proxy_arguments(&self, daemon: &str) -> Vec<(&'static str, &str)> {
         let Some(proxy) = self.proxies.get(daemon).or_else(|| self.proxies.get("default")) else { return Vec::new() };
         [

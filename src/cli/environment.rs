@@ -1,29 +1,29 @@
-//! What surrounds the process, taken once: variables, working directory, terminals. Tests make their own.
+//! The environment of the process, read once: variables, working directory, terminals. Tests create their own.
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
-/// What surrounds the process.
+/// The environment of the process.
 #[derive(Debug, Clone, Default)]
 pub struct Environment {
-    /// Variables. Those whose name or value is not UTF-8 are left out.
+    /// The variables, without those whose name or value is not UTF-8.
     pub variables: BTreeMap<String, String>,
-    /// The working directory; relative paths start there.
+    /// The working directory, the base of relative paths.
     pub current_dir: PathBuf,
     /// Whether standard output is a terminal.
     pub stdout_is_terminal: bool,
     /// Whether standard error is a terminal.
     pub stderr_is_terminal: bool,
-    /// Standard input as a text; the process's own where absent.
+    /// Standard input as text. `None` means the standard input of the process.
     pub stdin: Option<String>,
 }
 
 impl Environment {
-    /// That of this process.
+    /// Returns the environment of this process.
     ///
     /// # Errors
-    /// The working directory is gone.
+    /// If the working directory no longer exists.
     pub fn of_process() -> io::Result<Self> {
         let variables =
             std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
@@ -36,31 +36,32 @@ impl Environment {
         })
     }
 
-    /// A variable; an empty one counts as not set.
+    /// Returns a variable. Returns `None` if it is empty or not set.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.variables.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    /// A variable, be it empty: what a build argument or a secret takes from here.
+    /// Returns a variable, even if it is empty. Build arguments and secrets read variables like this.
     #[must_use]
     pub fn get_raw(&self, name: &str) -> Option<&str> {
         self.variables.get(name).map(String::as_str)
     }
 
-    /// A path from the working directory, without `.` in it.
+    /// Returns an absolute path, without `.` in it. A relative path starts at the working directory.
     #[must_use]
     pub fn resolve(&self, path: impl AsRef<Path>) -> PathBuf {
         self.current_dir.join(path).components().collect()
     }
 
-    /// Whether texts may be coloured: on a terminal, without NO_COLOR (no-color.org).
+    /// Returns whether texts may have colours: on a terminal, and without NO_COLOR (no-color.org).
     #[must_use]
     pub fn color(&self, terminal: bool) -> bool {
         terminal && self.get("NO_COLOR").is_none() && self.get("TERM") != Some("dumb")
     }
 
-    /// The folder of Docker's configuration: DOCKER_CONFIG, else `.docker` at home.
+    /// Returns the directory of Docker's configuration: DOCKER_CONFIG, else `.docker` in the home directory. Returns `None`
+    /// without a home directory.
     #[must_use]
     pub fn docker_config(&self) -> Option<PathBuf> {
         match self.get("DOCKER_CONFIG") {
@@ -69,7 +70,7 @@ impl Environment {
         }
     }
 
-    /// The user's cache directory (XDG base directory specification), if there is a home.
+    /// Returns the user's cache directory (XDG base directory specification). Returns `None` without a home directory.
     #[must_use]
     pub fn user_cache(&self) -> Option<PathBuf> {
         match self.get("XDG_CACHE_HOME").map(Path::new).filter(|path| path.is_absolute()) {
@@ -78,7 +79,7 @@ impl Environment {
         }
     }
 
-    /// All of standard input, as far as a credential helper's question reaches.
+    /// Reads standard input, up to the maximum length of a credential helper's request.
     pub(super) fn read_stdin(&self) -> io::Result<String> {
         if let Some(text) = &self.stdin {
             return Ok(text.clone());

@@ -1,4 +1,4 @@
-//! Flags that become options of the frontend, under BuildKit's own names and in its own spelling (buildx `toSolveOpt`).
+//! Converts flags to options of the frontend, with BuildKit's names and values (buildx `toSolveOpt`).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -7,10 +7,10 @@ use super::given::Given;
 use super::words;
 use crate::error::{Error, Result};
 
-/// The flags of `docker build` before `--resource`, which mean the same.
+/// The flags of `docker build` that `--resource` replaced. They mean the same.
 const LIMITS: &[&str] = &["memory", "memory-swap", "cpu-shares", "cpu-period", "cpu-quota", "cpuset-cpus", "cpuset-mems"];
 
-/// Names that Docker knows limits by (go-units `ulimitNameMapping`).
+/// The names of Docker's limits (go-units `ulimitNameMapping`).
 const ULIMITS: &[&str] = &[
     "core",
     "cpu",
@@ -29,11 +29,11 @@ const ULIMITS: &[&str] = &[
     "stack",
 ];
 
-/// All options but those that have settings of their own.
+/// Returns all options without settings of their own.
 pub fn options(given: Given<'_>, warnings: &mut Vec<String>) -> Result<BTreeMap<String, String>> {
     let mut out = BTreeMap::new();
     let mut put = |name: &str, value: String| drop(out.insert(name.to_owned(), value));
-    // The daemon's own images come first without --pull (buildx: `pb.AttrImageResolveModePreferLocal` for the docker driver).
+    // Without --pull, the daemon's own images come first (buildx: `pb.AttrImageResolveModePreferLocal` for the docker driver).
     put("image-resolve-mode", if given.switch("pull") { "pull" } else { "local" }.to_owned());
     let stages = given.list("no-cache-filter");
     match (given.switch("no-cache"), stages.is_empty()) {
@@ -74,8 +74,8 @@ pub fn options(given: Given<'_>, warnings: &mut Vec<String>) -> Result<BTreeMap<
     Ok(out)
 }
 
-/// `NAME:IP` or `NAME=IP`, by commas (pflag's StringSlice), to BuildKit's `NAME=IP,…`. The word host-gateway stays: only the daemon
-/// knows its address.
+/// Converts `NAME:IP` or `NAME=IP`, separated by commas (pflag's StringSlice), to BuildKit's `NAME=IP,…`. The word host-gateway
+/// stays, because only the daemon knows its address.
 fn add_hosts(texts: &[String]) -> Result<String> {
     let mut out = Vec::new();
     for text in texts {
@@ -95,7 +95,7 @@ fn add_hosts(texts: &[String]) -> Result<String> {
     Ok(out.join(","))
 }
 
-/// `NAME=SOFT[:HARD]` to BuildKit's `NAME=SOFT:HARD,…`, by name; the last one of a name counts.
+/// Converts `NAME=SOFT[:HARD]` to BuildKit's `NAME=SOFT:HARD,…`, sorted by name. The last value with a name overrides the others.
 fn ulimits(texts: &[String]) -> Result<String> {
     let mut out = BTreeMap::new();
     for text in texts {
@@ -118,7 +118,7 @@ fn ulimits(texts: &[String]) -> Result<String> {
     Ok(out.into_values().collect::<Vec<_>>().join(","))
 }
 
-/// `--resource NAME=VALUE` and the older flags, to the names of BuildKit's frontend (buildx `addResourceLimits`).
+/// Converts `--resource NAME=VALUE` and the older flags to options of BuildKit's frontend (buildx `addResourceLimits`).
 fn limits(given: Given<'_>) -> Result<BTreeMap<String, String>> {
     let older = LIMITS.iter().filter_map(|name| Some(format!("{name}={}", given.text(name)?)));
     let mut out = BTreeMap::new();
@@ -141,7 +141,7 @@ fn limits(given: Given<'_>) -> Result<BTreeMap<String, String>> {
             "cpuset-mems" => ("cpusetmems", value.to_owned()),
             _ => return Err(wrong("unknown limit")),
         };
-        // Nothing, zero, and for CPU a negative number are no limit.
+        // An empty value, zero, and for CPU a negative number mean no limit.
         let none = value.is_empty() || value == "0" || (option != "memswap" && value.starts_with('-'));
         match none {
             true => drop(out.remove(option)),
@@ -151,7 +151,7 @@ fn limits(given: Given<'_>) -> Result<BTreeMap<String, String>> {
     Ok(out)
 }
 
-/// `--allow`, and what `--network host` needs.
+/// Returns the values of `--allow`, and the entitlement of `--network host`.
 pub fn entitlements(given: Given<'_>) -> Result<Vec<String>> {
     let mut out: Vec<String> = Vec::new();
     let mut put = |what: &str| {

@@ -1,4 +1,4 @@
-//! How flags are declared and read: a few shapes of clap arguments, `HAKOBI_*` put under them, and what was given.
+//! Declares and reads flags: a few kinds of clap arguments, and the `HAKOBI_*` variables as their defaults.
 
 use std::collections::BTreeSet;
 
@@ -9,18 +9,18 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use super::environment::Environment;
 use super::words;
 
-/// A flag with a text after it; the last one given counts, as in Docker.
+/// Declares a flag with a text. The last value overrides the others, as in Docker.
 pub fn text(name: &'static str, value: &'static str, help: &'static str) -> Arg {
-    // Docker takes whatever follows as the value, a dash in front or not: `--memory-swap -1`.
+    // Docker accepts any next argument as the value, even with a dash at its start: `--memory-swap -1`.
     Arg::new(name).long(name).value_name(value).help(help).action(ArgAction::Set).allow_hyphen_values(true)
 }
 
-/// A flag that may be given several times.
+/// Declares a flag that may occur several times.
 pub fn list(name: &'static str, value: &'static str, help: &'static str) -> Arg {
     text(name, value, help).action(ArgAction::Append)
 }
 
-/// A switch: `--push`, and `--push=false` as Docker takes it.
+/// Declares a switch: `--push`, or `--push=false` as in Docker.
 pub fn switch(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name)
         .long(name)
@@ -34,12 +34,12 @@ pub fn switch(name: &'static str, help: &'static str) -> Arg {
         .hide_possible_values(true)
 }
 
-/// A text out of a few.
+/// Declares a flag whose value is one of a few texts.
 pub fn choice(name: &'static str, value: &'static str, values: &'static [&'static str], help: &'static str) -> Arg {
     text(name, value, help).allow_hyphen_values(false).value_parser(PossibleValuesParser::new(values))
 }
 
-/// Go's booleans for clap.
+/// A parser of Go's booleans for clap.
 #[derive(Clone)]
 struct BoolTexts;
 
@@ -54,15 +54,15 @@ impl TypedValueParser for BoolTexts {
     }
 }
 
-/// The variable that stands for a flag: `--cache-from` is HAKOBI_CACHE_FROM.
+/// Returns the variable of a flag: `--cache-from` has HAKOBI_CACHE_FROM.
 pub fn variable_of(flag: &str) -> String {
     format!("HAKOBI_{}", flag.to_ascii_uppercase().replace('-', "_"))
 }
 
-/// Puts `HAKOBI_*` under the flags as their defaults: a flag on the command line wins, an empty variable is none, lists go by
-/// newline. As defaults they are neither printed by `--help` (they may be secret) nor take part in clap's conflicts.
+/// Sets the `HAKOBI_*` variables as defaults of the flags, and returns the names of the flags that have a variable.
 ///
-/// Returns the names of flags that a variable was put under.
+/// A flag on the command line overrides its variable. An empty variable counts as not set. Lists are separated by newlines.
+/// Defaults take no part in clap's conflicts. `--help` does not print them, because they may be secret.
 pub fn with_variables(command: Command, environment: &Environment) -> (Command, BTreeSet<String>) {
     let mut used = BTreeSet::new();
     let command = put_under(command, environment, &mut used);
@@ -87,28 +87,28 @@ fn put_under(mut command: Command, environment: &Environment, used: &mut BTreeSe
     command
 }
 
-/// What was given to a command.
+/// The parsed arguments of a command.
 #[derive(Clone, Copy)]
 pub struct Given<'a>(pub &'a ArgMatches);
 
 impl Given<'_> {
-    /// A text.
+    /// Returns a text. Returns `None` if it is empty or not given.
     pub fn text(&self, name: &str) -> Option<String> {
         self.0.try_get_one::<String>(name).ok().flatten().filter(|value| !value.is_empty()).cloned()
     }
 
-    /// All texts of a list, in the order given. Empty ones are left out, as buildx does.
+    /// Returns the texts of a list in their order, without empty ones, as in buildx.
     pub fn list(&self, name: &str) -> Vec<String> {
         let values = self.0.try_get_many::<String>(name).ok().flatten().unwrap_or_default();
         values.filter(|value| !value.is_empty()).cloned().collect()
     }
 
-    /// A switch.
+    /// Returns whether a switch is on.
     pub fn switch(&self, name: &str) -> bool {
         self.0.try_get_one::<bool>(name).ok().flatten().copied().unwrap_or(false)
     }
 
-    /// Whether the flag stands on the command line itself.
+    /// Returns whether the flag is on the command line itself, and not from a variable.
     pub fn on_command_line(&self, name: &str) -> bool {
         self.0.try_contains_id(name).is_ok_and(|there| there) && self.0.value_source(name) == Some(ValueSource::CommandLine)
     }

@@ -1,4 +1,4 @@
-//! What is written for whoever goes on with the image: deployments, later steps, a CI's summary page.
+//! Resolves the files that hakobi writes for deployments, later steps and a CI's summary page.
 
 use super::environment::Environment;
 use super::given::Given;
@@ -7,10 +7,10 @@ use crate::domain::ImageRef;
 use crate::error::{Error, Result};
 use crate::settings::HandOffSettings;
 
-/// The name that CodeDeploy's actions look for in an artifact; they take no other.
+/// The only file name that CodeDeploy's actions accept in an artifact.
 const DETAIL: &str = "imageDetail.json";
 
-/// Flags, and the files that GitHub's runner names.
+/// Resolves the files from the flags and from the variables of GitHub's runner.
 pub fn settings(
     given: Given<'_>,
     environment: &Environment,
@@ -32,7 +32,7 @@ pub fn settings(
         return Err(Error::usage("--container-name requires --image-definitions"));
     }
     if containers.is_empty() {
-        // The repository's own name is what most task definitions call the container.
+        // Most task definitions name the container like the repository.
         containers.extend(tags.first().and_then(|tag| tag.repository.path.rsplit('/').next()).map(str::to_owned));
     }
     let image_detail = path("image-detail");

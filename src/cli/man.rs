@@ -1,4 +1,4 @@
-//! `hakobi man`: manual pages, made of what `--help` prints.
+//! `hakobi man`: makes manual pages from the text of `--help`.
 
 use clap::{Arg, ArgMatches, Command as Clap};
 use clap_mangen::Man;
@@ -8,10 +8,10 @@ use super::command;
 use crate::error::{Error, Result};
 use crate::settings::Command;
 
-/// `man [COMMAND]…`: `hakobi man cache ls` is the page of `hakobi cache ls`.
+/// Resolves `man [COMMAND]…`: `hakobi man cache ls` prints the page of `hakobi cache ls`.
 pub fn man(matches: &ArgMatches) -> Result<Command> {
     let mut hakobi = command::hakobi();
-    // Gives the commands their full names.
+    // This sets the full names of the commands.
     hakobi.build();
     let mut found = &hakobi;
     for word in matches.get_many::<String>("command").unwrap_or_default() {
@@ -29,31 +29,31 @@ fn page(mut command: Clap) -> String {
     let more = command.get_after_help().map(ToString::to_string).unwrap_or_default();
     let is_whole = command.get_name() == "hakobi";
     let command = command
-        // clap_mangen's own would list every switch.
+        // clap_mangen's own usage line would list every flag.
         .override_usage(usage.trim_start_matches("Usage: ").to_owned())
-        // Its heading would be EXTRA. A sentence that ends a line ends a paragraph.
+        // clap_mangen would use the heading EXTRA. A full stop at the end of a line ends a paragraph.
         .long_about(format!("{about}.\n\n{}", more.replace(".\n", ".\n\n")))
         .after_help(None::<&str>)
-        // At the foot of the page.
+        // Without this, clap_mangen adds a VERSION section. The version is at the foot of the page.
         .version(None::<&str>)
         .mut_args(with_values);
     let man = Man::new(command)
-        // Empty would leave the argument out, and the next one would be taken for the date.
+        // roff drops an empty argument, and would read the next argument as the date.
         .date("\"\"")
         .source(concat!("hakobi ", env!("CARGO_PKG_VERSION")))
         .manual("User Commands");
     let mut page = Vec::new();
-    // Into memory: it cannot fail.
+    // Writing to memory never fails.
     let _ = man.render(&mut page);
     let mut page = String::from_utf8_lossy(&page).into_owned();
     if !is_whole {
         page.push_str(&Roff::new().control("SH", ["SEE ALSO"]).text([bold("hakobi"), roman("(1)")]).to_roff());
     }
-    // A bare one is an opening quotation mark to groff.
+    // groff prints a plain backtick as an opening quotation mark.
     page.replace('`', "\\(ga")
 }
 
-/// The values of a choice on one line, as `--help` has them, and not as a list down the page.
+/// Shows the possible values in one line, like `--help`, instead of a vertical list.
 fn with_values(arg: Arg) -> Arg {
     if arg.is_hide_possible_values_set() || arg.is_hide_set() {
         return arg;

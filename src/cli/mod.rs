@@ -1,7 +1,7 @@
-//! The command line: flags, the environment and Docker's configuration become [`Settings`], once.
+//! The command line: reads flags, the environment and Docker's configuration once, and returns [`Settings`].
 //!
-//! The only user of clap and of the environment. `command` and `build_flags` declare, the other files resolve: each flag's
-//! meaning is the one `docker build` gives it.
+//! Only this module uses clap and the environment. `command` and `build_flags` declare the flags, the other files resolve them.
+//! Each flag has the meaning that `docker build` gives it.
 
 mod build;
 mod build_flags;
@@ -44,18 +44,18 @@ use self::given::Given;
 use crate::error::{Error, Result};
 use crate::settings::{Command, DaemonEndpoint, ProgressMode, RegistrySettings, Settings, Strategy, Transport};
 
-/// Why there are no settings to run with.
+/// The reason why there are no settings.
 #[derive(Debug)]
 pub enum Outcome {
-    /// A text to show, and the exit code: 0 and standard output for `--help` and `--version`, 2 and standard error for words that
-    /// are no command line.
+    /// A text to show, with an exit code. `--help` and `--version` write to standard output and exit with 0. An invalid command
+    /// line writes to standard error and exits with 2.
     Shown {
-        /// The text, with its line end; coloured where the stream is a terminal.
+        /// The text, with its final newline, and with colours if the stream is a terminal.
         text: String,
         /// 0 or 2.
         exit_code: u8,
     },
-    /// Words that fit the command line but not each other or the world: a [`crate::error::Kind::Usage`] with a hint.
+    /// Flags that contradict each other or the file system: a [`crate::error::Kind::Usage`] with a hint.
     Failed(Error),
 }
 
@@ -68,14 +68,14 @@ impl From<Error> for Outcome {
 /// Reads the settings of this process.
 ///
 /// # Errors
-/// As [`parse`].
+/// See [`parse`].
 pub fn settings() -> Result<Settings, Outcome> {
     let environment =
         Environment::of_process().map_err(|error| Error::usage("failed to find the working directory").because(&error))?;
     parse(std::env::args_os(), &environment)
 }
 
-/// Resolves a command line, the program's name first. `HAKOBI_*` variables stand under the flags.
+/// Resolves a command line. The first argument is the program's name. Flags override `HAKOBI_*` variables.
 ///
 /// # Errors
 /// See [`Outcome`].
@@ -97,7 +97,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, environment: &Environment
     let matches = command.try_get_matches_from(args).map_err(|error| shown(error, &variables, environment))?;
     match matches.subcommand() {
         Some((name, matches)) => Ok(resolve(name, matches, environment)?),
-        // clap asks for a command; this is for its type only.
+        // clap already requires a command. This case only satisfies the type.
         None => Err(Error::usage("the command is missing").hint("list the commands with `hakobi --help`").into()),
     }
 }
@@ -113,13 +113,13 @@ fn resolve(name: &str, matches: &ArgMatches, environment: &Environment) -> Resul
     let registries = registries::registries(given, environment)?;
     let config = DockerConfig::read(environment.docker_config(), &mut warnings);
     let daemon = match name {
-        // None of these asks a daemon: a context that is gone must not stop them.
+        // These commands use no daemon, so a missing context must not stop them.
         "login" | "promote" | "init" | "import" | "export" | "cache" => default_daemon(),
         _ => daemon::endpoint(given.text("host").as_deref(), environment, &config)?,
     };
     let log = log(given, environment);
     let progress = match progress(given, environment)? {
-        // Its lines would have the live display drawn again for each.
+        // The live display would be drawn again for each debug line.
         ProgressMode::Auto if log.is_some() => ProgressMode::Plain,
         progress => progress,
     };
@@ -157,7 +157,7 @@ fn transport(given: Given<'_>) -> Transport {
     }
 }
 
-/// `HAKOBI_LOG` says more than `--debug`.
+/// Returns the log levels. `HAKOBI_LOG` overrides `--debug`.
 fn log(given: Given<'_>, environment: &Environment) -> Option<String> {
     let debug = given.switch("debug").then(|| "debug".to_owned());
     environment.get("HAKOBI_LOG").map(str::to_owned).or(debug)
@@ -180,7 +180,7 @@ fn without_daemon(command: Command, environment: &Environment) -> Settings {
     }
 }
 
-/// `-q` is `--progress quiet`. `auto` is no decision: BUILDKIT_PROGRESS makes it, as in buildx.
+/// Returns the progress mode. `-q` means `--progress quiet`. With `auto`, BUILDKIT_PROGRESS decides, as in buildx.
 fn progress(given: Given<'_>, environment: &Environment) -> Result<ProgressMode> {
     let mode = given.text("progress");
     let chosen = mode.as_deref().filter(|mode| *mode != "auto");
@@ -190,7 +190,7 @@ fn progress(given: Given<'_>, environment: &Environment) -> Result<ProgressMode>
             (Some(mode), true, true) | (Some(mode), false, false) => {
                 return Err(Error::usage(format!("--quiet and --progress {mode} cannot be used together")));
             }
-            // The flag is above the variable HAKOBI_QUIET.
+            // The flag --progress overrides the variable HAKOBI_QUIET.
             (Some(_), true, false) => {}
         }
     }
@@ -209,7 +209,7 @@ fn progress(given: Given<'_>, environment: &Environment) -> Result<ProgressMode>
     }
 }
 
-/// clap's own words, and where a variable stands behind the flag they are about, its name.
+/// Returns clap's own text. If the value of the flag came from a variable, a note names the variable.
 fn shown(error: clap::Error, variables: &BTreeSet<String>, environment: &Environment) -> Outcome {
     let exit_code = if error.use_stderr() { 2 } else { 0 };
     let terminal = if exit_code == 0 { environment.stdout_is_terminal } else { environment.stderr_is_terminal };

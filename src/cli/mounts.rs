@@ -1,4 +1,4 @@
-//! `--secret` and `--ssh` (buildx `buildflags`, BuildKit `secretsprovider` and `sshprovider`). Values are not read here.
+//! Parses `--secret` and `--ssh` (buildx `buildflags`, BuildKit `secretsprovider` and `sshprovider`), without reading any secret.
 
 use std::path::PathBuf;
 
@@ -7,10 +7,10 @@ use super::words;
 use crate::error::{Error, Result};
 use crate::settings::{Secret, SecretSource, SshSource};
 
-/// BuildKit takes no larger secret (`secretsprovider.MaxSecretSize`).
+/// The largest secret that BuildKit accepts, in bytes (`secretsprovider.MaxSecretSize`).
 const MAX_SECRET_SIZE: u64 = 500 * 1024;
 
-/// `--secret`. The last one of an id counts.
+/// Parses the values of `--secret`. The last value with an ID overrides the others.
 pub fn secrets(texts: &[String], environment: &Environment, warnings: &mut Vec<String>) -> Result<Vec<Secret>> {
     let mut out: Vec<Secret> = Vec::new();
     for text in texts {
@@ -51,7 +51,7 @@ fn secret(text: &str, environment: &Environment) -> Result<Secret> {
         variable = std::mem::take(&mut file);
     }
     if variable.is_empty() && file.is_empty() {
-        // A bare id is the variable of that name if there is one, else the file.
+        // A bare ID names the variable, if one has that name, else the file.
         match environment.get_raw(&id) {
             Some(_) => variable.clone_from(&id),
             None => file.clone_from(&id),
@@ -68,12 +68,12 @@ fn secret(text: &str, environment: &Environment) -> Result<Secret> {
     if found.len() > MAX_SECRET_SIZE {
         return Err(wrong(format!("{} is larger than BuildKit's limit of 500 KiB", path.display())));
     }
-    // Both given: the variable is what BuildKit reads, though it looks at the file.
+    // If both are given, BuildKit uses the variable, although it checks the file.
     let source = if variable.is_empty() { SecretSource::File(path) } else { SecretSource::Env(variable) };
     Ok(Secret { id, source })
 }
 
-/// `--ssh`; a git repository reached by ssh takes the agent unasked, as buildx does.
+/// Parses the values of `--ssh`. For a git repository over ssh the agent is the default, as in buildx.
 pub fn ssh(texts: &[String], git_over_ssh: bool, environment: &Environment) -> Result<Vec<SshSource>> {
     let mut out: Vec<SshSource> = Vec::new();
     let unasked = [String::from("default")];

@@ -1,4 +1,4 @@
-//! The smaller commands: `push`, `promote`, `doctor`, `init`, `login`, `completions`, and Docker's credential helper.
+//! Resolves the smaller commands: `push`, `promote`, `doctor`, `init`, `login`, `completions`, and Docker's credential helper.
 
 use clap::ArgMatches;
 use clap_complete::Shell;
@@ -12,7 +12,7 @@ use crate::domain::ImageRef;
 use crate::error::{Error, Result};
 use crate::settings::{Command, DoctorSettings, InitSettings, InitTarget, LoginSettings, Proxy};
 
-/// `push IMAGE…`
+/// Resolves `push IMAGE…`.
 pub fn push(given: Given<'_>, environment: &Environment) -> Result<Command> {
     let mut images: Vec<ImageRef> = Vec::new();
     for text in given.list("image") {
@@ -35,7 +35,7 @@ pub fn push(given: Given<'_>, environment: &Environment) -> Result<Command> {
     })
 }
 
-/// `promote SRC TAG…`
+/// Resolves `promote SRC TAG…`.
 pub fn promote(given: Given<'_>, environment: &Environment) -> Result<Command> {
     let source = reference(&given.text("source").unwrap_or_default())?.with_default_tag();
     if given.switch("list") {
@@ -62,7 +62,7 @@ pub fn promote(given: Given<'_>, environment: &Environment) -> Result<Command> {
     Ok(Command::Promote { source, targets, settings: registries::push_settings(given, environment)? })
 }
 
-/// `doctor`
+/// Resolves `doctor`.
 pub fn doctor(given: Given<'_>, environment: &Environment) -> Result<Command> {
     let tags = given.list("tag").iter().map(|text| Ok(reference(text)?.with_default_tag())).collect::<Result<_>>()?;
     let proxies = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
@@ -76,13 +76,13 @@ pub fn doctor(given: Given<'_>, environment: &Environment) -> Result<Command> {
     })))
 }
 
-/// A proxy's variable: a URL, or just a host with its port.
+/// Parses a proxy variable: a URL, or only a host with its port.
 fn proxy(name: &str, value: &str) -> Result<Proxy> {
     let url = if value.contains("://") { value.to_owned() } else { format!("http://{value}") };
     let uri: Option<http::Uri> = url.parse().ok();
     let found = uri.as_ref().and_then(|uri| Some((uri.host()?, uri.port_u16(), uri.scheme_str()?)));
     let Some((host, port, scheme)) = found else {
-        // It may hold a password.
+        // The value may contain a password, so the message omits it.
         return Err(Error::usage(format!("{name} is not a valid proxy URL")).hint("use http://HOST:PORT"));
     };
     let usual = match scheme {
@@ -93,7 +93,7 @@ fn proxy(name: &str, value: &str) -> Result<Proxy> {
     Ok(Proxy { name: name.to_owned(), host: host.trim_matches(['[', ']']).to_owned(), port: port.unwrap_or(usual) })
 }
 
-/// `init CI`
+/// Resolves `init CI`.
 pub fn init(given: Given<'_>, environment: &Environment) -> Result<Command> {
     let target = match given.text("ci").as_deref() {
         Some("travis") => InitTarget::Travis,
@@ -116,7 +116,7 @@ pub fn init(given: Given<'_>, environment: &Environment) -> Result<Command> {
     }))
 }
 
-/// A word without `/` and `:` is a tag beside the source, all else a reference that must name its tag.
+/// Resolves a target. A word without `/`, `:` and `@` is a tag in the source's repository. Otherwise it is a reference with a tag.
 fn target(source: &ImageRef, text: &str) -> Result<ImageRef> {
     let bare = text.strip_prefix(':').unwrap_or(text);
     if !bare.contains(['/', ':', '@']) {
@@ -137,13 +137,13 @@ fn reference(text: &str) -> Result<ImageRef> {
     text.parse().map_err(|error: crate::domain::InvalidReference| Error::usage(error.to_string()))
 }
 
-/// `login HOST [--write]`
+/// Resolves `login HOST [--write]`.
 pub fn login(given: Given<'_>) -> Result<Command> {
     let host = registries::host("HOST", &given.text("registry").unwrap_or_default())?;
     Ok(Command::Login(if given.switch("write") { LoginSettings::Write(host) } else { LoginSettings::Check(host) }))
 }
 
-/// `completions SHELL`
+/// Resolves `completions SHELL`.
 pub fn completions(matches: &ArgMatches) -> Result<Command> {
     let Some(shell) = matches.get_one::<Shell>("shell") else {
         return Err(Error::usage("`hakobi completions` requires the name of a shell"));
@@ -153,14 +153,14 @@ pub fn completions(matches: &ArgMatches) -> Result<Command> {
     Ok(Command::Print(String::from_utf8_lossy(&script).into_owned()))
 }
 
-/// docker-credential-helpers' protocol: one word as the argument, the rest on standard input. Nothing is kept here: `store` and
-/// `erase` are refused, and `list` is empty.
+/// Resolves a call by the protocol of docker-credential-helpers: the action is the argument, the rest is on standard input.
+/// hakobi stores no credentials: it rejects `store` and `erase`, and its `list` is empty.
 pub fn credential_helper(given: Given<'_>, environment: &Environment) -> Result<Command> {
     match given.text("action").as_deref() {
         Some("get") => {
             let text = environment.read_stdin().map_err(|error| Error::usage("failed to read standard input").because(&error))?;
             match text.trim() {
-                // The protocol's own words, which docker knows.
+                // This is the protocol's own message, which docker recognizes.
                 "" => Err(Error::usage("no credentials server URL")),
                 host => Ok(Command::Login(LoginSettings::Helper(host.to_owned()))),
             }

@@ -1,4 +1,4 @@
-//! Where a result goes: `--push`, `--load` and `-o` come to the same few settings (buildx `CreateExports`).
+//! Resolves the destinations of a result: `--push`, `--load` and `-o` (buildx `CreateExports`).
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,24 +9,24 @@ use super::words;
 use crate::error::{Error, Result};
 use crate::settings::{Compression, Output};
 
-/// Where a result goes.
+/// The destinations of a result.
 #[derive(Debug, Default, PartialEq)]
 pub struct Destinations {
-    /// To registries.
+    /// Whether to push it to registries.
     pub push: bool,
-    /// Into the daemon.
+    /// Whether to load it into the daemon.
     pub load: bool,
-    /// Elsewhere.
+    /// The other outputs.
     pub outputs: Vec<Output>,
-    /// `name=` of an image's output: tags, where `-t` names none.
+    /// The values of `name=` in an image's output: the tags if there is no `-t`.
     pub names: Vec<String>,
-    /// `annotation.K=V` of an image's output, as `--annotation` has them.
+    /// The values of `annotation.K=V` in an image's output, in the form of `--annotation`.
     pub annotations: Vec<String>,
-    /// `compression=` of an image's output.
+    /// The value of `compression=` in an image's output.
     pub compression: Option<Compression>,
 }
 
-/// Reads `-o`, over which `--push` and `--load` are laid.
+/// Combines `-o`, `--push` and `--load`.
 pub fn destinations(
     texts: &[String],
     push: bool,
@@ -45,7 +45,7 @@ pub fn destinations(
                 of_image(text, attributes, &mut out, warnings)?;
             }
             ("image", None) => {
-                // Without a push, the docker driver's image output is the daemon's own store.
+                // Without a push, the docker driver's image output goes to the daemon's image store.
                 match words::take_boolean("output", &mut attributes, "push", false)? {
                     true => out.push = true,
                     false => out.load = true,
@@ -79,12 +79,12 @@ pub fn destinations(
             }
         }
     }
-    // As `docker build` without a word about it.
+    // Without any of these flags, `docker build` loads the image.
     out.load |= texts.is_empty() && !out.push;
     Ok(out)
 }
 
-/// A bare path is a directory, `-` a tar on standard output (buildx `ExportEntry.UnmarshalText`).
+/// Parses an output. A bare path is a directory, and `-` is a tar on standard output (buildx `ExportEntry.UnmarshalText`).
 fn parse(text: &str) -> Result<(String, BTreeMap<String, String>)> {
     if !text.starts_with("type=") && words::fields(text)? == [text] {
         let kind = if text == "-" { "tar" } else { "local" };
@@ -98,7 +98,8 @@ fn parse(text: &str) -> Result<(String, BTreeMap<String, String>)> {
     }
 }
 
-/// What an image's output says further. What has no meaning here is told, but for what would make another image.
+/// Reads the other attributes of an image's output. An attribute without effect is a warning. One that would change the image is
+/// an error.
 fn of_image(text: &str, attributes: BTreeMap<String, String>, out: &mut Destinations, warnings: &mut Vec<String>) -> Result<()> {
     let mut level = None;
     let mut kind = None;
@@ -107,13 +108,13 @@ fn of_image(text: &str, attributes: BTreeMap<String, String>, out: &mut Destinat
             "name" => out.names.extend(words::fields(&value)?.into_iter().filter(|name| !name.is_empty())),
             "compression" => kind = Some(value),
             "compression-level" => level = Some(value),
-            // Every image here is pushed under its tags, unpacked as the daemon does it.
+            // These have no effect: hakobi pushes each image under its tags, and the daemon unpacks it.
             "unpack" | "store" | "force-compression" => {}
             "push-by-digest" | "rewrite-timestamp" if words::boolean(&value) != Some(false) => {
                 return Err(Error::usage(format!("invalid --output {text}: {key} is not supported")));
             }
             _ => match key.strip_prefix("annotation") {
-                // `annotation.K`, `annotation-manifest.K`: as `--annotation` says it, K=V and manifest:K=V.
+                // `annotation.K` and `annotation-manifest.K` are `K=V` and `manifest:K=V` in the form of `--annotation`.
                 Some(rest) if rest.starts_with(['.', '-']) && rest.contains('.') => {
                     let (place, name) = rest.split_once('.').unwrap_or_default();
                     let place = place.trim_start_matches('-');

@@ -6,22 +6,22 @@ use std::path::Path;
 
 use serde_json::json;
 
-/// What docker asks a plugin before it offers it.
+/// The command with which docker asks a plugin for its metadata.
 const METADATA: &str = "docker-cli-plugin-metadata";
 
-/// Docker's flags that take a value in an argument of its own.
+/// Docker's flags whose value is a separate argument.
 const TAKING: [&str; 10] =
     ["-H", "--host", "-c", "--context", "-l", "--log-level", "--config", "--tlscacert", "--tlscert", "--tlskey"];
 
-/// How the program was called.
+/// The kind of a call.
 pub enum Called {
-    /// Docker asks what it is; this is the answer.
+    /// Docker asks for the metadata. This is the answer.
     Asked(String),
-    /// With these arguments, the program's name first.
+    /// A usual call with these arguments. The first is the program's name.
     With(Vec<OsString>),
 }
 
-/// Takes out what docker puts before a plugin's own arguments.
+/// Removes the arguments that docker puts before a plugin's own ones.
 pub fn arguments(mut args: Vec<OsString>) -> Called {
     let name = args.first().and_then(|name| Path::new(name).file_stem());
     if name.is_none_or(|name| name != "docker-hakobi") {
@@ -36,7 +36,7 @@ pub fn arguments(mut args: Vec<OsString>) -> Called {
         });
         return Called::Asked(format!("{metadata}\n"));
     }
-    // Its own name comes first, behind docker's flags and what those take.
+    // The plugin's name comes first, or after docker's flags and their values.
     let mut place = 1;
     while let Some(flag) = args.get(place).and_then(|argument| argument.to_str()).filter(|argument| argument.starts_with('-')) {
         place += if TAKING.contains(&flag) { 2 } else { 1 };

@@ -1,4 +1,4 @@
-//! What is said about registries: how they are reached, and what a push does there besides pushing.
+//! Resolves the settings of registries and of pushes.
 
 use super::environment::Environment;
 use super::given::Given;
@@ -7,15 +7,15 @@ use crate::domain::{ImageRef, RegistryHost};
 use crate::error::{Error, Result};
 use crate::settings::{Compression, CreateRepository, IfTagExists, PushSettings, RegistrySettings};
 
-/// A registry's host as it stands in references.
+/// Parses the host of a registry.
 ///
 /// # Errors
-/// What no reference could hold as its host.
+/// If the text cannot be the host of a reference.
 pub fn host(what: &str, text: &str) -> Result<RegistryHost> {
-    // `docker login` takes a URL as well, and so do people.
+    // `docker login` also accepts a URL, and users often pass one.
     let bare = text.trim_start_matches("https://").trim_start_matches("http://").trim_end_matches('/');
     let host = RegistryHost::new(bare);
-    // Whatever a reference would take for its host is one.
+    // The text is a host if a reference with it has that host.
     match format!("{bare}/x").parse::<ImageRef>() {
         Ok(reference) if reference.repository.host == host && !bare.contains('/') => Ok(host),
         _ => Err(Error::usage(format!("invalid registry `{text}` for {what}"))
@@ -23,7 +23,7 @@ pub fn host(what: &str, text: &str) -> Result<RegistryHost> {
     }
 }
 
-/// How registries are reached.
+/// Resolves the access to registries.
 pub fn registries(given: Given<'_>, environment: &Environment) -> Result<RegistrySettings> {
     let mut settings = RegistrySettings { docker_config: environment.docker_config(), ..RegistrySettings::default() };
     for text in given.list("insecure-registry") {
@@ -56,7 +56,7 @@ fn pair<'a>(flag: &str, form: &str, text: &'a str) -> Result<(&'a str, &'a str)>
     }
 }
 
-/// What a push does besides pushing.
+/// Resolves the options of a push.
 pub fn push_settings(given: Given<'_>, environment: &Environment) -> Result<PushSettings> {
     Ok(PushSettings {
         if_tag_exists: match given.text("if-tag-exists").as_deref() {
@@ -112,7 +112,7 @@ fn create_repository(options: &str, environment: &Environment) -> Result<Option<
     Ok(Some(out))
 }
 
-/// `gzip`, `zstd`, and a level after a colon.
+/// Parses `gzip` or `zstd`, with an optional level after a colon.
 pub fn compression(text: &str) -> Result<Compression> {
     let (kind, level) = match text.split_once(':') {
         Some((kind, level)) => (kind, Some(level)),

@@ -1,4 +1,4 @@
-//! Files that tell of a run.
+//! The flags for the files that report a run.
 
 use clap::Arg;
 
@@ -6,7 +6,7 @@ use super::environment::Environment;
 use super::given::{Given, text};
 use crate::settings::RunFiles;
 
-/// Their flags.
+/// Returns the flags.
 pub fn flags() -> [Arg; 2] {
     [
         text("report", "FILE", "Write a JSON report of the run"),
@@ -14,7 +14,7 @@ pub fn flags() -> [Arg; 2] {
     ]
 }
 
-/// Where they go.
+/// Resolves the paths of the files.
 pub fn files(given: Given<'_>, environment: &Environment) -> RunFiles {
     let path = |name: &str| given.text(name).map(|file| environment.resolve(file));
     RunFiles { report: path("report"), timeline: path("timeline") }

@@ -1,10 +1,10 @@
-//! Flags that several commands have.
+//! Declares the flags that several commands share.
 
 use clap::Arg;
 
 use super::given::{choice, list, switch, text};
 
-/// How a run is shown.
+/// Returns the flags of the display.
 pub fn progress() -> Vec<Arg> {
     vec![
         choice("progress", "MODE", PROGRESS, "How to show progress [default: auto]").help_heading("Display"),
@@ -12,7 +12,7 @@ pub fn progress() -> Vec<Arg> {
     ]
 }
 
-/// What a push does besides pushing.
+/// Returns the flags of a push.
 pub fn pushes() -> Vec<Arg> {
     vec![
         choice(
@@ -37,7 +37,7 @@ pub fn pushes() -> Vec<Arg> {
     ]
 }
 
-/// How layers go to the daemon and come from it.
+/// Returns the flag of the transfer of layers to and from the daemon.
 pub fn transport() -> Arg {
     choice(
         "transport",
@@ -48,7 +48,7 @@ pub fn transport() -> Arg {
     )
 }
 
-/// How registries are reached.
+/// Returns the flags of registries.
 pub fn registries() -> Vec<Arg> {
     vec![
         list("insecure-registry", "HOST", "Allow plain HTTP and invalid certificates for this registry (repeatable)")
@@ -58,7 +58,7 @@ pub fn registries() -> Vec<Arg> {
     ]
 }
 
-/// Values of `--progress`.
+/// The values of `--progress`.
 pub const PROGRESS: &[&str] = &["auto", "plain", "tty", "quiet", "rawjson"];
 
 pub(super) const REGISTRIES: &str = "Registries";

@@ -1,4 +1,4 @@
-//! Snapshots of what a person reads from the command line: each command's help, and each error with its hint.
+//! Snapshots of the command line's texts: each command's help, and each error with its hint.
 
 use std::ffi::OsString;
 
@@ -23,7 +23,7 @@ fn help_of_every_command() {
     insta::assert_snapshot!("help-credential-helper", command::credential_helper().term_width(100).render_help().to_string());
 }
 
-/// Lines that fail, in a directory with a few files, as the program prints them. `DIGEST` stands for a digest.
+/// Prints the errors of invalid command lines, run in a directory with a few files. `DIGEST` in a line stands for a digest.
 fn errors(name: &str, variables: &[(&str, &str)], lines: &[&str]) {
     let folder = tempfile::tempdir().expect("a directory");
     for directory in ["empty", "directory", "odd/Dockerfile"] {

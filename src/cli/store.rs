@@ -1,4 +1,4 @@
-//! `--cache` and what goes with it: where layers are kept between runs, and whose they are.
+//! Resolves `--cache` and its related flags: the location and the scopes of the cache.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::ci::Ci;
 use crate::error::{Error, Result};
 use crate::settings::{CacheMode, CacheSettings, S3Settings, StoreLocation};
 
-/// The store of a run; none where there is none to be, or where BuildKit's own ways are named instead.
+/// Returns the settings of the cache. Returns `None` if it is off, has no location, or only BuildKit's own caches are named.
 pub fn store(given: Given<'_>, environment: &Environment) -> Result<Option<CacheSettings>> {
     let mode = match given.text("cache-mode").as_deref() {
         Some("off") => return Ok(None),
@@ -33,7 +33,7 @@ pub fn store(given: Given<'_>, environment: &Environment) -> Result<Option<Cache
     let fallbacks = given.list("cache-fallback");
     let fallbacks = match (fallbacks.is_empty(), &scope) {
         (false, _) => fallbacks,
-        // Who names a scope of their own says by `--cache-fallback` what else is read.
+        // If the user names a scope, hakobi reads other scopes only if `--cache-fallback` names them.
         (true, Some(_)) => Vec::new(),
         (true, None) => ci.fallbacks,
     };
@@ -41,7 +41,7 @@ pub fn store(given: Given<'_>, environment: &Environment) -> Result<Option<Cache
     Ok(Some(CacheSettings { location, shown, scope, fallbacks, mode, required: given.switch("cache-required") }))
 }
 
-/// `s3://BUCKET/PREFIX?…`, `file:///PATH`, or a path.
+/// Parses a location: `s3://BUCKET/PREFIX?…`, `file:///PATH`, or a path.
 pub fn location(text: &str, environment: &Environment) -> Result<StoreLocation> {
     let Some((scheme, rest)) = text.split_once("://") else {
         return directory(environment.resolve(text), text);

@@ -1,4 +1,4 @@
-//! Whole command lines, from words to settings.
+//! Resolves whole command lines to settings.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -46,7 +46,7 @@ impl Place {
         }
     }
 
-    /// What is said about a line that does not work: message and hint, or clap's text.
+    /// Returns the error of an invalid command line: message and hint, or clap's text.
     fn refused(&self, line: &str) -> String {
         match self.run(line) {
             Ok(settings) => panic!("{line}: {settings:?}"),
@@ -226,7 +226,7 @@ fn what_shows_the_run() {
         (&[("BUILDKIT_PROGRESS", "plain")], "-q", Some(ProgressMode::Quiet)),
         (&[("BUILDKIT_PROGRESS", "odd")], "", None),
         (&[("BUILDKIT_PROGRESS", "plain"), ("HAKOBI_PROGRESS", "tty")], "", Some(ProgressMode::Tty)),
-        // Each line of it would have the live display drawn again.
+        // The live display would be drawn again for each debug line.
         (&[], "--debug", Some(ProgressMode::Plain)),
         (&[("HAKOBI_LOG", "info")], "", Some(ProgressMode::Plain)),
         (&[], "--debug --progress tty", Some(ProgressMode::Tty)),

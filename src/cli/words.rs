@@ -1,11 +1,11 @@
-//! Small grammars that Docker's flags share: one line of CSV, `key=value`, references, Go's booleans, sizes.
+//! Parses values that several of Docker's flags share: one line of CSV, `key=value`, references, Go's booleans, sizes.
 
 use std::collections::BTreeMap;
 
 use crate::domain::ImageRef;
 use crate::error::{Error, Result};
 
-/// The fields of one line of CSV as Go's `encoding/csv` reads them: `"` quotes a whole field, `""` is a quote within it.
+/// Returns the fields of one line of CSV like Go's `encoding/csv`: `"` quotes a whole field, and `""` is a quotation mark in it.
 pub fn fields(line: &str) -> Result<Vec<String>> {
     let bare = || {
         Error::usage(format!("`{line}` has a quotation mark in the middle of a value"))
@@ -53,7 +53,7 @@ pub fn fields(line: &str) -> Result<Vec<String>> {
     }
 }
 
-/// A line of CSV whose fields are `key=value`; keys in lower case, as buildx takes them. In the order given.
+/// Parses a line of CSV whose fields are `key=value`, in its order. The keys become lower case, as in buildx.
 pub fn pairs(flag: &str, line: &str) -> Result<Vec<(String, String)>> {
     fields(line)?
         .into_iter()
@@ -64,7 +64,7 @@ pub fn pairs(flag: &str, line: &str) -> Result<Vec<(String, String)>> {
         .collect()
 }
 
-/// `key=value` of a flag whose value may lack (`None`).
+/// Parses `key=value`. The value may be missing (`None`).
 pub fn key_value<'a>(flag: &str, text: &'a str) -> Result<(&'a str, Option<&'a str>)> {
     let (key, value) = match text.split_once('=') {
         Some((key, value)) => (key, Some(value)),
@@ -76,13 +76,13 @@ pub fn key_value<'a>(flag: &str, text: &'a str) -> Result<(&'a str, Option<&'a s
     Ok((key, value))
 }
 
-/// The reference that a flag names, with `latest` where it names no tag.
+/// Parses a reference. Without a tag it gets `latest`.
 pub fn reference(flag: &str, text: &str) -> Result<ImageRef> {
     let reference: ImageRef = text.parse().map_err(|error| Error::usage(format!("invalid --{flag} {text}")).because(&error))?;
     Ok(reference.with_default_tag())
 }
 
-/// Go's `strconv.ParseBool`: what Docker's flags take after `=`.
+/// Parses a boolean of a Docker flag (Go's `strconv.ParseBool`). Returns `None` if it is invalid.
 pub fn boolean(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
@@ -91,7 +91,7 @@ pub fn boolean(text: &str) -> Option<bool> {
     }
 }
 
-/// Takes a boolean out of a map of attributes; `default` where it is not there.
+/// Removes a boolean from a map of attributes. Returns `default` if the map does not have it.
 pub fn take_boolean(flag: &str, attributes: &mut BTreeMap<String, String>, key: &str, default: bool) -> Result<bool> {
     match attributes.remove(key) {
         None => Ok(default),
@@ -101,7 +101,7 @@ pub fn take_boolean(flag: &str, attributes: &mut BTreeMap<String, String>, key: 
     }
 }
 
-/// Bytes as go-units `RAMInBytes` reads them: `64m`, `2g`, `1.5GiB`; units are powers of 1024.
+/// Parses a size in bytes like go-units `RAMInBytes`: `64m`, `2g`, `1.5GiB`. Units are powers of 1024.
 pub fn size(flag: &str, text: &str) -> Result<i64> {
     let invalid = || {
         Error::usage(format!("invalid size for --{flag}: `{text}`"))
@@ -120,7 +120,7 @@ pub fn size(flag: &str, text: &str) -> Result<i64> {
         _ => return Err(invalid()),
     };
     let bytes = number * 1024_f64.powi(factor);
-    // What does not fit 63 bits is no size of a memory.
+    // A size above 63 bits is not a valid memory size.
     if !(0.0..9.2e18).contains(&bytes) {
         return Err(invalid());
     }

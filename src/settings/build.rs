@@ -1,4 +1,4 @@
-//! What `hakobi build` was asked to do.
+//! The settings of `hakobi build`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -7,27 +7,27 @@ use std::time::Duration;
 use super::{CacheSettings, CiSettings, HandOffSettings, PushSettings, RunFiles};
 use crate::domain::{ImageRef, Platform};
 
-/// What `CONTEXT` is.
+/// The kind of `CONTEXT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ContextSource {
     /// A local directory.
     Directory(PathBuf),
-    /// A tar, or a lone Dockerfile, on standard input.
+    /// A tar, or only a Dockerfile, on standard input.
     Stdin,
-    /// A git repository or an http(s) URL, fetched by the daemon.
+    /// A git repository or an http(s) URL that the daemon fetches.
     Remote(String),
 }
 
-/// Where the Dockerfile is.
+/// The location of the Dockerfile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DockerfileSource {
     /// `Dockerfile` in the context.
     Default,
-    /// A path, of a local file, or within a context that is not local.
+    /// A local path, or a path within a context that is not local.
     Path(PathBuf),
     /// Standard input.
     Stdin,
-    /// An http(s) URL: fetched by the client as Docker does.
+    /// An http(s) URL, which the client fetches, as in Docker.
     Remote(String),
 }
 
@@ -38,34 +38,34 @@ pub enum NamedContext {
     Directory(PathBuf),
     /// An OCI layout directory (`oci-layout://PATH[:TAG][@DIGEST]`).
     OciLayout(String),
-    /// Anything the frontend understands itself: `docker-image://…`, a git or http(s) URL, `target:…`.
+    /// Another source that the frontend supports itself: `docker-image://…`, a git or http(s) URL, `target:…`.
     Frontend(String),
 }
 
 /// A secret for `RUN --mount=type=secret`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Secret {
-    /// Its id.
+    /// The ID.
     pub id: String,
-    /// Where its value is.
+    /// The location of the value.
     pub source: SecretSource,
 }
 
-/// Where a secret's value is. The value itself is read only when the daemon asks.
+/// The location of a secret's value. hakobi reads the value only when the daemon asks for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SecretSource {
-    /// In a file.
+    /// A file.
     File(PathBuf),
-    /// In a variable of the environment, by name.
+    /// The name of an environment variable.
     Env(String),
 }
 
 /// An agent or keys for `RUN --mount=type=ssh`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SshSource {
-    /// Its id; `default` where none is named.
+    /// The ID. `default` if the user gave none.
     pub id: String,
-    /// One socket, or key files. Never empty: the agent's socket is taken from SSH_AUTH_SOCK where none is named.
+    /// One socket, or key files. Never empty: the default is the agent's socket from SSH_AUTH_SOCK.
     pub paths: Vec<PathBuf>,
 }
 
@@ -74,27 +74,27 @@ pub struct SshSource {
 pub struct CacheEntry {
     /// `registry`, `inline`, `local`, `gha`, …
     pub kind: String,
-    /// All else.
+    /// All other attributes.
     pub attributes: BTreeMap<String, String>,
 }
 
-/// What `--cache-from` names.
+/// A value of `--cache-from`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CacheFrom {
-    /// A bare reference: the pulled-latest way.
+    /// A bare reference: an image that an earlier build pushed.
     Latest(ImageRef),
-    /// BuildKit's own words.
+    /// BuildKit's CSV.
     Entry(CacheEntry),
 }
 
-/// `-o`: where a result goes.
+/// A destination of the result (`-o`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
-    /// `local`, `tar`, `oci`, `docker`: `--push` and `--load`, and what means the same, are in [`BuildSettings`].
+    /// `local`, `tar`, `oci` or `docker`. [`BuildSettings`] has separate fields for `--push`, `--load` and their equivalents.
     pub kind: String,
     /// A file, a directory, or `-` for standard output.
     pub destination: Option<PathBuf>,
-    /// All else.
+    /// All other attributes.
     pub attributes: BTreeMap<String, String>,
 }
 
@@ -108,22 +108,22 @@ pub enum Strategy {
     Daemon,
 }
 
-/// `hakobi build`.
+/// The settings of `hakobi build`.
 #[derive(Debug, Clone)]
 pub struct BuildSettings {
-    /// What is built.
+    /// The build context.
     pub context: ContextSource,
-    /// By which Dockerfile.
+    /// The Dockerfile.
     pub dockerfile: DockerfileSource,
-    /// The stage wanted; the last where absent.
+    /// The target stage. `None` means the last one.
     pub target: Option<String>,
-    /// `--build-arg`, proxies of Docker's config included; resolved against the environment.
+    /// `--build-arg` and the proxies of Docker's configuration, with values from the environment.
     pub build_args: BTreeMap<String, String>,
     /// `--label`.
     pub labels: BTreeMap<String, String>,
     /// `--annotation`, with its optional type prefix.
     pub annotations: Vec<String>,
-    /// `--platform`, DOCKER_DEFAULT_PLATFORM; the daemon's own where empty.
+    /// `--platform` or DOCKER_DEFAULT_PLATFORM. Empty means the daemon's own platform.
     pub platforms: Vec<Platform>,
     /// `--secret`.
     pub secrets: Vec<Secret>,
@@ -132,51 +132,52 @@ pub struct BuildSettings {
     /// `--build-context`.
     pub named_contexts: BTreeMap<String, NamedContext>,
     /// Further options of the frontend, under BuildKit's own names: `force-network-mode`, `add-hosts`, `ulimit`, `shm-size`,
-    /// `cgroup-parent`, `no-cache`, `image-resolve-mode`, `memory`, `cpuquota`, … In `add-hosts` the word `host-gateway` may stand for an
-    /// address: the one in the worker's label `org.mobyproject.buildkit.worker.moby.host-gateway-ip`, which only the daemon knows.
+    /// `cgroup-parent`, `no-cache`, `image-resolve-mode`, `memory`, `cpuquota`, … An address in `add-hosts` may be the word
+    /// `host-gateway`. It stands for the worker's label `org.mobyproject.buildkit.worker.moby.host-gateway-ip`, which only the
+    /// daemon knows.
     pub frontend_options: BTreeMap<String, String>,
-    /// `--allow`, and what `--network host` needs.
+    /// `--allow`, and the entitlement of `--network host`.
     pub entitlements: Vec<String>,
     /// `--call`: `build`, `check`, `outline`, `targets`.
     pub call: String,
-    /// How the answer of a call is shown: `json`, or `text`; as its printer likes where absent.
+    /// The format of a call's answer: `json` or `text`. `None` means the default of the call.
     pub call_format: Option<String>,
-    /// Whether a call that finds something wrong is a success nonetheless (`ignorestatus=true`).
+    /// Whether a call succeeds even if it finds faults (`ignorestatus=true`).
     pub call_ignore_status: bool,
-    /// Tags, with `latest` put in where none is named.
+    /// The tags. A reference without a tag has `latest`.
     pub tags: Vec<ImageRef>,
-    /// Push all tags.
+    /// Whether to push all tags.
     pub push: bool,
-    /// Put the image into the daemon.
+    /// Whether to load the image into the daemon.
     pub load: bool,
-    /// `-o` of other types.
+    /// The values of `-o` of other types.
     pub outputs: Vec<Output>,
     /// `--cache-from`.
     pub cache_from: Vec<CacheFrom>,
     /// `--cache-to`.
     pub cache_to: Vec<CacheEntry>,
-    /// Where layers are kept between runs, if they are.
+    /// The cache. `None` means no cache.
     pub store: Option<CacheSettings>,
-    /// Where `--strategy daemon` keeps cached stages.
+    /// The repository for the cached stages of `--strategy daemon`.
     pub cache_repository: Option<ImageRef>,
-    /// Who decides what is cached.
+    /// What decides which steps are cached.
     pub strategy: Strategy,
-    /// Commands whose results are older run again.
+    /// The maximum age of the results of commands. Commands with older results run again.
     pub max_age: Option<Duration>,
-    /// Where a registry does not answer, base images are taken to be what they were in the last build.
+    /// Whether to use the base images of the last build if a registry does not answer.
     pub recorded_bases: bool,
-    /// Files that were laid on a base which is not there are laid on it by the daemon too, and compared.
+    /// Whether to compare the layers that hakobi assembled without pulling the base with those that the daemon builds.
     pub verify: bool,
-    /// A push's options.
+    /// The options of a push.
     pub push_settings: PushSettings,
     /// `--iidfile`.
     pub iid_file: Option<PathBuf>,
     /// `--metadata-file`.
     pub metadata_file: Option<PathBuf>,
-    /// What is written of the run.
+    /// The files that report the run.
     pub files: RunFiles,
-    /// What is written for whoever goes on with the image.
+    /// The files for deployments and later steps.
     pub hand_off: HandOffSettings,
-    /// What the CI says of this run.
+    /// The CI's information about this run.
     pub ci: CiSettings,
 }

@@ -1,4 +1,4 @@
-//! The commands.
+//! The commands and their settings.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -9,28 +9,28 @@ use crate::domain::{ImageRef, RegistryHost};
 /// `hakobi doctor`.
 #[derive(Debug, Clone)]
 pub struct DoctorSettings {
-    /// Images whose repositories are tried.
+    /// Images whose repositories it checks.
     pub tags: Vec<ImageRef>,
     /// The cache.
     pub store: Option<CacheSettings>,
-    /// What the CI says of this run.
+    /// The CI's information about this run.
     pub ci: CiSettings,
-    /// The proxies that variables name.
+    /// The proxies from variables.
     pub proxies: Vec<Proxy>,
 }
 
-/// A proxy, without what it may take as a login.
+/// A proxy, without its credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proxy {
-    /// The variable.
+    /// The name of the variable.
     pub name: String,
-    /// Where it is.
+    /// The host.
     pub host: String,
-    /// And its port.
+    /// The port.
     pub port: u16,
 }
 
-/// The CIs that `hakobi init` knows.
+/// The CIs that `hakobi init` supports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InitTarget {
     /// AWS CodeBuild.
@@ -46,28 +46,28 @@ pub enum InitTarget {
 /// `hakobi init`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InitSettings {
-    /// For which CI.
+    /// The CI.
     pub target: InitTarget,
-    /// The project.
+    /// The directory of the project.
     pub directory: PathBuf,
-    /// The image's repository.
+    /// The repository of the image.
     pub repository: Option<String>,
-    /// S3 bucket for the cache.
+    /// The S3 bucket for the cache.
     pub bucket: Option<String>,
-    /// Whether a file that is there is replaced.
+    /// Whether to replace an existing file.
     pub force: bool,
 }
 
-/// Where an archive of images is read from.
+/// The source of an archive of images.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ArchiveFrom {
-    /// `-`.
+    /// Standard input (`-`).
     Stdin,
     /// A file.
     File(PathBuf),
     /// `s3://BUCKET/KEY`.
     S3 {
-        /// The bucket, and what of the key comes before its last part.
+        /// The bucket, and the key without its last part.
         bucket: S3Settings,
         /// The last part of the key.
         name: String,
@@ -88,114 +88,114 @@ impl fmt::Display for ArchiveFrom {
 /// `hakobi cache`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CacheCommand {
-    /// `ls`: the images, by scope.
+    /// `ls`: lists the images by scope.
     List {
-        /// As JSON.
+        /// Whether to print JSON.
         json: bool,
     },
-    /// `stat`: how much it is.
+    /// `stat`: shows the size.
     Stat {
-        /// As JSON.
+        /// Whether to print JSON.
         json: bool,
     },
-    /// `verify`: reads everything.
+    /// `verify`: reads and checks all content.
     Verify {
-        /// Removes what is wrong.
+        /// Whether to remove damaged content.
         repair: bool,
     },
 }
 
-/// The command.
+/// The command of a run.
 #[derive(Debug, Clone)]
 pub enum Command {
     /// `save IMAGE…`.
     Save {
-        /// Images of the daemon.
+        /// The images of the daemon.
         images: Vec<ImageRef>,
-        /// Where they are kept.
+        /// The cache.
         cache: CacheSettings,
-        /// Of new layers.
+        /// The compression of new layers.
         compression: Compression,
-        /// What is written of the run.
+        /// The files that report the run.
         files: RunFiles,
     },
     /// `restore IMAGE…`.
     Restore {
-        /// What they will be called.
+        /// The names of the images.
         images: Vec<ImageRef>,
-        /// Where they are kept.
+        /// The cache.
         cache: CacheSettings,
-        /// What is written of the run.
+        /// The files that report the run.
         files: RunFiles,
     },
     /// `import FILE|URL [IMAGE]`.
     Import {
-        /// The archive.
+        /// The source of the archive.
         from: ArchiveFrom,
-        /// The name of an image that has none.
+        /// The name for an image without one.
         name: Option<ImageRef>,
-        /// Where it is kept.
+        /// The cache.
         cache: CacheSettings,
-        /// Of layers that are not compressed.
+        /// The compression of layers that are not compressed.
         compression: Compression,
     },
     /// `export IMAGE -o FILE`.
     Export {
-        /// What is in the store.
+        /// The image in the cache.
         image: ImageRef,
-        /// The archive; standard output where absent.
+        /// The archive's file. `None` means standard output.
         file: Option<PathBuf>,
-        /// Where it is kept.
+        /// The cache.
         cache: CacheSettings,
     },
     /// `cache …`.
     Cache {
-        /// What is asked.
+        /// The subcommand.
         command: CacheCommand,
-        /// Which store.
+        /// The cache.
         cache: CacheSettings,
     },
     /// `build`.
     Build(Box<BuildSettings>),
-    /// `plan`: what a build would do.
+    /// `plan`: shows what a build would do.
     Plan {
-        /// The build.
+        /// The settings of the build.
         build: Box<BuildSettings>,
-        /// As JSON.
+        /// Whether to print JSON.
         json: bool,
     },
-    /// `push IMAGE…`: images of the daemon.
+    /// `push IMAGE…`.
     Push {
-        /// What is pushed.
+        /// The images of the daemon.
         images: Vec<ImageRef>,
-        /// How.
+        /// The options of the push.
         settings: PushSettings,
-        /// What is written of the run.
+        /// The files that report the run.
         files: RunFiles,
     },
     /// `promote SRC TAG…`.
     Promote {
-        /// An image in a registry.
+        /// The image in a registry.
         source: ImageRef,
-        /// Where its manifest goes: full references.
+        /// The full references of the targets.
         targets: Vec<ImageRef>,
-        /// What is done about tags that are there.
+        /// The options of the push, such as for existing tags.
         settings: PushSettings,
     },
-    /// `promote --list`: what a tag stands for and stood for.
+    /// `promote --list`: shows the current and the earlier images of a tag.
     History(ImageRef),
-    /// `doctor`: tries what a run needs.
+    /// `doctor`: checks the requirements of a run.
     Doctor(Box<DoctorSettings>),
-    /// `init CI`: a file for a CI.
+    /// `init CI`: writes a file for a CI.
     Init(InitSettings),
-    /// `login HOST`: prints, stores or answers credentials.
+    /// `login HOST`: checks, stores or prints credentials.
     Login(LoginSettings),
-    /// `completions SHELL`, `man`: the text is ready.
+    /// `completions SHELL`, `man`: prints this text.
     Print(String),
 }
 
 impl Command {
-    /// What is written of the run, by commands that report.
+    /// Returns the files that report the run. Returns `None` for commands without a report.
     #[must_use]
     pub fn files(&self) -> Option<&RunFiles> {
         match self {
@@ -209,9 +209,9 @@ impl Command {
 /// `hakobi login`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LoginSettings {
-    /// `hakobi login HOST`: tries the credentials and says whether they work.
+    /// `hakobi login HOST`: checks the credentials, and reports whether they work.
     Check(RegistryHost),
-    /// `hakobi login --write HOST`: writes Docker's config.json, because it was asked for.
+    /// `hakobi login --write HOST`: writes Docker's config.json.
     Write(RegistryHost),
     /// As a Docker credential helper (`docker-credential-hakobi get`): the host on standard input, JSON on standard output.
     Helper(String),

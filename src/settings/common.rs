@@ -1,87 +1,87 @@
-//! Settings that several commands have.
+//! The settings that several commands share.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::domain::RegistryHost;
 
-/// How the run is shown.
+/// The form of the display.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProgressMode {
-    /// A live display on a terminal, lines elsewhere.
+    /// A live display on a terminal, else lines.
     Auto,
     /// Lines with times.
     Plain,
-    /// The live display, always.
+    /// The live display, even without a terminal.
     Tty,
-    /// Nothing but the result.
+    /// Only the result.
     Quiet,
-    /// JSON lines as buildx prints them.
+    /// Lines of JSON, as in buildx.
     RawJson,
 }
 
-/// Where the daemon is and how it is spoken to.
+/// The address of the daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DaemonEndpoint {
     /// `unix:///var/run/docker.sock`, `tcp://host:2376`, `ssh://user@host`.
     pub url: String,
-    /// Certificates, where the connection is TLS.
+    /// The certificates, if the connection uses TLS.
     pub tls: Option<DaemonTls>,
-    /// Where this came from, for messages: `DOCKER_HOST`, `context "x"`, `default`.
+    /// The origin of the address, for messages: `DOCKER_HOST`, `context "x"`, `default`.
     pub origin: String,
 }
 
-/// TLS to a daemon.
+/// The TLS settings of a daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DaemonTls {
-    /// PEM of the authorities; the system's where absent.
+    /// A PEM file of the certificate authorities. `None` means those of the system.
     pub ca: Option<PathBuf>,
-    /// PEM of the client's certificate.
+    /// A PEM file of the client's certificate.
     pub cert: Option<PathBuf>,
-    /// PEM of the client's key.
+    /// A PEM file of the client's key.
     pub key: Option<PathBuf>,
-    /// Whether the daemon's certificate is not checked (DOCKER_TLS without DOCKER_TLS_VERIFY).
+    /// Whether to skip the check of the daemon's certificate (DOCKER_TLS without DOCKER_TLS_VERIFY).
     pub skip_verify: bool,
 }
 
-/// How layers go to the daemon and come from it.
+/// The transfer of layers to and from the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Transport {
-    /// Through the loopback registry where the daemon can reach it, which is tried.
+    /// Through the loopback registry if a check shows that the daemon can reach it, else as an archive.
     #[default]
     Auto,
     /// Through the loopback registry.
     Registry,
-    /// Into the daemon through the build session and `docker load`, out of it through `docker save`.
+    /// To the daemon through the build session and `docker load`, from it through `docker save`.
     Archive,
 }
 
-/// How registries are reached.
+/// The access to registries.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RegistrySettings {
-    /// The folder of Docker's `config.json`, which is only ever read (DOCKER_CONFIG or ~/.docker).
+    /// The directory of Docker's `config.json` (DOCKER_CONFIG or ~/.docker).
     pub docker_config: Option<PathBuf>,
-    /// Hosts that may speak plain HTTP or show a certificate that does not check.
+    /// Hosts for which plain HTTP and invalid certificates are allowed.
     pub insecure: Vec<RegistryHost>,
-    /// A role to take on for a registry.
+    /// The IAM role to assume for a registry.
     pub roles: BTreeMap<RegistryHost, String>,
-    /// A pull-through cache in front of a registry.
+    /// The pull-through cache of a registry.
     pub mirrors: BTreeMap<RegistryHost, String>,
 }
 
-/// What is done about a tag that is there already.
+/// The action for a tag that already exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum IfTagExists {
-    /// Moved, as `docker push` does.
+    /// Move the tag, like `docker push`.
     #[default]
     Overwrite,
-    /// Nothing is built; exit 3.
+    /// Build nothing, and exit with 3.
     Fail,
-    /// Nothing is built; a success that says so.
+    /// Build nothing, and succeed with a note.
     Skip,
 }
 
-/// Where layers are kept between runs.
+/// The location of a cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreLocation {
     /// A directory.
@@ -90,61 +90,61 @@ pub enum StoreLocation {
     S3(S3Settings),
 }
 
-/// A store in S3 (`s3://BUCKET/PREFIX?…`). Credentials and endpoint are the AWS SDK's own configuration.
+/// A cache in S3 (`s3://BUCKET/PREFIX?…`). The AWS SDK finds the credentials and the endpoint.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct S3Settings {
     /// The bucket.
     pub bucket: String,
-    /// Before all names; without slashes at its ends, empty for none.
+    /// The prefix of all keys, without slashes at its ends. Empty if there is none.
     pub prefix: String,
-    /// `region=`; the SDK's where absent.
+    /// `region=`. `None` means the SDK's region.
     pub region: Option<String>,
-    /// `path-style=`; for servers of one's own the default is true.
+    /// `path-style=`. The default is true for servers other than AWS.
     pub path_style: Option<bool>,
-    /// `kms-key=`: encryption with this key of KMS; empty for the account's own S3 key.
+    /// `kms-key=`: encryption with this KMS key. An empty text means the account's own S3 key.
     pub kms_key: Option<String>,
     /// `storage-class=`.
     pub storage_class: Option<String>,
 }
 
-/// What may be done with the store.
+/// The allowed use of the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CacheMode {
-    /// Reading, and writing the run's own scope.
+    /// Read, and write the run's own scope.
     #[default]
     ReadWrite,
-    /// Reading only.
+    /// Only read.
     ReadOnly,
 }
 
-/// The store of a run.
+/// The cache of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheSettings {
-    /// Where it is.
+    /// The location.
     pub location: StoreLocation,
-    /// As the user gave it, for messages and the report.
+    /// The location as the user gave it, for messages and the report.
     pub shown: String,
-    /// What is written, and read first.
+    /// The scope to write, and to read first.
     pub scope: String,
-    /// What else is read, in this order.
+    /// The other scopes to read, in this order.
     pub fallbacks: Vec<String>,
-    /// What may be done with it.
+    /// The allowed use.
     pub mode: CacheMode,
-    /// Whether a fault of it fails the run (exit 4).
+    /// Whether a fault of the cache fails the run (exit 4).
     pub required: bool,
 }
 
-/// How new layers are compressed.
+/// The compression of new layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
-    /// gzip, with its level 1 to 9.
+    /// gzip, with a level from 1 to 9.
     Gzip(u32),
-    /// zstd, with its level 1 to 22.
+    /// zstd, with a level from 1 to 22.
     Zstd(i32),
 }
 
 impl Compression {
-    /// Its text in the keys of records, which stays as it is.
+    /// Returns its text in the keys of records. The text must never change.
     #[must_use]
     pub fn key_text(self) -> String {
         match self {
@@ -160,33 +160,33 @@ impl Default for Compression {
     }
 }
 
-/// What a missing ECR repository is made with.
+/// The settings of an ECR repository that hakobi creates.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CreateRepository {
-    /// Scan images when they are pushed.
+    /// Whether ECR scans images after a push.
     pub scan_on_push: bool,
-    /// Tags cannot be moved.
+    /// Whether tags are immutable.
     pub immutable_tags: bool,
-    /// A KMS key's ARN or alias; AES-256 where absent.
+    /// The ARN or alias of a KMS key. `None` means AES-256.
     pub kms_key: Option<String>,
-    /// Tags of the repository.
+    /// The tags of the repository.
     pub tags: BTreeMap<String, String>,
     /// The text of a lifecycle policy.
     pub lifecycle_policy: Option<String>,
 }
 
-/// A push.
+/// The options of a push.
 #[derive(Debug, Clone, Default)]
 pub struct PushSettings {
-    /// Asked before anything is built.
+    /// The action for existing tags, checked before the build.
     pub if_tag_exists: IfTagExists,
-    /// Whether, and how, missing ECR repositories are made.
+    /// The settings of missing ECR repositories. `None` means that hakobi creates none.
     pub create_repository: Option<CreateRepository>,
-    /// Of layers that hakobi compresses.
+    /// The compression of layers that hakobi compresses.
     pub compression: Compression,
 }
 
-/// Files that tell of a run.
+/// The files that report a run.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RunFiles {
     /// `--report`.
@@ -195,31 +195,31 @@ pub struct RunFiles {
     pub timeline: Option<PathBuf>,
 }
 
-/// What the CI says of a run, as reports have it.
+/// The CI's information about a run, for reports.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CiSettings {
     /// `codebuild`, `travis`, `jenkins`, `github`, `gitlab` or `local`.
     pub provider: &'static str,
-    /// The commit, where it names one.
+    /// The commit, if the CI names one.
     pub commit: Option<String>,
 }
 
-/// What is written for whoever goes on with the image.
+/// The files for deployments and later steps.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HandOffSettings {
     /// `--image-definitions`.
     pub image_definitions: Option<PathBuf>,
-    /// The containers that are named in it.
+    /// The containers in it.
     pub containers: Vec<String>,
     /// `--image-detail`.
     pub image_detail: Option<PathBuf>,
-    /// `--image-env`: variables for a shell.
+    /// `--image-env`: a file of variables for a shell.
     pub variables: Option<PathBuf>,
-    /// `--summary`: the run in Markdown.
+    /// `--summary`: a file of the run in Markdown.
     pub summary: Option<PathBuf>,
-    /// Where a step of a GitHub workflow adds its outputs.
+    /// The file to which a step of a GitHub workflow adds its outputs.
     pub github_output: Option<PathBuf>,
-    /// Where it adds to its summary page.
+    /// The file to which it adds its summary.
     pub github_summary: Option<PathBuf>,
 }
 

@@ -3,22 +3,22 @@
 use super::command::Command;
 use super::common::{DaemonEndpoint, ProgressMode, RegistrySettings, Transport};
 
-/// What a run is, and what all commands share.
+/// The settings that all commands share, and the command.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// How it is shown.
+    /// The form of the display.
     pub progress: ProgressMode,
-    /// Whether it has colours: on a terminal, without NO_COLOR.
+    /// Whether to use colours: on a terminal, and without NO_COLOR.
     pub color: bool,
-    /// What `--debug` or `HAKOBI_LOG` asks for: levels, by module.
+    /// The log levels by module, from `--debug` or `HAKOBI_LOG`.
     pub log: Option<String>,
     /// The daemon.
     pub daemon: DaemonEndpoint,
-    /// How layers go to the daemon and come from it.
+    /// The transfer of layers to and from the daemon.
     pub transport: Transport,
-    /// Registries.
+    /// The access to registries.
     pub registries: RegistrySettings,
-    /// Things worth telling before work starts: `DOCKER_BUILDKIT=0` was given, a flag does nothing.
+    /// Warnings to show before the work starts: `DOCKER_BUILDKIT=0` was set, a flag has no effect.
     pub warnings: Vec<String>,
     /// The command.
     pub command: Command,
