@@ -1,4 +1,4 @@
-//! The AWS SDK's configuration: every source of credentials that the SDK knows, the system's proxy, a role to take on.
+//! Configures the AWS SDK: all its sources of credentials, the system's proxy, and a role to assume.
 
 use std::time::Duration;
 
@@ -23,43 +23,43 @@ use hyper_util::client::proxy::matcher::Matcher;
 
 use crate::debug::Request;
 
-/// Where AWS is and who the user is to it.
+/// The source of the credentials and the endpoint.
 #[derive(Debug, Clone, Default)]
 pub enum AwsSource {
-    /// As the AWS SDK finds it: the environment (`AWS_ENDPOINT_URL_*` included), profiles, SSO, web identity, ECS, EC2.
+    /// The AWS SDK's own sources: the environment (`AWS_ENDPOINT_URL_*` included), profiles, SSO, web identity, ECS, EC2.
     #[default]
     Environment,
-    /// Fixed: for tests.
+    /// Fixed values, for tests.
     Fixed {
         /// The endpoint of all services.
         endpoint: String,
-        /// Access key ID.
+        /// The access key ID.
         access_key: String,
-        /// Secret access key.
+        /// The secret access key.
         secret_key: String,
     },
 }
 
-/// What one service's client is made for.
+/// The options of one service's client.
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
-    /// The region; as the SDK finds it where absent.
+    /// The region. `None` means the SDK's own.
     pub region: Option<String>,
-    /// A role to take on, by its ARN.
+    /// The ARN of a role to assume.
     pub role: Option<String>,
-    /// An address of the service, for which the system may name a proxy: `https://api.ecr.eu-west-1.amazonaws.com/`.
+    /// An address of the service, to look up the system's proxy: `https://api.ecr.eu-west-1.amazonaws.com/`.
     pub proxied: String,
-    /// FIPS endpoints.
+    /// Whether to use FIPS endpoints.
     pub fips: bool,
-    /// Dual-stack endpoints.
+    /// Whether to use dual-stack endpoints.
     pub dual_stack: bool,
-    /// How long one attempt may take altogether; no limit where absent, for streams.
+    /// The time limit of one attempt. `None` means no limit, for streams.
     pub attempt: Option<Duration>,
-    /// How long all attempts may take; as above.
+    /// The time limit of all attempts together. `None` means no limit.
     pub total: Option<Duration>,
 }
 
-/// The configuration for a client.
+/// Returns the configuration of a client.
 pub async fn config(source: &AwsSource, wanted: &Wanted) -> SdkConfig {
     let mut timeouts = TimeoutConfig::builder().connect_timeout(Duration::from_secs(10));
     timeouts.set_operation_attempt_timeout(wanted.attempt);
@@ -91,11 +91,11 @@ pub async fn config(source: &AwsSource, wanted: &Wanted) -> SdkConfig {
     shared.into_builder().credentials_provider(provider).build()
 }
 
-/// Shows a client's requests (`--debug`).
+/// Shows the requests of a client (`--debug`).
 #[derive(Debug)]
 pub struct ShowRequests(pub &'static str);
 
-/// The request that was sent last.
+/// The last request that was sent.
 #[derive(Debug)]
 struct Sent(Request);
 
@@ -139,8 +139,8 @@ impl Intercept for ShowRequests {
     }
 }
 
-/// TLS by ring, and the proxy that the system names for this address. Plain HTTP, which is what credential endpoints on
-/// link-local addresses speak, never goes through it.
+/// Returns an HTTP client with TLS by ring, and with the system's proxy for this address. Plain HTTP never uses the proxy,
+/// because only credential endpoints on link-local addresses use it.
 fn http_client(address: &str) -> aws_smithy_runtime_api::client::http::SharedHttpClient {
     let proxy = proxy(address);
     Builder::new().build_with_connector_fn(move |settings, components| {

@@ -1,13 +1,13 @@
-//! What the CI says of this run: which service it is, the commit it works on, and whose cache it may use.
+//! Detects the CI: the service, the commit of the run, and the cache scopes that it may use.
 //!
-//! Variables come in through a function, so that nothing here reads the process's environment.
+//! The caller passes a function that returns variables. This module therefore never reads the process's environment.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::settings::CiSettings;
 
-/// The service that runs us.
+/// The CI service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Provider {
     /// AWS CodeBuild.
@@ -20,12 +20,12 @@ pub enum Provider {
     GitHubActions,
     /// GitLab CI.
     GitLab,
-    /// None of these: someone's own machine.
+    /// None of the above, such as a developer's machine.
     Local,
 }
 
 impl Provider {
-    /// As reports have it.
+    /// Returns the name in reports.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -39,26 +39,26 @@ impl Provider {
     }
 }
 
-/// What the CI says.
+/// The information about the CI.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ci {
     /// The service.
     pub provider: Provider,
-    /// The commit that is built, in full, where the service names one.
+    /// The full commit of the build, if the service names one.
     pub commit: Option<String>,
-    /// Whose cache is written and read.
+    /// The cache scopes.
     pub scope: Scope,
-    /// Whether the job has its project's secrets. Pull requests of forks have none where the service says so.
+    /// Whether the job has its project's secrets. Pull requests of forks do not have them, if the service says so.
     pub has_secrets: bool,
 }
 
-/// Whose cache a run uses. Scopes are the boundary of trust: a run writes its own only, and reads its own and those that are
-/// trusted at least as much.
+/// The cache scopes of a run. They are the boundary of trust: a run writes only its own scope. It reads its own scope, and scopes
+/// that are at least as trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scope {
-    /// What is written, and read first.
+    /// The scope to write, and to read first.
     pub name: String,
-    /// What else is read, in this order.
+    /// The other scopes to read, in this order.
     pub fallbacks: Vec<String>,
 }
 
@@ -74,8 +74,8 @@ impl Scope {
         out
     }
 
-    /// A branch's own. A branch that is called as other scopes are gets another name: a pull request, a tag or a pipeline must not
-    /// write what a branch reads, and no two branches share a scope.
+    /// Returns the scope of a branch. A branch whose name looks like another kind of scope gets a prefix. A pull request, a tag
+    /// or a pipeline thus never writes a scope that a branch reads, and no two branches share a scope.
     fn of_branch(branch: &str) -> Self {
         let like_a_request = branch.strip_prefix("pr-").is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()));
         let like_another = ["tag-", "branch-", "codepipeline-"].iter().any(|prefix| branch.starts_with(prefix))
@@ -83,34 +83,35 @@ impl Scope {
         Self::new(if like_a_request || like_another { format!("branch-{branch}") } else { branch.to_owned() }, &[])
     }
 
-    /// A tag's own, never a branch's: a tag may be called `main` too, and more people may push tags than push to `main`.
+    /// Returns the scope of a tag. It is never that of a branch: a tag may have the name `main`, and more people may push tags
+    /// than push to `main`.
     fn of_tag(tag: &str) -> Self {
         Self::new(format!("tag-{tag}"), &[])
     }
 
-    /// A pull request's own, which reads its target's.
+    /// Returns the scope of a pull request, which also reads its target's scope.
     fn of_request(number: &str, target: Option<String>) -> Self {
         let target = target.map(|target| target.strip_prefix("refs/heads/").unwrap_or(&target).to_owned());
         Self::new(format!("pr-{number}"), &[target.map(|target| Self::of_branch(&target).name)])
     }
 }
 
-/// The scope of a run of which the service does not say what it is about.
+/// The scope of a run if the service names no branch, tag or pull request.
 const DEFAULT: &str = "default";
 
-/// The scope of someone's own machine.
+/// The scope on a developer's machine.
 const LOCAL: &str = "local";
 
-/// Branches whose cache everyone may read.
+/// The branches whose scopes every run may read.
 const MAIN_BRANCHES: [&str; 2] = ["main", "master"];
 
 impl Ci {
-    /// Reads what the service says from its variables. An empty variable is one that is not set.
+    /// Detects the service from its variables. An empty variable counts as not set.
     #[must_use]
     pub fn detect(variable: impl Fn(&str) -> Option<String>) -> Self {
         let get = |name: &str| variable(name).filter(|value| !value.is_empty());
         let is_true = |name: &str| get(name).is_some_and(|value| value.eq_ignore_ascii_case("true") || value == "1");
-        // CodeBuild also hosts runners of GitHub and GitLab: there, what the guest says is what the run is about.
+        // CodeBuild also hosts runners of GitHub and GitLab. Their variables describe the run.
         let provider = if is_true("GITHUB_ACTIONS") {
             Provider::GitHubActions
         } else if is_true("GITLAB_CI") {
@@ -126,37 +127,37 @@ impl Ci {
         };
         let names: &[&str] = match provider {
             Provider::CodeBuild => &["CODEBUILD_RESOLVED_SOURCE_VERSION"],
-            // TRAVIS_COMMIT of a pull request is the merge that Travis made up; no one can look that up later.
+            // In a pull request, TRAVIS_COMMIT is a merge that Travis created, which nobody can look up later.
             Provider::Travis => &["TRAVIS_PULL_REQUEST_SHA", "TRAVIS_COMMIT"],
             Provider::Jenkins => &["GIT_COMMIT"],
             Provider::GitHubActions => &["GITHUB_SHA"],
             Provider::GitLab => &["CI_COMMIT_SHA"],
             Provider::Local => &[],
         };
-        // CodeBuild gives the version of an S3 object under the same name: only what is a commit counts.
+        // For an S3 source, CodeBuild sets the same variable to the object's version, which is no commit.
         let commit = names.iter().filter_map(|name| get(name)).find(|value| is_commit(value));
         let scope = scope(provider, &get);
-        // Travis says so of jobs of projects without any, too.
+        // Travis also sets this variable for projects without any secrets.
         let is_request = get("TRAVIS_PULL_REQUEST").is_some_and(|number| number != "false");
         let is_kept_from = get("TRAVIS_SECURE_ENV_VARS").is_some_and(|value| value == "false");
         let has_secrets = provider != Provider::Travis || !is_request || !is_kept_from;
         Self { provider, commit, scope, has_secrets }
     }
 
-    /// What reports say of it.
+    /// Returns the information for reports.
     #[must_use]
     pub fn told(&self) -> CiSettings {
         CiSettings { provider: self.provider.name(), commit: self.commit.clone() }
     }
 
-    /// The commit: the service's word, else what is checked out in `directory`.
+    /// Returns the service's commit, else the checked out commit in `directory`. Returns `None` if there is neither.
     #[must_use]
     pub fn commit_or_head(&self, directory: &Path) -> Option<String> {
         self.commit.clone().or_else(|| head(directory))
     }
 }
 
-/// Whose cache this run uses, by the services' own variables.
+/// Returns the cache scopes from the variables of the service.
 fn scope(provider: Provider, get: &impl Fn(&str) -> Option<String>) -> Scope {
     let branch = |name: &str| get(name).map(|branch| Scope::of_branch(&branch));
     let tag = |name: &str| get(name).map(|tag| Scope::of_tag(&tag));
@@ -176,7 +177,7 @@ fn scope(provider: Provider, get: &impl Fn(&str) -> Option<String>) -> Scope {
             Some(number) => Some(Scope::of_request(&number, get("CI_MERGE_REQUEST_TARGET_BRANCH_NAME"))),
             None => tag("CI_COMMIT_TAG").or_else(|| branch("CI_COMMIT_REF_NAME")),
         },
-        // TRAVIS_BRANCH of a pull request is its target, and of a tag the tag.
+        // In a pull request, TRAVIS_BRANCH is the target branch. For a tag, it is the tag.
         Provider::Travis => match get("TRAVIS_PULL_REQUEST").filter(|number| number != "false") {
             Some(number) => Some(Scope::of_request(&number, get("TRAVIS_BRANCH"))),
             None => tag("TRAVIS_TAG").or_else(|| branch("TRAVIS_BRANCH")),
@@ -184,7 +185,7 @@ fn scope(provider: Provider, get: &impl Fn(&str) -> Option<String>) -> Scope {
         Provider::CodeBuild => code_build(get),
         Provider::Jenkins => match get("CHANGE_ID") {
             Some(number) => Some(Scope::of_request(&number, get("CHANGE_TARGET"))),
-            // BRANCH_NAME of a tag is the tag.
+            // For a tag, BRANCH_NAME is the tag.
             None => tag("TAG_NAME").or_else(|| branch("BRANCH_NAME")).or_else(|| {
                 let text = get("GIT_BRANCH")?;
                 let tag = ["refs/tags/", "origin/tags/", "tags/"].iter().find_map(|prefix| text.strip_prefix(prefix));
@@ -197,7 +198,7 @@ fn scope(provider: Provider, get: &impl Fn(&str) -> Option<String>) -> Scope {
     found.unwrap_or_else(|| Scope::new(if provider == Provider::Local { LOCAL } else { DEFAULT }.to_owned(), &[]))
 }
 
-/// Under CodePipeline there is no webhook, and nothing tells which branch it is.
+/// Returns the scopes under CodeBuild. A build of CodePipeline has no webhook, and no variable names its branch.
 fn code_build(get: &impl Fn(&str) -> Option<String>) -> Option<Scope> {
     if let Some(pipeline) = get("CODEBUILD_INITIATOR").and_then(|by| Some(by.strip_prefix("codepipeline/")?.to_owned())) {
         return Some(Scope::new(format!("codepipeline-{pipeline}"), &[]));
@@ -211,7 +212,7 @@ fn code_build(get: &impl Fn(&str) -> Option<String>) -> Option<Scope> {
     }
 }
 
-/// What git has checked out in a directory; nothing where there is no git or no commit.
+/// Returns the commit that git has checked out in a directory. Returns `None` without git or without a commit.
 fn head(directory: &Path) -> Option<String> {
     let output = Command::new("git")
         .arg("-C")
@@ -225,7 +226,7 @@ fn head(directory: &Path) -> Option<String> {
     (output.status.success() && is_commit(&text)).then_some(text)
 }
 
-/// SHA-1 or SHA-256 in hex.
+/// Returns whether a text is a SHA-1 or SHA-256 in hexadecimal.
 fn is_commit(text: &str) -> bool {
     matches!(text.len(), 40 | 64) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
@@ -291,7 +292,7 @@ mod tests {
             (&[("JENKINS_URL", "http://j/"), ("CHANGE_ID", "5"), ("CHANGE_TARGET", "dev")], "pr-5", "dev"),
             (&[("JENKINS_URL", "http://j/"), ("GIT_BRANCH", "origin/dev")], "dev", "main"),
             (&[("GITLAB_CI", "true"), ("CI_COMMIT_REF_NAME", "dev")], "dev", "main"),
-            // A tag that is called like a branch, and a branch that is called like a tag's scope.
+            // A tag with the name of a branch, and a branch with the name of a tag's scope.
             (
                 &[github, ("GITHUB_REF", "refs/tags/main"), ("GITHUB_REF_TYPE", "tag"), ("GITHUB_REF_NAME", "main")],
                 "tag-main",

@@ -1,6 +1,6 @@
-//! Wiring only: settings, runtime, display, signals, exit code.
+//! The program's start: settings, runtime, display, signals, exit code.
 
-// The futures of a build hold those of all its stages.
+// The future of a build contains the futures of all its stages.
 #![recursion_limit = "256"]
 
 use std::collections::HashMap;
@@ -17,7 +17,7 @@ use hakobi::settings::{BuildSettings, Command, LoginSettings, ProgressMode, Sett
 use hakobi::{commands, push, shutdown};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// How long the process may take at its end to give names back and to abort uploads.
+/// The time limit at the end of the process to remove names in the daemon and to abort uploads.
 const CLEAN_UP: Duration = Duration::from_secs(4);
 
 fn main() -> ExitCode {
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
         }
     };
     let code = runtime.block_on(run(settings));
-    // A read of standard input cannot be cancelled: it must not hold up the end.
+    // A read of standard input cannot be cancelled, and must not delay the end.
     runtime.shutdown_background();
     ExitCode::from(code)
 }
@@ -70,7 +70,7 @@ async fn run(settings: Settings) -> u8 {
     match result.map_err(|error| error.without(&hidden)) {
         Ok(done) => done.tell(&settings, &shown, &hidden),
         Err(error) if matches!(settings.command, Command::Login(LoginSettings::Helper(_))) => {
-            // docker-credential-helpers' protocol: what docker is to say of a failure is on standard output, and the code is 1.
+            // By the protocol of docker-credential-helpers, the message of a failure is on standard output, and the exit code is 1.
             let all: Vec<&str> = std::iter::once(error.message()).chain(error.causes().iter().map(|cause| &**cause)).collect();
             let _ = output::to_stdout(&(all.join(": ") + "\n"));
             1
@@ -80,9 +80,9 @@ async fn run(settings: Settings) -> u8 {
             report.steps = shown.steps.reports(None, &HashMap::new());
             report.tier = shown.steps.tier();
             report.seconds.total = shown.timeline.seconds();
-            // The error that ended the run is the one that is told.
+            // The error of the run matters more than one of the files.
             let _ = write_files(&settings, &report, &shown.timeline, Some(&error));
-            // One that nobody reads ends the run no other way than the error.
+            // A closed standard output must not hide the error.
             let _ = error.answer_text().map(|text| output::to_stdout(&output::answer(text)));
             output::to_stderr(&output::error(&error, settings.color));
             error.kind().exit_code()
@@ -90,7 +90,7 @@ async fn run(settings: Settings) -> u8 {
     }
 }
 
-/// Waits for SIGINT or SIGTERM; a second one ends the process at once.
+/// Waits for SIGINT or SIGTERM. A second signal ends the process at once.
 async fn interrupted() -> u8 {
     let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
         return std::future::pending().await;
@@ -103,7 +103,7 @@ async fn interrupted() -> u8 {
     number
 }
 
-/// What a command leaves to be told once the display has ended.
+/// The results of a command, to print after the display ended.
 #[derive(Default)]
 struct Done {
     built: commands::Built,
@@ -136,7 +136,7 @@ impl Done {
         if !matches!(settings.progress, ProgressMode::Quiet) && !matches!(report.outcome, output::Outcome::Failure) {
             output::print_summary(report, settings.progress);
         }
-        // Scripts for shells, what a credential helper answers and files that are made are what they are.
+        // Scripts for shells, a credential helper's answer and created files must stay verbatim.
         let is_answer = !matches!(settings.command, Command::Print(_) | Command::Login(_) | Command::Init(_));
         let text = self.text.or(self.built.text);
         if let Some(text) = text.map(|text| if is_answer { output::answer(&hidden.text(&text)) } else { text })
@@ -148,7 +148,7 @@ impl Done {
     }
 }
 
-/// All files that tell of the run, each whether or not another could be written; the first error.
+/// Writes all files that report the run. If one fails, it still writes the others, and returns the first error.
 fn write_files(settings: &Settings, report: &RunReport, timeline: &Timeline, error: Option<&Error>) -> Result<()> {
     let mut written = Ok(());
     if let Some(files) = settings.command.files() {
@@ -164,20 +164,20 @@ fn write_files(settings: &Settings, report: &RunReport, timeline: &Timeline, err
     }
 }
 
-/// The run in Markdown, where it was asked for and where the CI shows it.
+/// Writes the run as Markdown to the requested file, and to the CI's summary page.
 fn summarize(build: &BuildSettings, report: &RunReport) -> Result<()> {
     let text = output::markdown(report);
     if let Some(path) = &build.hand_off.summary {
         output::write_summary(path, &text)?;
     }
-    // Nobody asked for this one: that it cannot be written fails nothing.
+    // The user did not ask for this file, so a failure is only a warning.
     if let Some(Err(error)) = build.hand_off.github_summary.as_ref().map(|path| output::add(path, &text)) {
         output::to_stderr(&output::warning(&format!("the step has no summary: {}", error.message()), false));
     }
     Ok(())
 }
 
-/// The command, once it is known that the files can be written that tell of it.
+/// Runs the command, after a check that the files that report it can be written.
 async fn checked(settings: &Settings, events: &Events) -> Result<Done> {
     if let Some(log) = &settings.log {
         output::show_debug(log, events)?;

@@ -1,17 +1,17 @@
-//! What a branch or a tag of a repository leads to, by the program `git`, run as BuildKit runs it (BuildKit `source/git`, `util/gitutil`).
+//! Finds the commit of a branch or a tag with the program `git`, run like BuildKit runs it (BuildKit `source/git`, `util/gitutil`).
 
 use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::process::Command;
 
-/// A server that says nothing for so long is not waited for.
+/// The time after which hakobi stops waiting for a server.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The commit that a branch or tag stands for; without one, that of the repository's own branch.
+/// Returns the commit of a branch or tag. Without a reference, returns that of the repository's default branch.
 ///
 /// # Errors
-/// Why that cannot be told.
+/// If the commit cannot be determined. The text is the reason.
 pub async fn commit(url: &str, reference: &str) -> Result<String, String> {
     let mut command = Command::new("git");
     command.args(["-c", "protocol.file.allow=never", "ls-remote", "--", url]);
@@ -19,7 +19,7 @@ pub async fn commit(url: &str, reference: &str) -> Result<String, String> {
         "" => command.arg("HEAD"),
         reference => command.args([reference, &format!("{reference}^{{}}")]),
     };
-    // Nobody is there to be asked for a password, and what this user has set up for git the daemon does not have.
+    // No user is present to enter a password. The daemon does not have this user's git configuration, so git must not use it.
     command.envs([("GIT_TERMINAL_PROMPT", "0"), ("GIT_CONFIG_NOSYSTEM", "1"), ("HOME", "/dev/null"), ("LC_ALL", "C")]);
     for name in ["GIT_DIR", "GIT_WORK_TREE", "GIT_ASKPASS", "SSH_ASKPASS", "XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL"] {
         command.env_remove(name);
@@ -39,8 +39,9 @@ pub async fn commit(url: &str, reference: &str) -> Result<String, String> {
     chosen(&String::from_utf8_lossy(&ended.stdout), reference)
 }
 
-/// Of what a repository lists, what BuildKit takes: the whole name behind `refs/`, then a branch, then a tag, and of a tag with words
-/// to it the commit that these are about. Generations of BuildKit do not agree on a name that is both: that is none.
+/// Returns the commit that BuildKit would choose from the listed references: the full name after `refs/`, then a branch, then a
+/// tag. For an annotated tag it is the tagged commit. Returns an error if a name is both a branch and a tag, because BuildKit's
+/// versions differ there.
 fn chosen(listed: &str, reference: &str) -> Result<String, String> {
     if reference.is_empty() {
         let head = listed.lines().find_map(|line| line.strip_suffix("\tHEAD"));

@@ -1,4 +1,4 @@
-//! A file on a server: whether it is still the one that is known, or what it is now (BuildKit `source/http`).
+//! Checks a file on a server: is it still the known version, and if not, which one is it (BuildKit `source/http`)?
 
 use std::io::{self, Write as _};
 use std::time::Duration;
@@ -12,42 +12,42 @@ use crate::debug::Request;
 use crate::domain::{Digest, Hasher};
 use crate::registry::install_crypto;
 
-/// A server that sends nothing for so long has none of it.
+/// The time without any data after which a request fails.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What is known of a file already.
+/// The known version of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Version {
-    /// What the server called it, without the mark of a weak one.
+    /// The server's ETag, without the prefix of a weak one.
     pub etag: String,
-    /// `Last-Modified`, as the server said it; empty where it did not.
+    /// The server's `Last-Modified`, verbatim. Empty if there is none.
     pub modified: String,
-    /// Of its bytes.
+    /// The digest of the content.
     pub content: Digest,
 }
 
-/// What came of asking.
+/// The result of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
-    /// What there is.
+    /// The current version.
     pub version: Version,
-    /// Whether it had to be read to know.
+    /// Whether the file had to be read.
     pub was_read: bool,
 }
 
-/// Asks servers.
+/// A client for servers.
 #[derive(Debug)]
 pub struct Client {
     outside: reqwest::Client,
-    /// For this machine itself: no proxy is on the way.
+    /// The client for this machine itself, which uses no proxy.
     loopback: reqwest::Client,
 }
 
 impl Client {
-    /// A client.
+    /// Creates a client.
     ///
     /// # Errors
-    /// Where TLS cannot be set up.
+    /// If TLS cannot be set up.
     pub fn new() -> Result<Self, String> {
         install_crypto();
         let builder = || {
@@ -62,10 +62,10 @@ impl Client {
         Ok(Self { outside: builder().build().map_err(broken)?, loopback: builder().no_proxy().build().map_err(broken)? })
     }
 
-    /// What a file is now. One whose server still calls it by the known name is not read.
+    /// Returns the current version of a file. If the ETag is still the known one, the file is not read.
     ///
     /// # Errors
-    /// Why that cannot be told.
+    /// If the version cannot be determined. The text is the reason.
     pub async fn file(&self, url: &str, known: Option<&Version>) -> Result<Found, String> {
         let url: Url = url.parse().map_err(|error| format!("invalid URL: {error}"))?;
         if let Some(known) = known.filter(|known| !known.etag.is_empty())
@@ -84,8 +84,8 @@ impl Client {
         Ok(Found { version, was_read: true })
     }
 
-    /// Some servers answer `If-None-Match` wrongly though they give names: the names are compared here. One that says that nothing
-    /// changed and gives no name means the only one it was asked for.
+    /// Returns whether the file still has the known ETag. Some servers answer `If-None-Match` wrongly but send an ETag, so the
+    /// ETags are compared here. "Not modified" without an ETag means the known one.
     async fn is_still(&self, url: &Url, known: &Version) -> bool {
         let Ok(response) = self.ask(Method::HEAD, url, Some(&known.etag)).await else { return false };
         let etag = text(response.headers(), &ETAG);
@@ -96,7 +96,7 @@ impl Client {
         }
     }
 
-    /// Servers name a file by its encoding too, so that all requests ask for the same.
+    /// Sends a request. The ETag may depend on the encoding, so all requests accept the same encoding.
     async fn ask(&self, method: Method, url: &Url, etag: Option<&str>) -> Result<Response, String> {
         let is_here = match url.host_str().unwrap_or_default() {
             "localhost" | "[::1]" => true,
@@ -112,7 +112,7 @@ impl Client {
     }
 }
 
-/// The digest of the bytes, as they are without the server's encoding.
+/// Returns the digest of the content, without the server's encoding.
 async fn content(response: Response) -> Result<Digest, String> {
     let is_packed = text(response.headers(), &CONTENT_ENCODING).eq_ignore_ascii_case("gzip");
     let mut hashing =
@@ -168,7 +168,7 @@ fn without_weak(etag: &str) -> &str {
     etag.strip_prefix("W/").unwrap_or(etag)
 }
 
-/// What went wrong, without the URL: it may be a signed one.
+/// Returns the kind of the error without the URL, which may be a signed one.
 fn describe(error: &reqwest::Error) -> String {
     match (error.is_timeout(), error.is_connect(), error.is_redirect()) {
         (true, _, _) => "its server did not answer in time".to_owned(),

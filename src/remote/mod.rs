@@ -1,4 +1,4 @@
-//! What files and repositories elsewhere are now, asked as BuildKit asks: files in `http`, repositories in `git`.
+//! Finds the current state of remote files and repositories, like BuildKit: files in `http`, repositories in `git`.
 
 mod git;
 mod http;

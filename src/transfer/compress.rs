@@ -1,8 +1,8 @@
-//! Compression by all cores, while the bytes pass.
+//! Compresses a stream on all cores while the bytes pass.
 //!
-//! The input is cut into blocks that are compressed on their own, side by side; what comes out is their concatenation: gzip
-//! members (RFC 1952, 2.2) or zstd frames (RFC 8878, 3.1), which every decoder reads as one. The blocks do not depend on the
-//! number of cores, so the same input and level always give the same bytes.
+//! The input is split into blocks, which are compressed in parallel. The output is their concatenation: gzip members (RFC 1952,
+//! 2.2) or zstd frames (RFC 8878, 3.1), which every decoder reads as one stream. The blocks do not depend on the number of cores,
+//! so the same input and level always give the same bytes.
 
 use std::io::{self, Read, Write};
 
@@ -16,14 +16,14 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 use super::source::ByteStream;
 use crate::settings::Compression;
 
-/// Bytes in a block: large enough that little is lost at its edges (under 1 % of the size with gzip's window of 32 KiB), small
-/// enough that a few for each core are nothing in memory.
+/// The number of bytes in a block. Its edges cost little compression: under 1 % of the size with gzip's window of 32 KiB. A few
+/// blocks per core need little memory.
 const BLOCK: usize = 1 << 20;
 
-/// Blocks of zstd are larger, as its window is.
+/// The number of bytes in a block of zstd, which has a larger window.
 const ZSTD_BLOCK: usize = 4 << 20;
 
-/// The stream, compressed.
+/// Compresses a stream.
 #[must_use]
 pub fn compress(from: ByteStream, compression: Compression) -> ByteStream {
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
@@ -35,10 +35,10 @@ pub fn compress(from: ByteStream, compression: Compression) -> ByteStream {
     Box::pin(StreamReader::new(Box::pin(blocks.buffered(cores + 1))))
 }
 
-/// What a stream is uncompressed, whichever way it is compressed.
+/// Decompresses a stream if its first bytes are those of gzip or zstd.
 ///
 /// # Errors
-/// If it cannot be read.
+/// If the stream is not readable.
 pub async fn plain(mut from: ByteStream) -> io::Result<ByteStream> {
     let mut head = Vec::new();
     (&mut from).take(4).read_to_end(&mut head).await?;
@@ -47,8 +47,7 @@ pub async fn plain(mut from: ByteStream) -> io::Result<ByteStream> {
     Ok(if gzip || zstd { decompress(whole, gzip, zstd) } else { whole })
 }
 
-/// The stream, decompressed, if it is said to be gzip or zstd; several members or frames are read as one. What cannot be
-/// decompressed shows as an error of the stream.
+/// Decompresses a stream if it is gzip or zstd. Several members or frames are read as one. Invalid data gives an error of the stream.
 #[must_use]
 pub fn decompress(from: ByteStream, gzip: bool, zstd: bool) -> ByteStream {
     if !gzip && !zstd {
@@ -82,8 +81,8 @@ pub fn decompress(from: ByteStream, gzip: bool, zstd: bool) -> ByteStream {
     Box::pin(StreamReader::new(tokio_stream::wrappers::ReceiverStream::new(receiver)))
 }
 
-/// The stream in blocks of just this size but for the last; one empty block where there is nothing, so that the output is a
-/// valid stream too.
+/// Splits a stream into blocks of this size. The last block may be shorter. An empty stream gives one empty block, so that the
+/// output is a valid stream too.
 fn blocks(from: ByteStream, size: usize) -> impl Stream<Item = io::Result<Bytes>> {
     stream::try_unfold((from, true), move |(mut from, first)| async move {
         let mut block = BytesMut::with_capacity(size);

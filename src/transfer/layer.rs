@@ -1,45 +1,45 @@
-//! A layer's tar as it streams by: each entry with the names that Go's reader, and so Docker, gives it.
+//! Reads a layer's tar as a stream. Each entry has the same names as in Go's reader, and so in Docker.
 //!
-//! The `tar` crate's own reader takes extended headers apart at line ends, which stand in names and in the values of attributes too.
+//! The reader of the `tar` crate splits extended headers at line ends, although names and attribute values may contain them too.
 
 use std::io::{self, Read};
 
-/// Bytes of a block.
+/// The number of bytes in a block.
 const BLOCK: usize = 512;
 
-/// Largest extended header or long name, in bytes, as in Go's reader.
+/// The largest extended header or long name, in bytes, as in Go's reader.
 const EXTENDED_LIMIT: u64 = 1 << 20;
 
-/// What stands in front of the names of extended attributes.
+/// The prefix of extended attributes' names.
 const XATTR: &[u8] = b"SCHILY.xattr.";
 
-/// Where a header has the owner and the group.
+/// The positions of the owner and the group in a header.
 const UID: std::ops::Range<usize> = 108..116;
 const GID: std::ops::Range<usize> = 116..124;
 
-/// What is said of an entry.
+/// An entry.
 #[derive(Debug, Clone)]
 pub struct LayerEntry {
-    /// As it stands.
+    /// The path, verbatim.
     pub path: Vec<u8>,
-    /// Where a link leads, as it stands; empty for what is none.
+    /// The target of a link, verbatim. Empty if the entry is no link.
     pub link: Vec<u8>,
-    /// Extended attributes, by name.
+    /// The extended attributes, by name.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Bytes that follow.
+    /// The number of bytes that follow.
     pub size: u64,
-    /// Whether the bytes are not the file's, but its parts with what says where they belong.
+    /// Whether the entry is sparse: its bytes are the parts of the file, with their positions.
     pub sparse: bool,
-    /// All else.
+    /// The header, for all other fields.
     pub header: tar::Header,
-    /// Owner and group.
+    /// The owner and the group.
     pub owner: (u64, u64),
 }
 
-/// A layer's tar.
+/// The entries of a layer's tar.
 pub struct LayerEntries<R> {
     from: R,
-    /// Bytes of the last entry that were not read yet, and what fills its last block.
+    /// The unread bytes of the last entry, and the padding of its last block.
     left: u64,
     padding: u64,
 }
@@ -55,15 +55,15 @@ struct Extended {
 }
 
 impl<R: Read> LayerEntries<R> {
-    /// The tar that this is, uncompressed.
+    /// Reads an uncompressed tar.
     pub fn new(from: R) -> Self {
         Self { from, left: 0, padding: 0 }
     }
 
-    /// The next entry; what is left of the last one is passed over. `None` at the end.
+    /// Returns the next entry, and skips the unread bytes of the last one. Returns `None` at the end.
     ///
     /// # Errors
-    /// If the tar cannot be read, or is damaged.
+    /// If the tar is damaged or not readable.
     pub fn next_entry(&mut self) -> io::Result<Option<LayerEntry>> {
         let mut extended = Extended::default();
         loop {
@@ -83,7 +83,7 @@ impl<R: Read> LayerEntries<R> {
                 continue;
             }
             let told = std::mem::take(&mut extended);
-            // Headers of the archive itself, which Docker passes over too.
+            // Docker also skips headers of the archive itself.
             if kind.is_pax_global_extensions() {
                 self.begin(size);
                 continue;
@@ -92,10 +92,10 @@ impl<R: Read> LayerEntries<R> {
             while parts_follow {
                 let mut block = [0; BLOCK];
                 self.from.read_exact(&mut block)?;
-                // `isextended` of a block of parts.
+                // The field `isextended` in a block of parts.
                 parts_follow = block[504] == 1;
             }
-            // These have no bytes, whatever their size says (Go's `isHeaderOnlyType`).
+            // These kinds have no content, whatever their size is (Go's `isHeaderOnlyType`).
             let empty = matches!(
                 kind,
                 tar::EntryType::Link
@@ -130,7 +130,7 @@ impl<R: Read> LayerEntries<R> {
     fn pass_over(&mut self) -> io::Result<()> {
         let (rest, padding) = (std::mem::take(&mut self.left), std::mem::take(&mut self.padding));
         let passed = io::copy(&mut (&mut self.from).take(rest + padding), &mut io::sink())?;
-        // The last block may be cut short.
+        // The padding of the last block may be missing.
         if passed < rest { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
     }
 
@@ -144,7 +144,7 @@ impl<R: Read> LayerEntries<R> {
         if self.left > 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(bytes) }
     }
 
-    /// The next header; `None` at the end, which may lack its mark, as in Go's reader.
+    /// Returns the next header. Returns `None` at the end, even without an end marker, as in Go's reader.
     fn header(&mut self) -> io::Result<Option<tar::Header>> {
         let mut block = [0; BLOCK];
         let mut filled = 0;
@@ -178,7 +178,7 @@ impl<R: Read> LayerEntries<R> {
     }
 }
 
-/// A number of a header: 0 if the field is blank, as in Go's reader.
+/// Parses a number of a header. A blank field is 0, as in Go's reader.
 fn number(header: &tar::Header, field: std::ops::Range<usize>) -> io::Result<u64> {
     let blank = header.as_bytes()[field.clone()].iter().all(|byte| matches!(byte, 0 | b' '));
     match field == UID {
@@ -188,7 +188,7 @@ fn number(header: &tar::Header, field: std::ops::Range<usize>) -> io::Result<u64
     }
 }
 
-/// The bytes of the last entry.
+/// Reads the bytes of the last entry.
 impl<R: Read> Read for LayerEntries<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let room = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
@@ -199,7 +199,7 @@ impl<R: Read> Read for LayerEntries<R> {
 }
 
 impl Extended {
-    /// Takes in the records of one extended header, by their own lengths.
+    /// Parses the records of one extended header by their lengths.
     fn take(&mut self, mut records: &[u8]) -> io::Result<()> {
         let malformed = || io::Error::other("the tar has a malformed extended header");
         let number = |value: &[u8]| std::str::from_utf8(value).ok().and_then(|text| text.parse::<u64>().ok());
@@ -210,7 +210,7 @@ impl Extended {
             let equals = record.iter().position(|byte| *byte == b'=').ok_or_else(malformed)?;
             let (key, value) = (&record[..equals], &record[equals + 1..]);
             match key {
-                // An empty value takes back (POSIX pax, "pax Extended Header").
+                // An empty value removes an earlier one (POSIX pax, "pax Extended Header").
                 b"path" => self.path = Some(value.to_owned()).filter(|path| !path.is_empty()),
                 b"linkpath" => self.link = Some(value.to_owned()).filter(|link| !link.is_empty()),
                 b"size" => self.size = Some(number(value).ok_or_else(malformed)?),

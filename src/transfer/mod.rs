@@ -1,5 +1,4 @@
-//! Streams of blob bytes: where they come from, how they are verified, compressed and kept while they move, and the
-//! temporary folders for them.
+//! Streams of blobs: reads, verifies, compresses and buffers them, and creates the temporary directories for them.
 
 pub mod compress;
 mod layer;

@@ -1,7 +1,7 @@
-//! Folders for temporary files, and those that runs left which were killed.
+//! Creates directories for temporary files, and finds those that killed runs left.
 //!
-//! Each folder has a lock file that its run holds (`flock`), so that another run can tell a dead one's for certain. The file also
-//! says which names in the daemon are that run's.
+//! Each directory has a lock file that its run locks (`flock`). Another run can thus be certain that a run is dead. The file also
+//! contains the words in that run's names in the daemon.
 
 use crate::error::{self, Error, Kind};
 use std::fs::{self, File, OpenOptions};
@@ -10,37 +10,37 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-/// What the folders' names begin with.
+/// The prefix of the directories' names.
 const PREFIX: &str = "hakobi-";
 
-/// The lock file in each.
+/// The name of the lock file in each directory.
 const LOCK: &str = "lock";
 
-/// Where temporary files lie in each.
+/// The name of the directory for temporary files in each directory.
 const FILES: &str = "files";
 
-/// How old a folder is before it can be a dead run's: its lock may not be held yet.
+/// The minimum age of a dead run's directory. A younger run may not have locked its file yet.
 const YOUNG: Duration = Duration::from_secs(60);
 
-/// How old a folder of another machine is before it can be a dead run's: locks may not be seen from here.
+/// The minimum age of a dead run's directory on another machine, whose locks may not be visible here.
 const FOREIGN: Duration = Duration::from_secs(48 * 3600);
 
-/// Largest lock file that is read, in bytes.
+/// The maximum number of bytes that hakobi reads from a lock file.
 const LIMIT: u64 = 64 << 10;
 
-/// A folder for temporary files. It is removed with everything in it when this is dropped.
+/// A directory for temporary files. Dropping this value removes it with all its content.
 #[derive(Debug)]
 pub struct Scratch {
-    // Before the lock: nobody takes a folder for a dead run's while it is removed.
+    // The directory is dropped before the lock, so that no other run takes it for a dead run's during the removal.
     directory: tempfile::TempDir,
     files: PathBuf,
     lock: Option<File>,
 }
 
-/// A new folder in TMPDIR for layers. `kind` is that of the error.
+/// Creates a directory in TMPDIR for layers. `kind` is the kind of the error.
 ///
 /// # Errors
-/// If the folder cannot be made.
+/// If hakobi cannot create the directory.
 pub fn temp_dir(kind: Kind) -> error::Result<Scratch> {
     Scratch::new().map_err(|error| {
         let error = Error::new(kind, "cannot create a temporary directory for layers").because(&error);
@@ -49,10 +49,10 @@ pub fn temp_dir(kind: Kind) -> error::Result<Scratch> {
 }
 
 impl Scratch {
-    /// A new folder in TMPDIR.
+    /// Creates a directory in TMPDIR.
     ///
     /// # Errors
-    /// If the folder cannot be made.
+    /// If hakobi cannot create the directory.
     pub fn new() -> io::Result<Self> {
         Self::new_in(&tempfile::env::temp_dir())
     }
@@ -61,7 +61,7 @@ impl Scratch {
         let directory = tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent)?;
         let files = directory.path().join(FILES);
         fs::create_dir(&files)?;
-        // Without a lock the folder is never taken for a dead run's. A full disk may lack the room for what the file says.
+        // A directory without a lock is never taken for a dead run's. On a full disk, the content of the lock file may be missing.
         let path = directory.path().join(LOCK);
         let lock = File::create_new(&path).ok().filter(|file| file.try_lock().is_ok());
         if let Some(lock) = &lock {
@@ -72,20 +72,20 @@ impl Scratch {
         Ok(Self { directory, files, lock })
     }
 
-    /// Where files may be put.
+    /// Returns the directory for temporary files.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.files
     }
 
-    /// Remembers a word that this run's names in the daemon have, for the case that the run is killed.
+    /// Records a word that occurs in this run's names in the daemon. If this run is killed, another run can remove those names.
     pub fn remember(&self, word: &str) {
         if let Some(lock) = &self.lock {
             let _ = writeln!(&*lock, "word {word}");
         }
     }
 
-    /// The folders beside this one that runs of this user left which are dead.
+    /// Returns the directories next to this one that belong to dead runs of this user.
     #[must_use]
     pub fn dead(&self) -> Vec<Dead> {
         let own = fs::symlink_metadata(self.directory.path()).ok();
@@ -96,7 +96,7 @@ impl Scratch {
     }
 }
 
-/// A folder of a run that is dead. It is locked, so that no other run takes it as well.
+/// A directory of a dead run. It is locked, so that no other run removes it too.
 #[derive(Debug)]
 pub struct Dead {
     path: PathBuf,
@@ -105,7 +105,7 @@ pub struct Dead {
 }
 
 impl Dead {
-    /// Returns `None` if the folder is not this user's, or its run may live.
+    /// Returns `None` if another user owns the directory, or its run may still be alive.
     fn find(path: PathBuf, uid: u32) -> Option<Self> {
         let folder = fs::symlink_metadata(&path).ok().filter(|folder| folder.is_dir() && folder.uid() == uid)?;
         let no_follow = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).ok()?;
@@ -125,22 +125,22 @@ impl Dead {
         Some(Self { path, words, _lock: lock })
     }
 
-    /// The words that its names in the daemon have.
+    /// Returns the words in the run's names in the daemon.
     #[must_use]
     pub fn words(&self) -> &[String] {
         &self.words
     }
 
-    /// Removes the folder.
+    /// Removes the directory.
     ///
     /// # Errors
-    /// If something of it cannot be removed.
+    /// If hakobi cannot remove all of it.
     pub fn remove(self) -> io::Result<()> {
         fs::remove_dir_all(&self.path)
     }
 }
 
-/// Tells this machine, since it was started, from others that may share TMPDIR.
+/// Returns an ID of this machine since its start. Other machines may share TMPDIR.
 fn boot_id() -> String {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     id.trim().to_owned()
@@ -150,14 +150,14 @@ fn boot_id() -> String {
 mod tests {
     use super::*;
 
-    /// As a killed run leaves it, `ago` before now.
+    /// Creates the directory of a run that was killed this long ago.
     fn left(parent: &Path, ago: Duration) -> PathBuf {
         let scratch = Scratch::new_in(parent).unwrap();
         scratch.remember("hakobi-0a");
         fs::write(scratch.path().join("blob"), "x").unwrap();
         let path = scratch.directory.path().to_owned();
         File::options().write(true).open(path.join(LOCK)).unwrap().set_modified(SystemTime::now() - ago).unwrap();
-        // Dropped without its files being removed, as the kernel does.
+        // The kernel drops the lock of a killed process, but leaves its files.
         let Scratch { directory, .. } = scratch;
         directory.keep()
     }
@@ -171,7 +171,7 @@ mod tests {
         let living = Scratch::new_in(parent.path()).unwrap();
         let lock = living.lock.as_ref().unwrap();
         lock.set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
-        // Of another tool, or of an older hakobi.
+        // A directory of another tool, or of an older hakobi.
         let other = parent.path().join("hakobi-input-x");
         fs::create_dir(&other).unwrap();
         let mut dead = own.dead();

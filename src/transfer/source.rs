@@ -1,4 +1,4 @@
-//! What an upload reads from.
+//! Sources of uploads.
 
 use std::pin::Pin;
 
@@ -8,32 +8,32 @@ use tokio::io::AsyncRead;
 
 use crate::domain::Digest;
 
-/// Bytes that arrive.
+/// A stream of bytes.
 pub type ByteStream = Pin<Box<dyn AsyncRead + Send>>;
 
-/// What a blob is, once all of it is there.
+/// The digest and the size of a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// Of the blob's bytes.
+    /// The digest of the bytes.
     pub digest: Digest,
-    /// In bytes.
+    /// The size in bytes.
     pub size: u64,
 }
 
-/// A blob that can be read, and read again from any offset: an upload that was cut off goes on from there.
+/// A blob that can be read several times, from any offset. An interrupted upload thus resumes where it stopped.
 #[async_trait]
 pub trait BlobSource: Send + Sync {
-    /// The digest and size where they are known before the bytes are read.
+    /// Returns the digest and size if they are known before the bytes are read.
     fn known(&self) -> Option<Identity>;
 
-    /// The bytes from this offset to the end. Where the blob is still arriving, the stream waits for the rest.
+    /// Returns the bytes from this offset to the end. If the blob is incomplete, the stream waits for the rest.
     async fn open(&self, offset: u64) -> std::io::Result<ByteStream>;
 
-    /// Waits until the blob is whole and says what it is.
+    /// Waits until the blob is complete, and returns its digest and size.
     async fn identity(&self) -> std::io::Result<Identity>;
 }
 
-/// A small blob in memory: a config.
+/// A small blob in memory, such as an image config.
 #[derive(Debug, Clone)]
 pub struct BytesSource {
     bytes: Bytes,
@@ -41,7 +41,7 @@ pub struct BytesSource {
 }
 
 impl BytesSource {
-    /// These bytes.
+    /// Creates a source of these bytes.
     #[must_use]
     pub fn new(bytes: Bytes) -> Self {
         let identity = Identity { digest: Digest::hash(&bytes), size: bytes.len() as u64 };

@@ -1,7 +1,7 @@
-//! A blob on its way: one writer appends to a temporary file, any number of readers follow it while it grows.
+//! A blob in a temporary file: one writer appends to it, and any number of readers follow it while it grows.
 //!
-//! So an upload starts with the first bytes that the daemon sends, an upload that broke off can be resumed, several
-//! registries are served from one pass, and nothing of a layer is held in memory.
+//! An upload therefore starts with the first bytes from the daemon, and can resume after an interruption. One pass serves several
+//! registries, and no layer is in memory.
 
 use std::io;
 use std::path::Path;
@@ -34,7 +34,7 @@ impl State {
     }
 }
 
-/// The readers' side. The file is removed when the last handle is gone.
+/// The readers' handle. The file is removed with the last handle.
 #[derive(Clone)]
 pub struct Spool {
     id: u64,
@@ -42,7 +42,7 @@ pub struct Spool {
     state: watch::Receiver<State>,
 }
 
-/// The writer's side. Dropped before [`SpoolWriter::finish`], it fails all readers.
+/// The writer's handle. If it is dropped before [`SpoolWriter::finish`], all readers fail.
 pub struct SpoolWriter {
     file: File,
     hasher: Hasher,
@@ -51,10 +51,10 @@ pub struct SpoolWriter {
 }
 
 impl Spool {
-    /// An empty spool in this directory.
+    /// Creates an empty spool in this directory.
     ///
     /// # Errors
-    /// If the file cannot be made.
+    /// If hakobi cannot create the file.
     pub fn create(directory: &Path) -> io::Result<(SpoolWriter, Self)> {
         let (file, path) = tempfile::Builder::new().prefix("hakobi-blob-").tempfile_in(directory)?.into_parts();
         let (sender, receiver) = watch::channel(State::Growing(0));
@@ -62,13 +62,13 @@ impl Spool {
         Ok((writer, Self { id: rand::random(), path: Arc::new(path), state: receiver }))
     }
 
-    /// Tells this spool from all others of the run.
+    /// Returns an ID that is unique in the run.
     #[must_use]
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// Waits until this many bytes are there, or the blob is whole with fewer; says whether they are.
+    /// Waits until the spool has this many bytes, or the blob is complete. Returns whether it has them.
     pub async fn grown_to(&self, bytes: u64) -> bool {
         let mut state = self.state.clone();
         let enough = state.wait_for(|state| !matches!(state, State::Growing(written) if *written < bytes)).await;
@@ -77,10 +77,10 @@ impl Spool {
 }
 
 impl SpoolWriter {
-    /// Appends bytes and wakes the readers.
+    /// Appends bytes, and wakes the readers.
     ///
     /// # Errors
-    /// If the disk does not take them.
+    /// If the write fails.
     pub async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all(bytes).await?;
         self.file.flush().await?;
@@ -90,26 +90,26 @@ impl SpoolWriter {
         Ok(())
     }
 
-    /// Bytes so far.
+    /// Returns the number of bytes so far.
     #[must_use]
     pub fn written(&self) -> u64 {
         self.written
     }
 
-    /// What was written, without ending the spool.
+    /// Returns the digest and size of the bytes so far, without ending the spool.
     #[must_use]
     pub fn identity(&self) -> Identity {
         Identity { digest: self.hasher.clone().digest(), size: self.written }
     }
 
-    /// The blob is whole.
+    /// Completes the blob.
     pub fn finish(self) -> Identity {
         let identity = self.identity();
         self.state.send_replace(State::Whole(identity.clone()));
         identity
     }
 
-    /// Takes a stream to its end, in the background; what it fails by fails all readers.
+    /// Copies a stream to its end in the background. If the stream fails, all readers fail with its error.
     pub fn fill(mut self, mut from: ByteStream) {
         tokio::spawn(async move {
             let mut buffer = vec![0; 256 << 10];
@@ -129,7 +129,7 @@ impl SpoolWriter {
         });
     }
 
-    /// The blob will never be whole.
+    /// Fails the blob and all its readers.
     pub fn fail(self, error: &io::Error) {
         self.state.send_replace(State::Failed(error.kind(), error.to_string()));
     }
@@ -178,7 +178,7 @@ impl BlobSource for Spool {
 
 type Waiting = Pin<Box<dyn Future<Output = io::Result<u64>> + Send>>;
 
-/// Reads the file up to what is written, then waits for more.
+/// Reads the written part of the file, then waits for more.
 struct Follower {
     file: File,
     offset: u64,
@@ -187,7 +187,7 @@ struct Follower {
     _path: Arc<tempfile::TempPath>,
 }
 
-/// Waits until something lies beyond `offset` or the blob is whole; gives what is written by then.
+/// Waits until the file is longer than `offset`, or the blob is complete. Returns the number of bytes by then.
 async fn beyond(mut state: watch::Receiver<State>, offset: u64) -> io::Result<u64> {
     let state = state
         .wait_for(|state| !matches!(state, State::Growing(written) if *written <= offset))

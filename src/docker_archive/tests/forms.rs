@@ -1,4 +1,4 @@
-//! Every form that Docker, skopeo and buildx write.
+//! Reads every form of archive that Docker, skopeo and buildx write.
 
 use super::*;
 
@@ -37,7 +37,7 @@ async fn docker_up_to_24() {
     assert_eq!(images[0].manifest, None);
     assert_eq!(recorder.seen, [(None, Format::Tar), (None, Format::Tar)], "each layer once");
     assert_eq!(images[1].layers[2], descriptor(media_type::OCI_LAYER, &base));
-    // The archive itself may be compressed.
+    // The whole archive may be compressed.
     assert_eq!(read_all(&gzip(&archive)).await, images);
     assert_eq!(read_all(&zstd(&archive)).await, images);
 }
@@ -54,11 +54,11 @@ async fn docker_25_and_later() {
     assert_eq!(seen(&images[0]), (tags, ids(&[&base, &top])));
     assert_eq!(recorder.seen, [(Some(Digest::hash(&base)), Format::Tar), (Some(Digest::hash(&top)), Format::Tar)]);
     assert!(images[0].manifest.is_some());
-    // They are kept in the wanted compression.
+    // The recorder stores the layers in the requested compression.
     let kept = all(crate::transfer::BlobSource::open(&recorder.kept[0].blob, 0).await.expect("opened")).await.expect("read");
     assert_eq!(images[0].layers[0], descriptor(media_type::OCI_LAYER_GZIP, &kept));
     assert_eq!(all(Format::Gzip.decompress(stream(kept))).await.expect("read"), base);
-    // Go's reader, and so Docker, does without the end's mark.
+    // Go's reader, and so Docker, accepts a tar without its end marker.
     assert_eq!(read_all(&archive.0).await[0].diff_ids, images[0].diff_ids);
 }
 
@@ -85,7 +85,7 @@ async fn the_containerd_store() {
     let (base_blob, top_blob) = (gzip(&base), zstd(&top));
     let config = config(&[&base, &top]);
     let manifest = manifest(&config, &[&base_blob, &top_blob]);
-    // An attestation, and a platform that was not pulled.
+    // The index also has an attestation, and a platform that was not pulled.
     let statement = json!({ "_type": "https://in-toto.io/Statement/v0.1", "predicate": {} }).to_string();
     let attestation = super::manifest(b"{}", &[statement.as_bytes()]);
     let mut unknown = attestation.descriptor();
@@ -112,10 +112,10 @@ async fn the_containerd_store() {
     assert_eq!(seen(&images[0]), (tags, ids(&[&base, &top])));
     assert_eq!(images[0].manifest.as_ref(), Some(&manifest));
     assert_eq!(recorder.seen.len(), 2, "the same blob again is passed over: {:?}", recorder.seen);
-    // What is compressed stays as it is.
+    // Compressed layers stay unchanged.
     let expected = [descriptor(media_type::OCI_LAYER_GZIP, &base_blob), descriptor(media_type::OCI_LAYER_ZSTD, &top_blob)];
     assert_eq!(images[0].layers, expected);
-    // The same without Docker's list.
+    // The same archive without Docker's own list.
     assert_eq!(read_all(&archive.end()).await, images);
 }
 
@@ -189,7 +189,8 @@ async fn long_names_and_sizes_of_both_extensions() {
 
 #[tokio::test]
 async fn odd_layers() {
-    // A name like JSON's beginning; none; no bytes at all, which moby takes too; no entries.
+    // The layers: one whose first file name looks like JSON, one without bytes, which moby accepts too, and one without entries.
+    // Then an image without layers.
     let braces = Tar::default().file("{}", b"x").end();
     let nothing = vec![0; 1024];
     let layers: [&[u8]; 3] = [&braces, b"", &nothing];

@@ -1,4 +1,4 @@
-//! Archives that are damaged, cut off, or made to do harm.
+//! Reads archives that are damaged, truncated or malicious.
 
 use super::*;
 
@@ -33,7 +33,7 @@ async fn what_is_no_archive() {
 #[tokio::test]
 async fn cut_off_anywhere() {
     let whole = whole();
-    // The end's mark is not needed; all before it is.
+    // The end marker is optional, but all bytes before it are needed.
     let needed = whole.len() - 1024 - 1024;
     for length in (0..needed).step_by(97) {
         let error = refused(&whole[..length]).await;
@@ -57,7 +57,7 @@ async fn damaged_anywhere_never_passes_for_another() {
     for place in (0..whole.len()).step_by(61) {
         let mut damaged = whole.clone();
         damaged[place] ^= 0x10;
-        // A flipped bit in padding or in what is not read changes nothing.
+        // A flipped bit in padding or in unread bytes has no effect.
         match read_into(&mut Recorder::new(), &damaged).await {
             Ok(read) => {
                 let same = |image: &ArchivedImage| (image.config.clone(), image.layers.clone());
@@ -126,7 +126,7 @@ async fn more_than_is_held() {
     let error = refused(&many.end()).await;
     assert!(error.contains("100000 entries"), "{error}");
 
-    // Large JSON that is no record is passed over; as a configuration it is refused.
+    // Large JSON that no record refers to is skipped. As an image config it is rejected.
     let large = format!("{{\"rootfs\":{{}},\"x\":\"{}\"}}", "x".repeat(17 << 20));
     let rest = docker_25(&[&base()], &["app:1"]).0;
     assert_eq!(read_all(&Tar([Tar::default().blob(large.as_bytes()).0, rest].concat()).end()).await.len(), 1);
@@ -197,12 +197,12 @@ async fn blobs_that_are_others() {
     let swapped = Tar::default().file(&blob(&base), &layer("other"));
     let error = refused(&swapped.end()).await;
     assert!(error.contains(&blob(&base)) && error.contains("have the digest"), "{error}");
-    // By a link in its place.
+    // A link in its place.
     let linked =
         Tar::default().blob(&base).blob(&config).blob(&other.bytes).link(&blob(&manifest.bytes), &blob(&other.bytes)[13..]);
     let error = refused(&linked.json("index.json", &top).end()).await;
     assert!(error.contains("have the digest"), "{error}");
-    // What the layout itself names must be there.
+    // A file that the layout itself names must exist.
     let error = refused(&Tar::default().json("index.json", &top).end()).await;
     assert!(error.contains("which does not exist"), "{error}");
 }
@@ -230,7 +230,7 @@ async fn layers_that_cannot_be_decompressed() {
     assert!(error.contains(&format!("failed to write the layer {}", blob(&damaged))), "{error}");
 }
 
-/// Fails, or reads nothing and says so.
+/// Fails if it holds true. Otherwise it returns a result without reading the layer.
 struct Careless(bool);
 
 #[async_trait]
@@ -251,7 +251,7 @@ async fn whose_fault_it_is_is_told() {
     let error = read(stream(archive.clone()), &mut Careless(true)).await.expect_err("the disk is full");
     assert!(matches!(&error, super::super::Error::Keep { path, .. } if *path == blob(&base())), "{error}");
     assert!(read(stream(archive.clone()), &mut Careless(false)).await.is_ok());
-    // Cut off in a layer that no one reads.
+    // Truncated in a layer that nobody reads.
     let place = archive.windows(8).position(|window| window == b"basebase").expect("the content");
     let error = read(stream(&archive[..place]), &mut Careless(false)).await.expect_err("cut off").to_string();
     assert!(error.contains("ends in the middle of blobs/sha256/"), "{error}");

@@ -1,4 +1,4 @@
-//! Hand-made archives in every form, hostile ones, and written ones read back.
+//! Reads hand-made archives of every form, malicious ones, and those that hakobi writes.
 
 mod forms;
 mod hostile;
@@ -18,7 +18,7 @@ use crate::domain::{Descriptor, DiffId, Digest, RawManifest, media_type};
 use crate::settings::Compression;
 use crate::transfer::ByteStream;
 
-/// A tar, entry by entry, with headers that no library would write.
+/// A tar, written entry by entry, with headers that no library would write.
 #[derive(Clone, Default)]
 struct Tar(Vec<u8>);
 
@@ -63,7 +63,7 @@ impl Tar {
     }
 }
 
-/// A layer with one file of this content.
+/// Returns a layer with one file of this content.
 fn layer(content: &str) -> Vec<u8> {
     Tar::default().file("file", content.as_bytes()).end()
 }
@@ -92,7 +92,7 @@ fn descriptor(media_type: &str, bytes: &[u8]) -> Descriptor {
     Descriptor::new(media_type, Digest::hash(bytes), bytes.len() as u64)
 }
 
-/// A manifest of blobs as they lie in the archive.
+/// Returns a manifest of blobs in the archive.
 fn manifest(config: &[u8], layers: &[&[u8]]) -> RawManifest {
     let layers: Vec<_> = layers.iter().map(|layer| descriptor(media_type::OCI_LAYER_GZIP, layer)).collect();
     let config = descriptor(media_type::OCI_CONFIG, config);
@@ -110,11 +110,11 @@ fn index(children: &[Descriptor]) -> Value {
     json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": children })
 }
 
-/// Keeps layers, and what it was asked.
+/// Stores layers, and records the requests.
 struct Recorder {
     directory: TempDir,
     compression: Option<Compression>,
-    /// Not read when they come.
+    /// Layers that it does not read, because they are already stored.
     known: HashMap<Digest, StoredLayer>,
     seen: Vec<(Option<Digest>, Format)>,
     kept: Vec<Spooled>,
@@ -163,7 +163,7 @@ async fn refused(archive: &[u8]) -> String {
     read_into(&mut Recorder::new(), archive).await.expect_err("refused").to_string()
 }
 
-/// What an image is called and has: tags and diff IDs.
+/// Returns an image's tags and diff IDs.
 fn seen(image: &ArchivedImage) -> (Vec<String>, Vec<DiffId>) {
     (image.tags.iter().map(ToString::to_string).collect(), image.diff_ids.clone())
 }
@@ -172,7 +172,7 @@ fn ids(layers: &[&[u8]]) -> Vec<DiffId> {
     layers.iter().map(|layer| DiffId::hash(layer)).collect()
 }
 
-/// A small whole archive, as Docker 25 and later write it.
+/// Returns a small archive in the form of Docker 25 and later.
 fn docker_25(layers: &[&[u8]], tags: &[&str]) -> Tar {
     let config = config(layers);
     let manifest = manifest(&config, layers);

@@ -1,4 +1,4 @@
-//! What is written reads back, and what cannot be written right breaks off.
+//! Reads the archives that hakobi writes. An image that cannot be written correctly gives an error.
 
 use std::sync::Arc;
 
@@ -50,7 +50,7 @@ async fn what_is_written_reads_back() {
         let archive = written(images, encoding).await.expect("written");
         assert_eq!(archive.len() % 512, 0);
         let names = names(&archive);
-        // Each layer once, three configurations and manifests.
+        // Each layer once, and three image configs and manifests.
         assert_eq!(names.iter().filter(|name| name.starts_with("blobs/sha256/") && name.len() > 20).count(), 3 + 3 + 3);
         let images = read_all(&archive).await;
         let tags = |image: &ArchivedImage| seen(image).0;
@@ -76,7 +76,7 @@ async fn what_the_daemon_has_is_left_out() {
     assert!(!names.contains(&blob(&gzip(&base))) && names.contains(&blob(&gzip(&top))));
     let error = refused(&archive).await;
     assert!(error.contains("layer 1 of 2") && error.contains("is not in the archive"), "{error}");
-    // Given by another image, it is written.
+    // It is written because another image has it as a source.
     let images = vec![image(&["app"], &[&base, &top], &[&known, &new]), image(&["base"], &[&base], &[&given])];
     assert_eq!(read_all(&written(images, Encoding::Stored).await.expect("written")).await.len(), 2);
 }
