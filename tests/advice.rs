@@ -1,4 +1,4 @@
-//! Advice after real builds: what was measured in one build is told in the next and by `hakobi plan`.
+//! Tests the advice after real builds: a build measures its steps, and the next build and `hakobi plan` advise on them.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 

@@ -1,4 +1,4 @@
-//! Runs that know before anything is built what comes of it: without a daemon, and where what a stage made decides.
+//! Tests runs that determine the image before they build it: without a daemon, or from the output of one stage.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 

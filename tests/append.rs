@@ -1,4 +1,4 @@
-//! Appends, on every engine: files are laid on a base that does not come down, and what comes out is what a build on it gives.
+//! Tests appends, on every engine: hakobi adds files to a base without pulling it, and the image equals that of a build on the base.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 

@@ -1,6 +1,6 @@
-//! Holds the shape of `src`: which room may import which, and what only one room may do.
+//! Checks the structure of `src`: which module may import which, and which operations only one module may perform.
 //!
-//! A new room is a new row of `ROOMS`; a new exception is a line with its reason. Between files, see tests/circles.rs.
+//! A new module needs a new row of `ROOMS`, and a new exception a line with its reason. tests/circles.rs checks the files.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,4 +1,4 @@
-//! Archives that the real engines save and load, and those of skopeo and BuildKit.
+//! Tests archives that the real engines save and load, and those of skopeo and BuildKit.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 

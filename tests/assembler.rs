@@ -1,4 +1,4 @@
-//! What the assembler works out is what every engine makes: one Dockerfile of many copies, each layer of it compared.
+//! Compares the layers of the assembler with those of every engine, for one Dockerfile with many copies.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 

@@ -1,4 +1,4 @@
-//! Other processes of the host: what they can read of a run, what they can push into it, and what a killed run leaves them.
+//! Tests against other processes of the host: what they can read of a run, what they can send to it, and what a killed run leaves.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 

@@ -1,4 +1,4 @@
-//! Base images on their way to the daemon: through hakobi, once, and never with a damaged byte.
+//! Tests the transfer of base images to the daemon: each goes through hakobi once, and never with a damaged byte.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 

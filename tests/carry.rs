@@ -1,4 +1,4 @@
-//! The commands about the store alone: separate restore, `docker build`, save; tarballs in and out; looking and checking.
+//! Tests the commands that use only the cache: restore, `docker build` and save in sequence, import and export, list and verify.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 

@@ -1,6 +1,6 @@
-//! No two files of `src` import each other, neither directly nor through others.
+//! Checks that no two files of `src` import each other, directly or through other files.
 //!
-//! An import is the use of something that another file defines: what a file gives out of its modules (`pub use`) leads on to these.
+//! An import is the use of an item that another file defines. A `pub use` counts as an import of the defining file.
 
 #![allow(clippy::unwrap_used)]
 

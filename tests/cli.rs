@@ -1,4 +1,4 @@
-//! The front door: the real program, for what it answers without doing anything.
+//! Tests the real program on command lines that start no work.
 
 #![allow(clippy::expect_used)]
 

@@ -1,4 +1,4 @@
-//! The smallest build, put into a daemon: the one suite that also runs on a daemon which is not the tests' own.
+//! Tests the smallest build, loaded into a daemon. Only this suite also runs on daemons other than the tests' own.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! A store that holds damaged objects or records that lie: the image is right, one warning says so, and the next run is as it was
+//! Tests caches with damaged objects or wrong records: the image is right, there is one warning, and the next run works as
 //! before.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]

@@ -1,4 +1,4 @@
-//! `--debug` and `HAKOBI_LOG`: stages, requests and decisions are shown, and no secret.
+//! Tests `--debug` and `HAKOBI_LOG`: they show stages, requests and decisions, and no secret.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 

@@ -1,4 +1,4 @@
-//! What hakobi makes is what `docker build` makes: a corpus of Dockerfiles, each with a series of edits, compared path by path.
+//! Compares hakobi's images with those of `docker build`, path by path, for many Dockerfiles, each with a series of edits.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 

@@ -1,4 +1,4 @@
-//! Every Dockerfile of the documents is one: real frontends read it, with nothing to warn of, and hakobi can keep each of its steps.
+//! Checks every Dockerfile in the documents: real frontends compile it without a warning, and hakobi can cache each of its steps.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 

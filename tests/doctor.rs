@@ -1,4 +1,4 @@
-//! `hakobi doctor`: each thing seen right, and seen wrong.
+//! Tests each check of `hakobi doctor`, once with success and once with a failure.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 

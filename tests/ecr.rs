@@ -1,4 +1,4 @@
-//! The main job against Amazon ECR's own ways, by the real binary: signing in, missing repositories, immutable tags.
+//! Tests the real binary against Amazon ECR's own features: login, missing repositories, immutable tags.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 

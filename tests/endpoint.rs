@@ -1,4 +1,4 @@
-//! The loopback endpoint by itself: what the distribution protocol asks of it, and clients that daemons are not.
+//! Tests the loopback registry alone: the requirements of the distribution protocol, and clients other than daemons.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 

@@ -1,4 +1,4 @@
-//! The main job on every generation of engine, by the real binary: cold, wiped and unchanged, wiped and changed.
+//! Tests the real binary on every engine: a cold build, then unchanged and changed builds on a wiped engine.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 

@@ -1,5 +1,5 @@
-//! Every file of `buildspec-examples` is parsed, and its commands are run as that CI runs them: under its variables, in a
-//! shell, with an empty daemon before each run.
+//! Parses every file of `buildspec-examples`, and runs its commands like its CI: with the CI's variables, in a shell, and with an
+//! empty daemon before each run.
 
 #![allow(clippy::unwrap_used)]
 

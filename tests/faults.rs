@@ -1,4 +1,4 @@
-//! What goes wrong with a store in the middle of a build: the build is right, the warning names the cause, the next run is right.
+//! Tests faults of a cache during a build: the build is right, the warning names the cause, and the next run is right.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 

@@ -1,4 +1,4 @@
-//! What a gateway client can do, on every engine: compile without running.
+//! Tests a gateway client on every engine: it compiles a Dockerfile without running it.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 

@@ -1,4 +1,4 @@
-//! What a run leaves for whoever goes on with the image, and how a release goes back.
+//! Tests the files for deployments and later steps, and the rollback of a release.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 

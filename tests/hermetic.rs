@@ -1,5 +1,5 @@
-//! hakobi's builds from the command line to the image, without root and without a Docker engine: the daemon is a scripted model
-//! ([`scripted`]), the registry is in memory, the cache is a directory. The oracle is the model building plainly.
+//! Tests hakobi's builds from the command line to the image, without root and without a Docker engine. The daemon is a scripted model
+//! ([`scripted`]), the registry is in memory, and the cache is a directory. The oracle is the model's own build without hakobi.
 
 #![allow(missing_docs, dead_code, clippy::unwrap_used, clippy::expect_used)]
 

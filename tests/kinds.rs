@@ -1,5 +1,5 @@
-//! Kinds of copies that are appended, on every engine: by hakobi, or by the daemon on a skeleton. Each image is held against
-//! `docker build`.
+//! Tests appends of several kinds of copies, on every engine: by hakobi, or by the daemon on a skeleton. It compares each image
+//! with that of `docker build`.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 

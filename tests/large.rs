@@ -1,4 +1,4 @@
-//! One large layer out of S3, whose connections are each slow: how fast, and in how much memory. Prints its figures.
+//! Measures the transfer of a large layer from S3, whose connections are slow, and of a large file. Prints the time and the memory.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 

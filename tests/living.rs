@@ -1,4 +1,4 @@
-//! A daemon that lives on: what it made in a run's first solves is what it takes in its last.
+//! Tests a daemon that keeps its state: the last solve of a run uses the results of the first solves.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 

@@ -1,4 +1,4 @@
-//! What a person reads when something fails: docker's own words and lines, what became of the daemon, and why a step ran.
+//! Tests the messages of failures: docker's own text and lines, the state of the daemon, and the reason why a step ran.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 

@@ -1,5 +1,5 @@
-//! Images that their metadata makes or breaks, on every engine: those without layers or steps of their own, contexts that are images, and
-//! bases whose history does not fit their layers. What comes out is what a plain `docker build` makes.
+//! Compares images whose metadata is special with those of `docker build`, on every engine: images without layers or without
+//! steps of their own, contexts that are images, and bases whose history does not match their layers.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 

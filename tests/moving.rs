@@ -1,6 +1,6 @@
-//! A context that moves while it is built: what is remembered is what was sent, and later images are those of a plain build.
+//! Tests contexts that change during a build: hakobi records what it sent, and later images equal those of `docker build`.
 //!
-//! `HAKOBI_RANDOM_SEED` begins the long tests with another seed, `HAKOBI_RANDOM_ROUNDS` says how many rounds they have.
+//! `HAKOBI_RANDOM_SEED` sets another seed for the long tests, and `HAKOBI_RANDOM_ROUNDS` sets the number of rounds.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 

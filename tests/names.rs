@@ -1,4 +1,4 @@
-//! File names that are not UTF-8, on every engine: hakobi builds what `docker build` builds of them, in every tier.
+//! Tests file names that are not UTF-8, on every engine and in every tier: hakobi's images equal those of `docker build`.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 

@@ -1,4 +1,4 @@
-//! `-o DIR`: what stands in the directory afterwards is what `docker build -o` leaves there.
+//! Compares the directories of `-o DIR` with those of `docker build -o`.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 

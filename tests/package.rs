@@ -1,4 +1,4 @@
-//! Holds what Cargo.toml says: the oldest Rust, the version, and that every dependency is used; and what a release has in it.
+//! Checks Cargo.toml: the oldest Rust, the version, and that every dependency is used. Checks the content of a release.
 
 #![allow(clippy::unwrap_used)]
 

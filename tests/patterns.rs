@@ -1,7 +1,7 @@
-//! `.dockerignore` and wildcards of COPY: which files get into the image is what plain `docker build` makes of them.
+//! Tests `.dockerignore` and wildcards of COPY: the image has the same files as that of `docker build`.
 //!
-//! `HAKOBI_RANDOM_SEED` begins with another seed, `HAKOBI_RANDOM_ROUNDS` says how many rounds the long tests try, and
-//! `HAKOBI_RANDOM_ENGINE` on which engine.
+//! `HAKOBI_RANDOM_SEED` sets another seed, `HAKOBI_RANDOM_ROUNDS` the number of rounds of the long tests, and
+//! `HAKOBI_RANDOM_ENGINE` the engine.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 

@@ -1,5 +1,5 @@
-//! The plan, on every engine: what it says is kept moves nothing, what is open runs on just what it needs, and what comes out is
-//! what a plain build gives.
+//! Tests the plan on every engine. Cached steps transfer nothing, other steps run on only the layers that they need, and the
+//! image equals that of `docker build`.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 

@@ -1,7 +1,7 @@
-//! Random trees and COPY lines: what an append makes is what `docker build` makes, and what that refuses is refused.
+//! Tests random trees and COPY lines: an append gives the image of `docker build`, and fails if `docker build` fails.
 //!
-//! `HAKOBI_RANDOM_SEED` begins with another seed, `HAKOBI_RANDOM_ROUNDS` says how many the long test tries, `HAKOBI_RANDOM_ENGINE`
-//! on which engine alone.
+//! `HAKOBI_RANDOM_SEED` sets another seed, `HAKOBI_RANDOM_ROUNDS` the number of rounds of the long test, and
+//! `HAKOBI_RANDOM_ENGINE` the only engine.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 

@@ -1,4 +1,4 @@
-//! README.md and the other documents: they are short, their links lead somewhere, and their commands, pipeline and figures are real.
+//! Checks README.md and the other documents: they are short, their links work, and their commands, pipeline and figures are real.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,4 +1,4 @@
-//! The registry client and the push, against a real registry, a scripted one, and an ECR in this process.
+//! Tests the registry client and the push, against a real registry, a scripted one, and an ECR in this process.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;

@@ -1,4 +1,5 @@
-//! ADD of a URL and of a repository: asked again for each plan, kept as long as they hold the same, and brought as just what was found.
+//! Tests ADD of a URL and of a repository. Each plan checks them again. Their steps stay cached while the content is the same,
+//! and the image has exactly the content that the plan found.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 

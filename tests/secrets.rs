@@ -1,4 +1,4 @@
-//! Values of variables that are called like secrets, on every engine: no output, no file and no record of a run has them.
+//! Tests variables whose names look like secrets, on every engine: no output, no file and no record of a run contains their values.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 

@@ -1,4 +1,4 @@
-//! The main job with a store, and no `latest` in a registry: cold, wiped and unchanged, wiped and changed, on every engine.
+//! Tests builds with a cache, and without `latest` in a registry, on every engine: cold, then unchanged and changed after a wipe.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 

@@ -1,4 +1,4 @@
-//! Every store does the same: one suite over memory, a directory and S3, and what each has of its own.
+//! Tests that every store behaves the same: one suite for memory, a directory and S3, and tests for the special features of each.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 

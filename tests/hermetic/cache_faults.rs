@@ -1,5 +1,5 @@
-//! Each fault of a cache, at each tier of a build: the image is right and there is at most one warning, or, if the cache is required,
-//! the build that would have warned ends with exit code 4 and no wrong image.
+//! Tests each fault of a cache, at each tier of a build. The image is right, and there is at most one warning. If the cache is
+//! required, the build that would have warned exits with 4, and pushes no wrong image.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use crate::scripted::plain::same_image;
 use crate::stages::{self, Next, copy_folder};
 use crate::world::{World, all_files};
 
-/// A fault, by its name.
+/// The name of a fault, and the function that causes it.
 type Fault = (&'static str, fn(&Path));
 
 const CUT_OFF: &str = "its blobs are cut off";
@@ -45,7 +45,7 @@ fn records(cache: &Path) -> Vec<PathBuf> {
     all_files(cache).into_iter().filter(|path| !is_blob(path)).collect()
 }
 
-/// Flips a bit in the middle.
+/// Flips a bit in the middle of a file.
 fn flip(file: &Path) {
     let mut bytes = fs::read(file).unwrap();
     let middle = bytes.len() / 2;
@@ -70,16 +70,16 @@ fn every_fault_at(next: Next) {
             let _ = fs::remove_dir_all(world.cache());
             copy_folder(&kept, &world.cache());
             fault(&world.cache());
-            // Layers that its own registry has need not come from the cache.
+            // hakobi does not need the cache for layers in the image's own registry.
             world.registry.forget("app");
             world.wiped();
         };
         again();
         let built = world.build(&[]);
         let most = match *name {
-            // It is met by reading, by building and by saving.
+            // Reading, building and saving each find this fault.
             UNREADABLE => 3,
-            // By its size, and then by its bytes.
+            // The size and then the bytes show this fault.
             CUT_OFF => 2,
             _ => 1,
         };
@@ -90,7 +90,7 @@ fn every_fault_at(next: Next) {
             world.right(required.exits(0));
         } else {
             required.exits(4);
-            // What is found when the build is saved is found after the push.
+            // The save of a build comes after its push, and so does a fault there.
             if world.registry.tagged("app", "1").is_some() {
                 same_image(&world.image(), &world.plain(), name);
             }
@@ -99,7 +99,7 @@ fn every_fault_at(next: Next) {
     }
 }
 
-/// The next run has what the run with the fault left.
+/// Checks that the cache is complete again after the next build.
 fn mended(world: &World, next: Next, name: &str) {
     if world.cache().join("blobs").is_file() {
         return;
@@ -140,7 +140,7 @@ fn every_fault_of_the_cache_where_a_stage_decides() {
     every_fault_at(Next::Observed);
 }
 
-/// What the tables above stand on.
+/// Checks the worlds that the tests above use.
 #[test]
 fn each_way_goes_where_it_says() {
     for next in stages::ALL {

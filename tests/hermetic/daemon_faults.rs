@@ -1,16 +1,16 @@
-//! Each fault of the daemon, at each point of a build: the right exit code and words, no new image, and the next build is right; or,
-//! where the fault passes or no daemon is asked, a right image.
+//! Tests each fault of the daemon, at each point of a build. The build fails with the right exit code and text, there is no new
+//! image, and the next build is right. If the fault passes, or the build needs no daemon, the image is right.
 
 use tonic::Code;
 
 use crate::scripted::faults::{Fault, Point};
 use crate::stages::Next;
 
-/// What comes of a build.
+/// The expected result of a build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     Right,
-    /// It ends with this code, and says this.
+    /// The build exits with this code, and its error contains this text.
     Fails(i32, &'static str),
 }
 
@@ -20,7 +20,7 @@ fn refused() -> Fault {
     Fault::Refused(Code::Unknown, WORDS)
 }
 
-/// Runs one cell of the table.
+/// Tests one cell of the table.
 fn cell(next: Next, point: Point, named: &str, fault: Fault, outcome: Outcome) {
     let what = format!("{next:?}, {point:?} {named}");
     let world = next.world();
@@ -41,7 +41,7 @@ fn cell(next: Next, point: Point, named: &str, fault: Fault, outcome: Outcome) {
     assert_eq!(after.warnings(), [""; 0], "{what}");
 }
 
-/// The tiers in which the daemon has a part.
+/// The builds that need the daemon.
 const ASKED: [Next; 4] = [Next::Cold, Next::Skeleton, Next::Partial, Next::Observed];
 
 #[test]
@@ -111,7 +111,7 @@ fn no_fault_of_the_daemon_matters_where_it_has_no_part() {
     }
 }
 
-/// What is looked at to decide whether steps are kept, and cannot be: they run.
+/// If hakobi cannot export the files that decide whether steps are cached, the steps run.
 #[test]
 fn what_cannot_be_looked_at_is_taken_for_changed() {
     cell(Next::Observed, Point::Export, "tar", refused(), Outcome::Right);

@@ -1,4 +1,4 @@
-//! Random projects with random edits between builds: each image is the one that the model makes of the project by itself.
+//! Tests random projects with random edits between builds: each image equals the one that the model builds without hakobi.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,16 +9,16 @@ use proptest::sample::select;
 use crate::scripted::daemon::StoreKind;
 use crate::world::World;
 
-/// Builds that are random by default. PROPTEST_CASES asks for more.
+/// The default number of random cases. PROPTEST_CASES overrides it.
 const CASES: u32 = 24;
 
 #[derive(Debug, Clone)]
 enum Line {
-    /// All of the source directory.
+    /// The whole source directory.
     Folder(&'static str),
     File(&'static str),
     WithMode(u32),
-    /// What another stage made, counted from this one back.
+    /// The output of another stage, counted backwards from this one.
     OfStage(usize, &'static str, &'static str),
     Sum(u8),
     Compile(&'static str),
@@ -31,7 +31,7 @@ enum Line {
 #[derive(Debug, Clone)]
 struct Project {
     stages: Vec<Vec<Line>>,
-    /// Whether the last stage begins with nothing.
+    /// Whether the last stage is `FROM scratch`.
     on_nothing: bool,
     files: BTreeMap<&'static str, String>,
 }
@@ -40,7 +40,7 @@ struct Project {
 enum Edit {
     Nothing,
     File(&'static str, u8),
-    /// One that what is compiled does not see.
+    /// A comment, which `compile` ignores.
     Comment(&'static str, u8),
     NewLine(usize, usize, Line),
     LessLine(usize, usize),
@@ -138,7 +138,7 @@ fn project() -> impl Strategy<Value = Project> {
     })
 }
 
-/// Each with whether the daemon is a new one.
+/// Each edit, and whether the daemon is new before the next build.
 fn edits() -> impl Strategy<Value = Vec<(Edit, bool)>> {
     prop::collection::vec((edit(), prop::bool::weighted(0.8)), 1..4)
 }

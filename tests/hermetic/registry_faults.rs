@@ -1,17 +1,17 @@
-//! Each fault of a registry, at each point of a build and of a push.
+//! Tests each fault of a registry, at each point of a build and of a push.
 
 use crate::scripted::registry::RegistryFault::{self, Cut, Damaged, Status};
 use crate::stages::Next;
 
-/// What comes of a build.
+/// The expected result of a build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     Right,
-    /// It ends with this code.
+    /// The build exits with this code.
     Fails(i32),
 }
 
-/// Runs one cell of the table: the requests of this method with this in their path go wrong so often.
+/// Tests one cell of the table: this many requests of this method fail if their path contains this text.
 fn cell(next: Next, (method, path): (&'static str, &str), times: usize, fault: RegistryFault, outcome: Outcome) {
     let what = format!("{next:?}, {method} {path} {times} times {fault:?}");
     let world = next.world();

@@ -1,4 +1,4 @@
-//! What makes hakobi plan again in the middle of a build: the image is right each time.
+//! Tests the events that make hakobi plan again during a build: the image is right each time.
 
 use std::fs;
 use std::path::Path;
@@ -20,7 +20,7 @@ fn built(dockerfile: &str) -> World {
     world
 }
 
-/// What the cache has of a layer of the image: the base's comes first.
+/// Returns the cached blob of a layer of the image. The base's layers come first.
 fn cached_layer(world: &World, place: usize) -> std::path::PathBuf {
     world.cached(&world.registry.layers("app", "1")[place])
 }

@@ -1,20 +1,20 @@
-//! Builds that go each way to their end, for the faults to come by: a world in which just that is to be done next.
+//! Prepares worlds in which the next build has a certain tier, so that tests can add faults to it.
 
 use std::path::Path;
 
 use crate::world::World;
 
-/// What the next build comes to, where nothing goes wrong.
+/// The next build without a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     Cold,
     Unchanged,
-    /// By hakobi itself.
+    /// hakobi itself appends the layers.
     Append,
-    /// By the daemon, on a skeleton.
+    /// The daemon appends the layers to a skeleton.
     Skeleton,
     Partial,
-    /// A stage has to run before it is known what else has to.
+    /// A stage must run before hakobi knows which other steps must run.
     Observed,
 }
 
@@ -26,7 +26,7 @@ const STAGES: &str =
     "FROM BASE AS build\nCOPY src /src\nRUN compile /src /out/app\nFROM BASE\nCOPY --from=build /out /app/\nRUN sum /built\n";
 
 impl Next {
-    /// What the report calls it.
+    /// Returns the tier in the report.
     pub fn tier(self) -> &'static str {
         match self {
             Self::Cold => "cold",
@@ -36,12 +36,12 @@ impl Next {
         }
     }
 
-    /// Whether it takes a daemon.
+    /// Returns whether the build needs a daemon.
     pub fn asks_daemon(self) -> bool {
         !matches!(self, Self::Unchanged | Self::Append)
     }
 
-    /// The world before that build, on a machine whose daemon is empty.
+    /// Returns the world before that build. Its daemon is empty.
     pub fn world(self) -> World {
         let dockerfile = match self {
             Self::Partial | Self::Cold => COMMAND,
@@ -67,7 +67,7 @@ impl Next {
     }
 }
 
-/// Copies a folder as it is.
+/// Copies a directory.
 pub fn copy_folder(from: &Path, to: &Path) {
     if !from.exists() {
         return;

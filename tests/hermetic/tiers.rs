@@ -1,4 +1,4 @@
-//! Each tier of a build: from a wiped daemon, as a new machine has it, and on one that lives on.
+//! Tests each tier of a build: with an empty daemon, like on a new machine, and with a daemon that keeps its state.
 
 use std::process::Command;
 
@@ -11,7 +11,7 @@ const FILES_LAST: &str = "FROM BASE\nRUN sum /deps\nCOPY src /app/src\nCMD [\"ru
 const STAGES: &str =
     "FROM BASE AS build\nCOPY src /src\nRUN compile /src /out/app\nFROM BASE\nRUN sum /deps\nCOPY --from=build /out /app/\n";
 
-/// Both ways in which daemons keep images.
+/// Both kinds of image stores.
 const STORES: [StoreKind; 2] = [StoreKind::Containerd, StoreKind::GraphDriver];
 
 fn files_last() -> World {
@@ -77,7 +77,7 @@ fn files_out_of_a_stage_are_appended_on_a_skeleton_by_the_daemon() {
         let world = World::on(store, STAGES);
         world.write("src/main", "one\n");
         world.build(&[]);
-        // What the last stage copies is another file of the stage that is kept.
+        // The last stage now copies another file of the cached stage.
         let world = world.dockerfile(&STAGES.replace("/out /app/", "/src /app/"));
         let appended = world.wiped().build(&[]);
         assert_eq!(appended.tier(), "append", "{:#}\n{}", appended.report, appended.stderr);

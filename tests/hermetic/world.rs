@@ -1,4 +1,4 @@
-//! What a story needs: a machine with a project, a scripted daemon, a registry with a base image, and a cache in a directory.
+//! The world of a test: a machine with a project, a scripted daemon, a registry with a base image, and a cache in a directory.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -12,7 +12,7 @@ use crate::scripted::files::{Files, Node};
 use crate::scripted::plain::{plain, same_image};
 use crate::scripted::registry::{Image, Registry};
 
-/// Serves all stories: what it runs ends with its story.
+/// Returns the runtime of all tests. Each test ends its own tasks.
 fn runtime() -> &'static Runtime {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     RUNTIME.get_or_init(|| tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap())
@@ -34,10 +34,10 @@ impl Drop for World {
     }
 }
 
-/// What came of a build that ended well.
+/// The result of a build that succeeded.
 pub struct Built {
     pub report: Value,
-    /// The steps that the daemon ran, as they are called in the progress.
+    /// The names of the steps that the daemon ran, as in the progress display.
     pub ran: Vec<String>,
     pub stderr: String,
 }
@@ -47,13 +47,13 @@ impl Built {
         self.report["tier"].as_str().unwrap_or_default()
     }
 
-    /// The warnings about the cache.
+    /// Returns the warnings about the cache.
     pub fn warnings(&self) -> Vec<String> {
         let all = self.report["cache"]["warnings"].as_array().into_iter().flatten();
         all.map(|warning| warning.as_str().map_or_else(|| warning.to_string(), str::to_owned)).collect()
     }
 
-    /// The instructions of the steps with this status.
+    /// Returns the instructions of the steps with this status.
     pub fn steps(&self, status: &str) -> Vec<&str> {
         let steps = self.report["steps"].as_array().into_iter().flatten().filter(|step| step["status"] == status);
         steps.filter_map(|step| step["instruction"].as_str()).collect()
@@ -61,12 +61,12 @@ impl Built {
 }
 
 impl World {
-    /// With this Dockerfile, in which `BASE` stands for the base image.
+    /// Creates a world with this Dockerfile. In it, `BASE` means the base image.
     pub fn new(dockerfile: &str) -> Self {
         Self::on(StoreKind::Containerd, dockerfile)
     }
 
-    /// With a daemon that keeps images in this way.
+    /// Creates a world whose daemon has this image store.
     pub fn on(store: StoreKind, dockerfile: &str) -> Self {
         let socket = tempfile::tempdir().unwrap();
         let path = socket.path().join("docker.sock");
@@ -82,7 +82,7 @@ impl World {
         world
     }
 
-    /// Writes the Dockerfile anew.
+    /// Replaces the Dockerfile.
     pub fn dockerfile(self, text: &str) -> Self {
         self.put_dockerfile(text);
         self
@@ -97,38 +97,38 @@ impl World {
         self
     }
 
-    /// The cache's directory.
+    /// Returns the cache's directory.
     pub fn cache(&self) -> PathBuf {
         self.machine.home().join("cache")
     }
 
-    /// The file in the cache of a blob, by its digest.
+    /// Returns the cache's file of a blob, by its digest.
     pub fn cached(&self, digest: &str) -> PathBuf {
         let hex = digest.trim_start_matches("sha256:");
         let found = all_files(&self.cache()).into_iter().find(|path| path.to_string_lossy().ends_with(hex));
         found.unwrap_or_else(|| panic!("the cache does not have {digest}: {:#?}", all_files(&self.cache())))
     }
 
-    /// The daemon as a new machine has it: empty.
+    /// Empties the daemon, like on a new machine.
     pub fn wiped(&self) -> &Self {
         self.daemon.solver.wipe();
         self.daemon.images.lock().unwrap().clear();
         self
     }
 
-    /// A command with the options of all of them.
+    /// Runs a command with the options that all commands share.
     pub fn hakobi(&self, command: &str, more: &[&str]) -> Run {
         let image = format!("{}/app:1", self.registry.host());
         let own = [command, "--progress", "plain", "-t", &image, "--cache", "../cache"];
         self.machine.hakobi(&[&own[..], more, &["."]].concat())
     }
 
-    /// Builds and pushes, whatever comes of it.
+    /// Builds and pushes, even if the build fails.
     pub fn try_build(&self, more: &[&str]) -> Run {
         self.hakobi("build", &[&["--push", "--report", "../report.json"], more].concat())
     }
 
-    /// Builds and pushes, and holds the image against what the model makes of the project by itself.
+    /// Builds and pushes, and compares the image with the model's own build.
     #[track_caller]
     pub fn build(&self, more: &[&str]) -> Built {
         self.daemon.ran.lock().unwrap().clear();
@@ -136,7 +136,7 @@ impl World {
         self.right(run)
     }
 
-    /// Takes a build that ended well, and holds its image against what the model makes.
+    /// Checks the result of a build that succeeded, and compares its image with the model's own build.
     #[track_caller]
     pub fn right(&self, run: Run) -> Built {
         let ran = std::mem::take(&mut *self.daemon.ran.lock().unwrap());
@@ -145,18 +145,18 @@ impl World {
         built
     }
 
-    /// The image that was pushed.
+    /// Returns the pushed image.
     pub fn image(&self) -> Image {
         self.registry.image("app", "1")
     }
 
-    /// What the model makes of the project.
+    /// Returns the image that the model builds of the project without hakobi.
     pub fn plain(&self) -> Image {
         runtime().block_on(plain(&self.machine.folder())).unwrap()
     }
 }
 
-/// All files below a folder.
+/// Returns all files below a directory.
 pub fn all_files(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
     let paths = entries.map(|entry| entry.unwrap().path());

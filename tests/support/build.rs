@@ -1,4 +1,4 @@
-//! A run of `hakobi build` as a test asks for it ([`Build`]), and what came of it ([`Built`]).
+//! A run of `hakobi build` with a test's options ([`Build`]), and its result ([`Built`]).
 
 use std::fmt::{self, Display, Formatter};
 use std::ops::Index;
@@ -9,10 +9,10 @@ use serde_json::Value;
 use super::engine::Engine;
 use super::machine::{Machine, Run};
 
-/// An address at which no daemon is.
+/// An address without a daemon.
 pub const NO_DAEMON: &str = "unix:///nowhere/docker.sock";
 
-/// The options of one `hakobi build` of a machine's project. Each method adds to them; a build can be run as often as a test wants.
+/// The options of one `hakobi build` of a machine's project. Each method adds options. A test can run a build several times.
 #[derive(Clone)]
 pub struct Build<'a> {
     machine: &'a Machine,
@@ -22,24 +22,24 @@ pub struct Build<'a> {
 }
 
 impl<'a> Build<'a> {
-    /// Begins with `--network host`: the tests' engines have no other network for RUN.
+    /// Creates a build with `--network host`, because the tests' engines have no other network for RUN.
     pub fn new(machine: &'a Machine) -> Self {
         let options = ["--network", "host"].map(str::to_owned).into();
         Self { machine, options, report: None, daemon: None }
     }
 
-    /// Begins with a report and with a cache, both beside the project and so not part of its context.
+    /// Creates a build with a report and a cache. Both are next to the project, and so not part of its context.
     pub fn cached(machine: &'a Machine) -> Self {
         Self::new(machine).report("../report.json").cache("../cache")
     }
 
-    /// Adds these options as they stand.
+    /// Adds these options verbatim.
     pub fn with(mut self, options: &[&str]) -> Self {
         self.options.extend(options.iter().map(|option| (*option).to_owned()));
         self
     }
 
-    /// Names the image. It stays in the daemon, unless the build pushes.
+    /// Names the image. Unless the build pushes, the image stays in the daemon.
     pub fn tag(self, image: &str) -> Self {
         self.with(&["-t", image])
     }
@@ -49,7 +49,7 @@ impl<'a> Build<'a> {
         self.tag(image).with(&["--push"])
     }
 
-    /// Sets the cache's address or folder.
+    /// Sets the cache's location.
     pub fn cache(self, place: &str) -> Self {
         self.with(&["--cache", place])
     }
@@ -59,7 +59,7 @@ impl<'a> Build<'a> {
         self.with(&["--cache-scope", scope])
     }
 
-    /// Sets who plans the build: `auto` is hakobi, `daemon` is BuildKit.
+    /// Sets what plans the build: `auto` is hakobi, `daemon` is BuildKit.
     pub fn strategy(self, strategy: &str) -> Self {
         self.with(&["--strategy", strategy])
     }
@@ -74,19 +74,19 @@ impl<'a> Build<'a> {
         self.with(&["--progress", mode])
     }
 
-    /// Sets the file of the report, in place of an earlier one.
+    /// Sets the file of the report, instead of an earlier one.
     pub fn report(mut self, path: &str) -> Self {
         self.report = Some(path.to_owned());
         self
     }
 
-    /// Runs against the daemon at this address, not against the machine's own.
+    /// Runs against the daemon at this address instead of the machine's own.
     pub fn on(mut self, daemon: &str) -> Self {
         self.daemon = Some(daemon.to_owned());
         self
     }
 
-    /// Returns the arguments, which begin with `build` and end with the context.
+    /// Returns the arguments. They begin with `build`, and end with the context.
     pub fn arguments(&self) -> Vec<String> {
         let mut arguments = vec!["build".to_owned()];
         arguments.extend(self.options.iter().cloned());
@@ -97,7 +97,7 @@ impl<'a> Build<'a> {
         arguments
     }
 
-    /// Returns the command, for a test that starts it and does something meanwhile.
+    /// Returns the command, for a test that acts while it runs.
     pub fn command(&self) -> Command {
         let mut command = self.machine.command(env!("CARGO_BIN_EXE_hakobi"));
         command.args(self.arguments());
@@ -107,7 +107,7 @@ impl<'a> Build<'a> {
         command
     }
 
-    /// Runs the build, whatever comes of it.
+    /// Runs the build, even if it fails.
     pub fn run(&self) -> Run {
         Run::of(&mut self.command())
     }
@@ -119,7 +119,7 @@ impl<'a> Build<'a> {
         Built { run, report: self.machine.report(self.report.as_deref().expect("a build with a report")) }
     }
 
-    /// Wipes the engine first, so that the build runs as on a new machine. Fails the test if the build fails.
+    /// Wipes the engine first, so that the build runs like on a new machine. Fails the test if the build fails.
     #[track_caller]
     pub fn done_on_empty(&self, engine: &Engine) -> Built {
         engine.wipe();
@@ -127,31 +127,31 @@ impl<'a> Build<'a> {
     }
 }
 
-/// What came of a build that succeeded. `built["key"]` reads the report; as text it is the whole report and the whole log.
+/// The result of a build that succeeded. `built["key"]` reads the report. As text it is the whole report and the whole log.
 pub struct Built {
     pub run: Run,
     pub report: Value,
 }
 
 impl Built {
-    /// Fails the test if the build took another tier.
+    /// Fails the test if the build has another tier.
     #[track_caller]
     pub fn is(self, tier: &str) -> Self {
         assert_eq!(self.tier(), tier, "{self}");
         self
     }
 
-    /// Returns how much of the build was already there, in the report's word for it.
+    /// Returns the tier in the report.
     pub fn tier(&self) -> &str {
         self["tier"].as_str().unwrap_or_default()
     }
 
-    /// Returns what the build wrote to standard error.
+    /// Returns the build's standard error.
     pub fn log(&self) -> &str {
         &self.run.stderr
     }
 
-    /// Returns the digest of the image, or of the first of several.
+    /// Returns the digest of the first image.
     pub fn digest(&self) -> &str {
         self["images"][0]["digest"].as_str().unwrap_or_default()
     }
@@ -176,7 +176,7 @@ impl Built {
         self.texts("reason")
     }
 
-    /// Returns the reason why this instruction ran, or "".
+    /// Returns the reason why this instruction ran. Returns an empty text if there is none.
     pub fn reason(&self, instruction: &str) -> &str {
         let step = self["steps"].as_array().into_iter().flatten().find(|step| step["instruction"] == instruction);
         step.and_then(|step| step["reason"].as_str()).unwrap_or_default()
@@ -191,13 +191,13 @@ impl Built {
         self["cache"]["warnings"].as_array().expect("warnings").iter().map(|text| text.as_str().unwrap()).collect()
     }
 
-    /// Returns how many layers were `restored`, `pushed`, `saved` or `already_in_registry`.
+    /// Returns the number of layers that were `restored`, `pushed`, `saved` or `already_in_registry`.
     #[track_caller]
     pub fn layers(&self, what: &str) -> u64 {
         self.number("layers", what)
     }
 
-    /// Returns how many bytes were `restored`, `pushed`, `saved` or sent as the `context`.
+    /// Returns the number of bytes that were `restored`, `pushed`, `saved` or sent as the `context`.
     #[track_caller]
     pub fn bytes(&self, what: &str) -> u64 {
         self.number("bytes", what)

@@ -1,6 +1,6 @@
-//! A small ECR in this process: its control plane in JSON, and its registry in front of a real open one.
+//! A small ECR in this process: its API in JSON, and its registry, which forwards to a real open registry.
 //!
-//! The host in references is an ECR name; the client finds this server by AWS_ENDPOINT_URL_ECR and by `proxyEndpoint`.
+//! The host in references is an ECR name. The client finds this server by AWS_ENDPOINT_URL_ECR and by `proxyEndpoint`.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,12 +18,12 @@ use super::parts::part;
 pub const ACCOUNT: &str = "123456789012";
 pub const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
 
-/// A repository of the fake.
+/// A repository of this ECR.
 #[derive(Debug, Clone, Default)]
 pub struct FakeRepository {
     pub immutable: bool,
     pub lifecycle_policy: Option<String>,
-    /// The CreateRepository call that made it.
+    /// The CreateRepository call that created it.
     pub made_with: Value,
 }
 
@@ -33,7 +33,7 @@ struct State {
     own: Mutex<String>,
     repositories: Mutex<HashMap<String, FakeRepository>>,
     tokens: Mutex<HashMap<String, Instant>>,
-    /// How long a token works, and how long it is said to work.
+    /// The real lifetime of a token, and the lifetime in the response.
     life: Mutex<(Duration, Duration)>,
     calls: Mutex<Vec<String>>,
     denied: Mutex<Vec<String>>,
@@ -41,16 +41,16 @@ struct State {
     signed_by: Mutex<String>,
 }
 
-/// The server. It ends with this value.
+/// The server. It stops when this value is dropped.
 pub struct EcrFake {
     state: Arc<State>,
     server: Server,
 }
 
 impl EcrFake {
-    /// An ECR without repositories, whose blobs lie in the open test registry under a prefix of its own.
+    /// Starts an ECR without repositories. Its blobs are in the open test registry, under a unique prefix.
     pub async fn start() -> Self {
-        // What forwards to the real registry needs one, though it speaks plain HTTP.
+        // The client to the real registry needs a crypto provider, although it uses plain HTTP.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let hours = Duration::from_secs(12 * 3600);
         let state = Arc::new(State {
@@ -75,12 +75,12 @@ impl EcrFake {
         Self { state, server }
     }
 
-    /// What AWS_ENDPOINT_URL_ECR is set to.
+    /// Returns the value of AWS_ENDPOINT_URL_ECR.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.server.address)
     }
 
-    /// What a child process needs in its environment to find this ECR.
+    /// Returns the variables with which a child process finds this ECR.
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         vec![
             ("AWS_ENDPOINT_URL_ECR", self.endpoint()),
@@ -91,7 +91,7 @@ impl EcrFake {
         ]
     }
 
-    /// Makes a repository without being asked by a client.
+    /// Creates a repository without a client's call.
     pub fn add(&self, path: &str, immutable: bool) {
         let repository = FakeRepository { immutable, ..FakeRepository::default() };
         self.state.repositories.lock().unwrap().insert(path.to_owned(), repository);
@@ -101,32 +101,32 @@ impl EcrFake {
         self.state.repositories.lock().unwrap().get(path).cloned()
     }
 
-    /// How often a token was asked for.
+    /// Returns the number of issued tokens.
     pub fn logins(&self) -> usize {
         self.state.logins.load(Ordering::SeqCst)
     }
 
-    /// From now on a token works this long, and is said to work this long.
+    /// Sets the real lifetime of new tokens, and the lifetime in the response.
     pub fn tokens_live(&self, works: Duration, said: Duration) {
         *self.state.life.lock().unwrap() = (works, said);
     }
 
-    /// No token given out so far works any more.
+    /// Expires all issued tokens.
     pub fn expire_tokens(&self) {
         self.state.tokens.lock().unwrap().values_mut().for_each(|until| *until = Instant::now());
     }
 
-    /// Calls of the control plane so far, by name.
+    /// Returns the names of all calls of the API so far.
     pub fn calls(&self) -> Vec<String> {
         self.state.calls.lock().unwrap().clone()
     }
 
-    /// The access key that signed the last call.
+    /// Returns the access key that signed the last call.
     pub fn signed_by(&self) -> String {
         self.state.signed_by.lock().unwrap().clone()
     }
 
-    /// From now on this call is denied.
+    /// Denies this call from now on.
     pub fn deny(&self, call: &str) {
         self.state.denied.lock().unwrap().push(call.to_owned());
     }
@@ -197,7 +197,7 @@ impl State {
         }
     }
 
-    /// STS, whose protocol is a form and XML.
+    /// Answers STS, whose protocol is a form and XML.
     fn assume_role(&self, form: &[u8]) -> Answer {
         let form = String::from_utf8_lossy(form).into_owned();
         let role = form.split('&').find_map(|pair| pair.strip_prefix("RoleArn=")).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! A Docker engine of the tests, for one test at a time.
+//! A Docker engine that one test uses at a time.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -6,16 +6,16 @@ use std::process::{Command, Output};
 
 use super::parts::part;
 
-/// Docker 20.10, overlay2.
+/// Docker 20.10 with overlay2.
 pub const D20: &str = "d20";
-/// Docker 28.5, overlay2.
+/// Docker 28.5 with overlay2.
 pub const D28: &str = "d28";
-/// Docker 28.5, containerd store.
+/// Docker 28.5 with the containerd image store.
 pub const C28: &str = "c28";
-/// Every generation, for tests that run on each.
+/// All engines, for tests that run on each.
 pub const ENGINES: [&str; 3] = [D20, D28, C28];
 
-/// An engine that no other test has as long as this lives.
+/// An engine that no other test uses while this value exists.
 pub struct Engine {
     name: &'static str,
     socket: PathBuf,
@@ -23,7 +23,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Waits until no other test has it; also those of other test programs, and of other checkouts with the same parts.
+    /// Waits until no other test uses the engine. This includes other test programs, and other checkouts with the same parts.
     pub fn lock(name: &'static str) -> Self {
         let host = part(&format!("HAKOBI_TEST_{}", name.to_uppercase()));
         let socket = PathBuf::from(host.strip_prefix("unix://").unwrap());
@@ -32,7 +32,7 @@ impl Engine {
         Self { name, socket, _lock: lock }
     }
 
-    /// The same, with nothing in it.
+    /// Locks and wipes the engine.
     pub fn fresh(name: &'static str) -> Self {
         let engine = Self::lock(name);
         engine.wipe();
@@ -43,7 +43,7 @@ impl Engine {
         self.name
     }
 
-    /// Its address, as DOCKER_HOST has it.
+    /// Returns its address, as in DOCKER_HOST.
     pub fn host(&self) -> String {
         format!("unix://{}", self.socket.display())
     }
@@ -52,23 +52,23 @@ impl Engine {
         &self.socket
     }
 
-    /// As on a brand-new machine.
+    /// Removes everything, so that the engine is like on a new machine.
     pub fn wipe(&self) {
         succeed(Command::new(part("HAKOBI_TEST_WIPE")).arg(self.name));
     }
 
-    /// The tests' own docker client on this engine; what it prints, without the space around it.
+    /// Runs the tests' own docker client on this engine, and returns its output without surrounding blanks.
     pub fn docker(&self, arguments: &[&str]) -> String {
         succeed(Command::new(part("HAKOBI_TEST_DOCKER_CLI")).args(arguments).env("DOCKER_HOST", self.host()))
     }
 }
 
-/// skopeo, which knows the registries and their password.
+/// Runs skopeo, which knows the registries and their password.
 pub fn skopeo(arguments: &[&str]) -> String {
     succeed(Command::new(part("HAKOBI_TEST_SKOPEO")).args(arguments))
 }
 
-/// crane, likewise.
+/// Runs crane, which knows them too.
 pub fn crane(arguments: &[&str]) -> String {
     succeed(Command::new(part("HAKOBI_TEST_CRANE")).args(arguments))
 }

@@ -1,4 +1,4 @@
-//! A small HTTP server on a loopback port, scripted by a function, and a forwarder to a real registry.
+//! A small HTTP server on a loopback port whose responses come from a function, and a proxy for a real registry.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,15 +14,15 @@ use tokio::net::TcpListener;
 
 pub type Answer = Response<Full<Bytes>>;
 
-/// What a script says to a request.
+/// The response of a script to a request.
 pub enum Say {
-    /// This answer.
+    /// This response.
     This(Answer),
-    /// Nothing: the connection is cut.
+    /// No response: the connection is cut.
     Cut,
 }
 
-/// A server that ends with this value.
+/// A server. It stops when this value is dropped.
 pub struct Server {
     pub address: SocketAddr,
     task: tokio::task::JoinHandle<()>,
@@ -34,7 +34,7 @@ impl Drop for Server {
     }
 }
 
-/// Serves by a script, which reads a request's body itself.
+/// Starts a server with this script. The script reads the body of a request itself.
 pub async fn serve<F>(script: F) -> Server
 where
     F: Fn(Request<Incoming>) -> BoxFuture<'static, Say> + Send + Sync + 'static,
@@ -63,7 +63,7 @@ where
     Server { address, task }
 }
 
-/// An answer with a status, headers and a body.
+/// Returns a response with a status, headers and a body.
 pub fn answer(status: u16, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
     let mut builder = Response::builder().status(status);
     for (name, value) in headers {
@@ -72,18 +72,18 @@ pub fn answer(status: u16, headers: &[(&str, &str)], body: impl Into<Bytes>) -> 
     builder.body(Full::new(body.into())).expect("an answer")
 }
 
-/// The registry's JSON for an error.
+/// Returns an error in the registry's JSON.
 pub fn refusal(status: u16, code: &str, message: &str) -> Answer {
     let body = serde_json::json!({ "errors": [{ "code": code, "message": message }] }).to_string();
     answer(status, &[("content-type", "application/json")], body)
 }
 
-/// A request's body as a whole.
+/// Reads the whole body of a request.
 pub async fn body(request: Request<Incoming>) -> Bytes {
     request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default()
 }
 
-/// As much of a body as arrives before it breaks off or this many bytes are there.
+/// Reads a body until it ends, breaks off, or has this many bytes.
 pub async fn some_body(body: &mut Incoming, enough: usize) -> Vec<u8> {
     let mut out = Vec::new();
     while out.len() < enough {
@@ -95,8 +95,8 @@ pub async fn some_body(body: &mut Incoming, enough: usize) -> Vec<u8> {
     out
 }
 
-/// Sends a request on to `upstream` (`host:port`) with its path rewritten, and its answer back with `Location` leading to
-/// `own`. Repositories lie under `prefix` there, which ends with a slash or is empty.
+/// Forwards a request to `upstream` (`host:port`) with another path, and returns its response. `Location` in the response points
+/// to `own`. The repositories in `upstream` are under `prefix`, which ends with a slash or is empty.
 pub async fn forward(request: Request<Incoming>, upstream: &str, own: &str, prefix: &str, login: Option<(&str, &str)>) -> Say {
     let (parts, incoming) = request.into_parts();
     let path = parts.uri.path_and_query().map_or("/v2/", |path| path.as_str());

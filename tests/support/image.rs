@@ -1,4 +1,4 @@
-//! Images in a registry, taken apart so that they can be compared.
+//! Reads images in a registry in a form that tests can compare.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -10,23 +10,23 @@ use sha2::{Digest as _, Sha256};
 use super::engine::crane;
 use super::parts::{part, unique};
 
-/// One of the tests' base images.
+/// Returns one of the tests' base images.
 pub fn base(name: &str) -> String {
     format!("{}/base/{name}:latest", part("HAKOBI_TEST_REGISTRY_OPEN"))
 }
 
-/// Returns a name in the open registry that no other test and no other run uses.
+/// Returns an image name in the open registry that no other test and no other run uses.
 pub fn unique_image(name: &str) -> String {
     format!("{}/{}:1", part("HAKOBI_TEST_REGISTRY_OPEN"), unique(name))
 }
 
-/// Every path of the flattened root: what it is, its bits and owner, where it leads, its capabilities and what is in it.
+/// Returns every path of the flattened root with its kind, mode, owner, link target, capabilities and content.
 pub fn flattened(image: &str) -> BTreeMap<String, String> {
     let output = Command::new(part("HAKOBI_TEST_CRANE")).args(["export", image, "-"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let mut out = BTreeMap::new();
     let mut extended = BTreeMap::new();
-    // As they stand: the tar crate's own reading of extended headers ends a value at a line's end, which names may hold.
+    // The entries are raw, because the tar crate ends the value of an extended header at a newline, which names may contain.
     for entry in tar::Archive::new(&output.stdout[..]).entries().unwrap().raw(true) {
         let mut entry = entry.unwrap();
         let mut content = Vec::new();
@@ -56,7 +56,7 @@ pub fn flattened(image: &str) -> BTreeMap<String, String> {
     out
 }
 
-/// The records of an extended header, each read by its length (POSIX pax: `LENGTH KEY=VALUE` and a line's end).
+/// Parses the records of an extended header by their lengths (POSIX pax: `LENGTH KEY=VALUE` and a newline).
 fn pax(mut records: &[u8]) -> BTreeMap<String, Vec<u8>> {
     let mut out = BTreeMap::new();
     while !records.is_empty() {
@@ -70,12 +70,12 @@ fn pax(mut records: &[u8]) -> BTreeMap<String, Vec<u8>> {
     out
 }
 
-/// A name, with what is not UTF-8 in it told apart.
+/// Returns a name, with escapes if it is not UTF-8.
 fn text(name: &[u8]) -> String {
     std::str::from_utf8(name).map_or_else(|_| name.escape_ascii().to_string(), str::to_owned)
 }
 
-/// The configuration less times, and the history less those and what the daemon's own words in it are.
+/// Returns the config without times, and the history without times and without the daemon's own texts.
 pub fn config(image: &str) -> Value {
     let mut config: Value = serde_json::from_str(&crane(&["config", image])).unwrap();
     let object = config.as_object_mut().unwrap();
@@ -88,7 +88,7 @@ pub fn config(image: &str) -> Value {
     config
 }
 
-/// How many layers it has.
+/// Returns the number of layers.
 pub fn layers(image: &str) -> usize {
     let config: Value = serde_json::from_str(&crane(&["config", image])).unwrap();
     config["rootfs"]["diff_ids"].as_array().unwrap().len()

@@ -1,4 +1,4 @@
-//! A machine as a CI job finds it: a home of its own, nothing in the environment, and hakobi on its path.
+//! A machine like that of a CI job: its own home, an empty environment, and hakobi on its path.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -11,14 +11,14 @@ use tempfile::TempDir;
 
 use super::parts::part;
 
-/// Ends with its home and all in it.
+/// The machine. Its home is removed when this value is dropped.
 pub struct Machine {
     home: TempDir,
     variables: Vec<(String, String)>,
 }
 
 impl Machine {
-    /// With the daemon at this address, as DOCKER_HOST has it.
+    /// Creates a machine with the daemon at this address, as in DOCKER_HOST.
     pub fn with(daemon: &str) -> Self {
         let machine = Self::without_daemon();
         machine.set("DOCKER_HOST", daemon)
@@ -31,13 +31,13 @@ impl Machine {
         Self { home, variables: Vec::new() }
     }
 
-    /// A variable of its environment.
+    /// Sets a variable in its environment.
     pub fn set(mut self, name: &str, value: &str) -> Self {
         self.variables.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// With Docker's own record of a login at the tests' registry that asks for one.
+    /// Adds Docker's record of a login at the tests' registry with authentication.
     pub fn logged_in(self) -> Self {
         let (user, password) = (part("HAKOBI_TEST_REGISTRY_USER"), part("HAKOBI_TEST_REGISTRY_PASSWORD"));
         let auth = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
@@ -46,22 +46,22 @@ impl Machine {
         self
     }
 
-    /// Its DOCKER_CONFIG.
+    /// Returns its DOCKER_CONFIG.
     pub fn docker_config(&self) -> PathBuf {
         self.home.path().join("docker")
     }
 
-    /// Its HOME.
+    /// Returns its HOME.
     pub fn home(&self) -> &Path {
         self.home.path()
     }
 
-    /// Where its commands run: the checkout of the project that is built.
+    /// Returns the working directory of its commands: the checkout of the project.
     pub fn folder(&self) -> PathBuf {
         self.home.path().join("work")
     }
 
-    /// A file of that project; its folders are made.
+    /// Writes a file of the project, and creates its directories.
     pub fn write(&self, path: &str, text: &str) -> &Self {
         let path = self.folder().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -73,12 +73,12 @@ impl Machine {
         fs::read_to_string(self.folder().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
     }
 
-    /// A report that a run wrote there.
+    /// Reads a report that a run wrote.
     pub fn report(&self, path: &str) -> Value {
         serde_json::from_str(&self.read(path)).unwrap()
     }
 
-    /// Any program, with this machine's environment and nothing else's.
+    /// Returns a command with only this machine's environment.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let own = Path::new(env!("CARGO_BIN_EXE_hakobi")).parent().unwrap();
         let mut paths = vec![own.to_owned()];
@@ -95,17 +95,17 @@ impl Machine {
         command
     }
 
-    /// hakobi with these arguments, whatever comes of it.
+    /// Runs hakobi with these arguments, even if it fails.
     pub fn hakobi(&self, arguments: &[&str]) -> Run {
         Run::of(self.command(env!("CARGO_BIN_EXE_hakobi")).args(arguments))
     }
 }
 
-/// What came of a program.
+/// The result of a program.
 #[derive(Debug)]
 pub struct Run {
     command: String,
-    /// 128 and the signal's number after a signal, as a shell has it.
+    /// The exit code. After a signal it is 128 plus the signal's number, as in a shell.
     pub code: i32,
     pub stdout: String,
     pub stderr: String,
@@ -121,7 +121,7 @@ impl Run {
         Self { command, code: status.code().unwrap_or(128 + signal), stdout: text(stdout), stderr: text(stderr) }
     }
 
-    /// Fails the test, with all that was printed, if it ended otherwise.
+    /// Fails the test, and prints all output, if the exit code is another one.
     #[track_caller]
     pub fn exits(self, code: i32) -> Self {
         assert_eq!(self.code, code, "{}\n--- stdout\n{}\n--- stderr\n{}", self.command, self.stdout, self.stderr);

@@ -1,4 +1,4 @@
-//! What the tests of the real parts share. Each test crate takes what it needs, so not all of it is used in every one.
+//! The shared code of the tests with real engines and registries. Each test crate uses only a part of it.
 #![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 pub mod build;

@@ -1,10 +1,10 @@
-//! The real engines and registries that `tests/parts/up` starts, found by the file it writes.
+//! The real engines and registries that `tests/parts/up` starts. Their addresses are in the file that it writes.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-/// The value of one part. A part that is missing fails the test; it never skips.
+/// Returns the value of one part. If the part is missing, the test fails. It never skips.
 pub fn part(name: &str) -> String {
     static PARTS: OnceLock<HashMap<String, String>> = OnceLock::new();
     let parts = PARTS.get_or_init(|| {
@@ -32,7 +32,7 @@ fn file() -> PathBuf {
     parts.join("run/parts.env")
 }
 
-/// A repository path that no other test and no other run uses.
+/// Returns a repository path that no other test and no other run uses.
 pub fn unique(name: &str) -> String {
     format!("test/{name}-{:012x}", rand::random::<u64>() >> 16)
 }

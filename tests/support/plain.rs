@@ -1,4 +1,4 @@
-//! The oracle: what plain `docker build` on an engine makes, and how an image of hakobi's is held against it.
+//! The oracle: builds with plain `docker build` on an engine, and compares hakobi's image with the result.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -11,9 +11,9 @@ use super::image::{config, flattened, layers};
 use super::machine::{Machine, Run};
 use super::parts::part;
 
-/// Builds the project of `machine` with `docker build` (BuildKit) on this engine, and pushes the image. Nothing is taken from the
-/// engine's cache: `--no-cache` runs each step, and the daemon has never seen this client, so it cannot reuse files of an earlier
-/// context (it would take a file of the same size and time for the one that it has).
+/// Builds the project of `machine` with `docker build` (BuildKit) on this engine, and pushes the image. The engine's cache is not
+/// used. `--no-cache` runs each step. The client is new to the daemon, so the daemon cannot reuse files of an earlier context: it
+/// would reuse a file with the same size and time.
 pub fn plain_build(engine: &Engine, machine: &Machine, image: &str, more: &[&str]) -> Run {
     let client = tempfile::tempdir().unwrap();
     let docker = |arguments: &[&str]| {
@@ -29,22 +29,22 @@ pub fn plain_build(engine: &Engine, machine: &Machine, image: &str, more: &[&str
     built
 }
 
-/// Which times are compared.
+/// The times to compare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Times {
-    /// None: the image may have files of an earlier build, with the times of that.
+    /// None, because the image may have files of an earlier build, with its times.
     No,
-    /// Those of directories.
+    /// The times of directories.
     Directories,
-    /// All.
+    /// All times.
     All,
 }
 
-/// Panics unless the two images have the same files and the same configuration. A time from `since` on, in seconds of the Unix
-/// epoch, is the time of a build: it need not be the same.
+/// Fails the test unless the two images have the same files and the same config. A time from `since` on, in seconds of the Unix
+/// epoch, is the time of a build, and may differ.
 ///
-/// Docker 20.10's file sync loses the time of a directory that is not empty, so that it gets the build's. hakobi gives it the
-/// directory's own ([`backdate`] says which that is), as later versions do.
+/// Docker 20.10's file sync loses the time of a directory that is not empty, so that the directory gets the time of the build.
+/// hakobi keeps the directory's own time (see [`backdate`]), like later versions.
 #[track_caller]
 pub fn same_image(engine: &Engine, ours: &str, plain: &str, times: Times, since: u64, what: &str) {
     let (our_files, plain_files) = (flattened(ours), flattened(plain));
@@ -74,7 +74,7 @@ pub fn same_image(engine: &Engine, ours: &str, plain: &str, times: Times, since:
     assert!(other.is_empty(), "{what}: times {other:#?}");
 }
 
-/// The times of an image's paths; nothing for the time of a build.
+/// Returns the times of an image's paths. `None` means the time of a build.
 fn modified(image: &str, times: Times, since: u64) -> BTreeMap<String, Option<u64>> {
     let output = Command::new(part("HAKOBI_TEST_CRANE")).args(["export", image, "-"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -90,12 +90,12 @@ fn modified(image: &str, times: Times, since: u64) -> BTreeMap<String, Option<u6
     out
 }
 
-/// Seconds of the Unix epoch.
+/// Returns the current time, in seconds of the Unix epoch.
 pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
-/// The second that [`backdate`] gives directories, and nothing else.
+/// The second of the time that [`backdate`] gives only to directories.
 pub const OF_DIRECTORIES: u64 = 6;
 
 /// Gives all directories and links below a directory one time, and all files another, in that year.

@@ -1,4 +1,4 @@
-//! An S3 server in this process, as far as S3 goes: real signatures, multipart uploads, ranges and checksums.
+//! An S3 server in this process with real signatures, multipart uploads, ranges and checksums.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -22,61 +22,61 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
-/// What the server lets in.
+/// The credentials that the server accepts.
 pub const ACCESS_KEY: &str = "AKIAHAKOBITEST";
 pub const SECRET_KEY: &str = "not-a-secret";
 
-/// The bucket that is there.
+/// The existing bucket.
 pub const BUCKET: &str = "cache";
 
-/// What a server may do to requests.
+/// A fault of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The credentials are no longer good.
+    /// The credentials have expired.
     Expired,
-    /// Too many requests, it says.
+    /// The server answers that there are too many requests.
     SlowDown,
-    /// The connection ends.
+    /// The connection breaks.
     Reset,
-    /// No answer.
+    /// The server does not answer.
     Stall,
-    /// What is asked is done, and the answer is lost.
+    /// The server executes the request, but the response is lost.
     Lost,
 }
 
-/// A fault that begins after so many requests of a method; until it is mended.
+/// A fault that begins after this many requests of a method, and lasts until [`S3Server::mend`].
 type Faults = Arc<Mutex<Option<Breaks>>>;
 
-/// What is broken.
+/// The rule of a fault.
 struct Breaks {
     method: Method,
-    /// Part of the object's path.
+    /// A part of the object's path.
     below: String,
     left: u32,
     fault: Fault,
 }
 
-/// What the bucket is like, beyond what the server below knows of.
+/// The properties of the bucket that the underlying server does not support.
 #[derive(Debug, Clone, Default)]
 pub struct Bucket {
-    /// Its lifecycle configuration, as S3 gives it; it says nothing of such rules where there is none.
+    /// The lifecycle configuration, in S3's form. `None` means that there is none.
     pub lifecycle: Option<String>,
-    /// The keys of KMS that may be used; others are not there, or denied if their name says so.
+    /// The valid KMS keys. Another key does not exist, or is denied if its name says so.
     pub keys: Vec<&'static str>,
-    /// Objects whose keys begin so may not be written.
+    /// The prefixes of keys that no request may write.
     pub guarded: Vec<String>,
-    /// How far its clock is behind this machine's.
+    /// The delay of its clock against this machine's.
     pub behind: Duration,
 }
 
-/// What a bucket is like, and how objects were encrypted, by their paths.
+/// The properties of the bucket, and the encryption of each object by its path.
 #[derive(Clone, Default)]
 struct Extras {
     bucket: Arc<Mutex<Bucket>>,
     encrypted: Arc<Mutex<HashMap<String, String>>>,
 }
 
-/// Ends with its objects.
+/// The server. Its objects are removed when this value is dropped.
 pub struct S3Server {
     address: SocketAddr,
     directory: TempDir,
@@ -91,7 +91,7 @@ impl S3Server {
         Self::limited(None)
     }
 
-    /// One whose connections each carry no more than this, in bytes a second: what S3's own do.
+    /// Starts a server whose connections each send at most this many bytes a second, like S3's own.
     pub fn limited(rate: Option<u64>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join(BUCKET)).unwrap();
@@ -122,7 +122,7 @@ impl S3Server {
         format!("http://{}", self.address)
     }
 
-    /// What a job's environment has to have for the SDK to find it.
+    /// Returns the variables with which the SDK finds the server.
     pub fn variables(&self) -> [(&'static str, String); 5] {
         [
             ("AWS_ENDPOINT_URL_S3", self.endpoint()),
@@ -133,28 +133,28 @@ impl S3Server {
         ]
     }
 
-    /// The objects of the bucket, as files.
+    /// Returns the directory with the objects of the bucket.
     pub fn objects(&self) -> PathBuf {
         self.directory.path().join(BUCKET)
     }
 
-    /// Files of multipart uploads that are neither complete nor aborted.
+    /// Returns the number of files of unfinished multipart uploads.
     pub fn open_uploads(&self) -> usize {
         let entries = std::fs::read_dir(self.directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
         entries.filter(|name| name.to_string_lossy().contains("upload")).count()
     }
 
-    /// From the request after this many of a method on, every one of that method meets this.
+    /// Fails every request of a method after this many of them.
     pub fn break_after(&self, method: Method, count: u32, fault: Fault) {
         *self.faults.lock().unwrap() = Some(Breaks { method, below: String::new(), left: count, fault });
     }
 
-    /// From now on every request of a method for an object whose path has this in it meets this.
+    /// From now on, fails every request of a method for an object whose path contains this text.
     pub fn break_below(&self, below: &str, method: Method, fault: Fault) {
         *self.faults.lock().unwrap() = Some(Breaks { method, below: below.to_owned(), left: 0, fault });
     }
 
-    /// From now on the bucket is like this.
+    /// Sets the properties of the bucket.
     pub fn set(&self, bucket: Bucket) {
         *self.extras.bucket.lock().unwrap() = bucket;
     }
@@ -163,13 +163,13 @@ impl S3Server {
         *self.faults.lock().unwrap() = None;
     }
 
-    /// How many connections were made so far.
+    /// Returns the number of connections so far.
     pub fn connections(&self) -> u64 {
         self.connections.load(Ordering::Relaxed)
     }
 }
 
-/// Serves the buckets below a directory, for ever.
+/// Serves the buckets below a directory forever.
 pub async fn serve(listener: TcpListener, root: &Path, rate: Option<u64>, connections: Arc<AtomicU64>) {
     serve_with(listener, root, rate, connections, Faults::default(), Extras::default()).await;
 }
@@ -230,7 +230,7 @@ async fn serve_with(
     }
 }
 
-/// The key of KMS that a request names, and that an answer does.
+/// The header with a KMS key, in requests and responses.
 const KMS_KEY: &str = "x-amz-server-side-encryption-aws-kms-key-id";
 
 fn header(request: &Request<Incoming>, name: &str) -> Option<String> {
@@ -238,7 +238,7 @@ fn header(request: &Request<Incoming>, name: &str) -> Option<String> {
 }
 
 impl Extras {
-    /// The answer to what is not allowed.
+    /// Returns the error for a request that is not allowed.
     fn refuses(&self, request: &Request<Incoming>) -> Option<(u16, String)> {
         if !matches!(*request.method(), Method::PUT | Method::POST) {
             return None;
@@ -259,13 +259,13 @@ impl Extras {
         }
     }
 
-    /// The answer to who asks for the lifecycle rules.
+    /// Returns the response to a request for the lifecycle rules.
     fn lifecycle(&self, request: &Request<Incoming>) -> Option<String> {
         request.uri().query().filter(|query| query.split('&').any(|part| part == "lifecycle" || part == "lifecycle="))?;
         self.bucket.lock().unwrap().lifecycle.clone()
     }
 
-    /// What the bucket adds to the server's answer.
+    /// Adds the bucket's properties to the server's response.
     fn tell(&self, root: &Path, method: &Method, path: &str, key: Option<String>, answer: &mut Response<s3s::Body>) {
         let mut encrypted = self.encrypted.lock().unwrap();
         if *method == Method::PUT && answer.status().is_success() {
@@ -283,12 +283,12 @@ impl Extras {
     }
 }
 
-/// Whose turn it is at each object. S3 puts an object in one moment; the server below writes its bytes and its checksum one after
-/// the other, where two requests at once would mix them.
+/// A lock for each object. S3 replaces an object atomically. The underlying server writes the bytes and then the checksum, which
+/// two parallel requests would mix up.
 #[derive(Clone, Default)]
 struct Objects(Arc<Mutex<HashMap<String, Arc<RwLock<()>>>>>);
 
-/// Held for as long as a request is worked on.
+/// The lock of a request while it is processed.
 enum Turn {
     Reads {
         _turn: OwnedRwLockReadGuard<()>,
@@ -296,7 +296,7 @@ enum Turn {
     Writes {
         _turn: OwnedRwLockWriteGuard<()>,
     },
-    /// A part of an upload, which is not the object yet.
+    /// A part of an upload needs no lock, because it is not the object yet.
     Part,
 }
 
@@ -313,7 +313,7 @@ impl Objects {
     }
 }
 
-/// What this request meets.
+/// Returns the fault of this request, if there is one.
 fn due(faults: &Faults, request: &Request<Incoming>) -> Option<Fault> {
     let mut faults = faults.lock().unwrap();
     let is_meant = |breaks: &&mut Breaks| breaks.method == *request.method() && request.uri().path().contains(&breaks.below);
@@ -325,7 +325,7 @@ fn due(faults: &Faults, request: &Request<Incoming>) -> Option<Fault> {
     None
 }
 
-/// A connection that sends no faster than it may.
+/// A connection that sends at most this many bytes a second.
 struct Limited {
     stream: TcpStream,
     rate: Option<u64>,
@@ -353,7 +353,7 @@ impl AsyncWrite for Limited {
         #[allow(clippy::cast_precision_loss)]
         let due = self.began + Duration::from_secs_f64(self.sent as f64 / rate as f64);
         let now = tokio::time::Instant::now();
-        // An idle connection saves nothing up.
+        // An idle connection must not send faster afterwards.
         if due + Duration::from_millis(50) < now {
             self.began = now;
             self.sent = 0;

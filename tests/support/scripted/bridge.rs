@@ -1,4 +1,4 @@
-//! BuildKit's gateway of a running build (`LLBBridge`): the frontend compiles, graphs are solved, the build is ended.
+//! BuildKit's gateway of a running build (`LLBBridge`): runs the frontend, solves graphs, and ends the build.
 
 use std::sync::Arc;
 
@@ -19,13 +19,13 @@ use super::session::Wanted;
 pub struct BridgeService(pub Arc<Daemon>);
 
 impl BridgeService {
-    /// The build that a call is for.
+    /// Returns the build of a call.
     async fn job<T>(&self, request: &Request<T>) -> Result<Arc<Job>> {
         let id = request.metadata().get("buildkit-controlapi-buildid").and_then(|id| id.to_str().ok());
         self.0.jobs.find(id.unwrap_or_default()).await
     }
 
-    /// The Dockerfile comes by the session, and is compiled.
+    /// Reads the Dockerfile through the session, and compiles it.
     async fn frontend(&self, request: &api::SolveRequest, job: &Job) -> Result<api::Result> {
         self.0.solver.faults.pass(Point::Compile, &request.frontend).await?;
         if request.frontend != "dockerfile.v0" {
@@ -50,7 +50,7 @@ impl BridgeService {
         Ok(api::Result { metadata, ..self.reference(definition, job) })
     }
 
-    /// Names a graph, to be solved when it is needed.
+    /// Returns a reference to a graph, which is solved only when needed.
     fn reference(&self, definition: bollard_buildkit_proto::pb::Definition, job: &Job) -> api::Result {
         // The empty image has no reference.
         let id = if definition.def.is_empty() { String::new() } else { format!("{:025x}", rand::random::<u128>() >> 28) };

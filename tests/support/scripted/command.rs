@@ -1,14 +1,14 @@
-//! What `RUN` can do in the scripted daemon: a few words whose results are functions of the command and of the files below it, so
-//! that a state that was taken from the wrong cache shows in the image.
+//! The commands of `RUN` in the scripted daemon. The result of each is a function of the command and of the files in its state.
+//! If a build uses a wrong state from the cache, the image thus shows it.
 //!
-//! `sum FILE` writes what all files below and the variables come to. `compile DIR FILE` writes the lines of DIR's files that are no
-//! comments. `write FILE TEXT`, `remove PATH` and `fail` do what they say. ` && ` stands between two of them.
+//! `sum FILE` writes a hash of all files in the state and of the variables. `compile DIR FILE` writes the lines of DIR's files
+//! without comments. `write FILE TEXT` writes a file, `remove PATH` removes a path, and `fail` fails. ` && ` separates commands.
 
 use sha2::{Digest as _, Sha256};
 
 use super::files::{Files, Kind, Node};
 
-/// Runs a command line on these files.
+/// Runs a command line on these files. Returns an error if a command fails.
 pub fn run(line: &str, environment: &[String], files: &mut Files, now: i64) -> Result<(), String> {
     for command in line.split(" && ") {
         let words: Vec<&str> = command.split_whitespace().collect();

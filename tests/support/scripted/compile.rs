@@ -1,5 +1,5 @@
-//! The scripted daemon's frontend: a Dockerfile's stages as BuildKit's graph, with the names, the source map and the image's
-//! configuration that the real frontend (`dockerfile2llb`) gives them.
+//! The scripted daemon's frontend: compiles a Dockerfile's stages to BuildKit's graph. The names, the source map and the image
+//! config are like those of the real frontend (`dockerfile2llb`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -14,16 +14,16 @@ use super::layers::{Pulled, Result, pull};
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What the frontend makes of a Dockerfile.
+/// The result of compiling a Dockerfile.
 pub struct Compiled {
     pub definition: pb::Definition,
     pub config: Vec<u8>,
 }
 
-/// A stage's last state and its image's configuration.
+/// A stage's last state and its image config.
 #[derive(Clone)]
 struct Built {
-    /// Nothing is there yet in `FROM scratch`.
+    /// `None` for `FROM scratch`, before a step adds files.
     state: Option<pb::Input>,
     config: Value,
 }
@@ -37,7 +37,7 @@ struct Frontend<'a> {
     platform: pb::Platform,
 }
 
-/// Compiles a Dockerfile up to a stage, or its last one. Base images are looked up in their registries.
+/// Compiles a Dockerfile up to a stage, or its last one. It looks up base images in their registries.
 pub async fn compile(client: &reqwest::Client, text: &str, target: Option<&str>, session: &str) -> Result<Compiled> {
     let failed = |text: String| Status::unknown(format!("failed to solve: {text}"));
     let stages = parse(text).map_err(failed)?;
@@ -86,13 +86,13 @@ pub async fn compile(client: &reqwest::Client, text: &str, target: Option<&str>,
     Ok(Compiled { definition: pruned(definition), config: config.to_string().into_bytes() })
 }
 
-/// The stage of this name before a place.
+/// Returns the last stage with this name before a position.
 fn position(stages: &[Stage], before: usize, name: &str) -> Option<usize> {
     let named = stages[..before].iter().rposition(|stage| stage.name.as_deref() == Some(name));
     named.or_else(|| name.parse().ok().filter(|place| *place < before))
 }
 
-/// The stages that one needs, itself included, in their order.
+/// Returns the stages that one stage needs, including itself, in their order.
 fn reachable(stages: &[Stage], last: usize) -> BTreeSet<usize> {
     let mut all = BTreeSet::from([last]);
     let mut open = vec![last];
@@ -106,7 +106,7 @@ fn reachable(stages: &[Stage], last: usize) -> BTreeSet<usize> {
     all
 }
 
-/// What a stage begins with and takes from.
+/// Returns the base of a stage, and the sources of its `COPY --from`.
 fn names_of(stage: &Stage) -> Vec<String> {
     let from = stage.lines.iter().filter_map(|line| match &line.instruction {
         Instruction::Copy { from, .. } => from.clone(),
@@ -120,7 +120,7 @@ fn images_of(stages: &[Stage], place: usize) -> Vec<String> {
     names.filter(|name| name != "scratch" && position(stages, place, name).is_none()).collect()
 }
 
-/// A definition without the steps that do not lead to its result.
+/// Removes the steps that do not lead to the result.
 fn pruned(mut definition: pb::Definition) -> pb::Definition {
     let mut needed: BTreeSet<String> = BTreeSet::new();
     let mut keep = Vec::new();
@@ -137,7 +137,7 @@ fn pruned(mut definition: pb::Definition) -> pb::Definition {
 }
 
 impl Frontend<'_> {
-    /// Adds a step with its name and, if it stands in the Dockerfile, its line. As Go writes it: what is one of several kinds last.
+    /// Adds a step with its name and, if it is in the Dockerfile, its line. It encodes the op like Go: the `oneof` field comes last.
     fn step(&mut self, op: pb::Op, name: &str, line: Option<i32>) -> pb::Input {
         let mut bytes = pb::Op { op: None, ..op.clone() }.encode_to_vec();
         bytes.extend(pb::Op { op: op.op, ..pb::Op::default() }.encode_to_vec());
@@ -155,7 +155,7 @@ impl Frontend<'_> {
         pb::Input { digest: step, index: 0 }
     }
 
-    /// The build context, as far as the stages copy out of it.
+    /// Adds the build context, with the paths that the stages copy.
     fn context(&mut self, used: &BTreeSet<usize>, session: &str) -> pb::Input {
         let lines = used.iter().flat_map(|place| &self.stages[*place].lines);
         let paths: BTreeSet<String> = lines
@@ -167,7 +167,7 @@ impl Frontend<'_> {
             .collect();
         let attributes = [("local.session", session), ("local.sharedkeyhint", "context")];
         let mut attrs: BTreeMap<_, _> = attributes.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        // One that copies all of it asks for nothing in particular.
+        // A copy of the whole context needs no list of paths.
         if !paths.contains("") {
             attrs.insert("local.followpaths".to_owned(), json!(paths).to_string());
         }
@@ -280,7 +280,7 @@ fn trimmed(path: &str) -> String {
     if path == "." { String::new() } else { path.to_owned() }
 }
 
-/// `COPY` as a file operation, an action for each source.
+/// Returns `COPY` as a file operation, with one action for each source.
 fn copied(
     base: Option<&pb::Input>,
     taken: pb::Input,

@@ -1,4 +1,4 @@
-//! BuildKit's `Control` service: a build from its beginning to its exporters.
+//! BuildKit's `Control` service: runs a build from its start to its exporters.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use super::layers::{self, Layer, Outgoing, Result};
 pub struct ControlService(pub Arc<Daemon>);
 
 impl ControlService {
-    /// Waits for what the client makes of the build, and gives it to the exporters.
+    /// Waits for the client's result of the build, and passes it to the exporters.
     async fn run(&self, request: api::SolveRequest) -> Result<HashMap<String, String>> {
         let (job, returned) = self.0.jobs.begin(&request.r#ref, &request.session);
         let returned = returned.await.map_err(|_| Status::cancelled("context canceled"))?;
@@ -68,7 +68,7 @@ impl ControlService {
             match (&*exporter.r#type, exporter.attrs.get("push").map(String::as_str)) {
                 ("image", Some("true")) => image.push(client, &name).await?,
                 ("moby", _) => {
-                    // An image in the daemon is unpacked.
+                    // The daemon unpacks an image that it loads.
                     layers::files(client, &image.layers).await?;
                     self.0.images.lock().unwrap().insert(name, Arc::clone(&image));
                 }
@@ -79,11 +79,11 @@ impl ControlService {
     }
 }
 
-/// Ends a build when it goes.
+/// Ends a build when it is dropped.
 struct Ending {
     daemon: Arc<Daemon>,
     id: String,
-    /// Of its exporters.
+    /// The kinds of the build's exporters.
     kinds: String,
 }
 
@@ -99,7 +99,7 @@ impl Drop for Ending {
 impl Control for ControlService {
     async fn solve(&self, request: Request<api::SolveRequest>) -> Result<Response<api::SolveResponse>> {
         let request = request.into_inner();
-        // Also when the client breaks it off.
+        // The value also ends the build if the client cancels the call.
         let kinds = request.exporters.iter().map(|exporter| &*exporter.r#type).collect::<Vec<_>>().join(" ");
         let _ending = Ending { daemon: Arc::clone(&self.0), id: request.r#ref.clone(), kinds };
         Ok(Response::new(api::SolveResponse { exporter_response: self.run(request).await? }))

@@ -1,4 +1,4 @@
-//! File operations of a graph, as BuildKit's copier does them (`tonistiigi/fsutil` `copy`), for files and directories of root's.
+//! Runs file operations of a graph like BuildKit's copier (`tonistiigi/fsutil` `copy`), for files and directories that root owns.
 
 use bollard_buildkit_proto::pb;
 use pb::file_action::Action;
@@ -7,9 +7,9 @@ use tonic::Status;
 use super::files::{Files, Kind, Node};
 use super::layers::Result;
 
-/// Runs the actions of a file operation on its inputs; gives the files of its output.
+/// Runs the actions of a file operation on its inputs. Returns the files of its output.
 pub fn run(operation: &pb::FileOp, inputs: &[Files], now: i64) -> Result<Files> {
-    // Actions are numbered behind the inputs.
+    // The numbers of actions come after those of the inputs.
     let mut states: Vec<Files> = inputs.to_vec();
     let mut out = Files::default();
     for action in &operation.actions {
@@ -35,7 +35,7 @@ pub fn run(operation: &pb::FileOp, inputs: &[Files], now: i64) -> Result<Files> 
     Ok(out)
 }
 
-/// What a copy takes out of a state: its source's paths, with what is there.
+/// Returns the paths that a copy selects in its source, with their nodes.
 pub fn selected(copied: &pb::FileActionCopy, from: &Files) -> Result<Vec<(String, Node)>> {
     if copied.src.contains(['*', '?', '[']) {
         return Err(Status::unimplemented("the model has no wildcards"));
@@ -58,7 +58,7 @@ fn copy(copied: &pb::FileActionCopy, from: &Files, files: &mut Files, now: i64) 
         (target, name) => format!("{target}/{name}"),
     };
     let goes_into = is_folder && (is_file || !copied.dir_copy_contents);
-    // With a slash at its end, the destination itself is one of the directories that are made.
+    // If the destination ends with a slash, it is itself one of the directories to create.
     let parents = if copied.dest.ends_with('/') { &*target } else { target.rsplit_once('/').map_or("", |(parent, _)| parent) };
     if copied.create_dest_path {
         files.make_directories(parents, now);
@@ -71,7 +71,7 @@ fn copy(copied: &pb::FileActionCopy, from: &Files, files: &mut Files, now: i64) 
             node.mode = copied.mode.cast_unsigned();
         }
         match files.0.get(&path) {
-            // What was there before stays as it is only at the root of what is copied.
+            // Only the root of a copied directory keeps the attributes of an existing directory.
             Some(there) if there.is_directory() && node.is_directory() && is_root => continue,
             Some(there) if there.is_directory() != node.is_directory() => {
                 return Err(Status::unknown(format!("cannot copy to non-directory: /{path}")));

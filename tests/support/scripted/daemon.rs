@@ -1,4 +1,4 @@
-//! The scripted daemon: its socket, and the connections that are turned over to gRPC.
+//! The scripted daemon: its socket, and the connections that switch to gRPC.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -28,13 +28,13 @@ use super::run::{Locals, Solver};
 use super::session::{Session, Wanted};
 use crate::http_fake::{Answer, answer};
 
-/// How a daemon keeps images, and hands them over.
+/// The image store of a daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum StoreKind {
-    /// As manifests, by the containerd image store. BuildKit pushes them itself.
+    /// The containerd image store, which stores manifests. BuildKit itself pushes the images.
     #[default]
     Containerd,
-    /// By a graph driver: an image is known by its configuration, and the daemon pushes it.
+    /// A graph driver. The config identifies an image, and the daemon pushes it.
     GraphDriver,
 }
 
@@ -43,15 +43,15 @@ pub enum StoreKind {
 pub struct Daemon {
     pub solver: Solver,
     pub jobs: Jobs,
-    /// By their names.
+    /// The images by their names.
     pub images: Mutex<HashMap<String, Arc<Outgoing>>>,
-    /// The names of the steps that ran since this was last asked: those that make layers and were not cached.
+    /// The names of the steps that ran since the last reset: those that make layers and were not cached.
     pub ran: Mutex<Vec<String>>,
     id: String,
     pub store: StoreKind,
 }
 
-/// Local directories by a build's session.
+/// The local directories of a build's session.
 struct OfSession<'a>(&'a Daemon, &'a Job);
 
 #[tonic::async_trait]
@@ -66,12 +66,12 @@ impl Daemon {
         Arc::new(Self { id: format!("{:032x}", rand::random::<u128>()), store, ..Self::default() })
     }
 
-    /// Its own identity.
+    /// Returns the daemon's own ID.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// What an image is called here.
+    /// Returns the ID of an image in this daemon.
     pub fn id_of(&self, image: &Outgoing) -> String {
         match self.store {
             StoreKind::Containerd => digest(&image.manifest),
@@ -122,12 +122,12 @@ impl Daemon {
     }
 
     async fn serve(self: Arc<Self>, request: Request<Incoming>) -> std::result::Result<Answer, Infallible> {
-        // A connection that was kept.
+        // A client may reuse a connection after the daemon is gone.
         if self.solver.faults.is_gone() {
             return Ok(answer(503, &[], ""));
         }
         let path = request.uri().path().to_owned();
-        // `/v1.51/info` is `/info`.
+        // `/v1.51/info` means `/info`.
         let path = match path.strip_prefix("/v1.").and_then(|rest| rest.split_once('/')) {
             Some((_, rest)) => format!("/{rest}"),
             None => path,
@@ -138,7 +138,7 @@ impl Daemon {
         })
     }
 
-    /// Turns a connection over: to the services of BuildKit, or to those of the client.
+    /// Switches a connection to gRPC: to the services of BuildKit, or to those of the client.
     fn turn_over(self: Arc<Self>, path: &str, mut request: Request<Incoming>) -> Answer {
         if path == "/session"
             && let Err(refused) = self.solver.faults.at(Point::Session, "")

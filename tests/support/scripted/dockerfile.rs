@@ -1,4 +1,4 @@
-//! The scripted daemon's frontend: a few instructions of a Dockerfile, read.
+//! The scripted daemon's frontend: parses a few instructions of a Dockerfile.
 
 /// An instruction, with its line.
 #[derive(Debug, Clone)]
@@ -18,7 +18,7 @@ pub enum Instruction {
 }
 
 impl Instruction {
-    /// Whether it makes a layer.
+    /// Returns whether it makes a layer.
     pub fn makes_layer(&self) -> bool {
         matches!(self, Self::Copy { .. } | Self::Run(_))
     }
@@ -27,7 +27,7 @@ impl Instruction {
 /// A stage.
 #[derive(Debug, Clone)]
 pub struct Stage {
-    /// Of its `FROM`.
+    /// The line of its `FROM`.
     pub number: i32,
     /// An image, `scratch`, or another stage.
     pub base: String,
@@ -35,10 +35,10 @@ pub struct Stage {
     pub lines: Vec<Line>,
 }
 
-/// Reads a Dockerfile.
+/// Parses a Dockerfile.
 ///
 /// # Errors
-/// In the frontend's words.
+/// If an instruction is invalid. The text is like the frontend's.
 pub fn parse(text: &str) -> Result<Vec<Stage>, String> {
     let mut stages: Vec<Stage> = Vec::new();
     for (number, line) in text.lines().enumerate() {

@@ -1,37 +1,37 @@
-//! What a scripted daemon does wrong, and when.
+//! The faults of a scripted daemon.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tonic::{Code, Status};
 
-/// Where in a build.
+/// A point of a build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Point {
-    /// The session is opened.
+    /// The client opens the session.
     Session,
     /// The frontend compiles.
     Compile,
-    /// A graph is solved, which is told by the names of its steps.
+    /// The daemon solves a graph. The name has the names of its steps.
     Solve,
-    /// A step runs, which is told by its name.
+    /// A step runs. The name is the step's.
     Step,
-    /// An exporter writes, which is told by its kind.
+    /// An exporter writes. The name is the exporter's kind.
     Export,
-    /// A build ends, and what is said of its steps with it; told by the kinds of its exporters.
+    /// The build ends, and with it the log of its steps. The name has the kinds of its exporters.
     End,
 }
 
-/// What happens there.
+/// The fault at a point.
 #[derive(Clone)]
 pub enum Fault {
-    /// It is refused in these words.
+    /// The call fails with this error.
     Refused(Code, &'static str),
-    /// The connection breaks off, and the daemon answers the next.
+    /// The connection breaks. The daemon answers the next one.
     Cut,
-    /// The connection breaks off, and the daemon answers no more.
+    /// The connection breaks. The daemon answers no other one.
     Gone,
-    /// It goes well, and something else happens just before.
+    /// The call succeeds, but this function runs just before.
     Meanwhile(Arc<dyn Fn() + Send + Sync>),
 }
 
@@ -48,31 +48,31 @@ struct Rule {
 pub struct Faults {
     rules: Mutex<Vec<Rule>>,
     gone: AtomicBool,
-    /// Ends the connections that are open.
+    /// Closes the open connections.
     pub cut: tokio::sync::Notify,
 }
 
 impl Faults {
-    /// At a point whose name has this in it, the first `skip` times go well, the next `times` do not.
+    /// Adds a fault at a point whose name contains this text. The first `skip` calls succeed, and the next `times` calls fail.
     pub fn add(&self, point: Point, named: &str, skip: usize, times: usize, fault: Fault) {
         self.rules.lock().unwrap().push(Rule { point, named: named.to_owned(), skip, times, fault });
     }
 
-    /// All goes well from here on.
+    /// Removes all faults.
     pub fn mend(&self) {
         self.rules.lock().unwrap().clear();
         self.gone.store(false, Ordering::SeqCst);
     }
 
-    /// Whether no connection is answered any more.
+    /// Returns whether the daemon answers no connection any more.
     pub fn is_gone(&self) -> bool {
         self.gone.load(Ordering::SeqCst)
     }
 
-    /// Comes by a point. A connection that breaks off has no answer.
+    /// Passes a point. If the connection breaks there, this never returns.
     ///
     /// # Errors
-    /// If it is refused there.
+    /// If a fault fails the call.
     pub async fn pass(&self, point: Point, named: &str) -> Result<(), Status> {
         let fault = self.next(point, named);
         if let Some(Fault::Cut | Fault::Gone) = &fault {
@@ -83,10 +83,10 @@ impl Faults {
         self.refuse(fault)
     }
 
-    /// Comes by a point at which no connection can break off.
+    /// Passes a point at which no connection can break.
     ///
     /// # Errors
-    /// If it is refused there.
+    /// If a fault fails the call.
     pub fn at(&self, point: Point, named: &str) -> Result<(), Status> {
         let fault = self.next(point, named);
         self.refuse(fault)

@@ -1,4 +1,4 @@
-//! Small file systems as values: what a state of the scripted daemon holds, and the layers between two of them.
+//! Small file systems as values: the states of the scripted daemon, and the layers between two of them.
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
@@ -9,19 +9,19 @@ use flate2::read::GzDecoder;
 use flate2::{Compression, GzBuilder};
 use sha2::{Digest as _, Sha256};
 
-/// What is at a path.
+/// The kind and content of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     File(Vec<u8>),
     Directory,
 }
 
-/// A path's header and content. All are root's.
+/// The attributes and content of a path. Root owns all of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
     pub kind: Kind,
     pub mode: u32,
-    /// In seconds of the Unix epoch.
+    /// The time in seconds of the Unix epoch.
     pub modified: i64,
 }
 
@@ -39,12 +39,12 @@ impl Node {
     }
 }
 
-/// Nodes by their paths, which have no slash at either end. The root is not among them.
+/// The nodes by their paths, which have no slash at either end. The root is not among them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Files(pub BTreeMap<String, Node>);
 
 impl Files {
-    /// Puts a file, and the directories that it is in.
+    /// Adds a file and its parent directories.
     pub fn put(&mut self, path: &str, node: Node) {
         if let Some((parent, _)) = path.rsplit_once('/') {
             self.make_directories(parent, node.modified);
@@ -52,7 +52,7 @@ impl Files {
         self.0.insert(path.to_owned(), node);
     }
 
-    /// Makes a directory and those that it is in, where there are none.
+    /// Creates a directory and its parents, if they do not exist.
     pub fn make_directories(&mut self, path: &str, modified: i64) {
         let mut end = 0;
         for part in path.split('/').filter(|part| !part.is_empty()) {
@@ -62,13 +62,13 @@ impl Files {
         }
     }
 
-    /// Takes a path away, with all below it.
+    /// Removes a path with all below it.
     pub fn remove(&mut self, path: &str) {
         let below = format!("{path}/");
         self.0.retain(|other, _| other != path && !other.starts_with(&below));
     }
 
-    /// A directory's entries with their paths in it; a file alone has the empty path. Nothing where the path is not there.
+    /// Returns a directory's entries with their relative paths. A file has the empty path. Returns `None` if the path does not exist.
     pub fn below(&self, path: &str) -> Option<Vec<(String, Node)>> {
         if path.is_empty() {
             return Some(self.0.clone().into_iter().collect());
@@ -79,7 +79,7 @@ impl Files {
         Some(std::iter::once((String::new(), own.clone())).chain(rest).collect())
     }
 
-    /// What the files are, whenever they were written.
+    /// Returns a digest of the files without their times.
     pub fn digest(&self) -> String {
         let mut hasher = Sha256::new();
         for (path, node) in &self.0 {
@@ -93,7 +93,7 @@ impl Files {
         format!("{:x}", hasher.finalize())
     }
 
-    /// Lays a layer on these files.
+    /// Applies a layer to these files.
     pub fn apply(&mut self, tar: &[u8]) -> std::io::Result<()> {
         for entry in tar::Archive::new(tar).entries()? {
             let mut entry = entry?;
@@ -122,7 +122,7 @@ impl Files {
         Ok(())
     }
 
-    /// The layer that leads from files to these: what is other in them, the directories that it is in, and what was removed.
+    /// Returns the layer that turns other files into these: the changed paths, their directories, and whiteouts for removed paths.
     pub fn layer_on(&self, below: &Self) -> Vec<u8> {
         let is_same = |node: &Node, path: &str| match below.0.get(path) {
             Some(old) if node.is_directory() => old.is_directory() && old.mode == node.mode,
@@ -149,12 +149,12 @@ impl Files {
         tar_of(all)
     }
 
-    /// All of it in one archive.
+    /// Returns all files in one archive.
     pub fn tar(&self) -> Vec<u8> {
         tar_of(self.0.iter().map(|(path, node)| (path.clone(), Some(node))).collect())
     }
 
-    /// The files of a folder of this machine, as the daemon is sent them.
+    /// Reads the files of a directory of this machine, like those that hakobi sends to the daemon.
     pub fn of_folder(folder: &Path) -> Self {
         let mut files = Self::default();
         files.read_folder(folder, "");
@@ -209,14 +209,14 @@ fn tar_of(entries: BTreeMap<String, Option<&Node>>) -> Vec<u8> {
     tar.into_inner().unwrap()
 }
 
-/// A layer's blob: the same tar gives the same bytes.
+/// Returns the blob of a layer. The same tar always gives the same bytes.
 pub fn gzipped(tar: &[u8]) -> Bytes {
     let mut writer = GzBuilder::new().mtime(0).write(Vec::new(), Compression::fast());
     writer.write_all(tar).unwrap();
     writer.finish().unwrap().into()
 }
 
-/// A blob's tar; one that is not compressed is that itself.
+/// Returns the tar of a blob, decompressed if it is compressed.
 pub fn plain(blob: &[u8]) -> std::io::Result<Vec<u8>> {
     if blob.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
         return zstd::decode_all(blob);

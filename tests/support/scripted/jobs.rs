@@ -1,4 +1,4 @@
-//! The builds that a scripted daemon has under way: what they say of their steps, what was solved in them, how they end.
+//! The running builds of a scripted daemon: the log of their steps, their solved graphs, and their end.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -14,27 +14,27 @@ use tonic::Status;
 use super::layers::Result;
 use super::session::Session;
 
-/// What a client ends its build with.
+/// The result with which a client ends its build.
 pub type Returned = std::result::Result<frontend::Result, rpc::Status>;
 
 /// A build.
 #[derive(Default)]
 pub struct Job {
     pub session: String,
-    /// The graphs that were solved in it, by their references.
+    /// The graphs that it solved, by their references.
     pub solved: Mutex<HashMap<String, pb::Definition>>,
     pub returned: Mutex<Option<oneshot::Sender<Returned>>>,
     log: Arc<Log>,
 }
 
 impl Job {
-    /// Says something of a step.
+    /// Adds an event of a step to the log.
     pub fn tell(&self, vertex: api::Vertex) {
         self.log.add(Some(vertex));
     }
 }
 
-/// What is said of a build's steps; it ends with an empty entry.
+/// The events of a build's steps. The last entry is empty.
 #[derive(Default)]
 pub struct Log {
     entries: Mutex<Vec<Option<api::Vertex>>>,
@@ -47,14 +47,14 @@ impl Log {
         self.more.notify_waiters();
     }
 
-    /// The entry at this place, once it is there.
+    /// Returns the entry at this position, and waits until it exists.
     pub async fn entry(&self, place: usize) -> Option<api::Vertex> {
         loop {
             let more = self.more.notified();
             if let Some(entry) = self.entries.lock().unwrap().get(place) {
                 return entry.clone();
             }
-            // One may be added between the look and the wait.
+            // Another task may add an entry between the check and the wait, so the wait is short.
             let _ = tokio::time::timeout(Duration::from_millis(20), more).await;
         }
     }
@@ -69,7 +69,7 @@ pub struct Jobs {
 }
 
 impl Jobs {
-    /// Begins a build; what it will be ended with comes by the receiver.
+    /// Begins a build. The receiver gets the result with which the client ends it.
     pub fn begin(&self, id: &str, session: &str) -> (Arc<Job>, oneshot::Receiver<Returned>) {
         let (sender, receiver) = oneshot::channel();
         let returned = Mutex::new(Some(sender));
@@ -83,12 +83,12 @@ impl Jobs {
         self.log(id).add(None);
     }
 
-    /// What is said of a build, which may not have begun.
+    /// Returns the log of a build, even if the build has not begun.
     pub fn log(&self, id: &str) -> Arc<Log> {
         Arc::clone(self.logs.lock().unwrap().entry(id.to_owned()).or_default())
     }
 
-    /// A build that is under way, or is about to begin.
+    /// Returns a running build, and waits for one that has not begun.
     pub async fn find(&self, id: &str) -> Result<Arc<Job>> {
         for _ in 0..500 {
             if let Some(job) = self.jobs.lock().unwrap().get(id) {

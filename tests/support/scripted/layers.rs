@@ -1,5 +1,5 @@
-//! The layers of the scripted daemon's states, and how they come from registries and go to them. A layer of an image comes down
-//! only when something needs its files, or a registry that it is pushed to lacks it.
+//! The layers of the scripted daemon's states, and their transfer from and to registries. The daemon downloads a layer of an
+//! image only if something needs its files, or if the target registry of a push lacks it.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use tonic::Status;
 
 use super::files::{Files, digest, gzipped, plain};
 
-/// Where in a registry something lies.
+/// The address of an image or a blob in a registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     pub host: String,
@@ -20,7 +20,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// Reads `HOST/REPOSITORY:TAG@DIGEST`.
+    /// Parses `HOST/REPOSITORY:TAG@DIGEST`. Returns `None` if it is invalid.
     pub fn parse(name: &str) -> Option<Self> {
         let (name, digest) = name.split_once('@').map_or((name, None), |(name, digest)| (name, Some(digest)));
         let (host, rest) = name.split_once('/')?;
@@ -36,14 +36,14 @@ impl Place {
 
 pub type Result<T> = std::result::Result<T, Status>;
 
-/// A client that follows no proxy of the machine.
+/// Returns a client without the machine's proxy.
 pub fn client() -> reqwest::Client {
-    // What only speaks plain HTTP needs one all the same.
+    // The client needs a crypto provider, although it uses only plain HTTP.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder().no_proxy().build().unwrap()
 }
 
-/// A layer, which others may share.
+/// A layer, which several states may share.
 #[derive(Clone)]
 pub struct Layer(Arc<Inner>);
 
@@ -55,7 +55,7 @@ struct Inner {
 }
 
 impl Layer {
-    /// One that a step made.
+    /// Creates the layer of a step.
     pub fn made(tar: &[u8]) -> Self {
         let blob = gzipped(tar);
         let descriptor = json!({
@@ -76,7 +76,7 @@ impl Layer {
         self.0.descriptor["digest"].as_str().unwrap_or_default()
     }
 
-    /// Its bytes. They are verified as they come.
+    /// Returns the bytes, which it downloads and verifies if necessary.
     pub async fn blob(&self, client: &reqwest::Client) -> Result<Bytes> {
         let fetched = self.0.blob.get_or_try_init(|| async {
             let from = self.0.from.as_ref().ok_or_else(|| Status::internal("a layer of nowhere"))?;
@@ -96,7 +96,7 @@ impl Layer {
 
 /// An image in a registry.
 pub struct Pulled {
-    /// The manifest's.
+    /// The digest of the manifest.
     pub digest: String,
     pub config: Bytes,
     pub layers: Vec<Layer>,
@@ -120,7 +120,7 @@ async fn get(client: &reqwest::Client, url: &str, accept: &str) -> Result<(Strin
     Ok((named, answer.bytes().await.map_err(failed)?))
 }
 
-/// Looks up an image, without its layers.
+/// Looks up an image without its layers.
 pub async fn pull(client: &reqwest::Client, name: &str) -> Result<Pulled> {
     let place = Place::parse(name).ok_or_else(|| Status::invalid_argument(format!("{name} is no name of an image")))?;
     const MANIFESTS: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json";
@@ -141,7 +141,7 @@ pub async fn pull(client: &reqwest::Client, name: &str) -> Result<Pulled> {
     Ok(Pulled { digest: digest(&manifest), layers: layers.collect(), config })
 }
 
-/// The files of a chain of layers. Each is held against what its image says that it is.
+/// Returns the files of a chain of layers. It compares each layer with its diff ID.
 pub async fn files(client: &reqwest::Client, layers: &[Layer]) -> Result<Files> {
     let mut files = Files::default();
     for layer in layers {
@@ -155,7 +155,7 @@ pub async fn files(client: &reqwest::Client, layers: &[Layer]) -> Result<Files> 
     Ok(files)
 }
 
-/// An image that goes out, complete.
+/// A complete image to export.
 pub struct Outgoing {
     pub config: Bytes,
     pub manifest: Bytes,
@@ -163,7 +163,7 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    /// Completes a configuration as BuildKit's exporter does: its layers, and the times in its history.
+    /// Completes an image config like BuildKit's exporter: adds the layers, and the times in the history.
     pub fn new(config: &[u8], layers: Vec<Layer>, now: &str) -> Result<Self> {
         let broken = |error: serde_json::Error| Status::internal(format!("the configuration cannot be read: {error}"));
         let mut config: Value = serde_json::from_slice(config).map_err(broken)?;
@@ -188,7 +188,7 @@ impl Outgoing {
         Ok(Self { config, manifest: manifest.to_string().into(), layers })
     }
 
-    /// Pushes it: the blobs that are not there, then what names them.
+    /// Pushes the image: first the missing blobs, then the manifest.
     pub async fn push(&self, client: &reqwest::Client, name: &str) -> Result<()> {
         let place = Place::parse(name).ok_or_else(|| Status::invalid_argument(format!("{name} is no name of an image")))?;
         let failed = |error: reqwest::Error| Status::unknown(format!("failed to push {name}: {error}"));

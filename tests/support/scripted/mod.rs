@@ -1,9 +1,10 @@
-//! A Docker daemon inside the test process: a model, which compiles Dockerfiles, runs graphs and exports images by its own small
-//! rules, behind the interfaces of a real one (the REST API, BuildKit's gRPC services, the session). Its faults are scripted.
+//! A model of a Docker daemon inside the test process. It compiles Dockerfiles, runs graphs and exports images by its own small
+//! rules. Its interfaces are those of a real one: the REST API, BuildKit's gRPC services, the session. Tests choose its faults.
 //!
-//! It stands for a daemon with the containerd image store or with a graph driver, for one platform. It knows `FROM`, `COPY` (`--from`, `--chmod`), `RUN`
-//! (see [`command`]), `ENV`, `LABEL` and `CMD`; files and directories of root's. It has no `.dockerignore`, wildcards, links, mounts,
-//! secrets, other frontends, cache imports or exports, and no `docker load` or `save`: the tests on real engines have those.
+//! It acts like a daemon with the containerd image store or with a graph driver, for one platform. It supports `FROM`, `COPY`
+//! (`--from`, `--chmod`), `RUN` (see [`command`]), `ENV`, `LABEL` and `CMD`, and files and directories that root owns. It has no
+//! `.dockerignore`, wildcards, links, mounts, secrets, other frontends, cache imports or exports, and no `docker load` or `save`.
+//! The tests on real engines cover those.
 
 pub mod bridge;
 pub mod command;
@@ -22,7 +23,7 @@ pub mod rest;
 pub mod run;
 pub mod session;
 
-/// This machine's architecture, in Docker's word.
+/// Returns this machine's architecture under Docker's name.
 pub fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",

@@ -1,4 +1,4 @@
-//! The oracle: the image that the scripted daemon makes of a folder when it has nothing in its cache, by itself.
+//! The oracle: builds a directory's image on a scripted daemon with an empty cache, without hakobi.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use super::registry::Image;
 use super::run::{Locals, Solver};
 use super::session::Wanted;
 
-/// Local directories of this machine.
+/// The local directories of this machine.
 struct OfFolder(PathBuf);
 
 #[tonic::async_trait]
@@ -29,7 +29,7 @@ impl Locals for OfFolder {
     }
 }
 
-/// Builds a folder's Dockerfile on a daemon of its own.
+/// Builds a directory's Dockerfile on a new daemon.
 pub async fn plain(folder: &Path) -> Result<Image> {
     let solver = Solver::default();
     let text = std::fs::read_to_string(folder.join("Dockerfile")).unwrap();
@@ -41,8 +41,8 @@ pub async fn plain(folder: &Path) -> Result<Image> {
     Ok(Image { files, config, layers: image.layers.len() })
 }
 
-/// Fails the test unless two images have the same files, configuration and number of layers. Times are those of a build, and a layer
-/// that was kept has those of an earlier one.
+/// Fails the test unless two images have the same files, config and number of layers. It ignores times, because each build has
+/// its own, and a reused layer has those of an earlier build.
 #[track_caller]
 pub fn same_image(ours: &Image, plain: &Image, what: &str) {
     let shown = |image: &Image| {
@@ -63,7 +63,7 @@ pub fn same_image(ours: &Image, plain: &Image, what: &str) {
     assert_eq!(ours.layers, plain.layers, "{what}");
 }
 
-/// A configuration without times, and without the digests of layers, which have times in them.
+/// Returns an image config without times, and without the digests of layers, which depend on times.
 fn timeless(config: &Value) -> Value {
     let mut config = config.clone();
     let object = config.as_object_mut().unwrap();

@@ -1,4 +1,4 @@
-//! A registry in this process's memory, with faults for the requests that match a rule.
+//! A registry in memory. Requests that match a rule fail.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -11,18 +11,18 @@ use serde_json::{Value, json};
 use super::files::{Files, digest, gzipped, plain};
 use crate::http_fake::{Answer, Say, Server, answer, body, refusal, serve};
 
-/// What a request gets in place of its answer.
+/// A fault of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RegistryFault {
-    /// This status.
+    /// The response has this status.
     Status(u16),
     /// The connection is cut.
     Cut,
-    /// A blob with one bit flipped.
+    /// One bit of the blob is flipped.
     Damaged,
 }
 
-/// The requests of a method with this in their path: the first `skip` go well, the next `times` do not.
+/// A rule for the requests of a method whose path contains this text: the first `skip` succeed, and the next `times` fail.
 struct Rule {
     method: &'static str,
     path: String,
@@ -34,20 +34,20 @@ struct Rule {
 #[derive(Default)]
 struct State {
     blobs: HashMap<(String, String), Bytes>,
-    /// By repository and tag or digest: the media type and the bytes.
+    /// The media type and the bytes, by repository and tag or digest.
     manifests: HashMap<(String, String), (String, Bytes)>,
     uploads: HashMap<String, Vec<u8>>,
     rules: Vec<Rule>,
     requests: Vec<String>,
 }
 
-/// The registry. It ends with this value.
+/// The registry. It stops when this value is dropped.
 pub struct Registry {
     state: Arc<Mutex<State>>,
     server: Server,
 }
 
-/// An image taken apart.
+/// The parts of an image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Image {
     pub files: Files,
@@ -67,7 +67,7 @@ impl Registry {
         Self { state, server }
     }
 
-    /// `127.0.0.1:PORT`.
+    /// Returns `127.0.0.1:PORT`.
     pub fn host(&self) -> String {
         self.server.address.to_string()
     }
@@ -76,7 +76,7 @@ impl Registry {
         self.state.lock().unwrap().rules.push(Rule { method, path: path.to_owned(), skip, times, fault });
     }
 
-    /// Loses a repository.
+    /// Removes all content of a repository.
     pub fn forget(&self, repository: &str) {
         let mut state = self.state.lock().unwrap();
         state.blobs.retain(|(own, _), _| own != repository);
@@ -87,12 +87,12 @@ impl Registry {
         self.state.lock().unwrap().rules.clear();
     }
 
-    /// The requests since this was last asked, as `METHOD PATH`.
+    /// Returns the requests since the last call, as `METHOD PATH`.
     pub fn requests(&self) -> Vec<String> {
         std::mem::take(&mut self.state.lock().unwrap().requests)
     }
 
-    /// Puts an image of these layers, with this in its configuration; gives its name.
+    /// Adds an image with these layers and this config. Returns its name.
     pub fn put_image(&self, repository: &str, layers: &[Files], config: Value) -> String {
         let mut state = self.state.lock().unwrap();
         let mut put = |bytes: Bytes| {
@@ -129,7 +129,7 @@ impl Registry {
         format!("{}/{repository}:latest", self.server.address)
     }
 
-    /// The digests of an image's layers.
+    /// Returns the digests of an image's layers.
     pub fn layers(&self, repository: &str, tag: &str) -> Vec<String> {
         let state = self.state.lock().unwrap();
         let (_, manifest) = &state.manifests[&(repository.to_owned(), tag.to_owned())];
@@ -137,13 +137,13 @@ impl Registry {
         manifest["layers"].as_array().unwrap().iter().map(|layer| layer["digest"].as_str().unwrap().to_owned()).collect()
     }
 
-    /// The digest of the image under a tag, if there is one.
+    /// Returns the digest of the image with a tag. Returns `None` if the tag does not exist.
     pub fn tagged(&self, repository: &str, tag: &str) -> Option<String> {
         let state = self.state.lock().unwrap();
         state.manifests.get(&(repository.to_owned(), tag.to_owned())).map(|(_, bytes)| digest(bytes))
     }
 
-    /// The image under a tag. Fails the test if anything of it is not there, or not what it is named by.
+    /// Returns the image with a tag. Fails the test if a part is missing, or does not match its digest.
     pub fn image(&self, repository: &str, tag: &str) -> Image {
         let state = self.state.lock().unwrap();
         let key = |name: &str| (repository.to_owned(), name.to_owned());
@@ -276,7 +276,7 @@ fn route(state: &Mutex<State>, method: &str, path: &str, query: &str, kind: &str
     }
 }
 
-/// An answer with its length, which HEAD's has too.
+/// Returns a response with its length, even for HEAD.
 fn sized(method: &str, named: &str, kind: &str, bytes: &Bytes) -> Answer {
     let body = if method == "HEAD" { Bytes::new() } else { bytes.clone() };
     answer(200, &[("content-length", &bytes.len().to_string()), ("content-type", kind), ("docker-content-digest", named)], body)

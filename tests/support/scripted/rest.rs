@@ -1,4 +1,4 @@
-//! The scripted daemon's REST API, as far as hakobi uses it.
+//! The parts of the scripted daemon's REST API that hakobi uses.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ fn as_json(value: &Value) -> Answer {
     answer(200, &[("content-type", "application/json")], value.to_string())
 }
 
-/// Answers a request; the path has no version.
+/// Answers a request. The path has no version.
 pub async fn rest(daemon: &Daemon, method: &str, path: &str, query: &str) -> Answer {
     match (method, path) {
         (_, "/_ping") => return answer(200, &[("api-version", "1.51")], "OK"),

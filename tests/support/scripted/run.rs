@@ -1,4 +1,4 @@
-//! The scripted daemon's solver: runs a graph step by step, with a cache of the states that it made.
+//! The scripted daemon's solver: runs a graph step by step, with a cache of the resulting states.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -17,18 +17,18 @@ use super::layers::{self, Layer, Result, pull};
 use super::session::Wanted;
 use super::{command, copy};
 
-/// Where local directories come from.
+/// The source of local directories.
 #[tonic::async_trait]
 pub trait Locals: Send + Sync {
     async fn files(&self, wanted: &Wanted) -> Result<Files>;
 }
 
-/// What a step came to.
+/// The result of a step.
 #[derive(Clone)]
 pub enum State {
-    /// Layers, from the base up.
+    /// The layers, from the base up.
     Layers(Vec<Layer>),
-    /// A directory of the client's.
+    /// A directory of the client.
     Local(Files),
 }
 
@@ -48,7 +48,7 @@ impl Default for Solver {
     }
 }
 
-/// Seconds of the Unix epoch.
+/// Returns the current time, in seconds of the Unix epoch.
 pub fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs().cast_signed()
 }
@@ -59,12 +59,12 @@ fn timestamp() -> Option<Timestamp> {
 }
 
 impl Solver {
-    /// Loses all that was made.
+    /// Removes all states from the cache.
     pub fn wipe(&self) {
         self.cache.lock().unwrap().clear();
     }
 
-    /// Runs a graph; gives the layers of its result. Each step is told of.
+    /// Runs a graph, and returns the layers of its result. It calls `told` for each step.
     pub async fn solve(
         &self,
         definition: &pb::Definition,
@@ -127,7 +127,7 @@ impl Solver {
                 for (place, action) in (0_i64..).zip(&file.actions) {
                     hasher.update(format!("{place} {} {} {}\n", action.input, action.secondary_input, action.output));
                     hasher.update(action.encode_to_vec());
-                    // What is copied counts by its content, the state below by all that led to it.
+                    // The key has the content of the copied files, but for the state below only its key.
                     if let (Some(pb::file_action::Action::Copy(copied)), Some(from)) =
                         (&action.action, at(&all, action.secondary_input))
                     {
@@ -160,7 +160,7 @@ impl Solver {
         }
     }
 
-    /// A state of the cache, or a new one: a layer on the one below.
+    /// Returns a state from the cache, or makes a new one: a layer on the state below.
     async fn made(
         &self,
         key: String,
@@ -198,7 +198,7 @@ impl Solver {
         Ok((format!("local {}", files.digest()), State::Local(files)))
     }
 
-    /// A state's files. Layers that are not there come down.
+    /// Returns the files of a state. It downloads missing layers.
     async fn files(&self, state: &State) -> Result<Files> {
         match state {
             State::Layers(layers) => layers::files(&self.client, layers).await,

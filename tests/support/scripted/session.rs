@@ -1,4 +1,4 @@
-//! The session as the daemon uses it: hakobi is the server behind it. Local directories come by fsutil's protocol, and exporters
+//! The daemon's side of the session, in which hakobi is the server. Local directories arrive by fsutil's protocol, and exporters
 //! write by `FileSend`.
 
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ use tonic::transport::{Channel, Endpoint};
 use super::files::{Files, Kind, Node};
 use super::layers::Result;
 
-/// What a local source asks for.
+/// The request for a local directory.
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
     pub name: String,
@@ -31,7 +31,7 @@ pub struct Wanted {
 pub struct Session(Channel);
 
 impl Session {
-    /// Speaks HTTP/2 over a connection that was taken over.
+    /// Starts HTTP/2 on a connection that was upgraded.
     pub async fn over<S>(stream: S) -> Option<Self>
     where
         S: hyper::rt::Read + hyper::rt::Write + Send + Unpin + 'static,
@@ -44,7 +44,7 @@ impl Session {
         Endpoint::from_static("http://session").connect_with_connector(connector).await.ok().map(Self)
     }
 
-    /// The files of a local directory: first the list of what is there, then each file.
+    /// Returns the files of a local directory: first the list of paths, then each file.
     pub async fn files(&self, wanted: &Wanted) -> Result<Files> {
         let (sender, receiver) = mpsc::channel(64);
         let mut request = tonic::Request::new(ReceiverStream::new(receiver));
@@ -101,7 +101,7 @@ impl Session {
         Err(Status::unavailable("the session ended while files came"))
     }
 
-    /// Writes an exporter's output.
+    /// Writes the output of an exporter.
     pub async fn send(&self, exporter: usize, bytes: Vec<u8>) -> Result<()> {
         let parts: Vec<_> = bytes.chunks(32 << 10).map(|part| BytesMessage { data: part.to_vec() }).collect();
         let mut request = tonic::Request::new(futures::stream::iter(parts));
