@@ -10,16 +10,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
-use support::build::steps;
+use support::build::Build;
 use support::engine::{C28, D20, D28, Engine, crane, skopeo};
+use support::image::unique_image;
 use support::machine::Machine;
 use support::parts::{part, unique};
 
-/// One run on this machine.
-fn run(machine: &Machine, more: &[&str]) -> Value {
-    let arguments = [&["build", "--network", "host", "--report", "report.json"], more, &["."]].concat();
-    machine.hakobi(&arguments).exits(0);
-    machine.report("report.json")
+/// The build of most of these tests.
+fn build(machine: &Machine) -> Build<'_> {
+    Build::cached(machine).tag("app")
 }
 
 /// Makes a base image of 20 MB, which no other test has; gives its name without the registry's.
@@ -119,24 +118,21 @@ fn a_base_image_is_read_once() {
         let registry = &detour.address;
         machine
             .write("Dockerfile", &format!("FROM {registry}/{base}\nRUN wc -c /big > /size\nCOPY src.txt .\nRUN cat src.txt\n"));
-        let arguments = ["-t", "app", "--cache", "../cache", "--cache-scope", "main"];
+        let build = build(&machine).scope("main");
         let edited = |text: &str, wiped: bool| {
             machine.write("src.txt", text);
-            if wiped {
-                engine.wipe();
-            }
-            (run(&machine, &arguments), detour.bytes())
+            (if wiped { build.done_on_empty(&engine) } else { build.done() }, detour.bytes())
         };
         let (cold, bytes) = edited("one", true);
-        assert_eq!(cold["cache"]["warnings"], serde_json::json!([]), "{name}");
+        assert_eq!(cold.warnings(), [""; 0], "{name}");
         assert!((20_000_000..22_000_000).contains(&bytes), "{name}: {bytes}");
         // The daemon knows what it made, though it did not get the base by its own name.
         let (warm, bytes) = edited("two", false);
-        assert_eq!(steps(&warm, "miss"), ["COPY src.txt .", "RUN cat src.txt"], "{name}: {warm:#}");
-        assert_eq!(warm["layers"]["restored"], 0, "{name}");
+        assert_eq!(warm.misses(), ["COPY src.txt .", "RUN cat src.txt"], "{name}: {warm}");
+        assert_eq!(warm.layers("restored"), 0, "{name}");
         assert!(bytes < 100_000, "{name}: {bytes}");
         let (wiped, bytes) = edited("three", true);
-        assert_eq!(steps(&wiped, "miss"), ["COPY src.txt .", "RUN cat src.txt"], "{name}: {wiped:#}");
+        assert_eq!(wiped.misses(), ["COPY src.txt .", "RUN cat src.txt"], "{name}: {wiped}");
         assert!(bytes < 100_000, "{name}: {bytes}");
         assert_eq!(engine.docker(&["run", "--rm", "app", "cat", "/size"]).trim(), "20000000 /big");
     }
@@ -155,10 +151,8 @@ fn a_base_image_that_hakobi_cannot_read() {
         let manifest: Value = serde_json::from_str(&manifest).unwrap();
         *detour.refused.lock().unwrap() = manifest["layers"][1]["digest"].as_str().unwrap().to_owned();
         machine.write("Dockerfile", &format!("FROM {}/{base}\nRUN wc -c /big\n", detour.address));
-        engine.wipe();
-        let arguments = ["build", "--network", "host", "--report", "report.json", "-t", "app", "--cache", "../cache", "."];
-        let built = machine.hakobi(&arguments).exits(0);
-        assert!(built.stderr.contains("the daemon pulls base images itself"), "{name}: {}", built.stderr);
+        let built = build(&machine).done_on_empty(&engine);
+        assert!(built.log().contains("the daemon pulls base images itself"), "{name}: {built}");
         assert_eq!(engine.docker(&["run", "--rm", "app", "wc", "-c", "/big"]).trim(), "20000000 /big");
     }
 }
@@ -172,25 +166,21 @@ fn a_registry_that_does_not_answer() {
     let detour = Detour::to(part("HAKOBI_TEST_REGISTRY_OPEN"));
     machine.write("Dockerfile", &format!("FROM {}/{base}\nCOPY src.txt .\nRUN cat src.txt\n", detour.address));
     machine.write("src.txt", "one\n");
-    let image = format!("{}/{}:1", part("HAKOBI_TEST_REGISTRY_OPEN"), unique("recorded"));
-    let arguments = ["build", "--network", "host", "--report", "report.json", "-t", &image, "--push", "--cache", "../cache", "."];
-    engine.wipe();
-    machine.hakobi(&arguments).exits(0);
+    let build = Build::cached(&machine).push(&unique_image("recorded"));
+    build.done_on_empty(&engine);
     detour.is_shut.store(true, Ordering::Relaxed);
-    engine.wipe();
-    let down = machine.hakobi(&arguments).exits(1);
+    let down = build.run_on_empty(&engine).exits(1);
     assert!(down.stderr.contains("--recorded-bases"), "{}", down.stderr);
+    let build = build.with(&["--recorded-bases"]);
     for (text, tier, missed) in [("one\n", "unchanged", &[][..]), ("two\n", "cold", &["COPY src.txt .", "RUN cat src.txt"])] {
         machine.write("src.txt", text);
-        let recorded = machine.hakobi(&[&arguments[..10], &["--recorded-bases", "."]].concat()).exits(0);
-        assert!(recorded.stderr.contains("as in the last build (--recorded-bases)"), "{}", recorded.stderr);
-        let report = machine.report("report.json");
-        assert_eq!(report["tier"], tier, "{report:#}");
-        assert_eq!(steps(&report, "miss"), missed);
+        let recorded = build.done().is(tier);
+        assert!(recorded.log().contains("as in the last build (--recorded-bases)"), "{recorded}");
+        assert_eq!(recorded.misses(), missed);
     }
     // What was never built has no record that could stand in.
     machine.write("Dockerfile", &format!("FROM {}/{base}\nRUN true\n", detour.address));
-    machine.hakobi(&[&arguments[..10], &["--recorded-bases", "."]].concat()).exits(1);
+    build.run().exits(1);
 }
 
 /// A daemon keeps what it has got of a layer and goes on from there whoever it asks next: it must not get a damaged byte of a
@@ -200,20 +190,17 @@ fn a_damaged_layer_does_not_stay_in_the_daemon() {
     let engine = Engine::lock(C28);
     let machine = Machine::with(&engine.host());
     let base = format!("{}/{}", part("HAKOBI_TEST_REGISTRY_OPEN"), large_base(&engine, &machine));
-    let steps = "RUN echo tools > /tools\nCOPY src.txt .\nRUN wc -c src.txt";
-    machine.write("Dockerfile", &format!("FROM {base}\n{steps}\n"));
+    machine.write("Dockerfile", &format!("FROM {base}\nRUN echo tools > /tools\nCOPY src.txt .\nRUN wc -c src.txt\n"));
     // By either way the layer would be asked for: as a state that is kept, and as a cache.
     for strategy in ["auto", "daemon"] {
         let cache = format!("../{strategy}");
-        let arguments = ["-t", "app", "--cache", &cache, "--cache-scope", "main", "--strategy", strategy];
+        let build = Build::new(&machine).report("../report.json").tag("app").cache(&cache).scope("main").strategy(strategy);
         machine.write("src.txt", "one\n");
-        engine.wipe();
-        run(&machine, &arguments);
+        build.done_on_empty(&engine);
         damage(&machine, &cache);
         machine.write("src.txt", "two\n");
-        engine.wipe();
-        let damaged = run(&machine, &arguments);
-        assert!(damaged["cache"]["warnings"].to_string().contains("damaged"), "{strategy}: {damaged:#}");
+        let damaged = build.done_on_empty(&engine);
+        assert!(damaged.warns_of("damaged"), "{strategy}: {damaged}");
         engine.docker(&["pull", &base]);
     }
 }
@@ -225,20 +212,14 @@ fn a_damaged_base_under_a_new_dockerfile() {
         let engine = Engine::lock(name);
         let machine = Machine::with(&engine.host());
         let base = format!("{}/{}", part("HAKOBI_TEST_REGISTRY_OPEN"), large_base(&engine, &machine));
-        let arguments = ["-t", "app", "--cache", "../cache", "--cache-scope", "main"];
+        let build = build(&machine).scope("main");
         machine.write("Dockerfile", &format!("FROM {base}\nRUN echo one\n"));
-        engine.wipe();
-        run(&machine, &arguments);
+        build.done_on_empty(&engine);
         damage(&machine, "../cache");
         machine.write("Dockerfile", &format!("FROM {base}\nRUN wc -c /big > /size\n"));
-        engine.wipe();
-        let damaged = run(&machine, &arguments);
-        let warnings = damaged["cache"]["warnings"].as_array().unwrap();
-        assert_eq!(
-            warnings.iter().filter(|warning| warning.as_str().unwrap().contains("restarting the build")).count(),
-            1,
-            "{damaged:#}"
-        );
+        let damaged = build.done_on_empty(&engine);
+        let restarts = damaged.warnings().iter().filter(|warning| warning.contains("restarting the build")).count();
+        assert_eq!(restarts, 1, "{damaged}");
         assert_eq!(engine.docker(&["run", "--rm", "app", "cat", "/size"]).trim(), "20000000 /big");
     }
 }
@@ -253,21 +234,18 @@ fn a_recorded_base_that_is_lost() {
     machine
         .write("Dockerfile", &format!("FROM {}/{base}\nCOPY src.txt .\nRUN cat src.txt\n", detour.address))
         .write("src.txt", "one\n");
-    let arguments = ["-t", "app", "--cache", "../cache"];
-    engine.wipe();
-    run(&machine, &arguments);
+    build(&machine).done_on_empty(&engine);
     detour.is_shut.store(true, Ordering::Relaxed);
     // On the daemon that made it, whose own cache asks the registry what the base is. The graph is that of the last build, whose
     // session BuildKit must not take for this one's.
     machine.write("src.txt", "two\n");
-    let warm = run(&machine, &[&arguments[..], &["--recorded-bases"]].concat());
-    assert_eq!(steps(&warm, "miss"), ["COPY src.txt .", "RUN cat src.txt"], "{warm:#}");
+    let recorded = build(&machine).with(&["--recorded-bases"]);
+    let warm = recorded.done();
+    assert_eq!(warm.misses(), ["COPY src.txt .", "RUN cat src.txt"], "{warm}");
     assert_eq!(engine.docker(&["run", "--rm", "app", "cat", "src.txt"]).trim(), "two");
     std::fs::remove_file(large_blob(&machine, "../cache")).unwrap();
     machine.write("src.txt", "three\n");
-    engine.wipe();
-    let lost =
-        machine.hakobi(&["build", "--network", "host", "-t", "app", "--cache", "../cache", "--recorded-bases", "."]).exits(1);
+    let lost = recorded.run_on_empty(&engine).exits(1);
     assert!(lost.stderr.contains("cached layers are missing") && lost.stderr.contains(&detour.address), "{}", lost.stderr);
 }
 
@@ -278,7 +256,7 @@ fn a_base_that_lies_about_its_layers() {
     let machine = Machine::with(&engine.host());
     let registry = part("HAKOBI_TEST_REGISTRY_OPEN");
     let base = large_base(&engine, &machine);
-    let (folder, name) = (machine.folder().join("../lying"), format!("{registry}/{}:1", unique("lying")));
+    let (folder, name) = (machine.folder().join("../lying"), unique_image("lying"));
     skopeo(&["copy", "--src-tls-verify=false", &format!("docker://{registry}/{base}"), &format!("dir:{}", folder.display())]);
     let mut manifest: Value = serde_json::from_str(&std::fs::read_to_string(folder.join("manifest.json")).unwrap()).unwrap();
     let config = manifest["config"]["digest"].as_str().unwrap()[7..].to_owned();
@@ -294,10 +272,8 @@ fn a_base_that_lies_about_its_layers() {
     std::fs::write(folder.join("manifest.json"), manifest.to_string()).unwrap();
     skopeo(&["copy", "--dest-tls-verify=false", &format!("dir:{}", folder.display()), &format!("docker://{name}")]);
     machine.write("Dockerfile", &format!("FROM {name}\nRUN true\n"));
-    engine.wipe();
-    let arguments = ["build", "--network", "host", "-t", "app", "--cache", "../cache", "--cache-scope", "main", "."];
     // An overlay2 daemon builds on it all the same; what it hands over is then not the image that it says it made.
-    let lying = machine.hakobi(&arguments);
+    let lying = build(&machine).scope("main").run_on_empty(&engine);
     let not_saved = |line: &str| {
         line.contains("not saving a stage")
             || line.contains("failed to save this build to the cache")

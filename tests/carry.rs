@@ -7,7 +7,9 @@ mod support;
 use std::path::Path;
 
 use serde_json::Value;
+use support::build::Build;
 use support::engine::{C28, D20, D28, Engine};
+use support::image::base;
 use support::machine::{Machine, Run};
 use support::parts::{part, unique};
 use support::s3::{BUCKET, S3Server};
@@ -15,8 +17,8 @@ use support::s3::{BUCKET, S3Server};
 const CACHE: [&str; 4] = ["--cache", "../cache", "--cache-scope", "main"];
 
 fn project(machine: &Machine) {
-    let base = format!("{}/base/busybox:latest", part("HAKOBI_TEST_REGISTRY_OPEN"));
-    let text = format!("FROM {base}\nRUN date +%N > /slow\nCOPY src.txt /src.txt\nCMD [\"cat\", \"/src.txt\", \"/slow\"]\n");
+    let steps = "RUN date +%N > /slow\nCOPY src.txt /src.txt\nCMD [\"cat\", \"/src.txt\", \"/slow\"]";
+    let text = format!("FROM {}\n{steps}\n", base("busybox"));
     machine.write("Dockerfile", &text).write("src.txt", "one\n");
 }
 
@@ -95,20 +97,32 @@ fn restore_build_save(name: &'static str, transport: &str) {
 }
 
 #[test]
-fn three_lines_on_docker_20() {
+fn restore_build_save_on_docker_20() {
     restore_build_save(D20, "registry");
+}
+
+#[test]
+fn restore_build_save_on_docker_28() {
+    restore_build_save(D28, "registry");
+}
+
+#[test]
+fn restore_build_save_on_the_containerd_store() {
+    restore_build_save(C28, "registry");
+}
+
+#[test]
+fn restore_build_save_on_docker_20_by_archives() {
     restore_build_save(D20, "archive");
 }
 
 #[test]
-fn three_lines_on_docker_28() {
-    restore_build_save(D28, "registry");
+fn restore_build_save_on_docker_28_by_archives() {
     restore_build_save(D28, "archive");
 }
 
 #[test]
-fn three_lines_on_the_containerd_store() {
-    restore_build_save(C28, "registry");
+fn restore_build_save_on_the_containerd_store_by_archives() {
     restore_build_save(C28, "archive");
 }
 
@@ -198,9 +212,8 @@ fn a_store_is_looked_at_checked_and_mended() {
     let machine = Machine::with(&engine.host());
     project(&machine);
     let image = unique("upkeep");
-    let build = [&["build", "--network", "host", "-t", &image], &CACHE[..], &["."]].concat();
-    engine.wipe();
-    machine.hakobi(&build).exits(0);
+    let build = Build::new(&machine).tag(&image).with(&CACHE);
+    build.run_on_empty(&engine).exits(0);
     let cache = |arguments: &[&str]| machine.hakobi(&[&["cache"], arguments, &CACHE[..2]].concat());
 
     let listed = cache(&["ls"]).exits(0);
@@ -228,8 +241,7 @@ fn a_store_is_looked_at_checked_and_mended() {
     assert!(!layer.exists());
     cache(&["verify"]).exits(0);
     for _ in 0..2 {
-        engine.wipe();
-        machine.hakobi(&build).exits(0);
+        build.run_on_empty(&engine).exits(0);
         assert_eq!(engine.docker(&["run", "--rm", &image]).lines().next(), Some("one"));
     }
     assert!(layer.exists(), "kept anew");

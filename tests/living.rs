@@ -4,12 +4,13 @@
 
 mod support;
 
-use std::path::Path;
+use std::collections::BTreeMap;
 
+use support::build::Build;
 use support::engine::{C28, D20, D28, Engine};
-use support::image::{base, flattened};
-use support::machine::{Machine, Run};
-use support::parts::{part, unique};
+use support::image::{base, flattened, unique_image};
+use support::machine::Machine;
+use support::plain::plain_build;
 
 /// What a developer does one after another, and what is given to the build.
 const EDITS: &[(&str, &str, &str)] = &[
@@ -24,7 +25,7 @@ const EDITS: &[(&str, &str, &str)] = &[
 fn no_step_runs_twice(name: &'static str) {
     let engine = Engine::fresh(name);
     let machine = Machine::with(&engine.host());
-    let (base, registry) = (base("busybox"), part("HAKOBI_TEST_REGISTRY_OPEN"));
+    let base = base("busybox");
     machine
         .write(
             "Dockerfile",
@@ -39,35 +40,26 @@ fn no_step_runs_twice(name: &'static str) {
         .write("cmd/run", "cmd\n")
         .write("src/main", "src one\n")
         .write("conf/app.conf", "conf one\n");
-    let image = format!("{registry}/{}:1", unique("living"));
-    let build = |argument: &str| {
-        let arguments =
-            ["build", "--network", "host", "--progress", "plain", "--report", "../report.json", "--cache", "../cache"];
-        machine.hakobi(&[&arguments[..], &["--push", "-t", &image, "--build-arg", argument, "."]].concat()).exits(0)
-    };
-    let mut told = vec![build("V=1").stderr];
+    let image = unique_image("living");
+    let any = Build::cached(&machine).progress("plain").push(&image);
+    let build = |argument: &str| any.clone().with(&["--build-arg", argument]).done();
+    let mut told = vec![build("V=1").run.stderr];
     for (path, text, argument) in EDITS {
         machine.write(path, text);
-        let run = build(argument);
-        told.push(run.stderr);
+        told.push(build(argument).run.stderr);
         let all = told.join("\n----\n");
         assert!(!all.contains("ran twice"), "{name}, {path} {argument}: {all}");
-        assert_eq!(flattened(&image), plain(&machine, argument), "{name}, {path} {argument}: {all}");
+        assert_eq!(flattened(&image), plain(&engine, &machine, argument), "{name}, {path} {argument}: {all}");
         // All of it was remembered.
-        build(argument);
-        assert_eq!(machine.report("../report.json")["tier"], "unchanged", "{name}, {path} {argument}: {all}");
+        assert_eq!(build(argument).tier(), "unchanged", "{name}, {path} {argument}: {all}");
     }
 }
 
 /// What plain Docker makes of the project on the same daemon, of all that goes into the image.
-fn plain(machine: &Machine, argument: &str) -> std::collections::BTreeMap<String, String> {
-    let (cli, image) = (part("HAKOBI_TEST_DOCKER_CLI"), format!("{}/{}:1", part("HAKOBI_TEST_REGISTRY_OPEN"), unique("plain")));
-    let docker = |arguments: &[&str]| {
-        Run::of(machine.command(Path::new(&cli)).env("DOCKER_BUILDKIT", "1").args(arguments)).exits(0);
-    };
-    docker(&["build", "--no-cache", "--network", "host", "--build-arg", argument, "-t", &image, "."]);
-    docker(&["push", &image]);
-    docker(&["rmi", &image]);
+fn plain(engine: &Engine, machine: &Machine, argument: &str) -> BTreeMap<String, String> {
+    let image = unique_image("plain");
+    plain_build(engine, machine, &image, &["--build-arg", argument]).exits(0);
+    engine.docker(&["rmi", &image]);
     flattened(&image)
 }
 
@@ -94,16 +86,11 @@ fn what_the_daemon_had_itself_is_told_as_not_saved() {
         machine
             .write("Dockerfile", &format!("FROM {} AS b\nRUN echo hi >/a\nFROM scratch\nCOPY --from=b /a /\n", base("busybox")));
         // Another build on the same daemon.
-        plain(&machine, "V=1");
-        let build = || {
-            let own = ["build", "--network", "host", "--report", "../report.json", "--cache", "../cache", "."];
-            machine.hakobi(&own).exits(0);
-            machine.report("../report.json")
-        };
-        build();
-        engine.wipe();
-        let next = build();
+        plain(&engine, &machine, "V=1");
+        let build = Build::cached(&machine);
+        build.done();
+        let next = build.done_on_empty(&engine);
         let reason = "the last build did not save its result: it came from the Docker daemon's own cache";
-        assert_eq!(next["steps"][0]["reason"], reason, "{name}: {next:#}");
+        assert_eq!(next["steps"][0]["reason"], reason, "{name}: {next}");
     }
 }

@@ -9,18 +9,14 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use serde_json::Value;
+use support::build::Build;
 use support::engine::{C28, D20, D28, Engine};
-use support::image::{base, config, flattened};
-use support::machine::{Machine, Run};
-use support::parts::{part, unique};
+use support::image::{base, config, flattened, unique_image};
+use support::machine::Machine;
+use support::plain::plain_build;
 
 /// `café` in Latin-1.
 const CAFE: &[u8] = b"caf\xe9";
-
-fn image(name: &str) -> String {
-    format!("{}/{}:1", part("HAKOBI_TEST_REGISTRY_OPEN"), unique(name))
-}
 
 /// A job's machine with an image that it builds, and the same by plain docker.
 struct Job<'a> {
@@ -32,35 +28,26 @@ struct Job<'a> {
 impl<'a> Job<'a> {
     fn new(engine: &'a Engine) -> Self {
         let machine = Machine::with(&engine.host());
-        Self { engine, machine, image: image("names") }
+        Self { engine, machine, image: unique_image("names") }
+    }
+
+    fn build(&self) -> Build<'_> {
+        Build::cached(&self.machine).push(&self.image)
     }
 
     /// One run on a machine whose Docker is empty.
-    fn run(&self) -> Run {
-        self.engine.wipe();
-        let more = ["--report", "../report.json", "--cache", "../cache", "--push", "-t", &self.image, "."];
-        self.machine.hakobi(&[&["build", "--network", "host"], &more[..]].concat())
-    }
-
     fn runs_as(&self, tier: &str) {
-        let told = self.run().exits(0);
-        let report: Value = self.machine.report("../report.json");
-        assert_eq!(report["tier"], tier, "{}: {report:#}\n{}", self.engine.name(), told.stderr);
-        assert_eq!(report["warnings"].as_array().map_or(0, Vec::len), 0, "{report:#}");
+        let built = self.build().done_on_empty(self.engine).is(tier);
+        assert_eq!(built.warnings(), [""; 0], "{}: {built}", self.engine.name());
     }
 
     /// The image is the one that plain docker makes of the same context.
     fn is_dockers(&self) {
         self.engine.wipe();
-        let plain = image("names-plain");
-        self.docker(&["build", "--network", "host", "-t", &plain, "."]).exits(0);
-        self.docker(&["push", &plain]).exits(0);
+        let plain = unique_image("names-plain");
+        plain_build(self.engine, &self.machine, &plain, &[]).exits(0);
         assert_eq!(flattened(&self.image), flattened(&plain), "{}", self.engine.name());
         assert_eq!(config(&self.image), config(&plain));
-    }
-
-    fn docker(&self, arguments: &[&str]) -> Run {
-        Run::of(self.machine.command(part("HAKOBI_TEST_DOCKER_CLI")).env("DOCKER_BUILDKIT", "1").args(arguments))
     }
 
     fn put(&self, directory: &str, name: &[u8], text: &str) {
@@ -136,9 +123,9 @@ fn what_cannot_be_sent_is_named() {
         let engine = Engine::lock(name);
         let job = Job::new(&engine);
         with_odd_context(&job);
-        let docker = job.docker(&["build", "--network", "host", "."]);
+        let docker = plain_build(&engine, &job.machine, &unique_image("names-plain"), &[]);
         assert!(docker.code != 0 && docker.stderr.contains("invalid UTF-8"), "{}", docker.stderr);
-        let told = job.run().exits(1).stderr;
+        let told = job.build().run_on_empty(&engine).exits(1).stderr;
         assert!(told.contains("\\xe9") && told.contains("rename it"), "{name}: {told}");
         assert!(!Path::new(&job.machine.folder().join("../cache/steps")).exists(), "nothing is remembered");
     }
@@ -189,10 +176,9 @@ fn what_a_base_holds_is_laid_on(name: &'static str) {
     job.machine
         .write("Dockerfile", &format!("FROM {}\nRUN mkdir -p {odd} && ln -s {odd} /to && touch {odd}/x\n", base("busybox")))
         .write("base", "");
-    let base = image("names-base");
+    let base = unique_image("names-base");
     engine.wipe();
-    job.docker(&["build", "--network", "host", "-t", &base, "."]).exits(0);
-    job.docker(&["push", &base]).exits(0);
+    plain_build(&engine, &job.machine, &base, &[]).exits(0);
     job.machine.write("Dockerfile", &format!("FROM {base}\nCOPY a /a\nCOPY a /to/\n")).write("a", "one");
     job.runs_as("cold");
     job.is_dockers();

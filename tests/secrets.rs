@@ -7,10 +7,10 @@ mod support;
 use std::io::Read as _;
 use std::path::Path;
 
+use support::build::Build;
 use support::engine::{C28, D20, D28, Engine};
-use support::image::base;
+use support::image::{base, unique_image};
 use support::machine::{Machine, Run};
-use support::parts::{part, unique};
 
 const TOKEN: &str = "canary-4711-token";
 const OTHER: &str = "canary-0815-token";
@@ -59,7 +59,7 @@ fn no_output_has_secrets(name: &'static str) {
         .set("GITHUB_ACTIONS", "true")
         .set("GITHUB_OUTPUT", "../github-output")
         .set("GITHUB_STEP_SUMMARY", "../github-summary");
-    let image = format!("{}/{}:1", part("HAKOBI_TEST_REGISTRY_OPEN"), unique("secrets"));
+    let image = unique_image("secrets");
     let dockerfile = format!(
         "FROM {}\nARG API_TOKEN\nARG SIGNING_KEY={DEFAULT}\nENV DB_PASSWORD={PASSWORD}\nCOPY $API_TOKEN-file $SIGNING_KEY /a/\nWORKDIR /srv/$API_TOKEN\n\
          RUN : ${{API_TOKEN}} $DB_PASSWORD $SIGNING_KEY; test -n \"$API_TOKEN\"\nCOPY other /$DB_PASSWORD/\n",
@@ -67,14 +67,10 @@ fn no_output_has_secrets(name: &'static str) {
     );
     machine.write("Dockerfile", &dockerfile).write("other", "1");
     machine.write(DEFAULT, "1").write(&format!("{TOKEN}-file"), "1").write(&format!("{OTHER}-file"), "1");
+    let files = ["--timeline", "../timeline.html", "--summary", "../summary.md", "--metadata-file", "../metadata.json"];
+    let build = Build::cached(&machine).scope("main").with(&files).push(&image);
     let run = |token: &str, more: &[&str]| {
-        let argument = format!("API_TOKEN={token}");
-        let mut arguments = vec!["build", "--network", "host", "--cache", "../cache", "--cache-scope", "main", "-t", &image];
-        arguments.extend(["--build-arg", &argument, "--report", "../report.json", "--timeline", "../timeline.html"]);
-        arguments.extend(["--summary", "../summary.md", "--metadata-file", "../metadata.json", "--push"]);
-        arguments.extend(more);
-        arguments.push(".");
-        let run = machine.hakobi(&arguments);
+        let run = build.clone().with(&["--build-arg", &format!("API_TOKEN={token}")]).with(more).run();
         has_no_canary(&machine, &run);
         run
     };

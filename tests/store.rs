@@ -4,7 +4,7 @@
 
 mod support;
 
-use support::build::{Build, steps};
+use support::build::Build;
 use support::engine::{C28, D20, D28, Engine};
 use support::image::unique_image;
 use support::machine::{Machine, Run};
@@ -192,7 +192,7 @@ fn damaged_layers_cost_only_time(name: &'static str, transport: &str) {
     }
     machine.write("src.txt", "two\n");
     let damaged = build.done_on_empty(&engine);
-    assert!(damaged["cache"]["warnings"].to_string().contains("damaged"), "{damaged}");
+    assert!(damaged.warns_of("damaged"), "{damaged}");
     assert_eq!(engine.docker(&["run", "--rm", &image]).trim(), "two");
     machine.write("src.txt", "three\n");
     let mended = build.done_on_empty(&engine);
@@ -232,13 +232,10 @@ fn a_store_that_cannot_be_used() {
         ("s3://nowhere/x", "AWS_REGION"),
         ("s3://nowhere/x?region=eu-west-1", "no AWS credentials"),
     ] {
-        let arguments = ["build", "--cache", cache, "--report", "report.json", "."];
-        let run = machine.hakobi(&arguments).exits(0);
-        assert!(run.stderr.contains(words), "{}", run.stderr);
-        assert!(machine.report("report.json")["cache"]["warnings"].to_string().contains(words));
-        let mut required = arguments.to_vec();
-        required.push("--cache-required");
-        let run = machine.hakobi(&required).exits(4);
+        let build = Build::new(&machine).report("report.json").cache(cache);
+        let built = build.done();
+        assert!(built.log().contains(words) && built.warns_of(words), "{built}");
+        let run = build.with(&["--cache-required"]).run().exits(4);
         assert!(run.stderr.contains(words), "{}", run.stderr);
     }
     assert_eq!(std::fs::read_to_string(machine.folder().join("../newer/hakobi.json")).unwrap(), "{\"version\":2}");
@@ -251,16 +248,15 @@ fn a_daemon_that_is_not_on_this_host() {
     let machine = Machine::with(&engine.host());
     two_stages(&machine);
     let image = unique("far");
+    let build = Build::cached(&machine).tag(&image);
     for misses in [6, 0] {
         engine.wipe();
         // The socket is all that the two networks share.
         let mut far = machine.command("unshare");
         far.args(["--net", "sh", "-c", "ip link set lo up && exec \"$@\"", "hakobi", env!("CARGO_BIN_EXE_hakobi")]);
-        far.args(["build", "--network", "host", "-t", &image, "--cache", "../cache", "--report", "report.json", "."]);
-        Run::of(&mut far).exits(0);
-        let report = machine.report("report.json");
-        assert_eq!(report["engine"]["transport"], "archive");
-        assert_eq!(steps(&report, "miss").len(), misses, "{report:#}");
+        let built = build.built(Run::of(far.args(build.arguments())).exits(0));
+        assert_eq!(built["engine"]["transport"], "archive");
+        assert_eq!(built.misses().len(), misses, "{built}");
         assert_eq!(engine.docker(&["run", "--rm", &image]).trim(), "one");
     }
 }

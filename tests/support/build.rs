@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 use std::ops::Index;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
@@ -112,10 +112,26 @@ impl<'a> Build<'a> {
         Run::of(&mut self.command())
     }
 
+    /// Wipes the engine first, so that the build runs like on a new machine. Does not check the exit code.
+    pub fn run_on_empty(&self, engine: &Engine) -> Run {
+        engine.wipe();
+        self.run()
+    }
+
+    /// Starts the build and discards its output.
+    pub fn start(&self) -> Child {
+        self.command().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
     /// Runs the build and reads its report. Fails the test if the build fails.
     #[track_caller]
     pub fn done(&self) -> Built {
-        let run = self.run().exits(0);
+        self.built(self.run().exits(0))
+    }
+
+    /// Reads the report of a run of this build.
+    #[track_caller]
+    pub fn built(&self, run: Run) -> Built {
         Built { run, report: self.machine.report(self.report.as_deref().expect("a build with a report")) }
     }
 
@@ -189,6 +205,18 @@ impl Built {
     /// Returns the warnings about the cache.
     pub fn warnings(&self) -> Vec<&str> {
         self["cache"]["warnings"].as_array().expect("warnings").iter().map(|text| text.as_str().unwrap()).collect()
+    }
+
+    /// Returns whether a warning about the cache contains this text.
+    pub fn warns_of(&self, words: &str) -> bool {
+        self.warnings().iter().any(|warning| warning.contains(words))
+    }
+
+    /// Returns `by hakobi` or `by skeleton` for a build that appended layers, and `None` for any other build. With a skeleton the
+    /// daemon makes the layers.
+    pub fn appended(&self) -> Option<&'static str> {
+        let by_skeleton = self.log().contains("reading the base's paths");
+        (self.tier() == "append").then_some(if by_skeleton { "by skeleton" } else { "by hakobi" })
     }
 
     /// Returns the number of layers that were `restored`, `pushed`, `saved` or `already_in_registry`.
