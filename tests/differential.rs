@@ -6,10 +6,11 @@ mod support;
 
 use std::os::unix::fs::PermissionsExt;
 
-use serde_json::Value;
+use support::build::{Build, Built};
 use support::engine::{C28, D20, D28, Engine};
+use support::image::{base, unique_image};
 use support::machine::Machine;
-use support::parts::{part, unique};
+use support::parts::unique;
 use support::plain::{Times, backdate, backdate_directories, now, plain_build, same_image};
 
 /// A Dockerfile. `BASE` is the base image; `~` in front of a name says that Docker 20.10's own frontend does not know what it uses.
@@ -179,8 +180,7 @@ struct Bench<'a> {
 impl Bench<'_> {
     fn series(&self, Case(case, dockerfile): &Case, base: &str, edits: &[&str], wiped: bool) {
         project(&self.machine, dockerfile, base);
-        let cold = self.planned();
-        assert_eq!(cold["cache"]["warnings"], serde_json::json!([]), "{case}");
+        assert_eq!(self.planned().warnings(), [""; 0], "{case}");
         self.compare(&format!("{}: {case}", self.engine.name()));
         for (edit, unchanged, change) in EDITS.iter().filter(|(edit, ..)| edits.is_empty() || edits.contains(edit)) {
             let what = format!("{}: {case} after {edit}", self.engine.name());
@@ -190,19 +190,16 @@ impl Bench<'_> {
             if wiped {
                 self.engine.wipe();
             }
-            let report = self.planned();
+            let built = self.planned();
             if *unchanged {
-                assert_eq!(report["tier"], "unchanged", "{what}: {report:#}");
-                assert_eq!(report["layers"]["pushed"], 0, "{what}: {report:#}");
+                assert_eq!((built.tier(), built.layers("pushed")), ("unchanged", 0), "{what}: {built}");
             }
             self.compare(&what);
         }
     }
 
-    fn planned(&self) -> Value {
-        let arguments = ["build", "--strategy", "auto", "--network", "host", "--report", "report.json", "--cache", "../cache"];
-        self.machine.hakobi(&[&arguments[..], &["-t", &self.planned, "--push", "."]].concat()).exits(0);
-        self.machine.report("report.json")
+    fn planned(&self) -> Built {
+        Build::cached(&self.machine).report("report.json").strategy("auto").push(&self.planned).done()
     }
 
     #[track_caller]
@@ -217,8 +214,7 @@ impl Bench<'_> {
 fn compare(name: &'static str, cases: impl Iterator<Item = &'static Case>, edits: &[&str], wiped: bool) {
     let engine = Engine::lock(name);
     engine.wipe();
-    let open = part("HAKOBI_TEST_REGISTRY_OPEN");
-    let base = format!("{open}/base/busybox:latest");
+    let base = base("busybox");
     // Some cases alone, by their names, when one is looked into.
     let chosen = std::env::var("HAKOBI_CORPUS").ok();
     let chosen = |case: &Case| chosen.as_ref().is_none_or(|names| names.split(',').any(|name| name == case.0));
@@ -227,7 +223,7 @@ fn compare(name: &'static str, cases: impl Iterator<Item = &'static Case>, edits
         .filter(known)
         .filter(|case| {
             let since = now();
-            let [planned, plain] = ["planned", "plain"].map(|what| format!("{open}/{}:1", unique(what)));
+            let [planned, plain] = ["planned", "plain"].map(unique_image);
             let bench = Bench { engine: &engine, machine: Machine::with(&engine.host()), planned, plain, since };
             // Each case is tried, so that one run tells all.
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| bench.series(case, &base, edits, wiped))).is_err()

@@ -5,6 +5,7 @@
 mod support;
 
 use serde_json::{Value, json};
+use support::build::{Build, NO_DAEMON};
 use support::engine::{C28, D28, Engine, crane};
 use support::image::base;
 use support::machine::{Machine, Run};
@@ -42,11 +43,11 @@ fn deployments_get_the_digest() {
     let machine = Machine::with(&engine.host());
     let image = project(&machine);
     let tag = format!("{image}:1");
-    let build = ["build", "--network", "host", "--cache", "../cache", "--report", "../report.json", "-t", &tag, "--push"];
+    let build = Build::cached(&machine).push(&tag);
+    let handed_off = build.clone().with(&HAND_OFF);
     for (text, tier) in [("one\n", "cold"), ("one\n", "unchanged"), ("two\n", "append")] {
         machine.write("src.txt", text);
-        engine.wipe();
-        let run = machine.hakobi(&[&build[..], &HAND_OFF, &["."]].concat()).exits(0);
+        let built = handed_off.done_on_empty(&engine).is(tier);
         let uri = format!("{image}@{}", crane(&["digest", &tag]));
         let named = |name: &str| json!({ "name": name, "imageUri": uri });
         assert_eq!(json(&machine, "../imagedefinitions.json"), json!([named("web"), named("worker")]), "{tier}");
@@ -57,14 +58,13 @@ fn deployments_get_the_digest() {
             .output()
             .unwrap();
         assert_eq!(String::from_utf8_lossy(&shell.stdout), format!("{uri} 1"), "{tier}");
-        let report = machine.report("../report.json");
-        assert_eq!((&report["tier"], &report["ci"]["provider"]), (&json!(tier), &json!("local")));
+        assert_eq!(built["ci"]["provider"], "local", "{tier}");
         let summary = machine.read("../summary.md");
         assert!(summary.starts_with("### ") && summary.contains("| total |"), "{summary}");
         // Against the first run, which is the one in which everything ran.
-        let (is_first, cold) = (tier == "cold", &report["last_cold"]["seconds"]);
-        assert_eq!((cold.is_null(), run.stderr.contains(" than its last cold build (")), (is_first, !is_first), "{}", run.stderr);
-        assert!(run.stderr.contains(&format!("s ({tier}): ")), "{}", run.stderr);
+        let (is_first, cold) = (tier == "cold", &built["last_cold"]["seconds"]);
+        assert_eq!((cold.is_null(), built.log().contains(" than its last cold build (")), (is_first, !is_first), "{built}");
+        assert!(built.log().contains(&format!("s ({tier}): ")), "{built}");
         let page = machine.read("../timeline.html");
         assert!(page.contains(&tag) && page.contains("COPY src.txt /") && !page.contains("<script"), "{page}");
         assert_eq!(page.contains("than its last cold build"), !is_first, "{page}");
@@ -73,7 +73,7 @@ fn deployments_get_the_digest() {
     std::fs::remove_file(machine.folder().join("../imageDetail.json")).unwrap();
     let skip =
         ["--if-tag-exists", "skip", "--image-definitions", "../imagedefinitions.json", "--image-detail", "../imageDetail.json"];
-    machine.hakobi(&[&build[..], &skip, &["."]].concat()).exits(0);
+    build.with(&skip).run().exits(0);
     let names = json(&machine, "../imagedefinitions.json");
     let names: Vec<&str> = names.as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["web", "worker", image.rsplit('/').next().unwrap()]);
@@ -90,8 +90,8 @@ fn several_platforms_are_handed_over_by_their_index() {
     // No command runs in it, so that nothing has to be emulated.
     machine.write("Dockerfile", "FROM scratch\nCOPY src.txt /\n").write("src.txt", "one\n");
     let platforms = ["--platform", "linux/amd64,linux/arm64"];
-    let build = ["build", "--metadata-file", "../metadata.json", "--report", "../report.json", "-t", &tag, "--push"];
-    machine.hakobi(&[&build[..], &platforms, &HAND_OFF, &["."]].concat()).exits(0);
+    let build = Build::new(&machine).report("../report.json").with(&["--metadata-file", "../metadata.json"]).push(&tag);
+    let built = build.with(&platforms).with(&HAND_OFF).done();
 
     let digest = crane(&["digest", &tag]);
     let uri = format!("{image}@{digest}");
@@ -109,20 +109,19 @@ fn several_platforms_are_handed_over_by_their_index() {
     // The report has an image for each, as the index has them.
     let index: Value = serde_json::from_str(&crane(&["manifest", &tag])).unwrap();
     let children = index["manifests"].as_array().unwrap();
-    let report = machine.report("../report.json");
-    let images = report["images"].as_array().unwrap();
+    let images = built["images"].as_array().unwrap();
     let told: Vec<&Value> = images.iter().map(|image| &image["platform"]).collect();
-    assert_eq!(told, ["linux/amd64", "linux/arm64"], "{report:#}");
+    assert_eq!(told, ["linux/amd64", "linux/arm64"], "{built}");
     assert_eq!(children.len(), 2, "{index:#}");
     for (image_report, child) in images.iter().zip(children) {
         let platform = format!("linux/{}", child["platform"]["architecture"].as_str().unwrap());
         assert_eq!((&image_report["platform"], &image_report["digest"]), (&json!(platform), &child["digest"]), "{index:#}");
-        assert_eq!(image_report["tags"], json!([{ "ref": tag, "pushed": true }]), "{report:#}");
+        assert_eq!(image_report["tags"], json!([{ "ref": tag, "pushed": true }]), "{built}");
         let config = crane(&["config", &format!("{image}@{}", child["digest"].as_str().unwrap())]);
         let config: Value = serde_json::from_str(&config).unwrap();
         assert_eq!(config["architecture"], child["platform"]["architecture"], "{config:#}");
     }
-    assert_eq!((&report["strategy"], &report["cache"]["warnings"]), (&json!("daemon"), &json!([])), "{report:#}");
+    assert_eq!((&built["strategy"], built.warnings()), (&json!("daemon"), vec![]), "{built}");
     let plan = machine.hakobi(&[&["plan"][..], &platforms, &["."]].concat()).exits(2);
     assert!(plan.stderr.contains("planning requires a single platform"), "{}", plan.stderr);
 }
@@ -137,19 +136,18 @@ fn a_workflow_gets_outputs_and_a_page() {
         .set("GITHUB_STEP_SUMMARY", "../page.md");
     let tag = format!("{}:1", project(&machine));
     machine.write("../outputs", "other=1\n").write("../page.md", "# Before\n");
-    let build = ["build", "--network", "host", "--cache", "../cache", "--report", "../report.json", "-t", &tag, "--push", "."];
-    machine.hakobi(&build).exits(0);
+    let build = Build::cached(&machine).push(&tag);
+    let built = build.done();
     let (outputs, digest) = (machine.read("../outputs"), crane(&["digest", &tag]));
     assert!(outputs.starts_with("other=1\nimageid=sha256:") && outputs.contains(&format!("\ndigest={digest}\n")), "{outputs}");
     assert!(outputs.contains("\"containerimage.digest\": \""), "{outputs}");
     let page = machine.read("../page.md");
     assert!(page.starts_with("# Before\n### ") && page.contains("| 3 | `COPY src.txt /` | ran | no record"), "{page}");
-    let report = machine.report("../report.json");
-    assert_eq!(report["ci"], json!({ "provider": "github", "commit": "2f1c0a5e8d7b4936a1f0c2e4d6b8a09172635445" }));
+    assert_eq!(built["ci"], json!({ "provider": "github", "commit": "2f1c0a5e8d7b4936a1f0c2e4d6b8a09172635445" }));
     machine.write("Dockerfile", &format!("FROM {}\nRUN false\n", base("busybox")));
-    machine.hakobi(&build).exits(1);
+    build.run().exits(1);
     assert!(machine.read("../page.md").contains("Failed."), "a failure has its page too");
-    machine.hakobi(&[&build[..build.len() - 1], &["--timeline", "../timeline.html", "."]].concat()).exits(1);
+    build.with(&["--timeline", "../timeline.html"]).run().exits(1);
     let page = machine.read("../timeline.html");
     assert!(page.contains("RUN false") && page.contains("did not complete successfully"), "{page}");
 }
@@ -161,9 +159,8 @@ fn a_tag_that_is_left_alone_is_told() {
     let machine = Machine::with(&engine.host()).set("GITHUB_ACTIONS", "true").set("GITHUB_OUTPUT", "../outputs");
     let image = project(&machine);
     let (tag, other) = (format!("{image}:1"), format!("{image}:2"));
-    let build =
-        ["build", "--network", "host", "--metadata-file", "../metadata.json", "--iidfile", "../iid", "--push", "-t", &tag];
-    machine.hakobi(&[&build[..], &["."]].concat()).exits(0);
+    let build = Build::new(&machine).with(&["--metadata-file", "../metadata.json", "--iidfile", "../iid"]).push(&tag);
+    build.run().exits(0);
     let built = json(&machine, "../metadata.json");
     assert!(machine.read("../iid").starts_with("sha256:"));
     for file in ["../metadata.json", "../outputs"] {
@@ -171,9 +168,9 @@ fn a_tag_that_is_left_alone_is_told() {
     }
     // Another tag for another image.
     machine.write("src.txt", "two\n");
-    machine.hakobi(&["build", "--network", "host", "--push", "-t", &other, "."]).exits(0);
+    Build::new(&machine).push(&other).run().exits(0);
     std::fs::remove_file(machine.folder().join("../outputs")).unwrap();
-    machine.hakobi(&[&build[..], &["-t", &other, "--if-tag-exists", "skip", "."]].concat()).exits(0);
+    build.tag(&other).with(&["--if-tag-exists", "skip"]).run().exits(0);
     let (told, digest) = (json(&machine, "../metadata.json"), crane(&["digest", &tag]));
     assert_eq!((&told["containerimage.digest"], &told["image.name"]), (&json!(digest), &json!(tag)));
     assert_eq!(told["containerimage.descriptor"], built["containerimage.descriptor"]);
@@ -191,7 +188,7 @@ fn a_fork_is_built_and_not_pushed() {
         .set("TRAVIS_PULL_REQUEST", "7")
         .set("TRAVIS_SECURE_ENV_VARS", "false");
     let tag = format!("{}:1", project(&machine));
-    let built = machine.hakobi(&["build", "--network", "host", "--cache", "../cache", "-t", &tag, "--push", "."]).exits(0);
+    let built = Build::new(&machine).cache("../cache").push(&tag).run().exits(0);
     assert!(built.stderr.contains("building the image without pushing it"), "{}", built.stderr);
     assert_eq!(engine.docker(&["run", "--rm", &tag, "cat", "/src.txt"]), "one");
     machine.hakobi(&["promote", &tag, "2"]).exits(3);
@@ -199,10 +196,10 @@ fn a_fork_is_built_and_not_pushed() {
 
 #[test]
 fn what_cannot_be_handed_over_is_said_before_anything_runs() {
-    let machine = Machine::with("unix:///nowhere/docker.sock");
+    let machine = Machine::with(NO_DAEMON);
     machine.write("Dockerfile", "FROM scratch\n");
-    let wrong = |arguments: &[&str], words: &str| {
-        let run = machine.hakobi(&[&["build", "-t", "r.example.com/app:1"], arguments, &["."]].concat()).exits(2);
+    let wrong = |options: &[&str], words: &str| {
+        let run = Build::new(&machine).tag("r.example.com/app:1").with(options).run().exits(2);
         assert!(run.stderr.contains(words), "{}", run.stderr);
     };
     wrong(&["--image-definitions", "x.json"], "requires --push");
@@ -234,7 +231,7 @@ fn a_release_is_rolled_back_by_the_line_that_is_told() {
     let built = ["1", "2", "3"].map(|tag| {
         machine.write("src.txt", tag);
         let tag = format!("{image}:{tag}");
-        machine.hakobi(&["build", "--network", "host", "--cache-mode", "off", "-t", &tag, "--push", "."]).exits(0);
+        Build::new(&machine).with(&["--cache-mode", "off"]).push(&tag).run().exits(0);
         (crane(&["digest", &tag]), tag)
     });
     let [(one, first), (two, second), (three, third)] = built;

@@ -10,11 +10,10 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 
-use serde_json::Value;
+use support::build::Build;
 use support::engine::{C28, D20, D28, Engine};
-use support::image::base;
+use support::image::{base, unique_image};
 use support::machine::Machine;
-use support::parts::{part, unique};
 use support::plain::{Times, backdate, now, plain_build, same_image};
 
 /// What all of them are laid on.
@@ -142,12 +141,10 @@ fn edit(folder: &Path, path: &str) {
 /// How each edit ended.
 fn tried(engine: &Engine, kind: &Kind, since: u64) -> Vec<String> {
     let machine = Machine::with(&engine.host());
-    let registry = part("HAKOBI_TEST_REGISTRY_OPEN");
-    let [image, plain] = ["kind", "plain"].map(|name| format!("{registry}/{}:1", unique(name)));
+    let (image, plain) = (unique_image("kind"), unique_image("plain"));
     project(&machine);
-    let arguments =
-        ["build", "--network", "host", "--report", "../report.json", "--cache", "../cache", "--push", "-t", &image, "."];
-    machine.hakobi(&arguments).exits(0);
+    let build = Build::cached(&machine).push(&image);
+    build.done();
     let mut ends = Vec::new();
     // First the lines are new: no daemon has shown yet that hakobi makes the same of them.
     let text = machine.read("Dockerfile").replace("COPY .dockerignore* /t0/\n", kind.lines);
@@ -155,18 +152,11 @@ fn tried(engine: &Engine, kind: &Kind, since: u64) -> Vec<String> {
     for files in [&[][..]].iter().chain(kind.edits) {
         files.iter().for_each(|path| edit(&machine.folder(), path));
         backdate(&machine.folder(), 2021);
-        engine.wipe();
-        let run = machine.hakobi(&arguments).exits(0);
-        let report: Value = machine.report("../report.json");
+        let built = build.done_on_empty(engine);
         plain_build(engine, &machine, &plain, &[]).exits(0);
-        let what = format!("{}: {} after {files:?}\n{}", engine.name(), kind.name, run.stderr);
+        let what = format!("{}: {} after {files:?}\n{}", engine.name(), kind.name, built.log());
         same_image(engine, &image, &plain, Times::Directories, since, &what);
-        let way = match run.stderr.contains("reading the base's paths") {
-            true => "by skeleton",
-            false => "by hakobi",
-        };
-        let end = if report["tier"] == "append" { way.to_owned() } else { format!("{}\n{}", report["tier"], run.stderr) };
-        ends.push(end);
+        ends.push(built.appended().map_or_else(|| format!("{}\n{}", built.tier(), built.log()), str::to_owned));
     }
     ends
 }
@@ -217,19 +207,16 @@ fn what_is_not_appended_says_why() {
     project(&machine);
     // An archive as far as its first bytes tell: bzip2.
     write(&machine.folder(), "packed.tbz", b"BZh91AY&SY no archive\n");
-    let image = format!("{}/{}:1", part("HAKOBI_TEST_REGISTRY_OPEN"), unique("kind"));
-    let arguments =
-        ["build", "--network", "host", "--report", "../report.json", "--cache", "../cache", "--push", "-t", &image, "."];
-    machine.hakobi(&arguments).exits(0);
+    let image = unique_image("kind");
+    let build = Build::cached(&machine).push(&image);
+    build.done();
     let text = machine.read("Dockerfile").replace("COPY .dockerignore* /t0/", "ADD packed.tbz /srv/");
     machine.write("Dockerfile", &text);
     engine.wipe();
     let why = "pulling its base image: hakobi cannot list the archive packed.tbz: it supports only uncompressed, gzip and zstd archives";
     let told = machine.hakobi(&["plan", "--network", "host", "--cache", "../cache", "-t", &image, "."]).exits(0).stdout;
     assert!(told.contains(why) && !told.contains("only file operations"), "{told}");
-    let run = machine.hakobi(&arguments).exits(0);
-    let report = machine.report("../report.json");
-    assert_eq!(report["tier"], "partial", "{report:#}");
-    assert!(report["steps"].to_string().contains(why), "{report:#}");
-    assert!(run.stderr.contains("pulling the base image: cannot append `ADD packed.tbz /srv/`"), "{}", run.stderr);
+    let built = build.done().is("partial");
+    assert!(built["steps"].to_string().contains(why), "{built}");
+    assert!(built.log().contains("pulling the base image: cannot append `ADD packed.tbz /srv/`"), "{built}");
 }

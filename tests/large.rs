@@ -4,13 +4,16 @@
 
 mod support;
 
+use std::ffi::OsStr;
 use std::io::Write as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use support::build::Build;
 use support::engine::{D28, Engine};
+use support::image::{base, unique_image};
 use support::machine::Machine;
-use support::parts::{part, unique};
+use support::parts::unique;
 use support::s3::{BUCKET, S3Server};
 
 /// What one connection carries, in bytes a second: S3's carry 40 to 90 MB.
@@ -24,7 +27,7 @@ fn peak(process: u32) -> Option<u64> {
 }
 
 /// Runs hakobi; gives its seconds and the most memory it had, in KiB.
-fn measured(machine: &Machine, arguments: &[&str]) -> (f64, u64) {
+fn measured(machine: &Machine, arguments: &[impl AsRef<OsStr>]) -> (f64, u64) {
     let began = Instant::now();
     let mut command = machine.command(std::env::var_os("HAKOBI").unwrap_or(env!("CARGO_BIN_EXE_hakobi").into()));
     let mut child = command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -45,13 +48,12 @@ fn long_a_large_layer_comes_in_parts_and_little_memory() {
     let server = S3Server::limited(Some(RATE));
     let engine = Engine::fresh(D28);
     let machine = server.variables().iter().fold(Machine::with(&engine.host()), |machine, (key, value)| machine.set(key, value));
-    let base = format!("{}/base/busybox:latest", part("HAKOBI_TEST_REGISTRY_OPEN"));
-    machine.write("Dockerfile", &format!("FROM {base}\nRUN head -c 1000000000 /dev/urandom > /large\n"));
+    machine.write("Dockerfile", &format!("FROM {}\nRUN head -c 1000000000 /dev/urandom > /large\n", base("busybox")));
     let (image, cache) = (unique("large"), format!("s3://{BUCKET}/large"));
     let store = ["--cache", &cache, "--cache-scope", "main"];
 
-    let build = [&["build", "--network", "host", "--strategy", "daemon", "-t", &image], &store[..], &["."]].concat();
-    let (seconds, memory) = measured(&machine, &build);
+    let build = Build::new(&machine).strategy("daemon").tag(&image).with(&store);
+    let (seconds, memory) = measured(&machine, &build.arguments());
     println!("build and save: {seconds:.1} s, {} MiB at most", memory >> 10);
     assert!(memory < 150 << 10, "{memory} KiB");
 
@@ -63,13 +65,15 @@ fn long_a_large_layer_comes_in_parts_and_little_memory() {
     let single = tokio::runtime::Runtime::new().unwrap().block_on(single_stream(&server, &key));
     println!("one GET: {single:.1} s");
 
-    for (what, arguments) in [
-        ("export", [&["export", &image, "-o", "/dev/null"], &store[..]].concat()),
-        ("restore by the registry", [&["restore", &image, "--transport", "registry"], &store[..]].concat()),
-        ("restore by an archive", [&["restore", &image, "--transport", "archive"], &store[..]].concat()),
-        ("build by the registry", [&build[..], &["--transport", "registry"]].concat()),
-        ("build by the session", [&build[..], &["--transport", "archive"]].concat()),
-    ] {
+    let other = |arguments: &[&str]| [arguments, &store].concat().into_iter().map(str::to_owned).collect();
+    let runs: [(&str, Vec<String>); 5] = [
+        ("export", other(&["export", &image, "-o", "/dev/null"])),
+        ("restore by the registry", other(&["restore", &image, "--transport", "registry"])),
+        ("restore by an archive", other(&["restore", &image, "--transport", "archive"])),
+        ("build by the registry", build.clone().transport("registry").arguments()),
+        ("build by the session", build.transport("archive").arguments()),
+    ];
+    for (what, arguments) in runs {
         engine.wipe();
         let (seconds, memory) = measured(&machine, &arguments);
         println!("{what}: {seconds:.1} s, {:.2} of one GET's, {} MiB at most", seconds / single, memory >> 10);
@@ -82,10 +86,10 @@ fn long_a_large_layer_comes_in_parts_and_little_memory() {
 fn long_a_large_file_is_laid_down_in_little_memory() {
     let engine = Engine::fresh(D28);
     let machine = Machine::with(&engine.host());
-    let dockerfile = format!("FROM {}\nRUN echo deps > /deps\nCOPY large /srv/\n", support::image::base("busybox"));
+    let dockerfile = format!("FROM {}\nRUN echo deps > /deps\nCOPY large /srv/\n", base("busybox"));
     machine.write("Dockerfile", &dockerfile).write("large", "small yet\n");
-    let image = format!("{}/{}:1", part("HAKOBI_TEST_REGISTRY_OPEN"), unique("large"));
-    let build = ["build", "--network", "host", "--report", "../report.json", "--cache", "../cache", "--push", "-t", &image, "."];
+    let image = unique_image("large");
+    let build = Build::cached(&machine).push(&image).arguments();
     measured(&machine, &build);
     let mut large = std::io::BufWriter::new(std::fs::File::create(machine.folder().join("large")).unwrap());
     let block: Vec<u8> = (0..1 << 20).map(|_| rand::random()).collect();

@@ -9,36 +9,23 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use support::build::{Build, Built, NO_DAEMON};
 use support::engine::{C28, D20, D28, Engine, crane, skopeo};
-use support::image::{base, config, flattened};
-use support::machine::{Machine, Run};
-use support::parts::{part, unique};
-
-fn image(name: &str) -> String {
-    format!("{}/{}:1", part("HAKOBI_TEST_REGISTRY_OPEN"), unique(name))
-}
+use support::image::{base, config, flattened, unique_image};
+use support::machine::Machine;
+use support::parts::unique;
+use support::plain::plain_build;
 
 /// A build on an engine with nothing in it, pushed.
-fn build(engine: &Engine, machine: &Machine, image: &str, more: &[&str]) -> (Value, Run) {
-    engine.wipe();
-    let mut arguments =
-        vec!["build", "--network", "host", "--report", "../report.json", "--cache", "../cache", "--push", "-t", image];
-    arguments.extend(more);
-    arguments.push(".");
-    let run = machine.hakobi(&arguments).exits(0);
-    (machine.report("../report.json"), run)
+fn build(engine: &Engine, machine: &Machine, image: &str, more: &[&str]) -> Built {
+    Build::cached(machine).push(image).with(more).done_on_empty(engine)
 }
 
 /// What docker itself makes of the same, pushed.
 fn plain(engine: &Engine, machine: &Machine, more: &[&str]) -> String {
     engine.wipe();
-    let plain = image("plain");
-    let folder = machine.folder();
-    let mut arguments = vec!["build", "--network", "host", "--provenance=false", "-q", "-t", &plain];
-    arguments.extend(more);
-    arguments.push(folder.to_str().unwrap());
-    engine.docker(&arguments);
-    engine.docker(&["push", "-q", &plain]);
+    let plain = unique_image("plain");
+    plain_build(engine, machine, &plain, more).exits(0);
     plain
 }
 
@@ -56,22 +43,23 @@ fn without_nulls(mut config: Value) -> Value {
 fn metadata_alone_is_an_image(name: &'static str) {
     let engine = Engine::fresh(name);
     let machine = Machine::with(&engine.host());
-    let pushed = image("nothing");
+    let pushed = unique_image("nothing");
     machine.write("Dockerfile", "FROM scratch\nLABEL a=b\nENV X=y\nCMD [\"/x\"]\n");
-    machine.hakobi(&["build", "-t", "hakobi-nothing", "."]).exits(0);
+    Build::new(&machine).tag("hakobi-nothing").run().exits(0);
     assert!(engine.docker(&["image", "inspect", "hakobi-nothing"]).contains("X=y"));
-    machine.hakobi(&["build", "-t", "hakobi-nothing", "--cache", "../cache", "."]).exits(0);
-    machine.hakobi(&["build", "-o", "../out", "--cache", "../cache", "."]).exits(0);
+    let cached = Build::new(&machine).cache("../cache");
+    cached.clone().tag("hakobi-nothing").run().exits(0);
+    cached.with(&["-o", "../out"]).run().exits(0);
     assert_eq!(std::fs::read_dir(machine.home().join("out")).unwrap().count(), 0);
     build(&engine, &machine, &pushed, &[]);
     is_whole_without_layers(&pushed);
     let plain = plain(&engine, &machine, &[]);
     assert_eq!(without_nulls(config(&pushed)), without_nulls(config(&plain)));
-    let (again, _) = build(&engine, &machine, &pushed, &[]);
-    assert_eq!((&again["tier"], &again["layers"]["pushed"]), (&json!("unchanged"), &json!(0)), "{again:#}");
+    let again = build(&engine, &machine, &pushed, &[]).is("unchanged");
+    assert_eq!(again.layers("pushed"), 0, "{again}");
     is_whole_without_layers(&pushed);
     // BuildKit's own work, handed over.
-    let handed = image("nothing");
+    let handed = unique_image("nothing");
     build(&engine, &machine, &handed, &["--cache-mode", "off"]);
     is_whole_without_layers(&handed);
     assert_eq!(without_nulls(config(&handed)), without_nulls(config(&plain)));
@@ -95,29 +83,24 @@ fn metadata_alone_is_an_image_on_the_containerd_store() {
 fn metadata_on_a_base_moves_nothing(name: &'static str) {
     let engine = Engine::fresh(name);
     let machine = Machine::with(&engine.host());
-    let pushed = image("metadata");
+    let pushed = unique_image("metadata");
     machine.write("Dockerfile", &format!("FROM {}\nENV A=b\nONBUILD RUN true\nCMD [\"a\"]\n", base("busybox")));
-    let (first, _) = build(&engine, &machine, &pushed, &[]);
-    assert_eq!(first["tier"], "append", "{first:#}");
+    let first = build(&engine, &machine, &pushed, &[]).is("append");
     assert_eq!(engine.docker(&["images", "-aq"]), "", "no base came down");
     let plain = plain(&engine, &machine, &[]);
     assert_eq!((config(&pushed), flattened(&pushed)), (config(&plain), flattened(&plain)));
-    let (again, _) = build(&engine, &machine, &pushed, &[]);
-    assert_eq!((&again["tier"], &again["layers"]["pushed"]), (&json!("unchanged"), &json!(0)), "{again:#}");
-    assert_eq!(again["images"][0]["digest"], first["images"][0]["digest"]);
+    let again = build(&engine, &machine, &pushed, &[]).is("unchanged");
+    assert_eq!(again.layers("pushed"), 0, "{again}");
+    assert_eq!(again.digest(), first.digest());
     // Without a daemon, to where nothing is yet.
-    let other = image("metadata");
-    let nowhere = ["build", "--network", "host", "--cache", "../cache", "--push", "-t", &other, "."];
-    Run::of(machine.command("hakobi").env("DOCKER_HOST", "unix:///nowhere/docker.sock").args(nowhere)).exits(0);
+    let other = unique_image("metadata");
+    Build::new(&machine).cache("../cache").push(&other).on(NO_DAEMON).run().exits(0);
     assert_eq!(crane(&["digest", &other]), crane(&["digest", &pushed]));
     // Into the daemon it has to come; the second time as what is remembered.
     machine.write("Dockerfile", &format!("FROM {}\nENV A=c\n", base("busybox")));
-    engine.wipe();
-    for _ in 0..2 {
-        let load = ["build", "--network", "host", "--cache", "../cache", "--load", "-t", "x", "--report", "../report.json", "."];
-        machine.hakobi(&load).exits(0);
-    }
-    assert_eq!(machine.report("../report.json")["tier"], "unchanged");
+    let load = Build::cached(&machine).tag("x").with(&["--load"]);
+    load.done_on_empty(&engine);
+    load.done().is("unchanged");
 }
 
 #[test]
@@ -138,19 +121,17 @@ fn metadata_on_a_base_moves_nothing_on_the_containerd_store() {
 fn an_image_as_a_context_is_kept(name: &'static str) {
     let engine = Engine::fresh(name);
     let machine = Machine::with(&engine.host());
-    let (pushed, context) = (image("context"), image("named"));
+    let (pushed, context) = (unique_image("context"), unique_image("named"));
     crane(&["copy", &base("busybox"), &context]);
     machine.write("Dockerfile", "FROM named\nRUN echo 1 > /made\nCOPY f /f\n").write("f", "1");
     let more = ["--build-context", &format!("named=docker-image://{context}")];
     build(&engine, &machine, &pushed, &more);
-    let (again, _) = build(&engine, &machine, &pushed, &more);
-    assert_eq!(again["tier"], "unchanged", "{again:#}");
+    build(&engine, &machine, &pushed, &more).is("unchanged");
     let plain = plain(&engine, &machine, &more);
     assert_eq!((config(&pushed), flattened(&pushed)), (config(&plain), flattened(&plain)));
     // Another image under the tag is another base.
     crane(&["mutate", "--append", &tar(&machine), "-t", &context, &context]);
-    let (moved, _) = build(&engine, &machine, &pushed, &more);
-    assert_eq!(moved["tier"], "cold", "{moved:#}");
+    build(&engine, &machine, &pushed, &more).is("cold");
     assert!(flattened(&pushed).contains_key("appended"));
 }
 
@@ -180,17 +161,17 @@ fn an_image_as_a_context_is_kept_on_the_containerd_store() {
 fn platforms_are_as_asked_for(name: &'static str) {
     let engine = Engine::fresh(name);
     let machine = Machine::with(&engine.host());
-    let pushed = image("platforms");
+    let pushed = unique_image("platforms");
     machine.write("Dockerfile", "FROM scratch\nCOPY f /f\n").write("f", "1");
-    for _ in 0..2 {
-        let (report, run) = build(&engine, &machine, &pushed, &["--platform", "linux/arm64"]);
-        assert!(!run.stderr.contains("does not match"), "{}", run.stderr);
-        assert_eq!(report["images"][0]["platform"], "linux/arm64", "{report:#}");
+    for is_again in [false, true] {
+        let built = build(&engine, &machine, &pushed, &["--platform", "linux/arm64"]);
+        assert!(!built.log().contains("does not match"), "{built}");
+        assert_eq!(built["images"][0]["platform"], "linux/arm64", "{built}");
         // 20.10's frontend does not know the argument.
-        let (report, _) = build(&engine, &machine, &pushed, &["--build-arg", "BUILDKIT_MULTI_PLATFORM=1"]);
-        assert_eq!(report["images"][0]["platform"], "linux/amd64", "{report:#}");
+        let built = build(&engine, &machine, &pushed, &["--build-arg", "BUILDKIT_MULTI_PLATFORM=1"]);
+        assert_eq!(built["images"][0]["platform"], "linux/amd64", "{built}");
+        assert!(!is_again || built.tier() == "unchanged", "{built}");
     }
-    assert_eq!(machine.report("../report.json")["tier"], "unchanged");
 }
 
 #[test]
@@ -212,7 +193,7 @@ fn platforms_are_as_asked_for_on_the_containerd_store() {
 fn a_directory_in_place_of_a_stage_is_built_on() {
     let engine = Engine::fresh(D28);
     let machine = Machine::with(&engine.host());
-    let pushed = image("replaced");
+    let pushed = unique_image("replaced");
     machine.write("Dockerfile", "FROM scratch AS replaced\nFROM replaced\nCOPY a /a\nCOPY b /b\n").write("replaced/x", "x");
     machine.write("a", "a").write("b", "b");
     let folder = machine.folder().join("replaced");
@@ -220,9 +201,9 @@ fn a_directory_in_place_of_a_stage_is_built_on() {
     // The same again, the last copy changed, and the first.
     for (path, content) in [("b", "b"), ("b", "b"), ("b", "changed"), ("a", "changed")] {
         machine.write(path, content);
-        let (report, _) = build(&engine, &machine, &pushed, &more);
+        let built = build(&engine, &machine, &pushed, &more);
         let plain = plain(&engine, &machine, &more);
-        assert_eq!((config(&pushed), flattened(&pushed)), (config(&plain), flattened(&plain)), "{report:#}");
+        assert_eq!((config(&pushed), flattened(&pushed)), (config(&plain), flattened(&plain)), "{built}");
     }
 }
 
@@ -231,12 +212,10 @@ fn a_directory_in_place_of_a_stage_is_refused_as_docker_refuses_it_on_the_contai
     let engine = Engine::fresh(C28);
     let machine = Machine::with(&engine.host());
     machine.write("Dockerfile", "FROM scratch AS replaced\nFROM replaced\nCOPY x /a\n").write("x", "x");
-    for tool in ["docker", "hakobi"] {
-        let arguments = ["build", "--build-context", "replaced=.", "-t", "x", "."];
-        let run = match tool {
-            "docker" => Run::of(machine.command(part("HAKOBI_TEST_DOCKER_CLI")).args(arguments)),
-            _ => machine.hakobi(&[&arguments[..], &["--cache", "../cache"]].concat()),
-        };
+    let replaced = ["--build-context", "replaced=."];
+    let docker = plain_build(&engine, &machine, "x", &replaced);
+    let ours = Build::new(&machine).with(&replaced).tag("x").cache("../cache").run();
+    for (tool, run) in [("docker", docker), ("hakobi", ours)] {
         assert!(run.exits(1).stderr.contains("invalid image config for export: missing architecture"), "{tool}");
     }
 }
@@ -245,12 +224,11 @@ fn a_directory_in_place_of_a_stage_is_refused_as_docker_refuses_it_on_the_contai
 fn a_platform_may_name_the_version_of_its_system() {
     let engine = Engine::fresh(C28);
     let machine = Machine::with(&engine.host());
-    let pushed = image("versioned");
+    let pushed = unique_image("versioned");
     machine.write("Dockerfile", "FROM scratch\nCOPY f /f\n").write("f", "1");
     let more = ["--platform", "windows(10.0.20348.1006)/amd64"];
     for tier in ["cold", "unchanged"] {
-        let (report, _) = build(&engine, &machine, &pushed, &more);
-        assert_eq!(report["tier"], tier, "{report:#}");
+        build(&engine, &machine, &pushed, &more).is(tier);
         let plain = plain(&engine, &machine, &more);
         assert_eq!(config(&pushed), config(&plain));
     }
@@ -287,7 +265,7 @@ fn with_history(machine: &Machine, history: &Value) -> String {
     });
     std::fs::write(folder.join("manifest.json"), manifest.to_string()).unwrap();
     std::fs::write(folder.join("version"), "Directory Transport Version: 1.1\n").unwrap();
-    let base = image("history");
+    let base = unique_image("history");
     skopeo(&["copy", "--dest-tls-verify=false", &format!("dir:{}", folder.display()), &format!("docker://{base}")]);
     base
 }
@@ -299,13 +277,13 @@ fn history_is_in_line_with_layers(name: &'static str) {
         |count: usize| (0..count).map(|at| json!({ "created": "2020-01-01T00:00:00Z", "created_by": format!("step {at}") }));
     for history in [Value::Null, entries(1).collect(), entries(5).collect()] {
         let base = with_history(&machine, &history);
-        let pushed = image("pushed");
+        let pushed = unique_image("pushed");
         for steps in ["COPY f /f\n", "RUN echo 1 > /ran\nCOPY f /f\nCOPY --chown=1:2 f /g\nWORKDIR /w\n"] {
             machine.write("Dockerfile", &format!("FROM {base}\nENV A=b\n{steps}CMD [\"a\"]\n"));
             for (content, tier) in [("1", "cold"), ("1", "unchanged"), ("2", "append"), ("2", "unchanged")] {
                 machine.write("f", content);
-                let (report, _) = build(&engine, &machine, &pushed, &[]);
-                assert_eq!(report["tier"], tier, "{history}: {report:#}");
+                let built = build(&engine, &machine, &pushed, &[]);
+                assert_eq!(built.tier(), tier, "{history}: {built}");
                 engine.docker(&["pull", "-q", &pushed]);
                 assert_eq!(engine.docker(&["run", "--rm", "--network", "host", &pushed, "cat", "/f"]), content);
                 if tier != "unchanged" {

@@ -14,10 +14,10 @@ use std::path::Path;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
-use serde_json::Value;
+use support::build::Build;
 use support::engine::{C28, D20, D28, Engine};
+use support::image::{base, unique_image};
 use support::machine::Machine;
-use support::parts::{part, unique};
 use support::plain::{Times, backdate, backdate_directories, now, plain_build, same_image};
 
 /// Few names, so that what is copied meets what is there.
@@ -168,10 +168,9 @@ fn edit(folder: &Path) {
 fn round(engine: &Engine, seed: u64) -> Vec<&'static str> {
     let random = &mut StdRng::seed_from_u64(seed);
     let machine = Machine::with(&engine.host());
-    let registry = part("HAKOBI_TEST_REGISTRY_OPEN");
-    let [image, plain] = ["random", "plain"].map(|name| format!("{registry}/{}:1", unique(name)));
+    let (image, plain) = (unique_image("random"), unique_image("plain"));
     let (before, copies) = (base_commands(random), copies(random, engine.name() != D20));
-    let head = format!("FROM {registry}/base/busybox:latest\nRUN {before}\n");
+    let head = format!("FROM {}\nRUN {before}\n", base("busybox"));
     machine.write(".dockerignore", "Dockerfile\n.dockerignore\n");
     let folder = machine.folder().join("s");
     sources(random, &folder);
@@ -179,33 +178,27 @@ fn round(engine: &Engine, seed: u64) -> Vec<&'static str> {
     let since = now();
     // The base is kept, then files are laid on it.
     machine.write("Dockerfile", &format!("{head}COPY .dockerignore* /t0/\n"));
-    let arguments = ["build", "--network", "host", "--report", "../report.json", "--cache", "../cache", "--push", "-t"];
-    let ours = || machine.hakobi(&[&arguments[..], &[&image, "."]].concat());
-    ours().exits(0);
+    let build = Build::cached(&machine).push(&image);
+    build.done();
     engine.wipe();
     machine.write("Dockerfile", &format!("{head}{copies}"));
     let what = format!("{} seed {seed}: RUN {before}\n{copies}", engine.name());
     let mut ends = Vec::new();
     for _ in 0..2 {
-        let appended = ours();
-        let built = plain_build(engine, &machine, &plain, &[]);
-        assert_eq!(appended.code, built.code, "{what}\n{}\n---- plain\n{}", appended.stderr, built.stderr);
-        if built.code != 0 {
+        let ours = build.run();
+        let theirs = plain_build(engine, &machine, &plain, &[]);
+        assert_eq!(ours.code, theirs.code, "{what}\n{}\n---- plain\n{}", ours.stderr, theirs.stderr);
+        if theirs.code != 0 {
             ends.push("refused");
             return ends;
         }
-        let report: Value = machine.report("../report.json");
-        same_image(engine, &image, &plain, Times::All, since, &format!("{what}\n{}", appended.stderr));
-        ends.push(match (report["tier"].as_str(), appended.stderr.contains("reading the base's paths")) {
-            (Some("append"), true) => "by skeleton",
-            (Some("append"), false) => "by hakobi",
-            _ => {
-                let why = report["steps"].as_array().unwrap().iter().filter_map(|step| step["reason"].as_str());
-                why.filter(|why| why.contains("pulling its base image"))
-                    .for_each(|why| eprintln!("{} seed {seed}: {why}", engine.name()));
-                "on the base"
-            }
-        });
+        let built = build.built(ours);
+        same_image(engine, &image, &plain, Times::All, since, &format!("{what}\n{}", built.log()));
+        ends.push(built.appended().unwrap_or_else(|| {
+            let why = built.reasons().into_iter().filter(|why| why.contains("pulling its base image"));
+            why.for_each(|why| eprintln!("{} seed {seed}: {why}", engine.name()));
+            "on the base"
+        }));
         edit(&folder);
         backdate_directories(&folder);
     }
