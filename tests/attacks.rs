@@ -1,30 +1,24 @@
-//! Tests against other processes of the host: what they can read of a run, what they can send to it, and what a killed run leaves.
+//! Tests against other processes of the host: what they can read of a run, how they can block it, and what a killed run leaves.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::Path;
 use std::process::Stdio;
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use hakobi::domain::{Descriptor, Digest, Made, RawManifest, media_type};
-use hakobi::handover::{Intake, Known};
-use hakobi::local_registry::Endpoint;
-use hakobi::settings::Compression;
-use serde_json::json;
-use support::engine::{C28, D28, ENGINES, Engine};
-use support::image::base;
+use support::build::Build;
+use support::engine::{C28, D20, D28, Engine};
+use support::image::{base, unique_image};
 use support::machine::Machine;
-use support::parts::{part, unique};
+use support::parts::part;
 
 fn project(machine: &Machine) -> String {
     let text = format!("FROM {}\nRUN head -c 2000000 /dev/urandom >/large\nCOPY src.txt /\n", base("busybox"));
     machine.write("Dockerfile", &text).write("src.txt", "one\n");
-    format!("{}/{}:1", part("HAKOBI_TEST_REGISTRY_OPEN"), unique("attacks"))
+    unique_image("attacks")
 }
 
 /// What of a text tells where a loopback endpoint is: an address of this host that is none of the tests' own, or its word.
@@ -40,10 +34,9 @@ fn leaks(text: &str) -> Vec<String> {
     found
 }
 
-/// Runs hakobi and looks at its standard error while it grows, as a process does that follows a job's log.
-fn followed(machine: &Machine, arguments: &[&str]) -> (i32, String) {
-    let mut command = machine.command(env!("CARGO_BIN_EXE_hakobi"));
-    let mut child = command.args(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+/// Runs a build and looks at its standard error while it grows, as a process does that follows a job's log.
+fn followed(build: &Build<'_>) -> (i32, String) {
+    let mut child = build.command().stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stderr = child.stderr.take().unwrap();
     let reader = std::thread::spawn(move || {
         let (mut all, mut buffer) = (Vec::new(), [0; 4096]);
@@ -58,162 +51,69 @@ fn followed(machine: &Machine, arguments: &[&str]) -> (i32, String) {
     (code, reader.join().unwrap())
 }
 
-#[test]
-fn nothing_shows_where_the_endpoint_is() {
-    for name in ENGINES {
-        let engine = Engine::lock(name);
-        for (transport, mode) in
-            [("registry", "plain"), ("registry", "tty"), ("registry", "rawjson"), ("registry", "quiet"), ("archive", "plain")]
-        {
-            let machine = Machine::with(&engine.host());
-            let image = project(&machine);
-            let files = ["--report", "../report.json", "--timeline", "../timeline.html", "--metadata-file", "../metadata.json"];
-            let options = ["build", "--network", "host", "--cache", "../cache", "--push", "--transport", transport];
-            let all = [&options[..], &files, &["--summary", "../summary.md", "--progress", mode, "-t", &image, "."]].concat();
-            // Cold, an append, and a part that comes from the cache.
-            for (file, text) in [("src.txt", "one\n"), ("src.txt", "two\n"), ("Dockerfile", "")] {
-                let text = if text.is_empty() { machine.read(file) + "RUN cat /src.txt\n" } else { text.to_owned() };
-                machine.write(file, &text);
-                engine.wipe();
-                let (code, stderr) = followed(&machine, &all);
-                assert_eq!(code, 0, "{name} {mode}: {stderr}");
-                for file in ["../report.json", "../timeline.html", "../metadata.json", "../summary.md"] {
-                    assert_eq!(leaks(&machine.read(file)), [""; 0], "{name} {mode} {file}");
-                }
-            }
-        }
-        // A build that fails after the daemon pulled from there, and a push that fails.
+fn nothing_shows_where_the_endpoint_is(name: &'static str) {
+    let engine = Engine::lock(name);
+    for (transport, mode) in
+        [("registry", "plain"), ("registry", "tty"), ("registry", "rawjson"), ("registry", "quiet"), ("archive", "plain")]
+    {
         let machine = Machine::with(&engine.host());
         let image = project(&machine);
-        let options = ["build", "--network", "host", "--cache", "../cache", "--push", "-t", &image, "."];
-        assert_eq!(followed(&machine, &options).0, 0);
-        machine.write("Dockerfile", &(machine.read("Dockerfile") + "RUN false\n"));
-        engine.wipe();
-        assert_eq!(followed(&machine, &options).0, 1);
+        let files = ["--timeline", "../timeline.html", "--metadata-file", "../metadata.json", "--summary", "../summary.md"];
+        let build = Build::cached(&machine).with(&files).transport(transport).progress(mode).push(&image);
+        // Cold, an append, and a part that comes from the cache.
+        for (file, text) in [("src.txt", "one\n"), ("src.txt", "two\n"), ("Dockerfile", "")] {
+            let text = if text.is_empty() { machine.read(file) + "RUN cat /src.txt\n" } else { text.to_owned() };
+            machine.write(file, &text);
+            engine.wipe();
+            let (code, stderr) = followed(&build);
+            assert_eq!(code, 0, "{transport} {mode}: {stderr}");
+            for file in ["../report.json", "../timeline.html", "../metadata.json", "../summary.md"] {
+                assert_eq!(leaks(&machine.read(file)), [""; 0], "{transport} {mode} {file}");
+            }
+        }
     }
 }
 
-/// Who knows the endpoint's name, and what it may push: an image with one layer.
-struct Pushed {
-    client: reqwest::Client,
-    base: String,
-    intake: Intake,
-    _endpoint: Endpoint,
-    _directory: tempfile::TempDir,
+#[test]
+fn nothing_shows_where_the_endpoint_is_on_docker_20() {
+    nothing_shows_where_the_endpoint_is(D20);
 }
 
-struct Image {
-    manifest: RawManifest,
-    config: Digest,
+#[test]
+fn nothing_shows_where_the_endpoint_is_on_docker_28() {
+    nothing_shows_where_the_endpoint_is(D28);
 }
 
-impl Pushed {
-    async fn start() -> Self {
-        hakobi::registry::install_crypto();
-        let directory = tempfile::tempdir().unwrap();
-        let intake = Intake::new(Vec::new(), Known::default(), Compression::Gzip(6), directory.path().to_owned());
-        let endpoint = Endpoint::start(Arc::new(intake.clone()), directory.path().to_owned()).await.unwrap();
-        let name = endpoint.reference("image");
-        let base = format!("http://{}/v2/{}", name.repository.host, name.repository.path);
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { client, base, intake, _endpoint: endpoint, _directory: directory }
-    }
-
-    async fn blob(&self, bytes: &[u8]) -> Digest {
-        let begun = self.client.post(format!("{}/blobs/uploads/", self.base)).send().await.unwrap();
-        let location = begun.headers()["location"].to_str().unwrap().to_owned();
-        let host = self.base.split("/v2/").next().unwrap();
-        let digest = Digest::hash(bytes);
-        let put = self.client.put(format!("{host}{location}?digest={digest}")).body(bytes.to_vec()).send().await.unwrap();
-        assert_eq!(put.status(), 201);
-        digest
-    }
-
-    /// An image with this layer, whose configuration says that it is the layer `says`.
-    async fn image(&self, layer: &str, says: &str) -> Image {
-        let diff_id = hakobi::domain::DiffId::hash(says.as_bytes());
-        let config = json!({
-            "architecture": "amd64", "os": "linux", "config": {}, "rootfs": { "type": "layers", "diff_ids": [diff_id.to_string()] },
-        });
-        let config = config.to_string();
-        let digest = self.blob(config.as_bytes()).await;
-        self.blob(layer.as_bytes()).await;
-        let manifest = json!({
-            "schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST,
-            "config": Descriptor::new(media_type::OCI_CONFIG, digest.clone(), config.len() as u64),
-            "layers": [Descriptor::new(media_type::OCI_LAYER, Digest::hash(layer.as_bytes()), layer.len() as u64)],
-        });
-        Image { manifest: RawManifest::from_json(media_type::OCI_MANIFEST, &manifest).unwrap(), config: digest }
-    }
-
-    async fn put(&self, image: &Image) -> u16 {
-        let url = format!("{}/manifests/image", self.base);
-        let put = self.client.put(url).header("content-type", media_type::OCI_MANIFEST).body(image.manifest.bytes.clone());
-        put.send().await.unwrap().status().as_u16()
-    }
-
-    async fn composed(&self) -> Result<Digest, String> {
-        let composed = self.intake.compose("image", &BTreeMap::new()).await.map_err(|error| error.to_string())?;
-        Ok(composed[0].diff_ids[0].to_string().parse().unwrap())
-    }
+#[test]
+fn nothing_shows_where_the_endpoint_is_on_the_containerd_store() {
+    nothing_shows_where_the_endpoint_is(C28);
 }
 
-fn made(digest: &Digest) -> Made {
-    Made { digests: vec![digest.clone()], diff_ids: Vec::new() }
+/// The build fails after the daemon pulled from the endpoint.
+fn a_failure_does_not_show_where_the_endpoint_is(name: &'static str) {
+    let engine = Engine::lock(name);
+    let machine = Machine::with(&engine.host());
+    let image = project(&machine);
+    let build = Build::new(&machine).cache("../cache").push(&image);
+    assert_eq!(followed(&build).0, 0);
+    machine.write("Dockerfile", &(machine.read("Dockerfile") + "RUN false\n"));
+    engine.wipe();
+    assert_eq!(followed(&build).0, 1);
 }
 
-#[tokio::test]
-async fn only_what_the_daemon_made_is_taken() {
-    // BuildKit pushes itself, and says afterwards what it made.
-    let pushed = Pushed::start().await;
-    let (ours, theirs) = (pushed.image("ours", "ours").await, pushed.image("theirs", "theirs").await);
-    assert_eq!(pushed.put(&ours).await, 201);
-    assert_eq!(pushed.put(&theirs).await, 400, "a second one under the same name");
-    assert_eq!(pushed.put(&ours).await, 201, "again the same");
-    pushed.intake.expect("image", made(&ours.manifest.digest()), false);
-    assert_eq!(pushed.composed().await.unwrap(), Digest::hash(b"ours"));
-
-    // The other one comes first: the build fails.
-    let pushed = Pushed::start().await;
-    let (ours, theirs) = (pushed.image("ours", "ours").await, pushed.image("theirs", "theirs").await);
-    assert_eq!(pushed.put(&theirs).await, 201);
-    assert_eq!(pushed.put(&ours).await, 400);
-    pushed.intake.expect("image", made(&ours.manifest.digest()), false);
-    assert!(pushed.composed().await.unwrap_err().contains("another image was pushed"));
-    assert!(pushed.intake.layers_above("image", 0).await.unwrap_err().to_string().contains("another image was pushed"));
-
-    // Nobody says what was made.
-    let pushed = Pushed::start().await;
-    let ours = pushed.image("ours", "ours").await;
-    assert_eq!(pushed.put(&ours).await, 201);
-    assert!(pushed.composed().await.is_err());
-    pushed.intake.expect("image", Made::default(), false);
-    assert!(pushed.composed().await.is_err());
+#[test]
+fn a_failure_does_not_show_where_the_endpoint_is_on_docker_20() {
+    a_failure_does_not_show_where_the_endpoint_is(D20);
 }
 
-#[tokio::test]
-async fn only_the_configuration_that_the_daemon_has_is_taken() {
-    // An overlay2 daemon is asked to push an image that is known by its configuration.
-    let pushed = Pushed::start().await;
-    let (ours, theirs) = (pushed.image("ours", "ours").await, pushed.image("theirs", "theirs").await);
-    assert_eq!(pushed.put(&theirs).await, 201, "before anything is expected");
-    pushed.intake.expect("image", made(&ours.config), true);
-    assert_eq!(pushed.put(&theirs).await, 400);
-    assert_eq!(pushed.put(&ours).await, 201);
-    assert_eq!(pushed.composed().await.unwrap(), Digest::hash(b"ours"));
+#[test]
+fn a_failure_does_not_show_where_the_endpoint_is_on_docker_28() {
+    a_failure_does_not_show_where_the_endpoint_is(D28);
+}
 
-    // With the right configuration and another layer.
-    let pushed = Pushed::start().await;
-    let (ours, mixed) = (pushed.image("ours", "ours").await, pushed.image("theirs", "ours").await);
-    assert_eq!(ours.config, mixed.config);
-    pushed.intake.expect("image", made(&ours.config), true);
-    assert_eq!(pushed.put(&mixed).await, 201);
-    assert!(pushed.composed().await.unwrap_err().contains("another image was pushed"));
-    // Another attempt of the daemon's begins anew.
-    pushed.intake.begin("image");
-    pushed.intake.expect("image", made(&ours.config), true);
-    assert_eq!(pushed.put(&ours).await, 201);
-    assert_eq!(pushed.composed().await.unwrap(), Digest::hash(b"ours"));
+#[test]
+fn a_failure_does_not_show_where_the_endpoint_is_on_the_containerd_store() {
+    a_failure_does_not_show_where_the_endpoint_is(C28);
 }
 
 /// The ports of 127.0.0.1 that a process listens on.
@@ -234,10 +134,9 @@ fn ports(process: u32) -> Vec<u16> {
 fn another_process_that_takes_all_connections_does_not_keep_the_daemon_out() {
     let engine = Engine::fresh(D28);
     let machine = Machine::with(&engine.host());
-    let image = project(&machine);
-    let hakobi = env!("CARGO_BIN_EXE_hakobi");
-    let script = format!("ulimit -n 256; exec {hakobi} build --network host --cache ../cache --push -t {image} .");
-    let mut child = machine.command("sh").args(["-c", &script]).stderr(Stdio::piped()).spawn().unwrap();
+    let build = Build::new(&machine).cache("../cache").push(&project(&machine));
+    let limited = ["-c", "ulimit -n 256; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_hakobi")];
+    let mut child = machine.command("sh").args(limited).args(build.arguments()).stderr(Stdio::piped()).spawn().unwrap();
     let mut held = std::collections::VecDeque::new();
     while child.try_wait().unwrap().is_none() {
         for port in ports(child.id()) {
@@ -270,11 +169,9 @@ fn the_next_run_removes_what_a_killed_one_left() {
     let engine = Engine::fresh(D28);
     let temporary = tempfile::tempdir().unwrap();
     let machine = Machine::with(&engine.host()).set("TMPDIR", temporary.path().to_str().unwrap());
-    let image = project(&machine);
+    let build = Build::new(&machine).push(&project(&machine));
     machine.write("Dockerfile", &machine.read("Dockerfile").replace("2000000", "60000000"));
-    let options = ["build", "--network", "host", "--push", "-t", &image, "."];
-    let mut command = machine.command(env!("CARGO_BIN_EXE_hakobi"));
-    let mut child = command.args(options).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = build.start();
     let began = Instant::now();
     while own_names(&engine).is_empty() {
         assert!(child.try_wait().unwrap().is_none() && began.elapsed() < Duration::from_secs(120));
@@ -287,13 +184,13 @@ fn the_next_run_removes_what_a_killed_one_left() {
     engine.docker(&["tag", &own_names(&engine)[0], users]);
     std::fs::create_dir(temporary.path().join("hakobi-of-the-user")).unwrap();
     // It may be a run that begins: nothing goes yet.
-    machine.hakobi(&options).exits(0);
+    build.run().exits(0);
     assert!(folders(temporary.path()).len() > 1);
     for lock in folders(temporary.path()).iter().map(|folder| folder.join("lock")).filter(|lock| lock.exists()) {
         let lock = std::fs::File::options().write(true).open(lock).unwrap();
         lock.set_modified(SystemTime::now() - Duration::from_secs(600)).unwrap();
     }
-    machine.hakobi(&options).exits(0);
+    build.run().exits(0);
     let left = own_names(&engine);
     engine.docker(&["rmi", users]);
     assert_eq!(left, [users]);
@@ -306,12 +203,10 @@ fn an_interrupted_build_leaves_nothing_in_the_daemon() {
         let engine = Engine::fresh(name);
         let temporary = tempfile::tempdir().unwrap();
         let machine = Machine::with(&engine.host()).set("TMPDIR", temporary.path().to_str().unwrap());
-        let image = project(&machine);
+        let build = Build::new(&machine).with(&["--no-cache"]).push(&project(&machine));
         machine.write("Dockerfile", &machine.read("Dockerfile").replace("2000000", "60000000"));
         for milliseconds in [1500, 3000, 4500] {
-            let options = ["build", "--network", "host", "--push", "--no-cache", "-t", &image, "."];
-            let mut command = machine.command(env!("CARGO_BIN_EXE_hakobi"));
-            let mut child = command.args(options).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            let mut child = build.start();
             std::thread::sleep(Duration::from_millis(milliseconds));
             let asked = Instant::now();
             let _ = std::process::Command::new("kill").arg(child.id().to_string()).status();

@@ -16,6 +16,8 @@ mod scripted;
 mod cache_faults;
 #[path = "hermetic/daemon_faults.rs"]
 mod daemon_faults;
+#[path = "hermetic/foreign_pushes.rs"]
+mod foreign_pushes;
 #[path = "hermetic/random.rs"]
 mod random;
 #[path = "hermetic/registry_faults.rs"]
