@@ -5,21 +5,21 @@
 mod support;
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use http::Method;
-use serde_json::Value;
+use support::build::{Build, Built};
 use support::engine::{C28, D28, Engine};
+use support::image::{base, unique_image};
 use support::machine::Machine;
-use support::parts::{part, unique};
+use support::parts::unique;
 use support::s3::{BUCKET, Fault, S3Server};
 
 /// A layer that takes a moment to keep, and one behind it that changes.
 fn project(machine: &Machine) {
-    let base = format!("{}/base/busybox:latest", part("HAKOBI_TEST_REGISTRY_OPEN"));
-    let text =
-        format!("FROM {base}\nRUN head -c 20000000 /dev/urandom > /large\nCOPY src.txt /src.txt\nCMD [\"cat\", \"/src.txt\"]\n");
+    let steps = "RUN head -c 20000000 /dev/urandom > /large\nCOPY src.txt /src.txt\nCMD [\"cat\", \"/src.txt\"]";
+    let text = format!("FROM {}\n{steps}\n", base("busybox"));
     machine.write("Dockerfile", &text).write("src.txt", "one\n");
 }
 
@@ -27,25 +27,16 @@ fn on_s3(server: &S3Server, engine: &Engine) -> Machine {
     server.variables().iter().fold(Machine::with(&engine.host()), |machine, (key, value)| machine.set(key, value))
 }
 
-fn arguments<'a>(image: &'a str, cache: &'a str) -> Vec<&'a str> {
-    let options = ["build", "--network", "host", "--progress", "plain", "--report", "report.json", "--cache-scope", "main"];
-    [&options[..], &["-t", image, "--cache", cache, "."]].concat()
+/// The build of all these tests, with the cache at this place.
+fn build<'a>(machine: &'a Machine, image: &str, cache: &str) -> Build<'a> {
+    Build::new(machine).report("report.json").progress("plain").scope("main").tag(image).cache(cache)
 }
 
 /// A run on an empty machine, whose image says what its source says.
-fn right(engine: &Engine, machine: &Machine, image: &str, cache: &str) -> Value {
-    engine.wipe();
-    machine.hakobi(&arguments(image, cache)).exits(0);
+fn right(engine: &Engine, machine: &Machine, image: &str, cache: &str) -> Built {
+    let built = build(machine, image, cache).done_on_empty(engine);
     assert_eq!(engine.docker(&["run", "--rm", image]), machine.read("src.txt").trim());
-    machine.report("report.json")
-}
-
-fn misses(report: &Value) -> usize {
-    report["steps"].as_array().into_iter().flatten().filter(|step| step["status"] == "miss").count()
-}
-
-fn warnings(report: &Value) -> String {
-    report["cache"]["warnings"].to_string()
+    built
 }
 
 #[test]
@@ -56,29 +47,25 @@ fn s3_breaks_while_a_build_is_kept_or_restored() {
         let machine = on_s3(&server, &engine);
         project(&machine);
         let (image, cache) = (unique("faults"), format!("s3://{BUCKET}/faults"));
+        let right = || right(&engine, &machine, &image, &cache);
         // The third object is a layer.
         server.break_after(Method::PUT, 2, fault);
-        let broken = right(&engine, &machine, &image, &cache);
-        assert!(
-            warnings(&broken).contains(words) && warnings(&broken).contains("failed to save this build to"),
-            "{fault:?}: {broken:#}"
-        );
-        let required = [&["--cache-required"], &arguments(&image, &cache)[1..]].concat();
-        let required = machine.hakobi(&[&["build"], &required[..]].concat()).exits(4);
+        let broken = right();
+        assert!(broken.warns_of(words) && broken.warns_of("failed to save this build to"), "{fault:?}: {broken}");
+        let required = build(&machine, &image, &cache).with(&["--cache-required"]).run().exits(4);
         assert!(required.stderr.contains(words), "{}", required.stderr);
         server.mend();
-        let mended = right(&engine, &machine, &image, &cache);
-        assert_eq!(warnings(&mended), "[]", "{fault:?}");
-        assert_eq!(misses(&right(&engine, &machine, &image, &cache)), 0, "{fault:?}");
+        assert_eq!(right().warnings(), [""; 0], "{fault:?}");
+        assert_eq!(right().misses(), [""; 0], "{fault:?}");
 
         machine.write("src.txt", "two\n");
         // Whatever is known of the image by then, its layers do not come.
         server.break_after(Method::GET, 5, fault);
-        let broken = right(&engine, &machine, &image, &cache);
-        assert!(warnings(&broken).contains(words) && warnings(&broken) != "[]", "{fault:?}: {broken:#}");
+        let broken = right();
+        assert!(broken.warns_of(words), "{fault:?}: {broken}");
         server.mend();
-        right(&engine, &machine, &image, &cache);
-        assert_eq!(misses(&right(&engine, &machine, &image, &cache)), 0, "{fault:?}");
+        right();
+        assert_eq!(right().misses(), [""; 0], "{fault:?}");
     }
 }
 
@@ -91,14 +78,9 @@ fn a_store_that_never_answers_is_given_up() {
     server.break_after(Method::GET, 0, Fault::Stall);
     let (image, cache) = (unique("silent"), format!("s3://{BUCKET}/silent"));
     let began = Instant::now();
-    let report = right(&engine, &machine, &image, &cache);
-    assert!(warnings(&report).contains("no answer for"), "{report:#}");
+    let built = right(&engine, &machine, &image, &cache);
+    assert!(built.warns_of("no answer for"), "{built}");
     assert!(began.elapsed() < Duration::from_secs(120), "{:?}", began.elapsed());
-}
-
-fn start(machine: &Machine, arguments: &[&str]) -> Child {
-    let mut command: Command = machine.command(env!("CARGO_BIN_EXE_hakobi"));
-    command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
 #[test]
@@ -117,7 +99,7 @@ fn two_builds_are_kept_at_once() {
         });
         for _ in 0..2 {
             engine.wipe();
-            let children = machines.each_ref().map(|machine| start(machine, &arguments(&image, &cache)));
+            let children = machines.each_ref().map(|machine| build(machine, &image, &cache).start());
             for mut child in children {
                 assert!(child.wait().unwrap().success());
             }
@@ -126,8 +108,8 @@ fn two_builds_are_kept_at_once() {
         // Whichever was kept last, the next one finds what is below the change.
         for machine in &machines {
             let next = right(&engine, machine, &image, &cache);
-            assert!(misses(&next) <= 1, "{next:#}");
-            assert_eq!(misses(&right(&engine, machine, &image, &cache)), 0);
+            assert!(next.misses().len() <= 1, "{next}");
+            assert_eq!(right(&engine, machine, &image, &cache).misses(), [""; 0]);
         }
     }
 }
@@ -141,23 +123,24 @@ fn killed_at_any_moment() {
         let machine = on_s3(&server, &engine);
         project(&machine);
         let image = unique("killed");
+        let build = build(&machine, &image, cache);
         engine.wipe();
         let began = Instant::now();
-        machine.hakobi(&arguments(&image, cache)).exits(0);
+        build.run().exits(0);
         let whole = began.elapsed();
         for part in 1..=6 {
             machine.write("Dockerfile", &machine.read("Dockerfile").replace("20000000", &format!("2000000{part}")));
             engine.wipe();
-            let mut child = start(&machine, &arguments(&image, cache));
+            let mut child = build.start();
             std::thread::sleep(whole * part / 6);
             let _ = child.kill();
             child.wait().unwrap();
             // Nothing that is pointed to is missing, nothing is half there.
             machine.hakobi(&["cache", "verify", "--cache", cache]).exits(0);
             // Names of ours that it borrowed in the daemon may stay: it had no chance to give them back.
-            assert_eq!(warnings(&right(&engine, &machine, &image, cache)), "[]");
+            assert_eq!(right(&engine, &machine, &image, cache).warnings(), [""; 0]);
         }
-        assert_eq!(misses(&right(&engine, &machine, &image, cache)), 0);
+        assert_eq!(right(&engine, &machine, &image, cache).misses(), [""; 0]);
     }
 }
 
@@ -185,14 +168,15 @@ fn a_full_disk() {
     let machine = Machine::with(&engine.host());
     project(&machine);
     let image = unique("full");
+    let right = || right(&engine, &machine, &image, "../cache");
     let small = Small::mount(&machine.folder().join("../cache"), "8m");
     for _ in 0..2 {
-        let report = right(&engine, &machine, &image, "../cache");
-        assert!(warnings(&report).contains("No space left"), "{report:#}");
+        let built = right();
+        assert!(built.warns_of("No space left"), "{built}");
     }
     drop(small);
-    right(&engine, &machine, &image, "../cache");
-    assert_eq!(misses(&right(&engine, &machine, &image, "../cache")), 0);
+    right();
+    assert_eq!(right().misses(), [""; 0]);
 }
 
 #[test]
@@ -205,7 +189,7 @@ fn a_signal_aborts_uploads() {
         engine.wipe();
         // Whatever comes after the first part stands still.
         server.break_after(Method::PUT, 3, Fault::Stall);
-        let mut child = start(&machine, &arguments(&unique("signal"), &format!("s3://{BUCKET}/signal")));
+        let mut child = build(&machine, &unique("signal"), &format!("s3://{BUCKET}/signal")).start();
         let began = Instant::now();
         while server.open_uploads() == 0 {
             assert!(child.try_wait().unwrap().is_none() && began.elapsed() < Duration::from_secs(120));
@@ -220,25 +204,49 @@ fn a_signal_aborts_uploads() {
     }
 }
 
+/// Returns a machine whose TMPDIR is too small for the project's layer.
+fn with_full_tmpdir(engine: &Engine) -> (tempfile::TempDir, Small, Machine) {
+    let temporary = tempfile::tempdir().unwrap();
+    let small = Small::mount(&temporary.path().join("small"), "4m");
+    let machine = Machine::with(&engine.host()).set("TMPDIR", small.0.to_str().unwrap());
+    project(&machine);
+    (temporary, small, machine)
+}
+
+/// The build fails soon, and says what helps.
+fn a_push_with_a_full_tmpdir_fails(name: &'static str) {
+    let engine = Engine::fresh(name);
+    let (_temporary, _small, machine) = with_full_tmpdir(&engine);
+    let began = Instant::now();
+    let failed = Build::new(&machine).cache("../cache").push(&unique_image("full-tmp")).run().exits(3);
+    assert!(failed.stderr.contains("No space left") && failed.stderr.contains("set TMPDIR"), "{}", failed.stderr);
+    assert!(began.elapsed() < Duration::from_secs(40), "{:?}", began.elapsed());
+}
+
 #[test]
-fn a_full_tmpdir() {
-    for name in [D28, C28] {
-        let engine = Engine::lock(name);
-        let temporary = tempfile::tempdir().unwrap();
-        let small = Small::mount(&temporary.path().join("small"), "4m");
-        let machine = Machine::with(&engine.host()).set("TMPDIR", small.0.to_str().unwrap());
-        project(&machine);
-        // A push that has no room fails at once, and says what helps.
-        engine.wipe();
-        let tag = format!("{}/{}:1", part("HAKOBI_TEST_REGISTRY_OPEN"), unique("full-tmp"));
-        let began = Instant::now();
-        let options = ["build", "--network", "host", "--cache", "../cache", "--push", "-t", &tag, "."];
-        let failed = machine.hakobi(&options).exits(3);
-        assert!(failed.stderr.contains("No space left") && failed.stderr.contains("set TMPDIR"), "{name}: {}", failed.stderr);
-        assert!(began.elapsed() < Duration::from_secs(40), "{name}: {:?}", began.elapsed());
-        // What is only kept is a cache: the image is there all the same.
-        let image = unique("full-tmp");
-        let report = right(&engine, &machine, &image, "../cache");
-        assert!(warnings(&report).contains("TMPDIR"), "{name}: {report:#}");
-    }
+fn a_push_with_a_full_tmpdir_fails_on_docker_28() {
+    a_push_with_a_full_tmpdir_fails(D28);
+}
+
+#[test]
+fn a_push_with_a_full_tmpdir_fails_on_the_containerd_store() {
+    a_push_with_a_full_tmpdir_fails(C28);
+}
+
+/// The build succeeds with a warning: the cache lacks the layer, and the daemon has the image.
+fn a_build_with_a_full_tmpdir_is_not_saved(name: &'static str) {
+    let engine = Engine::lock(name);
+    let (_temporary, _small, machine) = with_full_tmpdir(&engine);
+    let built = right(&engine, &machine, &unique("full-tmp"), "../cache");
+    assert!(built.warns_of("TMPDIR"), "{built}");
+}
+
+#[test]
+fn a_build_with_a_full_tmpdir_is_not_saved_on_docker_28() {
+    a_build_with_a_full_tmpdir_is_not_saved(D28);
+}
+
+#[test]
+fn a_build_with_a_full_tmpdir_is_not_saved_on_the_containerd_store() {
+    a_build_with_a_full_tmpdir_is_not_saved(C28);
 }
