@@ -2,84 +2,20 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "messages/broken.rs"]
+mod broken;
 mod support;
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 
+use broken::BROKEN;
+use support::build::Build;
 use support::engine::{C28, D20, D28, Engine};
-use support::image::base;
+use support::image::{base, unique_image};
 use support::machine::{Machine, Run};
 use support::parts::part;
-
-/// Dockerfiles that cannot be built. BASE is a base image, OPEN a registry, HTTP a server that has `/file` and nothing else.
-const BROKEN: &[(&str, &str)] = &[
-    ("unknown instruction", "FROM BASE\nRUNN true\n"),
-    ("unknown instruction among others", "FROM BASE\n\n# a comment\nENV A=1\nRUN true\nWRONG x\nRUN true\nRUN true\nRUN true\n"),
-    ("unknown flag of RUN", "FROM BASE\nRUN --nope=1 true\n"),
-    ("unknown flag of COPY", "FROM BASE\nCOPY --nope a /\n"),
-    ("unknown flag of ADD", "FROM BASE\nADD --unpac=true a /\n"),
-    ("unknown flag of FROM", "FROM --os=linux BASE\n"),
-    ("flag without value", "FROM BASE\nCOPY --from a /\n"),
-    ("flag given twice", "FROM BASE\nCOPY --chown=1 --chown=2 a /\n"),
-    ("bad mode in words", "FROM BASE\nCOPY --chmod=a+q a /\n"),
-    ("bad mode in digits", "FROM BASE\nCOPY --chmod=999 a /\n"),
-    ("unknown owner", "FROM BASE\nCOPY --chown=nobodyknows a /\n"),
-    ("argument that must be given", "FROM BASE\nARG X\nENV Y=${X:?missing}\n"),
-    ("argument that must be given in RUN's mount", "FROM BASE\nARG X\nRUN --mount=type=cache,target=${X:?missing} true\n"),
-    ("argument that must be given in FROM", "ARG X\nFROM ${X:?missing}\n"),
-    ("bad substitution", "FROM BASE\nENV Y=${X!bad}\n"),
-    ("stages in the wrong order", "FROM BASE AS a\nCOPY --from=b /x /x\nFROM BASE AS b\nRUN echo > /x\nFROM a\n"),
-    ("stage that takes from itself", "FROM BASE AS a\nCOPY --from=a /x /x\n"),
-    ("invalid --from", "FROM BASE\nCOPY --from=UPPER /x /x\n"),
-    ("invalid reference in --from", "FROM BASE\nCOPY --from=a::b /x /x\n"),
-    ("missing base", "FROM OPEN/base/nothere:1\nRUN true\n"),
-    ("missing base of another stage", "FROM BASE AS a\nRUN true\nFROM OPEN/base/nothere:2\nCOPY --from=a /bin/sh /x\n"),
-    ("missing image in --from", "FROM BASE\nCOPY --from=OPEN/base/nothere:3 /x /x\n"),
-    ("bad base", "FROM Base::x\n"),
-    ("no base", "FROM\n"),
-    ("too few words of FROM", "FROM BASE AS\n"),
-    ("bad name of a stage", "FROM BASE AS Über\n"),
-    ("no FROM", "RUN true\nFROM BASE\n"),
-    ("COPY without destination", "FROM BASE\nCOPY a\n"),
-    ("ENV without value", "FROM BASE\nENV A\n"),
-    ("ENV with a stray word", "FROM BASE\nENV A=1 B\n"),
-    ("LABEL without value", "FROM BASE\nLABEL a\n"),
-    ("bad port", "FROM BASE\nEXPOSE 99999999\n"),
-    ("WORKDIR without path", "FROM BASE\nWORKDIR\n"),
-    ("unknown HEALTHCHECK", "FROM BASE\nHEALTHCHECK WRONG true\n"),
-    ("bad interval", "FROM BASE\nHEALTHCHECK --interval=often CMD true\n"),
-    ("unknown signal", "FROM BASE\nSTOPSIGNAL SIGNOPE\n"),
-    ("SHELL that is no JSON", "FROM BASE\nSHELL /bin/sh -c\n"),
-    ("ONBUILD FROM", "FROM BASE\nONBUILD FROM x\n"),
-    ("heredoc without end", "FROM BASE\nRUN <<EOF\necho a\necho b\n"),
-    ("heredoc that fails", "FROM BASE\nRUN <<EOF\nset -e\necho a\nfalse\nEOF\nRUN true\n"),
-    ("several lines that fail", "FROM BASE\nRUN true\nRUN echo a && \\\n    # between\n    echo b && \\\n    exit 7\nENV X=1\n"),
-    ("command that fails", "FROM BASE\nRUN exit 3\n"),
-    ("unknown platform", "FROM --platform=amiga BASE\nRUN true\n"),
-    ("bad platform", "FROM --platform=a/b/c/d/e BASE\n"),
-    ("unknown mount", "FROM BASE\nRUN --mount=type=nope true\n"),
-    ("unknown option of a mount", "FROM BASE\nRUN --mount=type=cache,targett=/x true\n"),
-    ("mount without target", "FROM BASE\nRUN --mount=type=cache true\n"),
-    ("bad sharing", "FROM BASE\nRUN --mount=type=cache,target=/x,sharing=some true\n"),
-    ("secret that must be given", "FROM BASE\nRUN --mount=type=secret,id=abc,required=true cat /run/secrets/abc\n"),
-    ("unknown network", "FROM BASE\nRUN --network=some true\n"),
-    ("missing file", "FROM BASE\nCOPY nothere /\n"),
-    ("missing file of a stage", "FROM BASE AS a\nRUN true\nFROM BASE\nCOPY --from=a /nothere /\n"),
-    ("empty file", ""),
-    ("comments alone", "# nothing\n"),
-    (
-        "wrong checksum",
-        "FROM BASE\nADD --checksum=sha256:0000000000000000000000000000000000000000000000000000000000000000 http://HTTP/file /\n",
-    ),
-    ("bad checksum", "FROM BASE\nADD --checksum=md5:00 http://HTTP/file /\n"),
-    ("missing page", "FROM BASE\nADD http://HTTP/nothere /\n"),
-    ("open quotes", "FROM BASE\nENV A=\"open\nRUN true\n"),
-    ("unknown user", "FROM BASE\nUSER nobodyknows\nRUN true\n"),
-    ("missing command", "FROM BASE\nRUN [\"/nothere\"]\n"),
-    ("missing frontend", "# syntax=OPEN/base/nothere:9\nFROM BASE\n"),
-];
 
 /// A server that has one file; its address.
 fn server() -> String {
@@ -131,7 +67,8 @@ fn words(stderr: &str) -> String {
 }
 
 /// docker's own build of the same folder: the oracle.
-fn docker(machine: &Machine, arguments: &[&str]) -> Run {
+fn docker(machine: &Machine) -> Run {
+    let arguments = ["build", "--network", "host", "--progress", "plain", "."];
     Run::of(machine.command(part("HAKOBI_TEST_DOCKER_CLI")).args(arguments).env("DOCKER_BUILDKIT", "1"))
 }
 
@@ -144,9 +81,8 @@ fn failures_are_told_as_docker_tells_them(name: &'static str) {
     let (mut wrong, mut with_lines) = (Vec::new(), 0);
     for (what, text) in BROKEN {
         machine.write("Dockerfile", &text.replace("BASE", &base("busybox")).replace("OPEN", &open).replace("HTTP", &server));
-        let arguments = ["build", "--network", "host", "--progress", "plain", "."];
-        let theirs = docker(&machine, &arguments);
-        let ours = machine.hakobi(&[&arguments[..], &["--cache", "../cache"]].concat());
+        let theirs = docker(&machine);
+        let ours = Build::new(&machine).progress("plain").cache("../cache").run();
         let (expected, shown) = (lines(&theirs.stderr), lines(&ours.stderr));
         with_lines += usize::from(!expected.0.is_empty());
         // A daemon that does not say which lines are meant may be known better.
@@ -265,8 +201,7 @@ fn a_daemon_that_goes_away_is_told_of() {
         let machine = Machine::with(&bridge.address);
         let seconds = if is_up { "31" } else { "32" };
         machine.write("Dockerfile", &format!("FROM {}\nRUN echo it runs; sleep {seconds}\n", base("busybox")));
-        let mut hakobi = machine.command(env!("CARGO_BIN_EXE_hakobi"));
-        hakobi.args(["build", "--network", "host", "--progress", "plain", "--cache", "../cache", "."]);
+        let mut hakobi = Build::new(&machine).progress("plain").cache("../cache").command();
         let mut running = hakobi.stderr(std::process::Stdio::piped()).spawn().unwrap();
         let mut told = String::new();
         let mut stderr = running.stderr.take().unwrap();
@@ -293,8 +228,8 @@ fn several_platforms_on_overlay2_are_refused_with_advice() {
         let engine = Engine::lock(name);
         let machine = Machine::with(&engine.host());
         machine.write("Dockerfile", "FROM scratch\nCOPY a /\n").write("a", "a\n");
-        let platforms = ["build", "--platform", "linux/amd64,linux/arm64", "--cache", "../cache", "-t", "app:1", "."];
-        let told = machine.hakobi(&platforms).exits(1);
+        let platforms = ["--platform", "linux/amd64,linux/arm64"];
+        let told = Build::new(&machine).with(&platforms).cache("../cache").tag("app:1").run().exits(1);
         for words in ["overlay2", "containerd image store", "https://docs.docker.com/go/build-multi-platform/"] {
             assert!(told.stderr.contains(words), "{words}: {}", told.stderr);
         }
@@ -324,12 +259,10 @@ fn a_plan_names_the_variable_and_no_line_behind_a_renamed_stage() {
         )
     };
     machine.write("Dockerfile", &dockerfile("build")).write("app-1.2", "one\n").write("app-1.3", "two\n");
-    let image = format!("{}/{}:1", part("HAKOBI_TEST_REGISTRY_OPEN"), support::parts::unique("reasons"));
-    let build = ["build", "--network", "host", "--cache", "../cache", "-t", &image, "--push", "--report", "report.json", "."];
-    machine.hakobi(&build).exits(0);
-    let saved = machine.report("report.json")["layers"]["saved"].as_u64().unwrap();
+    let image = unique_image("reasons");
+    let built = Build::cached(&machine).push(&image).done();
     // The layers of two stages with two steps each; the base came through hakobi, and no configuration and no index is counted.
-    assert_eq!(saved, 4);
+    assert_eq!(built.layers("saved"), 4, "{built}");
 
     let told = reasons(&machine, &["-t", &image, "--build-arg", "VERSION=1.3"]);
     let why = |told: &[(String, String)], place: usize| told.get(place).map(|(_, why)| why.clone()).unwrap_or_default();
