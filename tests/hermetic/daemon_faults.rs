@@ -1,7 +1,9 @@
 //! Tests each fault of the daemon, at each point of a build. The build fails with the right exit code and text, there is no new
 //! image, and the next build is right. If the fault passes, or the build needs no daemon, the image is right.
 
-use tonic::Code;
+use bollard_buildkit_proto::google::{protobuf, rpc};
+use prost::Message as _;
+use tonic::{Code, Status};
 
 use crate::scripted::faults::{Fault, Point};
 use crate::stages::Next;
@@ -56,6 +58,23 @@ fn a_frontend_that_refuses_fails_the_build_in_its_words() {
     for next in ASKED {
         cell(next, Point::Compile, "", refused(), Outcome::Fails(1, WORDS));
     }
+}
+
+/// The daemon may end the build before it answers the gateway's last call. The user sees the lines of the Dockerfile all the same.
+#[test]
+fn an_error_has_its_lines_even_if_the_build_ends_first() {
+    let source =
+        br#"{"info":{"filename":"Dockerfile","data":"RlJPTSBhClJVTiBiCg=="},"ranges":[{"start":{"line":2},"end":{"line":2}}]}"#;
+    let type_url = "github.com/moby/buildkit/errdefs.Source+json".to_owned();
+    let details = vec![protobuf::Any { type_url, value: source.to_vec() }];
+    let details = rpc::Status { code: 2, message: WORDS.to_owned(), details };
+    let status = Status::with_details(Code::Unknown, WORDS, details.encode_to_vec().into());
+    let world = Next::Cold.world();
+    let faults = &world.daemon.solver.faults;
+    faults.add(Point::Compile, "", 0, 1, Fault::Detailed(Box::new(status)));
+    faults.add(Point::Return, "", 0, 1, Fault::Unanswered);
+    let run = world.try_build(&[]).exits(1);
+    assert!(run.stderr.contains("   2 | >>> RUN b") && run.stderr.contains(WORDS), "{}", run.stderr);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Runs one build: `Control.Solve` with its exporters, the status stream, and the gateway.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use bollard_buildkit_proto::google::rpc;
@@ -128,22 +129,23 @@ impl BuildKit {
         });
         let solve = shown.send(solve, |_| 200, |status| status.code().to_string());
         let mut status = Following(Some(tokio::spawn(follow(self.clone(), id, events.clone()))));
+        // The daemon may end the build before it answers the gateway's last call, so this error is known earlier.
+        let failure = OnceLock::new();
         let bridge = async {
             gateway.ready().await?;
             let result = work(gateway.clone()).await;
-            let failure = result.as_ref().err().cloned();
-            let returned = gateway.finish(result).await;
-            match failure {
-                Some(failure) => Err(failure),
-                None => returned,
+            if let Err(error) = &result {
+                let _ = failure.set(error.clone());
             }
+            let returned = gateway.finish(result).await;
+            failure.get().cloned().map_or(returned, Err)
         };
         let (solved, bridged) = {
             let mut solve = std::pin::pin!(solve);
             let mut bridge = std::pin::pin!(bridge);
             tokio::select! {
                 // The build ended before the gateway did, so hakobi cannot wait for the gateway any longer.
-                solved = &mut solve => (solved, Ok(())),
+                solved = &mut solve => (solved, failure.get().cloned().map_or(Ok(()), Err)),
                 bridged = &mut bridge => {
                     let solved = if bridged.is_ok() {
                         solve.await

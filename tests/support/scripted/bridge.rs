@@ -94,6 +94,7 @@ impl LlbBridge for BridgeService {
         if let Some(waits) = job.returned.lock().unwrap().take() {
             let _ = waits.send(returned);
         }
+        self.0.solver.faults.pass(Point::Return, "").await?;
         Ok(Response::new(api::ReturnResponse {}))
     }
 

@@ -18,6 +18,8 @@ pub enum Point {
     Step,
     /// An exporter writes. The name is the exporter's kind.
     Export,
+    /// The gateway's client returns its result. The build goes on.
+    Return,
     /// The build ends, and with it the log of its steps. The name has the kinds of its exporters.
     End,
 }
@@ -27,6 +29,10 @@ pub enum Point {
 pub enum Fault {
     /// The call fails with this error.
     Refused(Code, &'static str),
+    /// The call fails with this error, which has details.
+    Detailed(Box<Status>),
+    /// The call is never answered.
+    Unanswered,
     /// The connection breaks. The daemon answers the next one.
     Cut,
     /// The connection breaks. The daemon answers no other one.
@@ -69,12 +75,15 @@ impl Faults {
         self.gone.load(Ordering::SeqCst)
     }
 
-    /// Passes a point. If the connection breaks there, this never returns.
+    /// Passes a point. If the connection breaks there, or the call is never answered, this never returns.
     ///
     /// # Errors
     /// If a fault fails the call.
     pub async fn pass(&self, point: Point, named: &str) -> Result<(), Status> {
         let fault = self.next(point, named);
+        if let Some(Fault::Unanswered) = &fault {
+            std::future::pending::<()>().await;
+        }
         if let Some(Fault::Cut | Fault::Gone) = &fault {
             self.gone.store(matches!(fault, Some(Fault::Gone)), Ordering::SeqCst);
             self.cut.notify_waiters();
@@ -111,6 +120,7 @@ impl Faults {
     fn refuse(&self, fault: Option<Fault>) -> Result<(), Status> {
         match fault {
             Some(Fault::Refused(code, words)) => return Err(Status::new(code, words)),
+            Some(Fault::Detailed(status)) => return Err(*status),
             Some(Fault::Meanwhile(happens)) => happens(),
             _ => {}
         }
