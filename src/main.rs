@@ -228,7 +228,8 @@ async fn command(settings: &Settings, events: &Events) -> Result<Done> {
             Ok(Done::new(Box::pin(commands::export(settings, image, file.as_deref(), cache, events)).await?))
         }
         Command::Cache { command, cache } => {
-            let commands::Answer { text, exit_code } = Box::pin(commands::cache(*command, cache, events)).await?;
+            let commands::Answer { text, exit_code } =
+                Box::pin(commands::cache(*command, cache, &settings.registries, events)).await?;
             let built = commands::Built { exit_code, ..commands::Built::default() };
             Ok(Done { built, text: Some(text) })
         }

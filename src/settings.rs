@@ -14,6 +14,6 @@ pub use build::{
 pub use command::{ArchiveFrom, CacheCommand, Command, DoctorSettings, InitSettings, InitTarget, LoginSettings, Proxy};
 pub use common::{
     CacheMode, CacheSettings, CiSettings, Compression, CreateRepository, DaemonEndpoint, DaemonTls, HandOffSettings, IfTagExists,
-    ProgressMode, PushSettings, RegistrySettings, RunFiles, S3Settings, StoreLocation, Transport,
+    ProgressMode, PushSettings, RegistryCacheSettings, RegistrySettings, RunFiles, S3Settings, StoreLocation, Transport,
 };
 pub use resolved::Settings;

@@ -32,7 +32,7 @@ const ROOMS: &[(&str, Imports)] = &[
     ("engine", Bottom(&["build_context", "transfer"])),
     ("registry", Bottom(&["transfer", "aws"])),
     ("remote", Bottom(&["registry"])),
-    ("store", Bottom(&["transfer", "aws"])),
+    ("store", Bottom(&["transfer", "aws", "registry"])),
     ("docker_archive", Bottom(&["transfer"])),
     ("local_registry", Bottom(&["transfer", "store", "registry"])),
     // Stages.

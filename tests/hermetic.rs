@@ -14,14 +14,20 @@ mod scripted;
 
 #[path = "hermetic/cache_faults.rs"]
 mod cache_faults;
+#[path = "stores/conformance.rs"]
+mod conformance;
 #[path = "hermetic/daemon_faults.rs"]
 mod daemon_faults;
 #[path = "hermetic/foreign_pushes.rs"]
 mod foreign_pushes;
 #[path = "hermetic/random.rs"]
 mod random;
+#[path = "hermetic/registry_cache.rs"]
+mod registry_cache;
 #[path = "hermetic/registry_faults.rs"]
 mod registry_faults;
+#[path = "hermetic/registry_store.rs"]
+mod registry_store;
 #[path = "hermetic/replans.rs"]
 mod replans;
 #[path = "hermetic/stages.rs"]

@@ -5,8 +5,12 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::aws::AwsSource;
+use crate::registry::Registries;
 use crate::settings::StoreLocation;
-use crate::store::{Blobs, DirectoryStore, Error, Fault, Name, ObjectStore, Pace, Paced, Result, S3Store, read_small};
+use crate::store::{
+    Blobs, DirectoryStore, Error, Fault, Name, ObjectStore, Pace, Paced, RegistryOptions, RegistryStore, Result, S3Store,
+    read_small,
+};
 use crate::transfer::BytesSource;
 
 /// The version of the store's layout that this program reads and writes.
@@ -18,14 +22,20 @@ pub struct Format {
     pub version: u32,
 }
 
-/// Opens the store at this location.
-pub async fn open(location: &StoreLocation) -> Arc<dyn ObjectStore> {
+/// Opens the store at this location. `options` say how a run uses a repository of a registry.
+pub async fn open(location: &StoreLocation, registries: &Registries, options: RegistryOptions) -> Arc<dyn ObjectStore> {
     match location {
         // The directory may be on a network file system.
         StoreLocation::Directory(directory) => Arc::new(Paced::new(DirectoryStore::new(directory.clone()), Pace::default())),
         StoreLocation::S3(settings) => {
             let pace = Pace::default();
             let store = S3Store::open_paced(settings.clone(), &AwsSource::Environment, pace.clone()).await;
+            Arc::new(Paced::new(store, pace))
+        }
+        StoreLocation::Registry(settings) => {
+            let pace = Pace::default();
+            let options = RegistryOptions { prefix: settings.prefix.clone(), ..options };
+            let store = RegistryStore::new(registries.repository(&settings.repository), options, pace.clone());
             Arc::new(Paced::new(store, pace))
         }
     }

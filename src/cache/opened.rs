@@ -18,7 +18,7 @@ pub struct OpenedCache<'a> {
 }
 
 impl<'a> OpenedCache<'a> {
-    /// Opens the store. A fault is a warning and a colder build.
+    /// Opens the store. A fault is a warning and a colder build. `is_checked` if the run has found out that it may push.
     ///
     /// # Errors
     /// If the cache is required and cannot be opened.
@@ -28,9 +28,10 @@ impl<'a> OpenedCache<'a> {
         build: &BuildSettings,
         registries: &Registries,
         events: &'a Events,
+        is_checked: bool,
     ) -> Result<Self> {
         let faults = CacheFaults::new(settings, events);
-        let session = match CacheSession::for_build(settings, build, registries, events.hidden()).await {
+        let session = match CacheSession::for_build(settings, build, registries, events.hidden(), is_checked).await {
             Ok(session) => Some(session),
             Err(error) => {
                 faults.warn("continuing without", &error)?;
@@ -200,6 +201,18 @@ impl BuildCache<'_> {
             }
         };
         faults.warn("restarting the build without", &FaultText(&why, hint))
+    }
+
+    /// Makes visible to other runs what this run wrote. A fault is a warning.
+    ///
+    /// # Errors
+    /// If the cache is required.
+    pub async fn flush(&self) -> Result<()> {
+        let Some((session, faults)) = self.usable().filter(|(session, _)| session.writes()) else { return Ok(()) };
+        match session.flush().await {
+            Ok(()) => Ok(()),
+            Err(error) => faults.warn_unsaved(&error),
+        }
     }
 
     /// Warns of damaged or invalid objects in the store, unless hakobi has already done so. Each of these was a miss.

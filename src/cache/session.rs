@@ -21,8 +21,8 @@ use crate::local_registry::{Address, CacheRepository, Endpoint, Served, Transfer
 use crate::output::RunReport;
 use crate::plan::{ColdRecord, DaemonRecord, Inputs, RecordKey, Records};
 use crate::registry::{Home as _, Registries, Source as _};
-use crate::settings::{BuildSettings, CacheMode, CacheSettings};
-use crate::store::{Blobs, Error, Fault, Name, Result};
+use crate::settings::{BuildSettings, CacheMode, CacheSettings, StoreLocation};
+use crate::store::{Blobs, Error, Fault, Name, RegistryOptions, Result};
 use crate::transfer::{ByteStream, Scratch};
 
 /// How long a store may take for its first answer. A job should not wait for an unreachable store.
@@ -62,7 +62,7 @@ pub struct Indexed {
 }
 
 impl CacheSession {
-    /// Opens the store for the image of this build and serves it.
+    /// Opens the store for the image of this build and serves it. `is_checked` if the run has found out that it may push.
     ///
     /// # Errors
     /// If the store does not answer or has another layout.
@@ -71,6 +71,7 @@ impl CacheSession {
         build: &BuildSettings,
         registries: &Registries,
         hidden: &Hidden,
+        is_checked: bool,
     ) -> Result<Self> {
         // The name of one image from one Dockerfile: the images of a repository share layers, and a scope has many images.
         let image = build.tags.first().map_or("image", |tag| &tag.repository.path);
@@ -78,7 +79,14 @@ impl CacheSession {
             Some(target) => format!("target-{}", target.to_lowercase()),
             None => "latest".to_owned(),
         };
-        Ok(Self { hidden: hidden.clone(), ..Self::open(settings, image, &tag, registries).await? })
+        let options = RegistryOptions {
+            create: build.push_settings.create_repository.clone(),
+            may_push: is_checked
+                && matches!(&settings.location, StoreLocation::Registry(cache)
+                if build.push && build.tags.iter().any(|tag| tag.repository == cache.repository)),
+            ..RegistryOptions::default()
+        };
+        Ok(Self { hidden: hidden.clone(), ..Self::open_with(settings, image, &tag, registries, options).await? })
     }
 
     /// Opens the store for an image of this name and serves it.
@@ -86,7 +94,18 @@ impl CacheSession {
     /// # Errors
     /// If the store does not answer or has another layout, or hakobi cannot listen on the loopback address.
     pub async fn open(settings: &CacheSettings, image: &str, tag: &str, registries: &Registries) -> Result<Self> {
-        let store = open(&settings.location).await;
+        Self::open_with(settings, image, tag, registries, RegistryOptions::default()).await
+    }
+
+    async fn open_with(
+        settings: &CacheSettings,
+        image: &str,
+        tag: &str,
+        registries: &Registries,
+        options: RegistryOptions,
+    ) -> Result<Self> {
+        let options = RegistryOptions { image: Some(image.to_owned()), scope: settings.scope.clone(), ..options };
+        let store = open(&settings.location, registries, options).await;
         let looked = tokio::time::timeout(FIRST_LOOK, Layout::read(&*store)).await;
         let silent = || Error::new(Fault::Unreachable, format!("no answer for {} seconds", FIRST_LOOK.as_secs()));
         let layout = looked.map_err(|_| silent())??;
@@ -224,6 +243,14 @@ impl CacheSession {
     pub async fn begin(&self) -> Result<()> {
         let begun = self.begun.get_or_try_init(|| async { if self.new { write_format(&self.blobs).await } else { Ok(()) } });
         begun.await.copied()
+    }
+
+    /// Makes visible to other runs what this run wrote.
+    ///
+    /// # Errors
+    /// If the store does not accept it.
+    pub async fn flush(&self) -> Result<()> {
+        self.blobs.store().flush().await
     }
 
     /// Returns whether [`Self::begin`] has succeeded.

@@ -69,6 +69,9 @@ pub fn settings(given: Given<'_>, around: &Around<'_>, warnings: &mut Vec<String
         push_settings.compression = compression;
     }
     let build_args = build_args(given, around)?;
+    let cache_from = caches::cache_from(&given.list("cache-from"), environment)?;
+    let pushed = if to.push { &*tags } else { &[] };
+    let store = store::store(given, environment, &cache_from, pushed)?;
     Ok(BuildSettings {
         context: source,
         dockerfile,
@@ -88,11 +91,10 @@ pub fn settings(given: Given<'_>, around: &Around<'_>, warnings: &mut Vec<String
         push: to.push,
         load: to.load,
         outputs: to.outputs,
-        cache_from: caches::cache_from(&given.list("cache-from"), environment)?,
+        cache_from,
         cache_to: caches::cache_to(&given.list("cache-to"), &build_args, environment)?,
         build_args,
-        store: store::store(given, environment)?,
-        cache_repository: given.text("cache-repository").map(|text| words::reference("cache-repository", &text)).transpose()?,
+        store,
         strategy: match given.text("strategy").as_deref() {
             Some("daemon") => Strategy::Daemon,
             _ => Strategy::Auto,

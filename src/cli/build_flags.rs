@@ -118,7 +118,7 @@ fn cache() -> Vec<Arg> {
             "verify",
             "Check layers that hakobi assembled without pulling the base against the daemon's; exit 1 if they differ",
         ),
-        text("cache-repository", "REF", "Registry repository for cached stages [default: the image's repository]"),
+        text("cache-repository", "REF", "Repository for the cache of --cache-from [default: the image's repository]"),
         switch("no-cache", "Build every step without the cache"),
         list("no-cache-filter", "STAGE", "Build every step of this stage without the cache (repeatable)"),
         switch("pull", "Check the registry for newer base images, even if the daemon has them"),

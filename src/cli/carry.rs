@@ -143,7 +143,7 @@ fn object(url: &str, environment: &Environment) -> Result<ArchiveFrom> {
         path.rsplit_once('/').filter(|(folder, name)| folder.len() > "s3://".len() && !name.is_empty()).ok_or_else(wrong)?;
     match store::location(&format!("{folder}{query}"), environment)? {
         StoreLocation::S3(bucket) => Ok(ArchiveFrom::S3 { bucket, name: name.to_owned() }),
-        StoreLocation::Directory(_) => Err(wrong()),
+        StoreLocation::Directory(_) | StoreLocation::Registry(_) => Err(wrong()),
     }
 }
 
@@ -170,7 +170,7 @@ pub fn cache_of(matches: &ArgMatches, environment: &Environment) -> Result<Comma
 }
 
 fn cache(given: Given<'_>, environment: &Environment) -> Result<CacheSettings> {
-    store::store(given, environment)?.ok_or_else(|| {
+    store::store(given, environment, &[], &[])?.ok_or_else(|| {
         Error::usage("this command requires a cache, but the cache is off")
             .hint("name one with --cache s3://BUCKET/PREFIX or --cache DIR, and do not use --cache-mode off")
     })

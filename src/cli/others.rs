@@ -70,7 +70,7 @@ pub fn doctor(given: Given<'_>, environment: &Environment) -> Result<Command> {
     let proxies: Result<Vec<Proxy>> = proxies.map(|(name, value)| proxy(name, value)).collect();
     Ok(Command::Doctor(Box::new(DoctorSettings {
         tags,
-        store: store::store(given, environment)?,
+        store: store::store(given, environment, &[], &[])?,
         ci: Ci::detect(|name| environment.get(name).map(str::to_owned)).told(),
         proxies: proxies?,
     })))

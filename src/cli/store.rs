@@ -6,11 +6,59 @@ use super::environment::Environment;
 use super::given::Given;
 use super::words;
 use crate::ci::Ci;
+use crate::domain::ImageRef;
 use crate::error::{Error, Result};
-use crate::settings::{CacheMode, CacheSettings, S3Settings, StoreLocation};
+use crate::settings::{CacheFrom, CacheMode, CacheSettings, RegistryCacheSettings, S3Settings, StoreLocation};
 
-/// Returns the settings of the cache. Returns `None` if it is off, has no location, or only BuildKit's own caches are named.
-pub fn store(given: Given<'_>, environment: &Environment) -> Result<Option<CacheSettings>> {
+/// Returns the cache of a build. Returns `None` if there is none, or if only caches of BuildKit are named. `--cache-from IMAGE`
+/// names the image's repository, and the image's tag is the scope. `pushed` are the tags that the build moves.
+///
+/// # Errors
+/// If a value is invalid.
+pub fn store(
+    given: Given<'_>,
+    environment: &Environment,
+    cache_from: &[CacheFrom],
+    pushed: &[ImageRef],
+) -> Result<Option<CacheSettings>> {
+    let images: Vec<&ImageRef> = cache_from
+        .iter()
+        .filter_map(|from| match from {
+            CacheFrom::Latest(image) => Some(image),
+            CacheFrom::Entry(_) => None,
+        })
+        .collect();
+    match images.iter().find(|image| pushed.contains(image)).or(images.first()) {
+        Some(image) if given.text("cache").is_none() => beside(given, image, &images, pushed),
+        _ => named(given, environment),
+    }
+}
+
+/// Returns the cache beside an image. A build that does not push this tag only reads: a branch must not replace what main saved.
+fn beside(given: Given<'_>, image: &ImageRef, images: &[&ImageRef], pushed: &[ImageRef]) -> Result<Option<CacheSettings>> {
+    let elsewhere = given.text("cache-repository").map(|text| words::reference("cache-repository", &text)).transpose()?;
+    let mode = match given.text("cache-mode").as_deref() {
+        Some("off") => return Ok(None),
+        Some("read-only") => CacheMode::ReadOnly,
+        Some("read-write") => CacheMode::ReadWrite,
+        _ if elsewhere.is_some() || pushed.contains(image) => CacheMode::ReadWrite,
+        _ => CacheMode::ReadOnly,
+    };
+    let repository = elsewhere.as_ref().map_or(&image.repository, |elsewhere| &elsewhere.repository).clone();
+    let scope_of = |image: &ImageRef| image.tag.clone().unwrap_or_else(|| "latest".to_owned());
+    let scope = given.text("cache-scope").unwrap_or_else(|| scope_of(image));
+    let mut fallbacks = given.list("cache-fallback");
+    if fallbacks.is_empty() {
+        let same = images.iter().filter(|other| other.repository == image.repository);
+        fallbacks = same.map(|other| scope_of(other)).filter(|other| *other != scope).collect();
+    }
+    let shown = format!("oci://{repository}");
+    let location = StoreLocation::Registry(RegistryCacheSettings { repository, prefix: String::new() });
+    Ok(Some(CacheSettings { location, shown, scope, fallbacks, mode, required: given.switch("cache-required") }))
+}
+
+/// Returns the cache that `--cache` names, or else the user's. Returns `None` if there is none.
+fn named(given: Given<'_>, environment: &Environment) -> Result<Option<CacheSettings>> {
     let mode = match given.text("cache-mode").as_deref() {
         Some("off") => return Ok(None),
         Some("read-only") => CacheMode::ReadOnly,
@@ -41,24 +89,35 @@ pub fn store(given: Given<'_>, environment: &Environment) -> Result<Option<Cache
     Ok(Some(CacheSettings { location, shown, scope, fallbacks, mode, required: given.switch("cache-required") }))
 }
 
-/// Parses a location: `s3://BUCKET/PREFIX?…`, `file:///PATH`, or a path.
+/// Parses a location: `s3://BUCKET/PREFIX?…`, `oci://HOST/REPOSITORY[:PREFIX]`, `file:///PATH`, or a path.
 pub fn location(text: &str, environment: &Environment) -> Result<StoreLocation> {
     let Some((scheme, rest)) = text.split_once("://") else {
         return directory(environment.resolve(text), text);
     };
     match scheme {
         "s3" => s3(text, rest).map(StoreLocation::S3),
+        "oci" => registry(text, rest).map(StoreLocation::Registry),
         "file" if rest.starts_with('/') => directory(Path::new(rest).to_owned(), text),
         _ => Err(Error::usage(format!("invalid --cache {text}: unknown scheme"))
-            .hint("use s3://BUCKET/PREFIX or a directory; name an image in a registry with --cache-from")),
+            .hint("use s3://BUCKET/PREFIX, oci://HOST/REPOSITORY or a directory")),
     }
+}
+
+fn registry(text: &str, rest: &str) -> Result<RegistryCacheSettings> {
+    let wrong = |why: &str| {
+        Error::usage(format!("invalid --cache {text}: {why}")).hint("use oci://HOST/REPOSITORY or oci://HOST/REPOSITORY:PREFIX")
+    };
+    let reference: ImageRef = rest.parse().map_err(|error: crate::domain::InvalidReference| wrong(&error.to_string()))?;
+    if reference.digest.is_some() {
+        return Err(wrong("it has a digest"));
+    }
+    Ok(RegistryCacheSettings { repository: reference.repository, prefix: reference.tag.unwrap_or_default() })
 }
 
 fn directory(path: std::path::PathBuf, text: &str) -> Result<StoreLocation> {
     if path.exists() && !path.is_dir() {
-        return Err(
-            Error::usage(format!("invalid --cache {text}: not a directory")).hint("use s3://BUCKET/PREFIX or a directory")
-        );
+        return Err(Error::usage(format!("invalid --cache {text}: not a directory"))
+            .hint("use s3://BUCKET/PREFIX, oci://HOST/REPOSITORY or a directory"));
     }
     Ok(StoreLocation::Directory(path))
 }
@@ -118,6 +177,12 @@ mod tests {
         };
         let text = "s3://b?region=eu-west-1&kms-key=arn%3Aaws:kms:x:1:key/a&storage-class=onezone_ia&path-style=true";
         assert_eq!(of(text).ok(), s3(options));
+        let registry = |repository: &str, prefix: &str| {
+            let repository = repository.parse::<ImageRef>().expect("a reference").repository;
+            Some(StoreLocation::Registry(RegistryCacheSettings { repository, prefix: prefix.into() }))
+        };
+        assert_eq!(of("oci://r.example:5000/team/cache").ok(), registry("r.example:5000/team/cache", ""));
+        assert_eq!(of("oci://team/cache:web").ok(), registry("docker.io/team/cache", "web"));
         assert_eq!(of("cache").ok(), Some(StoreLocation::Directory("/work/cache".into())));
         assert_eq!(of("file:///c").ok(), Some(StoreLocation::Directory("/c".into())));
         for (text, word) in [
@@ -127,6 +192,8 @@ mod tests {
             ("s3://b?path-style=x", "must be true or false"),
             ("s3://b?acl=x", "unknown option"),
             ("gs://b", "unknown scheme"),
+            ("oci://", "invalid --cache oci://"),
+            ("oci://r.example/Team", "invalid --cache oci://r.example/Team"),
             ("/dev/null", "not a directory"),
         ] {
             assert!(of(text).is_err_and(|error| error.to_string().contains(word)), "{text}");

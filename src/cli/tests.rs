@@ -302,7 +302,7 @@ fn all_other_settings_arrive() {
     );
     assert_eq!(build.cache_from, [CacheFrom::Latest("h.x/a:latest".parse().expect("a reference"))]);
     assert_eq!(build.cache_to.first().map(|entry| entry.kind.as_str()), Some("inline"));
-    assert_eq!(build.cache_repository.as_ref().map(ToString::to_string).as_deref(), Some("h.x/cache:latest"));
+    assert_eq!(build.store.as_ref().map(|store| &*store.shown), Some("oci://h.x/cache"));
     assert_eq!(build.push_settings.compression, Compression::Zstd(3));
     assert!(build.push_settings.create_repository.is_some() && build.push && build.load);
     let file = |name: &str| Some(place.folder.path().join(name));

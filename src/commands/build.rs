@@ -81,7 +81,7 @@ pub async fn build(
     let store = match &build.store {
         Some(store) if build.call == "build" => {
             built.report.cache = cache_report(store);
-            Some(OpenedCache::open(store, build, &registries, events).await?)
+            Some(OpenedCache::open(store, build, &registries, events, build.push).await?)
         }
         _ => None,
     };
@@ -95,7 +95,14 @@ pub async fn build(
     let context = BuildContext::new(settings, build, events, registries, tags, store);
     let at_hand = daemon.as_ref().ok().map(|daemon| (&daemon.docker, &daemon.info));
     named_contexts::resolve_contexts(&context, &mut input, at_hand.map(|(docker, _)| docker)).await;
-    let ahead = Box::pin(daemonless::ahead(&context, &mut built, &input, at_hand, began)).await?;
+    let ahead = match Box::pin(daemonless::ahead(&context, &mut built, &input, at_hand, began)).await {
+        Ok(ahead) => ahead,
+        Err(error) => {
+            // A tag may have failed after the image was saved.
+            flush(&context, &mut built).await?;
+            return Err(error);
+        }
+    };
     if !matches!(ahead, DaemonlessPlan::Done) {
         let Daemon { docker, buildkit, info } = match daemon {
             Ok(daemon) => daemon,
@@ -112,15 +119,31 @@ pub async fn build(
             transport: transport.unwrap_or(LayerTransport::Registry),
             loaded: Loaded::default(),
         };
-        with_daemon(&run, &mut built, input, ahead, began).await?;
-        if built.ran_all {
+        let done = with_daemon(&run, &mut built, input, ahead, began).await;
+        if done.is_ok() && built.ran_all {
             cold_build::record_cold_build(&run.context, began.elapsed().as_secs_f64()).await;
         }
+        let flushed = flush(&run.context, &mut built).await;
+        done?;
+        flushed?;
+    } else {
+        flush(&context, &mut built).await?;
     }
     built.report.last_cold = last_cold.found().await;
     built.report.outcome = Outcome::Success;
     built.report.seconds.total = began.elapsed().as_secs_f64();
     Ok(built)
+}
+
+/// Makes visible to other runs what this build saved.
+async fn flush(context: &BuildContext<'_>, built: &mut Built) -> Result<()> {
+    let at = Instant::now();
+    let flushed = context.cache.flush().await;
+    built.report.seconds.save += at.elapsed().as_secs_f64();
+    if let Some(cache) = &context.cache.opened {
+        built.report.cache.warnings = cache.faults.warnings();
+    }
+    flushed
 }
 
 /// Reports an image whose tag was already in the registry. There is nothing for `--iidfile`, because that names an image of a

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 mod cache;
+mod registry_cache;
 mod rules;
 
 use super::upkeep::Answer;
@@ -59,7 +60,7 @@ pub async fn doctor(settings: &Settings, doctor: &DoctorSettings, events: &Event
         all.push(("registry", registry(&registries, tag).await));
     }
     match &doctor.store {
-        Some(cache) => all.extend(cache::tried(cache).await),
+        Some(cache) => all.extend(cache::tried(&registries, cache).await),
         None => all.push(("cache", Found::NotTried("--cache-mode is off".to_owned()))),
     }
     all.push(("room", room()));

@@ -154,6 +154,7 @@ impl<'a> Run<'a> {
             let intake = released.release.intake_for(&to, &before, &released.images).await?;
             let stages: Vec<KnownImage> = before.iter().filter(|image| image.stage() != Some("")).cloned().collect();
             let index = put_index(&intake.pusher, &to, &to.repository, &[(String::new(), whole)], &stages).await?;
+            kept.flush().await.map_err(|error| cache_error("failed to save the records", &error))?;
             Ok(RepositoryBlobs { pushed: blobs.pushed + index.pushed, bytes: blobs.bytes + index.bytes, ..blobs })
         }
         .await;

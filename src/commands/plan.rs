@@ -75,7 +75,7 @@ pub async fn plan(
         return Err(Error::usage("planning requires a cache").hint("name one with --cache s3://BUCKET/PREFIX or --cache DIR"));
     };
     let registries = Registries::new(&settings.registries, events.clone());
-    let opened = Some(OpenedCache::open(cache, build, &registries, events).await?);
+    let opened = Some(OpenedCache::open(cache, build, &registries, events, false).await?);
     let context = BuildContext::new(settings, build, events, registries, build.tags.clone(), opened);
     let mut input = Input::open(build, stdin).await?;
     hide_declared(&input, events.hidden());

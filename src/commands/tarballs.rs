@@ -24,8 +24,8 @@ use crate::output::{Outcome, RunReport};
 use crate::push::{Pusher, RepositoryBlobs};
 use crate::registry::{Registries, RemoteBlob, Source};
 use crate::save::put_index;
-use crate::settings::{ArchiveFrom, CacheMode, CacheSettings, Compression, Settings};
-use crate::store::{Blobs, Name};
+use crate::settings::{ArchiveFrom, CacheMode, CacheSettings, Compression, Settings, StoreLocation};
+use crate::store::{Blobs, Name, RegistryOptions};
 use crate::transfer::ByteStream;
 
 /// Imports the images of an archive into the store, each under its names. `name` is for an image without a name.
@@ -45,11 +45,18 @@ pub async fn import(
         return Err(Error::usage("--cache-mode read-only cannot be used with an import, which writes to the cache"));
     }
     let shown = from.to_string();
-    let stream = open(from).await?;
+    let registries = Registries::new(&settings.registries, events.clone());
+    let stream = open(from, &registries).await?;
     let directory = crate::transfer::temp_dir(Kind::Cache)?;
-    let blobs = Blobs::new(kept::open(&cache.location).await);
-    let mut layers =
-        IntoStore { blobs, begun: false, compression, directory: directory.path().to_owned(), new: RepositoryBlobs::default() };
+    let options = RegistryOptions { scope: cache.scope.clone(), ..RegistryOptions::default() };
+    let blobs = Blobs::new(kept::open(&cache.location, &registries, options).await);
+    let mut layers = IntoStore {
+        blobs: blobs.clone(),
+        begun: false,
+        compression,
+        directory: directory.path().to_owned(),
+        new: RepositoryBlobs::default(),
+    };
     let step = events.step(format!("[hakobi] reading {shown}"));
     let images = docker_archive::read(stream, &mut layers).await;
     match &images {
@@ -66,9 +73,9 @@ pub async fn import(
         cache: cache_report(cache),
         ..RunReport::default()
     };
+    blobs.store().flush().await.map_err(|error| cache_error(&format!("failed to import {shown}"), &error))?;
     report.layers.saved = layers.new.pushed;
     report.bytes.saved = layers.new.bytes;
-    let registries = Registries::new(&settings.registries, events.clone());
     let nameless = images.iter().filter(|image| image.tags.is_empty()).count();
     if nameless > usize::from(name.is_some()) {
         return Err(Error::usage(format!("{shown} has {nameless} images without a name")).hint(
@@ -108,10 +115,12 @@ async fn keep(
     let image = composed(image).map_err(failed)?;
     let stages: Vec<KnownImage> = before.into_iter().filter(|image| image.stage() != Some("")).collect();
     let pusher = Pusher::new(registries.clone(), vec![to.repository.clone()], events.clone());
-    put_index(&pusher, &to, &to.repository, &[(String::new(), image)], &stages).await.map_err(failed)
+    let new = put_index(&pusher, &to, &to.repository, &[(String::new(), image)], &stages).await.map_err(failed)?;
+    kept.flush().await.map_err(|error| cache_error(&format!("failed to import {name}"), &error))?;
+    Ok(new)
 }
 
-async fn open(from: &ArchiveFrom) -> Result<ByteStream> {
+async fn open(from: &ArchiveFrom, registries: &Registries) -> Result<ByteStream> {
     match from {
         ArchiveFrom::Stdin => Ok(Box::pin(tokio::io::stdin())),
         ArchiveFrom::File(path) => match tokio::fs::File::open(path).await {
@@ -121,7 +130,7 @@ async fn open(from: &ArchiveFrom) -> Result<ByteStream> {
         ArchiveFrom::S3 { bucket, name } => {
             let what = || format!("failed to read {from}");
             let object: Name = name.parse().map_err(|error| Error::usage(what()).because(&error))?;
-            let store = kept::open(&crate::settings::StoreLocation::S3(bucket.clone())).await;
+            let store = kept::open(&StoreLocation::S3(bucket.clone()), registries, RegistryOptions::default()).await;
             let stream = store.read(&object, 0..u64::MAX).await.map_err(|error| cache_error(&what(), &error))?;
             stream.ok_or_else(|| Error::usage(format!("{from} does not exist")))
         }

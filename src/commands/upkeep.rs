@@ -14,8 +14,9 @@ use crate::domain::{Descriptor, Digest, RawManifest};
 use crate::error::{Error, Kind, Result};
 use crate::event::Events;
 use crate::handover::STAGE_ANNOTATION;
-use crate::settings::{CacheCommand, CacheSettings};
-use crate::store::{self, Blobs, Entry, Name, read_small};
+use crate::registry::Registries;
+use crate::settings::{CacheCommand, CacheSettings, RegistrySettings};
+use crate::store::{self, Blobs, Entry, Name, RegistryOptions, read_small};
 
 /// Largest manifest or pointer, in bytes.
 const SMALL: u64 = 4 << 20;
@@ -65,9 +66,17 @@ struct Pointer {
 ///
 /// # Errors
 /// If the store cannot be read, or has no layout that this program supports.
-pub async fn cache(command: CacheCommand, settings: &CacheSettings, events: &Events) -> Result<Answer> {
+pub async fn cache(
+    command: CacheCommand,
+    settings: &CacheSettings,
+    registries: &RegistrySettings,
+    events: &Events,
+) -> Result<Answer> {
     let failed = |error: store::Error| cache_error(&format!("failed to read the cache {}", settings.shown), &error);
-    let store = kept::open(&settings.location).await;
+    let registries = Registries::new(registries, events.clone());
+    // It must be told which scope is its own, though the commands look at all.
+    let options = RegistryOptions { scope: settings.scope.clone(), ..RegistryOptions::default() };
+    let store = kept::open(&settings.location, &registries, options).await;
     let mends = command == CacheCommand::Verify { repair: true };
     if mends && kept::Layout::read(&*store).await.map_err(failed)? == kept::Layout::Unreadable {
         kept::begin(&Blobs::new(Arc::clone(&store))).await.map_err(failed)?;
@@ -242,6 +251,7 @@ async fn verify(
         for digest in &damaged {
             blobs.remove(digest).await?;
         }
+        blobs.store().flush().await?;
         if wrong {
             text.push_str("removed; the next build runs the missing steps and saves them again\n");
         }

@@ -248,6 +248,10 @@ impl Source for CacheRepository {
         &self.0.repository
     }
 
+    fn backing(&self) -> Option<&Repository> {
+        self.0.blobs.store().repository()
+    }
+
     async fn manifest(&self, reference: &str) -> registry::Result<Option<RawManifest>> {
         self.get(reference).await.map_err(|error| self.error(&format!("read the manifest {reference}"), &error))
     }
@@ -294,7 +298,7 @@ impl Home for CacheRepository {
         Ok(sizes.into_iter().filter_map(|(size, digest)| Some((digest, size?))).collect())
     }
 
-    async fn upload(&self, source: &dyn BlobSource, _: Option<&Repository>, progress: Progress) -> registry::Result<Uploaded> {
+    async fn upload(&self, source: &dyn BlobSource, from: Option<&Repository>, progress: Progress) -> registry::Result<Uploaded> {
         if !self.0.writable {
             return Err(self.read_only());
         }
@@ -302,6 +306,9 @@ impl Home for CacheRepository {
             .identity()
             .await
             .map_err(|error| registry::Error::elsewhere(Kind::Source, "save a blob", "the cache", &error.to_string()))?;
+        if let Some(from) = from {
+            self.0.blobs.store().note_origin(&identity.digest, from);
+        }
         let kept = self.0.blobs.keep(source).await;
         let new = kept.map_err(|error| self.error(&format!("save the blob {}", identity.digest), &error))?;
         progress(identity.size);

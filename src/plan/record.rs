@@ -32,6 +32,11 @@ pub trait Record: DeserializeOwned + Send {
     fn is_sane(&self) -> bool {
         true
     }
+
+    /// Returns the blobs that it names: they are in use as long as the record is.
+    fn blobs(&self) -> Vec<Digest> {
+        Vec::new()
+    }
 }
 
 impl Record for StepRecord {
@@ -45,6 +50,10 @@ impl Record for StepRecord {
         self.layers.len() <= MOST_LAYERS
             && self.layers.iter().all(|layer| (1..=LARGEST_LAYER).contains(&layer.blob.size) && agrees(layer))
     }
+
+    fn blobs(&self) -> Vec<Digest> {
+        self.layers.iter().map(|layer| layer.blob.digest.clone()).collect()
+    }
 }
 
 impl Record for CopiedContentRecord {}
@@ -52,7 +61,13 @@ impl Record for PartialKeyRecord {}
 impl Record for DaemonRecord {}
 impl Record for ProofRecord {}
 impl Record for LayerRecord {}
-impl Record for ImageRecord {}
+
+impl Record for ImageRecord {
+    fn blobs(&self) -> Vec<Digest> {
+        vec![self.manifest.digest.clone()]
+    }
+}
+
 impl Record for RemoteRecord {}
 
 impl Record for ColdRecord {

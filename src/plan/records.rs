@@ -73,6 +73,9 @@ impl Records {
             let decoded = packed.as_ref().and_then(|packed| unpacked(packed, T::LIMIT));
             match decoded.map_or(Decoded::Unusable, |plain| decode(key, &plain)) {
                 Decoded::Record(record) => {
+                    for digest in T::blobs(&record) {
+                        self.blobs.store().note_use(&Name::blob(&digest));
+                    }
                     // Otherwise the own scope's record would stay invalid as long as another scope has a valid one.
                     if let (Some(mends), Some(packed)) = (mends, packed) {
                         let _ = self.blobs.store().write(&mends, &BytesSource::new(packed)).await;

@@ -403,8 +403,8 @@ pub async fn intake_setup(
         // the daemon asks for the layer.
         let _ = pusher.missing(&layers).await;
     }
-    let cache_pusher =
-        cache_repository.map(|cache_repository| Pusher::new(registries.clone(), vec![cache_repository.clone()], events.clone()));
+    let cache_pusher = cache_repository
+        .map(|cache_repository| Pusher::new(registries.clone(), vec![cache_repository.clone()], events.clone()).after(&pusher));
     let pushers = std::iter::once(&pusher).filter(|_| !repositories.is_empty()).chain(&cache_pusher).cloned().collect();
     let intake = Intake::new(pushers, known, settings.compression, directory.path().to_owned());
     let endpoint = Endpoint::start(Arc::new(intake.clone()), directory.path().to_owned())

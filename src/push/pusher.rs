@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures::future::{join_all, try_join_all};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::blobs::{PushedBlobs, Target};
@@ -25,6 +26,19 @@ struct Inner {
     targets: Vec<Arc<Target>>,
     events: Events,
     tasks: Mutex<JoinSet<()>>,
+    /// The number of running uploads.
+    running: watch::Sender<usize>,
+    /// The running uploads and the repositories of an earlier push: see [`Pusher::after`].
+    before: Option<(watch::Receiver<usize>, Vec<Repository>)>,
+}
+
+/// An upload that runs, until it is dropped.
+struct Running(watch::Sender<usize>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.send_modify(|running| *running -= 1);
+    }
 }
 
 impl std::fmt::Debug for Pusher {
@@ -48,7 +62,28 @@ impl Pusher {
                 targets.push(Arc::new(Target::new(registries.home(&repository), label)));
             }
         }
-        Self(Arc::new(Inner { is_cache, registries, targets, events, tasks: Mutex::default() }))
+        let (tasks, running) = Default::default();
+        Self(Arc::new(Inner { is_cache, registries, targets, events, tasks, running, before: None }))
+    }
+
+    /// Lets this pusher wait with its uploads for those of another one, where it pushes to the same registry: it then finds the
+    /// blobs there, or mounts them. No upload may have begun.
+    #[must_use]
+    pub fn after(self, before: &Self) -> Self {
+        let Inner { is_cache, registries, targets, events, .. } = &*self.0;
+        let (is_cache, registries, targets, events) = (*is_cache, registries.clone(), targets.clone(), events.clone());
+        let (tasks, running) = Default::default();
+        let repositories = before.0.targets.iter().map(|target| target.home.repository().clone()).collect();
+        let before = Some((before.0.running.subscribe(), repositories));
+        Self(Arc::new(Inner { is_cache, registries, targets, events, tasks, running, before }))
+    }
+
+    /// Returns the running uploads of an earlier push to this target's registry, and the repository to mount its blobs from.
+    /// Returns `None` if there is none.
+    fn pushed_before(&self, target: &Target) -> Option<(watch::Receiver<usize>, Repository)> {
+        let ((running, repositories), backing) = (self.0.before.as_ref()?, target.home.backing()?);
+        let mount = repositories.iter().find(|repository| repository.host == backing.host)?;
+        Some((running.clone(), mount.clone()))
     }
 
     /// Returns whether it pushes only to the cache, so that no push has to wait for it.
@@ -112,26 +147,35 @@ impl Pusher {
     /// Starts to upload a blob, in the background, to every repository that lacks it. If the source is still growing, the uploads
     /// follow it. `origin` is a repository that may have the blob, to mount it from. [`Pusher::finish_blobs`] returns failures.
     pub fn upload(&self, source: Arc<dyn BlobSource>, origin: Option<Repository>) {
-        self.upload_where(source, origin, true, |_| true);
+        self.upload_where(source, origin, None, true, |_| true);
     }
 
     /// Starts to upload an image's configuration, like [`Pusher::upload`] for a layer. It does not count as a layer.
     pub fn upload_config(&self, config: Bytes) {
-        self.upload_where(Arc::new(BytesSource::new(config)), None, false, |_| true);
+        self.upload_where(Arc::new(BytesSource::new(config)), None, None, false, |_| true);
     }
 
     fn upload_where(
         &self,
         source: Arc<dyn BlobSource>,
         origin: Option<Repository>,
+        mount: Option<Repository>,
         is_layer: bool,
         wanted: impl Fn(&Repository) -> bool,
     ) {
         for target in self.0.targets.iter().filter(|target| wanted(target.home.repository())) {
             let target = Arc::clone(target);
             let (source, origin, events) = (Arc::clone(&source), origin.clone(), self.0.events.clone());
+            let mut mount = mount.clone().or_else(|| origin.clone());
+            let (before, running) = (self.pushed_before(&target), self.running());
             self.spawn(async move {
-                if let Err(error) = Box::pin(upload_to(&target, &*source, is_layer, origin.as_ref(), &events)).await {
+                let _running = running;
+                if let Some((mut running, repository)) = before {
+                    // The push may have ended already, with its sender.
+                    let _ = running.wait_for(|running| *running == 0).await;
+                    mount = Some(repository);
+                }
+                if let Err(error) = Box::pin(upload_to(&target, &*source, is_layer, mount.as_ref(), &events)).await {
                     target.failed(error, origin);
                 }
             });
@@ -145,8 +189,11 @@ impl Pusher {
         if blob.media_type.contains("foreign") || blob.media_type.contains("nondistributable") {
             return;
         }
-        let source = RemoteBlob::new(self.0.registries.home(from), blob);
-        self.upload_where(Arc::new(source), Some(from.clone()), true, |target| target != from);
+        let home = self.0.registries.home(from);
+        // A store in the same registry: the blob is mounted from the repository behind it.
+        let mount = home.backing().cloned();
+        let source = RemoteBlob::new(home, blob);
+        self.upload_where(Arc::new(source), Some(from.clone()), mount, true, |target| target != from);
     }
 
     /// Waits for all uploads so far.
@@ -194,6 +241,11 @@ impl Pusher {
         outcomes
     }
 
+    fn running(&self) -> Running {
+        self.0.running.send_modify(|running| *running += 1);
+        Running(self.0.running.clone())
+    }
+
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner).spawn(task);
     }
@@ -203,7 +255,7 @@ async fn upload_to(
     target: &Target,
     source: &dyn BlobSource,
     is_layer: bool,
-    origin: Option<&Repository>,
+    mount: Option<&Repository>,
     events: &Events,
 ) -> Result<(), Error> {
     let known = source.known();
@@ -239,7 +291,7 @@ async fn upload_to(
             }
         })
     };
-    let uploaded = target.home.upload(source, origin, progress).await?;
+    let uploaded = target.home.upload(source, mount, progress).await?;
     step.progress(&name, uploaded.identity.size, uploaded.identity.size, true);
     target.arrived(&uploaded.identity);
     target.begin(&uploaded.identity.digest);

@@ -1,6 +1,6 @@
 //! Saves the stages that ran in an index of images, for builds without a plan.
 
-use crate::cache::fault::{cache_fault, with_remedy};
+use crate::cache::fault::cache_fault;
 use crate::domain::ImageRef;
 use crate::engine::buildkit::Session;
 use crate::error::{Error, Result};
@@ -105,15 +105,6 @@ pub async fn save(
     released: &Released,
 ) -> Result<()> {
     let saving = |stages, to, alone| Saving { run: daemon, session, graph, executed, stages, to, alone };
-    if let Some(to) = imports.save_to.as_ref().filter(|_| daemon.context.build.push) {
-        match saving(&imports.stages, to, None).save(released).await {
-            Ok(saved) => built.report.layers.saved += saved.pushed,
-            Err(error) => {
-                let text = format!("failed to save the cached stages: {error}");
-                daemon.context.events.warning(with_remedy(text, error.hint_text()));
-            }
-        }
-    }
     let (Some((cache, faults)), Some(to)) = (daemon.context.cache.usable(), daemon.cache_target()) else { return Ok(()) };
     // hakobi does not copy stages that may be damaged.
     let whole = cache.damaged().is_empty() && cache.unusable().is_empty();

@@ -67,6 +67,12 @@ impl Client {
         Some(Self { host: Arc::clone(host), repository: repository.clone(), mirror: None })
     }
 
+    /// Returns a client that always asks the registry itself, because a mirror may have an older state of a tag.
+    #[must_use]
+    pub fn without_mirror(self) -> Self {
+        Self { mirror: None, ..self }
+    }
+
     /// Reports a mirror's error. A mirror is only a shortcut: hakobi then reads from the registry itself.
     pub(super) fn mirror_failed(&self, error: &Error) {
         self.host.shared.events.warning(format!("{error}; using {} directly", self.repository.host));

@@ -20,6 +20,11 @@ pub trait Source: Send + Sync {
     /// Returns its repository name.
     fn repository(&self) -> &Repository;
 
+    /// Returns the registry's repository that has its blobs, or `None` if that is no other than [`Source::repository`], or none.
+    fn backing(&self) -> Option<&Repository> {
+        None
+    }
+
     /// Returns the verified manifest of a tag or digest. Returns `None` if there is none.
     async fn manifest(&self, reference: &str) -> Result<Option<RawManifest>>;
 

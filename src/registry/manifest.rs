@@ -146,6 +146,16 @@ impl Client {
             tokio::time::sleep(host.shared.patience.first_pause * blobs_unknown).await;
         }
     }
+
+    /// Removes a manifest. Many registries do not allow that, so a refusal is no error.
+    pub async fn delete_manifest(&self, digest: &Digest) {
+        let what = format!("remove the manifest {digest}");
+        let host = &*self.host;
+        let Ok(url) = host.url(&format!("{}/manifests/{digest}", self.repository.path)).await else { return };
+        let make = |client: &reqwest::Client, url: Url| client.delete(url);
+        let scope = Scope::delete(&self.repository.path);
+        let _ = host.send(&what, &self.repository, &scope, &url, host.shared.patience.stall, make).await;
+    }
 }
 
 fn get(client: &reqwest::Client, url: Url) -> reqwest::RequestBuilder {

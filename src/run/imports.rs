@@ -11,7 +11,6 @@ use crate::error::Result;
 use crate::handover::{CachedStages, KnownImage, load, load_stages};
 use crate::run::daemon::DaemonBuild;
 use crate::run::transport::LayerTransport;
-use crate::save::cache_reference;
 use crate::settings::CacheFrom;
 
 /// From this API version on (Docker 25, BuildKit 0.12), a cache may be an image manifest in registries.
@@ -23,10 +22,6 @@ pub struct CacheImports {
     pub imports: Vec<CacheOption>,
     /// The pulled-latest images.
     pub latest: Vec<KnownImage>,
-    /// The stages that are saved beside them.
-    pub stages: Vec<KnownImage>,
-    /// The reference to save stages under.
-    pub save_to: Option<ImageRef>,
     /// The images in the store.
     pub cached: Vec<KnownImage>,
     /// Whether these images come from the own scope.
@@ -78,27 +73,19 @@ pub async fn find(daemon: &DaemonBuild<'_>) -> Result<CacheImports> {
                 imports.imports.push(CacheOption { kind: entry.kind.clone(), attributes: entry.attributes.clone() });
             }
             CacheFrom::Latest(latest) => {
-                let beside = daemon.context.build.cache_repository.clone().unwrap_or_else(|| cache_reference(latest));
-                let (image, stages) = tokio::join!(
-                    load(&daemon.context.registries, latest, None),
-                    load_stages(&daemon.context.registries, &beside)
-                );
+                let image = load(&daemon.context.registries, latest, None).await;
                 let image = looked_up(daemon, latest, image);
-                let stages = looked_up(daemon, &beside, stages);
                 if image.is_empty() {
                     daemon
                         .context
                         .events
                         .note(format!("found no image at {latest} to start from: this is the first build, or the name is wrong"));
                 }
-                import_latest(daemon, &mut imports.imports, latest, &image, &stages);
-                imports.latest.extend(image);
-                imports.stages.extend(stages.images);
-                // Only a run that moves `latest` overwrites the cache beside it: a branch must not overwrite main's cache.
-                let owned = daemon.context.build.cache_repository.is_some() || daemon.context.tags.contains(latest);
-                if owned && imports.save_to.is_none() {
-                    imports.save_to = Some(beside);
+                // hakobi's own images have no cache of BuildKit: their records are in the cache.
+                if image.iter().any(|image| image.inline_cache.is_some()) {
+                    imports.imports.push(import(daemon, latest));
                 }
+                imports.latest.extend(image);
             }
         }
     }
@@ -119,7 +106,7 @@ pub async fn stored(
         match load_stages(&daemon.context.registries, &reference).await {
             Ok(stages) if stages.images.is_empty() => {}
             Ok(stages) => {
-                import_latest(daemon, &mut imports.from_store, &reference, &[], &stages);
+                import_stages(daemon, &mut imports.from_store, &stages);
                 if daemon.transport == LayerTransport::Archive {
                     imports.from_store.iter_mut().for_each(through_session);
                 }
@@ -147,31 +134,11 @@ pub fn looked_up<T: Default>(daemon: &DaemonBuild<'_>, reference: &ImageRef, fou
 
 /// Adds the imports for BuildKit: the fewest that contain everything. If two imports contain a step, BuildKit may choose the one
 /// that has no result for it.
-pub fn import_latest(
-    daemon: &DaemonBuild<'_>,
-    imports: &mut Vec<CacheOption>,
-    latest: &ImageRef,
-    image: &[KnownImage],
-    stages: &CachedStages,
-) {
-    let goes_with = |released: &str| image.iter().any(|image| image.raw.digest().to_string() == released);
+fn import_stages(daemon: &DaemonBuild<'_>, imports: &mut Vec<CacheOption>, stages: &CachedStages) {
     match &stages.joined {
-        Some((joined, released)) if daemon.info.api >= JOINED_CACHE_API => {
-            imports.push(import(daemon, joined));
-            if !image.is_empty() && !goes_with(released) {
-                imports.push(import(daemon, latest));
-            }
-        }
-        _ => {
-            if !image.is_empty() {
-                imports.push(import(daemon, latest));
-            }
-            // The index also contains the released image, in case `latest` is gone. Each image is its own import: BuildKit gives
-            // all images of an index one name, and then loses some.
-            let of_use =
-                stages.images.iter().filter(|stage| image.is_empty() || stage.stage().is_some_and(|stage| !stage.is_empty()));
-            imports.extend(of_use.map(|stage| import(daemon, &stage.reference())));
-        }
+        Some((joined, _)) if daemon.info.api >= JOINED_CACHE_API => imports.push(import(daemon, joined)),
+        // Each image is its own import: BuildKit gives all images of an index one name, and then loses some.
+        _ => imports.extend(stages.images.iter().map(|stage| import(daemon, &stage.reference()))),
     }
 }
 

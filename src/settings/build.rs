@@ -158,8 +158,6 @@ pub struct BuildSettings {
     pub cache_to: Vec<CacheEntry>,
     /// The cache. `None` means no cache.
     pub store: Option<CacheSettings>,
-    /// The repository for the cached stages of `--strategy daemon`.
-    pub cache_repository: Option<ImageRef>,
     /// What decides which steps are cached.
     pub strategy: Strategy,
     /// The maximum age of the results of commands. Commands with older results run again.

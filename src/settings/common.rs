@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::domain::RegistryHost;
+use crate::domain::{RegistryHost, Repository};
 
 /// The form of the display.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +88,17 @@ pub enum StoreLocation {
     Directory(PathBuf),
     /// A bucket.
     S3(S3Settings),
+    /// A repository of a registry.
+    Registry(RegistryCacheSettings),
+}
+
+/// A store in a repository of a registry (`oci://HOST/REPOSITORY[:PREFIX]`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegistryCacheSettings {
+    /// The repository.
+    pub repository: Repository,
+    /// Separates several caches in one repository; empty for none.
+    pub prefix: String,
 }
 
 /// A cache in S3 (`s3://BUCKET/PREFIX?…`). The AWS SDK finds the credentials and the endpoint.

@@ -5,6 +5,7 @@ use std::ops::Range;
 use async_trait::async_trait;
 
 use super::{Name, Object, Result};
+use crate::domain::{Digest, Repository};
 use crate::transfer::{BlobSource, ByteStream};
 
 /// An object in a listing.
@@ -36,6 +37,22 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug {
 
     /// Removes an object; a missing object is no fault.
     async fn delete(&self, name: &Name) -> Result<()>;
+
+    /// Notes that this repository may have a blob, so that a store in the same registry takes it from there.
+    fn note_origin(&self, _: &Digest, _: &Repository) {}
+
+    /// Notes that a record in use names this object: a store that drops what nobody uses does not drop it.
+    fn note_use(&self, _: &Name) {}
+
+    /// Returns the repository that has its blobs, or `None` if it is not in a registry.
+    fn repository(&self) -> Option<&Repository> {
+        None
+    }
+
+    /// Makes visible to other runs what was written. A store without this step has done so with each write.
+    async fn flush(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// Writes the bytes of a source under a name, if they match the digest of the name, or else of the source. hakobi hashes them
     /// during the transfer. A fault of the source has its own kind ([`super::Fault::Source`]).

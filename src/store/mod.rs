@@ -1,4 +1,4 @@
-//! Stores layers and records between runs: in S3, a directory, or memory.
+//! Stores layers and records between runs: in S3, a directory, a registry, or memory.
 //!
 //! A store has whole objects under [`Name`]s and does not interpret them. Objects named by content are immutable, so that two runs
 //! may write at once without a lock. [`Blobs`] verifies what it reads, whatever the store below.
@@ -12,6 +12,7 @@ mod name;
 mod object;
 mod pace;
 mod paced;
+mod registry;
 mod s3;
 mod small;
 mod sums;
@@ -25,5 +26,6 @@ pub use name::{InvalidName, Name};
 pub use object::Object;
 pub use pace::{GIVEN_UP, Pace, Patience};
 pub use paced::Paced;
+pub use registry::{RegistryOptions, RegistryStore};
 pub use s3::{Encryption, Rule, S3Store};
 pub use small::read_small;

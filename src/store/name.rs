@@ -42,6 +42,19 @@ impl Name {
         Self(format!("steps/{}/{}", encode(scope), key.hex()))
     }
 
+    /// Returns a scope's part of names.
+    #[must_use]
+    pub fn scope(scope: &str) -> String {
+        encode(scope)
+    }
+
+    /// Returns the scope's part of a pointer's or record's name, or `None` for an object of no scope.
+    #[must_use]
+    pub fn scope_part(&self) -> Option<&str> {
+        let rest = self.0.strip_prefix("refs/").or_else(|| self.0.strip_prefix("steps/"))?;
+        rest.split_once('/').map(|(scope, _)| scope)
+    }
+
     /// Returns the prefix of a scope's pointers.
     #[must_use]
     pub fn references(scope: &str) -> String {

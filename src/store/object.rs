@@ -45,6 +45,12 @@ impl<'a> Object<'a> {
         Self { source: self.source, expected, size: self.size, failed, pace: Some(pace.clone()) }
     }
 
+    /// Returns the digest of its bytes.
+    #[must_use]
+    pub fn digest(&self) -> &Digest {
+        &self.expected
+    }
+
     /// Returns the size in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {

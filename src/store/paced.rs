@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use super::pace::{GivenUp, Waiting};
 use super::{Entry, GIVEN_UP, Name, Object, ObjectStore, Pace, Result};
+use crate::domain::{Digest, Repository};
 use crate::transfer::ByteStream;
 
 /// A store that hakobi gives up as a whole once it is too slow or fails too often.
@@ -49,6 +50,22 @@ impl<S: ObjectStore> ObjectStore for Paced<S> {
 
     async fn delete(&self, name: &Name) -> Result<()> {
         self.pace.asked(self.store.delete(name)).await
+    }
+
+    fn note_origin(&self, digest: &Digest, from: &Repository) {
+        self.store.note_origin(digest, from);
+    }
+
+    fn note_use(&self, name: &Name) {
+        self.store.note_use(name);
+    }
+
+    fn repository(&self) -> Option<&Repository> {
+        self.store.repository()
+    }
+
+    async fn flush(&self) -> Result<()> {
+        self.pace.asked(self.store.flush()).await
     }
 }
 
@@ -91,7 +108,6 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::domain::Digest;
     use crate::store::MemoryStore;
     use crate::store::{Error, Fault};
     use crate::transfer::BytesSource;

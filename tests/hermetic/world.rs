@@ -26,6 +26,18 @@ pub struct World {
     listening: tokio::task::JoinHandle<()>,
     /// The name of the base image.
     pub base: String,
+    /// Where the cache is.
+    place: Place,
+}
+
+/// Where a cache is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    Directory,
+    /// Beside the image: `--cache-from IMAGE`.
+    Beside,
+    /// In a repository of its own, in the registry of the image.
+    Repository,
 }
 
 impl Drop for World {
@@ -77,9 +89,15 @@ impl World {
         files.put("app/old", Node::file("of the base\n", 0o600, 1_700_000_000));
         let base = registry.put_image("base", &[files], json!({ "Env": ["PATH=/bin"], "Cmd": ["sh"] }));
         let machine = Machine::with(&format!("unix://{}", path.display()));
-        let world = Self { machine, daemon, registry, socket, listening, base };
+        let world = Self { machine, daemon, registry, socket, listening, base, place: Place::Directory };
         world.put_dockerfile(dockerfile);
         world
+    }
+
+    /// The same with the cache somewhere else.
+    pub fn with_cache(mut self, place: Place) -> Self {
+        self.place = place;
+        self
     }
 
     /// Replaces the Dockerfile.
@@ -119,7 +137,13 @@ impl World {
     /// Runs a command with the options that all commands share.
     pub fn hakobi(&self, command: &str, more: &[&str]) -> Run {
         let image = format!("{}/app:1", self.registry.host());
-        let own = [command, "--progress", "plain", "-t", &image, "--cache", "../cache"];
+        let repository = format!("oci://{}/cache", self.registry.host());
+        let cache = match self.place {
+            Place::Directory => ["--cache", "../cache"],
+            Place::Beside => ["--cache-from", &image],
+            Place::Repository => ["--cache", &repository],
+        };
+        let own = [&[command, "--progress", "plain", "-t", &image], &cache[..]].concat();
         self.machine.hakobi(&[&own[..], more, &["."]].concat())
     }
 

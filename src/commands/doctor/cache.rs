@@ -3,14 +3,15 @@
 
 use std::sync::Arc;
 
-use super::{Found, PATIENCE, rules};
+use super::{Found, PATIENCE, registry_cache, rules};
 use crate::aws::AwsSource;
 use crate::cache::layout as kept;
 use crate::domain::Digest;
 use crate::error::Kind;
 use crate::planner::plan::seconds_now;
+use crate::registry::Registries;
 use crate::settings::{CacheMode, CacheSettings, StoreLocation};
-use crate::store::{self, Fault, Name, ObjectStore, S3Store};
+use crate::store::{self, Fault, Name, ObjectStore, RegistryOptions, S3Store};
 use crate::transfer::BytesSource;
 
 /// How many seconds clocks may differ. AWS refuses requests if they differ by more than a quarter of an hour.
@@ -36,19 +37,22 @@ fn is_about_key(error: &store::Error) -> bool {
 }
 
 /// Runs all checks of a cache.
-pub(super) async fn tried(cache: &CacheSettings) -> All {
+pub(super) async fn tried(registries: &Registries, cache: &CacheSettings) -> All {
     let silent = || {
         let mend = "check the network route (in a VPC, an endpoint for S3), or set HTTPS_PROXY if a proxy is required";
         Found::Wrong(format!("no answer from {}", cache.shown), mend.to_owned(), Kind::Cache)
     };
     let tried = async {
+        if let StoreLocation::Registry(location) = &cache.location {
+            return registry_cache::tried(registries, cache, location).await;
+        }
         let bucket = match &cache.location {
             StoreLocation::S3(settings) => Some(S3Store::open(settings.clone(), &AwsSource::Environment).await),
-            StoreLocation::Directory(_) => None,
+            StoreLocation::Directory(_) | StoreLocation::Registry(_) => None,
         };
         let store: Arc<dyn ObjectStore> = match &bucket {
             Some(bucket) => Arc::new(bucket.clone()),
-            None => kept::open(&cache.location).await,
+            None => kept::open(&cache.location, registries, RegistryOptions::default()).await,
         };
         let mut all = match kept::is_there(&*store).await {
             Ok(there) => Probe { store: &*store, bucket: bucket.as_ref(), cache, there }.tried().await,

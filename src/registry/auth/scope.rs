@@ -20,6 +20,11 @@ impl Scope {
         Self(vec![format!("repository:{path}:pull,push")])
     }
 
+    /// Returns the scope for removing from a repository.
+    pub(in crate::registry) fn delete(path: &str) -> Self {
+        Self(vec![format!("repository:{path}:pull,push,delete")])
+    }
+
     /// Adds the permission to read another repository, to mount its blobs.
     pub(in crate::registry) fn and_pull(mut self, path: &str) -> Self {
         self.0.push(format!("repository:{path}:pull"));

@@ -83,6 +83,67 @@ impl Registry {
         state.manifests.retain(|(own, _), _| own != repository);
     }
 
+    /// Loses the tags that begin with this, as a lifecycle rule removes them.
+    pub fn forget_tags(&self, repository: &str, start: &str) {
+        self.state.lock().unwrap().manifests.retain(|(own, tag), _| own != repository || !tag.starts_with(start));
+    }
+
+    /// Loses the blob at this place among those of a repository, in the order of their digests. Returns whether there is one.
+    pub fn lose_blob(&self, repository: &str, place: usize) -> bool {
+        let mut blobs: Vec<String> =
+            self.state.lock().unwrap().blobs.keys().filter(|(own, _)| own == repository).map(|(_, blob)| blob.clone()).collect();
+        blobs.sort_unstable();
+        blobs.get(place).is_some_and(|blob| self.lose_blob_of(repository, blob))
+    }
+
+    /// Loses this blob of a repository.
+    pub fn lose_blob_of(&self, repository: &str, blob: &str) -> bool {
+        self.state.lock().unwrap().blobs.remove(&(repository.to_owned(), blob.to_owned())).is_some()
+    }
+
+    /// How many manifests a repository has.
+    pub fn manifests(&self, repository: &str) -> usize {
+        self.state.lock().unwrap().manifests.keys().filter(|(own, name)| own == repository && name.contains(':')).count()
+    }
+
+    /// Replaces the texts of all manifests under tags.
+    pub fn replace_manifests(&self, repository: &str, replace: impl Fn(&str) -> String) {
+        let mut state = self.state.lock().unwrap();
+        for ((own, _), (_, bytes)) in state.manifests.iter_mut().filter(|((_, tag), _)| !tag.contains(':')) {
+            if own == repository {
+                *bytes = replace(std::str::from_utf8(bytes).unwrap()).into();
+            }
+        }
+    }
+
+    /// The tags of a repository.
+    pub fn tags(&self, repository: &str) -> Vec<String> {
+        let state = self.state.lock().unwrap();
+        state.manifests.keys().filter(|(own, tag)| own == repository && !tag.contains(':')).map(|(_, tag)| tag.clone()).collect()
+    }
+
+    /// Removes the blobs of a repository that no manifest names, and the manifests without a tag, as a garbage collection does.
+    /// Returns how many blobs went.
+    pub fn collect_garbage(&self, repository: &str) -> usize {
+        let mut state = self.state.lock().unwrap();
+        let tagged: Vec<String> = state
+            .manifests
+            .iter()
+            .filter(|((own, tag), _)| own == repository && !tag.contains(':'))
+            .map(|(_, (_, bytes))| digest(bytes))
+            .collect();
+        state.manifests.retain(|(own, reference), _| own != repository || !reference.contains(':') || tagged.contains(reference));
+        let named: String = state
+            .manifests
+            .iter()
+            .filter(|((own, _), _)| own == repository)
+            .map(|(_, (_, bytes))| String::from_utf8_lossy(bytes).into_owned())
+            .collect();
+        let before = state.blobs.len();
+        state.blobs.retain(|(own, blob), _| own != repository || named.contains(blob.as_str()));
+        before - state.blobs.len()
+    }
+
     pub fn mend(&self) {
         self.state.lock().unwrap().rules.clear();
     }
@@ -271,6 +332,18 @@ fn route(state: &Mutex<State>, method: &str, path: &str, query: &str, kind: &str
                 state.manifests.insert((name.clone(), reference), (kind.to_owned(), body.clone()));
             }
             answer(201, &[("docker-content-digest", &own)], "")
+        }
+        [name @ .., "manifests", reference] if method == "DELETE" => {
+            let name = name.join("/");
+            state.manifests.retain(|(own, _), (_, bytes)| *own != name || digest(bytes) != *reference);
+            answer(202, &[], "")
+        }
+        [name @ .., "tags", "list"] if method == "GET" => {
+            let name = name.join("/");
+            let tags = state.manifests.keys().filter(|(own, tag)| *own == name && !tag.contains(':'));
+            let mut tags: Vec<&str> = tags.map(|(_, tag)| tag.as_str()).collect();
+            tags.sort_unstable();
+            answer(200, &[], json!({ "name": name, "tags": tags }).to_string())
         }
         _ => unknown("NAME_UNKNOWN"),
     }
