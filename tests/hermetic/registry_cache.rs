@@ -75,6 +75,9 @@ fn a_run_costs_few_requests() {
     world.registry.requests();
     world.wiped().build(&[]);
     let unchanged = world.registry.requests();
+    if std::env::var_os("SHOW").is_some() {
+        eprintln!("{unchanged:#?}");
+    }
     let to_app = |requests: &[String]| requests.iter().filter(|request| request.contains("/v2/app/")).count();
     assert!(to_app(&unchanged) <= 16, "{unchanged:#?}");
     assert!(!unchanged.iter().any(|request| request.starts_with("PATCH")), "nothing is uploaded: {unchanged:#?}");

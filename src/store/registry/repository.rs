@@ -228,9 +228,6 @@ impl StoreRepository {
     }
 
     pub async fn open_blob(&self, digest: &Digest, range: Range<u64>) -> Result<Option<ByteStream>> {
-        if self.is_removed(digest).await? {
-            return Ok(None);
-        }
         let size = self.state().sizes.get(digest).copied();
         match self.client.open_blob(digest, size, range.start).await {
             Ok(stream) => Ok(Some(Box::pin(stream.take(range.end.saturating_sub(range.start))))),

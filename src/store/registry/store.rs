@@ -62,7 +62,9 @@ impl ObjectStore for RegistryStore {
         match (self.0.object(name).await?.map(|object| object.content), name.digest()) {
             (Some(Content::Data(bytes)), _) => Ok(Some(cut(bytes))),
             (Some(Content::Blob(digest)), _) => self.0.open_blob(&digest, range).await,
-            (None, Some(digest)) if self.0.changed(name).is_none() => self.0.open_blob(&digest, range).await,
+            (None, Some(digest)) if self.0.changed(name).is_none() && !self.0.is_removed(&digest).await? => {
+                self.0.open_blob(&digest, range).await
+            }
             (None, _) => Ok(None),
         }
     }
