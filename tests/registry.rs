@@ -1,6 +1,8 @@
 //! Tests the registry client and the push, against a real registry, a scripted one, and an ECR in this process.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "stores/conformance.rs"]
+mod conformance;
 mod support;
 
 #[path = "registry/ecr.rs"]
@@ -19,6 +21,8 @@ mod real;
 mod redirects;
 #[path = "registry/silence.rs"]
 mod silence;
+#[path = "registry/store.rs"]
+mod store;
 #[path = "registry/tls.rs"]
 mod tls;
 #[path = "registry/tokens.rs"]
