@@ -27,13 +27,13 @@ pub const STAGE_ANNOTATION: &str = "dev.hakobi.stage";
 /// The annotation of the joined cache in the same index: the digest of the released image that it belongs to.
 pub const JOINED_ANNOTATION: &str = "dev.hakobi.joined";
 
-/// The cached stages beside an image.
+/// The cached stages of an image.
 #[derive(Debug, Clone, Default)]
 pub struct CachedStages {
     /// Their images.
     pub images: Vec<KnownImage>,
-    /// Their joined cache, with the digest of the released image that it belongs to.
-    pub joined: Option<(ImageRef, String)>,
+    /// Their joined cache.
+    pub joined: Option<ImageRef>,
 }
 
 /// An image in a registry.
@@ -172,10 +172,8 @@ pub async fn load_stages(registries: &Registries, reference: &ImageRef) -> regis
         return Ok(CachedStages::default());
     };
     let children = raw.index().map(|index| index.manifests).unwrap_or_default();
-    let joined = children.iter().find_map(|child| {
-        let released = child.annotations.get(JOINED_ANNOTATION)?;
-        Some((reference.repository.digest(&child.digest), released.clone()))
-    });
+    let joined = children.iter().find(|child| child.annotations.contains_key(JOINED_ANNOTATION));
+    let joined = joined.map(|child| reference.repository.digest(&child.digest));
     Ok(CachedStages { images: children_of(registries, reference, children, None).await?, joined })
 }
 

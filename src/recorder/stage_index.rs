@@ -22,9 +22,8 @@ pub struct Saving<'a> {
     /// The stages of the last index.
     pub stages: &'a [KnownImage],
     pub to: &'a ImageRef,
-    /// `Some` if nothing else is saved, so that the index must contain the released image. The value says whether hakobi read the
-    /// last cache from this index.
-    pub alone: Option<bool>,
+    /// Whether hakobi read the last cache from this index.
+    pub is_own: bool,
 }
 
 impl Saving<'_> {
@@ -38,11 +37,11 @@ impl Saving<'_> {
         let of = |image: &KnownImage| image.stage().unwrap_or_default().to_owned();
         let last = |stage: &str| self.stages.iter().find(|image| of(image) == stage);
         let nothing = Ok(RepositoryBlobs::default());
-        if released.images.len() != 1 || (all.is_empty() && self.alone.is_none()) {
+        if released.images.len() != 1 {
             return nothing;
         }
         let as_it_was = new.is_empty() && last("").is_some_and(|image| image.raw == released.images[0].manifest);
-        if as_it_was && self.alone != Some(false) {
+        if as_it_was && self.is_own {
             return nothing;
         }
         let run = self.run;
@@ -90,7 +89,7 @@ impl Saving<'_> {
     }
 }
 
-/// Saves the cache for the next run: beside `latest`, in the store, or both.
+/// Saves the stages in the cache for the next run.
 ///
 /// # Errors
 /// If the cache fails and is required.
@@ -104,7 +103,6 @@ pub async fn save(
     imports: &CacheImports,
     released: &Released,
 ) -> Result<()> {
-    let saving = |stages, to, alone| Saving { run: daemon, session, graph, executed, stages, to, alone };
     let (Some((cache, faults)), Some(to)) = (daemon.context.cache.usable(), daemon.cache_target()) else { return Ok(()) };
     // hakobi does not copy stages that may be damaged.
     let whole = cache.damaged().is_empty() && cache.unusable().is_empty();
@@ -112,7 +110,8 @@ pub async fn save(
     let saved = async {
         cache.begin().await.map_err(cache_fault)?;
         let image = released.saved().await?;
-        let index = saving(before, &to, Some(own)).save(released).await?;
+        let saving = Saving { run: daemon, session, graph, executed, stages: before, to: &to, is_own: own };
+        let index = saving.save(released).await?;
         Ok::<_, Error>((image.pushed + index.pushed, image.bytes + index.bytes))
     };
     match saved.await {

@@ -136,7 +136,7 @@ pub fn looked_up<T: Default>(daemon: &DaemonBuild<'_>, reference: &ImageRef, fou
 /// that has no result for it.
 fn import_stages(daemon: &DaemonBuild<'_>, imports: &mut Vec<CacheOption>, stages: &CachedStages) {
     match &stages.joined {
-        Some((joined, _)) if daemon.info.api >= JOINED_CACHE_API => imports.push(import(daemon, joined)),
+        Some(joined) if daemon.info.api >= JOINED_CACHE_API => imports.push(import(daemon, joined)),
         // Each image is its own import: BuildKit gives all images of an index one name, and then loses some.
         _ => imports.extend(stages.images.iter().map(|stage| import(daemon, &stage.reference()))),
     }

@@ -12,19 +12,6 @@ use crate::graph::Step;
 use crate::handover::{JOINED_ANNOTATION, KnownImage, PreparedImage, STAGE_ANNOTATION};
 use crate::push::{Pusher, RepositoryBlobs};
 
-/// The suffix of a tag for the index beside it.
-pub const CACHE_SUFFIX: &str = "-cache";
-
-/// Returns the default reference of an image's index.
-#[must_use]
-pub fn cache_reference(latest: &ImageRef) -> ImageRef {
-    let tag = latest.tag.as_deref().unwrap_or("latest");
-    // A tag has 128 characters at most.
-    let room = 128 - CACHE_SUFFIX.len();
-    let tag: String = tag.chars().take(room).collect();
-    latest.repository.tag(&format!("{tag}{CACHE_SUFFIX}"))
-}
-
 /// Returns the image with all available cache records. These are its own, completed along its chain of steps, and missing ones of
 /// `older`, for the layers that both have from the base up.
 ///
@@ -82,8 +69,8 @@ pub async fn put_index(
     if let Some((joined, config)) = join(&parts.collect::<Vec<_>>()) {
         pusher.upload_config(config);
         let released = images.first().map(|(_, image)| image.manifest.digest().to_string()).unwrap_or_default();
-        manifests
-            .push(Descriptor { annotations: BTreeMap::from([(JOINED_ANNOTATION.to_owned(), released)]), ..joined.descriptor() });
+        let annotations = BTreeMap::from([(JOINED_ANNOTATION.to_owned(), released)]);
+        manifests.push(Descriptor { annotations, ..joined.descriptor() });
         children.push(joined);
     }
     for layer in images.first().iter().flat_map(|(_, image)| &image.layers) {
@@ -125,17 +112,4 @@ fn index(manifests: Vec<Descriptor>) -> serde_json::Result<RawManifest> {
     let index =
         Index { schema_version: 2, media_type: media_type::OCI_INDEX.to_owned(), manifests, annotations: BTreeMap::new() };
     RawManifest::from_json(media_type::OCI_INDEX, &index)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_index_stands_beside_its_tag() {
-        let latest: ImageRef = "127.0.0.1:5000/team/app:latest".parse().expect("a reference");
-        assert_eq!(cache_reference(&latest).to_string(), "127.0.0.1:5000/team/app:latest-cache");
-        let long: ImageRef = format!("app:{}", "a".repeat(128)).parse().expect("a reference");
-        assert!(cache_reference(&long).to_string().parse::<ImageRef>().is_ok());
-    }
 }

@@ -75,9 +75,6 @@ fn a_run_costs_few_requests() {
     world.registry.requests();
     world.wiped().build(&[]);
     let unchanged = world.registry.requests();
-    if std::env::var_os("SHOW").is_some() {
-        eprintln!("{unchanged:#?}");
-    }
     let to_app = |requests: &[String]| requests.iter().filter(|request| request.contains("/v2/app/")).count();
     assert!(to_app(&unchanged) <= 16, "{unchanged:#?}");
     assert!(!unchanged.iter().any(|request| request.starts_with("PATCH")), "nothing is uploaded: {unchanged:#?}");
@@ -253,4 +250,42 @@ fn the_cache_is_listed_and_verified() {
     assert!(verified.contains("0 damaged; 1 of 1 images complete"), "{verified}");
     let none = world.machine.hakobi(&["cache", "ls", "--cache", &format!("oci://{}/other", world.registry.host())]);
     assert!(none.exits(4).stderr.contains("no cache at oci://"));
+}
+
+/// A build is killed while it waits for the answer to each request of a save in turn.
+#[test]
+fn a_build_that_is_killed_while_it_saves_leaves_a_right_cache() {
+    for place in PLACES {
+        let path = if place == Place::Beside { "/v2/app/" } else { "/v2/cache/" };
+        for method in ["POST", "PATCH", "PUT", "HEAD", "GET", "DELETE"] {
+            for skip in 0..4 {
+                let world = world(place, COMMAND);
+                world.build(&[]);
+                world.write("src/main", "two\n");
+                world.wiped();
+                world.registry.fails(method, path, skip, 1, RegistryFault::Stall);
+                let mut child = world.command("build", &["--push"]).stderr(std::process::Stdio::null()).spawn().unwrap();
+                let ended = loop {
+                    if let Some(status) = child.try_wait().unwrap() {
+                        break Some(status);
+                    }
+                    if world.registry.is_stalled() {
+                        child.kill().unwrap();
+                        child.wait().unwrap();
+                        break None;
+                    }
+                    std::thread::sleep(std::time::Duration::from_millis(5));
+                };
+                world.registry.mend();
+                let what = format!("{place:?}, {method}, {skip}");
+                let built = world.wiped().build(&[]);
+                assert_eq!(built.warnings(), [""; 0], "{what}");
+                assert_eq!(world.wiped().build(&[]).tier(), "unchanged", "{what}");
+                if let Some(status) = ended {
+                    assert!(status.success(), "{what}");
+                    break;
+                }
+            }
+        }
+    }
 }

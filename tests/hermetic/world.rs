@@ -1,6 +1,7 @@
 //! The world of a test: a machine with a project, a scripted daemon, a registry with a base image, and a cache in a directory.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
 use serde_json::{Value, json};
@@ -136,6 +137,11 @@ impl World {
 
     /// Runs a command with the options that all commands share.
     pub fn hakobi(&self, command: &str, more: &[&str]) -> Run {
+        Run::of(&mut self.command(command, more))
+    }
+
+    /// Returns a command with the options that all commands share.
+    pub fn command(&self, command: &str, more: &[&str]) -> Command {
         let image = format!("{}/app:1", self.registry.host());
         let repository = format!("oci://{}/cache", self.registry.host());
         let cache = match self.place {
@@ -144,7 +150,9 @@ impl World {
             Place::Repository => ["--cache", &repository],
         };
         let own = [&[command, "--progress", "plain", "-t", &image], &cache[..]].concat();
-        self.machine.hakobi(&[&own[..], more, &["."]].concat())
+        let mut hakobi = self.machine.command(env!("CARGO_BIN_EXE_hakobi"));
+        hakobi.args([&own[..], more, &["."]].concat());
+        hakobi
     }
 
     /// Builds and pushes, even if the build fails.

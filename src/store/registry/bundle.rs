@@ -17,7 +17,7 @@ use crate::store::Name;
 pub const VERSION: u32 = 1;
 
 /// Largest bundle in bytes, uncompressed. Old objects are dropped before it grows larger.
-const LARGEST: usize = 32 << 20;
+const LARGEST: usize = 16 << 20;
 
 /// How many saves an object stays that no run used. One save is one build that changed something.
 const UNUSED_SAVES: u64 = 30;

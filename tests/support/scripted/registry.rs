@@ -18,6 +18,8 @@ pub enum RegistryFault {
     Status(u16),
     /// The connection is cut.
     Cut,
+    /// There is never an answer.
+    Stall,
     /// One bit of the blob is flipped.
     Damaged,
 }
@@ -39,6 +41,8 @@ struct State {
     uploads: HashMap<String, Vec<u8>>,
     rules: Vec<Rule>,
     requests: Vec<String>,
+    /// The number of requests that never got an answer.
+    stalled: usize,
 }
 
 /// The registry. It stops when this value is dropped.
@@ -142,6 +146,11 @@ impl Registry {
         let before = state.blobs.len();
         state.blobs.retain(|(own, blob), _| own != repository || named.contains(blob.as_str()));
         before - state.blobs.len()
+    }
+
+    /// Returns whether a request never got an answer.
+    pub fn is_stalled(&self) -> bool {
+        self.state.lock().unwrap().stalled > 0
     }
 
     pub fn mend(&self) {
@@ -258,6 +267,10 @@ async fn handle(state: &Mutex<State>, request: Request<Incoming>) -> Say {
     match fault {
         Some(RegistryFault::Status(status)) => Say::This(refusal(status, "UNKNOWN", "scripted")),
         Some(RegistryFault::Cut) => Say::Cut,
+        Some(RegistryFault::Stall) => {
+            state.lock().unwrap().stalled += 1;
+            std::future::pending().await
+        }
         Some(RegistryFault::Damaged) => {
             let (parts, body) = route(state, &method, &path, &query, &kind, body).into_parts();
             let mut bytes = http_body_util::BodyExt::collect(body).await.unwrap().to_bytes().to_vec();
