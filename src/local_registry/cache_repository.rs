@@ -312,8 +312,9 @@ impl Home for CacheRepository {
         let kept = self.0.blobs.keep(source).await;
         let new = kept.map_err(|error| self.error(&format!("save the blob {}", identity.digest), &error))?;
         progress(identity.size);
-        let sent = if new { identity.size } else { 0 };
-        Ok(Uploaded { identity, mounted: false, sent })
+        let mounted = new && self.0.blobs.store().is_mounted(&identity.digest);
+        let sent = if new && !mounted { identity.size } else { 0 };
+        Ok(Uploaded { identity, mounted, sent })
     }
 
     async fn put_manifest(&self, manifest: &RawManifest, reference: &str) -> registry::Result<Put> {

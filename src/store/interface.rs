@@ -41,6 +41,11 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug {
     /// Notes that this repository may have a blob, so that a store in the same registry takes it from there.
     fn note_origin(&self, _: &Digest, _: &Repository) {}
 
+    /// Returns whether this run's write of a blob moved no bytes, because the store took it from another repository.
+    fn is_mounted(&self, _: &Digest) -> bool {
+        false
+    }
+
     /// Notes that a record in use names this object: a store that drops what nobody uses does not drop it.
     fn note_use(&self, _: &Name) {}
 

@@ -56,6 +56,10 @@ impl<S: ObjectStore> ObjectStore for Paced<S> {
         self.store.note_origin(digest, from);
     }
 
+    fn is_mounted(&self, digest: &Digest) -> bool {
+        self.store.is_mounted(digest)
+    }
+
     fn note_use(&self, name: &Name) {
         self.store.note_use(name);
     }

@@ -90,11 +90,15 @@ fn a_run_costs_few_requests() {
 fn layers_go_to_the_registry_once() {
     for place in PLACES {
         let world = world(place, COMMAND);
-        world.build(&[]);
+        // Larger than what stands in the records.
+        let large: String = (0..40_000_u64).map(|number| format!("{:x}", number.wrapping_mul(0x9E37_79B9_7F4A_7C15))).collect();
+        world.write("src/large", &large);
+        let built = world.build(&[]);
         let requests = world.registry.requests();
         let cache_uploads = requests.iter().filter(|request| request.starts_with("PATCH /v2/cache/")).count();
         // The records and their configuration; the layers are mounted.
         assert_eq!(cache_uploads, if place == Place::Repository { 2 } else { 0 }, "{requests:#?}");
+        assert!(built.report["bytes"]["saved"].as_u64().is_some_and(|bytes| bytes < 10_000), "{:#}", built.report);
     }
 }
 

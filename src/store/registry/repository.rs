@@ -57,6 +57,8 @@ pub struct State {
     pub sizes: HashMap<Digest, u64>,
     /// Blobs that were removed in this run: the registry may still have them.
     pub removed: HashSet<Digest>,
+    /// Blobs that the registry took from another repository.
+    pub mounted: HashSet<Digest>,
     /// Repositories that a blob may be mounted from.
     pub origins: HashMap<Digest, Repository>,
 }
@@ -252,7 +254,11 @@ impl StoreRepository {
             Err(error) if error.kind == Kind::RepositoryMissing && self.create().await? => upload().await,
             uploaded => uploaded,
         };
-        uploaded.map(drop).map_err(|error| fault(&error))
+        let uploaded = uploaded.map_err(|error| fault(&error))?;
+        if uploaded.mounted {
+            self.state().mounted.insert(uploaded.identity.digest);
+        }
+        Ok(())
     }
 
     /// Creates the repository, if the run was asked to. Returns whether it is there now.

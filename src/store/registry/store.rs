@@ -168,6 +168,10 @@ impl ObjectStore for RegistryStore {
         self.0.state().origins.insert(digest.clone(), from.clone());
     }
 
+    fn is_mounted(&self, digest: &Digest) -> bool {
+        self.0.state().mounted.contains(digest)
+    }
+
     fn note_use(&self, name: &Name) {
         let mut state = self.0.state();
         let scope = &self.0.options.scope;
