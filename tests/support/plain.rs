@@ -22,7 +22,12 @@ pub fn plain_build(engine: &Engine, machine: &Machine, image: &str, more: &[&str
         Run::of(command.args(arguments))
     };
     let build = ["build", "--no-cache", "--provenance=false", "--network", "host", "-t", image];
-    let built = docker(&[&build[..], more, &["."]].concat());
+    let build = || docker(&[&build[..], more, &["."]].concat());
+    let mut built = build();
+    // Docker 28.5 with the containerd store sometimes removes the parent of a layer while it unpacks the layer.
+    if built.code != 0 && built.stderr.contains("parent snapshot") && built.stderr.contains("does not exist") {
+        built = build();
+    }
     if built.code == 0 {
         docker(&["push", "-q", image]).exits(0);
     }
