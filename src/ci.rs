@@ -131,7 +131,8 @@ impl Ci {
             Provider::Travis => &["TRAVIS_PULL_REQUEST_SHA", "TRAVIS_COMMIT"],
             Provider::Jenkins => &["GIT_COMMIT"],
             Provider::GitHubActions => &["GITHUB_SHA"],
-            Provider::GitLab => &["CI_COMMIT_SHA"],
+            // In a pipeline for merged results, CI_COMMIT_SHA is a merge that GitLab created.
+            Provider::GitLab => &["CI_MERGE_REQUEST_SOURCE_BRANCH_SHA", "CI_COMMIT_SHA"],
             Provider::Local => &[],
         };
         // For an S3 source, CodeBuild sets the same variable to the object's version, which is no commit.
@@ -256,6 +257,11 @@ mod tests {
             (&[("GITHUB_ACTIONS", "true"), ("GITHUB_SHA", A)], Provider::GitHubActions, Some(A)),
             (&[("GITHUB_ACTIONS", "true"), ("GITHUB_SHA", A), ("CODEBUILD_BUILD_ID", "x")], Provider::GitHubActions, Some(A)),
             (&[("GITLAB_CI", "true"), ("CI_COMMIT_SHA", A)], Provider::GitLab, Some(A)),
+            (
+                &[("GITLAB_CI", "true"), ("CI_COMMIT_SHA", A), ("CI_MERGE_REQUEST_SOURCE_BRANCH_SHA", B)],
+                Provider::GitLab,
+                Some(B),
+            ),
             (&[("GIT_COMMIT", A)], Provider::Local, None),
             (&[("CODEBUILD_BUILD_ID", "")], Provider::Local, None),
         ] {
@@ -292,6 +298,16 @@ mod tests {
             (&[("JENKINS_URL", "http://j/"), ("CHANGE_ID", "5"), ("CHANGE_TARGET", "dev")], "pr-5", "dev"),
             (&[("JENKINS_URL", "http://j/"), ("GIT_BRANCH", "origin/dev")], "dev", "main"),
             (&[("GITLAB_CI", "true"), ("CI_COMMIT_REF_NAME", "dev")], "dev", "main"),
+            (
+                &[
+                    ("GITLAB_CI", "true"),
+                    ("CI_COMMIT_REF_NAME", "refs/merge-requests/7/head"),
+                    ("CI_MERGE_REQUEST_IID", "7"),
+                    ("CI_MERGE_REQUEST_TARGET_BRANCH_NAME", "dev"),
+                ],
+                "pr-7",
+                "dev",
+            ),
             // A tag with the name of a branch, and a branch with the name of a tag's scope.
             (
                 &[github, ("GITHUB_REF", "refs/tags/main"), ("GITHUB_REF_TYPE", "tag"), ("GITHUB_REF_NAME", "main")],

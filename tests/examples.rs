@@ -35,6 +35,8 @@ struct Ci {
 /// An example as it is run.
 struct Job {
     variables: Vec<(String, String)>,
+    /// The commands that sign in to the registry, and those that build.
+    logins: Vec<String>,
     commands: Vec<String>,
     /// Whether the CI carries hakobi's directory.
     carries: bool,
@@ -61,14 +63,9 @@ const fn buildspec(file: &'static str, one_line: bool) -> Ci {
     }
 }
 
-const ALL: &[Ci] = &[
-    buildspec("buildspec.yml", true),
-    buildspec("buildspec-latest.yml", true),
-    buildspec("buildspec-local-cache.yml", true),
-    buildspec("buildspec-separate-steps.yml", false),
-    Ci { images: &["/api", "/worker", "/web"], ..buildspec("monorepo.yml", false) },
+const fn github_file(file: &'static str) -> Ci {
     Ci {
-        file: "github-workflow.yml",
+        file,
         read: github,
         shell: "bash",
         one_line: true,
@@ -88,24 +85,12 @@ const ALL: &[Ci] = &[
             ("GITHUB_BASE_REF", "main"),
             ("GITHUB_SHA", COMMIT),
         ]),
-    },
+    }
+}
+
+const fn travis_file(file: &'static str) -> Ci {
     Ci {
-        file: "Jenkinsfile",
-        read: jenkins,
-        shell: "sh",
-        one_line: true,
-        images: &[""],
-        branch: &[("JENKINS_URL", "https://jenkins.example.com/"), ("BRANCH_NAME", "main"), ("GIT_COMMIT", COMMIT)],
-        pull_request: Some(&[
-            ("JENKINS_URL", "https://jenkins.example.com/"),
-            ("BRANCH_NAME", "PR-7"),
-            ("CHANGE_ID", "7"),
-            ("CHANGE_TARGET", "main"),
-            ("GIT_COMMIT", COMMIT),
-        ]),
-    },
-    Ci {
-        file: ".travis.yml",
+        file,
         read: travis,
         shell: "bash",
         one_line: true,
@@ -128,6 +113,55 @@ const ALL: &[Ci] = &[
             ("TRAVIS_PULL_REQUEST_SHA", COMMIT),
             ("TRAVIS_SECURE_ENV_VARS", "false"),
         ]),
+    }
+}
+
+const ALL: &[Ci] = &[
+    buildspec("buildspec.yml", true),
+    buildspec("buildspec-latest.yml", true),
+    buildspec("buildspec-local-cache.yml", true),
+    buildspec("buildspec-separate-steps.yml", false),
+    Ci { images: &["/api", "/worker", "/web"], ..buildspec("monorepo.yml", false) },
+    github_file("github-workflow.yml"),
+    github_file("github-ghcr.yml"),
+    Ci {
+        file: "Jenkinsfile",
+        read: jenkins,
+        shell: "sh",
+        one_line: true,
+        images: &[""],
+        branch: &[("JENKINS_URL", "https://jenkins.example.com/"), ("BRANCH_NAME", "main"), ("GIT_COMMIT", COMMIT)],
+        pull_request: Some(&[
+            ("JENKINS_URL", "https://jenkins.example.com/"),
+            ("BRANCH_NAME", "PR-7"),
+            ("CHANGE_ID", "7"),
+            ("CHANGE_TARGET", "main"),
+            ("GIT_COMMIT", COMMIT),
+        ]),
+    },
+    travis_file(".travis.yml"),
+    travis_file("travis-latest.yml"),
+    Ci {
+        file: ".gitlab-ci.yml",
+        read: gitlab,
+        shell: "sh",
+        one_line: true,
+        images: &[""],
+        branch: &[
+            ("GITLAB_CI", "true"),
+            ("CI_COMMIT_BRANCH", "main"),
+            ("CI_COMMIT_REF_NAME", "main"),
+            ("CI_COMMIT_SHA", COMMIT),
+            ("CI_DEFAULT_BRANCH", "main"),
+        ],
+        pull_request: Some(&[
+            ("GITLAB_CI", "true"),
+            ("CI_COMMIT_REF_NAME", "refs/merge-requests/7/head"),
+            ("CI_COMMIT_SHA", COMMIT),
+            ("CI_DEFAULT_BRANCH", "main"),
+            ("CI_MERGE_REQUEST_IID", "7"),
+            ("CI_MERGE_REQUEST_TARGET_BRANCH_NAME", "main"),
+        ]),
     },
 ];
 
@@ -147,6 +181,7 @@ fn an_example_is_one_command() {
     for ci in ALL.iter().filter(|ci| ci.one_line) {
         let job = job(ci);
         assert_eq!(job.commands.len(), 1, "{}", ci.file);
+        assert!(job.logins.iter().all(|login| login.contains(" | docker login ")), "{}: {:?}", ci.file, job.logins);
         assert!(job.commands[0].starts_with("hakobi build "), "{}: {}", ci.file, job.commands[0]);
     }
 }
@@ -159,7 +194,9 @@ fn every_example_pushes_and_the_next_run_uses_it() {
         let (server, kept) = (S3Server::start(), tempfile::tempdir().unwrap());
         for again in [false, true] {
             engine.wipe();
-            let machine = machine(&engine).logged_in();
+            let machine = machine(&engine);
+            // An example that signs in has no other login.
+            let machine = if job(ci).logins.is_empty() { machine.logged_in() } else { machine };
             let machine = server.variables().iter().fold(machine, |machine, (name, value)| machine.set(name, value));
             // What the CI carries from run to run.
             let (carried, cache) = (kept.path().join("hakobi"), machine.home().join(".cache/hakobi"));
@@ -190,7 +227,7 @@ fn every_example_pushes_and_the_next_run_uses_it() {
 async fn every_example_pushes_to_ecr() {
     let engine = Engine::lock(D28);
     // `docker build` by itself cannot look at a registry that is not there.
-    for ci in ALL.iter().filter(|ci| ci.one_line) {
+    for ci in ALL.iter().filter(|ci| ci.one_line && job(ci).logins.is_empty()) {
         let ecr = EcrFake::start().await;
         let (_, uri) = job(ci).variables.into_iter().find(|(name, _)| name == "REPOSITORY_URI").unwrap();
         let path = uri.strip_prefix(&format!("{HOST}/")).unwrap_or_else(|| panic!("{}: {uri} is not in {HOST}", ci.file));
@@ -229,6 +266,38 @@ fn a_pull_request_pushes_nothing() {
     }
 }
 
+/// A cache beside the image: a pull request reads it, and writes nothing.
+#[test]
+fn a_pull_request_finds_what_main_saved_in_the_registry() {
+    let engine = Engine::lock(D28);
+    let is_beside = |ci: &&Ci| job(ci).commands.iter().any(|command| command.contains(" --cache-from "));
+    let mut tried = 0;
+    for ci in ALL.iter().filter(is_beside) {
+        let Some(variables) = ci.pull_request else { continue };
+        tried += 1;
+        let repository = format!("{}/{}", part("HAKOBI_TEST_REGISTRY"), unique("example"));
+        let [main, request] = [ci.branch, variables].map(|variables| {
+            engine.wipe();
+            let machine = machine(&engine).logged_in();
+            run(&machine, ci, &repository, variables);
+            let report = machine.report("report.json");
+            let tags: serde_json::Value =
+                serde_json::from_str(&skopeo(&["list-tags", &format!("docker://{repository}")])).unwrap();
+            let manifest = |tag: &serde_json::Value| {
+                let name = format!("docker://{repository}:{}", tag.as_str().unwrap());
+                (name.clone(), skopeo(&["inspect", "--raw", &name]))
+            };
+            let manifests: Vec<_> = tags["Tags"].as_array().unwrap().iter().map(manifest).collect();
+            (manifests, report)
+        });
+        let (before, (after, report)) = (main.0, request);
+        assert_eq!(before.len(), 3, "{}: latest, the commit and the cache: {before:?}", ci.file);
+        assert_eq!(report["tier"], "unchanged", "{}: {report}", ci.file);
+        assert_eq!(before, after, "{}", ci.file);
+    }
+    assert!(tried >= 3, "{tried}");
+}
+
 /// A checkout of a small project of two stages.
 fn machine(engine: &Engine) -> Machine {
     // The tests' engines have no bridge.
@@ -247,14 +316,17 @@ fn run(machine: &Machine, ci: &Ci, repository: &str, variables: &[(&str, &str)])
     let job = job(ci);
     // The tests' own docker; its engines have no bridge.
     let docker = part("HAKOBI_TEST_DOCKER_CLI");
-    for command in &job.commands {
+    let (host, _) = repository.split_once('/').unwrap();
+    let (user, password) = (part("HAKOBI_TEST_REGISTRY_USER"), part("HAKOBI_TEST_REGISTRY_PASSWORD"));
+    let login = |command: &String| command.replace("docker login ", &format!("{docker} login ")).replace("ghcr.io", host);
+    for command in job.logins.iter().map(login).chain(job.commands.iter().cloned()) {
         let command = command.replace("docker build ", &format!("{docker} build --network host "));
-        // A project's own variable goes before the file's.
+        // A project's own variable goes before the file's, and the tests have daemons of their own.
         let given = job
             .variables
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()))
-            .filter(|(name, _)| !matches!(*name, "REPOSITORY_URI" | "CACHE_BUCKET"));
+            .filter(|(name, _)| !matches!(*name, "REPOSITORY_URI" | "CACHE_BUCKET") && !name.starts_with("DOCKER_"));
         Run::of(
             machine
                 .command(ci.shell)
@@ -262,7 +334,9 @@ fn run(machine: &Machine, ci: &Ci, repository: &str, variables: &[(&str, &str)])
                 .envs(variables.iter().copied())
                 .envs(given)
                 .env("CACHE_BUCKET", BUCKET)
-                .env("REPOSITORY_URI", repository),
+                .envs([("REPOSITORY_URI", repository), ("CI_REGISTRY_IMAGE", repository), ("CI_REGISTRY", host)])
+                .envs([("GITHUB_ACTOR", &*user), ("TOKEN", &*password)])
+                .envs([("CI_REGISTRY_USER", &*user), ("CI_REGISTRY_PASSWORD", &*password)]),
         )
         .exits(0);
     }
@@ -271,8 +345,11 @@ fn run(machine: &Machine, ci: &Ci, repository: &str, variables: &[(&str, &str)])
 fn job(ci: &Ci) -> Job {
     let text = fs::read_to_string(folder().join(ci.file)).unwrap();
     let job = (ci.read)(&text);
-    let repository = job.variables.iter().find(|(name, _)| name == "REPOSITORY_URI");
-    assert!(repository.is_some_and(|(_, value)| value.contains(".dkr.ecr.")), "{}: no REPOSITORY_URI", ci.file);
+    if ci.file != ".gitlab-ci.yml" {
+        let repository = job.variables.iter().find(|(name, _)| name == "REPOSITORY_URI");
+        let place = if job.logins.is_empty() { ".dkr.ecr." } else { "ghcr.io/" };
+        assert!(repository.is_some_and(|(_, value)| value.contains(place)), "{}: no REPOSITORY_URI", ci.file);
+    }
     job
 }
 
@@ -294,7 +371,8 @@ fn codebuild(file: &str) -> Job {
     if carries {
         assert_eq!(list(&file["cache"]["paths"]), ["/root/.cache/hakobi/**/*"]);
     }
-    Job { variables, commands: phases.values().flat_map(|phase| list(&phase["commands"])).collect(), carries }
+    let commands = phases.values().flat_map(|phase| list(&phase["commands"])).collect();
+    Job { variables, logins: Vec::new(), commands, carries }
 }
 
 /// <https://config.travis-ci.com>
@@ -302,10 +380,27 @@ fn travis(file: &str) -> Job {
     let documents = yaml(file);
     let file = &documents[0];
     keys(file, &["os", "dist", "language", "services", "env", "branches", "cache", "script"]);
-    assert_eq!(list(&file["cache"]["directories"]), ["$HOME/.cache/hakobi"]);
+    let carries = file.as_mapping().unwrap().keys().any(|key| text(key) == "cache");
+    if carries {
+        assert_eq!(list(&file["cache"]["directories"]), ["$HOME/.cache/hakobi"]);
+    }
     let pair = |text: String| text.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned())).unwrap();
     let variables = list(&file["env"]["global"]).into_iter().map(pair).collect();
-    Job { variables, commands: list(&file["script"]), carries: true }
+    Job { variables, logins: Vec::new(), commands: list(&file["script"]), carries }
+}
+
+/// <https://docs.gitlab.com/ci/yaml/>
+fn gitlab(file: &str) -> Job {
+    let documents = yaml(file);
+    let file = &documents[0];
+    keys(file, &["image", "services", "variables", "workflow", "build"]);
+    for rule in file["workflow"]["rules"].as_sequence().unwrap() {
+        keys(rule, &["if"]);
+    }
+    let build = &file["build"];
+    keys(build, &["timeout", "before_script", "script"]);
+    let variables = file["variables"].as_mapping().unwrap().iter().map(|(name, value)| (text(name), text(value))).collect();
+    Job { variables, logins: list(&build["before_script"]), commands: list(&build["script"]), carries: false }
 }
 
 /// <https://docs.github.com/actions/reference/workflows-and-actions/workflow-syntax>
@@ -316,7 +411,8 @@ fn github(file: &str) -> Job {
     let variables = file["env"].as_mapping().unwrap().iter().map(|(name, value)| (text(name), text(value))).collect();
     let steps = file["jobs"]["image"]["steps"].as_sequence().unwrap().iter();
     let runs = steps.filter(|step| step.as_mapping().unwrap().keys().any(|key| text(key) == "run"));
-    Job { variables, commands: runs.map(|step| text(&step["run"])).collect(), carries: false }
+    let (logins, commands) = runs.map(|step| text(&step["run"])).partition(|command| command.contains("docker login"));
+    Job { variables, logins, commands, carries: false }
 }
 
 /// The steps of the shell, and the names in `environment`: <https://www.jenkins.io/doc/book/pipeline/syntax/>
@@ -328,7 +424,7 @@ fn jenkins(file: &str) -> Job {
         let (name, value) = line.split_once(" = ")?;
         Some((name.to_owned(), quoted(value)?))
     });
-    Job { variables: variables.collect(), commands, carries: false }
+    Job { variables: variables.collect(), logins: Vec::new(), commands, carries: false }
 }
 
 fn yaml(file: &str) -> Vec<Yaml<'_>> {

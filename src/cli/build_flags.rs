@@ -103,7 +103,11 @@ fn result() -> Vec<Arg> {
 
 fn cache() -> Vec<Arg> {
     let mut all = vec![
-        list("cache-from", "REF|CSV", "Read a cache: an image, or BuildKit's type=registry,ref=… (repeatable)"),
+        list(
+            "cache-from",
+            "REF|CSV",
+            "Use the cache beside an image (HOST/NAME:latest), or read BuildKit's type=registry,ref=… (repeatable)",
+        ),
         list("cache-to", "REF|CSV", "Write a cache: type=inline, or BuildKit's type=registry,ref=… (repeatable)"),
         transport(),
         choice(
@@ -132,7 +136,7 @@ pub fn cache_location() -> Arg {
     text(
         "cache",
         "URL|DIR",
-        "Cache location: s3://BUCKET/PREFIX or a directory [default: `hakobi` in the user's cache directory]",
+        "Cache location: s3://BUCKET/PREFIX, oci://HOST/REPOSITORY or a directory [default: `hakobi` in the user's cache directory]",
     )
 }
 

@@ -172,7 +172,7 @@ pub fn cache_of(matches: &ArgMatches, environment: &Environment) -> Result<Comma
 fn cache(given: Given<'_>, environment: &Environment) -> Result<CacheSettings> {
     store::store(given, environment, &[], &[])?.ok_or_else(|| {
         Error::usage("this command requires a cache, but the cache is off")
-            .hint("name one with --cache s3://BUCKET/PREFIX or --cache DIR, and do not use --cache-mode off")
+            .hint("name one with --cache s3://BUCKET/PREFIX, --cache oci://HOST/REPOSITORY or --cache DIR, and do not use --cache-mode off")
     })
 }
 

@@ -111,6 +111,7 @@ fn init() -> Command {
             "travis",
             "jenkins",
             "github",
+            "gitlab",
         ])))
         .arg(text("repository", "HOST/NAME", "Repository to push the image to"))
         .arg(text("bucket", "NAME", "S3 bucket for the cache"))

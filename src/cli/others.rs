@@ -99,6 +99,7 @@ pub fn init(given: Given<'_>, environment: &Environment) -> Result<Command> {
         Some("travis") => InitTarget::Travis,
         Some("jenkins") => InitTarget::Jenkins,
         Some("github") => InitTarget::GitHub,
+        Some("gitlab") => InitTarget::GitLab,
         _ => InitTarget::CodeBuild,
     };
     if let Some(repository) = given.text("repository") {

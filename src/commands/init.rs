@@ -20,6 +20,7 @@ fn example(target: InitTarget) -> (&'static str, &'static str) {
         InitTarget::Travis => (".travis.yml", include_str!("../../buildspec-examples/.travis.yml")),
         InitTarget::Jenkins => ("Jenkinsfile", include_str!("../../buildspec-examples/Jenkinsfile")),
         InitTarget::GitHub => (".github/workflows/image.yml", include_str!("../../buildspec-examples/github-workflow.yml")),
+        InitTarget::GitLab => (".gitlab-ci.yml", include_str!("../../buildspec-examples/.gitlab-ci.yml")),
     }
 }
 
@@ -108,6 +109,18 @@ mod tests {
         assert!(text.contains("CACHE_BUCKET: layers-eu-west-1"), "{text}");
         assert!(std::fs::read_to_string(folder.path().join("buildspec.yml")).unwrap().contains("hakobi build"));
         (wanted.target, wanted.bucket) = (InitTarget::Travis, Some("layers".to_owned()));
+        assert!(init(&wanted).unwrap_err().message().contains("has no field for it"));
+    }
+
+    #[test]
+    fn gitlab_names_the_registry_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut wanted = settings(folder.path(), InitTarget::GitLab);
+        let told = init(&wanted).unwrap();
+        assert!(!told.contains("fill in"), "{told}");
+        let text = std::fs::read_to_string(folder.path().join(".gitlab-ci.yml")).unwrap();
+        assert!(text.contains("$CI_REGISTRY_IMAGE:latest"), "{text}");
+        (wanted.repository, wanted.force) = (Some("registry.example.com/shop".to_owned()), true);
         assert!(init(&wanted).unwrap_err().message().contains("has no field for it"));
     }
 }

@@ -72,7 +72,8 @@ pub async fn plan(
 ) -> Result<Answer> {
     hide_arguments(build, events.hidden());
     let Some(cache) = &build.store else {
-        return Err(Error::usage("planning requires a cache").hint("name one with --cache s3://BUCKET/PREFIX or --cache DIR"));
+        return Err(Error::usage("planning requires a cache")
+            .hint("name one with --cache s3://BUCKET/PREFIX, --cache oci://HOST/REPOSITORY or --cache DIR"));
     };
     let registries = Registries::new(&settings.registries, events.clone());
     let opened = Some(OpenedCache::open(cache, build, &registries, events, false).await?);

@@ -41,6 +41,8 @@ pub enum InitTarget {
     Jenkins,
     /// GitHub Actions.
     GitHub,
+    /// GitLab CI.
+    GitLab,
 }
 
 /// `hakobi init`.
