@@ -256,6 +256,8 @@ mod tests {
             tag in "(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,20})?",
             digest in any::<Option<Vec<u8>>>(),
         ) {
+            // Such a first part is a host (`splitDockerDomain`), and a host has no underscore.
+            prop_assume!(!host.is_empty() || !path.split_once('/').is_some_and(|(first, _)| first.contains('.')));
             let digest = digest.map(|bytes| format!("@{}", Digest::hash(&bytes))).unwrap_or_default();
             let text = format!("{host}{path}{tag}{digest}");
             let reference: ImageRef = text.parse().expect("a reference");
