@@ -59,7 +59,7 @@ impl Files {
 impl Layers for Files {
     async fn layer(&mut self, layer: Layer) -> io::Result<StoredLayer> {
         self.came += 1;
-        let Spooled { blob, kept } = spooled(layer, self.compression, self.directory.path()).await?;
+        let Spooled { blob, layer: kept } = spooled(layer, self.compression, self.directory.path()).await?;
         self.blobs.insert(kept.descriptor.digest.clone(), blob);
         Ok(kept)
     }

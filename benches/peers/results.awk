@@ -20,7 +20,7 @@ BEGIN {
     WORDS["archive"] = "docker save tarballs"
     WORDS["recipe"] = "docker pull latest"
     WORDS["buildx"] = "buildx registry cache"
-    WORDS["hakobi"] = "hakobi, latest image"
+    WORDS["hakobi"] = "hakobi, cache beside the image"
     WORDS["store"] = "hakobi, store in S3"
     PEERS = split("archive recipe buildx hakobi store", PEER, " ")
     SCENARIOS = split("cold unchanged source", SCENARIO, " ")

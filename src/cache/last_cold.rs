@@ -17,8 +17,8 @@ pub struct LastCold(Option<JoinHandle<Option<ColdRecord>>>);
 
 impl LastCold {
     pub fn look(store: Option<&OpenedCache<'_>>) -> Self {
-        let looking = |kept: &CacheSession| {
-            let (records, key) = (kept.records(), kept.cold_key());
+        let looking = |session: &CacheSession| {
+            let (records, key) = (session.records(), session.cold_key());
             // Other readers report a fault of the store.
             tokio::spawn(async move { records.one(&key).await.ok()? })
         };

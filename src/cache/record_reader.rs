@@ -16,8 +16,8 @@ pub struct RecordReader<'a> {
 }
 
 impl<'a> RecordReader<'a> {
-    pub fn new(kept: &CacheSession, faults: &'a CacheFaults<'a>) -> Self {
-        Self { records: kept.records(), faults }
+    pub fn new(session: &CacheSession, faults: &'a CacheFaults<'a>) -> Self {
+        Self { records: session.records(), faults }
     }
 
     /// Reads the record of one key. Returns `None` if there is none.

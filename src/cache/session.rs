@@ -33,7 +33,7 @@ pub struct CacheSession {
     pub endpoint: Endpoint,
     pub blobs: Blobs,
     /// The own scope first, then its fallbacks.
-    pub shelves: Vec<CacheRepository>,
+    pub repositories: Vec<CacheRepository>,
     /// The tag of the image's index in each scope.
     pub tag: String,
     pub writes: bool,
@@ -118,21 +118,21 @@ impl CacheSession {
             Address::bind().await.map_err(|error| Error::new(Fault::Other, format!("failed to listen on 127.0.0.1: {error}")))?;
         let writes = settings.mode == CacheMode::ReadWrite;
         let scopes = std::iter::once(&settings.scope).chain(&settings.fallbacks);
-        let shelves: Vec<CacheRepository> = scopes
+        let repositories: Vec<CacheRepository> = scopes
             .enumerate()
             .map(|(place, scope)| {
                 let repository = address.repository(&format!("{place}/{image}"));
                 CacheRepository::new(blobs.clone(), scope, image, repository, writes && place == 0)
             })
             .collect();
-        for shelf in &shelves {
-            registries.stand_in(Arc::new(shelf.clone()));
+        for repository in &repositories {
+            registries.stand_in(Arc::new(repository.clone()));
         }
-        let endpoint = address.serve(shelves.clone(), None, PathBuf::new());
+        let endpoint = address.serve(repositories.clone(), None, PathBuf::new());
         Ok(Self {
             endpoint,
             blobs,
-            shelves,
+            repositories,
             tag: tag.to_owned(),
             writes,
             new,
@@ -144,18 +144,18 @@ impl CacheSession {
 
     /// Returns the references of the image's index in each scope: the own scope first.
     pub fn references(&self) -> impl Iterator<Item = (&str, ImageRef)> {
-        self.shelves.iter().map(|shelf| (shelf.scope(), shelf.repository().tag(&self.tag)))
+        self.repositories.iter().map(|repository| (repository.scope(), repository.repository().tag(&self.tag)))
     }
 
     /// Returns access to the records of all scopes.
     pub fn records(&self) -> Records {
-        let scopes = self.shelves.iter().map(|shelf| shelf.scope().to_owned()).collect();
+        let scopes = self.repositories.iter().map(|repository| repository.scope().to_owned()).collect();
         Records::new(self.blobs.clone(), scopes, self.writes, self.hidden.clone())
     }
 
     /// Returns the key of the inputs of this image's last build.
     pub fn inputs_key(&self) -> RecordKey<Inputs> {
-        let image = self.shelves.first().map(CacheRepository::image).unwrap_or_default();
+        let image = self.repositories.first().map(CacheRepository::image).unwrap_or_default();
         RecordKey::from_text(&format!("hakobi inputs 1\n{image}\n{}", self.tag))
     }
 
@@ -176,7 +176,7 @@ impl CacheSession {
 
     /// Returns the repository of the own scope.
     pub fn own(&self) -> Option<&CacheRepository> {
-        self.shelves.first()
+        self.repositories.first()
     }
 
     /// Lets the layers of a base image pass through the own scope's repository.
@@ -208,7 +208,7 @@ impl CacheSession {
     /// Waits until the layers that passed through are indexed.
     pub async fn passed(&self) {
         let Some(passing) = self.passing.get() else { return };
-        self.shelves.iter().for_each(CacheRepository::passed);
+        self.repositories.iter().for_each(CacheRepository::passed);
         let mut tasks = std::mem::take(&mut passing.indexed.lock().unwrap_or_else(PoisonError::into_inner).tasks);
         while tasks.join_next().await.is_some() {}
     }
@@ -220,19 +220,20 @@ impl CacheSession {
 
     /// Returns the names of its repositories.
     pub fn repositories(&self) -> Vec<Repository> {
-        self.shelves.iter().map(|shelf| shelf.repository().clone()).collect()
+        self.repositories.iter().map(|repository| repository.repository().clone()).collect()
     }
 
     /// Returns the scopes as content stores of the session, under the names of their repositories.
     pub fn contents(&self) -> ContentSources {
-        let source =
-            |shelf: &CacheRepository| Arc::new(RepositoryContent { shelf: shelf.clone(), tally: self.endpoint.tally() }) as _;
-        self.shelves.iter().map(|shelf| (shelf.repository().to_string(), source(shelf))).collect()
+        let source = |repository: &CacheRepository| {
+            Arc::new(RepositoryContent { repository: repository.clone(), tally: self.endpoint.tally() }) as _
+        };
+        self.repositories.iter().map(|repository| (repository.repository().to_string(), source(repository))).collect()
     }
 
     /// Returns the reference to save the image under, or `None` if this run may not write.
     pub fn target(&self) -> Option<ImageRef> {
-        let own = self.shelves.first().filter(|_| self.writes)?;
+        let own = self.repositories.first().filter(|_| self.writes)?;
         Some(own.repository().tag(&self.tag))
     }
 
@@ -348,19 +349,19 @@ impl Restored {
 
 /// A scope that the daemon reads through the session.
 pub struct RepositoryContent {
-    pub shelf: CacheRepository,
+    pub repository: CacheRepository,
     pub tally: Served,
 }
 
 #[async_trait]
 impl ContentSource for RepositoryContent {
     async fn size(&self, digest: &Digest) -> Result<Option<u64>, String> {
-        let sizes = self.shelf.sizes(std::slice::from_ref(digest)).await.map_err(|error| error.to_string())?;
+        let sizes = self.repository.sizes(std::slice::from_ref(digest)).await.map_err(|error| error.to_string())?;
         Ok(sizes.get(digest).copied())
     }
 
     async fn open(&self, digest: &Digest, size: u64, offset: u64) -> Result<ByteStream, String> {
-        self.shelf.open_blob(digest, Some(size), offset).await.map_err(|error| error.to_string())
+        self.repository.open_blob(digest, Some(size), offset).await.map_err(|error| error.to_string())
     }
 
     fn sent(&self, digest: &Digest, bytes: u64) {

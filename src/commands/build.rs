@@ -242,8 +242,8 @@ pub async fn with_daemon(
     if let Some(store) = &daemon.context.cache.opened {
         built.report.cache.warnings = store.faults.warnings();
     }
-    if let Some((kept, _)) = daemon.context.cache.usable() {
-        kept.restored(&imports.cached_layers()).add_to(&mut built.report);
+    if let Some((session, _)) = daemon.context.cache.usable() {
+        session.restored(&imports.cached_layers()).add_to(&mut built.report);
     }
     outcome::report(&daemon.context, built, &id, &solved, released.as_ref(), &compiled, Some(&daemon.info))?;
     match released {

@@ -116,15 +116,15 @@ impl<'a> Run<'a> {
         self.report
     }
 
-    async fn kept(&self, image: &ImageRef) -> Result<CacheSession> {
+    async fn session(&self, image: &ImageRef) -> Result<CacheSession> {
         let tag = image.tag.as_deref().unwrap_or("latest");
-        let kept = CacheSession::open(self.cache, &image.repository.path, tag, &self.registries).await;
-        kept.map_err(|error| cache_error(&format!("failed to open the cache {}", self.cache.shown), &error))
+        let session = CacheSession::open(self.cache, &image.repository.path, tag, &self.registries).await;
+        session.map_err(|error| cache_error(&format!("failed to open the cache {}", self.cache.shown), &error))
     }
 
     async fn save(&mut self, image: &ImageRef, compression: Compression) -> Result<RepositoryBlobs> {
-        let kept = self.kept(image).await?;
-        let to = kept.target().ok_or_else(|| Error::new(Kind::Cache, "the cache is read-only"))?;
+        let session = self.session(image).await?;
+        let to = session.target().ok_or_else(|| Error::new(Kind::Cache, "the cache is read-only"))?;
         let failed = |error: Error| Error::new(Kind::Cache, format!("failed to save {image}")).caused_by(error);
         let before = load_stages(&self.registries, &to).await.map_err(|error| failed(error.into()))?.images;
         let push = PushSettings { compression, ..PushSettings::default() };
@@ -137,7 +137,7 @@ impl<'a> Run<'a> {
         let released = Box::pin(release.push(&self.docker, exit, made, BTreeMap::new(), &known, false, &[])).await?;
         let step = self.events.step(format!("[hakobi] saving {image}"));
         let saved = async {
-            kept.begin().await.map_err(|error| cache_error("failed to create the cache", &error))?;
+            session.begin().await.map_err(|error| cache_error("failed to create the cache", &error))?;
             let blobs = released.saved().await?;
             let [composed] = &released.images[..] else {
                 return Err(Error::new(Kind::Cache, "an image for several platforms cannot be saved"));
@@ -154,7 +154,7 @@ impl<'a> Run<'a> {
             let intake = released.release.intake_for(&to, &before, &released.images).await?;
             let stages: Vec<KnownImage> = before.iter().filter(|image| image.stage() != Some("")).cloned().collect();
             let index = put_index(&intake.pusher, &to, &to.repository, &[(String::new(), whole)], &stages).await?;
-            kept.flush().await.map_err(|error| cache_error("failed to save the records", &error))?;
+            session.flush().await.map_err(|error| cache_error("failed to save the records", &error))?;
             Ok(RepositoryBlobs { pushed: blobs.pushed + index.pushed, bytes: blobs.bytes + index.bytes, ..blobs })
         }
         .await;
@@ -170,9 +170,9 @@ impl<'a> Run<'a> {
     /// # Errors
     /// If the store cannot be read, or the daemon refuses the image.
     async fn restore(&mut self, image: &ImageRef) -> Result<bool> {
-        let kept = self.kept(image).await?;
-        let Some(found) = kept.released(&self.registries).await? else {
-            let scopes: Vec<&str> = kept.references().map(|(scope, _)| scope).collect();
+        let session = self.session(image).await?;
+        let Some(found) = session.released(&self.registries).await? else {
+            let scopes: Vec<&str> = session.references().map(|(scope, _)| scope).collect();
             self.events.note(format!(
                 "the cache has no {image} (scopes: {}): this is the first run, or the name is wrong",
                 scopes.join(", ")
@@ -196,7 +196,7 @@ impl<'a> Run<'a> {
         let step = self.events.step(format!("[hakobi] restoring {image}"));
         // The daemon briefly has the image under a name of hakobi's.
         let scratch = crate::transfer::temp_dir(Kind::Cache)?;
-        scratch.remember(kept.secret_path());
+        scratch.remember(session.secret_path());
         let restored = match self.way {
             LayerTransport::Registry => self.pull(&found, image).await,
             LayerTransport::Archive => self.load(&found, image).await,
@@ -207,13 +207,13 @@ impl<'a> Run<'a> {
         }
         let (layers, bytes) = match restored {
             Ok(None) => {
-                let restored = kept.restored(&found.manifest.layers.iter().map(|layer| layer.digest.clone()).collect());
+                let restored = session.restored(&found.manifest.layers.iter().map(|layer| layer.digest.clone()).collect());
                 (restored.layers, restored.bytes)
             }
             Ok(Some(loaded)) => loaded,
             // The damaged blobs are a clearer reason than the daemon's message.
-            Err(_) if !kept.damaged().is_empty() => {
-                let damaged: Vec<String> = kept.damaged().iter().map(ToString::to_string).collect();
+            Err(_) if !session.damaged().is_empty() => {
+                let damaged: Vec<String> = session.damaged().iter().map(ToString::to_string).collect();
                 return Err(Error::new(Kind::Cache, format!("damaged: {}", damaged.join(", ")))
                     .hint("remove damaged objects with `hakobi cache verify --repair`"));
             }

@@ -34,8 +34,8 @@ pub fn finish(
     }
     let layers: HashSet<Digest> =
         plan.decision.cached.values().flat_map(|record| &record.layers).map(|layer| layer.blob.digest.clone()).collect();
-    if let Some((kept, _)) = context.cache.usable() {
-        kept.restored(&layers).add_to(&mut built.report);
+    if let Some((session, _)) = context.cache.usable() {
+        session.restored(&layers).add_to(&mut built.report);
     }
     let id = match (&released, id.is_empty()) {
         // Without a daemon, the ID is the configuration's digest.

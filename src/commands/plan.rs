@@ -80,10 +80,10 @@ pub async fn plan(
     let context = BuildContext::new(settings, build, events, registries, build.tags.clone(), opened);
     let mut input = Input::open(build, stdin).await?;
     hide_declared(&input, events.hidden());
-    let Some((kept, faults)) = context.cache.usable().filter(|_| context.plans(&input)) else {
+    let Some((session, faults)) = context.cache.usable().filter(|_| context.plans(&input)) else {
         return Err(Error::usage("planning requires a usable cache and a context in a directory"));
     };
-    let records = RecordReader::new(kept, faults);
+    let records = RecordReader::new(session, faults);
     let daemon = Daemon::connect(settings).await;
     let at_hand = daemon.as_ref().ok().map(|daemon| (&daemon.docker, &daemon.info));
     named_contexts::resolve_contexts(&context, &mut input, at_hand.map(|(docker, _)| docker)).await;
@@ -93,10 +93,10 @@ pub async fn plan(
         (ahead, Err(error)) => return Err(daemonless::needs_daemon(&context, error, &ahead, &input).await),
         (ahead, Ok(daemon)) => compiled(context, daemon, input, ahead).await?,
     };
-    let Some((kept, faults)) = context.cache.usable() else { return Err(Error::usage("failed to use the cache")) };
-    let remembered = RecordReader::new(kept, faults);
+    let Some((session, faults)) = context.cache.usable() else { return Err(Error::usage("failed to use the cache")) };
+    let remembered = RecordReader::new(session, faults);
     let mut inputs = Inputs::new(&plan.graph, &plan.keys, &plan.facts, context.events.hidden());
-    let before = remembered.one(&kept.inputs_key()).await?;
+    let before = remembered.one(&session.inputs_key()).await?;
     crate::plan::measure(&mut inputs, &plan.graph, &HashMap::new(), before.as_ref());
     let mut reasons = explain(&plan.graph, &plan.decision, before.as_ref(), &inputs);
     let open = plan.graph.below(plan.graph.result()).into_iter().filter(|op| plan.decision.runs(&op.digest));
@@ -140,8 +140,8 @@ pub async fn plan(
             },
         });
     }
-    let kept = steps.iter().any(|step| step.status == StepStatus::Hit);
-    let tier = match (plan.decision.unchanged, appends, kept) {
+    let has_hits = steps.iter().any(|step| step.status == StepStatus::Hit);
+    let tier = match (plan.decision.unchanged, appends, has_hits) {
         (true, ..) => Tier::Unchanged,
         (false, true, _) => Tier::Append,
         (false, false, true) => Tier::Partial,

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use tokio::io::AsyncWriteExt as _;
 
 use crate::cache::fault::cache_error;
-use crate::cache::layout as kept;
+use crate::cache::layout;
 use crate::cache::opened::cache_report;
 use crate::cache::session::CacheSession;
 use crate::docker_archive::{
@@ -49,7 +49,7 @@ pub async fn import(
     let stream = open(from, &registries).await?;
     let directory = crate::transfer::temp_dir(Kind::Cache)?;
     let options = RegistryOptions { scope: cache.scope.clone(), ..RegistryOptions::default() };
-    let blobs = Blobs::new(kept::open(&cache.location, &registries, options).await);
+    let blobs = Blobs::new(layout::open(&cache.location, &registries, options).await);
     let mut layers = IntoStore {
         blobs: blobs.clone(),
         begun: false,
@@ -108,15 +108,15 @@ async fn keep(
 ) -> Result<RepositoryBlobs> {
     let tag = name.tag.as_deref().unwrap_or("latest");
     let failed = |error: Error| Error::new(Kind::Cache, format!("failed to import {name}")).caused_by(error);
-    let kept = CacheSession::open(cache, &name.repository.path, tag, registries).await;
-    let kept = kept.map_err(|error| cache_error(&format!("failed to open the cache {}", cache.shown), &error))?;
-    let to = kept.target().ok_or_else(|| Error::new(Kind::Cache, "the cache is read-only"))?;
+    let session = CacheSession::open(cache, &name.repository.path, tag, registries).await;
+    let session = session.map_err(|error| cache_error(&format!("failed to open the cache {}", cache.shown), &error))?;
+    let to = session.target().ok_or_else(|| Error::new(Kind::Cache, "the cache is read-only"))?;
     let before = load_stages(registries, &to).await.map_err(|error| failed(error.into()))?.images;
     let image = composed(image).map_err(failed)?;
     let stages: Vec<KnownImage> = before.into_iter().filter(|image| image.stage() != Some("")).collect();
     let pusher = Pusher::new(registries.clone(), vec![to.repository.clone()], events.clone());
     let new = put_index(&pusher, &to, &to.repository, &[(String::new(), image)], &stages).await.map_err(failed)?;
-    kept.flush().await.map_err(|error| cache_error(&format!("failed to import {name}"), &error))?;
+    session.flush().await.map_err(|error| cache_error(&format!("failed to import {name}"), &error))?;
     Ok(new)
 }
 
@@ -130,7 +130,7 @@ async fn open(from: &ArchiveFrom, registries: &Registries) -> Result<ByteStream>
         ArchiveFrom::S3 { bucket, name } => {
             let what = || format!("failed to read {from}");
             let object: Name = name.parse().map_err(|error| Error::usage(what()).because(&error))?;
-            let store = kept::open(&StoreLocation::S3(bucket.clone()), registries, RegistryOptions::default()).await;
+            let store = layout::open(&StoreLocation::S3(bucket.clone()), registries, RegistryOptions::default()).await;
             let stream = store.read(&object, 0..u64::MAX).await.map_err(|error| cache_error(&what(), &error))?;
             stream.ok_or_else(|| Error::usage(format!("{from} does not exist")))
         }
@@ -150,16 +150,16 @@ struct IntoStore {
 #[async_trait]
 impl Layers for IntoStore {
     async fn layer(&mut self, layer: Layer) -> io::Result<StoredLayer> {
-        let Spooled { blob, kept } = spooled(layer, Some(self.compression), &self.directory).await?;
+        let Spooled { blob, layer } = spooled(layer, Some(self.compression), &self.directory).await?;
         if !self.begun {
-            kept::begin(&self.blobs).await.map_err(io::Error::other)?;
+            layout::begin(&self.blobs).await.map_err(io::Error::other)?;
             self.begun = true;
         }
         if self.blobs.keep(&blob).await.map_err(io::Error::other)? {
             self.new.pushed += 1;
-            self.new.bytes += kept.descriptor.size;
+            self.new.bytes += layer.descriptor.size;
         }
-        Ok(kept)
+        Ok(layer)
     }
 }
 
@@ -177,10 +177,10 @@ pub async fn export(
     let began = Instant::now();
     let registries = Registries::new(&settings.registries, events.clone());
     let tag = image.tag.as_deref().unwrap_or("latest");
-    let kept = CacheSession::open(cache, &image.repository.path, tag, &registries).await;
-    let kept = kept.map_err(|error| cache_error(&format!("failed to open the cache {}", cache.shown), &error))?;
-    let Some(found) = kept.released(&registries).await? else {
-        let scopes: Vec<&str> = kept.references().map(|(scope, _)| scope).collect();
+    let session = CacheSession::open(cache, &image.repository.path, tag, &registries).await;
+    let session = session.map_err(|error| cache_error(&format!("failed to open the cache {}", cache.shown), &error))?;
+    let Some(found) = session.released(&registries).await? else {
+        let scopes: Vec<&str> = session.references().map(|(scope, _)| scope).collect();
         return Err(Error::new(Kind::Cache, format!("the cache {} has no {image} (scopes: {})", cache.shown, scopes.join(", ")))
             .hint("list the cached images with `hakobi cache ls`"));
     };

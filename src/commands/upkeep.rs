@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt as _;
 
 use crate::cache::fault::cache_error;
-use crate::cache::layout as kept;
+use crate::cache::layout;
 use crate::domain::{Descriptor, Digest, RawManifest};
 use crate::error::{Error, Kind, Result};
 use crate::event::Events;
@@ -76,12 +76,12 @@ pub async fn cache(
     let registries = Registries::new(registries, events.clone());
     // It must be told which scope is its own, though the commands look at all.
     let options = RegistryOptions { scope: settings.scope.clone(), ..RegistryOptions::default() };
-    let store = kept::open(&settings.location, &registries, options).await;
+    let store = layout::open(&settings.location, &registries, options).await;
     let mends = command == CacheCommand::Verify { repair: true };
-    if mends && kept::Layout::read(&*store).await.map_err(failed)? == kept::Layout::Unreadable {
-        kept::begin(&Blobs::new(Arc::clone(&store))).await.map_err(failed)?;
+    if mends && layout::Layout::read(&*store).await.map_err(failed)? == layout::Layout::Unreadable {
+        layout::begin(&Blobs::new(Arc::clone(&store))).await.map_err(failed)?;
     }
-    if !kept::is_there(&*store).await.map_err(failed)? {
+    if !layout::is_there(&*store).await.map_err(failed)? {
         return Err(Error::new(Kind::Cache, format!("no cache at {}", settings.shown))
             .hint("create one with `hakobi build --cache …`, or name another place with --cache"));
     }
@@ -89,26 +89,26 @@ pub async fn cache(
     let entries = blobs.store().list("").await.map_err(failed)?;
     let sizes: BTreeMap<Digest, u64> = entries.iter().filter_map(|entry| Some((entry.name.digest()?, entry.size))).collect();
     let pointers = entries.iter().filter(|entry| entry.name.as_str().starts_with("refs/"));
-    let mut kept: Vec<CachedImage> = stream::iter(pointers.cloned().collect::<Vec<_>>())
+    let mut images: Vec<CachedImage> = stream::iter(pointers.cloned().collect::<Vec<_>>())
         .map(|entry| followed(&blobs, &sizes, entry))
         .buffer_unordered(AT_ONCE)
         .collect()
         .await;
-    kept.sort_by(|a, b| (&a.scope, &a.image).cmp(&(&b.scope, &b.image)));
+    images.sort_by(|a, b| (&a.scope, &a.image).cmp(&(&b.scope, &b.image)));
     match command {
         CacheCommand::List { json: true } => {
-            Ok(Answer { text: serde_json::to_string_pretty(&kept).unwrap_or_default() + "\n", exit_code: 0 })
+            Ok(Answer { text: serde_json::to_string_pretty(&images).unwrap_or_default() + "\n", exit_code: 0 })
         }
-        CacheCommand::List { json: false } => Ok(Answer { text: table(&kept), exit_code: 0 }),
-        CacheCommand::Stat { json } => Ok(Answer { text: stat(&kept, &sizes, json), exit_code: 0 }),
-        CacheCommand::Verify { repair } => verify(&blobs, &kept, &sizes, repair, events).await.map_err(failed),
+        CacheCommand::List { json: false } => Ok(Answer { text: table(&images), exit_code: 0 }),
+        CacheCommand::Stat { json } => Ok(Answer { text: stat(&images, &sizes, json), exit_code: 0 }),
+        CacheCommand::Verify { repair } => verify(&blobs, &images, &sizes, repair, events).await.map_err(failed),
     }
 }
 
 /// Follows a pointer to all its blobs.
 async fn followed(blobs: &Blobs, sizes: &BTreeMap<Digest, u64>, entry: Entry) -> CachedImage {
     let (scope, image) = entry.name.pointed().unwrap_or_else(|| (String::new(), entry.name.to_string()));
-    let mut kept = CachedImage {
+    let mut image = CachedImage {
         scope,
         image,
         digest: String::new(),
@@ -121,13 +121,13 @@ async fn followed(blobs: &Blobs, sizes: &BTreeMap<Digest, u64>, entry: Entry) ->
         missing: Vec::new(),
     };
     let Some(pointer) = small(blobs, &entry.name).await.and_then(|bytes| serde_json::from_slice::<Pointer>(&bytes).ok()) else {
-        return kept;
+        return image;
     };
-    kept.digest = pointer.digest.to_string();
+    image.digest = pointer.digest.to_string();
     let mut layers = BTreeSet::new();
     let mut open = vec![pointer.digest];
     while let Some(digest) = open.pop() {
-        if !kept.blobs.insert(digest.clone()) {
+        if !image.blobs.insert(digest.clone()) {
             continue;
         }
         let Some(bytes) = small(blobs, &Name::blob(&digest)).await else { continue };
@@ -137,18 +137,18 @@ async fn followed(blobs: &Blobs, sizes: &BTreeMap<Digest, u64>, entry: Entry) ->
             && raw.is_index()
         {
             let stage = |child: &&Descriptor| child.annotations.get(STAGE_ANNOTATION).is_some_and(|stage| !stage.is_empty());
-            kept.stages += index.manifests.iter().filter(stage).count();
+            image.stages += index.manifests.iter().filter(stage).count();
             open.extend(index.manifests.into_iter().map(|child| child.digest));
         } else if let Ok(manifest) = raw.manifest() {
-            kept.blobs.insert(manifest.config.digest);
+            image.blobs.insert(manifest.config.digest);
             layers.extend(manifest.layers.iter().map(|layer| layer.digest.clone()));
-            kept.blobs.extend(manifest.layers.into_iter().map(|layer| layer.digest));
+            image.blobs.extend(manifest.layers.into_iter().map(|layer| layer.digest));
         }
     }
-    kept.layers = layers.len();
-    kept.bytes = kept.blobs.iter().filter_map(|digest| sizes.get(digest)).sum();
-    kept.missing = kept.blobs.iter().filter(|digest| !sizes.contains_key(digest)).cloned().collect();
-    kept
+    image.layers = layers.len();
+    image.bytes = image.blobs.iter().filter_map(|digest| sizes.get(digest)).sum();
+    image.missing = image.blobs.iter().filter(|digest| !sizes.contains_key(digest)).cloned().collect();
+    image
 }
 
 /// Reads a small object. Returns `None` if it is not readable: `ls` shows it as missing, and `verify` as damaged.
@@ -159,17 +159,17 @@ async fn small(blobs: &Blobs, name: &Name) -> Option<bytes::Bytes> {
     }
 }
 
-fn table(kept: &[CachedImage]) -> String {
+fn table(images: &[CachedImage]) -> String {
     let mut rows = vec![["SCOPE", "IMAGE", "STAGES", "LAYERS", "SIZE", "WRITTEN"].map(str::to_owned)];
-    rows.extend(kept.iter().map(|kept| {
-        let missing = if kept.missing.is_empty() { String::new() } else { format!(" ({} blobs missing)", kept.missing.len()) };
+    rows.extend(images.iter().map(|image| {
+        let missing = if image.missing.is_empty() { String::new() } else { format!(" ({} blobs missing)", image.missing.len()) };
         [
-            kept.scope.clone(),
-            kept.image.clone(),
-            kept.stages.to_string(),
-            format!("{}{missing}", kept.layers),
-            megabytes(kept.bytes),
-            time(kept.written),
+            image.scope.clone(),
+            image.image.clone(),
+            image.stages.to_string(),
+            format!("{}{missing}", image.layers),
+            megabytes(image.bytes),
+            time(image.written),
         ]
     }));
     let widths: Vec<usize> = (0..6).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
@@ -181,21 +181,22 @@ fn table(kept: &[CachedImage]) -> String {
     out
 }
 
-fn stat(kept: &[CachedImage], sizes: &BTreeMap<Digest, u64>, json: bool) -> String {
+fn stat(images: &[CachedImage], sizes: &BTreeMap<Digest, u64>, json: bool) -> String {
     let total: u64 = sizes.values().sum();
-    let used: BTreeSet<&Digest> = kept.iter().flat_map(|kept| &kept.blobs).filter(|digest| sizes.contains_key(digest)).collect();
+    let used: BTreeSet<&Digest> =
+        images.iter().flat_map(|image| &image.blobs).filter(|digest| sizes.contains_key(digest)).collect();
     let used_bytes: u64 = used.iter().filter_map(|digest| sizes.get(*digest)).sum();
-    let scopes: BTreeSet<&str> = kept.iter().map(|kept| &*kept.scope).collect();
+    let scopes: BTreeSet<&str> = images.iter().map(|image| &*image.scope).collect();
     if json {
         let out = serde_json::json!({
             "blobs": sizes.len(), "bytes": total, "used_blobs": used.len(), "used_bytes": used_bytes,
-            "images": kept.len(), "scopes": scopes,
+            "images": images.len(), "scopes": scopes,
         });
         return serde_json::to_string_pretty(&out).unwrap_or_default() + "\n";
     }
     format!(
         "{} images in {} scopes\n{} blobs, {}\n{} of them, {}, belong to an image\n",
-        kept.len(),
+        images.len(),
         scopes.len(),
         sizes.len(),
         megabytes(total),
@@ -207,7 +208,7 @@ fn stat(kept: &[CachedImage], sizes: &BTreeMap<Digest, u64>, json: bool) -> Stri
 /// Reads and checks every blob.
 async fn verify(
     blobs: &Blobs,
-    kept: &[CachedImage],
+    images: &[CachedImage],
     sizes: &BTreeMap<Digest, u64>,
     repair: bool,
     events: &Events,
@@ -229,22 +230,24 @@ async fn verify(
         }
     }
     step.done();
-    let lacking: Vec<&CachedImage> = kept
+    let lacking: Vec<&CachedImage> = images
         .iter()
-        .filter(|kept| kept.digest.is_empty() || !kept.missing.is_empty() || kept.blobs.iter().any(|blob| damaged.contains(blob)))
+        .filter(|image| {
+            image.digest.is_empty() || !image.missing.is_empty() || image.blobs.iter().any(|blob| damaged.contains(blob))
+        })
         .collect();
     let mut text = String::new();
     for digest in &damaged {
         let _ = writeln!(text, "damaged: {digest}");
     }
-    for kept in &lacking {
-        let _ = writeln!(text, "incomplete: {} in scope {}", kept.image, kept.scope);
+    for image in &lacking {
+        let _ = writeln!(text, "incomplete: {} in scope {}", image.image, image.scope);
     }
     let wrong = !damaged.is_empty() || !lacking.is_empty();
     if repair {
         // Pointers go first, so that no reader finds a pointer whose blobs are gone.
-        for kept in &lacking {
-            if let Some(name) = &kept.name {
+        for image in &lacking {
+            if let Some(name) = &image.name {
                 blobs.store().delete(name).await?;
             }
         }
@@ -261,8 +264,8 @@ async fn verify(
         "{} blobs read, {} damaged; {} of {} images complete",
         sizes.len(),
         damaged.len(),
-        kept.len() - lacking.len(),
-        kept.len()
+        images.len() - lacking.len(),
+        images.len()
     );
     Ok(Answer { text, exit_code: if wrong && !repair { Kind::Cache.exit_code() } else { 0 } })
 }

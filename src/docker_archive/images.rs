@@ -148,17 +148,17 @@ async fn verified(contents: &Contents, image: Listed, config: Bytes, layers: &mu
     let mut descriptors = Vec::with_capacity(count);
     for (place, (path, diff_id)) in image.layers.iter().zip(&diff_ids).enumerate() {
         let which = format!("layer {} of {count} ({path})", place + 1);
-        let kept = match contents.find(path) {
-            Some(Item::Layer(kept)) => StoredLayer::clone(kept),
+        let stored = match contents.find(path) {
+            Some(Item::Layer(stored)) => StoredLayer::clone(stored),
             Some(Item::Empty) => empty(path, layers).await?,
             Some(item) => return Err(wrong(format!("{which} is {}", words(item)))),
             None => return Err(wrong(format!("{which} is not in the archive"))),
         };
-        if kept.diff_id != *diff_id {
-            let found = kept.diff_id;
+        if stored.diff_id != *diff_id {
+            let found = stored.diff_id;
             return Err(wrong(format!("{which} has the diff ID {found}, but {diff_id} in the configuration")));
         }
-        descriptors.push(kept.descriptor);
+        descriptors.push(stored.descriptor);
     }
     Ok(ArchivedImage { tags: image.tags, config, diff_ids, layers: descriptors, manifest: image.manifest })
 }

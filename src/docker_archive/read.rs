@@ -61,8 +61,8 @@ async fn file(path: &str, mut body: Body, layers: &mut dyn Layers) -> Result<Ite
     let head = format::head(&mut body).await.map_err(Error::Read)?;
     if let Some(format) = Format::detect(&head) {
         let layer = Layer { hint, size, format, bytes: format::with_head(head, body) };
-        let kept = layers.layer(layer).await.map_err(|error| Error::Keep { path: path.to_owned(), error })?;
-        return Ok(Item::Layer(Box::new(kept)));
+        let stored = layers.layer(layer).await.map_err(|error| Error::Keep { path: path.to_owned(), error })?;
+        return Ok(Item::Layer(Box::new(stored)));
     }
     if !matches!(head.trim_ascii_start(), [b'{' | b'[', ..]) {
         return Ok(Item::Other(format::other(&head).to_owned()));

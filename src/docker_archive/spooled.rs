@@ -23,7 +23,7 @@ pub struct Spooled {
     /// The bytes of the layer.
     pub blob: Spool,
     /// The layer's digests and size.
-    pub kept: StoredLayer,
+    pub layer: StoredLayer,
 }
 
 /// Spools a layer. Compresses an uncompressed layer if a compression is given, and keeps all others unchanged. Finds the diff ID in
@@ -50,7 +50,7 @@ pub async fn spooled(layer: Layer, compression: Option<Compression>, directory: 
         (identity, diff_id, layer.format)
     };
     let descriptor = Descriptor::new(format.media_type(), identity.digest, identity.size);
-    Ok(Spooled { blob, kept: StoredLayer { diff_id, descriptor } })
+    Ok(Spooled { blob, layer: StoredLayer { diff_id, descriptor } })
 }
 
 /// Copies all bytes. Returns their identity.

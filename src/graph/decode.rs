@@ -221,20 +221,20 @@ impl Graph {
         if self.is_nothing() {
             return self.definition.clone();
         }
-        let kept: HashSet<String> = self.below(state).into_iter().map(|op| op.digest.to_string()).collect();
+        let needed: HashSet<String> = self.below(state).into_iter().map(|op| op.digest.to_string()).collect();
         let mut def: Vec<Vec<u8>> =
-            self.definition.def.iter().filter(|bytes| kept.contains(&Digest::hash(bytes).to_string())).cloned().collect();
+            self.definition.def.iter().filter(|bytes| needed.contains(&Digest::hash(bytes).to_string())).cloned().collect();
         let end = pb::Op { inputs: vec![pb::Input { digest: state.step.to_string(), index: state.output }], ..pb::Op::default() };
         def.push(end.encode_to_vec());
         let metadata = self
             .definition
             .metadata
             .iter()
-            .filter(|(digest, _)| kept.contains(*digest))
+            .filter(|(digest, _)| needed.contains(*digest))
             .map(|(digest, metadata)| (digest.clone(), pb::OpMetadata { ignore_cache: false, ..metadata.clone() }))
             .collect();
         let source = self.definition.source.clone().map(|mut source| {
-            source.locations.retain(|digest, _| kept.contains(digest));
+            source.locations.retain(|digest, _| needed.contains(digest));
             source
         });
         pb::Definition { def, metadata, source }

@@ -87,7 +87,7 @@ pub fn composed(image: &ArchivedImage) -> Result<PreparedImage> {
 impl State {
     /// Returns the layer with this content: a placeholder layer, or a layer that a repository has. Returns `None` if there is none.
     fn layer(&self, diff_id: &DiffId) -> Option<&Descriptor> {
-        let below = self.placeholder_layers.values().find(|kept| kept.diff_id == *diff_id).map(|kept| &kept.descriptor);
+        let below = self.placeholder_layers.values().find(|stored| stored.diff_id == *diff_id).map(|stored| &stored.descriptor);
         below.or_else(|| self.known.layer(diff_id).map(|(descriptor, _)| descriptor))
     }
 }
@@ -102,8 +102,8 @@ impl NewLayers {
     /// Returns the layer if the entry's name identifies it as a known one, or else `None`.
     fn known(&self, hint: &Digest, format: Format) -> Option<StoredLayer> {
         let state = self.intake.inner().state();
-        if let Some(kept) = state.placeholder_layers.get(hint) {
-            return Some(kept.clone());
+        if let Some(stored) = state.placeholder_layers.get(hint) {
+            return Some(stored.clone());
         }
         if format == Format::Tar {
             let diff_id = hint.of_uncompressed();
@@ -123,16 +123,16 @@ impl Layers for NewLayers {
             return Ok(known);
         }
         // Before Docker 25, only its bytes identify a layer: hakobi compresses it once it knows that the layer is new.
-        let Spooled { blob, kept } = spooled(layer, None, &self.directory).await?;
+        let Spooled { blob, layer: stored } = spooled(layer, None, &self.directory).await?;
         let inner = self.intake.inner();
-        let known = inner.state().layer(&kept.diff_id).cloned();
+        let known = inner.state().layer(&stored.diff_id).cloned();
         if let Some(descriptor) = known {
-            return Ok(StoredLayer { descriptor, ..kept });
+            return Ok(StoredLayer { descriptor, ..stored });
         }
-        let Descriptor { digest, size, .. } = kept.descriptor.clone();
+        let Descriptor { digest, size, .. } = stored.descriptor.clone();
         {
             let mut state = inner.state();
-            state.is_uncompressed(&blob, &kept.diff_id);
+            state.is_uncompressed(&blob, &stored.diff_id);
             state.blobs.insert(digest.clone(), Blob { spool: blob.clone(), identity: Identity { digest, size } });
         }
         // At the same time, the next layer arrives.
@@ -141,6 +141,6 @@ impl Layers for NewLayers {
             // A fault occurs again, and is reported, when the image is prepared.
             let _ = intake.inner().forward(&blob).await;
         });
-        Ok(kept)
+        Ok(stored)
     }
 }

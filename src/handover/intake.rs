@@ -111,8 +111,8 @@ impl Intake {
 
     /// Notes a placeholder layer, which only the daemon needs as a base: it need not be sent, and is not uploaded.
     pub fn pass_over(&self, layer: &Descriptor, diff_id: &DiffId) {
-        let kept = StoredLayer { diff_id: diff_id.clone(), descriptor: layer.clone() };
-        self.0.state().placeholder_layers.insert(layer.digest.clone(), kept);
+        let stored = StoredLayer { diff_id: diff_id.clone(), descriptor: layer.clone() };
+        self.0.state().placeholder_layers.insert(layer.digest.clone(), stored);
     }
 
     /// Prepares for an image of this name, or for another attempt: forgets what arrived under it before.
@@ -259,8 +259,8 @@ impl Receiver for Intake {
             if let Some(blob) = state.blobs.get(digest) {
                 return Some(blob.identity.size);
             }
-            if let Some(kept) = state.placeholder_layers.get(digest) {
-                return Some(kept.descriptor.size);
+            if let Some(stored) = state.placeholder_layers.get(digest) {
+                return Some(stored.descriptor.size);
             }
             state.known.blob(digest).cloned()
         };

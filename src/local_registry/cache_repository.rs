@@ -165,7 +165,7 @@ impl CacheRepository {
         }
         let passing = self.0.through.size(digest);
         match self.0.blobs.size(digest).await {
-            Ok(kept) => Ok(kept.or(passing)),
+            Ok(stored) => Ok(stored.or(passing)),
             // A blob of a registry does not need the store.
             Err(_) if passing.is_some() => Ok(passing),
             Err(error) => Err(self.error("look for a blob", &error)),
@@ -309,8 +309,8 @@ impl Home for CacheRepository {
         if let Some(from) = from {
             self.0.blobs.store().note_origin(&identity.digest, from);
         }
-        let kept = self.0.blobs.keep(source).await;
-        let new = kept.map_err(|error| self.error(&format!("save the blob {}", identity.digest), &error))?;
+        let saved = self.0.blobs.keep(source).await;
+        let new = saved.map_err(|error| self.error(&format!("save the blob {}", identity.digest), &error))?;
         progress(identity.size);
         let mounted = new && self.0.blobs.store().is_mounted(&identity.digest);
         let sent = if new && !mounted { identity.size } else { 0 };
@@ -323,8 +323,8 @@ impl Home for CacheRepository {
         }
         let what = format!("save the manifest {reference}");
         let digest = manifest.digest();
-        let kept = self.0.blobs.keep(&BytesSource::new(manifest.bytes.clone())).await;
-        kept.map_err(|error| self.error(&what, &error))?;
+        let saved = self.0.blobs.keep(&BytesSource::new(manifest.bytes.clone())).await;
+        saved.map_err(|error| self.error(&what, &error))?;
         self.0.offered.add(manifest);
         if reference.parse::<Digest>().is_err() {
             let pointer = Pointer { version: VERSION, media_type: manifest.media_type.clone(), digest };

@@ -146,8 +146,8 @@ mod tests {
     async fn started(fails: usize) -> (std::net::SocketAddr, tokio::task::JoinHandle<()>) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let shelves = Repositories::new("word", Vec::new(), Served::default());
-        let handler = Handler::new("word".to_owned(), shelves, None, PathBuf::new(), Arc::default(), Default::default());
+        let repositories = Repositories::new("word", Vec::new(), Served::default());
+        let handler = Handler::new("word".to_owned(), repositories, None, PathBuf::new(), Arc::default(), Default::default());
         let handler = Arc::new(handler);
         (address, tokio::spawn(accept(Failing(listener, fails), handler, BRIEF)))
     }

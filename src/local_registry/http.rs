@@ -24,7 +24,7 @@ const MANIFEST_LIMIT: usize = 4 << 20;
 
 pub(super) struct Handler {
     secret_path: String,
-    shelves: Repositories,
+    repositories: Repositories,
     receiver: Option<Arc<dyn Receiver>>,
     directory: PathBuf,
     uploads: Uploads,
@@ -39,13 +39,22 @@ pub(super) struct Handler {
 impl Handler {
     pub(super) fn new(
         secret_path: String,
-        shelves: Repositories,
+        repositories: Repositories,
         receiver: Option<Arc<dyn Receiver>>,
         directory: PathBuf,
         reached: Arc<AtomicBool>,
         full: watch::Sender<Option<String>>,
     ) -> Self {
-        Self { secret_path, shelves, receiver, directory, uploads: Uploads::default(), taken: Mutex::default(), reached, full }
+        Self {
+            secret_path,
+            repositories,
+            receiver,
+            directory,
+            uploads: Uploads::default(),
+            taken: Mutex::default(),
+            reached,
+            full,
+        }
     }
 
     /// Answers that a blob cannot be written. Daemons try again for a minute, so this also tells the waiting build at once.
@@ -110,11 +119,11 @@ impl Handler {
         self.reached.store(true, Ordering::Relaxed);
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
         match (request.method().clone(), &parts[..]) {
-            (_, [name @ .., "blobs", digest]) if reads && self.shelves.has(&name.join("/")) => {
-                self.shelves.blob(&name.join("/"), digest, &request).await
+            (_, [name @ .., "blobs", digest]) if reads && self.repositories.has(&name.join("/")) => {
+                self.repositories.blob(&name.join("/"), digest, &request).await
             }
-            (_, [name @ .., "manifests", reference]) if reads && self.shelves.has(&name.join("/")) => {
-                self.shelves.manifest(&name.join("/"), reference, &request).await
+            (_, [name @ .., "manifests", reference]) if reads && self.repositories.has(&name.join("/")) => {
+                self.repositories.manifest(&name.join("/"), reference, &request).await
             }
             (Method::HEAD, [.., "blobs", digest]) => self.blob(digest).await,
             (Method::POST, [name @ .., "blobs", "uploads", ""] | [name @ .., "blobs", "uploads"]) => {

@@ -59,50 +59,54 @@ impl Served {
 
 /// All cache repositories of an endpoint, by their names.
 pub(super) struct Repositories {
-    shelves: BTreeMap<String, CacheRepository>,
+    repositories: BTreeMap<String, CacheRepository>,
     served: Served,
 }
 
 impl Repositories {
     /// Returns those that belong to this endpoint's secret path.
-    pub(super) fn new(secret_path: &str, shelves: Vec<CacheRepository>, served: Served) -> Self {
-        let name =
-            |shelf: &CacheRepository| Some(shelf.repository().path.strip_prefix(secret_path)?.strip_prefix('/')?.to_owned());
-        Self { shelves: shelves.into_iter().filter_map(|shelf| Some((name(&shelf)?, shelf))).collect(), served }
+    pub(super) fn new(secret_path: &str, repositories: Vec<CacheRepository>, served: Served) -> Self {
+        let name = |repository: &CacheRepository| {
+            Some(repository.repository().path.strip_prefix(secret_path)?.strip_prefix('/')?.to_owned())
+        };
+        Self {
+            repositories: repositories.into_iter().filter_map(|repository| Some((name(&repository)?, repository))).collect(),
+            served,
+        }
     }
 
     pub(super) fn has(&self, name: &str) -> bool {
-        self.shelves.contains_key(name)
+        self.repositories.contains_key(name)
     }
 
-    fn shelf(&self, name: &str) -> Result<&CacheRepository, Refusal> {
+    fn repository(&self, name: &str) -> Result<&CacheRepository, Refusal> {
         let unknown = || Refusal(StatusCode::NOT_FOUND, "NAME_UNKNOWN", "unknown repository".to_owned());
-        self.shelves.get(name).ok_or_else(unknown)
+        self.repositories.get(name).ok_or_else(unknown)
     }
 
     pub(super) async fn manifest(&self, name: &str, reference: &str, request: &Request<Incoming>) -> Result<Answer, Refusal> {
         let unknown = || Refusal(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", "unknown manifest".to_owned());
-        let shelf = self.shelf(name)?;
+        let repository = self.repository(name)?;
         if let Ok(digest) = reference.parse()
-            && !shelf.offers(&digest).await.map_err(|error| fault(&error))?
+            && !repository.offers(&digest).await.map_err(|error| fault(&error))?
         {
             return Err(unknown());
         }
-        let manifest = shelf.manifest(reference).await.map_err(|error| fault(&error))?.ok_or_else(unknown)?;
+        let manifest = repository.manifest(reference).await.map_err(|error| fault(&error))?.ok_or_else(unknown)?;
         Ok(manifest_answer(manifest, request))
     }
 
     pub(super) async fn blob(&self, name: &str, digest: &str, request: &Request<Incoming>) -> Result<Answer, Refusal> {
         let unknown = || Refusal(StatusCode::NOT_FOUND, "BLOB_UNKNOWN", "unknown blob".to_owned());
         let digest: Digest = digest.parse().map_err(|_| unknown())?;
-        let shelf = self.shelf(name)?;
-        if !shelf.offers(&digest).await.map_err(|error| fault(&error))? {
+        let repository = self.repository(name)?;
+        if !repository.offers(&digest).await.map_err(|error| fault(&error))? {
             return Err(unknown());
         }
         let damaged = || Refusal(StatusCode::FORBIDDEN, "DENIED", format!("the blob {digest} is damaged"));
-        let size = match shelf.size(&digest).await.map_err(|error| fault(&error))? {
+        let size = match repository.size(&digest).await.map_err(|error| fault(&error))? {
             Some(size) => size,
-            None => return Err(if shelf.is_damaged(&digest) { damaged() } else { unknown() }),
+            None => return Err(if repository.is_damaged(&digest) { damaged() } else { unknown() }),
         };
         let range = request.headers().get(header::RANGE).and_then(|range| range.to_str().ok());
         let (status, start, end) = match range.map_or(Some(None), |range| parse_range(range, size)) {
@@ -125,7 +129,7 @@ impl Repositories {
         let mut answer = answer(status, &headers);
         if request.method() == Method::GET {
             self.served.begin(&digest);
-            let stream = shelf.open_blob(&digest, Some(size), start).await.map_err(|error| fault(&error))?;
+            let stream = repository.open_blob(&digest, Some(size), start).await.map_err(|error| fault(&error))?;
             let whole = end == size;
             let stream: ByteStream = if whole { stream } else { Box::pin(stream.take(end - start)) };
             let served = self.served.clone();

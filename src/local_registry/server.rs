@@ -69,13 +69,13 @@ impl Address {
 
     /// Serves the cache repositories, and passes pushes to the receiver, if there is one. Arriving blobs are stored in `directory`.
     #[must_use]
-    pub fn serve(self, shelves: Vec<CacheRepository>, receiver: Option<Arc<dyn Receiver>>, directory: PathBuf) -> Endpoint {
+    pub fn serve(self, repositories: Vec<CacheRepository>, receiver: Option<Arc<dyn Receiver>>, directory: PathBuf) -> Endpoint {
         let Self { listener, address, secret_path } = self;
         let served = Served::default();
         let reached = Arc::new(AtomicBool::new(false));
-        let shelves = Repositories::new(&secret_path, shelves, served.clone());
+        let repositories = Repositories::new(&secret_path, repositories, served.clone());
         let full = watch::Sender::default();
-        let handler = Handler::new(secret_path.clone(), shelves, receiver, directory, Arc::clone(&reached), full.clone());
+        let handler = Handler::new(secret_path.clone(), repositories, receiver, directory, Arc::clone(&reached), full.clone());
         let handler = Arc::new(handler);
         let task = tokio::spawn(connections::accept(listener, handler, connections::STRANGER));
         Endpoint { address, secret_path, served, reached, full, task }

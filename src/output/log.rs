@@ -42,9 +42,9 @@ impl StepLog {
         }
         self.open.extend_from_slice(data);
         // On a terminal, a carriage return overwrites the line so far. The log drops that text too.
-        let kept = last_state(&self.open);
-        if kept > 0 {
-            self.open.drain(..kept);
+        let after = last_state(&self.open);
+        if after > 0 {
+            self.open.drain(..after);
             self.open_at = at;
         }
     }

@@ -80,8 +80,8 @@ pub async fn layer(recorder: &Recorder<'_>, blob: &Descriptor, evidence: &Eviden
         }
     }
     if bytes.is_none() {
-        let kept = recorder.execution.cache.blobs().open(&blob.digest, Some(blob.size), 0).await;
-        bytes = kept.map_err(cache_fault)?;
+        let cached = recorder.execution.cache.blobs().open(&blob.digest, Some(blob.size), 0).await;
+        bytes = cached.map_err(cache_fault)?;
     }
     match bytes {
         Some(bytes) => Ok(Some(plain(bytes).await.map_err(unreadable)?)),

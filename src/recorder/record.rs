@@ -173,8 +173,8 @@ fn unsaved(
     progress: &SolveProgress,
     records: &HashMap<Input, StepRecord>,
 ) -> Option<Unsaved> {
-    let kept = &recorder.plan.decision.cached;
-    if !progress.solved.contains(step) || records.keys().chain(kept.keys()).any(|state| state.step == *step) {
+    let cached = &recorder.plan.decision.cached;
+    if !progress.solved.contains(step) || records.keys().chain(cached.keys()).any(|state| state.step == *step) {
         return None;
     }
     Some(if progress.ran.contains(step) { Unsaved::Other } else { Unsaved::InDaemon })

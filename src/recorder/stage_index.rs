@@ -65,7 +65,7 @@ impl Saving<'_> {
                 let image = saver.save(self.graph, stage, place).await?;
                 images.push((stage.name.0.clone(), with_whole_cache(&image, &stage.steps, last(&stage.name.0))?));
             }
-            let kept: Vec<KnownImage> = self
+            let earlier: Vec<KnownImage> = self
                 .stages
                 .iter()
                 .filter(|image| {
@@ -73,7 +73,7 @@ impl Saving<'_> {
                 })
                 .cloned()
                 .collect();
-            put_index(&intake.pusher, self.to, released.release.repository()?, &images, &kept).await
+            put_index(&intake.pusher, self.to, released.release.repository()?, &images, &earlier).await
         }
         .await;
         match saved {

@@ -105,13 +105,13 @@ impl DaemonBuild<'_> {
     pub fn cache_target(&self) -> Option<ImageRef> {
         let build = self.context.build;
         let can = self.info.api >= SEVERAL_EXPORTS_API || build.outputs.is_empty();
-        self.context.cache.usable().and_then(|(kept, _)| kept.target()).filter(|_| can && build.platforms.len() < 2)
+        self.context.cache.usable().and_then(|(session, _)| session.target()).filter(|_| can && build.platforms.len() < 2)
     }
 
     /// Returns the content stores that the daemon reads through the session. Empty unless layers move as archives.
     pub fn contents(&self) -> ContentSources {
         match self.context.cache.usable() {
-            Some((kept, _)) if self.transport == LayerTransport::Archive => kept.contents(),
+            Some((session, _)) if self.transport == LayerTransport::Archive => session.contents(),
             _ => ContentSources::default(),
         }
     }

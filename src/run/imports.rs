@@ -64,8 +64,8 @@ impl CacheImports {
 /// If the cache fails and is required.
 pub async fn find(daemon: &DaemonBuild<'_>) -> Result<CacheImports> {
     let mut imports = CacheImports::default();
-    if let Some((kept, faults)) = daemon.context.cache.usable() {
-        stored(daemon, &mut imports, kept, faults).await?;
+    if let Some((session, faults)) = daemon.context.cache.usable() {
+        stored(daemon, &mut imports, session, faults).await?;
     }
     for from in &daemon.context.build.cache_from {
         match from {
@@ -99,10 +99,10 @@ pub async fn find(daemon: &DaemonBuild<'_>) -> Result<CacheImports> {
 pub async fn stored(
     daemon: &DaemonBuild<'_>,
     imports: &mut CacheImports,
-    kept: &CacheSession,
+    session: &CacheSession,
     faults: &CacheFaults<'_>,
 ) -> Result<()> {
-    for (place, (scope, reference)) in kept.references().enumerate() {
+    for (place, (scope, reference)) in session.references().enumerate() {
         match load_stages(&daemon.context.registries, &reference).await {
             Ok(stages) if stages.images.is_empty() => {}
             Ok(stages) => {

@@ -54,14 +54,14 @@ pub async fn put_index(
     reference: &ImageRef,
     released_in: &Repository,
     images: &[(String, PreparedImage)],
-    kept: &[KnownImage],
+    earlier: &[KnownImage],
 ) -> Result<RepositoryBlobs> {
     let mut manifests = Vec::new();
     let mut children = Vec::new();
     let parts = images
         .iter()
         .map(|(_, image)| Part { layers: &image.layers, diff_ids: &image.diff_ids, inline_cache: image.inline_cache.as_deref() })
-        .chain(kept.iter().map(|image| Part {
+        .chain(earlier.iter().map(|image| Part {
             layers: &image.manifest.layers,
             diff_ids: &image.diff_ids,
             inline_cache: image.inline_cache.as_deref(),
@@ -81,7 +81,7 @@ pub async fn put_index(
         manifests.push(of_stage(stage, image));
         children.push(image.manifest.clone());
     }
-    for image in kept {
+    for image in earlier {
         manifests.push(Descriptor { annotations: image.annotations.clone(), ..image.raw.descriptor() });
     }
     let index = index(manifests).map_err(|error| Error::push("failed to write the index of the cache").because(&error))?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Found, PATIENCE, registry_cache, rules};
 use crate::aws::AwsSource;
-use crate::cache::layout as kept;
+use crate::cache::layout;
 use crate::domain::Digest;
 use crate::error::Kind;
 use crate::planner::plan::seconds_now;
@@ -52,9 +52,9 @@ pub(super) async fn tried(registries: &Registries, cache: &CacheSettings) -> All
         };
         let store: Arc<dyn ObjectStore> = match &bucket {
             Some(bucket) => Arc::new(bucket.clone()),
-            None => kept::open(&cache.location, registries, RegistryOptions::default()).await,
+            None => layout::open(&cache.location, registries, RegistryOptions::default()).await,
         };
-        let mut all = match kept::is_there(&*store).await {
+        let mut all = match layout::is_there(&*store).await {
             Ok(there) => Probe { store: &*store, bucket: bucket.as_ref(), cache, there }.tried().await,
             Err(error) => {
                 vec![(

@@ -1,7 +1,7 @@
 //! Checks a cache in a registry. It writes nothing: a test object would be a tag among the user's images.
 
 use super::Found;
-use crate::cache::layout as kept;
+use crate::cache::layout;
 use crate::error::Kind;
 use crate::registry::{self, Registries};
 use crate::settings::{CacheMode, CacheSettings, RegistryCacheSettings};
@@ -13,8 +13,8 @@ pub(super) async fn tried(
     cache: &CacheSettings,
     location: &RegistryCacheSettings,
 ) -> Vec<(&'static str, Found)> {
-    let read = kept::open(&cache.location, registries, RegistryOptions::default()).await;
-    let state = match kept::is_there(&*read).await {
+    let read = layout::open(&cache.location, registries, RegistryOptions::default()).await;
+    let state = match layout::is_there(&*read).await {
         Ok(true) => "there",
         Ok(false) => "empty or not yet created",
         Err(error) => {

@@ -118,8 +118,8 @@ pub(super) fn idle(groups: &[Group], total: f64) -> Vec<Span> {
 fn row(run: &Run, report: &RunReport, entry: &Entry) -> (String, Row) {
     let trace = &run.trace;
     // A cached result is shown as the step that it replaces.
-    let kept = entry.title.strip_prefix(FROM_CACHE);
-    let title = kept.unwrap_or(&entry.title);
+    let from_cache = entry.title.strip_prefix(FROM_CACHE);
+    let title = from_cache.unwrap_or(&entry.title);
     let name = StepName::parse(title);
     let (group, number, shown) = match &name {
         Some(name) => {
@@ -138,7 +138,7 @@ fn row(run: &Run, report: &RunReport, entry: &Entry) -> (String, Row) {
         _ if entry.is_failed() => State::Failed,
         _ if entry.is_canceled() => State::Stopped,
         Some(step) if step.status == StepStatus::Hit => State::Cached,
-        None if entry.cached || kept.is_some() => State::Cached,
+        None if entry.cached || from_cache.is_some() => State::Cached,
         _ => State::Ran,
     };
     let moved = parts.iter().any(|part| part.bytes > 0);

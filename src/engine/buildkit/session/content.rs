@@ -59,7 +59,7 @@ struct Reading {
 
 struct Inner {
     sources: ContentSources,
-    kept: Mutex<Vec<Reading>>,
+    open: Mutex<Vec<Reading>>,
 }
 
 /// The service.
@@ -71,7 +71,7 @@ impl ContentServer {
         ["/containerd.services.content.v1.Content/Info", "/containerd.services.content.v1.Content/Read"];
 
     pub(super) fn new(sources: ContentSources) -> Self {
-        Self(Arc::new(Inner { sources, kept: Mutex::default() }))
+        Self(Arc::new(Inner { sources, open: Mutex::default() }))
     }
 }
 
@@ -128,20 +128,20 @@ impl Inner {
 
     /// Returns the open stream at this offset. Returns `None` if there is none.
     fn continued(&self, store: &str, digest: &Digest, offset: u64) -> Option<ByteStream> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = kept
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = open
             .iter()
             .position(|reading| reading.offset == offset && offset > 0 && reading.digest == *digest && reading.store == store)?;
-        Some(kept.remove(place).stream)
+        Some(open.remove(place).stream)
     }
 
     fn keep(&self, reading: Reading, whole: u64) {
         if reading.offset < whole {
-            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-            if kept.len() == STREAMS_KEPT {
-                kept.remove(0);
+            let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+            if open.len() == STREAMS_KEPT {
+                open.remove(0);
             }
-            kept.push(reading);
+            open.push(reading);
         }
     }
 }
