@@ -10,7 +10,7 @@ use super::{caches, context, daemon, frontend, hand_off, mounts, outputs, regist
 use crate::ci::Ci;
 use crate::domain::{ImageRef, Platform};
 use crate::error::{Error, Result};
-use crate::settings::{BuildSettings, ContextSource, DaemonEndpoint, Strategy};
+use crate::settings::{BuildSettings, CacheFrom, ContextSource, DaemonEndpoint, Strategy};
 
 /// The sources of settings besides the flags.
 pub struct Around<'a> {
@@ -72,6 +72,10 @@ pub fn settings(given: Given<'_>, around: &Around<'_>, warnings: &mut Vec<String
     let cache_from = caches::cache_from(&given.list("cache-from"), environment)?;
     let pushed = if to.push { &*tags } else { &[] };
     let store = store::store(given, environment, &cache_from, pushed)?;
+    if given.text("cache-repository").is_some() && (given.text("cache").is_some() || !cache_from.iter().any(CacheFrom::is_image))
+    {
+        warnings.push("--cache-repository has no effect: it says where the cache of --cache-from IMAGE is".to_owned());
+    }
     Ok(BuildSettings {
         context: source,
         dockerfile,

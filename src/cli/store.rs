@@ -41,7 +41,8 @@ fn beside(given: Given<'_>, image: &ImageRef, images: &[&ImageRef], pushed: &[Im
         Some("off") => return Ok(None),
         Some("read-only") => CacheMode::ReadOnly,
         Some("read-write") => CacheMode::ReadWrite,
-        _ if elsewhere.is_some() || pushed.contains(image) => CacheMode::ReadWrite,
+        // A cache elsewhere is for repositories whose tags do not move, so any push counts.
+        _ if pushed.contains(image) || elsewhere.is_some() && !pushed.is_empty() => CacheMode::ReadWrite,
         _ => CacheMode::ReadOnly,
     };
     let repository = elsewhere.as_ref().map_or(&image.repository, |elsewhere| &elsewhere.repository).clone();

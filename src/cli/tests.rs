@@ -385,3 +385,35 @@ fn debug_is_a_level_unless_the_variable_says_more() {
         assert_eq!(settings.log.as_deref(), expected, "{variables:?} {line}");
     }
 }
+
+#[test]
+fn who_writes_the_cache_beside_an_image() {
+    let place = place(&[]);
+    let cache = |line: &str| {
+        let (_, build) = place.build(&format!("{line} ."));
+        let store = build.store.expect("a cache");
+        (store.shown, store.scope, store.fallbacks, store.mode)
+    };
+    let of = |shown: &str, scope: &str, fallbacks: &[&str], mode| {
+        (shown.to_owned(), scope.to_owned(), fallbacks.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>(), mode)
+    };
+    use crate::settings::CacheMode::{ReadOnly, ReadWrite};
+    for (line, expected) in [
+        ("--cache-from h.x/a --push -t h.x/a", of("oci://h.x/a", "latest", &[], ReadWrite)),
+        ("--cache-from h.x/a --push -t h.x/a:branch", of("oci://h.x/a", "latest", &[], ReadOnly)),
+        ("--cache-from h.x/a -t h.x/a", of("oci://h.x/a", "latest", &[], ReadOnly)),
+        ("--cache-from h.x/a --cache-mode read-write -t h.x/a", of("oci://h.x/a", "latest", &[], ReadWrite)),
+        ("--cache-from h.x/a --cache-mode read-only --push -t h.x/a", of("oci://h.x/a", "latest", &[], ReadOnly)),
+        ("--cache-from h.x/a --cache-repository h.x/c --push -t h.x/a:1", of("oci://h.x/c", "latest", &[], ReadWrite)),
+        ("--cache-from h.x/a --cache-repository h.x/c -t h.x/a:1", of("oci://h.x/c", "latest", &[], ReadOnly)),
+        ("--cache-from h.x/a:main --cache-from h.x/a:dev --push -t h.x/a:dev", of("oci://h.x/a", "dev", &["main"], ReadWrite)),
+        ("--cache-from h.x/a:dev --cache-from h.x/b --push -t h.x/c", of("oci://h.x/a", "dev", &[], ReadOnly)),
+        ("--cache-from h.x/a --cache-scope s --cache-fallback f --push -t h.x/a", of("oci://h.x/a", "s", &["f"], ReadWrite)),
+        ("--cache-from h.x/a --cache oci://h.x/c:p --cache-scope s --push -t h.x/a", of("oci://h.x/c:p", "s", &[], ReadWrite)),
+    ] {
+        assert_eq!(cache(line), expected, "{line}");
+    }
+    // BuildKit's own caches are BuildKit's.
+    let (_, build) = place.build("--cache-from type=registry,ref=h.x/a --push -t h.x/a .");
+    assert!(build.store.is_none());
+}

@@ -87,6 +87,14 @@ pub enum CacheFrom {
     Entry(CacheEntry),
 }
 
+impl CacheFrom {
+    /// Returns whether it is an image, beside which hakobi's cache is.
+    #[must_use]
+    pub fn is_image(&self) -> bool {
+        matches!(self, Self::Latest(_))
+    }
+}
+
 /// A destination of the result (`-o`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {

@@ -5,7 +5,7 @@ use crate::cache::layout;
 use crate::error::Kind;
 use crate::registry::{self, Registries};
 use crate::settings::{CacheMode, CacheSettings, RegistryCacheSettings};
-use crate::store::RegistryOptions;
+use crate::store::{Fault, RegistryOptions};
 
 /// Runs all checks of a cache in this repository.
 pub(super) async fn tried(
@@ -17,15 +17,22 @@ pub(super) async fn tried(
     let state = match layout::is_there(&*read).await {
         Ok(true) => "there",
         Ok(false) => "empty or not yet created",
+        // A build reads its own tags by name, and lists none.
+        Err(error) if error.fault() == Fault::Denied && is_readable(registries, location).await => "its tags cannot be listed",
         Err(error) => {
             let mend = error.hint_text().unwrap_or("allow the job to pull from the repository").to_owned();
             return vec![("cache", Found::Wrong(format!("failed to read {}: {error}", cache.shown), mend, Kind::Cache))];
         }
     };
     let access = registries.repository(&location.repository).push_access(None).await;
+    let is_writable = access.is_ok();
     let mut all = vec![("cache", found(cache, state, access))];
-    all.extend(trusted(cache).map(|found| ("scope", found)));
+    all.extend(trusted(cache).filter(|_| is_writable).map(|found| ("scope", found)));
     all
+}
+
+async fn is_readable(registries: &Registries, location: &RegistryCacheSettings) -> bool {
+    registries.repository(&location.repository).head_manifest("hakobi-cache-doctor").await.is_ok()
 }
 
 fn found(cache: &CacheSettings, state: &str, access: registry::Result<registry::PushAccess>) -> Found {

@@ -135,7 +135,7 @@ impl Layers for Recorder {
             return Ok(known.clone());
         }
         let spooled = spooled(layer, self.compression, self.directory.path()).await?;
-        let kept = spooled.kept.clone();
+        let kept = spooled.layer.clone();
         self.kept.push(spooled);
         Ok(kept)
     }
