@@ -99,7 +99,7 @@ pub async fn build(
         Ok(ahead) => ahead,
         Err(error) => {
             // A tag may have failed after the image was saved.
-            flush(&context, &mut built).await?;
+            let _ = flush(&context, &mut built).await;
             return Err(error);
         }
     };

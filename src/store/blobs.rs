@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
 use tokio::sync::watch;
 
 use super::sums::{PART, Parted, Summed, Sums, Trouble};
@@ -158,19 +158,24 @@ impl Blobs {
                 return Ok(Some(Box::pin(Parted::new(stream, digest.clone(), size, sums, offset, told))));
             }
         }
-        let stream = self.noted(self.store.read(&Name::blob(digest), offset..u64::MAX).await)?;
+        // Without checksums of its parts, a blob can only be verified from its beginning.
+        let start = if size.is_some() { 0 } else { offset };
+        let stream = self.noted(self.store.read(&Name::blob(digest), start..u64::MAX).await)?;
         let Some(stream) = stream else { return Ok(None) };
-        if offset > 0 {
+        if start > 0 {
             return Ok(Some(stream));
         }
-        Ok(Some(Box::pin(Verified {
+        let mut verified: ByteStream = Box::pin(Verified {
             inner: stream,
             expected: digest.clone(),
             hasher: Some(Hasher::default()),
             left: size.unwrap_or(u64::MAX),
             failed: false,
             seen: self.seen.clone(),
-        })))
+        });
+        let skipped = tokio::io::copy(&mut (&mut verified).take(offset - start), &mut tokio::io::sink()).await;
+        skipped.map_err(|error| Error::new(Fault::Damaged, error.to_string()))?;
+        Ok(Some(verified))
     }
 
     /// Reads a small blob and verifies it. Returns `None` if the store lacks it.
@@ -178,7 +183,12 @@ impl Blobs {
     /// # Errors
     /// If it has more than `limit` bytes, is damaged, or the store cannot be read.
     pub async fn read(&self, digest: &Digest, limit: u64) -> Result<Option<Bytes>> {
-        let Some(bytes) = read_small(&*self.store, &Name::blob(digest), limit).await? else { return Ok(None) };
+        let read = read_small(&*self.store, &Name::blob(digest), limit).await.inspect_err(|error| {
+            if error.fault() == Fault::Damaged {
+                self.seen.send_modify(|seen| seen.damaged(digest));
+            }
+        });
+        let Some(bytes) = read? else { return Ok(None) };
         if Digest::hash(&bytes) != *digest {
             self.seen.send_modify(|seen| seen.damaged(digest));
             return Err(damaged(digest));
@@ -275,8 +285,6 @@ impl AsyncRead for Verified {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncReadExt as _;
-
     use super::*;
     use crate::store::MemoryStore;
 

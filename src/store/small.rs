@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tokio::io::AsyncReadExt as _;
 
 use super::{Error, Fault, Name, ObjectStore, Result};
+use crate::registry;
 
 /// Reads a small object as a whole. Returns `None` if it is missing.
 ///
@@ -14,7 +15,12 @@ use super::{Error, Fault, Name, ObjectStore, Result};
 pub async fn read_small(store: &dyn ObjectStore, name: &Name, limit: u64) -> Result<Option<Bytes>> {
     let Some(mut stream) = store.read(name, 0..limit.saturating_add(1)).await? else { return Ok(None) };
     let mut bytes = Vec::new();
-    let broken = |error: io::Error| Error::new(Fault::Unreachable, format!("failed to read {name}: {error}"));
+    let broken = |error: io::Error| {
+        let cause = error.get_ref().and_then(|error| error.downcast_ref::<registry::Error>());
+        let is_damaged = cause.is_some_and(|cause| cause.kind == registry::Kind::Damaged);
+        let fault = if is_damaged { Fault::Damaged } else { Fault::Unreachable };
+        Error::new(fault, format!("failed to read {name}: {error}"))
+    };
     stream.read_to_end(&mut bytes).await.map_err(broken)?;
     if bytes.len() as u64 > limit {
         return Err(Error::new(Fault::Damaged, format!("{name} has more than the limit of {limit} bytes")));

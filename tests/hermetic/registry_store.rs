@@ -6,10 +6,11 @@ use hakobi::domain::{Digest, ImageRef};
 use hakobi::event::Events;
 use hakobi::registry::Registries;
 use hakobi::settings::RegistrySettings;
-use hakobi::store::{Name, ObjectStore, Pace, RegistryOptions, RegistryStore, read_small};
+use hakobi::store::{Fault, Name, ObjectStore, Pace, RegistryOptions, RegistryStore, read_small};
 use hakobi::transfer::BytesSource;
 
 use crate::conformance;
+use crate::scripted::files::Files;
 use crate::scripted::registry::{Registry, RegistryFault};
 
 fn open(registry: &Registry, scope: &str) -> RegistryStore {
@@ -173,4 +174,71 @@ async fn a_save_that_breaks_off_leaves_the_last_one() {
     for number in 1..=4 {
         assert_eq!(text(&after, &record(number)).await.as_deref(), Some("there"), "{number}");
     }
+}
+
+/// Someone's image stands under the artifact's tag: the tag is hakobi's, but the image stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_that_is_no_artifact_is_not_removed() {
+    let registry = Registry::start().await;
+    registry.put_image("team/cache", &[Files::default()], serde_json::json!({}));
+    let store = open(&registry, "main");
+    write(&store, &record(1), "one").await;
+    store.flush().await.unwrap();
+    let tag = registry.tags("team/cache").into_iter().find(|tag| tag.starts_with("hakobi-cache-")).unwrap();
+    registry.move_tag("team/cache", &tag, "latest");
+    let store = open(&registry, "main");
+    write(&store, &record(2), "two").await;
+    store.flush().await.unwrap();
+    assert!(registry.tagged("team/cache", "latest").is_some());
+    assert_eq!(text(&open(&registry, "main"), &record(2)).await.as_deref(), Some("two"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_removes_nothing_is_no_fault() {
+    let registry = Registry::start().await;
+    for (number, fault) in [(1, RegistryFault::Status(500)), (2, RegistryFault::Status(429)), (3, RegistryFault::Status(405))] {
+        registry.fails("DELETE", "/v2/team/cache/manifests/", 0, usize::MAX, fault);
+        let store = open(&registry, "main");
+        write(&store, &record(number), "there").await;
+        let began = std::time::Instant::now();
+        store.flush().await.unwrap();
+        assert!(began.elapsed().as_secs() < 20, "{fault:?}");
+    }
+}
+
+/// A record that is a blob of its own is damaged: that record is a miss, and no other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_record_is_damaged_and_not_unreachable() {
+    let registry = Registry::start().await;
+    let large = "x".repeat(200_000);
+    let store = open(&registry, "main");
+    write(&store, &record(1), &large).await;
+    store.flush().await.unwrap();
+    registry.fails("GET", &Digest::hash(large.as_bytes()).to_string(), 0, usize::MAX, RegistryFault::Damaged);
+    let error = read_small(&open(&registry, "main"), &record(1), 1 << 20).await.unwrap_err();
+    assert_eq!(error.fault(), Fault::Damaged, "{error}");
+}
+
+/// A registry that shows an artifact and then denies it for a moment has not lost it.
+#[tokio::test(flavor = "multi_thread")]
+async fn records_survive_a_denial_that_passes() {
+    let registry = Registry::start().await;
+    let first = open(&registry, "main");
+    write(&first, &record(1), "one").await;
+    first.flush().await.unwrap();
+    let registries = Registries::new(&RegistrySettings::default(), Events::none());
+    let reference: ImageRef = format!("{}/team/cache", registry.host()).parse().unwrap();
+    let options =
+        RegistryOptions { image: Some("app".to_owned()), scope: "main".to_owned(), may_push: true, ..RegistryOptions::default() };
+    let second = RegistryStore::new(registries.repository(&reference.repository), options, Pace::default());
+    assert!(text(&second, &record(1)).await.is_some());
+    write(&second, &record(2), "two").await;
+    for method in ["HEAD", "GET"] {
+        registry.fails(method, "/v2/team/cache/manifests/", 0, 2, RegistryFault::Status(403));
+    }
+    let _ = second.flush().await;
+    registry.mend();
+    second.flush().await.unwrap();
+    let after = open(&registry, "main");
+    assert!(text(&after, &record(1)).await.is_some() && text(&after, &record(2)).await.is_some());
 }

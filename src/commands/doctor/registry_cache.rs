@@ -38,10 +38,11 @@ async fn is_readable(registries: &Registries, location: &RegistryCacheSettings) 
 fn found(cache: &CacheSettings, state: &str, access: registry::Result<registry::PushAccess>) -> Found {
     let (shown, read_only) = (&cache.shown, cache.mode == CacheMode::ReadOnly);
     match access {
-        Ok(access) if access.immutable_tags => Found::Wrong(
-            format!("the repository of {shown} does not allow tags to move, so no build can save"),
-            "use a repository with mutable tags for the cache: --cache oci://HOST/REPOSITORY or --cache-repository".to_owned(),
-            Kind::Cache,
+        // With filters for exclusion they may move.
+        Ok(access) if access.immutable_tags => Found::Doubtful(
+            format!("the repository of {shown} does not allow tags to move, so builds can save only if hakobi-cache-* is excluded from that"),
+            "exclude hakobi-cache-*, or use a repository with mutable tags for the cache: --cache oci://HOST/REPOSITORY or --cache-repository"
+                .to_owned(),
         ),
         Ok(_) if read_only => Found::Doubtful(
             format!("{shown} is writable, although the cache mode is read-only"),

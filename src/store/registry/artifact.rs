@@ -9,9 +9,10 @@ use serde::Serialize;
 
 use super::bundle::{Bundle, Unreadable, VERSION};
 use super::fault::{fault, is_absent};
+use super::progress::progress;
 use crate::domain::{Descriptor, Digest, RawManifest, media_type};
 use crate::registry::{Client, Kind, Put};
-use crate::store::{Error, Fault, Result};
+use crate::store::{Error, Fault, Pace, Result};
 use crate::transfer::{BlobSource as _, BytesSource};
 
 /// Largest bundle in a registry in bytes, compressed.
@@ -43,7 +44,16 @@ pub struct Artifact {
 ///
 /// # Errors
 /// If the registry does not answer, or another version of hakobi wrote the artifact.
-pub async fn load(client: &Client, tag: &str, empty: Bundle) -> Result<Artifact> {
+pub async fn load(client: &Client, pace: &Pace, tag: &str, empty: Bundle) -> Result<Artifact> {
+    let first = load_once(client, pace, tag, empty.clone()).await?;
+    if !first.is_damaged {
+        return Ok(first);
+    }
+    // Another run may have replaced the artifact in between, and some registries remove the old blob at once.
+    load_once(client, pace, tag, empty).await
+}
+
+async fn load_once(client: &Client, pace: &Pace, tag: &str, empty: Bundle) -> Result<Artifact> {
     let absent = |empty| Artifact { digest: None, bundle: Arc::new(empty), is_damaged: false };
     let manifest = match client.manifest(tag).await {
         Ok(Some(manifest)) => manifest,
@@ -68,6 +78,7 @@ pub async fn load(client: &Client, tag: &str, empty: Bundle) -> Result<Artifact>
         Err(error) if matches!(error.kind, Kind::NotFound | Kind::Damaged | Kind::TooLarge) => return Ok(damaged(empty)),
         Err(error) => return Err(fault(&error)),
     };
+    pace.moved(bytes.len() as u64);
     match Bundle::decode(&bytes) {
         Ok(bundle) => Ok(Artifact { digest, bundle: Arc::new(bundle), is_damaged: false }),
         Err(Unreadable::Damaged) => Ok(damaged(empty)),
@@ -80,25 +91,31 @@ fn other_version(version: u32) -> Error {
     Error::new(Fault::Other, what).hint("use a newer hakobi or another prefix")
 }
 
-/// Writes the artifact of a bundle under a tag. `is_new` if the repository may have no artifact yet. Returns the digest of its
-/// manifest.
+/// Writes the artifact of a bundle under a tag, in place of the one that was `there`. Returns the digest of its manifest. Returns
+/// `None` if the tag has another one by now.
 ///
 /// # Errors
 /// If the registry does not accept it.
-pub async fn save(client: &Client, tag: &str, bundle: &mut Bundle, is_new: bool) -> Result<Digest> {
+pub async fn save(client: &Client, pace: &Pace, tag: &str, bundle: &mut Bundle, there: &Artifact) -> Result<Option<Digest>> {
     let bytes = Bytes::from_static(CONFIG);
     let config = Descriptor::new(media_type::OCI_CONFIG, Digest::hash(&bytes), bytes.len() as u64);
     // The second attempt leaves out the blobs that the registry has lost.
     for is_last in [false, true] {
-        if is_new || is_last {
-            upload(client, bytes.clone(), media_type::OCI_CONFIG).await?;
+        if there.digest.is_none() || there.is_damaged || is_last {
+            upload(client, pace, bytes.clone(), media_type::OCI_CONFIG).await?;
         }
         let encoded =
             bundle.encode().map_err(|error| Error::new(Fault::Other, format!("failed to pack the records: {error}")))?;
-        let packed = upload(client, encoded, media_type::OCI_LAYER_GZIP).await?;
+        let packed = upload(client, pace, encoded, media_type::OCI_LAYER_GZIP).await?;
         let manifest = manifest(bundle, &config, packed).map_err(|error| Error::new(Fault::Other, error.to_string()))?;
+        // Some registries deny to look at what is not there.
+        if let Ok(now) = client.head_manifest(tag).await
+            && now.map(|now| now.digest) != there.digest
+        {
+            return Ok(None);
+        }
         match client.put_manifest(&manifest, tag).await {
-            Ok(Put::Pushed | Put::AlreadyThere) => return Ok(manifest.digest()),
+            Ok(Put::Pushed | Put::AlreadyThere) => return Ok(Some(manifest.digest())),
             Err(error) if error.kind == Kind::TagImmutable => {
                 return Err(Error::new(Fault::Denied, "its repository does not allow tags to move").hint(
                     "name a repository with mutable tags: `--cache oci://HOST/REPOSITORY` or `--cache-repository`, with `--create-repository` on ECR",
@@ -107,8 +124,8 @@ pub async fn save(client: &Client, tag: &str, bundle: &mut Bundle, is_new: bool)
             Err(error) if is_last || !matches!(error.kind, Kind::Refused | Kind::NotFound) => return Err(fault(&error)),
             Err(_) => {
                 let digests: Vec<Digest> = bundle.named_blobs().map(|(digest, _)| digest.clone()).collect();
-                let there = client.present(&digests).await.map_err(|error| fault(&error))?;
-                bundle.forget_lost(&there);
+                let present = client.present(&digests).await.map_err(|error| fault(&error))?;
+                bundle.forget_lost(&present);
             }
         }
     }
@@ -116,10 +133,10 @@ pub async fn save(client: &Client, tag: &str, bundle: &mut Bundle, is_new: bool)
 }
 
 /// Uploads small bytes. Returns their descriptor.
-async fn upload(client: &Client, bytes: Bytes, media_type: &str) -> Result<Descriptor> {
+async fn upload(client: &Client, pace: &Pace, bytes: Bytes, media_type: &str) -> Result<Descriptor> {
     let source = BytesSource::new(bytes);
     let identity = source.identity().await.map_err(|error| Error::new(Fault::Source, error.to_string()))?;
-    client.upload(&source, None, Arc::new(|_| ())).await.map_err(|error| fault(&error))?;
+    client.upload(&source, None, progress(pace)).await.map_err(|error| fault(&error))?;
     Ok(Descriptor::new(media_type, identity.digest, identity.size))
 }
 

@@ -22,7 +22,7 @@ const LARGEST: usize = 16 << 20;
 /// How many saves an object stays that no run used. One save is one build that changed something.
 const UNUSED_SAVES: u64 = 30;
 
-/// Most blobs of an artifact. ECR accepts 4,200 layers in an image ("Amazon ECR service quotas").
+/// Most blobs of an artifact. Its manifest then has some 600 KiB; registries accept 4 MiB (distribution, "maximum manifest size").
 const MOST_BLOBS: usize = 4000;
 
 /// How many saves a bundle names, so that a run finds out whether its own is in there.
@@ -182,8 +182,10 @@ impl Bundle {
                 None => drop(self.objects.remove(name)),
             }
         }
-        let seen = changes.seen.iter().map(|(digest, size)| (digest, Some(*size)));
-        for (digest, size) in seen.chain(changes.blobs.iter().map(|(digest, size)| (digest, *size))) {
+        // Another run may have found out meanwhile that a blob is damaged.
+        let seen = changes.seen.iter().filter(|(digest, _)| !self.damaged.contains(digest));
+        let seen: Vec<(&Digest, Option<u64>)> = seen.map(|(digest, size)| (digest, Some(*size))).collect();
+        for (digest, size) in seen.into_iter().chain(changes.blobs.iter().map(|(digest, size)| (digest, *size))) {
             match size {
                 Some(size) => {
                     let written = self.blobs.get(digest).map_or(now, |known| known.written);
@@ -225,10 +227,14 @@ impl Bundle {
         while self.objects.len() > 1 && self.objects.values().map(SmallObject::length).sum::<usize>() > LARGEST {
             let Some(last) = self.objects.values().map(|object| object.used).min() else { break };
             let newest = self.objects.values().map(|object| object.used).max();
-            if newest == Some(last) {
-                break;
+            if newest > Some(last) {
+                self.objects.retain(|_, object| object.used > last);
+            } else if let Some(largest) =
+                self.objects.iter().max_by_key(|(_, object)| object.length()).map(|(name, _)| name.clone())
+            {
+                // One save wrote more than a bundle holds.
+                self.objects.remove(&largest);
             }
-            self.objects.retain(|_, object| object.used > last);
         }
         let in_use: BTreeSet<Digest> = self.objects.values().filter_map(SmallObject::blob).cloned().collect();
         self.blobs.retain(|digest, blob| blob.used >= oldest || in_use.contains(digest));

@@ -7,6 +7,7 @@ mod artifact;
 mod bundle;
 mod fault;
 mod object_source;
+mod progress;
 mod repository;
 mod save;
 mod store;

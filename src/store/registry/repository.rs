@@ -12,8 +12,9 @@ use super::artifact::{Artifact, load};
 use super::bundle::{Bundle, Changes, NewObject, TAGS, VERSION};
 use super::fault::{fault, is_absent};
 use super::object_source::ObjectSource;
+use super::progress::progress;
 use crate::domain::{Digest, Repository};
-use crate::registry::{Client, Kind, Progress};
+use crate::registry::{Client, Kind};
 use crate::settings::CreateRepository;
 use crate::store::{Fault, Name, Object, Pace, Result};
 use crate::transfer::ByteStream;
@@ -112,7 +113,7 @@ impl StoreRepository {
     }
 
     pub async fn load(&self, tag: &str, empty: Bundle) -> Result<Artifact> {
-        match load(&self.client, tag, empty.clone()).await {
+        match load(&self.client, &self.pace, tag, empty.clone()).await {
             Err(error) if error.fault() == Fault::Denied && self.options.may_push => {
                 tracing::debug!(%error, "the repository counts as missing, because a push is allowed");
                 Ok(Artifact { digest: None, bundle: Arc::new(empty), is_damaged: false })
@@ -156,12 +157,23 @@ impl StoreRepository {
                 }
             })
             .await?;
-        let mut found = Vec::new();
+        let (mut found, mut unread) = (Vec::new(), None);
         for tag in tags {
-            let bundle = self.artifact(tag, "").await?.bundle;
+            let bundle = match self.artifact(tag, "").await {
+                Ok(artifact) => artifact.bundle,
+                // Another version of hakobi wrote it, perhaps for another prefix.
+                Err(error) if error.fault() == Fault::Other => {
+                    unread = Some(error);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             if bundle.prefix == self.options.prefix && bundle.is_saved_as(tag) {
                 found.push((tag.clone(), bundle));
             }
+        }
+        if let Some(error) = unread.filter(|_| found.is_empty()) {
+            return Err(error);
         }
         Ok(found)
     }
@@ -241,14 +253,7 @@ impl StoreRepository {
     /// Uploads the bytes of an object as a blob.
     pub async fn upload(&self, object: &Object<'_>) -> Result<()> {
         let from = self.state().origins.get(object.digest()).cloned();
-        let moved = Mutex::new(0);
-        let pace = self.pace.clone();
-        let progress: Progress = Arc::new(move |sent| {
-            let mut moved = moved.lock().unwrap_or_else(PoisonError::into_inner);
-            pace.moved(sent.saturating_sub(*moved));
-            *moved = sent.max(*moved);
-        });
-        let upload = async || self.client.upload(&ObjectSource(object), from.as_ref(), progress.clone()).await;
+        let upload = async || self.client.upload(&ObjectSource(object), from.as_ref(), progress(&self.pace)).await;
         let uploaded = match upload().await {
             // ECR creates no repository with a push.
             Err(error) if error.kind == Kind::RepositoryMissing && self.create().await? => upload().await,
@@ -259,6 +264,12 @@ impl StoreRepository {
             self.state().mounted.insert(uploaded.identity.digest);
         }
         Ok(())
+    }
+
+    /// Returns whether the bytes of a blob are right: a registry does not store again what it has, even if that is damaged.
+    pub async fn is_whole(&self, digest: &Digest, size: u64) -> bool {
+        let Ok(mut stream) = self.client.open_blob(digest, Some(size), 0).await else { return false };
+        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.is_ok()
     }
 
     /// Creates the repository, if the run was asked to. Returns whether it is there now.

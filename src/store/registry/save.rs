@@ -1,7 +1,7 @@
 //! Saves what a run changed: merges it into the artifact that the registry has now, and checks that no other run has overwritten it.
 //!
-//! Registries know no "write this only if nothing has changed". So a run reads the tag, merges, writes, and looks after a moment
-//! whether the tag still has its save. If another run was in between, it merges again.
+//! Registries know no "write this only if nothing has changed". So a run merges, uploads, looks whether the tag is as it was read,
+//! writes, and looks after a moment whether the tag still has its save. If another run was in between, it merges again.
 
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,8 +18,11 @@ use crate::store::{Error, Fault, Result};
 const ATTEMPTS: u32 = 8;
 
 /// How long a run waits at least and at most before it looks whether its save is still there. It is twice the time that the run
-/// itself took from reading to writing: a run that read before this save has written by then.
+/// itself took, which is longer than another run needs from its last look to its write.
 const SETTLES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(3));
+
+/// How long a run tries to remove the manifest that it has replaced.
+const TIDIES: Duration = Duration::from_secs(5);
 
 /// Saves the changes of all artifacts.
 ///
@@ -46,34 +49,38 @@ async fn save_one(store: &StoreRepository, tag: &str, changes: &Changes) -> Resu
             tokio::time::sleep(SETTLES.0 * rand::random_range(1..=2_u32.pow(attempt.min(5)))).await;
         }
         let began = Instant::now();
-        let there = now(store, tag, &changes.scope).await?;
+        let there = if attempt == 0 { known(store, tag) } else { None };
+        let there = match there {
+            Some(known) => known,
+            None => now(store, tag, &changes.scope).await?,
+        };
         if there.digest.is_none() && changes.only_removes() {
             return Ok(());
         }
         let mut bundle = (*there.bundle).clone();
         bundle.apply(changes, &id, seconds_now());
-        let saved = match artifact::save(&store.client, tag, &mut bundle, there.digest.is_none()).await {
+        let saved = match artifact::save(&store.client, &store.pace, tag, &mut bundle, &there).await {
             Err(error) if error.fault() == Fault::Missing && store.create().await? => {
-                artifact::save(&store.client, tag, &mut bundle, true).await
+                artifact::save(&store.client, &store.pace, tag, &mut bundle, &there).await
             }
             saved => saved,
         };
-        let digest = saved?;
+        let Some(digest) = saved? else { continue };
         tokio::time::sleep((began.elapsed() * 2).clamp(SETTLES.0, SETTLES.1)).await;
         let last = store.client.head_manifest(tag).await.map_err(|error| fault(&error))?;
         let is_own = last.is_none_or(|last| last.digest == digest);
         let after = if is_own {
             Artifact { digest: Some(digest), bundle: Arc::new(bundle), is_damaged: false }
         } else {
-            artifact::load(&store.client, tag, Bundle::new(&bundle.prefix, &bundle.scope, &bundle.image)).await?
+            artifact::load(&store.client, &store.pace, tag, Bundle::new(&bundle.prefix, &bundle.scope, &bundle.image)).await?
         };
         let is_there = is_own || after.bundle.has_save(&id);
         remember(store, tag, after);
         if is_there {
-            // Nobody else names the manifest that this one replaced. Many registries do not let it be removed, and then remove it
-            // by a rule of their own.
-            if let Some(before) = there.digest.filter(|_| is_own) {
-                store.client.delete_manifest(&before).await;
+            // Nobody else names the manifest of an artifact that this one replaced. A manifest that is no artifact may be the user's.
+            // Many registries do not let it be removed, and then remove it by a rule of their own.
+            if let Some(before) = there.digest.filter(|_| is_own && !there.is_damaged) {
+                let _ = tokio::time::timeout(TIDIES, store.client.delete_manifest(&before)).await;
             }
             return Ok(());
         }
@@ -82,19 +89,20 @@ async fn save_one(store: &StoreRepository, tag: &str, changes: &Changes) -> Resu
     Err(Error::new(Fault::Unreachable, format!("other jobs overwrote the records {ATTEMPTS} times")))
 }
 
-/// Returns what the tag has now: what the run has read already, unless another run has written since.
+/// Returns what the run has read of a tag, or `None` if there was no artifact. [`artifact::save`] notices if it has changed since.
+fn known(store: &StoreRepository, tag: &str) -> Option<Artifact> {
+    let artifacts = store.artifacts.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = artifacts.get(tag).and_then(|cell| cell.get().cloned());
+    known.filter(|known| known.digest.is_some() && !known.is_damaged)
+}
+
+/// Returns what the tag has now.
 async fn now(store: &StoreRepository, tag: &str, scope: &str) -> Result<Artifact> {
-    let known = store.artifacts.lock().unwrap_or_else(PoisonError::into_inner).get(tag).and_then(|cell| cell.get().cloned());
-    if let Some(known) = &known
-        && known.digest.is_some()
-        && !known.is_damaged
-        && let Ok(Some(last)) = store.client.head_manifest(tag).await
-        && Some(&last.digest) == known.digest.as_ref()
-    {
-        return Ok(known.clone());
-    }
-    let image = known.map_or_else(|| store.image().to_owned(), |known| known.bundle.image.clone());
-    store.load(tag, Bundle::new(&store.options.prefix, scope, &image)).await
+    let known = known(store, tag);
+    let image = known.as_ref().map_or_else(|| store.image().to_owned(), |known| known.bundle.image.clone());
+    let empty = Bundle::new(&store.options.prefix, scope, &image);
+    // A registry that denies what it has shown before has not lost it.
+    if known.is_some() { artifact::load(&store.client, &store.pace, tag, empty).await } else { store.load(tag, empty).await }
 }
 
 /// Replaces what the run has read of a tag.

@@ -82,7 +82,11 @@ impl ObjectStore for RegistryStore {
             object.open().await.map_err(broken)?.read_to_end(&mut bytes).await.map_err(broken)?;
             Content::Data(bytes.into())
         } else {
+            let was_damaged = self.0.is_removed(object.digest()).await?;
             self.0.upload(object).await?;
+            if was_damaged && !self.0.is_whole(object.digest(), object.size()).await {
+                return Ok(());
+            }
             Content::Blob(object.digest().clone())
         };
         let mut state = self.0.state();

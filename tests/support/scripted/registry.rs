@@ -120,6 +120,13 @@ impl Registry {
         }
     }
 
+    /// Lets a tag name the manifest of another tag.
+    pub fn move_tag(&self, repository: &str, tag: &str, to: &str) {
+        let mut state = self.state.lock().unwrap();
+        let manifest = state.manifests[&(repository.to_owned(), to.to_owned())].clone();
+        state.manifests.insert((repository.to_owned(), tag.to_owned()), manifest);
+    }
+
     /// The tags of a repository.
     pub fn tags(&self, repository: &str) -> Vec<String> {
         let state = self.state.lock().unwrap();
