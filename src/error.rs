@@ -177,3 +177,10 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// Returns a message and its hint in the form of the command line, for snapshots.
+#[cfg(test)]
+pub fn shown(message: &impl fmt::Display, hint: Option<&str>) -> String {
+    let hint = hint.map(|hint| format!("  hint: {hint}\n")).unwrap_or_default();
+    format!("error: {message}\n{hint}")
+}

@@ -4,6 +4,8 @@
 //! answer must be exactly that of BuildKit's own client. That client uses moby/patternmatcher for the patterns, and
 //! tonistiigi/fsutil for the walk.
 
+#[cfg(test)]
+mod error_tests;
 mod glob;
 mod go_regex;
 mod hash;

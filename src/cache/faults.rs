@@ -39,17 +39,29 @@ impl<'a> CacheFaults<'a> {
         self.warn("failed to save this build to", why)
     }
 
-    /// Warns of a fault: `attempt` says what failed or happens next, up to the cache's name (`failed to save this build to`).
+    /// Warns that the run goes on without the cache: `doing` says how (`continuing`, `restarting the build`).
+    ///
+    /// # Errors
+    /// If the cache is required.
+    pub fn warn_without(&self, doing: &str, why: &impl Fault) -> Result<()> {
+        self.judge(&format!("{doing} without"), "failed to use", why)
+    }
+
+    /// Warns of a fault: `attempt` says what failed, up to the cache's name (`failed to save this build to`).
     ///
     /// # Errors
     /// [`Kind::Cache`] with the same text if the run requires its cache.
     pub fn warn(&self, attempt: &str, why: &impl Fault) -> Result<()> {
-        let text = format!("{attempt} the cache {}: {why}", self.settings.shown);
+        self.judge(attempt, attempt, why)
+    }
+
+    fn judge(&self, warning: &str, failure: &str, why: &impl Fault) -> Result<()> {
+        let text = |attempt| format!("{attempt} the cache {}: {why}", self.settings.shown);
         let remedy = why.remedy();
         if self.settings.required {
-            return Err(Error::new(Kind::Cache, text).hint_if(remedy));
+            return Err(Error::new(Kind::Cache, text(failure)).hint_if(remedy));
         }
-        let text = with_remedy(text, remedy.as_deref());
+        let text = with_remedy(text(warning), remedy.as_deref());
         let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
         // The user already knows why hakobi gave the store up.
         if !warnings.is_empty() && text.contains(GIVEN_UP) {

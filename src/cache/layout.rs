@@ -84,7 +84,7 @@ pub async fn is_there(store: &dyn ObjectStore) -> Result<bool> {
     match Layout::read(store).await? {
         Layout::Absent => Ok(false),
         Layout::Known => Ok(true),
-        Layout::Unreadable => Err(Error::new(Fault::Damaged, "failed to read its hakobi.json")
+        Layout::Unreadable => Err(Error::new(Fault::Damaged, "its hakobi.json is damaged")
             .hint("run `hakobi cache verify --repair`, or a build that writes to this cache")),
     }
 }

@@ -1,6 +1,8 @@
 //! A build's access to its store: the session that serves it to the daemon, typed reads of records, and the judgement of its
 //! faults.
 
+#[cfg(test)]
+mod error_tests;
 pub mod fault;
 pub mod faults;
 pub mod last_cold;

@@ -34,7 +34,7 @@ impl<'a> OpenedCache<'a> {
         let session = match CacheSession::for_build(settings, build, registries, events.hidden(), is_checked).await {
             Ok(session) => Some(session),
             Err(error) => {
-                faults.warn("continuing without", &error)?;
+                faults.warn_without("continuing", &error)?;
                 None
             }
         };
@@ -167,7 +167,7 @@ impl BuildCache<'_> {
                 faults.give_up();
                 faults.mark_damage_reported();
                 let why = format!("its records are invalid: {why}");
-                faults.warn("restarting the build without", &FaultText(&why, None))
+                faults.warn_without("restarting the build", &FaultText(&why, None))
             }
         }
     }
@@ -200,7 +200,7 @@ impl BuildCache<'_> {
                 (format!("damaged: {}", damaged.join(", ")), Some("remove damaged objects with `hakobi cache verify --repair`"))
             }
         };
-        faults.warn("restarting the build without", &FaultText(&why, hint))
+        faults.warn_without("restarting the build", &FaultText(&why, hint))
     }
 
     /// Makes visible to other runs what this run wrote. A fault is a warning.

@@ -40,7 +40,7 @@ impl<'a> RecordReader<'a> {
     /// If the cache is required.
     pub fn give_up(&self, why: &impl Fault) -> Result<()> {
         self.faults.give_up();
-        self.faults.warn("continuing without", why)
+        self.faults.warn_without("continuing", why)
     }
 
     /// Reads the records of these keys, like [`Records::read`].

@@ -96,7 +96,7 @@ fn ssh_source(text: &str, environment: &Environment) -> Result<SshSource> {
     let paths: Vec<PathBuf> = match (paths, environment.get("SSH_AUTH_SOCK")) {
         ("", Some(socket)) => vec![environment.resolve(socket)],
         ("", None) => {
-            return Err(Error::usage(format!("--ssh {id}: no SSH agent found: SSH_AUTH_SOCK is not set"))
+            return Err(Error::usage(format!("invalid --ssh {id}: no SSH agent found: SSH_AUTH_SOCK is not set"))
                 .hint(format!("start one with `eval $(ssh-agent)` and `ssh-add`, or name a key: --ssh {id}=FILE")));
         }
         (paths, _) => paths.split(',').map(|path| environment.resolve(path)).collect(),
@@ -104,9 +104,9 @@ fn ssh_source(text: &str, environment: &Environment) -> Result<SshSource> {
     let mut sockets = 0;
     for path in &paths {
         let found = std::fs::metadata(path)
-            .map_err(|error| Error::usage(format!("--ssh {id}: failed to read {}", path.display())).because(&error))?;
+            .map_err(|error| Error::usage(format!("failed to read {} for --ssh {id}", path.display())).because(&error))?;
         if found.is_dir() {
-            return Err(Error::usage(format!("--ssh {id}: {} is a directory", path.display())));
+            return Err(Error::usage(format!("invalid --ssh {id}: {} is a directory", path.display())));
         }
         sockets += usize::from(is_socket(&found));
     }

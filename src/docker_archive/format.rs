@@ -67,8 +67,8 @@ pub(super) fn with_head(head: Vec<u8>, rest: impl AsyncRead + Send + 'static) ->
 pub(super) fn other(head: &[u8]) -> &'static str {
     match head {
         [] => "empty",
-        [b'B', b'Z', b'h', ..] => "compressed by bzip2",
-        [0xfd, b'7', b'z', b'X', b'Z', ..] => "compressed by xz",
+        [b'B', b'Z', b'h', ..] => "compressed with bzip2",
+        [0xfd, b'7', b'z', b'X', b'Z', ..] => "compressed with xz",
         _ => "not a tar archive, and not compressed with gzip or zstd",
     }
 }

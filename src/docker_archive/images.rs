@@ -141,9 +141,13 @@ async fn verified(contents: &Contents, image: Listed, config: Bytes, layers: &mu
     let diff_ids = diff_ids(&config);
     let diff_ids = diff_ids.map_err(|error| wrong(format!("failed to read the configuration {}: {error}", image.config)))?;
     let count = diff_ids.len();
-    if image.layers.len() != count || count > LAYERS_LIMIT {
-        let told = image.layers.len();
-        return Err(wrong(format!("it has {told} layers and its configuration has {count}; the limit is {LAYERS_LIMIT}")));
+    let told = image.layers.len();
+    if told != count {
+        let layers = if told == 1 { "layer" } else { "layers" };
+        return Err(wrong(format!("it has {told} {layers}, but its configuration has {count}")));
+    }
+    if count > LAYERS_LIMIT {
+        return Err(wrong(format!("it has {count} layers; the limit is {LAYERS_LIMIT}")));
     }
     let mut descriptors = Vec::with_capacity(count);
     for (place, (path, diff_id)) in image.layers.iter().zip(&diff_ids).enumerate() {

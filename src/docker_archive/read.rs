@@ -72,7 +72,7 @@ async fn file(path: &str, mut body: Body, layers: &mut dyn Layers) -> Result<Ite
     }
     let mut bytes = head;
     body.read_to_end(&mut bytes).await.map_err(Error::Read)?;
-    Ok(if is_record(path, &bytes) { Item::Json(Bytes::from(bytes)) } else { Item::Other("other JSON".to_owned()) })
+    Ok(if is_record(path, &bytes) { Item::Json(Bytes::from(bytes)) } else { Item::Other("JSON of another kind".to_owned()) })
 }
 
 /// Returns whether this is a manifest, an index or a configuration. Attestations are not, and there may be many.

@@ -80,6 +80,21 @@ impl Dialer {
         &self.origin
     }
 
+    /// Returns the hint for a daemon that does not answer at this address.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match &self.address {
+            Address::Unix(_) => {
+                "start it, and allow this user to use its socket; in CodeBuild, enable privileged mode for the project"
+            }
+            Address::Tcp { tls: None, .. } => {
+                "start it, and check its address; if it requires TLS, set DOCKER_TLS_VERIFY and DOCKER_CERT_PATH"
+            }
+            Address::Tcp { tls: Some(_), .. } => "start it, and check its address and the certificates in DOCKER_CERT_PATH",
+            Address::Ssh { .. } => "start it, and check that `ssh` logs in to its host without a password",
+        }
+    }
+
     /// Opens a connection.
     ///
     /// # Errors

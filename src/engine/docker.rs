@@ -99,9 +99,7 @@ impl Docker {
             bollard::Docker::connect_with_custom_transport(transport, Some("http://docker"), ANSWER_SECONDS, API_DEFAULT_VERSION)
                 .map_err(|error| Error::no_daemon("failed to set up the Docker client").because(&error))?;
         let api = api.negotiate_version().await.map_err(|error| {
-            Error::no_daemon(format!("no Docker daemon answers at {}", dialer.origin()))
-                .because(&error)
-                .hint("start it, and allow this user to use its socket; in CodeBuild, enable privileged mode for the project")
+            Error::no_daemon(format!("no Docker daemon answers at {}", dialer.origin())).because(&error).hint(dialer.hint())
         })?;
         Ok(Self { api, dialer })
     }

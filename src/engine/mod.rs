@@ -4,6 +4,8 @@
 pub mod buildkit;
 mod dial;
 mod docker;
+#[cfg(test)]
+mod error_tests;
 mod tls;
 
 pub use dial::{Dialer, Stream};

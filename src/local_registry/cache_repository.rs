@@ -234,12 +234,16 @@ impl CacheRepository {
             Some(hint) => format!("{error} ({hint})"),
             None => error.to_string(),
         };
-        registry::Error::elsewhere(kind, what, "the cache", &cause)
+        failed(kind, what, &cause)
     }
 
     fn read_only(&self) -> registry::Error {
-        registry::Error::elsewhere(Kind::Denied, "write", "the cache", &format!("the scope `{}` is read-only", self.0.scope))
+        registry::Error::elsewhere(Kind::Denied, "write to the cache", &format!("the scope `{}` is read-only", self.0.scope))
     }
+}
+
+fn failed(kind: Kind, what: &str, cause: &str) -> registry::Error {
+    registry::Error::elsewhere(kind, format!("{what} in the cache"), cause)
 }
 
 #[async_trait]
@@ -272,10 +276,10 @@ impl Source for CacheRepository {
         if size.is_none() && offset == 0 {
             let read = self.0.blobs.read(digest, CONFIG_LIMIT).await.map_err(|error| self.error(&what(), &error))?;
             let read = read.map(|bytes| Box::pin(std::io::Cursor::new(bytes)) as ByteStream);
-            return read.ok_or_else(|| registry::Error::elsewhere(Kind::NotFound, what(), "the cache", "it does not exist"));
+            return read.ok_or_else(|| failed(Kind::NotFound, &what(), "it does not exist"));
         }
         let opened = self.0.blobs.open(digest, size, offset).await.map_err(|error| self.error(&what(), &error))?;
-        opened.ok_or_else(|| registry::Error::elsewhere(Kind::NotFound, what(), "the cache", "it does not exist"))
+        opened.ok_or_else(|| failed(Kind::NotFound, &what(), "it does not exist"))
     }
 }
 
@@ -302,10 +306,7 @@ impl Home for CacheRepository {
         if !self.0.writable {
             return Err(self.read_only());
         }
-        let identity = source
-            .identity()
-            .await
-            .map_err(|error| registry::Error::elsewhere(Kind::Source, "save a blob", "the cache", &error.to_string()))?;
+        let identity = source.identity().await.map_err(|error| failed(Kind::Source, "save a blob", &error.to_string()))?;
         if let Some(from) = from {
             self.0.blobs.store().note_origin(&identity.digest, from);
         }
@@ -328,8 +329,7 @@ impl Home for CacheRepository {
         self.0.offered.add(manifest);
         if reference.parse::<Digest>().is_err() {
             let pointer = Pointer { version: VERSION, media_type: manifest.media_type.clone(), digest };
-            let bytes = serde_json::to_vec(&pointer)
-                .map_err(|error| registry::Error::elsewhere(Kind::Local, &*what, "the cache", &error.to_string()))?;
+            let bytes = serde_json::to_vec(&pointer).map_err(|error| failed(Kind::Local, &what, &error.to_string()))?;
             let written = self.0.blobs.store().write(&self.pointer(reference), &BytesSource::new(bytes.into())).await;
             written.map_err(|error| self.error(&what, &error))?;
         }

@@ -180,5 +180,5 @@ impl PullThrough {
 }
 
 fn local(error: &std::io::Error) -> registry::Error {
-    registry::Error::elsewhere(Kind::Local, "buffer a layer", "this host", &error.to_string())
+    registry::Error::elsewhere(Kind::Local, "buffer a layer on this host", &error.to_string())
 }

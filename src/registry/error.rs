@@ -42,7 +42,7 @@ pub enum Kind {
 
 /// A failure at a registry.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("failed to {} at {}{}{}", self.details.what, self.details.place, self.tries(), self.why())]
+#[error("failed to {}{}{}{}", self.details.what, self.place(), self.tries(), self.why())]
 pub struct Error {
     /// The kind of failure.
     pub kind: Kind,
@@ -68,7 +68,7 @@ struct Details {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// Creates an error from an action and a place: `pushing tag 1`, `ghcr.io/team/app`.
+    /// Creates an error from an action and a place: `push tag 1`, `ghcr.io/team/app`. The place is empty if the action names it.
     pub(super) fn new(kind: Kind, what: impl Into<String>, place: impl Into<String>) -> Self {
         let details = Details {
             what: what.into(),
@@ -99,14 +99,14 @@ impl Error {
         error
     }
 
-    /// Creates an error of a registry's stand-in.
-    pub(crate) fn elsewhere(kind: Kind, what: impl Into<String>, place: &str, cause: &str) -> Self {
-        Self::new(kind, what, place).because(cause)
+    /// Creates an error of a registry's stand-in from an action with its place: `save a blob in the cache`.
+    pub(crate) fn elsewhere(kind: Kind, what: impl Into<String>, cause: &str) -> Self {
+        Self::new(kind, what, "").because(cause)
     }
 
     /// Creates an error for a fault of hakobi itself.
     pub(crate) fn internal(cause: &str) -> Self {
-        Self::new(Kind::Local, "push", "this host").because(cause)
+        Self::new(Kind::Local, "push", "").because(cause)
     }
 
     /// Adds the cause.
@@ -166,6 +166,10 @@ impl Error {
     #[must_use]
     pub fn is_silence(&self) -> bool {
         matches!(self.kind, Kind::Network | Kind::Tls | Kind::TooManyRequests | Kind::Unavailable)
+    }
+
+    fn place(&self) -> String {
+        if self.details.place.is_empty() { String::new() } else { format!(" at {}", self.details.place) }
     }
 
     fn tries(&self) -> String {

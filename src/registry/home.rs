@@ -58,7 +58,9 @@ pub async fn read_blob(source: &dyn Source, digest: &Digest, cap: u64) -> Result
         let stream = source.open_blob(digest, None, 0).await?;
         match stream.take(cap + 1).read_to_end(&mut bytes).await {
             Ok(_) if bytes.len() as u64 > cap => {
-                return Err(Error::at(Kind::TooLarge, what, source.repository()).because(&format!("more than {cap} bytes")));
+                return Err(
+                    Error::at(Kind::TooLarge, what, source.repository()).because(&format!("it has more than {cap} bytes"))
+                );
             }
             Ok(_) => return Ok(bytes.into()),
             Err(error) => match error.downcast::<Error>() {

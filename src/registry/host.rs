@@ -165,7 +165,8 @@ impl Host {
     ) -> Result<Token> {
         use super::auth::NoToken;
         let what = "fetch a token";
-        let bad = |cause: &str| Error::on(Kind::Unauthorized, what, &self.name).because(cause);
+        // A login helps only if the service refused.
+        let bad = |cause: &str| Error::on(Kind::Refused, what, &self.name).because(cause);
         let url: Url = realm.parse().map_err(|_| bad("the address of the token service is not a URL"))?;
         let trust = match url.host_str().map(RegistryHost::new) {
             Some(host) if host.is_loopback() => super::http::Trust::Loopback,
@@ -188,7 +189,8 @@ impl Host {
                 Err(NoToken::Broken(cause)) => (true, Error::on(Kind::Network, what, &self.name).because(&cause)),
                 Err(NoToken::Refused(429, cause)) => (true, Error::on(Kind::TooManyRequests, what, &self.name).because(&cause)),
                 Err(NoToken::Refused(500.., cause)) => (true, Error::on(Kind::Unavailable, what, &self.name).because(&cause)),
-                Err(NoToken::Refused(_, cause)) => (false, bad(&cause)),
+                Err(NoToken::Refused(0, cause)) => (false, bad(&cause)),
+                Err(NoToken::Refused(_, cause)) => (false, Error::on(Kind::Unauthorized, what, &self.name).because(&cause)),
             };
             if !transient || attempts.made() >= 5 || !attempts.again(None).await {
                 return Err(attempts.ended(error));

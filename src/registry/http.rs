@@ -68,8 +68,8 @@ impl Http {
         if let Some(client) = slot.get() {
             return Ok(client);
         }
-        let client = build(trust, redirects)
-            .map_err(|error| Error::new(Kind::Tls, "set up TLS", "this host").because(&describe(&error)))?;
+        let client =
+            build(trust, redirects).map_err(|error| Error::new(Kind::Tls, "set up TLS", "").because(&describe(&error)))?;
         Ok(slot.get_or_init(|| client))
     }
 }

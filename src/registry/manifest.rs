@@ -181,7 +181,7 @@ pub(super) enum NoBody {
 impl NoBody {
     pub(super) fn error(self, what: &str, repository: &Repository) -> Error {
         match self {
-            Self::TooLarge(cap) => Error::at(Kind::TooLarge, what, repository).because(&format!("more than {cap} bytes")),
+            Self::TooLarge(cap) => Error::at(Kind::TooLarge, what, repository).because(&format!("it has more than {cap} bytes")),
             Self::Broken(cause) => Error::at(Kind::Network, what, repository).because(&cause),
         }
     }

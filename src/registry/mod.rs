@@ -10,6 +10,8 @@ mod credentials;
 mod docker_auth;
 mod ecr;
 mod error;
+#[cfg(test)]
+mod error_tests;
 mod home;
 mod host;
 mod http;
@@ -20,6 +22,8 @@ mod retry;
 mod shared;
 mod start;
 mod tags;
+#[cfg(test)]
+pub mod testing;
 mod upload;
 mod upload_body;
 

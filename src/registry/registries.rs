@@ -119,7 +119,7 @@ mod tests {
         let host = registries.host(&RegistryHost::new("ghcr.io"));
         let login = Credential::Basic { username: "u".to_owned(), password: "p".to_owned() };
         let error = host.token("http://tokens.example/token", "s", &[], Some(&login)).await.expect_err("refused");
-        assert_eq!(error.kind, Kind::Unauthorized);
+        assert_eq!(error.kind, Kind::Refused);
         assert!(error.to_string().contains("is not HTTPS"), "{error}");
     }
 }

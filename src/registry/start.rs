@@ -62,7 +62,8 @@ fn parse_endpoint(endpoint: &str) -> Option<(Url, Trust)> {
 }
 
 fn parse(scheme: &str, host: &RegistryHost) -> Result<Url> {
-    format!("{scheme}://{host}/").parse().map_err(|_| Error::on(Kind::Refused, "parse the registry's name", host))
+    let url = format!("{scheme}://{host}/").parse::<Url>();
+    url.map_err(|error| Error::on(Kind::Refused, "parse the registry's name", host).because(&error.to_string()))
 }
 
 async fn either(shared: &Shared, host: &RegistryHost, trust: Trust, schemes: [&str; 2]) -> Result<Start> {

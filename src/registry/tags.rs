@@ -45,7 +45,7 @@ impl Client {
             let next = header(response.headers(), LINK.as_str()).and_then(|link| next(&url, &link));
             let bytes = small_body(response, LARGEST, limit).await.map_err(|failure| failure.error(what, &self.repository))?;
             let page: Page = serde_json::from_slice(&bytes)
-                .map_err(|_| Error::at(Kind::Damaged, what, &self.repository).because("it is not a list of tags"))?;
+                .map_err(|_| Error::at(Kind::Damaged, what, &self.repository).because("the answer is not a list of tags"))?;
             out.extend(page.tags.into_iter().flatten());
             match next {
                 // hakobi sends credentials to no other host.

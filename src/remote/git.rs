@@ -42,7 +42,7 @@ pub async fn commit(url: &str, reference: &str) -> Result<String, String> {
 /// Returns the commit that BuildKit would choose from the listed references: the full name after `refs/`, then a branch, then a
 /// tag. For an annotated tag it is the tagged commit. Returns an error if a name is both a branch and a tag, because BuildKit's
 /// versions differ there.
-fn chosen(listed: &str, reference: &str) -> Result<String, String> {
+pub(super) fn chosen(listed: &str, reference: &str) -> Result<String, String> {
     if reference.is_empty() {
         let head = listed.lines().find_map(|line| line.strip_suffix("\tHEAD"));
         return head.filter(|commit| is_commit(commit)).map(ToOwned::to_owned).ok_or_else(|| "it has no branch".to_owned());
@@ -59,6 +59,7 @@ fn chosen(listed: &str, reference: &str) -> Result<String, String> {
     match found[..] {
         [commit] if is_commit(commit) => Ok(commit.to_owned()),
         [] => Err(format!("it has no branch and no tag {reference}")),
+        [other] => Err(format!("git lists `{other}` for {reference}, which is no commit")),
         _ => Err(format!("{reference} is a branch and a tag")),
     }
 }

@@ -1,5 +1,7 @@
 //! Finds the current state of remote files and repositories, like BuildKit: files in `http`, repositories in `git`.
 
+#[cfg(test)]
+mod error_tests;
 mod git;
 mod http;
 

@@ -6,6 +6,8 @@
 mod blobs;
 mod directory;
 mod error;
+#[cfg(test)]
+mod error_tests;
 mod interface;
 mod memory;
 mod name;

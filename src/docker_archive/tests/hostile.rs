@@ -163,13 +163,13 @@ async fn images_that_are_not_what_they_say() {
     for (archive, words) in [
         (image(&good, json!(["b/layer.tar", "a/layer.tar"])), "layer 1 of 2 (b/layer.tar) has the diff ID"),
         (image(&good, json!(["a/layer.tar", "a/layer.tar"])), "layer 2 of 2 (a/layer.tar) has the diff ID"),
-        (image(&good, json!(["a/layer.tar"])), "it has 1 layers and its configuration has 2"),
+        (image(&good, json!(["a/layer.tar"])), "it has 1 layer, but its configuration has 2"),
         (image(&good, json!(["a/layer.tar", "x"])), "layer 2 of 2 (x) is not in the archive"),
         (image(&good, json!(["a/layer.tar", "text"])), "layer 2 of 2 (text) is not a tar archive"),
         (image(&good, json!(["a/layer.tar", "c.json"])), "layer 2 of 2 (c.json) is JSON"),
         (image(&good, json!(["a/layer.tar", "d"])), "layer 2 of 2 (d) is not in the archive"),
         (image(&good, json!(["a/layer.tar", "../../etc/passwd"])), "`..`"),
-        (image(b"{}", none.clone()), "c.json is other JSON"),
+        (image(b"{}", none.clone()), "c.json is JSON of another kind"),
         (image(br#"{"rootfs":{"diff_ids":["sha256:x"]}}"#, none.clone()), "failed to read the configuration c.json"),
         (image(&base, none), "c.json is a layer"),
     ] {

@@ -1,5 +1,6 @@
 //! Reads hand-made archives of every form, malicious ones, and those that hakobi writes.
 
+mod errors;
 mod forms;
 mod hostile;
 mod written;

@@ -55,7 +55,7 @@ struct Answer {
 /// The reason why there is no token.
 #[derive(Debug)]
 pub(in crate::registry) enum NoToken {
-    /// The service refused.
+    /// The service refused with this status, or redirects in a loop (0).
     Refused(u16, String),
     /// The service did not answer, or its answer contains no token.
     Broken(String),

@@ -43,8 +43,9 @@ impl DockerConfig {
     pub(in crate::registry) fn load(directory: Option<&Path>) -> Result<Self> {
         let Some(directory) = directory else { return Ok(Self::default()) };
         let path = directory.join("config.json");
-        let bad =
-            |cause: &str| Error::new(Kind::Credentials, "read Docker's credentials", path.display().to_string()).because(cause);
+        let bad = |cause: &str| {
+            Error::new(Kind::Credentials, format!("read Docker's credentials in {}", path.display()), "").because(cause)
+        };
         let text = match std::fs::read(&path) {
             Ok(text) => text,
             Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {

@@ -25,7 +25,8 @@ struct Answer {
 /// Asks a helper for the credentials of a server. Returns `None` if it has none.
 pub(super) async fn get(name: &str, server: &str) -> Result<Option<Credential>> {
     let program = format!("docker-credential-{name}");
-    let failed = |cause: &str| Error::new(Kind::Credentials, format!("get credentials from {program}"), server).because(cause);
+    let failed =
+        |cause: &str| Error::new(Kind::Credentials, format!("get credentials for {server} from {program}"), "").because(cause);
     // The name comes from config.json. A slash would make it a path.
     if name.contains(['/', '\\']) {
         return Err(failed("the name of the helper in config.json must not contain a slash"));

@@ -5,6 +5,8 @@
 
 mod artifact;
 mod bundle;
+#[cfg(test)]
+mod error_tests;
 mod fault;
 mod object_source;
 mod progress;

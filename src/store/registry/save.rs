@@ -86,7 +86,12 @@ async fn save_one(store: &StoreRepository, tag: &str, changes: &Changes) -> Resu
         }
         tracing::debug!(tag, attempt, "another run has overwritten the records; merging again");
     }
-    Err(Error::new(Fault::Unreachable, format!("other jobs overwrote the records {ATTEMPTS} times")))
+    Err(overwritten())
+}
+
+/// Returns the error of a run that gives up, because other runs write all the time.
+pub fn overwritten() -> Error {
+    Error::new(Fault::Unreachable, format!("other jobs overwrote the records {ATTEMPTS} times"))
 }
 
 /// Returns what the run has read of a tag, or `None` if there was no artifact. [`artifact::save`] notices if it has changed since.

@@ -30,7 +30,10 @@ where
         (Some(message), "") => message.to_owned(),
         (Some(message), code) => format!("{code}: {message}"),
         (None, "") => match error {
-            SdkError::ServiceError(_) | SdkError::ResponseError(_) => format!("status {}", status.unwrap_or_default()),
+            SdkError::ServiceError(_) => format!("the server answered {}", status.unwrap_or_default()),
+            SdkError::ResponseError(_) => {
+                format!("the server's answer {} cannot be read: {}", status.unwrap_or_default(), innermost(error))
+            }
             other => innermost(other),
         },
         (None, code) => code.to_owned(),
@@ -40,12 +43,14 @@ where
         ("NoSuchBucket", _) => at(Fault::Missing).hint("check the bucket's name, and the region and account of this role"),
         ("RequestTimeTooSkewed", _) => at(Fault::Denied).hint(format!("set this machine's clock: it is off{}", skew(error))),
         ("ExpiredToken" | "ExpiredTokenException", _) => at(Fault::Denied).hint("renew the AWS credentials: they have expired"),
-        ("InvalidAccessKeyId" | "SignatureDoesNotMatch", _) => at(Fault::Denied).hint("check the AWS credentials: S3 does not know them"),
+        ("InvalidAccessKeyId", _) => at(Fault::Denied).hint("check the AWS credentials: S3 does not know the access key"),
+        ("SignatureDoesNotMatch", _) => at(Fault::Denied).hint("check the AWS credentials: the secret key does not match the access key"),
         ("PermanentRedirect" | "AuthorizationHeaderMalformed", _) | (_, Some(301)) => {
             let region = region.unwrap_or_else(|| "another region".to_owned());
             at(Fault::Missing).hint(format!("set AWS_REGION, or add ?region= to the cache's URL: the bucket is in {region}"))
         }
         (_, Some(401)) => at(Fault::Denied).hint("check the AWS credentials: S3 rejected them"),
+        (_, Some(403)) if needs == "s3:ListBucket" => at(Fault::Denied).hint("allow s3:ListBucket on the bucket for the role"),
         (_, Some(403)) => at(Fault::Denied).hint(format!(
             "allow {needs} and s3:ListBucket on the bucket for the role (without ListBucket, S3 denies access to missing objects); \
              for a bucket with a KMS key also kms:Decrypt and kms:GenerateDataKey"

@@ -2,6 +2,8 @@
 
 mod body;
 mod error;
+#[cfg(test)]
+mod error_tests;
 mod lifecycle;
 mod read;
 mod write;

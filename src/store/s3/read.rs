@@ -146,9 +146,8 @@ async fn once(inner: &Inner, key: &str, range: &Range<u64>, etag: Option<&str>) 
             };
         }
     };
-    let cut = |why: &str| {
-        Broken::Midway(Error::new(Fault::Unreachable, format!("failed to read {key} from the bucket {bucket}: {why}")))
-    };
+    let cut =
+        |why: &str| Broken::Midway(Error::new(Fault::Unreachable, format!("failed to read {key} in the bucket {bucket}: {why}")));
     let whole = answer.content_range().and_then(|range| range.rsplit('/').next()?.parse().ok());
     let length = answer.content_length().and_then(|length| u64::try_from(length).ok()).unwrap_or_default();
     let whole = whole.unwrap_or(range.start + length);
@@ -157,7 +156,7 @@ async fn once(inner: &Inner, key: &str, range: &Range<u64>, etag: Option<&str>) 
     if length != expected {
         return Err(Broken::Refused(Error::new(
             Fault::Unreachable,
-            format!("failed to read {key}: the server sent {length} bytes instead of {expected}"),
+            format!("failed to read {key} in the bucket {bucket}: the server sent {length} bytes instead of {expected}"),
         )));
     }
     // Reads no more than the requested bytes, whatever the answer says of the object.

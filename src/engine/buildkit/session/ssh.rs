@@ -49,7 +49,7 @@ impl SshAgents {
             let mut socket = None;
             for path in &source.paths {
                 let metadata = std::fs::metadata(path).map_err(|error| {
-                    Error::usage(format!("--ssh {}: failed to read {}", source.id, path.display())).because(&error)
+                    Error::usage(format!("failed to read {} for --ssh {}", path.display(), source.id)).because(&error)
                 })?;
                 if metadata.file_type().is_socket() { socket = Some(path.clone()) } else { keys.push(path.clone()) }
             }
@@ -57,10 +57,10 @@ impl SshAgents {
                 (Some(socket), true) => socket,
                 (None, false) => out.start(&source.id, &keys).await?,
                 (Some(_), false) => {
-                    return Err(Error::usage(format!("--ssh {}: keys and an agent's socket cannot be mixed", source.id)));
+                    return Err(Error::usage(format!("invalid --ssh {}: keys and an agent's socket cannot be mixed", source.id)));
                 }
                 (None, true) => {
-                    return Err(Error::usage(format!("--ssh {}: no SSH agent found", source.id))
+                    return Err(Error::usage(format!("invalid --ssh {}: no SSH agent found", source.id))
                         .hint("start one with `eval $(ssh-agent)` or name a key file"));
                 }
             };
@@ -71,7 +71,7 @@ impl SshAgents {
 
     async fn start(&mut self, id: &str, keys: &[PathBuf]) -> Result<PathBuf> {
         let failed = |error: io::Error| {
-            Error::usage(format!("--ssh {id}: failed to start an SSH agent for the key"))
+            Error::usage(format!("failed to start an SSH agent for the key of --ssh {id}"))
                 .because(&error)
                 .hint("install OpenSSH's client (ssh-agent, ssh-add)")
         };
@@ -106,7 +106,7 @@ impl SshAgents {
                 .map_err(failed)?;
             if !added.status.success() {
                 let words = String::from_utf8_lossy(&added.stderr).trim().to_owned();
-                return Err(Error::usage(format!("--ssh {id}: failed to load the key {}: {words}", key.display())));
+                return Err(Error::usage(format!("failed to load the key {} for --ssh {id}: {words}", key.display())));
             }
         }
         self.own.push((child, directory));
