@@ -70,7 +70,7 @@ impl RewrittenGraph {
 
 impl Graph {
     /// Returns the graph up to a state, with substitutions for the steps that lead to them. Names, flags and source lines are
-    /// copied, so that progress and errors are those of the whole graph. Steps in `pinned_revision` have already run, and must not
+    /// copied, so that progress and errors are those of the whole graph. Steps in `solved` have already run, and must not
     /// run again.
     ///
     /// # Errors
@@ -79,9 +79,9 @@ impl Graph {
         &self,
         state: &Input,
         substitutions: &HashMap<Input, Substitution>,
-        pinned_revision: &HashSet<Digest>,
+        solved: &HashSet<Digest>,
     ) -> Result<RewrittenGraph, InvalidGraph> {
-        self.rewritten_on(state, substitutions, pinned_revision, None)
+        self.rewritten_on(state, substitutions, solved, None)
     }
 
     /// Returns [`Graph::rewritten`] with another base for one of the steps.
@@ -92,7 +92,7 @@ impl Graph {
         &self,
         state: &Input,
         substitutions: &HashMap<Input, Substitution>,
-        pinned_revision: &HashSet<Digest>,
+        solved: &HashSet<Digest>,
         ground: Option<&BaseSubstitution>,
     ) -> Result<RewrittenGraph, InvalidGraph> {
         if self.is_nothing() {
@@ -106,8 +106,7 @@ impl Graph {
         let has_states =
             substitutions.iter().any(|(state, substitution)| substitution.is_image() && is_made(state)) || ground.is_some();
         let ground = ground.map(|ground| (ground, source(&ground.state, &ground.substitution)));
-        let mut new =
-            Grafting { graph: self, sources, ground, pinned_revision, out: pb::Definition::default(), names: HashMap::new() };
+        let mut new = Grafting { graph: self, sources, ground, solved, out: pb::Definition::default(), names: HashMap::new() };
         let needed = new.needed(state);
         for op in self.below(state).into_iter().filter(|op| needed.contains(&op.digest)) {
             new.op(&op.digest)?;
@@ -157,7 +156,7 @@ struct Grafting<'a> {
     sources: HashMap<&'a Input, Source<'a>>,
     /// The other base of one step.
     ground: Option<(&'a BaseSubstitution, Source<'a>)>,
-    pinned_revision: &'a HashSet<Digest>,
+    solved: &'a HashSet<Digest>,
     out: pb::Definition,
     /// The new digests of rewritten steps.
     names: HashMap<Digest, Digest>,
@@ -218,7 +217,7 @@ impl Grafting<'_> {
         let (old_name, new_name) = (digest.to_string(), new.to_string());
         let whole = self.graph.definition();
         if let Some(metadata) = whole.metadata.get(&old_name) {
-            let ignore_cache = metadata.ignore_cache && !self.pinned_revision.contains(digest);
+            let ignore_cache = metadata.ignore_cache && !self.solved.contains(digest);
             self.out.metadata.insert(new_name.clone(), pb::OpMetadata { ignore_cache, ..metadata.clone() });
         }
         if let Some(source) = &whole.source {

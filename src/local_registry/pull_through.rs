@@ -48,7 +48,7 @@ struct Begun {
 struct Coming {
     spool: Spool,
     /// Becomes true once the layer is saved, or will not be.
-    pinned_revision: watch::Receiver<bool>,
+    settled: watch::Receiver<bool>,
 }
 
 impl PullThrough {
@@ -88,7 +88,7 @@ impl PullThrough {
     /// Waits until a layer in transfer is saved, or will not be.
     pub(super) async fn settle(&self, digest: &Digest) {
         if let Some(mut coming) = self.layer(digest).and_then(|layer| layer.coming) {
-            let _ = coming.pinned_revision.wait_for(|pinned_revision| *pinned_revision).await;
+            let _ = coming.settled.wait_for(|settled| *settled).await;
         }
     }
 
@@ -137,8 +137,8 @@ impl PullThrough {
     async fn begin(&self, digest: &Digest, layer: &Layer) -> registry::Result<Coming> {
         let stream = layer.from.open_blob(digest, Some(layer.size), 0).await?;
         let (writer, spool) = Spool::create(&layer.directory).map_err(|error| local(&error))?;
-        let (pinned_revision, receiver) = watch::channel(false);
-        let coming = Coming { spool: spool.clone(), pinned_revision: receiver };
+        let (settled, receiver) = watch::channel(false);
+        let coming = Coming { spool: spool.clone(), settled: receiver };
         if let Some(layer) = self.layers().get_mut(digest) {
             layer.coming = Some(coming.clone());
         }
@@ -146,11 +146,12 @@ impl PullThrough {
             begun.layers.insert(digest.clone());
         });
         writer.fill(stream);
-        let (this, digest) = (self.clone(), digest.clone());
+        let (this, digest, from) = (self.clone(), digest.clone(), Arc::clone(&layer.from));
         tokio::spawn(async move {
             match spool.identity().await {
                 // A fault of the store is reported when the build is saved: the layer is missing then.
                 Ok(identity) if identity.digest == digest => {
+                    this.0.blobs.store().note_origin(&digest, from.repository());
                     if this.0.blobs.keep(&spool).await.is_ok()
                         && let Some(layer) = this.layers().get_mut(&digest)
                     {
@@ -161,7 +162,7 @@ impl PullThrough {
                 Ok(_) => this.failed(&digest, "the registry's bytes do not match the digest"),
                 Err(error) => this.failed(&digest, &error.to_string()),
             }
-            pinned_revision.send_replace(true);
+            settled.send_replace(true);
         });
         Ok(coming)
     }
