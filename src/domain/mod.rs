@@ -1,5 +1,6 @@
-//! The basic types as values: digests, references, platforms, manifests. Pure, no I/O.
+//! The basic types as values: digests, references, platforms, manifests. Pure, but for the clock.
 
+mod clock;
 mod digest;
 mod inline_cache;
 mod made;
@@ -10,6 +11,7 @@ mod platform;
 mod reference;
 mod selector;
 
+pub use clock::seconds_now;
 pub use digest::{ChainId, CopiedContentKey, DiffId, Digest, Hasher, InvalidDigest, OperationKey, PartialKey, StepKey};
 pub use inline_cache::{CacheLayer, INLINE_CACHE_KEY, InlineCache, comparable};
 pub use made::{Likeness, Made};

@@ -5,7 +5,7 @@
 use crate::cache::layer_index;
 use crate::cache::record_reader::RecordReader;
 use crate::cache::session::CacheSession;
-use crate::domain::Digest;
+use crate::domain::{Digest, seconds_now};
 use crate::executor::context_files::{Contexts, content};
 use crate::executor::execution::OrHalt;
 use crate::executor::graph_errors::broken;
@@ -17,7 +17,6 @@ use crate::layers::assemble::AssembledLayer;
 use crate::layers::{LayerIndex, PathIndex};
 use crate::plan::{Appendable, StepRecord, appendable, proof_key};
 use crate::planner::build_plan::BuildPlan;
-use crate::planner::plan::seconds_now;
 use crate::planner::replan::Replan;
 use crate::publish::release::{PutOutcome, Release};
 use crate::run::context::BuildContext;

@@ -1,12 +1,12 @@
 //! Plans a compiled build: looks at its sources, computes keys of its steps, and looks them up in the cache.
 
 use std::collections::HashMap;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures::future::join_all;
 
 use crate::build::Compiled;
 use crate::cache::record_reader::RecordReader;
+use crate::domain::seconds_now;
 use crate::engine::Docker;
 use crate::engine::buildkit::LocalDirs;
 use crate::error::{Error, Result};
@@ -62,9 +62,4 @@ pub async fn plan(
     plan.align_history();
     lookup::decide(&mut plan, records).await?;
     Ok(plan)
-}
-
-/// Returns the seconds since the Unix epoch.
-pub fn seconds_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::domain::{DiffId, OperationKey};
+use crate::domain::{DiffId, OperationKey, seconds_now};
 use crate::error::Result;
 use crate::executor::context_files::Contexts;
 use crate::executor::graph_errors::created;
@@ -10,7 +10,6 @@ use crate::graph::{Input, Key, Op};
 use crate::handover::PreparedImage;
 use crate::layers::{LayerIndex, PathIndex};
 use crate::plan::{Layer, StepRecord};
-use crate::planner::plan::seconds_now;
 use crate::recorder::compare::{self, Compared, Made};
 use crate::recorder::recording::{Evidence, Recorder};
 

@@ -1,7 +1,7 @@
 //! Records the duration of a build in which every step ran.
 
+use crate::domain::seconds_now;
 use crate::plan::ColdRecord;
-use crate::planner::plan::seconds_now;
 use crate::run::context::BuildContext;
 
 /// Records the duration of this build, in which every step ran.

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::io::AsyncReadExt;
 
+use super::small::part;
 use super::{Entry, Error, Fault, Name, Object, ObjectStore, Result};
+use crate::domain::seconds_now;
 use crate::transfer::ByteStream;
 
 /// Objects in memory.
@@ -23,8 +24,7 @@ impl MemoryStore {
 
     /// Sets an object to these bytes, whatever its name says, like a fault of a disk or another program.
     pub fn set(&self, name: &Name, bytes: Bytes) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        self.objects().insert(name.clone(), (bytes, now));
+        self.objects().insert(name.clone(), (bytes, seconds_now()));
     }
 }
 
@@ -35,11 +35,7 @@ impl ObjectStore for MemoryStore {
     }
 
     async fn read(&self, name: &Name, range: Range<u64>) -> Result<Option<ByteStream>> {
-        Ok(self.objects().get(name).map(|(bytes, _)| {
-            let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
-            let (start, end) = (at(range.start), at(range.end));
-            Box::pin(std::io::Cursor::new(bytes.slice(start.min(end)..end))) as ByteStream
-        }))
+        Ok(self.objects().get(name).map(|(bytes, _)| part(bytes, &range)))
     }
 
     async fn put(&self, name: &Name, object: &Object<'_>) -> Result<()> {

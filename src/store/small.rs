@@ -1,12 +1,14 @@
 //! Reads small objects as a whole.
 
 use std::io;
+use std::ops::Range;
 
 use bytes::Bytes;
 use tokio::io::AsyncReadExt as _;
 
 use super::{Error, Fault, Name, ObjectStore, Result};
 use crate::registry;
+use crate::transfer::ByteStream;
 
 /// Reads a small object as a whole. Returns `None` if it is missing.
 ///
@@ -26,4 +28,11 @@ pub async fn read_small(store: &dyn ObjectStore, name: &Name, limit: u64) -> Res
         return Err(Error::new(Fault::Damaged, format!("{name} has more than the limit of {limit} bytes")));
     }
     Ok(Some(bytes.into()))
+}
+
+/// Returns a part of bytes in memory as a stream. What of the range lies behind their end is left out.
+pub fn part(bytes: &Bytes, range: &Range<u64>) -> ByteStream {
+    let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+    let (start, end) = (at(range.start), at(range.end));
+    Box::pin(io::Cursor::new(bytes.slice(start.min(end)..end)))
 }

@@ -219,6 +219,23 @@ async fn a_damaged_record_is_damaged_and_not_unreachable() {
     assert_eq!(error.fault(), Fault::Damaged, "{error}");
 }
 
+/// The manifest under the artifact's tag cannot be read, so hakobi has no digest to compare with: it writes another one.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unreadable_manifest_is_replaced() {
+    let registry = Registry::start().await;
+    let store = open(&registry, "main");
+    write(&store, &record(1), "one").await;
+    store.flush().await.unwrap();
+    let tag = registry.tags("team/cache").into_iter().find(|tag| tag.starts_with("hakobi-cache-")).unwrap();
+    let before = registry.tagged("team/cache", &tag);
+    registry.fails("GET", "/v2/team/cache/manifests/", 0, usize::MAX, RegistryFault::Damaged);
+    let store = open(&registry, "main");
+    assert_eq!(text(&store, &record(1)).await, None);
+    write(&store, &record(2), "two").await;
+    store.flush().await.unwrap();
+    assert_ne!(registry.tagged("team/cache", &tag), before);
+}
+
 /// A registry that shows an artifact and then denies it for a moment has not lost it.
 #[tokio::test(flavor = "multi_thread")]
 async fn records_survive_a_denial_that_passes() {

@@ -108,8 +108,10 @@ pub async fn save(client: &Client, pace: &Pace, tag: &str, bundle: &mut Bundle, 
             bundle.encode().map_err(|error| Error::new(Fault::Other, format!("failed to pack the records: {error}")))?;
         let packed = upload(client, pace, encoded, media_type::OCI_LAYER_GZIP).await?;
         let manifest = manifest(bundle, &config, packed).map_err(|error| Error::new(Fault::Other, error.to_string()))?;
-        // Some registries deny to look at what is not there.
-        if let Ok(now) = client.head_manifest(tag).await
+        // Some registries deny to look at what is not there. A manifest that cannot be read has no digest to compare with.
+        let is_unreadable = there.is_damaged && there.digest.is_none();
+        if !is_unreadable
+            && let Ok(now) = client.head_manifest(tag).await
             && now.map(|now| now.digest) != there.digest
         {
             return Ok(None);

@@ -12,6 +12,7 @@ use super::artifact::{self, Artifact};
 use super::bundle::{Bundle, Changes};
 use super::fault::fault;
 use super::repository::StoreRepository;
+use crate::domain::seconds_now;
 use crate::store::{Error, Fault, Result};
 
 /// How often a run merges its changes. After that it gives up: other runs write all the time.
@@ -65,7 +66,10 @@ async fn save_one(store: &StoreRepository, tag: &str, changes: &Changes) -> Resu
             }
             saved => saved,
         };
-        let Some(digest) = saved? else { continue };
+        let Some(digest) = saved? else {
+            tracing::debug!(tag, attempt, "another run has saved its records; merging again");
+            continue;
+        };
         tokio::time::sleep((began.elapsed() * 2).clamp(SETTLES.0, SETTLES.1)).await;
         let last = store.client.head_manifest(tag).await.map_err(|error| fault(&error))?;
         let is_own = last.is_none_or(|last| last.digest == digest);
@@ -114,9 +118,4 @@ async fn now(store: &StoreRepository, tag: &str, scope: &str) -> Result<Artifact
 fn remember(store: &StoreRepository, tag: &str, artifact: Artifact) {
     let cell = Arc::new(OnceCell::new_with(Some(artifact)));
     store.artifacts.lock().unwrap_or_else(PoisonError::into_inner).insert(tag.to_owned(), cell);
-}
-
-/// Returns the time in seconds of the Unix epoch.
-pub fn seconds_now() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -5,15 +5,16 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use tokio::io::AsyncReadExt as _;
 
 use super::bundle::{Changes, Content, NewObject};
 use super::repository::{RegistryOptions, StoreRepository};
-use super::save::{save, seconds_now};
-use crate::domain::{Digest, Repository};
+use super::save::save;
+use crate::domain::{Digest, Repository, seconds_now};
 use crate::registry::Client;
+use crate::store::small::part;
 use crate::store::{Entry, Error, Fault, Name, Object, ObjectStore, Pace, Result};
+
 use crate::transfer::ByteStream;
 
 /// An object up to this size, in bytes, is in the bundle. A larger one is a blob of its own, read only when it is needed.
@@ -51,16 +52,11 @@ impl ObjectStore for RegistryStore {
     }
 
     async fn read(&self, name: &Name, range: Range<u64>) -> Result<Option<ByteStream>> {
-        let cut = |bytes: Bytes| {
-            let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
-            let (start, end) = (at(range.start), at(range.end));
-            Box::pin(std::io::Cursor::new(bytes.slice(start.min(end)..end))) as ByteStream
-        };
         if *name == Name::format() {
-            return Ok(self.0.format().await?.map(cut));
+            return Ok(self.0.format().await?.map(|bytes| part(&bytes, &range)));
         }
         match (self.0.object(name).await?.map(|object| object.content), name.digest()) {
-            (Some(Content::Data(bytes)), _) => Ok(Some(cut(bytes))),
+            (Some(Content::Data(bytes)), _) => Ok(Some(part(&bytes, &range))),
             (Some(Content::Blob(digest)), _) => self.0.open_blob(&digest, range).await,
             (None, Some(digest)) if self.0.changed(name).is_none() && !self.0.is_removed(&digest).await? => {
                 self.0.open_blob(&digest, range).await

@@ -88,7 +88,7 @@ fn skew<E>(error: &SdkError<E, HttpResponse>) -> String {
         .raw_response()
         .and_then(|response| response.headers().get("date"))
         .and_then(|date| aws_smithy_types::DateTime::from_str(date, aws_smithy_types::date_time::Format::HttpDate).ok());
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let now = crate::domain::seconds_now();
     match told {
         Some(told) => format!(" by {} minutes", (told.secs().unsigned_abs().abs_diff(now) + 30) / 60),
         None => String::new(),
