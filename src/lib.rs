@@ -38,6 +38,7 @@ pub mod handover;
 pub mod hidden;
 pub mod layers;
 pub mod local_registry;
+mod mounts;
 pub mod output;
 pub mod plan;
 mod planner;

@@ -1,0 +1,22 @@
+//! The content of cache mounts (`RUN --mount=type=cache`), carried from machine to machine.
+//!
+//! BuildKit keeps a cache mount in the daemon, outside of all layers. hakobi reaches it through a container of BuildKit's gateway that
+//! has the mount, in which hakobi itself runs as the process. [`protocol`] is what the two say to each other, `inside` the process.
+
+#![allow(dead_code)]
+
+use crate::domain::{Digest, Hasher};
+
+pub mod entry;
+pub mod protocol;
+
+/// Returns the digest of a mount's paths with their kinds, sizes, link targets and times of change: what a tool could tell two states
+/// of a mount apart by, without reading the files. Entries are in the order of their paths.
+pub fn summary<'a>(entries: impl IntoIterator<Item = &'a entry::MountEntry>) -> Digest {
+    let mut hasher = Hasher::default();
+    for entry in entries {
+        let kind = serde_json::to_string(&entry.kind).unwrap_or_default();
+        hasher.update(format!("{}\0{kind}\0{}\n", entry.path, entry.modified).as_bytes());
+    }
+    hasher.digest()
+}
