@@ -8,15 +8,33 @@
 use crate::domain::{Digest, Hasher};
 
 pub mod entry;
+pub mod frame;
 pub mod protocol;
 
 /// Returns the digest of a mount's paths with their kinds, sizes, link targets and times of change: what a tool could tell two states
 /// of a mount apart by, without reading the files. Entries are in the order of their paths.
 pub fn summary<'a>(entries: impl IntoIterator<Item = &'a entry::MountEntry>) -> Digest {
-    let mut hasher = Hasher::default();
+    let mut summary = Summary::default();
     for entry in entries {
-        let kind = serde_json::to_string(&entry.kind).unwrap_or_default();
-        hasher.update(format!("{}\0{kind}\0{}\n", entry.path, entry.modified).as_bytes());
+        summary.add(entry);
     }
-    hasher.digest()
+    summary.digest()
+}
+
+/// Makes [`summary`] entry by entry, for who does not have all of them at once.
+#[derive(Clone, Default)]
+pub struct Summary(Hasher);
+
+impl Summary {
+    /// Adds the next entry.
+    pub fn add(&mut self, entry: &entry::MountEntry) {
+        let kind = serde_json::to_string(&entry.kind).unwrap_or_default();
+        self.0.update(format!("{}\0{kind}\0{}\n", entry.path, entry.modified).as_bytes());
+    }
+
+    /// Returns the digest of all entries.
+    #[must_use]
+    pub fn digest(self) -> Digest {
+        self.0.digest()
+    }
 }
