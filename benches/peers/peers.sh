@@ -7,8 +7,24 @@
 
 pushed() { echo "${EPOCHREALTIME/./}" >"$HOME/pushed"; }
 
-# Whether an engine has what a peer needs: with overlay2, the daemon's BuildKit exports no cache to a registry.
-can() { [[ $2 != buildx || $1 = c28 ]]; } # ENGINE PEER
+# Whether a peer can do it: with overlay2, the daemon's BuildKit exports no cache to a registry, and the classic builder knows no
+# mounts.
+can() { # ENGINE PEER PROJECT
+    case $2 in
+        buildx) [[ $1 = c28 ]] ;;
+        archive) ! has_mounts "$3" ;;
+    esac
+}
+
+# Without any cache: what most machines do.
+peer_plain() {
+    DOCKER_BUILDKIT=1 "$DOCKER" build --network host --build-arg "BASES=$BASES" -t "$REPO:$TAG" -t "$REPO:latest" . &&
+        "$DOCKER" push "$REPO:$TAG" &&
+        "$DOCKER" push "$REPO:latest"
+}
+
+# The same on a machine that never went away, with its daemon and its checkout: nothing can be much faster.
+peer_warm() { peer_plain; }
 
 # The other recipe: tarballs of `docker save` in S3. The classic builder is the one that takes cache from loaded images on
 # every engine, and loses none of it from run to run.

@@ -17,12 +17,14 @@ BEGIN {
     WORDS["cold"] = "cold"
     WORDS["unchanged"] = "nothing changed"
     WORDS["source"] = "one source file changed"
+    WORDS["plain"] = "docker build, no cache"
+    WORDS["warm"] = "docker build, machine that stays"
     WORDS["archive"] = "docker save tarballs"
     WORDS["recipe"] = "docker pull latest"
     WORDS["buildx"] = "buildx registry cache"
     WORDS["hakobi"] = "hakobi, cache beside the image"
     WORDS["store"] = "hakobi, store in S3"
-    PEERS = split("archive recipe buildx hakobi store", PEER, " ")
+    PEERS = split("plain archive recipe buildx hakobi store warm", PEER, " ")
     SCENARIOS = split("cold unchanged source", SCENARIO, " ")
 }
 
@@ -40,6 +42,7 @@ NR == 1 { for (i = split("date cores rate_mbit runs", names, " "); i; i--) ABOUT
     pushed[at, peer] = field("pushed_seconds")
     down[at, peer] = field("mb_down")
     up[at, peer] = field("mb_up")
+    compiled[at, peer] = field("compiled")
     if (seconds[at, peer] + 0 > longest) longest = seconds[at, peer] + 0
 }
 
