@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::docker_config::DockerConfig;
 use super::environment::Environment;
 use super::given::Given;
-use super::{caches, context, daemon, frontend, hand_off, mounts, outputs, registries, reports, store, words};
+use super::{cache_mounts, caches, context, daemon, frontend, hand_off, mounts, outputs, registries, reports, store, words};
 use crate::ci::Ci;
 use crate::domain::{ImageRef, Platform};
 use crate::error::{Error, Result};
@@ -98,6 +98,7 @@ pub fn settings(given: Given<'_>, around: &Around<'_>, warnings: &mut Vec<String
         cache_from,
         cache_to: caches::cache_to(&given.list("cache-to"), &build_args, environment)?,
         build_args,
+        mounts: cache_mounts::settings(given, store.as_ref())?,
         store,
         strategy: match given.text("strategy").as_deref() {
             Some("daemon") => Strategy::Daemon,
@@ -115,19 +116,14 @@ pub fn settings(given: Given<'_>, around: &Around<'_>, warnings: &mut Vec<String
     })
 }
 
-/// Parses a duration: `12h`, `7d`, `1w 2d`. A day has 24 hours.
+/// Returns the maximum age of the results of commands.
 fn max_age(given: Given<'_>) -> Result<Option<Duration>> {
     let Some(text) = given.text("max-age") else { return Ok(None) };
-    let span: std::result::Result<jiff::Span, _> = text.parse();
-    let seconds = span.and_then(|span| span.total((jiff::Unit::Second, jiff::SpanRelativeTo::days_are_24_hours())));
-    match seconds.ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()) {
-        None => Err(Error::usage(format!("invalid duration for --max-age: `{text}`"))
-            .hint("use a number and a unit, for example 12h, 7d or 2w")),
-        Some(_) if given.text("strategy").as_deref() == Some("daemon") => {
-            Err(Error::usage("--max-age cannot be used with --strategy daemon: BuildKit decides which steps are cached"))
-        }
-        age => Ok(age),
+    let age = words::duration("max-age", &text, "12h, 7d or 2w")?;
+    if given.text("strategy").as_deref() == Some("daemon") {
+        return Err(Error::usage("--max-age cannot be used with --strategy daemon: BuildKit decides which steps are cached"));
     }
+    Ok(Some(age))
 }
 
 /// Rejects other builders than the daemon's own BuildKit.

@@ -2,6 +2,7 @@
 
 use clap::{Arg, Command};
 
+use super::cache_mounts;
 use super::given::{choice, list, switch, text};
 use super::reports;
 use super::shared::{progress, pushes, registries, transport};
@@ -9,6 +10,7 @@ use super::shared::{progress, pushes, registries, transport};
 const SOURCE: &str = "Input";
 const RESULT: &str = "Output";
 const CACHE: &str = "Cache";
+const MOUNTS: &str = "Cache mounts";
 const RUN: &str = "RUN steps";
 
 /// Returns the command `build`.
@@ -31,6 +33,7 @@ pub fn build() -> Command {
         .args(pushes())
         .args(registries())
         .args(cache().into_iter().map(|arg| arg.help_heading(CACHE)))
+        .args(cache_mounts::flags().into_iter().map(|arg| arg.help_heading(MOUNTS)))
         .args(run().into_iter().map(|arg| arg.help_heading(RUN)))
         .args(progress())
         .args(accepted().into_iter().map(|arg| arg.hide(true)))

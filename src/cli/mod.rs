@@ -5,6 +5,7 @@
 
 mod build;
 mod build_flags;
+mod cache_mounts;
 mod caches;
 mod carry;
 mod command;

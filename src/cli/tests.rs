@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::time::Duration;
 
 use super::*;
 use crate::error::Kind;
@@ -416,4 +417,48 @@ fn who_writes_the_cache_beside_an_image() {
     // BuildKit's own caches are BuildKit's.
     let (_, build) = place.build("--cache-from type=registry,ref=h.x/a --push -t h.x/a .");
     assert!(build.store.is_none());
+}
+
+#[test]
+fn which_mounts_are_carried() {
+    use crate::settings::{FileTimes, MountMode, MountSettings};
+    let mounts = |line: &str| place(&[]).build(&format!("{line} .")).1.mounts;
+    let least = MountSettings {
+        mode: MountMode::On,
+        times: FileTimes::Kept,
+        budget: Duration::from_secs(600),
+        most_bytes: 2 << 30,
+        most_total: 5 << 30,
+        save_failed: false,
+    };
+    for (line, mode, times) in [
+        ("--cache c", MountMode::On, FileTimes::Kept),
+        ("--cache c --cache-mode read-only", MountMode::ReadOnly, FileTimes::Kept),
+        ("--cache c --cache-mode read-only --cache-mounts on", MountMode::ReadOnly, FileTimes::Kept),
+        ("--cache c --cache-mounts read-only", MountMode::ReadOnly, FileTimes::Kept),
+        ("--cache c --cache-mounts off", MountMode::Off, FileTimes::Own),
+        ("--cache c --cache-mounts off --context-times kept", MountMode::Off, FileTimes::Own),
+        ("--cache c --context-times own", MountMode::On, FileTimes::Own),
+        ("--cache-mode off --cache-mounts on", MountMode::Off, FileTimes::Own),
+        ("--cache-from h.x/a -t h.x/a", MountMode::ReadOnly, FileTimes::Kept),
+        ("--cache-from h.x/a --push -t h.x/a", MountMode::On, FileTimes::Kept),
+        ("--cache-from type=registry,ref=h.x/a", MountMode::Off, FileTimes::Own),
+    ] {
+        assert_eq!(mounts(line), MountSettings { mode, times, ..least.clone() }, "{line}");
+    }
+    let line = "--cache c --save-budget 90s --cache-mount-max 1.5g --cache-mounts-max 512m --save-failed-mounts";
+    let expected =
+        MountSettings { budget: Duration::from_secs(90), most_bytes: 3 << 29, most_total: 512 << 20, save_failed: true, ..least };
+    assert_eq!(mounts(line), expected);
+    let variables = [
+        ("HAKOBI_CACHE", "c"),
+        ("HAKOBI_CACHE_MOUNTS", "read-only"),
+        ("HAKOBI_CONTEXT_TIMES", "own"),
+        ("HAKOBI_SAVE_BUDGET", "90s"),
+        ("HAKOBI_CACHE_MOUNT_MAX", "1.5g"),
+        ("HAKOBI_CACHE_MOUNTS_MAX", "512m"),
+        ("HAKOBI_SAVE_FAILED_MOUNTS", "true"),
+    ];
+    let by_variables = place(&variables).build(".").1.mounts;
+    assert_eq!(by_variables, MountSettings { mode: MountMode::ReadOnly, times: FileTimes::Own, ..expected });
 }

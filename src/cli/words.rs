@@ -1,6 +1,7 @@
-//! Parses values that several of Docker's flags share: one line of CSV, `key=value`, references, Go's booleans, sizes.
+//! Parses values that several of Docker's flags share: one line of CSV, `key=value`, references, Go's booleans, sizes, durations.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::domain::ImageRef;
 use crate::error::{Error, Result};
@@ -101,6 +102,16 @@ pub fn take_boolean(flag: &str, attributes: &mut BTreeMap<String, String>, key: 
     }
 }
 
+/// Parses a duration: `12h`, `7d`, `1w 2d`. A day has 24 hours. `examples` are for the hint.
+pub fn duration(flag: &str, text: &str, examples: &str) -> Result<Duration> {
+    let span: std::result::Result<jiff::Span, _> = text.parse();
+    let seconds = span.and_then(|span| span.total((jiff::Unit::Second, jiff::SpanRelativeTo::days_are_24_hours())));
+    seconds.ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).ok_or_else(|| {
+        Error::usage(format!("invalid duration for --{flag}: `{text}`"))
+            .hint(format!("use a number and a unit, for example {examples}"))
+    })
+}
+
 /// Parses a size in bytes like go-units `RAMInBytes`: `64m`, `2g`, `1.5GiB`. Units are powers of 1024.
 pub fn size(flag: &str, text: &str) -> Result<i64> {
     let invalid = || {
@@ -160,6 +171,16 @@ mod tests {
         }
         for text in ["", "m", "-1m", "1x", "1mm", "1bb", "9999999999t"] {
             assert!(size("shm-size", text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_have_units() {
+        for (text, seconds) in [("90s", 90), ("10m", 600), ("1h 30m", 5400), ("7d", 604_800), ("0s", 0)] {
+            assert_eq!(duration("save-budget", text, "1m").ok(), Some(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in ["", "soon", "90", "-1m"] {
+            assert!(duration("save-budget", text, "1m").is_err(), "{text}");
         }
     }
 

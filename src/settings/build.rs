@@ -116,6 +116,43 @@ pub enum Strategy {
     Daemon,
 }
 
+/// Whether hakobi carries the content of cache mounts from machine to machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MountMode {
+    /// hakobi brings saved mounts in, and saves them after the build.
+    On,
+    /// hakobi brings saved mounts in, and saves nothing.
+    ReadOnly,
+    /// hakobi does neither.
+    Off,
+}
+
+/// The modification times with which hakobi sends the context's files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileTimes {
+    /// A file that is unchanged since the mounts were saved keeps the time that it had there.
+    Kept,
+    /// The files' own times.
+    Own,
+}
+
+/// The settings of carried cache mounts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountSettings {
+    /// Whether hakobi carries them. [`MountMode::Off`] without a cache, and never [`MountMode::On`] if the cache is only read.
+    pub mode: MountMode,
+    /// The times of the context's files. [`FileTimes::Own`] if hakobi carries no mounts.
+    pub times: FileTimes,
+    /// How long saving may take after the push.
+    pub budget: Duration,
+    /// The largest size of one mount in the cache, in bytes.
+    pub most_bytes: u64,
+    /// The largest size of all mounts of a build in the cache, in bytes.
+    pub most_total: u64,
+    /// Whether to save mounts also after a failed build.
+    pub save_failed: bool,
+}
+
 /// The settings of `hakobi build`.
 #[derive(Debug, Clone)]
 pub struct BuildSettings {
@@ -166,6 +203,8 @@ pub struct BuildSettings {
     pub cache_to: Vec<CacheEntry>,
     /// The cache. `None` means no cache.
     pub store: Option<CacheSettings>,
+    /// The carried cache mounts.
+    pub mounts: MountSettings,
     /// What decides which steps are cached.
     pub strategy: Strategy,
     /// The maximum age of the results of commands. Commands with older results run again.

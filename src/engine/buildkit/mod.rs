@@ -17,7 +17,7 @@ pub use cache_option::CacheOption;
 pub use connect::BuildKit;
 pub use gateway::{Gateway, Reference, Solved};
 pub use session::{
-    ContentSource, ContentSources, CredentialSource, Credentials, ExpectedFile, LocalDirs, OutputSink, Outputs, Session,
-    SessionParts, SshAgents, Uploads,
+    ContentSource, ContentSources, CredentialSource, Credentials, ExpectedFile, LocalDirs, OutputSink, Outputs, SentTimes,
+    Session, SessionParts, SshAgents, Uploads,
 };
 pub use solve::{Export, SolveOutcome, SolveRequest};

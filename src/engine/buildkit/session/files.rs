@@ -19,6 +19,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::expected::{Against, Expected};
 use super::sync_wire::{Packets, SentPacket, SentStat, SentXattr};
+use super::times::{Sender, Times};
 use crate::build_context::{self, Difference, Entry, EntryKind, Selection, WalkError};
 use crate::domain::{Digest, Hasher, bytes_of, is_utf8, path_of, shown, spelled};
 
@@ -106,11 +107,12 @@ pub(super) struct FileSyncService {
     sent: Arc<AtomicU64>,
     failure: Failure,
     expected: Expected,
+    times: Times,
 }
 
 impl FileSyncService {
-    pub(super) fn new(directories: LocalDirs, sent: Arc<AtomicU64>, failure: Failure, expected: Expected) -> Self {
-        Self { directories, sent, failure, expected }
+    pub(super) fn new(directories: LocalDirs, sent: Arc<AtomicU64>, failure: Failure, expected: Expected, times: Times) -> Self {
+        Self { directories, sent, failure, expected, times }
     }
 }
 
@@ -135,10 +137,11 @@ impl FileSyncService {
             readers: Arc::new(Semaphore::new(READERS)),
             sent: Arc::clone(&self.sent),
             failure: self.failure.clone(),
+            times: self.times.clone(),
         };
         tokio::task::spawn_blocking({
             let sending = sending.clone();
-            move || sending.list(&selection, against)
+            move || sending.list(&name, &selection, against)
         });
         tokio::spawn(async move { sending.answer(request.into_inner()).await });
         Ok(Response::new(ReceiverStream::new(receiver).boxed()))
@@ -168,6 +171,8 @@ struct Sending {
     readers: Arc<Semaphore>,
     sent: Arc<AtomicU64>,
     failure: Failure,
+    /// The times to send, and the place to note the sent ones.
+    times: Times,
     /// The place to report differences from the hashed files. `None` if hakobi does not compare this transfer.
     expected: Option<Expected>,
 }
@@ -184,7 +189,16 @@ struct Listed {
 }
 
 impl Sending {
-    fn list(&self, selection: &Selection, mut against: Against) {
+    fn list(&self, name: &str, selection: &Selection, mut against: Against) {
+        let mut times = Sender::new(name, self.times.chosen());
+        if times.is_chosen() {
+            // The walk below reports errors.
+            let _ = build_context::walk(&self.root, selection, &mut |entry| {
+                times.learn(&entry);
+                true
+            });
+        }
+        let mut sent = Vec::new();
         let mut number = 0;
         let mut names = HashSet::new();
         let mut differs = None;
@@ -204,9 +218,13 @@ impl Sending {
             }
             number += 1;
             self.failure.note(&entry);
+            let entry = Entry { modified: times.time(&entry), ..entry };
+            sent.push((entry.path.clone(), entry.modified));
             self.to.blocking_send(Ok(packet(PacketType::PacketStat, 0, Some(stat(entry)), Vec::new()))).is_ok()
         };
         let walked = build_context::walk(&self.root, selection, &mut each);
+        // The daemon may end the build as soon as it has the list.
+        self.times.note(name, sent);
         let differs = differs.or_else(|| walked.is_ok().then(|| against.end(|path| names.contains(path)).err()).flatten());
         let last = match (differs, walked) {
             (Some(difference), _) => self.moved(&difference),

@@ -11,11 +11,17 @@ use tonic::transport::{Endpoint, Server};
 
 use super::super::expected::ExpectedFile;
 use super::super::sync_server::FileSyncServer;
+use super::super::times::SentTimes;
 use super::*;
 use crate::domain::Digest;
 
-/// Requests all files of a directory, as fsutil's `Receive` does. Returns the complete files, or the sender's error.
+/// Requests all files of a directory. Returns the complete files, or the sender's error.
 async fn received(service: FileSyncService, include: &[&str]) -> Result<HashMap<String, Vec<u8>>, String> {
+    transferred(service, include).await.map(|(_, files)| files)
+}
+
+/// Requests all files of a directory, as fsutil's `Receive` does. Returns the list and the complete files, or the sender's error.
+async fn transferred(service: FileSyncService, include: &[&str]) -> Result<(Vec<Stat>, HashMap<String, Vec<u8>>), String> {
     let (ours, theirs) = tokio::io::duplex(1 << 16);
     let server = Server::builder().add_service(FileSyncServer(Arc::new(service)));
     tokio::spawn(server.serve_with_incoming(futures::stream::iter([Ok::<_, io::Error>(theirs)])));
@@ -42,18 +48,18 @@ async fn received(service: FileSyncService, include: &[&str]) -> Result<HashMap<
             (PacketType::PacketErr, _) => return Err(String::from_utf8_lossy(&packet.data).into_owned()),
             (PacketType::PacketStat, Some(stat)) => listed.push(stat),
             (PacketType::PacketStat, None) => {
-                for (id, stat) in listed.iter().enumerate().filter(|(_, stat)| stat.mode & !0o777 == 0) {
+                let is_file = |stat: &Stat| stat.mode & !0o777 == 0 && stat.linkname.is_empty();
+                for (id, _) in listed.iter().enumerate().filter(|(_, stat)| is_file(stat)) {
                     open.insert(id as u32, Vec::new());
                     let asks = Packet { r#type: PacketType::PacketReq.into(), id: id as u32, ..Packet::default() };
                     asking.send(asks).await.expect("sent");
-                    assert!(stat.linkname.is_empty());
                 }
             }
             (PacketType::PacketData, _) if packet.data.is_empty() => {
                 let path = listed[packet.id as usize].path.clone();
                 whole.insert(path, open.remove(&packet.id).expect("a file that was asked for"));
                 if open.is_empty() {
-                    return Ok(whole);
+                    return Ok((listed, whole));
                 }
             }
             (PacketType::PacketData, _) => open.get_mut(&packet.id).expect("asked for").extend(packet.data),
@@ -61,6 +67,13 @@ async fn received(service: FileSyncService, include: &[&str]) -> Result<HashMap<
         }
     }
     Err("it ended".to_owned())
+}
+
+/// A service that sends the context in `root`.
+fn service(root: &Path, expected: &Expected, times: &Times) -> FileSyncService {
+    let mut directories = LocalDirs::default();
+    directories.add("context", root);
+    FileSyncService::new(directories, Arc::default(), Failure::default(), expected.clone(), times.clone())
 }
 
 /// Returns a context, and a service that must send exactly its files.
@@ -76,9 +89,7 @@ fn hashed(include: &[&str]) -> (tempfile::TempDir, FileSyncService, Expected) {
     let selection = Selection { include, ..Selection::default() };
     let tree = build_context::hash(root.path(), &selection).expect("hashed");
     expected.expect_trees([(("context".to_owned(), selection), Arc::new(tree))]);
-    let mut directories = LocalDirs::default();
-    directories.add("context", root.path());
-    let service = FileSyncService::new(directories, Arc::default(), Failure::default(), expected.clone());
+    let service = service(root.path(), &expected, &Times::default());
     (root, service, expected)
 }
 
@@ -169,4 +180,72 @@ fn values_are_decoded_where_a_header_says_so() {
     metadata.insert("followpaths-encoded", "1".parse().expect("a value"));
     metadata.insert("followpaths", "%C3%A9+%2B".parse().expect("a value"));
     assert_eq!(values(&metadata, "followpaths"), ["é +"]);
+}
+
+/// Returns the times in the list of a transfer, by path.
+async fn times_of(root: &Path, times: &Times) -> HashMap<String, i64> {
+    let (listed, _) = transferred(service(root, &Expected::default(), times), &[]).await.expect("sent");
+    listed.into_iter().map(|stat| (stat.path, stat.mod_time)).collect()
+}
+
+fn chosen(of: &[(&str, i64)]) -> Arc<SentTimes> {
+    let mut times = SentTimes::default();
+    of.iter().for_each(|(path, time)| times.insert("context", path, *time));
+    times.insert("other", "a", 99);
+    Arc::new(times)
+}
+
+#[tokio::test]
+async fn paths_have_the_chosen_times() {
+    let root = tempfile::tempdir().expect("a directory");
+    fs::create_dir(root.path().join("dir")).expect("made");
+    for path in ["a", "b", "dir/c"] {
+        fs::write(root.path().join(path), path).expect("written");
+    }
+    std::os::unix::fs::symlink("a", root.path().join("l")).expect("linked");
+    let own = |path: &str| {
+        let modified = fs::symlink_metadata(root.path().join(path)).expect("there").modified().expect("a time");
+        i64::try_from(modified.duration_since(std::time::UNIX_EPOCH).expect("after").as_nanos()).expect("a time")
+    };
+    let times = Times::default();
+    let sent = times_of(root.path(), &times).await;
+    assert_eq!((sent["a"], sent["dir"], sent["l"]), (own("a"), own("dir"), own("l")), "without choice");
+    times.choose(chosen(&[("a", 1_000_000_000), ("dir", 2), ("dir/c", -3), ("l", 4), ("none", 5)]));
+    let sent = times_of(root.path(), &times).await;
+    let expected = [("a", 1_000_000_000), ("b", own("b")), ("dir", 2), ("dir/c", -3), ("l", 4)];
+    assert_eq!(sent, expected.map(|(path, time)| (path.to_owned(), time)).into());
+    // What was sent is noted, with the latest time.
+    let noted = times.sent();
+    let latest = [("a", own("a")), ("b", own("b")), ("dir", own("dir")), ("dir/c", own("dir/c")), ("l", own("l"))];
+    assert!(latest.iter().all(|(path, time)| noted.get("context", path) == Some(*time)), "{noted:?}");
+    assert_eq!((noted.iter().count(), noted.get("other", "a")), (5, None));
+    times.choose(Arc::default());
+    assert_eq!(times_of(root.path(), &times).await["dir/c"], own("dir/c"), "another choice replaces it");
+}
+
+#[tokio::test]
+async fn the_names_of_one_file_have_one_time() {
+    let root = tempfile::tempdir().expect("a directory");
+    fs::write(root.path().join("a"), "a").expect("written");
+    fs::hard_link(root.path().join("a"), root.path().join("b")).expect("linked");
+    fs::hard_link(root.path().join("a"), root.path().join("c")).expect("linked");
+    for (choice, expected) in [
+        (&[("a", 10), ("b", 30), ("c", 20)][..], 30),
+        (&[("a", 30), ("b", 10), ("c", 10)], 30),
+        (&[("a", 10), ("b", 10), ("c", 30)], 30),
+    ] {
+        let times = Times::default();
+        times.choose(chosen(choice));
+        let sent = times_of(root.path(), &times).await;
+        assert_eq!((sent["a"], sent["b"], sent["c"]), (expected, expected, expected), "{choice:?}");
+        assert_eq!(times.sent().get("context", "b"), Some(expected));
+    }
+}
+
+#[test]
+fn a_digest_tells_times_apart() {
+    let digest = |of: &[(&str, i64)]| chosen(of).digest("context");
+    assert_eq!(digest(&[("a", 1), ("b", 2)]), digest(&[("b", 2), ("a", 1)]));
+    assert_ne!(digest(&[("a", 1), ("b", 2)]), digest(&[("a", 2), ("b", 1)]));
+    assert_eq!(digest(&[]), SentTimes::default().digest("context"));
 }

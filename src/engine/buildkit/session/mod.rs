@@ -10,6 +10,7 @@ mod secrets;
 mod ssh;
 mod sync_server;
 mod sync_wire;
+mod times;
 mod uploads;
 
 use std::sync::Arc;
@@ -35,6 +36,7 @@ pub use expected::ExpectedFile;
 pub use files::LocalDirs;
 pub use outputs::{OutputSink, Outputs};
 pub use ssh::SshAgents;
+pub use times::SentTimes;
 pub use uploads::Uploads;
 
 use super::connect::BuildKit;
@@ -73,6 +75,7 @@ pub struct Session {
     sent: Arc<AtomicU64>,
     failure: files::Failure,
     expected: expected::Expected,
+    times: times::Times,
     task: JoinHandle<()>,
 }
 
@@ -91,11 +94,18 @@ impl Session {
         let sent = Arc::new(AtomicU64::new(0));
         let failure = files::Failure::default();
         let expected = expected::Expected::default();
+        let times = times::Times::default();
         let mut methods = vec!["/grpc.health.v1.Health/Check"];
         let mut routes = Routes::new(HealthServer::new(Healthy));
         if !parts.directories.is_empty() {
             methods.push("/moby.filesync.v1.FileSync/DiffCopy");
-            let service = files::FileSyncService::new(parts.directories, Arc::clone(&sent), failure.clone(), expected.clone());
+            let service = files::FileSyncService::new(
+                parts.directories,
+                Arc::clone(&sent),
+                failure.clone(),
+                expected.clone(),
+                times.clone(),
+            );
             routes = routes.add_service(sync_server::FileSyncServer(Arc::new(service)));
         }
         if let Some(credentials) = parts.credentials {
@@ -133,7 +143,7 @@ impl Session {
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
         });
-        Ok(Self { id, sent, failure, expected, task })
+        Ok(Self { id, sent, failure, expected, times, task })
     }
 
     /// Returns the ID that solves use for the session.
@@ -161,6 +171,18 @@ impl Session {
     /// Stops comparing: from here on hakobi sends local files as they are.
     pub fn expect_nothing(&self) {
         self.expected.expect_nothing();
+    }
+
+    /// Sets the times with which hakobi sends local files from here on, instead of those set before. Paths without one are sent with
+    /// their own times.
+    pub fn send_times(&self, times: Arc<SentTimes>) {
+        self.times.choose(times);
+    }
+
+    /// Returns the times with which hakobi sent local files so far. If it sent a path several times, the latest time counts.
+    #[must_use]
+    pub fn sent_times(&self) -> SentTimes {
+        self.times.sent()
     }
 
     /// Reports that local files changed, wherever hakobi noticed it.
