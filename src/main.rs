@@ -4,6 +4,10 @@
 #![recursion_limit = "256"]
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -21,6 +25,10 @@ use tokio::signal::unix::{SignalKind, signal};
 const CLEAN_UP: Duration = Duration::from_secs(4);
 
 fn main() -> ExitCode {
+    // This runs in a container without an environment, a home or any other file.
+    if let Some(directories) = cli::mount_process() {
+        return mount_process(&directories);
+    }
     let settings = match cli::settings() {
         Ok(settings) => settings,
         Err(Outcome::Shown { text, exit_code }) => {
@@ -48,6 +56,13 @@ fn main() -> ExitCode {
     // A read of standard input cannot be cancelled, and must not delay the end.
     runtime.shutdown_background();
     ExitCode::from(code)
+}
+
+fn mount_process(directories: &[PathBuf]) -> ExitCode {
+    // The standard library's own streams have buffers, of lines even.
+    let streams = (io::stdin().as_fd().try_clone_to_owned(), io::stdout().as_fd().try_clone_to_owned());
+    let (Ok(input), Ok(output)) = streams else { return ExitCode::FAILURE };
+    ExitCode::from(commands::mount_process(directories, File::from(input), File::from(output)))
 }
 
 async fn run(settings: Settings) -> u8 {

@@ -17,6 +17,7 @@ mod frontend;
 mod given;
 mod hand_off;
 mod man;
+mod mount_process;
 mod mounts;
 mod others;
 mod outputs;
@@ -34,7 +35,7 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -64,6 +65,12 @@ impl From<Error> for Outcome {
     fn from(error: Error) -> Self {
         Self::Failed(error)
     }
+}
+
+/// Returns the mounts of `hakobi mount-process`, which needs no settings. Returns `None` for all other commands.
+#[must_use]
+pub fn mount_process() -> Option<Vec<PathBuf>> {
+    mount_process::directories(std::env::args_os())
 }
 
 /// Reads the settings of this process.

@@ -15,6 +15,7 @@ mod push;
 mod tarballs;
 mod upkeep;
 
+pub use crate::mounts::inside::run as mount_process;
 pub use crate::run::built::Built;
 pub use build::build;
 pub use doctor::doctor;

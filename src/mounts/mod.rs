@@ -9,6 +9,7 @@ use crate::domain::{Digest, Hasher};
 
 pub mod entry;
 pub mod frame;
+pub mod inside;
 pub mod protocol;
 
 /// Returns the digest of a mount's paths with their kinds, sizes, link targets and times of change: what a tool could tell two states
