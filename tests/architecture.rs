@@ -35,7 +35,7 @@ const ROOMS: &[(&str, Imports)] = &[
     ("store", Bottom(&["transfer", "aws", "registry"])),
     ("docker_archive", Bottom(&["transfer"])),
     ("local_registry", Bottom(&["transfer", "store", "registry"])),
-    ("mounts", Bottom(&["transfer", "store"])),
+    ("mounts", Bottom(&["transfer", "build_context", "store"])),
     // Stages.
     ("layers", Bottom(&["graph", "transfer", "build_context"])),
     ("build", Bottom(&["graph", "transfer", "build_context", "engine", "registry"])),

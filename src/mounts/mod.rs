@@ -11,6 +11,7 @@ pub mod entry;
 pub mod frame;
 pub mod inside;
 pub mod protocol;
+pub mod times;
 
 /// Returns the digest of a mount's paths with their kinds, sizes, link targets and times of change: what a tool could tell two states
 /// of a mount apart by, without reading the files. Entries are in the order of their paths.
