@@ -24,7 +24,7 @@ FROM ${BASES}/rust AS build
 WORKDIR /src
 COPY . .
 RUN --mount=type=cache,target=/root/.cargo/registry --mount=type=cache,target=/src/target \
-    cargo build --release --locked && cp target/release/app /usr/local/bin/app
+    cargo build --locked && cp target/debug/app /usr/local/bin/app
 
 FROM ${BASES}/runtime-small
 COPY --from=build /usr/local/bin/app /usr/local/bin/app
