@@ -121,6 +121,18 @@ impl ChainId {
 }
 
 impl Digest {
+    /// Returns the digest with these 32 bytes, for compact formats.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// Returns the 32 bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// Returns the same hash as a diff ID, for an uncompressed blob.
     #[must_use]
     pub fn of_uncompressed(&self) -> DiffId {

@@ -2,16 +2,36 @@
 //!
 //! BuildKit keeps a cache mount in the daemon, outside of all layers. hakobi reaches it through a container of BuildKit's gateway that
 //! has the mount, in which hakobi itself runs as the process. [`protocol`] is what the two say to each other, `inside` the process.
+//! [`save`] and [`load`] move the content to and from the store.
 
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 use crate::domain::{Digest, Hasher};
 
+mod chunk;
+mod collect;
 pub mod entry;
+mod error;
+mod file_list;
 pub mod frame;
 pub mod inside;
+mod load;
+mod pack;
+mod parts;
 pub mod protocol;
+mod save;
+mod saved;
+mod select;
+#[cfg(test)]
+mod tests;
 pub mod times;
+
+pub use error::{Error, Result};
+pub use file_list::{FileList, SavedFile};
+pub use load::{load, stream};
+pub use parts::{PartSink, PartSource, SentPart};
+pub use save::save;
+pub use saved::{Earlier, Limits, Listing, Saved, SavedMount};
 
 /// Returns the digest of a mount's paths with their kinds, sizes, link targets and times of change: what a tool could tell two states
 /// of a mount apart by, without reading the files. Entries are in the order of their paths.

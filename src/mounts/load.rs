@@ -1,0 +1,186 @@
+//! Brings a saved mount in: reads its list, and then its packs.
+
+use std::collections::VecDeque;
+use std::io;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream::FuturesOrdered;
+use tokio::io::AsyncReadExt as _;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::error::{Error, Result};
+use super::file_list::{self, Chunk, FileList, Frame, LARGEST_LIST, LARGEST_PACK, Pack};
+use super::pack::cores;
+use super::parts::PartSink;
+use super::saved::SavedMount;
+use crate::domain::{Descriptor, Digest};
+use crate::store::{self, Blobs, Fault, Name};
+
+/// The most packs in memory that are read at a time.
+const READS: usize = 3;
+
+/// A chunk to read out of a frame.
+#[derive(Debug, Clone)]
+struct Wanted {
+    /// The place of the chunk in the list.
+    place: u32,
+    digest: Digest,
+    start: usize,
+    end: usize,
+}
+
+/// A frame to read, with its chunks.
+#[derive(Debug, Clone)]
+struct WantedFrame {
+    frame: Frame,
+    chunks: Vec<Wanted>,
+}
+
+/// Reads the list of a mount's files.
+///
+/// # Errors
+/// If it is missing, damaged, or not what the record says.
+pub async fn load(blobs: &Blobs, saved: &SavedMount) -> Result<FileList> {
+    let blob = saved.list.digest.clone();
+    let bytes = match blobs.read(&blob, LARGEST_LIST).await {
+        Ok(bytes) => bytes.ok_or_else(|| Error::Missing(blob.clone()))?,
+        Err(error) => return Err(error.into()),
+    };
+    let decoded = tokio::task::spawn_blocking(move || file_list::decode(&bytes)).await.map_err(io::Error::other)?;
+    let list = decoded.map_err(|why| Error::damaged(&blob, why))?;
+    let packs = list.packs.iter().map(|pack| (&pack.blob.digest, pack.blob.size));
+    let is_right = packs.eq(saved.packs.iter().map(|pack| (&pack.digest, pack.size)))
+        && (list.bytes(), list.count()) == (saved.bytes, saved.files);
+    if is_right { Ok(list) } else { Err(Error::damaged(&blob, "it differs from the record")) }
+}
+
+/// Reads the content of all files into the sink, in the order of the packs.
+///
+/// # Errors
+/// If the sink fails, or a pack is missing or damaged. No wrong byte reaches the sink, but a part of the files may be there.
+pub async fn stream(blobs: &Blobs, list: &FileList, sink: &mut dyn PartSink) -> Result<()> {
+    let uses = uses(list);
+    let cores = cores();
+    let mut packs = wanted(list).into_iter();
+    let mut reading = VecDeque::new();
+    let mut unpacking = FuturesOrdered::new();
+    loop {
+        while reading.len() < READS
+            && let Some((pack, frames)) = packs.next()
+        {
+            let (blobs, blob) = (blobs.clone(), pack.blob.clone());
+            reading.push_back(AbortOnDropHandle::new(tokio::spawn(async move { read(&blobs, &blob, frames).await })));
+        }
+        let Some(read) = reading.pop_front() else { break };
+        let (blob, frames) = read.await.map_err(io::Error::other)??;
+        for (bytes, wanted) in frames {
+            unpacking.push_back(unpack(blobs.clone(), blob.clone(), bytes, wanted));
+            while unpacking.len() > cores
+                && let Some(chunks) = unpacking.next().await
+            {
+                give(chunks?, &uses, sink).await?;
+            }
+        }
+    }
+    while let Some(chunks) = unpacking.next().await {
+        give(chunks?, &uses, sink).await?;
+    }
+    Ok(())
+}
+
+/// Returns all uses of chunks: the chunk, the file, and the position there, by chunk.
+fn uses(list: &FileList) -> Vec<(u32, u32, u64)> {
+    let mut uses = Vec::with_capacity(list.parts.len());
+    for (number, file) in (0..).zip(&list.files) {
+        uses.extend(list.parts_of(file).iter().map(|part| (part.chunk, number, part.offset)));
+    }
+    uses.sort_unstable();
+    uses
+}
+
+/// Returns the packs with the frames to read of each. The chunks are in the order of packs and frames.
+fn wanted(list: &FileList) -> Vec<(&Pack, Vec<WantedFrame>)> {
+    let mut packs: Vec<(&Pack, Vec<WantedFrame>)> = Vec::new();
+    let mut last = None;
+    for (place, chunk) in (0..).zip(&list.chunks) {
+        let Chunk { digest, length, pack, frame, start } = chunk;
+        let Some(of_pack) = list.packs.get(*pack as usize) else { continue };
+        let Some(of_frame) = of_pack.frames.get(*frame as usize) else { continue };
+        if last.is_none_or(|(before, _)| before != *pack) {
+            packs.push((of_pack, Vec::new()));
+        }
+        let Some((_, frames)) = packs.last_mut() else { continue };
+        if last != Some((*pack, *frame)) {
+            frames.push(WantedFrame { frame: of_frame.clone(), chunks: Vec::new() });
+        }
+        last = Some((*pack, *frame));
+        let (start, end) = (*start as usize, *start as usize + *length as usize);
+        if let Some(frame) = frames.last_mut() {
+            frame.chunks.push(Wanted { place, digest: digest.clone(), start, end });
+        }
+    }
+    packs
+}
+
+/// Reads the frames of a pack with one request.
+async fn read(blobs: &Blobs, blob: &Descriptor, frames: Vec<WantedFrame>) -> Result<(Digest, Vec<(Bytes, WantedFrame)>)> {
+    let begin = frames.first().map_or(0, |wanted| u64::from(wanted.frame.offset));
+    let end = frames.last().map_or(0, |wanted| u64::from(wanted.frame.offset) + u64::from(wanted.frame.packed));
+    let length = usize::try_from(end - begin).map_err(io::Error::other)?;
+    // The digest of each chunk is checked below, so the digest of the whole pack is not needed.
+    let opened = blobs.store().read(&Name::blob(&blob.digest), begin..end).await?;
+    let stream = opened.ok_or_else(|| Error::Missing(blob.digest.clone()))?;
+    let mut bytes = Vec::with_capacity(length);
+    let failed = |error| store::Error::new(Fault::Unreachable, format!("failed to read blob {}: {error}", blob.digest));
+    stream.take(length as u64).read_to_end(&mut bytes).await.map_err(failed)?;
+    if bytes.len() < length {
+        return Err(blame(blobs, &blob.digest, "it is too short").await);
+    }
+    let bytes = Bytes::from(bytes);
+    let mut parts = Vec::with_capacity(frames.len());
+    for wanted in frames {
+        let start = usize::try_from(u64::from(wanted.frame.offset) - begin).map_err(io::Error::other)?;
+        parts.push((bytes.slice(start..start + wanted.frame.packed as usize), wanted));
+    }
+    Ok((blob.digest.clone(), parts))
+}
+
+/// Decompresses a frame and checks its chunks on a blocking thread.
+async fn unpack(blobs: Blobs, blob: Digest, bytes: Bytes, wanted: WantedFrame) -> Result<Vec<(u32, Bytes)>> {
+    let unpacked = tokio::task::spawn_blocking(move || -> io::Result<Vec<(u32, Bytes)>> {
+        let length = wanted.frame.length as usize;
+        let content = Bytes::from(zstd::bulk::decompress(&bytes, length)?);
+        if content.len() != length {
+            return Err(io::Error::other("a frame has another length"));
+        }
+        let checked = wanted.chunks.into_iter().map(|chunk| {
+            let data = content.slice(chunk.start..chunk.end);
+            let is_right = Digest::hash(&data) == chunk.digest;
+            if is_right { Ok((chunk.place, data)) } else { Err(io::Error::other("a chunk has another digest")) }
+        });
+        checked.collect()
+    });
+    match unpacked.await.map_err(io::Error::other)? {
+        Ok(chunks) => Ok(chunks),
+        Err(error) => Err(blame(&blobs, &blob, &error.to_string()).await),
+    }
+}
+
+/// Returns the error for a pack with wrong content. Reads it as a whole, so that from now on it counts as missing if it is damaged,
+/// and the next save writes it again.
+async fn blame(blobs: &Blobs, blob: &Digest, why: &str) -> Error {
+    let _ = blobs.read(blob, LARGEST_PACK).await;
+    Error::damaged(blob, why)
+}
+
+/// Gives chunks to all files that use them.
+async fn give(chunks: Vec<(u32, Bytes)>, uses: &[(u32, u32, u64)], sink: &mut dyn PartSink) -> Result<()> {
+    for (place, data) in chunks {
+        let first = uses.partition_point(|(chunk, _, _)| *chunk < place);
+        for (_, file, offset) in uses.iter().skip(first).take_while(|(chunk, _, _)| *chunk == place) {
+            sink.part(*file, *offset, data.clone()).await?;
+        }
+    }
+    Ok(())
+}
