@@ -113,7 +113,7 @@ impl<'a> Collector<'a> {
         self.bytes = 0;
         let hashed = move || batch.into_iter().map(|cut| (Digest::hash(&cut.data), cut)).collect();
         self.hashing.push_back(tokio::task::spawn_blocking(hashed));
-        while self.hashing.len() > self.cores {
+        while self.hashing.len() >= self.cores {
             if let Some(hashed) = self.hashing.next().await {
                 self.place(hashed.map_err(io::Error::other)?).await?;
             }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
 use futures::stream::FuturesOrdered;
 use tokio::io::AsyncReadExt as _;
@@ -19,6 +19,9 @@ use crate::store::{self, Blobs, Fault, Name};
 
 /// The most packs in memory that are read at a time.
 const READS: usize = 3;
+
+/// The size of a buffer, in bytes: the largest pack that hakobi writes.
+const USUAL_PACK: usize = 8 << 20;
 
 /// A chunk to read out of a frame.
 #[derive(Debug, Clone)]
@@ -64,19 +67,25 @@ pub async fn stream(blobs: &Blobs, list: &FileList, sink: &mut dyn PartSink) -> 
     let cores = cores();
     let mut packs = wanted(list).into_iter();
     let mut reading = VecDeque::new();
+    // Buffers are used again, because otherwise the allocator of each thread keeps its share of memory.
+    let (mut buffers, mut held): (Vec<BytesMut>, Vec<Bytes>) = (Vec::new(), Vec::new());
     let mut unpacking = FuturesOrdered::new();
     loop {
         while reading.len() < READS
             && let Some((pack, frames)) = packs.next()
         {
-            let (blobs, blob) = (blobs.clone(), pack.blob.clone());
-            reading.push_back(AbortOnDropHandle::new(tokio::spawn(async move { read(&blobs, &blob, frames).await })));
+            for bytes in std::mem::take(&mut held) {
+                bytes.try_into_mut().map_or_else(|bytes| held.push(bytes), |buffer| buffers.push(buffer));
+            }
+            let (blobs, blob, buffer) = (blobs.clone(), pack.blob.clone(), buffers.pop().unwrap_or_default());
+            reading.push_back(AbortOnDropHandle::new(tokio::spawn(async move { read(&blobs, &blob, frames, buffer).await })));
         }
         let Some(read) = reading.pop_front() else { break };
-        let (blob, frames) = read.await.map_err(io::Error::other)??;
+        let (blob, bytes, frames) = read.await.map_err(io::Error::other)??;
+        held.push(bytes);
         for (bytes, wanted) in frames {
             unpacking.push_back(unpack(blobs.clone(), blob.clone(), bytes, wanted));
-            while unpacking.len() > cores
+            while unpacking.len() >= cores
                 && let Some(chunks) = unpacking.next().await
             {
                 give(chunks?, &uses, sink).await?;
@@ -123,27 +132,34 @@ fn wanted(list: &FileList) -> Vec<(&Pack, Vec<WantedFrame>)> {
     packs
 }
 
-/// Reads the frames of a pack with one request.
-async fn read(blobs: &Blobs, blob: &Descriptor, frames: Vec<WantedFrame>) -> Result<(Digest, Vec<(Bytes, WantedFrame)>)> {
+/// Reads the frames of a pack with one request. Returns the blob, all bytes, and those of each frame.
+async fn read(
+    blobs: &Blobs,
+    blob: &Descriptor,
+    frames: Vec<WantedFrame>,
+    mut buffer: BytesMut,
+) -> Result<(Digest, Bytes, Vec<(Bytes, WantedFrame)>)> {
     let begin = frames.first().map_or(0, |wanted| u64::from(wanted.frame.offset));
     let end = frames.last().map_or(0, |wanted| u64::from(wanted.frame.offset) + u64::from(wanted.frame.packed));
     let length = usize::try_from(end - begin).map_err(io::Error::other)?;
     // The digest of each chunk is checked below, so the digest of the whole pack is not needed.
     let opened = blobs.store().read(&Name::blob(&blob.digest), begin..end).await?;
-    let stream = opened.ok_or_else(|| Error::Missing(blob.digest.clone()))?;
-    let mut bytes = Vec::with_capacity(length);
+    let mut stream = opened.ok_or_else(|| Error::Missing(blob.digest.clone()))?.take(length as u64);
     let failed = |error| store::Error::new(Fault::Unreachable, format!("failed to read blob {}: {error}", blob.digest));
-    stream.take(length as u64).read_to_end(&mut bytes).await.map_err(failed)?;
-    if bytes.len() < length {
-        return Err(blame(blobs, &blob.digest, "it is too short").await);
+    buffer.clear();
+    buffer.reserve(length.max(USUAL_PACK));
+    while buffer.len() < length {
+        if stream.read_buf(&mut buffer).await.map_err(failed)? == 0 {
+            return Err(blame(blobs, &blob.digest, "it is too short").await);
+        }
     }
-    let bytes = Bytes::from(bytes);
+    let bytes = buffer.freeze();
     let mut parts = Vec::with_capacity(frames.len());
     for wanted in frames {
         let start = usize::try_from(u64::from(wanted.frame.offset) - begin).map_err(io::Error::other)?;
         parts.push((bytes.slice(start..start + wanted.frame.packed as usize), wanted));
     }
-    Ok((blob.digest.clone(), parts))
+    Ok((blob.digest.clone(), bytes, parts))
 }
 
 /// Decompresses a frame and checks its chunks on a blocking thread.

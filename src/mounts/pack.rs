@@ -5,20 +5,19 @@
 use std::io;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
 use futures::stream::FuturesOrdered;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio_util::io::StreamReader;
 
 use super::error::{Error, Result};
-use super::file_list::{Frame, LARGEST_CHUNK, LARGEST_FRAME, PACK_TYPE, Pack};
-use crate::domain::{Descriptor, Digest, Hasher};
+use super::file_list::{Frame, LARGEST_FRAME, PACK_TYPE, Pack};
+use crate::domain::{Descriptor, Digest};
 use crate::store::Blobs;
 use crate::transfer::{BlobSource, ByteStream, Identity};
 
 /// The content of a frame, in bytes. Larger frames compress little better, and smaller ones are more to read and list.
-const FRAME: usize = (LARGEST_FRAME - LARGEST_CHUNK) as usize;
+const FRAME: usize = LARGEST_FRAME as usize;
 
 /// The level of compression, which keeps up with a network of 1 Gbit/s on one core.
 const LEVEL: i32 = 3;
@@ -29,8 +28,12 @@ const PACK: usize = 8 << 20;
 /// The most packs that are uploaded at a time.
 const UPLOADS: usize = 3;
 
-/// A compressed frame, with the number of bytes of its content.
-type Packed = io::Result<(Bytes, u32)>;
+/// The buffers of one compression. They are used again and again: otherwise the allocator of each thread keeps its share of memory.
+struct Press {
+    compressor: zstd::bulk::Compressor<'static>,
+    content: Vec<u8>,
+    packed: Vec<u8>,
+}
 
 /// Packs the chunks that it gets.
 pub struct Packer {
@@ -41,11 +44,14 @@ pub struct Packer {
     number: u32,
     frame: Vec<Bytes>,
     length: usize,
-    compressing: FuturesOrdered<JoinHandle<Packed>>,
-    /// The pack to fill, and its size.
-    pack: Vec<(Bytes, u32)>,
-    size: usize,
-    uploads: JoinSet<Result<(usize, Pack)>>,
+    compressing: FuturesOrdered<JoinHandle<io::Result<Press>>>,
+    /// The pack to fill, and its frames.
+    pack: BytesMut,
+    frames: Vec<Frame>,
+    uploads: JoinSet<Result<(usize, Pack, BytesMut)>>,
+    /// Buffers without a use at the moment.
+    presses: Vec<Press>,
+    buffers: Vec<BytesMut>,
     packs: Vec<Option<Pack>>,
     /// The pack and place of each frame.
     places: Vec<(u32, u32)>,
@@ -70,9 +76,11 @@ impl Packer {
             frame: Vec::new(),
             length: 0,
             compressing: FuturesOrdered::new(),
-            pack: Vec::new(),
-            size: 0,
+            pack: BytesMut::new(),
+            frames: Vec::new(),
             uploads: JoinSet::new(),
+            presses: Vec::new(),
+            buffers: Vec::new(),
             packs: Vec::new(),
             places: Vec::new(),
         }
@@ -83,13 +91,13 @@ impl Packer {
     /// # Errors
     /// If the upload of an earlier chunk failed.
     pub async fn add(&mut self, chunk: Bytes) -> Result<(u32, u32)> {
+        if self.length > 0 && self.length + chunk.len() > FRAME {
+            self.end_frame().await?;
+        }
         let start = u32::try_from(self.length).map_err(io::Error::other)?;
         let number = self.number;
         self.length += chunk.len();
         self.frame.push(chunk);
-        if self.length >= FRAME {
-            self.end_frame().await?;
-        }
         Ok((number, start))
     }
 
@@ -114,10 +122,17 @@ impl Packer {
     }
 
     async fn end_frame(&mut self) -> Result<()> {
-        let (frame, length) = (std::mem::take(&mut self.frame), std::mem::take(&mut self.length));
+        let frame = std::mem::take(&mut self.frame);
+        self.length = 0;
         self.number += 1;
-        self.compressing.push_back(tokio::task::spawn_blocking(move || compressed(&frame, length)));
-        while self.compressing.len() > self.cores {
+        let press = match self.presses.pop() {
+            Some(press) => press,
+            None => {
+                Press { compressor: zstd::bulk::Compressor::new(LEVEL)?, content: Vec::with_capacity(FRAME), packed: Vec::new() }
+            }
+        };
+        self.compressing.push_back(tokio::task::spawn_blocking(move || press.compress(frame)));
+        while self.compressing.len() >= self.cores {
             if let Some(frame) = self.compressing.next().await {
                 self.add_frame(frame.map_err(io::Error::other)??).await?;
             }
@@ -125,14 +140,19 @@ impl Packer {
         Ok(())
     }
 
-    async fn add_frame(&mut self, frame: (Bytes, u32)) -> Result<()> {
-        if !self.pack.is_empty() && self.size + frame.0.len() > PACK {
+    async fn add_frame(&mut self, frame: Press) -> Result<()> {
+        if self.pack.len() + frame.packed.len() > PACK {
             self.end_pack().await?;
         }
-        let place = |length: usize| u32::try_from(length).map_err(io::Error::other);
-        self.places.push((place(self.packs.len())?, place(self.pack.len())?));
-        self.size += frame.0.len();
-        self.pack.push(frame);
+        if self.pack.capacity() == 0 {
+            self.pack = self.buffers.pop().unwrap_or_else(|| BytesMut::with_capacity(PACK));
+        }
+        let number = |length: usize| u32::try_from(length).map_err(io::Error::other);
+        self.places.push((number(self.packs.len())?, number(self.frames.len())?));
+        let (offset, packed) = (number(self.pack.len())?, number(frame.packed.len())?);
+        self.frames.push(Frame { offset, packed, length: number(frame.content.len())? });
+        self.pack.extend_from_slice(&frame.packed);
+        self.presses.push(frame);
         Ok(())
     }
 
@@ -140,79 +160,78 @@ impl Packer {
         while self.uploads.len() >= UPLOADS {
             self.uploaded().await?;
         }
-        let (frames, blobs, place) = (std::mem::take(&mut self.pack), self.blobs.clone(), self.packs.len());
-        self.size = 0;
+        let (bytes, frames) = (std::mem::take(&mut self.pack), std::mem::take(&mut self.frames));
+        let (blobs, place) = (self.blobs.clone(), self.packs.len());
         self.packs.push(None);
-        self.uploads.spawn(async move { Ok((place, upload(&blobs, frames).await?)) });
+        self.uploads.spawn(async move {
+            let (pack, buffer) = upload(&blobs, bytes.freeze(), frames).await?;
+            Ok((place, pack, buffer))
+        });
         Ok(())
     }
 
     /// Waits for an upload. Returns whether there was one.
     async fn uploaded(&mut self) -> Result<bool> {
         let Some(done) = self.uploads.join_next().await else { return Ok(false) };
-        let (place, pack) = done.map_err(io::Error::other)??;
+        let (place, pack, buffer) = done.map_err(io::Error::other)??;
         if let Some(of_pack) = self.packs.get_mut(place) {
             *of_pack = Some(pack);
+        }
+        if buffer.capacity() > 0 {
+            self.buffers.push(buffer);
         }
         Ok(true)
     }
 }
 
-/// Returns the number of threads for hashing and compression.
-pub fn cores() -> usize {
-    std::thread::available_parallelism().map_or(2, usize::from).min(8)
-}
-
-fn compressed(frame: &[Bytes], length: usize) -> Packed {
-    let packed = zstd::bulk::compress(&frame.concat(), LEVEL)?;
-    Ok((packed.into(), u32::try_from(length).map_err(io::Error::other)?))
-}
-
-async fn upload(blobs: &Blobs, frames: Vec<(Bytes, u32)>) -> Result<Pack> {
-    let hashed = tokio::task::spawn_blocking(move || {
-        let mut hasher = Hasher::default();
-        frames.iter().for_each(|(bytes, _)| hasher.update(bytes));
-        (hasher.digest(), frames)
-    });
-    let (digest, frames) = hashed.await.map_err(io::Error::other)?;
-    let mut offset = 0;
-    let mut listed = Vec::new();
-    for (bytes, length) in &frames {
-        let packed = u32::try_from(bytes.len()).map_err(io::Error::other)?;
-        listed.push(Frame { offset, packed, length: *length });
-        offset += packed;
+impl Press {
+    /// Compresses the chunks of a frame.
+    fn compress(mut self, frame: Vec<Bytes>) -> io::Result<Self> {
+        self.content.clear();
+        frame.iter().for_each(|chunk| self.content.extend_from_slice(chunk));
+        drop(frame);
+        self.packed.clear();
+        self.packed.reserve_exact(zstd::zstd_safe::compress_bound(self.content.len()));
+        self.compressor.compress_to_buffer(&self.content, &mut self.packed)?;
+        Ok(self)
     }
-    let blob = Descriptor::new(PACK_TYPE, digest.clone(), offset.into());
-    blobs.keep(&PackSource { frames: frames.into_iter().map(|(bytes, _)| bytes).collect(), digest, size: offset.into() }).await?;
-    Ok(Pack { blob, frames: listed })
+}
+
+/// Returns the number of threads for hashing and compression. More need more memory, and four are faster than any network.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 4)
+}
+
+/// Uploads a pack. Returns its buffer, which is empty if the store still has the bytes.
+async fn upload(blobs: &Blobs, bytes: Bytes, frames: Vec<Frame>) -> Result<(Pack, BytesMut)> {
+    let hashed = bytes.clone();
+    let digest = tokio::task::spawn_blocking(move || Digest::hash(&hashed)).await.map_err(io::Error::other)?;
+    let source = PackSource { digest: digest.clone(), bytes };
+    let blob = Descriptor::new(PACK_TYPE, digest, source.bytes.len() as u64);
+    blobs.keep(&source).await?;
+    let mut buffer = source.bytes.try_into_mut().unwrap_or_default();
+    buffer.clear();
+    Ok((Pack { blob, frames }, buffer))
 }
 
 /// A complete pack in memory.
 struct PackSource {
-    frames: Vec<Bytes>,
     digest: Digest,
-    size: u64,
+    bytes: Bytes,
 }
 
 #[async_trait]
 impl BlobSource for PackSource {
     fn known(&self) -> Option<Identity> {
-        Some(Identity { digest: self.digest.clone(), size: self.size })
+        Some(Identity { digest: self.digest.clone(), size: self.bytes.len() as u64 })
     }
 
     async fn open(&self, offset: u64) -> io::Result<ByteStream> {
-        let mut skipped = usize::try_from(offset).map_err(io::Error::other)?;
-        let mut rest = Vec::with_capacity(self.frames.len());
-        for frame in &self.frames {
-            let cut = skipped.min(frame.len());
-            skipped -= cut;
-            rest.push(io::Result::Ok(frame.slice(cut..)));
-        }
-        rest.retain(|frame| frame.as_ref().is_ok_and(|frame| !frame.is_empty()));
-        Ok(Box::pin(StreamReader::new(futures::stream::iter(rest))))
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.bytes.len());
+        Ok(Box::pin(io::Cursor::new(self.bytes.slice(start..))))
     }
 
     async fn identity(&self) -> io::Result<Identity> {
-        Ok(Identity { digest: self.digest.clone(), size: self.size })
+        Ok(Identity { digest: self.digest.clone(), size: self.bytes.len() as u64 })
     }
 }

@@ -28,7 +28,7 @@ pub const LARGEST_LIST: u64 = 64 << 20;
 pub const LARGEST_CHUNK: u32 = 1 << 20;
 
 /// The largest frame, in bytes of content.
-pub const LARGEST_FRAME: u32 = 2 << 20;
+pub const LARGEST_FRAME: u32 = 1 << 20;
 
 /// The largest pack, in bytes.
 pub const LARGEST_PACK: u64 = 16 << 20;

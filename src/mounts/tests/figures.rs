@@ -117,6 +117,8 @@ impl PartSource for Generated {
 
 fn peak() -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    // The next peak counts from here.
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
     status.lines().filter(|line| line.starts_with("VmHWM") || line.starts_with("VmRSS")).collect::<Vec<_>>().join(" ")
 }
 
