@@ -18,6 +18,7 @@ use crate::error::Kind;
 use crate::handover::{KnownImage, load_stages};
 use crate::hidden::Hidden;
 use crate::local_registry::{Address, CacheRepository, Endpoint, Served, Transferred};
+use crate::mounts::record::MountsRecord;
 use crate::output::RunReport;
 use crate::plan::{ColdRecord, DaemonRecord, Inputs, RecordKey, Records};
 use crate::registry::{Home as _, Registries, Source as _};
@@ -162,6 +163,11 @@ impl CacheSession {
     /// Returns the key of this image's last build in which every step ran.
     pub fn cold_key(&self) -> RecordKey<ColdRecord> {
         RecordKey::from_text(&format!("hakobi cold 1\n{}", self.inputs_key()))
+    }
+
+    /// Returns the key of the cache mounts of this image's last build.
+    pub fn mounts_key(&self) -> RecordKey<MountsRecord> {
+        RecordKey::from_text(&format!("hakobi mounts 1\n{}", self.inputs_key()))
     }
 
     /// Returns the key of the states that a daemon made for this image.

@@ -20,6 +20,7 @@ use crate::planner::compiled_key::{self, CompiledKey};
 use crate::planner::local_sources::{self, PLANS};
 use crate::planner::recall::DaemonlessPlan;
 use crate::planner::{compile, lookup, replan};
+use crate::recorder::mounts::UsedMounts;
 use crate::recorder::record;
 use crate::run::built::Built;
 use crate::run::daemon::DaemonBuild;
@@ -145,7 +146,12 @@ async fn run_planned(execution: &Execution<'_>, built: &mut Built, mut plan: Bui
         }
         match Box::pin(run::run(execution, &plan, &mut progress)).await {
             Ok(outcome) => break outcome,
-            Err(Halt::Failed(error)) => return Err(error),
+            Err(Halt::Failed(error)) => {
+                if context.build.mounts.save_failed {
+                    UsedMounts::open(&plan, &progress).save(execution, &plan).await?;
+                }
+                return Err(error);
+            }
             Err(Halt::Replan(why)) => {
                 progress.replanned(&why, context.events);
                 replan::replan(&mut plan, why, records).await?;
@@ -175,12 +181,14 @@ async fn run_planned(execution: &Execution<'_>, built: &mut Built, mut plan: Bui
     crate::plan::measure(&mut inputs, &plan.graph, &progress.seconds, before.as_ref());
     explain::advise(context, built, &plan, &progress.ran, before.as_ref(), &inputs);
     built.ran_all = progress.ran_all(&plan.graph);
+    let used = UsedMounts::find(&plan, &progress);
     let at = Instant::now();
     if let Some(released) = released.as_deref()
         && let Some(saved) = Box::pin(record::record(execution, &plan, progress, released, maker, &inputs)).await?
     {
         built.saved(saved.pushed, saved.bytes, at.elapsed());
     }
+    used.save(execution, &plan).await?;
     let released = released.map(|released| *released);
     outcome::finish(context, built, &plan, id, solved, released, Some(&daemon.info))?;
     verified

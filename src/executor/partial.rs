@@ -8,7 +8,7 @@ use crate::executor::execution::{Execution, OrHalt};
 use crate::executor::graph_errors::broken;
 use crate::executor::outcome::{Maker, Outcome};
 use crate::executor::progress::SolveProgress;
-use crate::executor::{request, solve, substitutions};
+use crate::executor::{mounts, request, solve, substitutions};
 use crate::planner::build_plan::BuildPlan;
 use crate::planner::replan::Replan;
 use crate::publish::release::Release;
@@ -48,6 +48,8 @@ async fn solve_open(
     release: Option<&Release>,
 ) -> OrHalt<SolveOutcome> {
     let Execution { daemon, sinks, .. } = *execution;
+    // Before the names of the local sources: these depend on the times.
+    Box::pin(mounts::bring_in(execution, plan, &[plan.graph.result()], progress)).await;
     progress.take_substitutions(substitutions::of_plan(execution, plan, release)?, plan);
     let result = plan.graph.result();
     let rewritten = plan.graph.rewritten(result, &progress.substitutions, &progress.solved).map_err(|error| broken(&error))?;

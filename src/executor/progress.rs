@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use crate::build_context::Tree;
 use crate::domain::{Digest, Selector};
 use crate::event::Events;
+use crate::executor::mount_state::MountProgress;
 use crate::graph::{Graph, Input, Op, Place, RewrittenGraph, Substitution};
 use crate::plan::explained;
 use crate::planner::build_plan::BuildPlan;
@@ -36,6 +37,8 @@ pub struct SolveProgress {
     pub unknown: HashSet<(Input, Vec<Selector>)>,
     /// Whether the cache turned out to lack layers.
     pub has_lost_layers: bool,
+    /// The cache mounts of the daemon.
+    pub mounts: MountProgress,
     /// Findings for the report.
     pub findings: Findings,
     pub spent: Spent,

@@ -9,7 +9,7 @@ use crate::engine::buildkit::{Gateway, SolveRequest, Solved};
 use crate::executor::execution::{Execution, OrHalt};
 use crate::executor::graph_errors::broken;
 use crate::executor::progress::SolveProgress;
-use crate::executor::{inspect, solve, substitutions};
+use crate::executor::{inspect, mounts, solve, substitutions};
 use crate::graph::{CopySource, Input, RewrittenGraph};
 use crate::plan::{next_round, partial_key, speculative_states};
 use crate::planner::build_plan::BuildPlan;
@@ -39,8 +39,9 @@ pub async fn observe_all(
     round: Vec<CopySource>,
 ) -> OrHalt<Contents> {
     let Execution { daemon, session, .. } = *execution;
-    progress.take_substitutions(substitutions::of_plan(execution, plan, None)?, plan);
     let states: HashSet<&Input> = round.iter().map(|copied| &copied.state).collect();
+    Box::pin(mounts::bring_in(execution, plan, &states.iter().copied().collect::<Vec<_>>(), progress)).await;
+    progress.take_substitutions(substitutions::of_plan(execution, plan, None)?, plan);
     let mut all = Vec::new();
     for state in states {
         let rewritten = plan.graph.rewritten(state, &progress.substitutions, &progress.solved).map_err(|error| broken(&error))?;

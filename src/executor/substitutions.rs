@@ -70,11 +70,18 @@ pub fn of_plan(execution: &Execution<'_>, plan: &BuildPlan, release: Option<&Rel
         let tree = plan.facts.locals.get(&op.digest).and_then(|tree| tree.as_ref().ok());
         let content = tree.and_then(|tree| tree.digest(&[Selector::everything()]).ok());
         // The content is not known, so a random name keeps the daemon from reusing its own copy.
+        let times = execution.session.chosen_times();
+        let times = times
+            .filter(|times| !times.is_empty())
+            .and_then(|times| Some(times.digest(source.identifier.strip_prefix("local://")?)));
         let content = content.map_or_else(|| format!("{:032x}", rand::random::<u128>()), |content| content.to_string());
         let mut attributes = source.attrs.clone();
         let hint = attributes.entry("local.sharedkeyhint".to_owned()).or_default();
         // Copies that hakobi did not compare during the transfer have other names.
         *hint = format!("{hint} compared {content}");
+        if let Some(times) = times {
+            hint.push_str(&format!(" at {times}"));
+        }
         // A recalled graph names the session of an earlier build, and BuildKit considers sources of one session the same files
         // (`local.CacheKey`). Without a name, the source belongs to this run's session.
         attributes.remove("local.session");

@@ -2,14 +2,12 @@
 //!
 //! BuildKit keeps a cache mount in the daemon, outside of all layers. hakobi reaches it through a container of BuildKit's gateway that
 //! has the mount, in which hakobi itself runs as the process. [`protocol`] is what the two say to each other, `inside` the process.
-//! [`save`] and [`load`] move the content to and from the store.
-
-#![allow(dead_code, unused_imports)]
 
 use crate::domain::{Digest, Hasher};
 
 mod chunk;
 mod collect;
+pub mod conversation;
 pub mod entry;
 mod error;
 mod file_list;
@@ -18,7 +16,9 @@ pub mod inside;
 mod load;
 mod pack;
 mod parts;
+pub mod program;
 pub mod protocol;
+pub mod record;
 mod save;
 mod saved;
 mod select;

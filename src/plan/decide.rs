@@ -41,6 +41,8 @@ pub struct Plan {
     pub unchanged: bool,
     /// Commands that run only because of their age, with the time when they last ran, if known, in seconds of the Unix epoch.
     pub old: HashMap<Digest, Option<u64>>,
+    /// Copies that only run again because a command with a cache mount compares the times of their files.
+    pub copied_again: HashSet<Digest>,
 }
 
 impl Plan {

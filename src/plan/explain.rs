@@ -22,6 +22,9 @@ pub fn explain(graph: &Graph, plan: &Plan, before: Option<&Inputs>, now: &Inputs
         let reason = match plan.verdicts.get(&op.digest) {
             Some(Verdict::Uncacheable(why)) => why.clone(),
             Some(Verdict::Miss) if plan.old.contains_key(&op.digest) => aged(plan.old[&op.digest]),
+            Some(Verdict::Miss) if plan.copied_again.contains(&op.digest) => {
+                "copied again: a command with a cache mount compares the times of its files".to_owned()
+            }
             Some(Verdict::Miss) if op.ignores_cache => "forced by --no-cache".to_owned(),
             Some(Verdict::Miss) => changes.missed(place),
             _ => continue,

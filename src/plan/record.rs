@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 
 use super::record_key::RecordKey;
 use crate::domain::{ChainId, CopiedContentKey, Descriptor, DiffId, Digest, Hasher, OperationKey, PartialKey, StepKey};
+use crate::mounts::record::MountsRecord;
 
 /// The version of the records that this program reads and writes. A record of another version is a miss.
 const VERSION: u32 = 2;
@@ -69,6 +70,16 @@ impl Record for ImageRecord {
 }
 
 impl Record for RemoteRecord {}
+
+impl Record for MountsRecord {
+    fn is_sane(&self) -> bool {
+        self.mounts.values().all(|mount| mount.saved.blobs().all(|blob| (1..=LARGEST_LAYER).contains(&blob.size)))
+    }
+
+    fn blobs(&self) -> Vec<Digest> {
+        self.blobs()
+    }
+}
 
 impl Record for ColdRecord {
     fn is_sane(&self) -> bool {

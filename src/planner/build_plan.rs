@@ -8,9 +8,10 @@ use crate::build_context::{Selection, Tree};
 use crate::domain::{CopiedContentKey, DiffId, Digest, Platform, StepKey};
 use crate::engine::buildkit::LocalDirs;
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Input, Key, Keys, Op, Substitution, pinned};
+use crate::graph::{CacheMount, Graph, Input, Key, Keys, Op, Substitution, cache_mounts, pinned};
 use crate::handover::KnownImage;
-use crate::plan::{CopiedContentRecord, DaemonRecord, KnownFacts, Plan, StepRecord, aligned, layer_name, selection};
+use crate::mounts::record::MountsRecord;
+use crate::plan::{CopiedContentRecord, DaemonRecord, KnownFacts, Plan, RecordKey, StepRecord, aligned, layer_name, selection};
 use crate::planner::compiled_key::CompiledKey;
 
 /// A planned build.
@@ -38,6 +39,10 @@ pub struct BuildPlan {
     pub daemon_states: Option<DaemonRecord>,
     /// Commands that ran earlier than this run again; in seconds of the Unix epoch.
     pub since: Option<u64>,
+    /// The key of the image's cache mounts, unless the build must not use any.
+    pub mounts_key: Option<RecordKey<MountsRecord>>,
+    /// The cache mounts of the image's last build: `None` if hakobi has not asked for them, `Some(None)` if there are none.
+    pub mounts: Option<Option<MountsRecord>>,
     /// The answers of the store, by all keys that hakobi looked up.
     pub found: HashMap<StepKey, Option<StepRecord>>,
 }
@@ -69,6 +74,8 @@ impl BuildPlan {
             recorded_bases: None,
             daemon_states: None,
             since: None,
+            mounts_key: None,
+            mounts: None,
             found: HashMap::new(),
         }
     }
@@ -131,6 +138,12 @@ impl BuildPlan {
         record.layers.iter().all(|layer| {
             told.get(&layer.blob.digest).is_none_or(|(size, diff_id)| *size == layer.blob.size && **diff_id == layer.diff_id)
         })
+    }
+
+    /// Returns the commands that run and have a cache mount.
+    pub fn open_mounts(&self) -> Vec<(&Op, Vec<CacheMount>)> {
+        let open = self.graph.below(self.graph.result()).into_iter().filter(|op| self.decision.runs(&op.digest));
+        open.map(|op| (op, cache_mounts(op))).filter(|(_, mounts)| !mounts.is_empty()).collect()
     }
 
     pub fn decide_by_found(&self) -> Plan {

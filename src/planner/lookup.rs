@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::cache::record_reader::RecordReader;
-use crate::domain::{CopiedContentKey, StepKey};
+use crate::domain::{CopiedContentKey, Digest, StepKey};
 use crate::error::Result;
 use crate::graph::{Input, Key, Keys};
 use crate::plan::{Plan, RecordKey, StepRecord, Verdict, copied_content_key, fits, layer_key, misfits, step_key};
@@ -39,8 +39,36 @@ pub async fn decide(plan: &mut BuildPlan, records: &RecordReader<'_>) -> Result<
         plan.decision = plan.decide_by_found();
     }
     plan.graph.run_anyway(plan.decision.old.keys());
+    copy_again(plan, records).await?;
     show(plan);
     Ok(())
+}
+
+/// Lets copies run again whose files a command with a carried cache mount sees. A cached layer has the times of the build that made it:
+/// after a change and its reversal these would be older than what the command made of the change.
+///
+/// # Errors
+/// If the cache fails and is required.
+async fn copy_again(plan: &mut BuildPlan, records: &RecordReader<'_>) -> Result<()> {
+    let mut again = HashSet::new();
+    loop {
+        let commands: Vec<Digest> = plan.open_mounts().into_iter().map(|(op, _)| op.digest.clone()).collect();
+        let Some(key) = plan.mounts_key.clone().filter(|_| !commands.is_empty()) else { return Ok(()) };
+        if plan.mounts.is_none() {
+            plan.mounts = Some(records.one(&key).await?);
+        }
+        if !matches!(plan.mounts, Some(Some(_))) {
+            return Ok(());
+        }
+        let copies = plan.graph.copies_below(&commands);
+        let copies: Vec<Digest> = copies.into_iter().filter(|step| !plan.decision.runs(step)).collect();
+        if copies.is_empty() {
+            return Ok(());
+        }
+        plan.graph.run_anyway(&copies);
+        again.extend(copies);
+        plan.decision = Plan { copied_again: again.clone(), ..plan.decide_by_found() };
+    }
 }
 
 /// Shows the decision on each step (`--debug`).

@@ -17,6 +17,7 @@ use crate::planner::hiding::hide_found;
 use crate::planner::local_sources::local;
 use crate::planner::{bases, lookup, remote_sources};
 use crate::run::context::BuildContext;
+use crate::settings::MountMode;
 
 /// Plans a compiled build. hakobi does not look again at sources in `known`. Without a daemon, images that only a daemon has are
 /// not known.
@@ -53,7 +54,10 @@ pub async fn plan(
         facts.remotes.insert(digest, holds);
         facts.asked.extend(record);
     }
+    let mounts_key =
+        context.cache.usable().map(|(cache, _)| cache.mounts_key()).filter(|_| context.build.mounts.mode != MountMode::Off);
     let mut plan = BuildPlan {
+        mounts_key,
         bases,
         directories: directories.clone(),
         since: context.build.max_age.map(|age| seconds_now().saturating_sub(age.as_secs())),

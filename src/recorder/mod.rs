@@ -4,6 +4,7 @@ pub mod chain;
 pub mod cold_build;
 pub mod compare;
 pub mod layers;
+pub mod mounts;
 pub mod observe;
 pub mod record;
 pub mod recording;

@@ -1,10 +1,11 @@
 //! A daemon that answers, and a build with such a daemon.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::build::{Failed, Input, Refusal, SessionCredentials, failure, is_cut_off};
 use crate::domain::{ImageRef, Made};
-use crate::engine::buildkit::{BuildKit, ContentSources, Outputs, Session, SessionParts, SshAgents};
+use crate::engine::buildkit::{BuildKit, ContentSources, CredentialSource, LocalDirs, Outputs, Session, SessionParts, SshAgents};
 use crate::engine::{Dialer, Docker, EngineInfo, StoreKind};
 use crate::error::{Error, Result};
 use crate::event::Events;
@@ -64,6 +65,18 @@ impl DaemonBuild<'_> {
             contents: self.contents(),
         };
         Session::start(&self.buildkit, parts, self.context.events).await
+    }
+
+    /// Starts a session that serves nothing but this directory, beside the session of the build.
+    ///
+    /// # Errors
+    /// If the daemon refuses the session.
+    pub async fn side_session(&self, name: &str, directory: &Path) -> Result<Session> {
+        let mut directories = LocalDirs::default();
+        directories.add(name, directory);
+        let credentials: Option<Arc<dyn CredentialSource>> = Some(Arc::new(SessionCredentials(self.context.registries.clone())));
+        let parts = SessionParts { directories, credentials, contents: self.contents(), ..SessionParts::default() };
+        Session::start(&self.buildkit, parts, &Events::none()).await
     }
 
     /// Returns how the image leaves the daemon.

@@ -1,6 +1,7 @@
 //! The gateway of one running build (BuildKit's `LLBBridge`). A client may do what a frontend may do.
 
 use std::collections::HashMap;
+use std::io;
 
 use bollard_buildkit_proto::moby::buildkit::v1::frontend as api;
 use bollard_buildkit_proto::moby::buildkit::v1::frontend::llb_bridge_client::LlbBridgeClient;
@@ -11,6 +12,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 
 use super::cache_option::CacheOption;
+use super::container::{Container, ContainerMount};
 use crate::debug::Request;
 use crate::error::{Error, Result};
 
@@ -144,6 +146,14 @@ impl Gateway {
             Some(api::result::Result::RefsDeprecated(map)) => map.refs.into_iter().map(|(key, id)| (key, bare(id))).collect(),
         };
         Ok(Solved { references, metadata: result.metadata })
+    }
+
+    /// Creates a container with this root and these mounts.
+    ///
+    /// # Errors
+    /// The daemon's error.
+    pub async fn container(&self, root: &Reference, mounts: Vec<ContainerMount>) -> io::Result<Container> {
+        Container::create(self.client.clone(), root, mounts).await
     }
 
     /// Ends the build: BuildKit passes the returned result to the exporters.

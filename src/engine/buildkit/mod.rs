@@ -5,6 +5,7 @@
 
 mod cache_option;
 mod connect;
+mod container;
 #[cfg(test)]
 mod direct_tests;
 mod gateway;
@@ -15,6 +16,7 @@ mod status;
 pub use bollard_buildkit_proto::pb;
 pub use cache_option::CacheOption;
 pub use connect::BuildKit;
+pub use container::{Container, ContainerMount, Process, ProcessInput, ProcessOutput};
 pub use gateway::{Gateway, Reference, Solved};
 pub use session::{
     ContentSource, ContentSources, CredentialSource, Credentials, ExpectedFile, LocalDirs, OutputSink, Outputs, SentTimes,

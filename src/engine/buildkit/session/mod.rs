@@ -179,6 +179,12 @@ impl Session {
         self.times.choose(times);
     }
 
+    /// Returns the times that were set. Returns `None` if there are none.
+    #[must_use]
+    pub fn chosen_times(&self) -> Option<Arc<SentTimes>> {
+        self.times.chosen()
+    }
+
     /// Returns the times with which hakobi sent local files so far. If it sent a path several times, the latest time counts.
     #[must_use]
     pub fn sent_times(&self) -> SentTimes {

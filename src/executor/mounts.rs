@@ -1,0 +1,160 @@
+//! Brings the content of cache mounts into the daemon, before the commands that use them run.
+
+use std::io;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::executor::execution::Execution;
+use crate::executor::mount_container::{ReachableMount, reachable, with_mounts};
+use crate::executor::mount_state::MountState;
+use crate::executor::mount_times;
+use crate::executor::progress::SolveProgress;
+use crate::graph::{Input, Op};
+use crate::mounts::conversation::Conversation;
+use crate::mounts::protocol::{LARGEST_PAYLOAD, MOST_ENTRIES, Reply, Request};
+use crate::mounts::record::{CarriedMount, MountsRecord};
+use crate::mounts::{PartSink, load, stream};
+use crate::planner::build_plan::BuildPlan;
+use crate::settings::FileTimes;
+
+/// Brings in the saved content of the mounts of commands that run for these states, and settles the times of the context. A fault costs
+/// the content, and never the build.
+pub async fn bring_in(execution: &Execution<'_>, plan: &BuildPlan, states: &[&Input], progress: &mut SolveProgress) {
+    let context = &execution.daemon.context;
+    // A command may only see a carried mount beside files with the right times.
+    let Some(Some(record)) = plan.mounts.as_ref().filter(|_| plan.knows_sources()) else { return };
+    let open = |op: &&Op| plan.decision.runs(&op.digest) && !progress.solved.contains(&op.digest);
+    let all = plan.graph.below(plan.graph.result()).into_iter().filter(open).map(|op| &op.digest);
+    let now = states.iter().flat_map(|state| plan.graph.below(state)).filter(open).map(|op| &op.digest);
+    let (Ok(all), Ok(now)) = (reachable(plan, all), reachable(plan, now)) else { return };
+    let is_now = |mount: &ReachableMount| now.iter().any(|one| one.key == mount.key);
+    let is_new = |mount: &ReachableMount| match progress.mounts.states.get(&mount.key) {
+        None => true,
+        Some(state) => *state == MountState::Empty && is_now(mount) && record.mounts.contains_key(&mount.key),
+    };
+    // At the first time all mounts, because the times of the context depend on all of them.
+    let wanted: Vec<&ReachableMount> = all.iter().filter(|mount| is_new(mount)).collect();
+    if now.is_empty() || wanted.is_empty() {
+        return;
+    }
+    let step = context.events.step("[hakobi] bringing in cache mounts");
+    let mounts = &mut progress.mounts;
+    let done = with_mounts(execution, &wanted, async |process| {
+        for (place, mount) in wanted.iter().enumerate() {
+            let saved = record.mounts.get(&mount.key);
+            mounts.states.insert(mount.key.clone(), look(process, place, saved, record, &execution.daemon.info.id).await?);
+        }
+        if !std::mem::replace(&mut mounts.is_settled, true) && context.build.mounts.times == FileTimes::Kept {
+            // The record says nothing of what is in such a mount, so no chosen time would be right.
+            let foreign = wanted.iter().find(|mount| mounts.states.get(&mount.key) == Some(&MountState::Foreign));
+            match foreign {
+                Some(mount) => context.events.note(format!(
+                    "not bringing in cache mounts: the daemon has other files in {}, and keeps them",
+                    mount.mount.id
+                )),
+                None => mounts.times = mount_times::choose(execution, plan, record).await,
+            }
+            mounts.times.iter().for_each(|times| mount_times::send(execution, times));
+            mounts.is_unusable = mounts.times.is_none();
+        }
+        for (place, mount) in wanted.iter().enumerate().filter(|(_, mount)| !mounts.is_unusable && is_now(mount)) {
+            let Some(saved) = record.mounts.get(&mount.key).filter(|saved| !saved.cost.is_loss()) else { continue };
+            if mounts.states.get(&mount.key) == Some(&MountState::Empty) {
+                let at = Instant::now();
+                match fill(execution, process, place, saved).await? {
+                    Ok(filled) => {
+                        let seconds = Some(at.elapsed().as_secs_f64());
+                        mounts.states.insert(mount.key.clone(), MountState::Saved { at: filled, seconds });
+                    }
+                    Err(why) => context.events.warning(format!("the cache mount {} stays empty: {why}", saved.id)),
+                }
+            }
+        }
+        Ok(())
+    });
+    let budget = context.build.mounts.budget;
+    let done = match tokio::time::timeout(budget, Box::pin(done)).await {
+        Ok(done) => done,
+        Err(_) => Err(io::Error::other(format!("not done after {} seconds (--save-budget)", budget.as_secs()))),
+    };
+    match done {
+        Ok(()) => step.done(),
+        Err(error) => {
+            step.failed(&error);
+            context.events.warning(format!("failed to bring in cache mounts: {error}"));
+        }
+    }
+}
+
+/// Asks what a mount has.
+async fn look(
+    process: &mut Conversation,
+    mount: usize,
+    saved: Option<&CarriedMount>,
+    record: &MountsRecord,
+    daemon: &str,
+) -> io::Result<MountState> {
+    process.ask(&Request::Look { mount }, &[]).await?;
+    match process.answer().await?.0 {
+        Reply::Looked { is_empty: true, .. } => Ok(MountState::Empty),
+        // Only on the daemon that has saved it: nothing else tells whether a file has changed since.
+        Reply::Looked { summary, .. } => Ok(match saved {
+            Some(carried) if record.daemon == daemon && carried.saved.summary == summary => {
+                MountState::Saved { at: carried.saved.at, seconds: None }
+            }
+            _ => MountState::Foreign,
+        }),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// Fills an empty mount. Returns the kernel's time after that, or why the mount stays empty.
+async fn fill(
+    execution: &Execution<'_>,
+    process: &mut Conversation,
+    mount: usize,
+    carried: &CarriedMount,
+) -> io::Result<std::result::Result<i64, String>> {
+    let blobs = execution.cache.blobs();
+    let list = match load(blobs, &carried.saved).await {
+        Ok(list) => list,
+        Err(error) => return Ok(Err(error.to_string())),
+    };
+    process.ask(&Request::Fill { mount }, &[]).await?;
+    for files in list.files.chunks(MOST_ENTRIES) {
+        let entries = files.iter().map(|file| file.entry.clone()).collect();
+        process.ask(&Request::Entries { mount, entries }, &[]).await?;
+    }
+    let streamed = stream(blobs, &list, &mut Parts { process, mount }).await;
+    let last = if streamed.is_ok() { Request::Finish { mount } } else { Request::Abandon { mount } };
+    process.ask(&last, &[]).await?;
+    match process.answer().await?.0 {
+        Reply::Filled { at, .. } => Ok(Ok(at)),
+        Reply::Failed { why, .. } => Ok(Err(streamed.err().map_or(why, |error| error.to_string()))),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// Returns the error for an answer to another question.
+pub fn unexpected(reply: &Reply) -> io::Error {
+    io::Error::other(format!("the process in the container gave an unexpected answer: {reply:?}"))
+}
+
+/// Passes parts of files to the process.
+struct Parts<'a> {
+    process: &'a Conversation,
+    mount: usize,
+}
+
+#[async_trait::async_trait]
+impl PartSink for Parts<'_> {
+    async fn part(&mut self, file: u32, offset: u64, data: Bytes) -> io::Result<()> {
+        let mut offset = offset;
+        for part in data.chunks(LARGEST_PAYLOAD) {
+            self.process.ask(&Request::Data { mount: self.mount, file, offset }, part).await?;
+            offset += part.len() as u64;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,73 @@
+//! The record of the cache mounts of an image's last build.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::saved::SavedMount;
+use crate::domain::{Descriptor, Digest};
+
+/// The cache mounts of an image as its last build left them, with the times of the files that it saw. All belong to one build: a tool
+/// that compares times finds the same order as on a machine that kept both.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MountsRecord {
+    /// The ID of the daemon that has them.
+    pub daemon: String,
+    /// The blob with the times of the context's files, as they were sent.
+    pub times: Descriptor,
+    /// The latest time of a change of content in any mount, in nanoseconds since 1970.
+    pub newest: i64,
+    /// The mounts, by [`mount_key`].
+    pub mounts: BTreeMap<String, CarriedMount>,
+}
+
+/// A cache mount in the store.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CarriedMount {
+    /// Its ID in BuildKit.
+    pub id: String,
+    /// Its content.
+    pub saved: SavedMount,
+    /// What it costs, and what it is worth.
+    #[serde(default)]
+    pub cost: MountCost,
+}
+
+/// What bringing a mount in costs, and what it is worth, as measured; in seconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct MountCost {
+    /// How long it took to bring it in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bring: Option<f64>,
+    /// How long its steps took with an empty mount.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cold: Option<f64>,
+    /// How long its steps took with the mount as it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warm: Option<f64>,
+}
+
+impl MountCost {
+    /// Returns whether bringing the mount in takes longer than its steps gain by it. What was not measured counts as worth it.
+    #[must_use]
+    pub fn is_loss(&self) -> bool {
+        matches!((self.bring, self.cold, self.warm), (Some(bring), Some(cold), Some(warm)) if bring > (cold - warm).max(0.0))
+    }
+}
+
+impl MountsRecord {
+    /// Returns the blobs that the record names.
+    pub fn blobs(&self) -> Vec<Digest> {
+        let mounts = self.mounts.values().flat_map(|mount| mount.saved.blobs());
+        std::iter::once(&self.times).chain(mounts).map(|blob| blob.digest.clone()).collect()
+    }
+}
+
+/// Returns the key of a mount: BuildKit's ID of the cache, and the base that it begins with, which is part of its identity there.
+#[must_use]
+pub fn mount_key(id: &str, base: Option<&str>, selector: &str) -> String {
+    match base {
+        None => id.to_owned(),
+        Some(base) => format!("{id} {base} {selector}"),
+    }
+}

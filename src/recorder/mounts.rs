@@ -1,0 +1,223 @@
+//! Saves the cache mounts that the commands of a build have used, with the times of the files that they saw.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use crate::domain::seconds_now;
+use crate::error::{Error, Kind, Result};
+use crate::executor::execution::Execution;
+use crate::executor::mount_container::{ReachableMount, reachable, with_mounts};
+use crate::executor::mount_state::MountState;
+use crate::executor::mount_times;
+use crate::executor::mounts::unexpected;
+use crate::executor::progress::SolveProgress;
+use crate::graph::cache_mounts;
+use crate::mounts::conversation::Conversation;
+use crate::mounts::entry::ListedEntry;
+use crate::mounts::protocol::{Reply, Request};
+use crate::mounts::record::{CarriedMount, MountCost, MountsRecord};
+use crate::mounts::times::ContextTimes;
+use crate::mounts::{Earlier, Limits, Listing, PartSource, Saved, SentPart, load, save};
+use crate::planner::build_plan::BuildPlan;
+use crate::settings::MountMode;
+
+/// The most files of one mount in the cache.
+const MOST_FILES: u64 = 500_000;
+
+/// The mounts that a build has used.
+pub struct UsedMounts {
+    mounts: Vec<UsedMount>,
+    /// The times that were chosen for the context.
+    times: Option<ContextTimes>,
+}
+
+struct UsedMount {
+    mount: ReachableMount,
+    state: Option<MountState>,
+    /// How long its commands took, in seconds.
+    seconds: Option<f64>,
+}
+
+impl UsedMounts {
+    /// Returns the mounts of the commands that ran.
+    pub fn find(plan: &BuildPlan, progress: &SolveProgress) -> Self {
+        let ran: Vec<_> =
+            progress.ran.iter().filter(|step| plan.graph.op(step).is_some_and(|op| !cache_mounts(op).is_empty())).collect();
+        let found = reachable(plan, ran.iter().copied()).unwrap_or_default();
+        let mounts = found.into_iter().map(|mount| {
+            let uses = |step: &&&_| plan.graph.op(step).is_some_and(|op| cache_mounts(op).contains(&mount.mount));
+            let seconds = Some(ran.iter().filter(uses).filter_map(|step| progress.seconds.get(*step)).sum());
+            UsedMount { state: progress.mounts.states.get(&mount.key).copied(), seconds, mount }
+        });
+        Self { mounts: mounts.collect(), times: progress.mounts.times.clone() }
+    }
+
+    /// Returns the mounts of all commands that ran or were to run, after a build that failed.
+    pub fn open(plan: &BuildPlan, progress: &SolveProgress) -> Self {
+        let commands: Vec<_> = plan.open_mounts().into_iter().map(|(op, _)| &op.digest).collect();
+        let mounts = reachable(plan, commands).unwrap_or_default().into_iter().map(|mount| {
+            // Of commands that did not end, no time says anything.
+            UsedMount { state: progress.mounts.states.get(&mount.key).copied(), seconds: None, mount }
+        });
+        Self { mounts: mounts.collect(), times: progress.mounts.times.clone() }
+    }
+
+    /// Saves them. The image is in its registries by now.
+    ///
+    /// # Errors
+    /// If the cache fails and is required.
+    pub async fn save(self, execution: &Execution<'_>, plan: &BuildPlan) -> Result<()> {
+        let context = &execution.daemon.context;
+        let settings = &context.build.mounts;
+        let Some(key) = plan
+            .mounts_key
+            .as_ref()
+            .filter(|_| !self.mounts.is_empty() && settings.mode == MountMode::On && execution.cache.writes())
+        else {
+            return Ok(());
+        };
+        let step = context.events.step("[hakobi] saving cache mounts");
+        let saved = tokio::time::timeout(settings.budget, Box::pin(self.saved(execution, plan))).await;
+        let saved = match saved {
+            Ok(saved) => saved,
+            Err(_) => Err(io::Error::other(format!("not done after {} seconds (--save-budget)", settings.budget.as_secs()))),
+        };
+        let written = match saved {
+            Ok(record) => execution.records.records.write([(key.clone(), record)]).await.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match written {
+            Ok(()) => step.done(),
+            Err(error) => {
+                step.failed(&error);
+                let error = Error::new(Kind::Cache, format!("failed to save cache mounts: {error}"));
+                execution.records.faults.warn_unsaved(&error)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the record of these mounts, and of those that the build still has and did not use. Their content is in the store.
+    async fn saved(&self, execution: &Execution<'_>, plan: &BuildPlan) -> io::Result<MountsRecord> {
+        let before = plan.mounts.as_ref().and_then(Option::as_ref);
+        let mut mounts: BTreeMap<String, CarriedMount> = before.map(|record| record.mounts.clone()).unwrap_or_default();
+        let all: Vec<_> = plan.graph.below(plan.graph.result()).into_iter().map(|op| op.digest.clone()).collect();
+        let there = reachable(plan, &all).map_err(io::Error::other)?;
+        mounts.retain(|key, _| there.iter().any(|mount| mount.key == *key));
+        let reached: Vec<&ReachableMount> = self.mounts.iter().map(|used| &used.mount).collect();
+        let new = with_mounts(execution, &reached, async |process| {
+            let mut new = Vec::new();
+            let mut room = execution.daemon.context.build.mounts.most_total;
+            for (place, used) in self.mounts.iter().enumerate() {
+                let carried = self.one(execution, process, place, used, before, room).await?;
+                room = room.saturating_sub(carried.saved.bytes);
+                new.push((used.mount.key.clone(), carried));
+            }
+            Ok(new)
+        });
+        mounts.extend(new.await?);
+        let newest = mounts.values().map(|mount| mount.saved.newest).max().unwrap_or_default();
+        let times = mount_times::save(execution, plan, self.times.as_ref()).await?;
+        Ok(MountsRecord { daemon: execution.daemon.info.id.clone(), times, newest, mounts })
+    }
+
+    async fn one(
+        &self,
+        execution: &Execution<'_>,
+        process: &mut Conversation,
+        mount: usize,
+        used: &UsedMount,
+        before: Option<&MountsRecord>,
+        room: u64,
+    ) -> io::Result<CarriedMount> {
+        let context = &execution.daemon.context;
+        let blobs = execution.cache.blobs();
+        let earlier = before.and_then(|record| record.mounts.get(&used.mount.key));
+        // Even if the content was not brought in, new content may have the same chunks.
+        let list = match earlier {
+            Some(earlier) => load(blobs, &earlier.saved).await.ok(),
+            None => None,
+        };
+        let since = match used.state {
+            Some(MountState::Saved { at, .. }) => Some(at),
+            _ => None,
+        };
+        process.ask(&Request::List { mount, since }, &[]).await?;
+        let mut listed: Vec<ListedEntry> = Vec::new();
+        let listing = loop {
+            match process.answer().await?.0 {
+                Reply::Entries { entries, .. } => listed.extend(entries),
+                Reply::Listed { skipped, at, summary, newest, .. } => {
+                    if let Some(first) = skipped.first() {
+                        let id = &used.mount.mount.id;
+                        let text = format!(
+                            "the cache mount {id} has {} sockets or devices, which are not saved: {first}",
+                            skipped.len()
+                        );
+                        context.events.note(text);
+                    }
+                    break Listing { entries: listed, summary, at, newest };
+                }
+                other => return Err(unexpected(&other)),
+            }
+        };
+        let most_bytes = context.build.mounts.most_bytes.min(room);
+        let mut parts = Parts { process, mount, gone: Vec::new() };
+        let before = earlier.zip(list.as_ref()).map(|(earlier, list)| Earlier { mount: &earlier.saved, list });
+        let limits = Limits { most_bytes, most_files: MOST_FILES };
+        let saved = save(blobs, before, listing, &mut parts, &limits, seconds_now()).await.map_err(io::Error::other)?;
+        tracing::info!(
+            id = used.mount.mount.id,
+            read = saved.read,
+            new = saved.new,
+            uploaded = saved.uploaded,
+            "saved a cache mount"
+        );
+        let Saved { mount: saved, dropped_files, dropped_bytes, .. } = saved;
+        if dropped_files > 0 {
+            context.events.note(format!(
+                "the cache mount {} is above its limit: {dropped_files} files with {dropped_bytes} bytes that were not used for the longest time are not saved",
+                used.mount.mount.id
+            ));
+        }
+        let mut cost = earlier.map(|earlier| earlier.cost).unwrap_or_default();
+        match used.state {
+            Some(MountState::Saved { seconds, .. }) => {
+                cost = MountCost { bring: seconds.or(cost.bring), warm: used.seconds.or(cost.warm), ..cost };
+            }
+            Some(MountState::Foreign) => {}
+            Some(MountState::Empty) | None => cost.cold = used.seconds.or(cost.cold),
+        }
+        Ok(CarriedMount { id: used.mount.mount.id.clone(), saved, cost })
+    }
+}
+
+/// Gets the content of a mount's files from the process.
+struct Parts<'a> {
+    process: &'a mut Conversation,
+    mount: usize,
+    gone: Vec<u32>,
+}
+
+#[async_trait::async_trait]
+impl PartSource for Parts<'_> {
+    async fn send(&mut self, files: &[u32]) -> io::Result<()> {
+        let files = files.to_vec();
+        self.process.ask(&Request::Send { mount: self.mount, files }, &[]).await
+    }
+
+    async fn next(&mut self) -> io::Result<Option<SentPart>> {
+        match self.process.answer().await? {
+            (Reply::Data { file, offset, .. }, data) => Ok(Some(SentPart { file, offset, data })),
+            (Reply::Sent { gone, .. }, _) => {
+                self.gone = gone;
+                Ok(None)
+            }
+            (other, _) => Err(unexpected(&other)),
+        }
+    }
+
+    fn gone(&self) -> Vec<u32> {
+        self.gone.clone()
+    }
+}

@@ -1,0 +1,294 @@
+//! Tests cache mounts (`RUN --mount=type=cache`) and the times of files: a command that runs again on a new machine goes on where the
+//! last one left off.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::Duration;
+
+use support::build::{Build, Built};
+use support::engine::{C28, D20, D28, ENGINES, Engine};
+use support::image::{base, flattened, unique_image};
+use support::machine::Machine;
+use support::plain::plain_build;
+
+/// A tool like make: compiles each source that is newer than its object, and names what it compiled.
+const MAKE: &str = "mkdir -p /obj/o && : > /compiled && for f in /src/*.c; do o=/obj/o/$(basename $f); \
+    if [ ! -e $o ] || [ $f -nt $o ]; then cp $f $o; basename $f >> /compiled; fi; done; \
+    cd /obj/o && for o in *; do [ -e /src/$o ] && cat $o; done > /app";
+
+/// A project whose first stage compiles, with these options of its mount.
+struct Project {
+    machine: Machine,
+    image: String,
+    options: String,
+    more: String,
+    sources: BTreeMap<String, String>,
+}
+
+impl Project {
+    fn new(engine: &Engine) -> Self {
+        let sources = ["a", "b", "c", "d"].map(|name| (format!("{name}.c"), format!("{name}1\n")));
+        Self {
+            machine: Machine::with(&engine.host()),
+            image: unique_image("mounts"),
+            options: "target=/obj".to_owned(),
+            more: String::new(),
+            sources: sources.into(),
+        }
+    }
+
+    fn set(&mut self, name: &str, text: &str) -> &mut Self {
+        self.sources.insert(name.to_owned(), text.to_owned());
+        self
+    }
+
+    /// Checks the project out anew: all times are those of now.
+    fn check_out(&self) {
+        let folder = self.machine.folder();
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
+        }
+        let base = base("busybox");
+        let text = format!(
+            "FROM {base} AS build\nCOPY src /src\nRUN --mount=type=cache,{} {MAKE}{}\nFROM {base}\nCOPY --from=build /app /compiled /\n",
+            self.options, self.more
+        );
+        self.machine.write("Dockerfile", &text);
+        for (name, source) in &self.sources {
+            self.machine.write(&format!("src/{name}"), source);
+        }
+    }
+
+    fn build(&self) -> Build<'_> {
+        Build::cached(&self.machine).push(&self.image)
+    }
+
+    /// Checks out, builds on an empty daemon, checks the program, and returns what was compiled.
+    #[track_caller]
+    fn compiled(&self, engine: &Engine, more: &[&str]) -> String {
+        self.check_out();
+        let built = self.build().with(more).done_on_empty(engine);
+        self.right(&built)
+    }
+
+    /// Checks the program of the image, and returns what was compiled for it.
+    #[track_caller]
+    fn right(&self, built: &Built) -> String {
+        let files = flattened(&self.image);
+        let whole: String = self.sources.values().map(String::as_str).collect();
+        assert_eq!(files["app"], whole, "the program has other sources: {built}");
+        files["compiled"].replace(".c\n", " ").trim().to_owned()
+    }
+}
+
+#[test]
+fn only_what_changed_is_compiled() {
+    for name in ENGINES {
+        let engine = Engine::lock(name);
+        let mut project = Project::new(&engine);
+        assert_eq!(project.compiled(&engine, &[]), "a b c d", "{name}");
+        project.set("b.c", "b2\n");
+        assert_eq!(project.compiled(&engine, &[]), "b", "{name}");
+        // Back to the older content, which is a change.
+        project.set("b.c", "b1\n").set("c.c", "c2\n");
+        assert_eq!(project.compiled(&engine, &["--no-cache"]), "b c", "{name}");
+        // Another name with the content of an old file.
+        project.sources.remove("d.c");
+        project.set("e.c", "d1\n");
+        assert_eq!(project.compiled(&engine, &[]), "e", "{name}");
+    }
+}
+
+/// The sources go back to older content and the command changes: the copy is in the cache, with times older than the objects.
+#[test]
+fn a_cached_copy_does_not_hide_that_a_file_went_back() {
+    let engine = Engine::lock(D28);
+    let mut project = Project::new(&engine);
+    project.compiled(&engine, &[]);
+    project.set("a.c", "a2\n");
+    assert_eq!(project.compiled(&engine, &[]), "a");
+    project.set("a.c", "a1\n").more = " && true".to_owned();
+    assert_eq!(project.compiled(&engine, &[]), "a");
+}
+
+#[test]
+fn every_kind_of_mount_is_carried() {
+    let engine = Engine::lock(C28);
+    for options in [
+        "id=objects,target=/obj",
+        "target=/obj,sharing=locked",
+        "target=/obj,sharing=private",
+        "target=/obj,uid=1000,gid=1000,mode=0777",
+    ] {
+        let mut project = Project::new(&engine);
+        project.options = options.to_owned();
+        project.compiled(&engine, &[]);
+        project.set("d.c", "d2\n");
+        assert_eq!(project.compiled(&engine, &[]), "d", "{options}");
+    }
+}
+
+/// A mount that begins with the files of an image or a stage is not carried.
+#[test]
+fn a_mount_that_begins_with_files_is_left_alone() {
+    let engine = Engine::lock(D20);
+    let mut project = Project::new(&engine);
+    project.options = format!("from={},source=/etc,target=/obj", base("busybox"));
+    assert_eq!(project.compiled(&engine, &[]), "a b c d");
+    project.set("d.c", "d2\n");
+    assert_eq!(project.compiled(&engine, &[]), "a b c d");
+}
+
+#[test]
+fn the_flags_say_what_is_carried() {
+    let engine = Engine::lock(D28);
+    let mut project = Project::new(&engine);
+    let mut next = 1;
+    let mut change = |project: &mut Project| {
+        next += 1;
+        project.set("a.c", &format!("a{next}\n"));
+    };
+    project.compiled(&engine, &["--cache-mounts", "off"]);
+    change(&mut project);
+    assert_eq!(project.compiled(&engine, &[]), "a b c d", "nothing was saved");
+    change(&mut project);
+    assert_eq!(project.compiled(&engine, &["--cache-mounts", "off"]), "a b c d");
+    change(&mut project);
+    assert_eq!(project.compiled(&engine, &["--cache-mounts", "read-only"]), "a");
+    project.set("b.c", "b2\n");
+    assert_eq!(project.compiled(&engine, &["--cache-mode", "read-only"]), "a b", "nothing was saved");
+    assert_eq!(project.compiled(&engine, &["--no-cache", "--context-times", "own"]), "a b c d", "a checkout has new times");
+}
+
+/// A pull request reads what main has saved, and writes only its own.
+#[test]
+fn branches_do_not_mix() {
+    let engine = Engine::lock(D28);
+    let mut project = Project::new(&engine);
+    project.compiled(&engine, &["--cache-scope", "main"]);
+    let branch = ["--cache-scope", "pr-1", "--cache-fallback", "main"];
+    project.set("a.c", "a2\n");
+    assert_eq!(project.compiled(&engine, &branch), "a");
+    project.set("a.c", "a1\n").set("b.c", "b2\n");
+    assert_eq!(project.compiled(&engine, &["--cache-scope", "main"]), "b");
+    project.set("a.c", "a2\n").set("b.c", "b1\n").set("c.c", "c2\n");
+    assert_eq!(project.compiled(&engine, &branch), "c");
+}
+
+/// A daemon that outlives the run keeps its mounts. What another build has left there stays, and no chosen time hides it.
+#[test]
+fn a_living_daemon_keeps_its_own_mounts() {
+    for name in ENGINES {
+        let engine = Engine::lock(name);
+        let mut project = Project::new(&engine);
+        project.compiled(&engine, &[]);
+        // As on the daemon that saved it.
+        project.set("a.c", "a2\n");
+        project.check_out();
+        assert_eq!(project.right(&project.build().done()), "a", "{name}");
+        // Someone else's build of the same project.
+        project.set("b.c", "b2\n");
+        project.check_out();
+        plain_build(&engine, &project.machine, &unique_image("other"), &[]);
+        project.set("b.c", "b1\n").set("c.c", "c2\n");
+        project.check_out();
+        let built = project.build().done();
+        assert!(project.right(&built).contains("b c"), "{name}: {built}");
+        assert!(built.log().contains("the daemon has other files"), "{name}: {built}");
+    }
+}
+
+/// A damaged or missing blob costs the content of the mount, and is a warning.
+#[test]
+fn damage_makes_a_cold_mount() {
+    let engine = Engine::lock(D28);
+    let mut project = Project::new(&engine);
+    for (change, damages) in [("a2\n", true), ("a3\n", false)] {
+        project.compiled(&engine, &["--no-cache"]);
+        let cache = project.machine.folder().join("../cache/blobs/sha256");
+        for blob in fs::read_dir(cache).unwrap() {
+            let path = blob.unwrap().path();
+            let bytes = fs::read(&path).unwrap();
+            // A pack has zstd frames, and begins like one.
+            if bytes.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+                let half = bytes.len() / 2;
+                if damages {
+                    let mut bytes = bytes;
+                    bytes[half] ^= 1;
+                    fs::write(&path, bytes).unwrap();
+                } else {
+                    fs::remove_file(&path).unwrap();
+                }
+            }
+        }
+        project.set("a.c", change);
+        project.check_out();
+        let built = project.build().done_on_empty(&engine);
+        assert_eq!(project.right(&built), "a b c d", "{built}");
+        assert!(built.log().contains("stays empty"), "{built}");
+        // The next run is warm again.
+        project.set("d.c", change);
+        assert_eq!(project.compiled(&engine, &[]), "d");
+    }
+}
+
+#[test]
+fn a_failed_build_saves_mounts_only_if_asked() {
+    let engine = Engine::lock(D28);
+    for (flags, compiled) in [(&[][..], "a b c d"), (&["--save-failed-mounts"][..], "a")] {
+        let mut project = Project::new(&engine);
+        project.more = " && false".to_owned();
+        project.check_out();
+        project.build().with(flags).run_on_empty(&engine).exits(1);
+        project.more.clear();
+        project.set("a.c", "a2\n");
+        assert_eq!(project.compiled(&engine, &[]), compiled, "{flags:?}");
+    }
+}
+
+/// The cache is in the registry, beside the image.
+#[test]
+fn mounts_are_in_the_registry_too() {
+    let engine = Engine::lock(C28);
+    let mut project = Project::new(&engine);
+    let latest = project.image.clone();
+    let build = |project: &Project| {
+        project.check_out();
+        let options = ["--cache-from", &*latest];
+        let built = Build::new(&project.machine).report("../report.json").with(&options).push(&latest).done_on_empty(&engine);
+        project.right(&built)
+    };
+    assert_eq!(build(&project), "a b c d");
+    project.set("c.c", "c2\n");
+    assert_eq!(build(&project), "c");
+}
+
+/// A run is killed at many moments while it brings mounts in or saves them. The next one makes the right image.
+#[test]
+fn a_kill_leaves_no_half_mount() {
+    let engine = Engine::lock(D28);
+    let mut project = Project::new(&engine);
+    // Enough content for the moments to differ.
+    project.more = " && [ -e /obj/large ] || head -c 60000000 /dev/urandom > /obj/large && wc -c < /obj/large > /size".to_owned();
+    project.compiled(&engine, &[]);
+    for moment in 1..=8_u32 {
+        project.set("a.c", &format!("killed {moment}\n"));
+        project.check_out();
+        engine.wipe();
+        let mut child = project.build().start();
+        std::thread::sleep(Duration::from_millis(400) * moment);
+        let _ = child.kill();
+        child.wait().unwrap();
+        project.set("b.c", &format!("after {moment}\n"));
+        project.check_out();
+        // On the same daemon, which has what the killed run left.
+        let built = project.build().done();
+        let compiled = project.right(&built);
+        assert!(compiled.contains('b'), "{moment}: {compiled}");
+    }
+}
