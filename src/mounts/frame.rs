@@ -93,6 +93,7 @@ impl Decoder {
 
     /// Returns whether a part of a frame has arrived. At the end of the stream, this is an error.
     #[must_use]
+    #[cfg(test)]
     pub fn is_inside_frame(&self) -> bool {
         !self.buffer.is_empty()
     }

@@ -26,15 +26,15 @@ mod select;
 mod tests;
 pub mod times;
 
-pub use error::{Error, Result};
-pub use file_list::{FileList, SavedFile};
+pub use file_list::FileList;
 pub use load::{load, stream};
 pub use parts::{PartSink, PartSource, SentPart};
 pub use save::save;
-pub use saved::{Earlier, Limits, Listing, Saved, SavedMount};
+pub use saved::{Earlier, Limits, Listing, Saved};
 
 /// Returns the digest of a mount's paths with their kinds, sizes, link targets and times of change: what a tool could tell two states
 /// of a mount apart by, without reading the files. Entries are in the order of their paths.
+#[cfg(test)]
 pub fn summary<'a>(entries: impl IntoIterator<Item = &'a entry::MountEntry>) -> Digest {
     let mut summary = Summary::default();
     for entry in entries {
