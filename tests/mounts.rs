@@ -7,11 +7,12 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
 use support::build::{Build, Built};
-use support::engine::{C28, D20, D28, ENGINES, Engine};
-use support::image::{base, flattened, unique_image};
+use support::engine::{C28, D20, D28, ENGINES, Engine, crane};
+use support::image::{base, unique_image};
 use support::machine::Machine;
 use support::plain::plain_build;
 
@@ -79,10 +80,16 @@ impl Project {
     /// Checks the program of the image, and returns what was compiled for it.
     #[track_caller]
     fn right(&self, built: &Built) -> String {
-        let files = flattened(&self.image);
+        let archive = self.machine.folder().join("../image.tar");
+        crane(&["export", &self.image, archive.to_str().unwrap()]);
+        let text = |path: &str| {
+            let read = Command::new("tar").arg("-xOf").arg(&archive).arg(path).output().unwrap();
+            assert!(read.status.success(), "{path} is in no image: {built}");
+            String::from_utf8(read.stdout).unwrap()
+        };
         let whole: String = self.sources.values().map(String::as_str).collect();
-        assert_eq!(files["app"], whole, "the program has other sources: {built}");
-        files["compiled"].replace(".c\n", " ").trim().to_owned()
+        assert_eq!(text("app"), whole, "the program has other sources: {built}");
+        text("compiled").replace(".c\n", " ").trim().to_owned()
     }
 }
 
@@ -96,10 +103,14 @@ fn only_what_changed_is_compiled() {
         assert_eq!(project.compiled(&engine, &[]), "b", "{name}");
         // Back to the older content, which is a change.
         project.set("b.c", "b1\n").set("c.c", "c2\n");
-        assert_eq!(project.compiled(&engine, &["--no-cache"]), "b c", "{name}");
+        assert_eq!(project.compiled(&engine, &[]), "b c", "{name}");
         // Another name with the content of an old file.
         project.sources.remove("d.c");
         project.set("e.c", "d1\n");
+        assert_eq!(project.compiled(&engine, &[]), "e", "{name}");
+        // BuildKit empties the mounts of commands that must not use its cache.
+        assert_eq!(project.compiled(&engine, &["--no-cache"]), "a b c e", "{name}");
+        project.set("e.c", "e2\n");
         assert_eq!(project.compiled(&engine, &[]), "e", "{name}");
     }
 }
@@ -162,7 +173,8 @@ fn the_flags_say_what_is_carried() {
     assert_eq!(project.compiled(&engine, &["--cache-mounts", "read-only"]), "a");
     project.set("b.c", "b2\n");
     assert_eq!(project.compiled(&engine, &["--cache-mode", "read-only"]), "a b", "nothing was saved");
-    assert_eq!(project.compiled(&engine, &["--no-cache", "--context-times", "own"]), "a b c d", "a checkout has new times");
+    project.set("c.c", "c2\n");
+    assert_eq!(project.compiled(&engine, &["--context-times", "own"]), "a b c d", "a checkout has new times");
 }
 
 /// A pull request reads what main has saved, and writes only its own.
@@ -196,6 +208,8 @@ fn a_living_daemon_keeps_its_own_mounts() {
         project.check_out();
         plain_build(&engine, &project.machine, &unique_image("other"), &[]);
         project.set("b.c", "b1\n").set("c.c", "c2\n");
+        // The tool compares whole seconds.
+        std::thread::sleep(Duration::from_millis(1100));
         project.check_out();
         let built = project.build().done();
         assert!(project.right(&built).contains("b c"), "{name}: {built}");

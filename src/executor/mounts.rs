@@ -24,7 +24,8 @@ pub async fn bring_in(execution: &Execution<'_>, plan: &BuildPlan, states: &[&In
     let context = &execution.daemon.context;
     // A command may only see a carried mount beside files with the right times.
     let Some(Some(record)) = plan.mounts.as_ref().filter(|_| plan.knows_sources()) else { return };
-    let open = |op: &&Op| plan.decision.runs(&op.digest) && !progress.solved.contains(&op.digest);
+    // BuildKit empties the mounts of commands that ignore its cache (`--no-cache`), before it runs them.
+    let open = |op: &&Op| plan.decision.runs(&op.digest) && !progress.solved.contains(&op.digest) && !op.ignores_cache;
     let all = plan.graph.below(plan.graph.result()).into_iter().filter(open).map(|op| &op.digest);
     let now = states.iter().flat_map(|state| plan.graph.below(state)).filter(open).map(|op| &op.digest);
     let (Ok(all), Ok(now)) = (reachable(plan, all), reachable(plan, now)) else { return };
@@ -59,7 +60,11 @@ pub async fn bring_in(execution: &Execution<'_>, plan: &BuildPlan, states: &[&In
             mounts.is_unusable = mounts.times.is_none();
         }
         for (place, mount) in wanted.iter().enumerate().filter(|(_, mount)| !mounts.is_unusable && is_now(mount)) {
-            let Some(saved) = record.mounts.get(&mount.key).filter(|saved| !saved.cost.is_loss()) else { continue };
+            let Some(saved) = record.mounts.get(&mount.key) else { continue };
+            if saved.cost.is_loss() {
+                tracing::info!(id = saved.id, cost = ?saved.cost, "a cache mount stays empty: it took longer to bring in than it saved");
+                continue;
+            }
             if mounts.states.get(&mount.key) == Some(&MountState::Empty) {
                 let at = Instant::now();
                 match fill(execution, process, place, saved).await? {

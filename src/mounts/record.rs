@@ -33,6 +33,9 @@ pub struct CarriedMount {
     pub cost: MountCost,
 }
 
+/// A loss of so many seconds is not worth a decision: no two runs take the same time.
+const NEGLIGIBLE: f64 = 2.0;
+
 /// What bringing a mount in costs, and what it is worth, as measured; in seconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct MountCost {
@@ -48,10 +51,11 @@ pub struct MountCost {
 }
 
 impl MountCost {
-    /// Returns whether bringing the mount in takes longer than its steps gain by it. What was not measured counts as worth it.
+    /// Returns whether bringing the mount in takes longer, by more than a little, than its steps gain by it. What was not measured
+    /// counts as worth it.
     #[must_use]
     pub fn is_loss(&self) -> bool {
-        matches!((self.bring, self.cold, self.warm), (Some(bring), Some(cold), Some(warm)) if bring > (cold - warm).max(0.0))
+        matches!((self.bring, self.cold, self.warm), (Some(bring), Some(cold), Some(warm)) if bring > (cold - warm).max(0.0) + NEGLIGIBLE)
     }
 }
 
@@ -69,5 +73,21 @@ pub fn mount_key(id: &str, base: Option<&str>, selector: &str) -> String {
     match base {
         None => id.to_owned(),
         Some(base) => format!("{id} {base} {selector}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_is_worth_it_until_measured_otherwise() {
+        let cost = |bring, cold, warm| MountCost { bring, cold, warm };
+        assert!(!cost(Some(60.0), None, None).is_loss());
+        assert!(!cost(Some(60.0), Some(10.0), None).is_loss());
+        assert!(!cost(Some(10.0), Some(100.0), Some(5.0)).is_loss());
+        assert!(cost(Some(60.0), Some(30.0), Some(20.0)).is_loss());
+        assert!(cost(Some(60.0), Some(30.0), Some(40.0)).is_loss());
+        assert!(!cost(Some(1.0), Some(3.0), Some(4.0)).is_loss(), "too small to decide");
     }
 }
