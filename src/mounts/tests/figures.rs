@@ -1,8 +1,6 @@
-//! Speed and memory. These tests only print figures, and run only on request.
+//! Speed and memory. These tests run only on request, and each alone. They add figures to the file `hakobi-mounts.txt` in TMPDIR.
 
-#![allow(clippy::print_stdout)]
-
-use std::io;
+use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,6 +11,18 @@ use super::model::{Kept, Mount, NO_LIMITS, noise};
 use crate::mounts::entry::{ListedEntry, MountEntry, MountEntryKind};
 use crate::mounts::{Listing, PartSink, PartSource, SentPart, load, save, stream, summary};
 use crate::store::{Blobs, DirectoryStore};
+
+/// Adds a line to the file.
+macro_rules! tell {
+    ($($words:tt)*) => {{
+        let path = tempfile::env::temp_dir().join("hakobi-mounts.txt");
+        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+        writeln!(file, $($words)*).unwrap();
+    }};
+}
+
+/// The most memory of a process that saves a mount and brings it in, in KiB.
+const MOST_MEMORY: u64 = 150 << 10;
 
 /// Counts what arrives.
 #[derive(Default)]
@@ -45,25 +55,25 @@ async fn forty_thousand_files() {
     }
     let began = Instant::now();
     let mut last = mount.save(&store, &NO_LIMITS, 100).await.unwrap();
-    println!("first: {:?} (with reading the list again) {:?}", began.elapsed(), Figures(&last.0));
+    tell!("first: {:?} (with reading the list again) {:?}", began.elapsed(), Figures(&last.0));
     let names: Vec<String> = mount.contents.keys().step_by(100).cloned().collect();
     for (number, name) in (100_000..).zip(names) {
         mount.write(&name, package(11_700, number));
     }
     let began = Instant::now();
     last = mount.save_after(&store, Some(&last), &NO_LIMITS, 200).await.unwrap();
-    println!("1 % changed: {:?} (with reading the list again) {:?}", began.elapsed(), Figures(&last.0));
+    tell!("1 % changed: {:?} (with reading the list again) {:?}", began.elapsed(), Figures(&last.0));
     mount.changed.extend(mount.entries.keys().cloned());
     let began = Instant::now();
     last = mount.save_after(&store, Some(&last), &NO_LIMITS, 200).await.unwrap();
-    println!("all listed as changed: {:?} {:?}", began.elapsed(), Figures(&last.0));
+    tell!("all listed as changed: {:?} {:?}", began.elapsed(), Figures(&last.0));
     let began = Instant::now();
     let list = load(&store.blobs, &last.0.mount).await.unwrap();
-    println!("load: {:?}", began.elapsed());
+    tell!("load: {:?}", began.elapsed());
     let began = Instant::now();
     let mut counter = Counter::default();
     stream(&store.blobs, &list, &mut counter).await.unwrap();
-    println!("stream: {:?} {} bytes", began.elapsed(), counter.0);
+    tell!("stream: {:?} {} bytes", began.elapsed(), counter.0);
 }
 
 struct Figures<'a>(&'a crate::mounts::Saved);
@@ -115,19 +125,28 @@ impl PartSource for Generated {
     }
 }
 
-fn peak() -> String {
+/// Returns the most memory since the last call, in KiB.
+fn peak() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     // The next peak counts from here.
     let _ = std::fs::write("/proc/self/clear_refs", "5");
-    status.lines().filter(|line| line.starts_with("VmHWM") || line.starts_with("VmRSS")).collect::<Vec<_>>().join(" ")
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// Run alone: `FILES=20000 SIZE=262144 cargo test --lib five_gigabytes -- --ignored --nocapture`.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "writes gigabytes, and prints figures"]
-async fn five_gigabytes() {
-    let number = |name: &str, default: u64| std::env::var(name).map_or(default, |text| text.parse().unwrap());
-    let (files, size) = (number("FILES", 5), number("SIZE", 1 << 30));
+#[ignore = "writes gigabytes, and measures memory"]
+async fn five_gigabytes_in_large_files_need_little_memory() {
+    generated(5, 1 << 30).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "measures memory"]
+async fn five_gigabytes_in_small_files_need_little_memory() {
+    generated(100_000, 53_687).await;
+}
+
+async fn generated(files: u64, size: u64) {
     let directory = tempfile::tempdir().unwrap();
     let blobs = Blobs::new(Arc::new(DirectoryStore::new(directory.path().to_path_buf())));
     let root = MountEntry {
@@ -145,14 +164,18 @@ async fn five_gigabytes() {
     let entries = all.into_iter().map(|entry| ListedEntry { entry, changed: true, used: true }).collect();
     let listing = Listing { entries, summary, at: 0, newest: 0 };
     let mut source = Generated { size, noise: noise(1 << 20, 1).into(), asked: Default::default(), offset: 0 };
-    println!("before: {}", peak());
+    tell!("{files} files of {size} bytes, before: {} KiB", peak());
     let began = Instant::now();
     let saved = save(&blobs, None, listing, &mut source, &NO_LIMITS, 1).await.unwrap();
-    println!("saved: {:?} {:?} {}", began.elapsed(), Figures(&saved), peak());
+    let most = peak();
+    tell!("saved: {:?} {:?}, {most} KiB", began.elapsed(), Figures(&saved));
+    assert!(most < MOST_MEMORY, "{most} KiB");
     let began = Instant::now();
     let list = load(&blobs, &saved.mount).await.unwrap();
-    println!("loaded: {:?} {}", began.elapsed(), peak());
+    tell!("loaded: {:?}, {} KiB", began.elapsed(), peak());
     let mut counter = Counter::default();
     stream(&blobs, &list, &mut counter).await.unwrap();
-    println!("streamed: {:?} {} bytes {}", began.elapsed(), counter.0, peak());
+    let most = peak();
+    tell!("streamed: {:?} {} bytes, {most} KiB", began.elapsed(), counter.0);
+    assert!(most < MOST_MEMORY, "{most} KiB");
 }
