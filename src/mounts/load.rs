@@ -10,7 +10,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::error::{Error, Result};
-use super::file_list::{self, Chunk, FileList, Frame, LARGEST_LIST, LARGEST_PACK, Pack};
+use super::file_list::{self, Chunk, FileList, Frame, LARGEST_FRAME, LARGEST_LIST, LARGEST_PACK, Pack};
 use super::pack::cores;
 use super::parts::PartSink;
 use super::saved::SavedMount;
@@ -22,6 +22,9 @@ const READS: usize = 3;
 
 /// The size of a buffer, in bytes: the largest pack that hakobi writes.
 const USUAL_PACK: usize = 8 << 20;
+
+/// The most buffers of a kind to use again.
+const MOST_BUFFERS: usize = 8;
 
 /// A chunk to read out of a frame.
 #[derive(Debug, Clone)]
@@ -37,6 +40,12 @@ struct Wanted {
 #[derive(Debug, Clone)]
 struct WantedFrame {
     frame: Frame,
+    chunks: Vec<Wanted>,
+}
+
+/// The checked content of a frame.
+struct Unpacked {
+    content: Bytes,
     chunks: Vec<Wanted>,
 }
 
@@ -65,37 +74,54 @@ pub async fn load(blobs: &Blobs, saved: &SavedMount) -> Result<FileList> {
 pub async fn stream(blobs: &Blobs, list: &FileList, sink: &mut dyn PartSink) -> Result<()> {
     let uses = uses(list);
     let cores = cores();
-    let mut packs = wanted(list).into_iter();
+    let mut packs = wanted(list);
     let mut reading = VecDeque::new();
-    // Buffers are used again, because otherwise the allocator of each thread keeps its share of memory.
-    let (mut buffers, mut held): (Vec<BytesMut>, Vec<Bytes>) = (Vec::new(), Vec::new());
+    let (mut packed, mut contents) = (Buffers::default(), Buffers::default());
     let mut unpacking = FuturesOrdered::new();
     loop {
         while reading.len() < READS
             && let Some((pack, frames)) = packs.next()
         {
-            for bytes in std::mem::take(&mut held) {
-                bytes.try_into_mut().map_or_else(|bytes| held.push(bytes), |buffer| buffers.push(buffer));
-            }
-            let (blobs, blob, buffer) = (blobs.clone(), pack.blob.clone(), buffers.pop().unwrap_or_default());
+            let (blobs, blob, buffer) = (blobs.clone(), pack.blob.clone(), packed.get());
             reading.push_back(AbortOnDropHandle::new(tokio::spawn(async move { read(&blobs, &blob, frames, buffer).await })));
         }
         let Some(read) = reading.pop_front() else { break };
         let (blob, bytes, frames) = read.await.map_err(io::Error::other)??;
-        held.push(bytes);
+        packed.put(bytes);
         for (bytes, wanted) in frames {
-            unpacking.push_back(unpack(blobs.clone(), blob.clone(), bytes, wanted));
+            unpacking.push_back(unpack(blobs.clone(), blob.clone(), bytes, wanted, contents.get()));
             while unpacking.len() >= cores
-                && let Some(chunks) = unpacking.next().await
+                && let Some(unpacked) = unpacking.next().await
             {
-                give(chunks?, &uses, sink).await?;
+                contents.put(give(unpacked?, &uses, sink).await?);
             }
         }
     }
-    while let Some(chunks) = unpacking.next().await {
-        give(chunks?, &uses, sink).await?;
+    while let Some(unpacked) = unpacking.next().await {
+        give(unpacked?, &uses, sink).await?;
     }
     Ok(())
+}
+
+/// Buffers to use again. Otherwise the allocator of each thread keeps its share of memory.
+#[derive(Default)]
+struct Buffers(Vec<Bytes>);
+
+impl Buffers {
+    /// Returns a buffer that nobody uses any more, or a new one.
+    fn get(&mut self) -> BytesMut {
+        let unused = self.0.iter().position(Bytes::is_unique).map(|place| self.0.swap_remove(place));
+        let mut buffer = unused.and_then(|bytes| bytes.try_into_mut().ok()).unwrap_or_default();
+        buffer.clear();
+        buffer
+    }
+
+    /// Takes a buffer that may still be in use.
+    fn put(&mut self, bytes: Bytes) {
+        if self.0.len() < MOST_BUFFERS {
+            self.0.push(bytes);
+        }
+    }
 }
 
 /// Returns all uses of chunks: the chunk, the file, and the position there, by chunk.
@@ -109,27 +135,24 @@ fn uses(list: &FileList) -> Vec<(u32, u32, u64)> {
 }
 
 /// Returns the packs with the frames to read of each. The chunks are in the order of packs and frames.
-fn wanted(list: &FileList) -> Vec<(&Pack, Vec<WantedFrame>)> {
-    let mut packs: Vec<(&Pack, Vec<WantedFrame>)> = Vec::new();
-    let mut last = None;
-    for (place, chunk) in (0..).zip(&list.chunks) {
-        let Chunk { digest, length, pack, frame, start } = chunk;
-        let Some(of_pack) = list.packs.get(*pack as usize) else { continue };
-        let Some(of_frame) = of_pack.frames.get(*frame as usize) else { continue };
-        if last.is_none_or(|(before, _)| before != *pack) {
-            packs.push((of_pack, Vec::new()));
+fn wanted(list: &FileList) -> impl Iterator<Item = (&Pack, Vec<WantedFrame>)> + Send {
+    let mut places = 0..;
+    let packs = list.chunks.chunk_by(|one, other| one.pack == other.pack);
+    packs.filter_map(move |of_pack| {
+        let mut pack = None;
+        let mut frames = Vec::new();
+        for of_frame in of_pack.chunk_by(|one, other| one.frame == other.frame) {
+            let wanted = |chunk: &Chunk| {
+                let (start, length) = (chunk.start as usize, chunk.length as usize);
+                Wanted { place: places.next().unwrap_or(u32::MAX), digest: chunk.digest.clone(), start, end: start + length }
+            };
+            let chunks: Vec<Wanted> = of_frame.iter().map(wanted).collect();
+            let first = of_frame.first()?;
+            pack = list.packs.get(first.pack as usize);
+            frames.push(WantedFrame { frame: pack?.frames.get(first.frame as usize)?.clone(), chunks });
         }
-        let Some((_, frames)) = packs.last_mut() else { continue };
-        if last != Some((*pack, *frame)) {
-            frames.push(WantedFrame { frame: of_frame.clone(), chunks: Vec::new() });
-        }
-        last = Some((*pack, *frame));
-        let (start, end) = (*start as usize, *start as usize + *length as usize);
-        if let Some(frame) = frames.last_mut() {
-            frame.chunks.push(Wanted { place, digest: digest.clone(), start, end });
-        }
-    }
-    packs
+        Some((pack?, frames))
+    })
 }
 
 /// Reads the frames of a pack with one request. Returns the blob, all bytes, and those of each frame.
@@ -146,7 +169,6 @@ async fn read(
     let opened = blobs.store().read(&Name::blob(&blob.digest), begin..end).await?;
     let mut stream = opened.ok_or_else(|| Error::Missing(blob.digest.clone()))?.take(length as u64);
     let failed = |error| store::Error::new(Fault::Unreachable, format!("failed to read blob {}: {error}", blob.digest));
-    buffer.clear();
     buffer.reserve(length.max(USUAL_PACK));
     while buffer.len() < length {
         if stream.read_buf(&mut buffer).await.map_err(failed)? == 0 {
@@ -163,22 +185,24 @@ async fn read(
 }
 
 /// Decompresses a frame and checks its chunks on a blocking thread.
-async fn unpack(blobs: Blobs, blob: Digest, bytes: Bytes, wanted: WantedFrame) -> Result<Vec<(u32, Bytes)>> {
-    let unpacked = tokio::task::spawn_blocking(move || -> io::Result<Vec<(u32, Bytes)>> {
+async fn unpack(blobs: Blobs, blob: Digest, bytes: Bytes, wanted: WantedFrame, mut buffer: BytesMut) -> Result<Unpacked> {
+    let unpacked = tokio::task::spawn_blocking(move || -> io::Result<Unpacked> {
         let length = wanted.frame.length as usize;
-        let content = Bytes::from(zstd::bulk::decompress(&bytes, length)?);
-        if content.len() != length {
+        buffer.reserve(length.max(LARGEST_FRAME as usize));
+        buffer.resize(length, 0);
+        if zstd::bulk::decompress_to_buffer(&bytes, &mut buffer[..])? != length {
             return Err(io::Error::other("a frame has another length"));
         }
-        let checked = wanted.chunks.into_iter().map(|chunk| {
-            let data = content.slice(chunk.start..chunk.end);
-            let is_right = Digest::hash(&data) == chunk.digest;
-            if is_right { Ok((chunk.place, data)) } else { Err(io::Error::other("a chunk has another digest")) }
-        });
-        checked.collect()
+        let content = buffer.freeze();
+        let is_right =
+            |chunk: &Wanted| content.get(chunk.start..chunk.end).is_some_and(|data| Digest::hash(data) == chunk.digest);
+        if !wanted.chunks.iter().all(is_right) {
+            return Err(io::Error::other("a chunk has another digest"));
+        }
+        Ok(Unpacked { content, chunks: wanted.chunks })
     });
     match unpacked.await.map_err(io::Error::other)? {
-        Ok(chunks) => Ok(chunks),
+        Ok(unpacked) => Ok(unpacked),
         Err(error) => Err(blame(&blobs, &blob, &error.to_string()).await),
     }
 }
@@ -190,13 +214,14 @@ async fn blame(blobs: &Blobs, blob: &Digest, why: &str) -> Error {
     Error::damaged(blob, why)
 }
 
-/// Gives chunks to all files that use them.
-async fn give(chunks: Vec<(u32, Bytes)>, uses: &[(u32, u32, u64)], sink: &mut dyn PartSink) -> Result<()> {
-    for (place, data) in chunks {
+/// Gives chunks to all files that use them. Returns the frame's buffer.
+async fn give(unpacked: Unpacked, uses: &[(u32, u32, u64)], sink: &mut dyn PartSink) -> Result<Bytes> {
+    let Unpacked { content, chunks } = unpacked;
+    for Wanted { place, start, end, .. } in chunks {
         let first = uses.partition_point(|(chunk, _, _)| *chunk < place);
         for (_, file, offset) in uses.iter().skip(first).take_while(|(chunk, _, _)| *chunk == place) {
-            sink.part(*file, *offset, data.clone()).await?;
+            sink.part(*file, *offset, content.slice(start..end)).await?;
         }
     }
-    Ok(())
+    Ok(content)
 }
