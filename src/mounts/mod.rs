@@ -26,7 +26,6 @@ mod select;
 mod tests;
 pub mod times;
 
-pub use file_list::FileList;
 pub use load::{load, stream};
 pub use parts::{PartSink, PartSource, SentPart};
 pub use save::save;

@@ -1,7 +1,8 @@
 //! Damaged blobs are errors. No wrong byte ever arrives.
 
 use super::model::{Kept, Mount, NO_LIMITS, Sink, assert_content, assert_same, noise};
-use crate::mounts::{FileList, Saved, load, stream};
+use crate::mounts::file_list::FileList;
+use crate::mounts::{Saved, load, stream};
 use crate::store::{Name, ObjectStore as _};
 
 async fn saved() -> (Kept, Mount, (Saved, FileList)) {

@@ -10,9 +10,9 @@ use rand::rngs::StdRng;
 use rand::{RngCore as _, SeedableRng as _};
 
 use crate::mounts::entry::{ListedEntry, MountEntry, MountEntryKind};
-use crate::mounts::{
-    Earlier, FileList, Limits, Listing, PartSink, PartSource, Result, Saved, SentPart, load, save, stream, summary,
-};
+use crate::mounts::error::Result;
+use crate::mounts::file_list::FileList;
+use crate::mounts::{Earlier, Limits, Listing, PartSink, PartSource, Saved, SentPart, load, save, stream, summary};
 use crate::store::{Blobs, MemoryStore, Name, ObjectStore as _, read_small};
 
 /// A file's data by position, and its size. Bytes without data are a hole.

@@ -38,7 +38,7 @@ async fn every_kind_comes_back() {
     assert_eq!(saved.mount.bytes, 4 + (3 << 20) + 1 + 700_000 + 4);
     assert_eq!(saved.mount.blobs().count(), 2);
     let text = serde_json::to_string(&saved.mount).unwrap();
-    assert_eq!(serde_json::from_str::<crate::mounts::SavedMount>(&text).unwrap(), saved.mount);
+    assert_eq!(serde_json::from_str::<crate::mounts::saved::SavedMount>(&text).unwrap(), saved.mount);
 }
 
 #[tokio::test]
@@ -136,7 +136,7 @@ async fn the_longest_unused_files_go_first() {
     // The first use was too soon for a new list, so `f0` is as old as the others, and the oldest by its time.
     let limits = Limits { most_bytes: 100_000, most_files: u64::MAX };
     let (saved, list) = mount.save_after(&store, Some(&last), &limits, 400_000).await.unwrap();
-    let left = |list: &crate::mounts::FileList| {
+    let left = |list: &crate::mounts::file_list::FileList| {
         let files = list.files.iter().filter(|file| file.entry.kind != MountEntryKind::Directory);
         files.map(|file| file.entry.path.clone()).collect::<Vec<_>>()
     };
