@@ -5,6 +5,7 @@
 mod error_tests;
 pub mod fault;
 pub mod faults;
+pub mod keys;
 pub mod last_cold;
 pub mod layer_index;
 pub mod layout;

@@ -10,6 +10,7 @@ use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::JoinSet;
 
 use crate::cache::fault::cache_fault;
+use crate::cache::keys;
 use crate::cache::layer_index::index_layer;
 use crate::cache::layout::{Layout, open, write_format};
 use crate::domain::{Digest, ImageRef, Repository};
@@ -156,8 +157,11 @@ impl CacheSession {
 
     /// Returns the key of the inputs of this image's last build.
     pub fn inputs_key(&self) -> RecordKey<Inputs> {
-        let image = self.repositories.first().map(CacheRepository::image).unwrap_or_default();
-        RecordKey::from_text(&format!("hakobi inputs 1\n{image}\n{}", self.tag))
+        keys::inputs_key(self.image(), &self.tag)
+    }
+
+    fn image(&self) -> &str {
+        self.repositories.first().map(CacheRepository::image).unwrap_or_default()
     }
 
     /// Returns the key of this image's last build in which every step ran.
@@ -167,7 +171,7 @@ impl CacheSession {
 
     /// Returns the key of the cache mounts of this image's last build.
     pub fn mounts_key(&self) -> RecordKey<MountsRecord> {
-        RecordKey::from_text(&format!("hakobi mounts 1\n{}", self.inputs_key()))
+        keys::mounts_key(self.image(), &self.tag)
     }
 
     /// Returns the key of the states that a daemon made for this image.

@@ -25,11 +25,13 @@ mod select;
 #[cfg(test)]
 mod tests;
 pub mod times;
+mod verify;
 
 pub use load::{load, stream};
 pub use parts::{PartSink, PartSource, SentPart};
 pub use save::save;
-pub use saved::{Earlier, Limits, Listing, Saved};
+pub use saved::{Earlier, Limits, Listing, Saved, SavedMount};
+pub use verify::verify;
 
 /// Returns the digest of a mount's paths with their kinds, sizes, link targets and times of change: what a tool could tell two states
 /// of a mount apart by, without reading the files. Entries are in the order of their paths.

@@ -76,9 +76,22 @@ pub fn mount_key(id: &str, base: Option<&str>, selector: &str) -> String {
     }
 }
 
+/// Returns the ID of a mount as the Dockerfile has it. BuildKit puts a namespace and a slash before it.
+#[must_use]
+pub fn shown_id(id: &str) -> &str {
+    id.strip_prefix('/').filter(|id| !id.is_empty()).unwrap_or(id)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ids_are_those_of_the_dockerfile() {
+        for (id, shown) in [("/objects", "objects"), ("//root/.cache", "/root/.cache"), ("team//x", "team//x"), ("/", "/")] {
+            assert_eq!(shown_id(id), shown);
+        }
+    }
 
     #[test]
     fn a_mount_is_worth_it_until_measured_otherwise() {

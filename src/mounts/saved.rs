@@ -31,6 +31,12 @@ impl SavedMount {
     pub fn blobs(&self) -> impl Iterator<Item = &Descriptor> {
         std::iter::once(&self.list).chain(&self.packs)
     }
+
+    /// Returns whether another mount has the same files.
+    #[must_use]
+    pub fn has_content_of(&self, other: &Self) -> bool {
+        (&self.list, &self.packs, self.bytes, self.files) == (&other.list, &other.packs, other.bytes, other.files)
+    }
 }
 
 /// A mount as it is in the daemon: the process's entries and its last answer ([`super::protocol::Reply::Listed`]).

@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::record::{Decoded, LARGE, Record, decode, encode};
 use super::record_key::RecordKey;
 use crate::hidden::Hidden;
-use crate::store::{Blobs, Error, Fault, Name, Result, read_small};
+use crate::store::{Blobs, Error, Fault, Name, ObjectStore, Result, read_small};
 use crate::transfer::BytesSource;
 
 /// How many records hakobi reads or writes at once.
@@ -96,6 +96,20 @@ impl Records {
         Ok(None)
     }
 
+    /// Reads a scope's record of a key, for who only looks: neither notes an invalid record nor mends it. Returns `None` if there is
+    /// no valid record.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn look<T: Record>(store: &dyn ObjectStore, scope: &str, key: &RecordKey<T>) -> Result<Option<T>> {
+        let packed = match read_small(store, &Name::record(scope, key.digest()), T::LIMIT).await {
+            Err(error) if error.fault() == Fault::Damaged => None,
+            packed => packed?,
+        };
+        let decoded = packed.and_then(|packed| unpacked(&packed, T::LIMIT)).map(|plain| decode(key, &plain));
+        Ok(decoded.and_then(|decoded| if let Decoded::Record(record) = decoded { Some(record) } else { None }))
+    }
+
     /// Notes that hakobi does not use a record, because it does not fit the plan.
     pub fn refuse<T>(&self, key: &RecordKey<T>) {
         if let Some(scope) = self.scopes.first() {
@@ -146,7 +160,7 @@ mod tests {
     use super::*;
     use crate::domain::{Descriptor, DiffId, Digest, media_type};
     use crate::plan::{Layer, StepRecord};
-    use crate::store::{MemoryStore, ObjectStore};
+    use crate::store::MemoryStore;
 
     fn layer(text: &str) -> Layer {
         let blob = Descriptor::new(media_type::OCI_LAYER_GZIP, Digest::hash(text.as_bytes()), 100);

@@ -2,7 +2,7 @@
 
 use super::model::{Kept, Mount, NO_LIMITS, Sink, assert_content, assert_same, noise};
 use crate::mounts::file_list::FileList;
-use crate::mounts::{Saved, load, stream};
+use crate::mounts::{Saved, load, stream, verify};
 use crate::store::{Name, ObjectStore as _};
 
 async fn saved() -> (Kept, Mount, (Saved, FileList)) {
@@ -96,4 +96,24 @@ async fn a_foreign_list_is_refused() {
     saved.mount.list = other.mount.list;
     let error = load(&store.blobs, &saved.mount).await.unwrap_err();
     assert!(error.to_string().contains("differs from the record"), "{error}");
+}
+
+#[tokio::test]
+async fn a_check_says_what_is_wrong() {
+    let (store, _, (saved, _)) = saved().await;
+    assert_eq!(verify(&store.blobs, &saved.mount).await.unwrap(), None);
+    for blob in saved.mount.blobs() {
+        let name = Name::blob(&blob.digest);
+        let right = store.get(&name).await;
+        let mut bytes = right.to_vec();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        store.store.set(&name, bytes.into());
+        let why = verify(&store.again().blobs, &saved.mount).await.unwrap().unwrap();
+        assert!(why.contains(&blob.digest.to_string()) && why.contains("damaged"), "{why}");
+        store.store.delete(&name).await.unwrap();
+        let why = verify(&store.again().blobs, &saved.mount).await.unwrap().unwrap();
+        assert!(why.contains(&blob.digest.to_string()) && why.contains("missing"), "{why}");
+        store.store.set(&name, right);
+    }
 }
