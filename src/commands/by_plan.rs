@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::build::Input;
 use crate::cache::record_reader::RecordReader;
-use crate::commands::{explain, outcome};
+use crate::commands::{explain, mounts, outcome};
 use crate::domain::Hasher;
 use crate::engine::buildkit::{Outputs, Session};
 use crate::error::Result;
@@ -147,9 +147,11 @@ async fn run_planned(execution: &Execution<'_>, built: &mut Built, mut plan: Bui
         match Box::pin(run::run(execution, &plan, &mut progress)).await {
             Ok(outcome) => break outcome,
             Err(Halt::Failed(error)) => {
+                let mut used = UsedMounts::open(&plan, &progress);
                 if context.build.mounts.save_failed {
-                    UsedMounts::open(&plan, &progress).save(execution, &plan).await?;
+                    used.save(execution, &plan).await?;
                 }
+                built.report.mounts = mounts::used(&used);
                 return Err(error);
             }
             Err(Halt::Replan(why)) => {
@@ -181,7 +183,7 @@ async fn run_planned(execution: &Execution<'_>, built: &mut Built, mut plan: Bui
     crate::plan::measure(&mut inputs, &plan.graph, &progress.seconds, before.as_ref());
     explain::advise(context, built, &plan, &progress.ran, before.as_ref(), &inputs);
     built.ran_all = progress.ran_all(&plan.graph);
-    let used = UsedMounts::find(&plan, &progress);
+    let mut used = UsedMounts::find(&plan, &progress);
     let at = Instant::now();
     if let Some(released) = released.as_deref()
         && let Some(saved) = Box::pin(record::record(execution, &plan, progress, released, maker, &inputs)).await?
@@ -189,6 +191,7 @@ async fn run_planned(execution: &Execution<'_>, built: &mut Built, mut plan: Bui
         built.saved(saved.pushed, saved.bytes, at.elapsed());
     }
     used.save(execution, &plan).await?;
+    built.report.mounts = mounts::used(&used);
     let released = released.map(|released| *released);
     outcome::finish(context, built, &plan, id, solved, released, Some(&daemon.info))?;
     verified

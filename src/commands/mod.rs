@@ -8,6 +8,7 @@ mod doctor;
 mod explain;
 mod images;
 mod init;
+mod mounts;
 mod outcome;
 mod plan;
 mod promote;

@@ -9,15 +9,16 @@ use super::upkeep::Answer;
 use crate::build::{Input, frontend_options};
 use crate::cache::opened::OpenedCache;
 use crate::cache::record_reader::RecordReader;
-use crate::commands::daemonless;
 use crate::commands::explain::advice_report;
+use crate::commands::{daemonless, mounts};
 use crate::domain::Digest;
 use crate::engine::buildkit::Outputs;
 use crate::error::{Error, Result};
 use crate::event::Events;
+use crate::executor::mount_outlook::outlooks;
 use crate::executor::{append_base, skeleton};
 use crate::graph::{self, Key};
-use crate::output::{AdviceReport, StepReport, StepStatus, Tier, one_line};
+use crate::output::{AdviceReport, MountReport, StepReport, StepStatus, Tier, one_line};
 use crate::plan::{Inputs, Verdict, advise, appendable, explain, is_internal};
 use crate::planner::build_plan::BuildPlan;
 use crate::planner::hiding::{hide_arguments, hide_declared};
@@ -37,6 +38,7 @@ struct PlanReport {
     tier: Tier,
     steps: Vec<StepReport>,
     advice: Vec<AdviceReport>,
+    mounts: Vec<MountReport>,
 }
 
 /// Plans with the daemon's frontend.
@@ -128,6 +130,8 @@ pub async fn plan(
         let line = places.get(&op.digest.to_string()).and_then(|place| u32::try_from(place.line).ok()).unwrap_or(0);
         let behind = if reason.is_empty() { String::new() } else { format!("\n            {}", one_line(&reason)) };
         lines.push(format!("{word:<10}  {}{behind}\n", one_line(&op.name)));
+        let mounts = outlooks(&plan, verdict.runs().then_some(op));
+        lines.extend(mounts.iter().map(|mount| format!("            {}\n", one_line(&mounts::planned(mount).planned()))));
         steps.push(StepReport {
             stage: graph::stage_of(&op.name).map(|stage| stage.0).unwrap_or_default(),
             line,
@@ -152,7 +156,9 @@ pub async fn plan(
     let advice = advise(&plan.graph, &runs, before.as_ref(), &inputs);
     let text = if json {
         let advice = advice.into_iter().map(advice_report).collect();
-        serde_json::to_string_pretty(&PlanReport { tier, steps, advice }).unwrap_or_default() + "\n"
+        let open = plan.open_mounts().into_iter().map(|(op, _)| op);
+        let mounts = outlooks(&plan, open).iter().map(mounts::planned).collect();
+        serde_json::to_string_pretty(&PlanReport { tier, steps, advice, mounts }).unwrap_or_default() + "\n"
     } else {
         let runs = steps.iter().filter(|step| matches!(step.status, StepStatus::Miss | StepStatus::Uncacheable)).count();
         lines.push(match tier {

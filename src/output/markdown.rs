@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::mounts::mounts_line;
 use super::run::{Outcome, RunReport, StepReport, StepStatus};
 use super::summary::{first_changed, headline, phases};
 use super::text::bytes_in_words;
@@ -24,6 +25,9 @@ pub fn markdown(report: &RunReport) -> String {
     }
     if let Some(step) = first_changed(report).filter(|_| report.outcome == Outcome::Success) {
         let _ = writeln!(out, "First changed step: {} — {}\n", code(&step.instruction), escaped(&shortened(&step.reason)));
+    }
+    if let Some(line) = mounts_line(&report.mounts) {
+        let _ = writeln!(out, "{}\n", escaped(&capital(&line)));
     }
     if let Some(image) = report.images.first().filter(|image| !image.digest.is_empty()) {
         let _ = writeln!(out, "Digest: {}\n", code(&image.digest));

@@ -13,11 +13,13 @@ mod frame;
 mod log;
 mod markdown;
 mod metadata;
+mod mounts;
 mod name;
 mod plain;
 mod raw;
 mod run;
 mod screen;
+mod seconds;
 mod steps;
 mod summary;
 mod task;
@@ -36,6 +38,7 @@ pub use file::can_write;
 pub use frame::Size;
 pub use markdown::markdown;
 pub use metadata::{Metadata, remove_iid_file, write_iid_file};
+pub use mounts::{MountReport, MountSeconds};
 pub use run::{
     AdviceReport, ByteCounts, CacheMode, CacheReport, CiReport, ColdReport, EngineReport, ImageReport, ImageStore, LayerCounts,
     Outcome, RunReport, Seconds, StepReport, StepStatus, StrategyUsed, TagReport, Tier, Transport,

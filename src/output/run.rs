@@ -5,6 +5,8 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::file;
+use super::mounts::MountReport;
+use super::seconds::{milliseconds, milliseconds_if_known};
 use crate::error::{Error, Kind, Result};
 use crate::hidden::Hidden;
 
@@ -261,17 +263,6 @@ pub struct ColdReport {
     pub ended: String,
 }
 
-fn milliseconds<S: serde::Serializer>(seconds: &f64, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-    serializer.serialize_f64((seconds * 1000.0).round() / 1000.0)
-}
-
-fn milliseconds_if_known<S: serde::Serializer>(seconds: &Option<f64>, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-    match seconds {
-        Some(seconds) => milliseconds(seconds, serializer),
-        None => serializer.serialize_none(),
-    }
-}
-
 /// A run. It starts as `RunReport::default()`, and each stage fills in its part. If the run stops early, the report shows a failure.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RunReport {
@@ -297,6 +288,8 @@ pub struct RunReport {
     pub steps: Vec<StepReport>,
     /// The plan's advice, for the slowest steps first.
     pub advice: Vec<AdviceReport>,
+    /// The cache mounts of the commands that ran.
+    pub mounts: Vec<MountReport>,
     /// The transferred layers.
     pub layers: LayerCounts,
     /// The transferred bytes.
@@ -321,6 +314,7 @@ impl Default for RunReport {
             cache: CacheReport::default(),
             steps: Vec::new(),
             advice: Vec::new(),
+            mounts: Vec::new(),
             layers: LayerCounts::default(),
             bytes: ByteCounts::default(),
             seconds: Seconds::default(),
@@ -334,7 +328,8 @@ impl RunReport {
     pub fn hide(&mut self, hidden: &Hidden) {
         let steps = self.steps.iter_mut().flat_map(|step| [&mut step.instruction, &mut step.reason]);
         let advice = self.advice.iter_mut().map(|advice| &mut advice.text);
-        steps.chain(advice).chain(&mut self.cache.warnings).for_each(|text| hidden.hide(text));
+        let mounts = self.mounts.iter_mut().flat_map(|mount| [&mut mount.id, &mut mount.reason]);
+        steps.chain(advice).chain(mounts).chain(&mut self.cache.warnings).for_each(|text| hidden.hide(text));
     }
 
     /// Returns the report as JSON, with a newline at its end.

@@ -1,5 +1,6 @@
 //! The last lines of a run: its time, and where the time went.
 
+use super::mounts::mounts_line;
 use super::run::{Outcome, RunReport, StepReport, StepStatus, Tier};
 use super::terminal::to_stderr;
 use super::text::{bytes_in_words, title};
@@ -32,7 +33,7 @@ pub(super) fn headline(report: &RunReport) -> Option<String> {
     Some(if clauses.is_empty() { lead } else { format!("{lead}: {}", clauses.join("; ")) })
 }
 
-/// Returns the headline, then one line each for the first changed step, the phases and the image. It has no newline at its end.
+/// Returns the headline, then one line each for the first changed step, the phases, the cache mounts and the image. It has no newline at its end.
 /// Returns `None` after a failure.
 #[must_use]
 pub fn summary(report: &RunReport) -> Option<String> {
@@ -42,7 +43,9 @@ pub fn summary(report: &RunReport) -> Option<String> {
             let reason = super::text::truncate(&title(&step.reason), LONGEST).into_owned();
             format!("first changed step: {} ({reason})", super::text::truncate(&step.instruction, LONGEST))
         }));
+        let mounts = mounts_line(&report.mounts);
         lines.push(phases(report).map(|phase| phase.to_string()).collect::<Vec<_>>().join(", "));
+        lines.extend(mounts);
     }
     lines.extend(match report.images.as_slice() {
         [] => None,

@@ -1,12 +1,14 @@
 //! Saves the cache mounts that the commands of a build have used, with the times of the files that they saw.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::time::Instant;
 
 use crate::domain::seconds_now;
 use crate::error::{Error, Kind, Result};
 use crate::executor::execution::Execution;
 use crate::executor::mount_container::{ReachableMount, reachable, with_mounts};
+use crate::executor::mount_outlook::{MountOutlook, outlooks};
 use crate::executor::mount_state::MountState;
 use crate::executor::mount_times;
 use crate::executor::mounts::unexpected;
@@ -29,6 +31,36 @@ pub struct UsedMounts {
     mounts: Vec<UsedMount>,
     /// The times that were chosen for the context.
     times: Option<ContextTimes>,
+    /// Whether the saved content did not fit the daemon's.
+    is_unusable: bool,
+    /// What the plan said of all mounts of these commands, also of those that hakobi does not carry.
+    outlooks: Vec<MountOutlook>,
+    /// What [`Self::save`] did, by the mounts' keys.
+    saves: HashMap<String, MountSave>,
+}
+
+/// What a save of a mount did.
+#[derive(Debug, Clone, Copy)]
+pub struct MountSave {
+    /// The bytes that hakobi uploaded.
+    pub uploaded: u64,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+    files: u64,
+}
+
+/// What became of a mount.
+pub struct MountOutcome {
+    /// Its ID in the Dockerfile.
+    pub id: String,
+    /// The number of its files in the cache.
+    pub files: u64,
+    /// The bytes that hakobi brought in, and how long that took in seconds.
+    pub brought_in: Option<(u64, f64)>,
+    /// Why it brought nothing in; empty if it did.
+    pub why_not: String,
+    /// `None` if it was not saved.
+    pub saved: Option<MountSave>,
 }
 
 struct UsedMount {
@@ -44,12 +76,13 @@ impl UsedMounts {
         let ran: Vec<_> =
             progress.ran.iter().filter(|step| plan.graph.op(step).is_some_and(|op| !cache_mounts(op).is_empty())).collect();
         let found = reachable(plan, ran.iter().copied()).unwrap_or_default();
+        let outlooks = outlooks(plan, ran.iter().filter_map(|step| plan.graph.op(step)));
         let mounts = found.into_iter().map(|mount| {
             let uses = |step: &&&_| plan.graph.op(step).is_some_and(|op| cache_mounts(op).contains(&mount.mount));
             let seconds = Some(ran.iter().filter(uses).filter_map(|step| progress.seconds.get(*step)).sum());
             UsedMount { state: progress.mounts.states.get(&mount.key).copied(), seconds, mount }
         });
-        Self { mounts: mounts.collect(), times: progress.mounts.times.clone() }
+        Self::new(mounts.collect(), outlooks, progress)
     }
 
     /// Returns the mounts of all commands that ran or were to run, after a build that failed.
@@ -59,14 +92,42 @@ impl UsedMounts {
             // Of commands that did not end, no time says anything.
             UsedMount { state: progress.mounts.states.get(&mount.key).copied(), seconds: None, mount }
         });
-        Self { mounts: mounts.collect(), times: progress.mounts.times.clone() }
+        Self::new(mounts.collect(), outlooks(plan, plan.open_mounts().into_iter().map(|(op, _)| op)), progress)
+    }
+
+    fn new(mounts: Vec<UsedMount>, outlooks: Vec<MountOutlook>, progress: &SolveProgress) -> Self {
+        let (times, is_unusable) = (progress.mounts.times.clone(), progress.mounts.is_unusable);
+        Self { mounts, times, is_unusable, outlooks, saves: HashMap::new() }
+    }
+
+    /// Returns what became of each mount.
+    pub fn outcomes(&self) -> Vec<MountOutcome> {
+        let state = |key: &String| self.mounts.iter().find(|used| used.mount.key == *key).and_then(|used| used.state);
+        let outcome = |outlook: &MountOutlook| {
+            let why = outlook.why_not.as_deref();
+            let bytes = outlook.carried.as_ref().map_or(0, |carried| carried.saved.bytes);
+            let (brought_in, why_not) = match outlook.key.as_ref().and_then(state) {
+                Some(MountState::Saved { seconds: Some(seconds), .. }) => (Some((bytes, seconds)), ""),
+                Some(MountState::Saved { seconds: None, .. }) => (None, "the daemon has it"),
+                Some(MountState::Foreign) => (None, "the daemon has other files in it"),
+                Some(MountState::Empty) if self.is_unusable => {
+                    (None, why.unwrap_or("the daemon has other files in another mount"))
+                }
+                Some(MountState::Empty) | None => (None, why.unwrap_or("hakobi failed to bring it in")),
+            };
+            let saved = outlook.key.as_ref().and_then(|key| self.saves.get(key)).copied();
+            let before = outlook.carried.as_ref().map_or(0, |carried| carried.saved.files);
+            let files = saved.map_or(before, |saved| saved.files);
+            MountOutcome { id: outlook.id.clone(), files, brought_in, why_not: why_not.to_owned(), saved }
+        };
+        self.outlooks.iter().map(outcome).collect()
     }
 
     /// Saves them. The image is in its registries by now.
     ///
     /// # Errors
     /// If the cache fails and is required.
-    pub async fn save(self, execution: &Execution<'_>, plan: &BuildPlan) -> Result<()> {
+    pub async fn save(&mut self, execution: &Execution<'_>, plan: &BuildPlan) -> Result<()> {
         let context = &execution.daemon.context;
         let settings = &context.build.mounts;
         let Some(key) = plan
@@ -83,11 +144,17 @@ impl UsedMounts {
             Err(_) => Err(io::Error::other(format!("not done after {} seconds (--save-budget)", settings.budget.as_secs()))),
         };
         let written = match saved {
-            Ok(record) => execution.records.records.write([(key.clone(), record)]).await.map_err(|error| error.to_string()),
+            Ok((record, saves)) => {
+                let written = execution.records.records.write([(key.clone(), record)]).await;
+                written.map(|()| saves).map_err(|error| error.to_string())
+            }
             Err(error) => Err(error.to_string()),
         };
         match written {
-            Ok(()) => step.done(),
+            Ok(saves) => {
+                self.saves = saves;
+                step.done();
+            }
             Err(error) => {
                 step.failed(&error);
                 let error = Error::new(Kind::Cache, format!("failed to save cache mounts: {error}"));
@@ -98,7 +165,7 @@ impl UsedMounts {
     }
 
     /// Returns the record of these mounts, and of those that the build still has and did not use. Their content is in the store.
-    async fn saved(&self, execution: &Execution<'_>, plan: &BuildPlan) -> io::Result<MountsRecord> {
+    async fn saved(&self, execution: &Execution<'_>, plan: &BuildPlan) -> io::Result<(MountsRecord, HashMap<String, MountSave>)> {
         let before = plan.mounts.as_ref().and_then(Option::as_ref);
         let mut mounts: BTreeMap<String, CarriedMount> = before.map(|record| record.mounts.clone()).unwrap_or_default();
         let all: Vec<_> = plan.graph.below(plan.graph.result()).into_iter().map(|op| op.digest.clone()).collect();
@@ -109,16 +176,20 @@ impl UsedMounts {
             let mut new = Vec::new();
             let mut room = execution.daemon.context.build.mounts.most_total;
             for (place, used) in self.mounts.iter().enumerate() {
-                let carried = self.one(execution, process, place, used, before, room).await?;
+                let (carried, save) = self.one(execution, process, place, used, before, room).await?;
                 room = room.saturating_sub(carried.saved.bytes);
-                new.push((used.mount.key.clone(), carried));
+                new.push((used.mount.key.clone(), carried, save));
             }
             Ok(new)
         });
-        mounts.extend(new.await?);
+        let mut saves = HashMap::new();
+        for (key, carried, save) in new.await? {
+            saves.insert(key.clone(), save);
+            mounts.insert(key, carried);
+        }
         let newest = mounts.values().map(|mount| mount.saved.newest).max().unwrap_or_default();
         let times = mount_times::save(execution, plan, self.times.as_ref()).await?;
-        Ok(MountsRecord { daemon: execution.daemon.info.id.clone(), times, newest, mounts })
+        Ok((MountsRecord { daemon: execution.daemon.info.id.clone(), times, newest, mounts }, saves))
     }
 
     async fn one(
@@ -129,7 +200,8 @@ impl UsedMounts {
         used: &UsedMount,
         before: Option<&MountsRecord>,
         room: u64,
-    ) -> io::Result<CarriedMount> {
+    ) -> io::Result<(CarriedMount, MountSave)> {
+        let began = Instant::now();
         let context = &execution.daemon.context;
         let blobs = execution.cache.blobs();
         let earlier = before.and_then(|record| record.mounts.get(&used.mount.key));
@@ -173,7 +245,7 @@ impl UsedMounts {
             uploaded = saved.uploaded,
             "saved a cache mount"
         );
-        let Saved { mount: saved, dropped_files, dropped_bytes, .. } = saved;
+        let Saved { mount: saved, dropped_files, dropped_bytes, uploaded, .. } = saved;
         if dropped_files > 0 {
             context.events.note(format!(
                 "the cache mount {} is above its limit: {dropped_files} files with {dropped_bytes} bytes that were not used for the longest time are not saved",
@@ -188,7 +260,8 @@ impl UsedMounts {
             Some(MountState::Foreign) => {}
             Some(MountState::Empty) | None => cost.cold = used.seconds.or(cost.cold),
         }
-        Ok(CarriedMount { id: used.mount.mount.id.clone(), saved, cost })
+        let save = MountSave { uploaded, seconds: began.elapsed().as_secs_f64(), files: saved.files };
+        Ok((CarriedMount { id: used.mount.mount.id.clone(), saved, cost }, save))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Tests the format of the report, which is a stable contract.
 
 use super::*;
+use crate::output::mounts::MountSeconds;
 
 fn keys(value: &serde_json::Value, path: &str, out: &mut Vec<String>) {
     match value {
@@ -26,6 +27,8 @@ fn the_contracts_example_has_our_keys() {
  "cache":{"url":"s3://…","scope":"main","fallbacks":[],"mode":"read-write","warnings":[]},
  "steps":[{"stage":"final","line":9,"instruction":"COPY app /app","status":"miss","reason":"app/f7.py changed","key":"…"}],
  "advice":[{"file":"Dockerfile","line":3,"seconds":41.2,"text":"…"}],
+ "mounts":[{"id":"/root/.cache","brought_in":467000000,"saved":5000000,"files":9000,"reason":"","seconds":{"bring":3.1,"save":1.2}},
+           {"id":"/obj","brought_in":null,"saved":null,"files":0,"reason":"no build has saved it","seconds":{"bring":null,"save":null}}],
  "layers":{"restored":0,"saved":1,"pushed":1,"already_in_registry":4},
  "bytes":{"context":0,"restored":0,"saved":0,"pushed":0},
  "seconds":{"plan":0.1,"restore":0.0,"build":0.0,"save":0.1,"push":0.2,"total":0.4},
@@ -54,6 +57,17 @@ fn the_contracts_example_has_our_keys() {
             key: "…".into(),
         }],
         advice: vec![AdviceReport { file: "Dockerfile".into(), line: 3, seconds: Some(41.200_04), text: "…".into() }],
+        mounts: vec![
+            MountReport {
+                id: "/root/.cache".into(),
+                brought_in: Some(467_000_000),
+                saved: Some(5_000_000),
+                files: 9000,
+                reason: String::new(),
+                seconds: MountSeconds { bring: Some(3.100_04), save: Some(1.2) },
+            },
+            MountReport { id: "/obj".into(), reason: "no build has saved it".into(), ..MountReport::default() },
+        ],
         layers: LayerCounts { saved: 1, pushed: 1, already_in_registry: 4, ..LayerCounts::default() },
         seconds: Seconds { plan: 0.1, save: 0.1, push: 0.2, total: 0.400_04, ..Seconds::default() },
         last_cold: Some(ColdReport { seconds: 83.100_04, ended: "2026-11-25T10:00:00Z".into() }),
@@ -69,7 +83,7 @@ fn a_run_that_stopped_at_once_has_every_key() {
     let report: serde_json::Value = serde_json::from_str(&RunReport::default().to_json()).unwrap();
     let mut found = Vec::new();
     keys(&report, "", &mut found);
-    assert_eq!(found.len(), 15 + 2 + 3 + 5 + 4 + 4 + 6);
+    assert_eq!(found.len(), 16 + 2 + 3 + 5 + 4 + 4 + 6);
     assert_eq!(report["outcome"], "failure");
     assert_eq!(report["engine"], serde_json::json!({"version": "", "store": "none", "transport": "none"}));
 }
