@@ -10,6 +10,7 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
+use serde_json::Value;
 use support::build::{Build, Built};
 use support::engine::{C28, D20, D28, ENGINES, Engine, crane};
 use support::image::{base, unique_image};
@@ -99,8 +100,13 @@ fn only_what_changed_is_compiled() {
         let engine = Engine::lock(name);
         let mut project = Project::new(&engine);
         assert_eq!(project.compiled(&engine, &[]), "a b c d", "{name}");
+        let mount = &project.machine.report("../report.json")["mounts"][0];
+        assert_eq!((&mount["brought_in"], &mount["reason"]), (&Value::Null, &"no build has saved it".into()), "{name}");
         project.set("b.c", "b2\n");
         assert_eq!(project.compiled(&engine, &[]), "b", "{name}");
+        let mount = &project.machine.report("../report.json")["mounts"][0];
+        assert_eq!((&mount["id"], &mount["files"], &mount["reason"]), (&"/obj".into(), &4.into(), &"".into()), "{name}");
+        assert!(mount["brought_in"].as_u64() > Some(0) && mount["saved"].as_u64() > Some(0), "{name}: {mount}");
         // Back to the older content, which is a change.
         project.set("b.c", "b1\n").set("c.c", "c2\n");
         assert_eq!(project.compiled(&engine, &[]), "b c", "{name}");

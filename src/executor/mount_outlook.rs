@@ -65,6 +65,84 @@ fn loss(cost: MountCost) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::build::Compiled;
+    use crate::domain::{Descriptor, Digest, media_type};
+    use crate::engine::buildkit::pb;
+    use crate::graph::testing::Made;
+    use crate::mounts::SavedMount;
+    use crate::mounts::record::MountsRecord;
+    use crate::plan::{KnownFacts, RecordKey};
+
+    /// Two commands: both use the mount `/obj`, and the second one also `/slow`, and `/base` with the files of an image.
+    fn planned(carried: &[(&str, MountCost)]) -> BuildPlan {
+        let mut made = Made::default();
+        let base = made.source("docker-image://base");
+        let cache = |id: &str, input| pb::Mount {
+            dest: id.to_owned(),
+            input,
+            output: -1,
+            mount_type: pb::MountType::Cache.into(),
+            cache_opt: Some(pb::CacheOpt { id: format!("/{id}"), sharing: 0 }),
+            ..pb::Mount::default()
+        };
+        let mut command = |inputs: &[_], mounts: Vec<pb::Mount>| {
+            let root = pb::Mount { dest: "/".to_owned(), ..pb::Mount::default() };
+            let mounts = std::iter::once(root).chain(mounts).collect();
+            made.on(inputs, pb::op::Op::Exec(pb::ExecOp { mounts, ..pb::ExecOp::default() }))
+        };
+        let first = command(&[&base], vec![cache("/obj", -1)]);
+        let second = command(&[&first, &base], vec![cache("/obj", -1), cache("/slow", -1), cache("/base", 1)]);
+        let compiled =
+            Compiled { definition: Default::default(), config: Vec::new(), platforms: None, engine: "28.5".to_owned() };
+        let mut plan = BuildPlan::new(compiled, made.graph(&second), KnownFacts::default());
+        let blob = Descriptor::new(media_type::OCI_LAYER_ZSTD, Digest::hash(b"list"), 1);
+        let saved = SavedMount {
+            list: blob.clone(),
+            packs: Vec::new(),
+            bytes: 5,
+            files: 1,
+            summary: Digest::hash(b"summary"),
+            at: 0,
+            newest: 0,
+        };
+        let mounts = carried.iter().map(|(id, cost)| {
+            let id = format!("/{id}");
+            (id.clone(), CarriedMount { id, saved: saved.clone(), cost: *cost })
+        });
+        let mounts = mounts.collect();
+        plan.mounts_key = Some(RecordKey::from_text("mounts"));
+        plan.mounts = Some(Some(MountsRecord { daemon: String::new(), times: blob, newest: 0, mounts }));
+        plan
+    }
+
+    /// Returns each mount, and why it does not come.
+    fn told(plan: &BuildPlan) -> Vec<(String, String)> {
+        let commands = plan.graph.below(plan.graph.result()).into_iter().filter(|op| op.is_command());
+        outlooks(plan, commands).into_iter().map(|one| (one.id, one.why_not.unwrap_or_default())).collect()
+    }
+
+    #[test]
+    fn each_mount_has_its_reason() {
+        let slow = MountCost { bring: Some(60.0), cold: Some(30.0), warm: Some(20.0) };
+        let mut plan = planned(&[("/obj", MountCost::default()), ("/slow", slow), ("/base", MountCost::default())]);
+        let expected = |obj: &str, slow: &str| {
+            let base = "hakobi does not keep a mount that begins with the files of an image or a stage";
+            [("/obj", obj), ("/slow", slow), ("/base", base)].map(|(id, why)| (id.to_owned(), why.to_owned())).to_vec()
+        };
+        let loss = "it took 60.0s to bring in, and made its commands 10.0s faster";
+        assert_eq!(told(&plan), expected("", loss));
+        let all: Vec<Digest> = plan.graph.below(plan.graph.result()).into_iter().map(|op| op.digest.clone()).collect();
+        let commands = all.into_iter().filter(|step| plan.graph.op(step).is_some_and(Op::is_command)).collect::<Vec<_>>();
+        // What comes in for one command is there for the other.
+        let mut one = planned(&[("/obj", MountCost::default())]);
+        one.graph.run_anyway(&commands[..1]);
+        assert_eq!(told(&one), expected("", "no build has saved it"));
+        let forced = "BuildKit empties the mounts of a command that must not use its cache (--no-cache, --max-age)";
+        plan.graph.run_anyway(&commands);
+        assert_eq!(told(&plan), expected(forced, forced));
+        plan.mounts_key = None;
+        assert_eq!(told(&plan), expected("--cache-mounts off", "--cache-mounts off"));
+    }
 
     #[test]
     fn a_loss_is_given_in_seconds() {

@@ -45,14 +45,8 @@ impl MountReport {
 
 /// Returns what became of all mounts. Returns `None` if there are none.
 pub(super) fn mounts_line(mounts: &[MountReport]) -> Option<String> {
-    let total = |verb: &str, of: &dyn Fn(&MountReport) -> (Option<u64>, Option<f64>)| {
-        let known = || mounts.iter().map(of).filter_map(|(bytes, seconds)| Some((bytes?, seconds.unwrap_or_default())));
-        let (bytes, seconds): (Vec<u64>, Vec<f64>) = known().unzip();
-        let (bytes_total, seconds) = (bytes.iter().sum(), seconds.iter().sum::<f64>());
-        (!bytes.is_empty()).then(|| format!("{verb} {} in {seconds:.1}s", bytes_in_words(bytes_total)))
-    };
     let mut clauses: Vec<String> = Vec::new();
-    clauses.extend(total("brought in", &|mount| (mount.brought_in, mount.seconds.bring)));
+    clauses.extend(total("brought in", mounts.iter().map(|mount| (mount.brought_in, mount.seconds.bring))));
     let mut others = mounts.iter().filter(|mount| mount.brought_in.is_none());
     if let Some(first) = others.next() {
         let more = match others.count() {
@@ -61,8 +55,15 @@ pub(super) fn mounts_line(mounts: &[MountReport]) -> Option<String> {
         };
         clauses.push(format!("{}{more} not brought in ({})", title(&first.id), title(&first.reason)));
     }
-    clauses.extend(total("saved", &|mount| (mount.saved, mount.seconds.save)));
+    clauses.extend(total("saved", mounts.iter().map(|mount| (mount.saved, mount.seconds.save))));
     (!clauses.is_empty()).then(|| format!("cache mounts: {}", clauses.join(", ")))
+}
+
+/// Returns what was done, with all bytes and seconds. Returns `None` if nothing was.
+fn total(done: &str, moved: impl Iterator<Item = (Option<u64>, Option<f64>)>) -> Option<String> {
+    let known = moved.filter_map(|(bytes, seconds)| Some((bytes?, seconds?)));
+    let (bytes, seconds) = known.reduce(|all, one| (all.0 + one.0, all.1 + one.1))?;
+    Some(format!("{done} {} in {seconds:.1}s", bytes_in_words(bytes)))
 }
 
 #[cfg(test)]
