@@ -105,6 +105,19 @@ const CORPUS: &[Case] = &[
     Case("~security", "FROM BASE\nRUN --network=none echo none > /n\nCOPY a.txt /\nRUN --network=host echo host > /h\n"),
 ];
 
+/// Stages with a tool that decides by time and keeps what it made in a cache mount. Its daemon must be wiped before each run of hakobi:
+/// a living daemon keeps the objects of plain builds, which a file that changes under its old time does not renew.
+const MOUNTS: &[Case] = &[
+    Case(
+        "make",
+        "FROM BASE AS b\nCOPY . /src\nRUN --mount=type=cache,target=/obj cd /src && find . -type f | while read -r f; do mkdir -p \"/obj/${f%/*}\"; [ -e \"/obj/$f\" ] && [ ! \"$f\" -nt \"/obj/$f\" ] || cat \"$f\" > \"/obj/$f\"; done; find . | sort | while read -r f; do echo \"$f\"; [ ! -f \"$f\" ] || cat \"/obj/$f\"; done > /all\nFROM BASE\nCOPY --from=b /all /all\n",
+    ),
+    Case(
+        "make-by-rename",
+        "FROM BASE AS b\nCOPY dir /src\nRUN --mount=type=cache,id=o,target=/obj,sharing=locked cd /src && find . -type f | while read -r f; do mkdir -p \"/obj/${f%/*}\"; [ \"$f\" -ot \"/obj/$f\" ] || { cp \"$f\" /obj/new; mv /obj/new \"/obj/$f\"; }; done; cat $(find . -type f | sort | sed s,^,/obj/,) > /all\nFROM BASE\nCOPY --from=b /all /all\nCOPY a.txt /\n",
+    ),
+];
+
 /// An edit, and whether it leaves the image as it was: for each Dockerfile (`Some(true)`), or for none that sees it.
 type Edit = (&'static str, bool, fn(&Machine));
 
@@ -252,6 +265,29 @@ fn a_part_on_docker_28() {
 #[test]
 fn a_part_on_the_containerd_store() {
     compare(C28, CORPUS.iter().skip(2).step_by(6), &["nothing", "content"], true);
+}
+
+#[test]
+fn mounts_and_times_on_docker_28() {
+    compare(D28, MOUNTS.iter(), &["touch", "same size and time", "new file", "rename"], true);
+}
+
+#[test]
+#[ignore = "long"]
+fn long_mounts_and_times_on_docker_20() {
+    compare(D20, MOUNTS.iter(), &[], true);
+}
+
+#[test]
+#[ignore = "long"]
+fn long_mounts_and_times_on_docker_28() {
+    compare(D28, MOUNTS.iter(), &[], true);
+}
+
+#[test]
+#[ignore = "long"]
+fn long_mounts_and_times_on_the_containerd_store() {
+    compare(C28, MOUNTS.iter(), &[], true);
 }
 
 #[test]

@@ -32,7 +32,9 @@ pub async fn bring_in(execution: &Execution<'_>, plan: &BuildPlan, states: &[&In
     let is_now = |mount: &ReachableMount| now.iter().any(|one| one.key == mount.key);
     let is_new = |mount: &ReachableMount| match progress.mounts.states.get(&mount.key) {
         None => true,
-        Some(state) => *state == MountState::Empty && is_now(mount) && record.mounts.contains_key(&mount.key),
+        Some(state) => {
+            *state == MountState::Empty && !progress.mounts.is_unusable && is_now(mount) && record.mounts.contains_key(&mount.key)
+        }
     };
     // At the first time all mounts, because the times of the context depend on all of them.
     let wanted: Vec<&ReachableMount> = all.iter().filter(|mount| is_new(mount)).collect();
@@ -41,12 +43,15 @@ pub async fn bring_in(execution: &Execution<'_>, plan: &BuildPlan, states: &[&In
     }
     let step = context.events.step("[hakobi] bringing in cache mounts");
     let mounts = &mut progress.mounts;
+    // Settled once: the context must not be sent with two times. Until a time is chosen, no mount is right.
+    let settled = std::mem::replace(&mut mounts.is_settled, true) || context.build.mounts.times == FileTimes::Own;
+    mounts.is_unusable |= !settled;
     let done = with_mounts(execution, &wanted, async |process| {
         for (place, mount) in wanted.iter().enumerate() {
             let saved = record.mounts.get(&mount.key);
             mounts.states.insert(mount.key.clone(), look(process, place, saved, record, &execution.daemon.info.id).await?);
         }
-        if !std::mem::replace(&mut mounts.is_settled, true) && context.build.mounts.times == FileTimes::Kept {
+        if !settled {
             // The record says nothing of what is in such a mount, so no chosen time would be right.
             let foreign = wanted.iter().find(|mount| mounts.states.get(&mount.key) == Some(&MountState::Foreign));
             match foreign {
