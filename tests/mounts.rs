@@ -22,11 +22,15 @@ const MAKE: &str = "mkdir -p /obj/o && : > /compiled && for f in /src/*.c; do o=
     if [ ! -e $o ] || [ $f -nt $o ]; then cp $f $o; basename $f >> /compiled; fi; done; \
     cd /obj/o && for o in *; do [ -e /src/$o ] && cat $o; done > /app";
 
-/// A project whose first stage compiles, with these options of its mount.
+/// A project whose first stage compiles.
 struct Project {
     machine: Machine,
     image: String,
+    /// The options of its mount.
     options: String,
+    /// Steps before the sources are copied.
+    first: String,
+    /// What follows the compilation in the same command.
     more: String,
     sources: BTreeMap<String, String>,
 }
@@ -38,6 +42,7 @@ impl Project {
             machine: Machine::with(&engine.host()),
             image: unique_image("mounts"),
             options: "target=/obj".to_owned(),
+            first: String::new(),
             more: String::new(),
             sources: sources.into(),
         }
@@ -57,8 +62,8 @@ impl Project {
         }
         let base = base("busybox");
         let text = format!(
-            "FROM {base} AS build\nCOPY src /src\nRUN --mount=type=cache,{} {MAKE}{}\nFROM {base}\nCOPY --from=build /app /compiled /\n",
-            self.options, self.more
+            "FROM {base} AS build\n{}COPY src /src\nRUN --mount=type=cache,{} {MAKE}{}\nFROM {base}\nCOPY --from=build /app /compiled /\n",
+            self.first, self.options, self.more
         );
         self.machine.write("Dockerfile", &text);
         for (name, source) in &self.sources {
@@ -131,6 +136,27 @@ fn a_cached_copy_does_not_hide_that_a_file_went_back() {
     assert_eq!(project.compiled(&engine, &[]), "a");
     project.set("a.c", "a1\n").more = " && true".to_owned();
     assert_eq!(project.compiled(&engine, &[]), "a");
+}
+
+/// The same with another command between the copy and the mount: that command's layer stays in the cache.
+#[test]
+fn a_cached_layer_of_another_build_makes_a_cold_mount() {
+    for name in ENGINES {
+        let engine = Engine::lock(name);
+        let mut project = Project::new(&engine);
+        project.first = "COPY src/a.c /src/\nRUN wc -l /src/a.c > /lines\n".to_owned();
+        assert_eq!(project.compiled(&engine, &[]), "a b c d", "{name}");
+        project.set("d.c", "d2\n");
+        assert_eq!(project.compiled(&engine, &[]), "d", "{name}");
+        project.set("a.c", "a2\n");
+        assert_eq!(project.compiled(&engine, &[]), "a", "{name}");
+        project.set("c.c", "c2\n");
+        assert_eq!(project.compiled(&engine, &[]), "c", "{name}");
+        project.set("a.c", "a1\n").set("b.c", "b2\n");
+        assert_eq!(project.compiled(&engine, &[]), "a b c d", "{name}");
+        project.set("b.c", "b3\n");
+        assert_eq!(project.compiled(&engine, &[]), "b", "{name}");
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ pub mod inspect;
 pub mod load_images;
 pub mod metadata_only;
 pub mod mount_container;
+pub mod mount_layers;
 pub mod mount_outlook;
 pub mod mount_state;
 pub mod mount_times;

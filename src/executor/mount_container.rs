@@ -8,7 +8,7 @@ use crate::domain::Digest;
 use crate::engine::buildkit::{ContainerMount, SolveRequest, Solved, pb};
 use crate::event::Events;
 use crate::executor::execution::Execution;
-use crate::graph::{CacheMount, InvalidGraph, Key, local_source};
+use crate::graph::{CacheMount, InvalidGraph, Key, Op, local_source};
 use crate::mounts::conversation::Conversation;
 use crate::mounts::program::Program;
 use crate::mounts::record::mount_key;
@@ -65,6 +65,12 @@ pub fn reachable<'a>(
     let mut found: Vec<ReachableMount> = found.into_values().collect();
     found.sort_by(|one, other| one.key.cmp(&other.key));
     Ok(found)
+}
+
+/// Returns whether a command has this mount.
+pub fn uses(plan: &BuildPlan, command: &Op, key: &str) -> bool {
+    let mounts = crate::graph::cache_mounts(command).into_iter();
+    mounts.filter_map(|mount| ReachableMount::new(plan, mount).ok().flatten()).any(|mount| mount.key == key)
 }
 
 /// Starts hakobi in a container with these mounts, and passes the conversation with it to `work`. The process knows the mounts by

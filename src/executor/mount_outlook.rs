@@ -1,7 +1,8 @@
 //! Says of the cache mounts of commands that run whether hakobi brings their saved content in, or why not.
 
 use crate::executor::mount_container::ReachableMount;
-use crate::graph::{CacheMount, Op, cache_mounts};
+use crate::executor::mount_layers::misfit;
+use crate::graph::{CacheMount, Op, cache_mounts, instruction_of};
 use crate::mounts::record::{CarriedMount, MountCost, shown_id};
 use crate::planner::build_plan::BuildPlan;
 
@@ -47,9 +48,18 @@ fn outlook(plan: &BuildPlan, op: &Op, mount: CacheMount) -> MountOutlook {
     } else if !plan.knows_sources() {
         Some("hakobi cannot read all files of the context".to_owned())
     } else {
-        carried.as_ref().map_or_else(|| Some("no build has saved it".to_owned()), |carried| loss(carried.cost))
+        match &carried {
+            None => Some("no build has saved it".to_owned()),
+            Some(carried) => other_layers(plan, &reachable.key, carried).or_else(|| loss(carried.cost)),
+        }
     };
     MountOutlook { key: Some(reachable.key), id, carried, why_not }
+}
+
+/// Returns why a mount does not fit the layers of its commands. Returns `None` if it does.
+pub fn other_layers(plan: &BuildPlan, key: &str, carried: &CarriedMount) -> Option<String> {
+    let command = misfit(plan, key, carried)?;
+    Some(format!("`{}` runs on cached layers of another build than the mount's", instruction_of(&command.name)))
 }
 
 /// Returns why a mount is not worth it, by what was measured. Returns `None` if it is.
@@ -65,6 +75,8 @@ fn loss(cost: MountCost) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
+
     use crate::build::Compiled;
     use crate::domain::{Descriptor, Digest, media_type};
     use crate::engine::buildkit::pb;
@@ -107,7 +119,7 @@ mod tests {
         };
         let mounts = carried.iter().map(|(id, cost)| {
             let id = format!("/{id}");
-            (id.clone(), CarriedMount { id, saved: saved.clone(), cost: *cost })
+            (id.clone(), CarriedMount { id, saved: saved.clone(), below: BTreeSet::new(), cost: *cost })
         });
         let mounts = mounts.collect();
         plan.mounts_key = Some(RecordKey::from_text("mounts"));

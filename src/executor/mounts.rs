@@ -7,13 +7,14 @@ use bytes::Bytes;
 
 use crate::executor::execution::Execution;
 use crate::executor::mount_container::{ReachableMount, reachable, with_mounts};
+use crate::executor::mount_outlook::other_layers;
 use crate::executor::mount_state::MountState;
 use crate::executor::mount_times;
 use crate::executor::progress::SolveProgress;
 use crate::graph::{Input, Op};
 use crate::mounts::conversation::Conversation;
 use crate::mounts::protocol::{LARGEST_PAYLOAD, MOST_ENTRIES, Reply, Request};
-use crate::mounts::record::{CarriedMount, MountsRecord};
+use crate::mounts::record::{CarriedMount, MountsRecord, shown_id};
 use crate::mounts::{PartSink, load, stream};
 use crate::planner::build_plan::BuildPlan;
 use crate::settings::FileTimes;
@@ -57,7 +58,7 @@ pub async fn bring_in(execution: &Execution<'_>, plan: &BuildPlan, states: &[&In
             match foreign {
                 Some(mount) => context.events.note(format!(
                     "not bringing in cache mounts: the daemon has other files in {}, and keeps them",
-                    mount.mount.id
+                    shown_id(&mount.mount.id)
                 )),
                 None => mounts.times = mount_times::choose(execution, plan, record).await,
             }
@@ -66,6 +67,10 @@ pub async fn bring_in(execution: &Execution<'_>, plan: &BuildPlan, states: &[&In
         }
         for (place, mount) in wanted.iter().enumerate().filter(|(_, mount)| !mounts.is_unusable && is_now(mount)) {
             let Some(saved) = record.mounts.get(&mount.key) else { continue };
+            if let Some(why) = other_layers(plan, &mount.key, saved) {
+                context.events.note(format!("the cache mount {} stays empty: {why}", shown_id(&saved.id)));
+                continue;
+            }
             if saved.cost.is_loss() {
                 tracing::info!(id = saved.id, cost = ?saved.cost, "a cache mount stays empty: it took longer to bring in than it saved");
                 continue;
@@ -77,7 +82,7 @@ pub async fn bring_in(execution: &Execution<'_>, plan: &BuildPlan, states: &[&In
                         let seconds = Some(at.elapsed().as_secs_f64());
                         mounts.states.insert(mount.key.clone(), MountState::Saved { at: filled, seconds });
                     }
-                    Err(why) => context.events.warning(format!("the cache mount {} stays empty: {why}", saved.id)),
+                    Err(why) => context.events.warning(format!("the cache mount {} stays empty: {why}", shown_id(&saved.id))),
                 }
             }
         }

@@ -1,11 +1,11 @@
 //! The record of the cache mounts of an image's last build.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::saved::SavedMount;
-use crate::domain::{Descriptor, Digest};
+use crate::domain::{Descriptor, DiffId, Digest};
 
 /// The cache mounts of an image as its last build left them, with the times of the files that it saw. All belong to one build: a tool
 /// that compares times finds the same order as on a machine that kept both.
@@ -28,6 +28,9 @@ pub struct CarriedMount {
     pub id: String,
     /// Its content.
     pub saved: SavedMount,
+    /// The layers that its commands saw, without those of base images.
+    #[serde(default)]
+    pub below: BTreeSet<DiffId>,
     /// What it costs, and what it is worth.
     #[serde(default)]
     pub cost: MountCost,

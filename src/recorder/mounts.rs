@@ -1,25 +1,27 @@
 //! Saves the cache mounts that the commands of a build have used, with the times of the files that they saw.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::time::Instant;
 
-use crate::domain::seconds_now;
+use crate::domain::{DiffId, Digest, StepKey, seconds_now};
 use crate::error::{Error, Kind, Result};
 use crate::executor::execution::Execution;
-use crate::executor::mount_container::{ReachableMount, reachable, with_mounts};
+use crate::executor::mount_container::{ReachableMount, reachable, uses, with_mounts};
+use crate::executor::mount_layers::{cached_layers, steps_below, without_bases};
 use crate::executor::mount_outlook::{MountOutlook, outlooks};
 use crate::executor::mount_state::MountState;
 use crate::executor::mount_times;
 use crate::executor::mounts::unexpected;
 use crate::executor::progress::SolveProgress;
-use crate::graph::cache_mounts;
+use crate::graph::{Input, Key, cache_mounts};
 use crate::mounts::conversation::Conversation;
 use crate::mounts::entry::ListedEntry;
 use crate::mounts::protocol::{Reply, Request};
-use crate::mounts::record::{CarriedMount, MountCost, MountsRecord};
+use crate::mounts::record::{CarriedMount, MountCost, MountsRecord, shown_id};
 use crate::mounts::times::ContextTimes;
 use crate::mounts::{Earlier, Limits, Listing, PartSource, Saved, SentPart, load, save};
+use crate::plan::step_key;
 use crate::planner::build_plan::BuildPlan;
 use crate::settings::MountMode;
 
@@ -66,7 +68,9 @@ pub struct MountOutcome {
 struct UsedMount {
     mount: ReachableMount,
     state: Option<MountState>,
-    /// How long its commands took, in seconds.
+    /// Its commands.
+    commands: Vec<Digest>,
+    /// How long these took, in seconds.
     seconds: Option<f64>,
 }
 
@@ -78,19 +82,20 @@ impl UsedMounts {
         let found = reachable(plan, ran.iter().copied()).unwrap_or_default();
         let outlooks = outlooks(plan, ran.iter().filter_map(|step| plan.graph.op(step)));
         let mounts = found.into_iter().map(|mount| {
-            let uses = |step: &&&_| plan.graph.op(step).is_some_and(|op| cache_mounts(op).contains(&mount.mount));
-            let seconds = Some(ran.iter().filter(uses).filter_map(|step| progress.seconds.get(*step)).sum());
-            UsedMount { state: progress.mounts.states.get(&mount.key).copied(), seconds, mount }
+            let commands = commands_of(plan, &mount, ran.iter().copied());
+            let seconds = Some(commands.iter().filter_map(|step| progress.seconds.get(step)).sum());
+            UsedMount { state: progress.mounts.states.get(&mount.key).copied(), commands, seconds, mount }
         });
         Self::new(mounts.collect(), outlooks, progress)
     }
 
     /// Returns the mounts of all commands that ran or were to run, after a build that failed.
     pub fn open(plan: &BuildPlan, progress: &SolveProgress) -> Self {
-        let commands: Vec<_> = plan.open_mounts().into_iter().map(|(op, _)| &op.digest).collect();
-        let mounts = reachable(plan, commands).unwrap_or_default().into_iter().map(|mount| {
+        let all: Vec<&Digest> = plan.open_mounts().into_iter().map(|(op, _)| &op.digest).collect();
+        let mounts = reachable(plan, all.iter().copied()).unwrap_or_default().into_iter().map(|mount| {
             // Of commands that did not end, no time says anything.
-            UsedMount { state: progress.mounts.states.get(&mount.key).copied(), seconds: None, mount }
+            let commands = commands_of(plan, &mount, all.iter().copied());
+            UsedMount { state: progress.mounts.states.get(&mount.key).copied(), commands, seconds: None, mount }
         });
         Self::new(mounts.collect(), outlooks(plan, plan.open_mounts().into_iter().map(|(op, _)| op)), progress)
     }
@@ -176,7 +181,7 @@ impl UsedMounts {
             let mut new = Vec::new();
             let mut room = execution.daemon.context.build.mounts.most_total;
             for (place, used) in self.mounts.iter().enumerate() {
-                let (carried, save) = self.one(execution, process, place, used, before, room).await?;
+                let (carried, save) = self.one(execution, plan, process, place, used, before, room).await?;
                 room = room.saturating_sub(carried.saved.bytes);
                 new.push((used.mount.key.clone(), carried, save));
             }
@@ -195,6 +200,7 @@ impl UsedMounts {
     async fn one(
         &self,
         execution: &Execution<'_>,
+        plan: &BuildPlan,
         process: &mut Conversation,
         mount: usize,
         used: &UsedMount,
@@ -221,7 +227,7 @@ impl UsedMounts {
                 Reply::Entries { entries, .. } => listed.extend(entries),
                 Reply::Listed { skipped, at, summary, newest, .. } => {
                     if let Some(first) = skipped.first() {
-                        let id = &used.mount.mount.id;
+                        let id = shown_id(&used.mount.mount.id);
                         let text = format!(
                             "the cache mount {id} has {} sockets or devices, which are not saved: {first}",
                             skipped.len()
@@ -249,7 +255,7 @@ impl UsedMounts {
         if dropped_files > 0 {
             context.events.note(format!(
                 "the cache mount {} is above its limit: {dropped_files} files with {dropped_bytes} bytes that were not used for the longest time are not saved",
-                used.mount.mount.id
+                shown_id(&used.mount.mount.id)
             ));
         }
         let mut cost = earlier.map(|earlier| earlier.cost).unwrap_or_default();
@@ -260,9 +266,33 @@ impl UsedMounts {
             Some(MountState::Foreign) => {}
             Some(MountState::Empty) | None => cost.cold = used.seconds.or(cost.cold),
         }
+        let below = layers_below(execution, plan, &used.commands).await;
         let save = MountSave { uploaded, seconds: began.elapsed().as_secs_f64(), files: saved.files };
-        Ok((CarriedMount { id: used.mount.mount.id.clone(), saved, cost }, save))
+        Ok((CarriedMount { id: used.mount.mount.id.clone(), saved, below, cost }, save))
     }
+}
+
+/// Returns those of the commands that use a mount.
+fn commands_of<'a>(plan: &BuildPlan, mount: &ReachableMount, commands: impl Iterator<Item = &'a Digest>) -> Vec<Digest> {
+    commands.filter(|step| plan.graph.op(step).is_some_and(|op| uses(plan, op, &mount.key))).cloned().collect()
+}
+
+/// Returns the layers that these commands saw, without those of base images: of cached states, and of steps that ran, whose records
+/// the cache has by now. A layer that is missing here only costs the next build its mount.
+async fn layers_below(execution: &Execution<'_>, plan: &BuildPlan, commands: &[Digest]) -> BTreeSet<DiffId> {
+    let commands: Vec<_> = commands.iter().filter_map(|step| plan.graph.op(step)).collect();
+    let steps = commands.iter().flat_map(|command| steps_below(plan, command));
+    let ran = steps.filter(|step| plan.decision.runs(step)).map(|step| Input { step, output: 0 });
+    let keys: HashSet<StepKey> = ran
+        .filter_map(|state| match plan.keys.state(&state) {
+            Key::Known(key) => Some(key),
+            _ => None,
+        })
+        .collect();
+    let made = execution.records.read(keys, step_key).await.unwrap_or_default();
+    let made = made.into_values().flat_map(|record| record.layers).map(|layer| layer.diff_id);
+    let cached = commands.iter().flat_map(|command| cached_layers(plan, command));
+    without_bases(plan, made.chain(cached))
 }
 
 /// Gets the content of a mount's files from the process.

@@ -1,6 +1,6 @@
 //! Tests the commands over a store in memory with one image and one cache mount.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use async_trait::async_trait;
@@ -66,7 +66,8 @@ async fn world() -> (Arc<MemoryStore>, SavedMount) {
     store.set(&Name::reference("pr/1", "user/app:latest"), pointer.into());
     let saved = saved_mount(&blobs).await;
     let times = kept(&blobs, media_type::OCI_LAYER_ZSTD, b"times").await;
-    let carried = CarriedMount { id: "//obj".to_owned(), saved: saved.clone(), cost: MountCost::default() };
+    let carried =
+        CarriedMount { id: "//obj".to_owned(), saved: saved.clone(), below: BTreeSet::new(), cost: MountCost::default() };
     let mounts = BTreeMap::from([("//obj".to_owned(), carried)]);
     let record = MountsRecord { daemon: String::new(), times, newest: 1, mounts };
     let records = Records::new(blobs, vec!["pr/1".to_owned()], true, Hidden::default());
@@ -127,7 +128,7 @@ async fn damaged_mounts_are_found_and_removed() {
 async fn a_list_that_differs_from_the_record_is_found() {
     let (store, mut saved) = world().await;
     saved.files += 1;
-    let carried = CarriedMount { id: "//obj".to_owned(), saved, cost: MountCost::default() };
+    let carried = CarriedMount { id: "//obj".to_owned(), saved, below: BTreeSet::new(), cost: MountCost::default() };
     let blobs = Blobs::new(store.clone());
     let key = mounts_key("user/app", "latest");
     let mut record = Records::look(&*store, "pr/1", &key).await.unwrap().unwrap();

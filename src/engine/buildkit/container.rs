@@ -4,15 +4,12 @@ use std::io;
 
 use bollard_buildkit_proto::moby::buildkit::v1::frontend as api;
 use bollard_buildkit_proto::moby::buildkit::v1::frontend::exec_message::Input as Message;
-use bollard_buildkit_proto::moby::buildkit::v1::frontend::llb_bridge_client::LlbBridgeClient;
 use bollard_buildkit_proto::pb;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::codec::Streaming;
-use tonic::service::interceptor::InterceptedService;
-use tonic::transport::Channel;
 
-use super::gateway::{BuildId, Reference};
+use super::bridge::{Bridge, Reference};
 use crate::debug::Request;
 
 /// The largest part of the input in one message, in bytes. Some daemons accept no message above 4 MiB.
@@ -41,16 +38,12 @@ pub struct ContainerMount {
 
 /// A container. BuildKit removes it at the latest at the end of the build.
 pub struct Container {
-    client: LlbBridgeClient<InterceptedService<Channel, BuildId>>,
+    client: Bridge,
     id: String,
 }
 
 impl Container {
-    pub(super) async fn create(
-        mut client: LlbBridgeClient<InterceptedService<Channel, BuildId>>,
-        root: &Reference,
-        mounts: Vec<ContainerMount>,
-    ) -> io::Result<Self> {
+    pub(super) async fn create(mut client: Bridge, root: &Reference, mounts: Vec<ContainerMount>) -> io::Result<Self> {
         let id = format!("{:032x}", rand::random::<u128>());
         let root = pb::Mount { dest: "/".to_owned(), result_id: root.id.clone(), ..pb::Mount::default() };
         let caches = mounts.into_iter().map(|mount| pb::Mount {

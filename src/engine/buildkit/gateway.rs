@@ -6,32 +6,16 @@ use std::io;
 use bollard_buildkit_proto::moby::buildkit::v1::frontend as api;
 use bollard_buildkit_proto::moby::buildkit::v1::frontend::llb_bridge_client::LlbBridgeClient;
 use bollard_buildkit_proto::pb;
-use tonic::metadata::{Ascii, MetadataValue};
-use tonic::service::Interceptor;
-use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 
+use super::bridge::{Bridge, BuildId, Reference};
 use super::cache_option::CacheOption;
 use super::container::{Container, ContainerMount};
 use crate::debug::Request;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// The largest message that hakobi reads: a graph with its sources.
 const MESSAGE_LIMIT: usize = 64 << 20;
-
-/// A state in the daemon, valid while its build runs.
-pub type Reference = api::Ref;
-
-/// Adds the build's name to each call.
-#[derive(Clone)]
-pub(super) struct BuildId(MetadataValue<Ascii>);
-
-impl Interceptor for BuildId {
-    fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, tonic::Status> {
-        request.metadata_mut().insert("buildkit-controlapi-buildid", self.0.clone());
-        Ok(request)
-    }
-}
 
 /// The result of a solve: one reference, or one for each platform, and the frontend's metadata.
 #[derive(Debug, Clone, Default)]
@@ -59,13 +43,13 @@ impl Solved {
 /// The bridge of one build.
 #[derive(Clone)]
 pub struct Gateway {
-    client: LlbBridgeClient<InterceptedService<Channel, BuildId>>,
+    client: Bridge,
 }
 
 impl Gateway {
     pub(super) fn new(channel: Channel, build: &str) -> Result<Self> {
-        let id = build.parse().map_err(|_| Error::build("failed to send the build ID"))?;
-        let client = LlbBridgeClient::with_interceptor(channel, BuildId(id)).max_decoding_message_size(MESSAGE_LIMIT);
+        let id = BuildId::new(build)?;
+        let client = LlbBridgeClient::with_interceptor(channel, id).max_decoding_message_size(MESSAGE_LIMIT);
         Ok(Self { client })
     }
 

@@ -3,6 +3,7 @@
 //! [`BuildKit`] is the connection. [`Session`] serves the daemon's requests during a build (files, credentials, secrets, agents).
 //! [`Gateway`] is the bridge of one running build: it compiles a Dockerfile, solves a graph and reads results.
 
+mod bridge;
 mod cache_option;
 mod connect;
 mod container;
@@ -14,10 +15,11 @@ mod solve;
 mod status;
 
 pub use bollard_buildkit_proto::pb;
+pub use bridge::Reference;
 pub use cache_option::CacheOption;
 pub use connect::BuildKit;
 pub use container::{Container, ContainerMount, Process, ProcessInput, ProcessOutput};
-pub use gateway::{Gateway, Reference, Solved};
+pub use gateway::{Gateway, Solved};
 pub use session::{
     ContentSource, ContentSources, CredentialSource, Credentials, ExpectedFile, LocalDirs, OutputSink, Outputs, SentTimes,
     Session, SessionParts, SshAgents, Uploads,
