@@ -23,6 +23,7 @@ use crate::mounts::times::ContextTimes;
 use crate::mounts::{Earlier, Limits, Listing, PartSource, Saved, SentPart, load, save};
 use crate::plan::step_key;
 use crate::planner::build_plan::BuildPlan;
+use crate::recorder::recording::Recorder;
 use crate::settings::MountMode;
 
 /// The most files of one mount in the cache.
@@ -181,7 +182,7 @@ impl UsedMounts {
             let mut new = Vec::new();
             let mut room = execution.daemon.context.build.mounts.most_total;
             for (place, used) in self.mounts.iter().enumerate() {
-                let (carried, save) = self.one(execution, plan, process, place, used, before, room).await?;
+                let (carried, save) = self.one(&Recorder { execution, plan }, process, place, used, before, room).await?;
                 room = room.saturating_sub(carried.saved.bytes);
                 new.push((used.mount.key.clone(), carried, save));
             }
@@ -199,14 +200,14 @@ impl UsedMounts {
 
     async fn one(
         &self,
-        execution: &Execution<'_>,
-        plan: &BuildPlan,
+        recorder: &Recorder<'_>,
         process: &mut Conversation,
         mount: usize,
         used: &UsedMount,
         before: Option<&MountsRecord>,
         room: u64,
     ) -> io::Result<(CarriedMount, MountSave)> {
+        let Recorder { execution, plan } = *recorder;
         let began = Instant::now();
         let context = &execution.daemon.context;
         let blobs = execution.cache.blobs();
