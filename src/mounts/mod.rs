@@ -33,8 +33,7 @@ pub use save::save;
 pub use saved::{Earlier, Limits, Listing, Saved, SavedMount};
 pub use verify::verify;
 
-/// Returns the digest of a mount's paths with their kinds, sizes, link targets and times of change: what a tool could tell two states
-/// of a mount apart by, without reading the files. Entries are in the order of their paths.
+/// Returns the [`Summary`] of these entries.
 #[cfg(test)]
 pub fn summary<'a>(entries: impl IntoIterator<Item = &'a entry::MountEntry>) -> Digest {
     let mut summary = Summary::default();
@@ -44,7 +43,8 @@ pub fn summary<'a>(entries: impl IntoIterator<Item = &'a entry::MountEntry>) -> 
     summary.digest()
 }
 
-/// Makes [`summary`] entry by entry, for who does not have all of them at once.
+/// Makes a digest of a mount's paths with their kinds, sizes, link targets and times of change: what a tool could tell two states of a
+/// mount apart by, without reading the files. Entries are in the order of their paths.
 #[derive(Clone, Default)]
 pub struct Summary(Hasher);
 

@@ -50,7 +50,7 @@ pub enum Reply {
         mount: usize,
         /// Whether it has nothing but its root.
         is_empty: bool,
-        /// The digest of all paths with their kinds, sizes and times ([`super::summary`]).
+        /// The digest of all paths with their kinds, sizes and times ([`super::Summary`]).
         summary: Digest,
         /// The latest time of a change of content, in nanoseconds since 1970; the root counts only if it is not empty.
         newest: i64,

@@ -18,7 +18,7 @@ pub struct SavedMount {
     pub bytes: u64,
     /// The number of entries that are no directories.
     pub files: u64,
-    /// The digest of paths, kinds, sizes and times when hakobi listed the mount ([`super::summary`]).
+    /// The digest of paths, kinds, sizes and times when hakobi listed the mount ([`super::Summary`]).
     pub summary: Digest,
     /// The kernel's time when the list began, in nanoseconds since 1970.
     pub at: i64,

@@ -31,7 +31,7 @@ use super::protocol::{Reply, Request};
 /// The size of the buffers around standard input and output.
 const BUFFER: usize = 256 << 10;
 
-/// Answers requests until the input ends. Returns the exit code: 0, or 1 after [`Reply::Broken`]. Mounts that are being filled at
+/// Answers requests until the input ends. Returns the exit code: 0, or 1 after `Reply::Broken`. Mounts that are being filled at
 /// the end are empty again.
 pub fn run(directories: &[PathBuf], input: impl Read, output: impl Write) -> u8 {
     let mut output = BufWriter::with_capacity(BUFFER, output);
