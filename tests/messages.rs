@@ -276,7 +276,9 @@ fn a_plan_names_the_variable_and_no_line_behind_a_renamed_stage() {
 
     machine.write("Dockerfile", &dockerfile("build").replace("MODE=fast", "MODE=slow"));
     let told = reasons(&machine, &["-t", &image]);
-    assert_eq!(why(&told, 0), "ENV MODE was fast, now slow", "{told:#?}");
+    // The copy below the command is as it was, and runs again for the times of its files.
+    assert!(why(&told, 0).starts_with("copied again: "), "{told:#?}");
+    assert_eq!(why(&told, 1), "ENV MODE was fast, now slow", "{told:#?}");
 
     machine.write("Dockerfile", &dockerfile("compile")).write("app-1.2", "changed\n");
     let told = reasons(&machine, &["-t", &image]);

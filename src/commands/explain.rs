@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::domain::Digest;
+use crate::domain::{COPIED_AGAIN, Digest};
 use crate::event::{Event, Status, Time, Vertex};
 use crate::graph::{Input, Key, Op};
 use crate::output::{AdviceReport, Note};
@@ -18,7 +18,7 @@ pub fn explain(context: &BuildContext<'_>, built: &mut Built, plan: &BuildPlan, 
     for op in plan.graph.below(plan.graph.result()) {
         let Some(verdict) = plan.decision.verdicts.get(&op.digest) else { continue };
         let reason = reasons.remove(&op.digest).unwrap_or_default();
-        if !reason.is_empty() && std::mem::take(&mut first) {
+        if !reason.is_empty() && reason != COPIED_AGAIN && std::mem::take(&mut first) {
             context.events.note(format!("first changed step: {}: {reason}", op.name));
         }
         let key = match plan.keys.state(&Input { step: op.digest.clone(), output: 0 }) {

@@ -8,6 +8,7 @@ mod manifest;
 mod name;
 mod path;
 mod platform;
+mod reason;
 mod reference;
 mod selector;
 
@@ -19,5 +20,6 @@ pub use manifest::{Descriptor, DescriptorPlatform, ImageConfig, Index, Manifest,
 pub use name::{bytes_of, is_utf8, path_of, shown, spelled, spelled_text};
 pub use path::is_below;
 pub use platform::{InvalidPlatform, Platform};
+pub use reason::COPIED_AGAIN;
 pub use reference::{ImageRef, InvalidReference, RegistryHost, Repository};
 pub use selector::{Selector, has_wildcards};

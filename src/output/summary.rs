@@ -4,6 +4,7 @@ use super::mounts::mounts_line;
 use super::run::{Outcome, RunReport, StepReport, StepStatus, Tier};
 use super::terminal::to_stderr;
 use super::text::{bytes_in_words, title};
+use crate::domain::COPIED_AGAIN;
 use crate::settings::ProgressMode;
 
 /// The maximum length of a reason, in columns.
@@ -64,7 +65,8 @@ pub(super) fn first_changed(report: &RunReport) -> Option<&StepReport> {
     if report.tier == Tier::Cold && report.last_cold.is_none() {
         return None;
     }
-    let open = report.steps.iter().find(|step| matches!(step.status, StepStatus::Miss | StepStatus::Uncacheable));
+    let mut ran = report.steps.iter().filter(|step| matches!(step.status, StepStatus::Miss | StepStatus::Uncacheable));
+    let open = ran.find(|step| step.reason != COPIED_AGAIN);
     open.filter(|step| !step.reason.is_empty())
 }
 
@@ -206,6 +208,15 @@ mod tests {
         assert_eq!(summary(&report).unwrap(), "skipped in 12.3s: no work was needed\n  digest sha256:d1");
         report.outcome = Outcome::Failure;
         assert_eq!(summary(&report), None);
+    }
+
+    #[test]
+    fn a_copy_that_is_only_made_again_is_no_change() {
+        let mut report = report();
+        report.steps = vec![step(StepStatus::Miss), step(StepStatus::Miss)];
+        report.steps[0].reason = COPIED_AGAIN.to_owned();
+        report.steps[1].reason = "ENV MODE was fast, now slow".to_owned();
+        assert_eq!(first_changed(&report).map(|step| &*step.reason), Some("ENV MODE was fast, now slow"));
     }
 
     #[test]

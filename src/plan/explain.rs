@@ -8,7 +8,7 @@ use super::decide::{Plan, Verdict};
 use super::inputs::{Inputs, NAMED, StepInputs, Unsaved, explained, shortened};
 use super::pairs::pairs;
 use super::variables::{Setters, names, values};
-use crate::domain::Digest;
+use crate::domain::{COPIED_AGAIN, Digest};
 use crate::graph::Graph;
 use crate::hidden::{PLACEHOLDER, is_hidden, shown};
 
@@ -22,9 +22,7 @@ pub fn explain(graph: &Graph, plan: &Plan, before: Option<&Inputs>, now: &Inputs
         let reason = match plan.verdicts.get(&op.digest) {
             Some(Verdict::Uncacheable(why)) => why.clone(),
             Some(Verdict::Miss) if plan.old.contains_key(&op.digest) => aged(plan.old[&op.digest]),
-            Some(Verdict::Miss) if plan.copied_again.contains(&op.digest) => {
-                "copied again: a command with a cache mount compares the times of its files".to_owned()
-            }
+            Some(Verdict::Miss) if plan.copied_again.contains(&op.digest) => COPIED_AGAIN.to_owned(),
             Some(Verdict::Miss) if op.ignores_cache => "forced by --no-cache".to_owned(),
             Some(Verdict::Miss) => changes.missed(place),
             _ => continue,
