@@ -44,9 +44,10 @@ peer_archive() {
 peer_store() {
     "$HAKOBI" build --network host --build-arg "BASES=$BASES" --cache "s3://cache/$KEY" --cache-scope main \
         -t "$REPO:$TAG" -t "$REPO:latest" --push --report "$HOME/report.json" . || return
-    # It pushes first, then it keeps what the next run needs.
+    # It pushes first, then it keeps what the next run needs: records and layers, and then cache mounts.
     awk -v now="${EPOCHREALTIME/./}" 'match($0, /"save": *[0-9.]+/) {
-        split(substr($0, RSTART, RLENGTH), part, ":"); printf "%.0f\n", now - part[2] * 1000000 }' "$HOME/report.json" >"$HOME/pushed"
+        split(substr($0, RSTART, RLENGTH), part, ":"); saved += part[2] }
+        END { printf "%.0f\n", now - saved * 1000000 }' "$HOME/report.json" >"$HOME/pushed"
 }
 
 # The recipe of the documentation of build services, by hand.
