@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::time::Duration;
 
 use crate::build::Refusal;
 use crate::domain::Digest;
@@ -71,6 +72,15 @@ pub fn reachable<'a>(
 pub fn uses(plan: &BuildPlan, command: &Op, key: &str) -> bool {
     let mounts = crate::graph::cache_mounts(command).into_iter();
     mounts.filter_map(|mount| ReachableMount::new(plan, mount).ok().flatten()).any(|mount| mount.key == key)
+}
+
+/// Waits for work with cache mounts, at most as long as `--save-budget` says.
+///
+/// # Errors
+/// If it fails, or takes longer.
+pub async fn within<T>(budget: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let late = || io::Error::other(format!("not done after {} seconds (--save-budget)", budget.as_secs()));
+    tokio::time::timeout(budget, Box::pin(work)).await.unwrap_or_else(|_| Err(late()))
 }
 
 /// Starts hakobi in a container with these mounts, and passes the conversation with it to `work`. The process knows the mounts by

@@ -6,7 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::executor::execution::Execution;
-use crate::executor::mount_container::{ReachableMount, reachable, with_mounts};
+use crate::executor::mount_container::{ReachableMount, reachable, with_mounts, within};
 use crate::executor::mount_outlook::other_layers;
 use crate::executor::mount_state::MountState;
 use crate::executor::mount_times;
@@ -88,12 +88,7 @@ pub async fn bring_in(execution: &Execution<'_>, plan: &BuildPlan, states: &[&In
         }
         Ok(())
     });
-    let budget = context.build.mounts.budget;
-    let done = match tokio::time::timeout(budget, Box::pin(done)).await {
-        Ok(done) => done,
-        Err(_) => Err(io::Error::other(format!("not done after {} seconds (--save-budget)", budget.as_secs()))),
-    };
-    match done {
+    match within(context.build.mounts.budget, done).await {
         Ok(()) => step.done(),
         Err(error) => {
             step.failed(&error);

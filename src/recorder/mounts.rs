@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::domain::{DiffId, Digest, StepKey, seconds_now};
 use crate::error::{Error, Kind, Result};
 use crate::executor::execution::Execution;
-use crate::executor::mount_container::{ReachableMount, reachable, uses, with_mounts};
+use crate::executor::mount_container::{ReachableMount, reachable, uses, with_mounts, within};
 use crate::executor::mount_layers::{cached_layers, steps_below, without_bases};
 use crate::executor::mount_outlook::{MountOutlook, outlooks};
 use crate::executor::mount_state::MountState;
@@ -144,12 +144,7 @@ impl UsedMounts {
             return Ok(());
         };
         let step = context.events.step("[hakobi] saving cache mounts");
-        let saved = tokio::time::timeout(settings.budget, Box::pin(self.saved(execution, plan))).await;
-        let saved = match saved {
-            Ok(saved) => saved,
-            Err(_) => Err(io::Error::other(format!("not done after {} seconds (--save-budget)", settings.budget.as_secs()))),
-        };
-        let written = match saved {
+        let written = match within(settings.budget, self.saved(execution, plan)).await {
             Ok((record, saves)) => {
                 let written = execution.records.records.write([(key.clone(), record)]).await;
                 written.map(|()| saves).map_err(|error| error.to_string())
