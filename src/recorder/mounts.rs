@@ -24,7 +24,7 @@ use crate::mounts::{Earlier, Limits, Listing, PartSource, Saved, SentPart, load,
 use crate::plan::step_key;
 use crate::planner::build_plan::BuildPlan;
 use crate::recorder::recording::Recorder;
-use crate::settings::MountMode;
+use crate::settings::{FileTimes, MountMode};
 
 /// The most files of one mount in the cache.
 const MOST_FILES: u64 = 500_000;
@@ -168,7 +168,10 @@ impl UsedMounts {
     /// Returns the record of these mounts, and of those that the build still has and did not use. Their content is in the store.
     async fn saved(&self, execution: &Execution<'_>, plan: &BuildPlan) -> io::Result<(MountsRecord, HashMap<String, MountSave>)> {
         let before = plan.mounts.as_ref().and_then(Option::as_ref);
-        let mut mounts: BTreeMap<String, CarriedMount> = before.map(|record| record.mounts.clone()).unwrap_or_default();
+        // Files that were sent with their own times may be older than what an unused mount has of other content.
+        let is_safe = self.times.is_some() || execution.daemon.context.build.mounts.times == FileTimes::Own;
+        let kept = before.filter(|_| is_safe).map(|record| record.mounts.clone());
+        let mut mounts: BTreeMap<String, CarriedMount> = kept.unwrap_or_default();
         let all: Vec<_> = plan.graph.below(plan.graph.result()).into_iter().map(|op| op.digest.clone()).collect();
         let there = reachable(plan, &all).map_err(io::Error::other)?;
         mounts.retain(|key, _| there.iter().any(|mount| mount.key == *key));
