@@ -22,6 +22,11 @@ const MAKE: &str = "mkdir -p /obj/o && : > /compiled && for f in /src/*.c; do o=
     if [ ! -e $o ] || [ $f -nt $o ]; then cp $f $o; basename $f >> /compiled; fi; done; \
     cd /obj/o && for o in *; do [ -e /src/$o ] && cat $o; done > /app";
 
+/// A tool like npm: takes each source from its cache by content, or from elsewhere, and names what it had to fetch.
+const NPM: &str = "#!/bin/sh\nmkdir -p /root/.npm; : > /compiled; : > /app; for f in /src/*.c; do \
+    o=/root/.npm/$(md5sum < $f | cut -c 1-32); \
+    [ -e $o ] || { cp $f $o; basename $f >> /compiled; }; cat $o >> /app; done\n";
+
 /// A project whose first stage compiles.
 struct Project {
     machine: Machine,
@@ -32,6 +37,8 @@ struct Project {
     first: String,
     /// What follows the compilation in the same command.
     more: String,
+    /// A Dockerfile of another kind than the compiling one.
+    dockerfile: Option<String>,
     sources: BTreeMap<String, String>,
 }
 
@@ -44,6 +51,7 @@ impl Project {
             options: "target=/obj".to_owned(),
             first: String::new(),
             more: String::new(),
+            dockerfile: None,
             sources: sources.into(),
         }
     }
@@ -65,7 +73,8 @@ impl Project {
             "FROM {base} AS build\n{}COPY src /src\nRUN --mount=type=cache,{} {MAKE}{}\nFROM {base}\nCOPY --from=build /app /compiled /\n",
             self.first, self.options, self.more
         );
-        self.machine.write("Dockerfile", &text);
+        self.machine.write("Dockerfile", self.dockerfile.as_deref().unwrap_or(&text));
+        self.machine.write("npm", NPM);
         for (name, source) in &self.sources {
             self.machine.write(&format!("src/{name}"), source);
         }
@@ -197,6 +206,8 @@ fn the_flags_say_what_is_carried() {
         project.set("a.c", &format!("a{next}\n"));
     };
     project.compiled(&engine, &["--cache-mounts", "off"]);
+    let refused = project.build().with(&["--cache-mounts", "off", "--auto-mounts"]).run();
+    assert!(refused.exits(2).stderr.contains("--auto-mounts requires a cache that keeps cache mounts"));
     change(&mut project);
     assert_eq!(project.compiled(&engine, &[]), "a b c d", "nothing was saved");
     change(&mut project);
@@ -336,5 +347,64 @@ fn a_kill_leaves_no_half_mount() {
         let built = project.build().done();
         let compiled = project.right(&built);
         assert!(compiled.contains('b'), "{moment}: {compiled}");
+    }
+}
+
+/// Builds with `npm`, which the context has.
+fn installing(base: &str) -> String {
+    format!(
+        "FROM {base} AS build\nCOPY npm /bin/npm\nCOPY src /src\nRUN chmod +x /bin/npm && npm ci\nFROM {base}\n\
+         COPY --from=build /app /compiled /\n"
+    )
+}
+
+#[test]
+fn tools_get_their_caches_without_an_edit() {
+    for name in ENGINES {
+        let engine = Engine::lock(name);
+        let mut project = Project::new(&engine);
+        project.dockerfile = Some(installing(&base("busybox")));
+        assert_eq!(project.compiled(&engine, &["--auto-mounts"]), "a b c d", "{name}");
+        project.set("b.c", "b2\n");
+        assert_eq!(project.compiled(&engine, &["--auto-mounts"]), "b", "{name}");
+        let mount = &project.machine.report("../report.json")["mounts"][0];
+        assert_eq!((&mount["id"], &mount["reason"]), (&"auto:/root/.npm".into(), &"".into()), "{name}");
+        let again = project.build().with(&["--auto-mounts"]).done_on_empty(&engine);
+        again.is("unchanged");
+        // Another base image, of which nothing is known yet.
+        project.dockerfile = Some(installing(&base("busybox").replace(":latest", ":2")));
+        project.set("c.c", "c2\n");
+        assert_eq!(project.compiled(&engine, &["--auto-mounts"]), "c", "{name}");
+        // Without the flag it is another build, whose layers have all files.
+        assert_eq!(project.compiled(&engine, &[]), "a b c d", "{name}");
+        project.set("c.c", "c3\n");
+        project.check_out();
+        let plan = ["plan", "--network", "host", "--cache", "../cache", "-t", &project.image, "--auto-mounts", "."];
+        let told = project.machine.hakobi(&plan).exits(0).stdout;
+        assert!(told.contains("cache mount auto:/root/.npm: brings in"), "{name}: {told}");
+    }
+}
+
+#[test]
+fn files_of_a_base_image_are_not_hidden() {
+    let engine = Engine::lock(D28);
+    let bases = Project::new(&engine);
+    for (text, is_free) in [
+        ("COPY src /root/.npm/", false),
+        ("RUN mkdir -p /root/.npm/a/b && touch /root/.npm/a/empty", true),
+        ("RUN mkdir -p /other && echo x > /other/x && ln -s /other /root/.npm", false),
+        ("RUN echo x > /root/.npm", false),
+    ] {
+        bases.check_out();
+        bases.machine.write("Dockerfile", &format!("FROM {}\n{text}\n", base("busybox")));
+        bases.build().done();
+        let mut project = Project::new(&engine);
+        // It must build also where `npm` cannot write.
+        project.dockerfile = Some(installing(&bases.image).replace("npm ci", "{ npm ci || true; }"));
+        project.check_out();
+        project.build().with(&["--auto-mounts"]).done_on_empty(&engine);
+        let mounts = &project.machine.report("../report.json")["mounts"];
+        let expected = if is_free { 1 } else { 0 };
+        assert_eq!(mounts.as_array().unwrap().len(), expected, "{text}: {mounts}");
     }
 }

@@ -2,7 +2,8 @@
 # Projects whose RUN keeps something in a cache mount; sourced by projects.sh, which says what is here for each. Every one is built in
 # a stage, so that the image has the result alone.
 #
-# Each also goes by the name NAME-plain: the same without its mounts, for who cannot carry them.
+# Each also goes by the name NAME-plain: the same without its mounts, for who cannot carry them. As NAME-auto it has none either, and
+# hakobi with a store gives it those that it finds by itself (--auto-mounts).
 
 has_mounts() { [[ $1 = @(rust|make|npm) ]]; } # PROJECT
 

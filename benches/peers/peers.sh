@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # What is compared; sourced by run. Each is one CI job: from a wiped daemon to pushed tags.
 #
-# Called in the job's context directory, with REPO, BASES and TAG set and DOCKER_HOST in the environment; must leave
+# Called in the job's context directory, with REPO, BASES, TAG and PROJECT set and DOCKER_HOST in the environment; must leave
 # REPO:TAG and REPO:latest in the registry. One that goes on after that calls `pushed` first. AWS is the AWS command line with
 # S3's variables set, KEY a name there that is the job's own.
 
@@ -42,7 +42,9 @@ peer_archive() {
 }
 
 peer_store() {
-    "$HAKOBI" build --network host --build-arg "BASES=$BASES" --cache "s3://cache/$KEY" --cache-scope main \
+    local more=()
+    [[ $PROJECT != *-auto ]] || more=(--auto-mounts)
+    "$HAKOBI" build "${more[@]}" --network host --build-arg "BASES=$BASES" --cache "s3://cache/$KEY" --cache-scope main \
         -t "$REPO:$TAG" -t "$REPO:latest" --push --report "$HOME/report.json" . || return
     # It pushes first, then it keeps what the next run needs: records and layers, and then cache mounts.
     awk -v now="${EPOCHREALTIME/./}" 'match($0, /"save": *[0-9.]+/) {

@@ -44,8 +44,8 @@ declare -A SECOND_LAYER=(
 
 . "$PEERS/mounted.sh"
 
-# made_as PROJECT: whose bases and context it builds; NAME-plain has none of its own.
-made_as() { echo "${1%-plain}"; }
+# made_as PROJECT: whose bases and context it builds; NAME-plain and NAME-auto have none of their own.
+made_as() { local name=${1%-plain}; echo "${name%-auto}"; }
 
 # Steps are in the order of most Dockerfiles: what changes seldom first.
 context_interpreted() {

@@ -34,10 +34,19 @@ pub fn flags() -> Vec<Arg> {
             "Modification times of unchanged files of the context: those of the build that saved the cache mounts, or the files' own \
              [default: kept, if cache mounts are kept]",
         ),
-        text("save-budget", "TIME", "How long saving cache mounts may take after the push [default: 10m]"),
+        text(
+            "save-budget",
+            "TIME",
+            "How long saving cache mounts may take after the push, and bringing them in before the build [default: 10m]",
+        ),
         text("cache-mount-max", "SIZE", "Largest size of one cache mount in the cache [default: 2GiB]"),
         text("cache-mounts-max", "SIZE", "Largest size of all cache mounts of a build in the cache [default: 5GiB]"),
         switch("save-failed-mounts", "Save cache mounts also after a failed build"),
+        switch(
+            "auto-mounts",
+            "Give commands of build stages the caches of their tools (Go, npm, pip and others) as cache mounts, without an edit to the \
+             Dockerfile",
+        ),
     ]
 }
 
@@ -51,6 +60,11 @@ pub fn settings(given: Given<'_>, store: Option<&CacheSettings>) -> Result<Mount
         (Some("read-only"), _) | (_, Some(CacheMode::ReadOnly)) => MountMode::ReadOnly,
         (_, Some(CacheMode::ReadWrite)) => MountMode::On,
     };
+    let automatic = given.switch("auto-mounts");
+    if automatic && mode == MountMode::Off {
+        return Err(Error::usage("--auto-mounts requires a cache that keeps cache mounts")
+            .hint("name a cache with --cache, and do not use --cache-mounts off"));
+    }
     let times = match (given.text("context-times").as_deref(), mode) {
         (Some("own"), _) | (_, MountMode::Off) => FileTimes::Own,
         _ => FileTimes::Kept,
@@ -62,6 +76,7 @@ pub fn settings(given: Given<'_>, store: Option<&CacheSettings>) -> Result<Mount
         most_bytes: cap(given, "cache-mount-max", MOST_BYTES)?,
         most_total: cap(given, "cache-mounts-max", MOST_TOTAL)?,
         save_failed: given.switch("save-failed-mounts"),
+        automatic,
     })
 }
 

@@ -430,6 +430,7 @@ fn which_mounts_are_carried() {
         most_bytes: 2 << 30,
         most_total: 5 << 30,
         save_failed: false,
+        automatic: false,
     };
     for (line, mode, times) in [
         ("--cache c", MountMode::On, FileTimes::Kept),

@@ -188,6 +188,9 @@ pub async fn with_daemon(
     } else {
         daemon.session(&mut input, &sinks, None).await?
     };
+    if build.mounts.automatic {
+        daemon.context.events.warning("--auto-mounts has no effect: BuildKit plans this build");
+    }
     if build.max_age.is_some() {
         let why = "--max-age requires hakobi's plan, but BuildKit decides what is cached in this build";
         return Err(Error::usage(why).hint("planning requires a cache, a single platform and a local context"));

@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::executor::execution::{Execution, Halt};
 use crate::executor::outcome::{Maker, Outcome};
 use crate::executor::progress::SolveProgress;
-use crate::executor::{daemon_cache, load_images, run, verify};
+use crate::executor::{base_paths, daemon_cache, load_images, run, verify};
 use crate::output::{StrategyUsed, Tier};
 use crate::plan::Inputs;
 use crate::planner::build_plan::BuildPlan;
@@ -127,8 +127,6 @@ async fn run_planned(execution: &Execution<'_>, built: &mut Built, mut plan: Bui
     let context = &daemon.context;
     built.report.strategy = StrategyUsed::Auto;
     built.report.seconds.plan = began.elapsed().as_secs_f64();
-    built.places = plan.graph.places();
-    let mut inputs = Inputs::new(&plan.graph, &plan.keys, &plan.facts, context.events.hidden());
     let mut progress = SolveProgress::default();
     // hakobi saves base images while the daemon pulls them.
     if daemon.cache_target().is_some()
@@ -137,6 +135,9 @@ async fn run_planned(execution: &Execution<'_>, built: &mut Built, mut plan: Bui
         records.faults.warn_unsaved(&error)?;
     }
     plan.daemon_states = daemon_cache::daemon_states(execution, &plan).await?;
+    base_paths::look(execution, &mut plan, &mut progress).await?;
+    built.places = plan.graph.places();
+    let mut inputs = Inputs::new(&plan.graph, &plan.keys, &plan.facts, context.events.hidden());
     let mut before = None;
     let Outcome { released, maker, id, solved } = loop {
         // A reused image needs no explanation, unless the reuse fails.

@@ -2,6 +2,7 @@
 
 pub mod append_base;
 pub mod assemble;
+pub mod base_paths;
 pub mod buildkit_only;
 pub mod context_files;
 pub mod daemon_cache;

@@ -20,6 +20,6 @@ pub use extract::mark;
 pub use key::{CopySource, Facts, Key, Keys};
 pub use local::local_source;
 pub use remote::{Remote, ResolvedSource, pinned, pinned_revision, without_query};
-pub use rewrite::{BaseSubstitution, RewrittenGraph, Substitution};
+pub use rewrite::{AddedMount, BaseSubstitution, RewrittenGraph, Substitution};
 pub use stages::{Chain, Link, Stage, StageName, Step, instruction_of, stage_of};
 pub use wire::Malformed;

@@ -7,7 +7,7 @@ use bollard_buildkit_proto::pb;
 use prost::Message;
 
 use super::decode::{Graph, Input, InvalidGraph};
-use super::wire::{Change, rewritten};
+use super::wire::{Change, Malformed, fields, put, rewritten};
 use crate::domain::Digest;
 
 /// The replacement of a state: an image that the daemon can pull, or a source pinned to one version.
@@ -106,15 +106,18 @@ impl Graph {
         let has_states =
             substitutions.iter().any(|(state, substitution)| substitution.is_image() && is_made(state)) || ground.is_some();
         let ground = ground.map(|ground| (ground, source(&ground.state, &ground.substitution)));
-        let mut new = Grafting { graph: self, sources, ground, solved, out: pb::Definition::default(), names: HashMap::new() };
-        let needed = new.needed(state);
-        for op in self.below(state).into_iter().filter(|op| needed.contains(&op.digest)) {
-            new.op(&op.digest)?;
-        }
-        let end = new.input(None, state);
-        let end = pb::Op { inputs: vec![end], ..pb::Op::default() };
-        new.out.def.push(end.encode_to_vec());
-        Ok(RewrittenGraph { definition: new.out, names: new.names, has_images, has_states })
+        let (definition, names) = Grafting { sources, ground, ..Grafting::new(self, solved) }.up_to(state)?;
+        Ok(RewrittenGraph { definition, names, has_images, has_states })
+    }
+
+    /// Returns the graph with further cache mounts for some of its commands.
+    ///
+    /// # Errors
+    /// If the graph cannot be parsed.
+    pub fn with_mounts(&self, mounts: HashMap<Digest, Vec<AddedMount>>) -> Result<Self, InvalidGraph> {
+        let solved = HashSet::new();
+        let (definition, _) = Grafting { mounts, ..Grafting::new(self, &solved) }.up_to(self.result())?;
+        Self::new(definition)
     }
 }
 
@@ -124,6 +127,39 @@ pub(super) fn encoded(op: &pb::Op) -> Vec<u8> {
     let mut bytes = pb::Op { op: None, ..op.clone() }.encode_to_vec();
     bytes.extend(pb::Op { op: op.op.clone(), ..pb::Op::default() }.encode_to_vec());
     bytes
+}
+
+/// A cache mount that begins empty, for a command that does not declare it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AddedMount {
+    /// The ID of the cache.
+    pub id: String,
+    /// Where the command sees it.
+    pub target: String,
+    /// The rule for steps that use it at the same time (`pb.CacheSharingOpt`).
+    pub sharing: i32,
+}
+
+/// Returns a command's bytes with further mounts, as the frontend would declare them (BuildKit `dockerfile2llb.dispatchRunMounts`).
+fn with_mounts(exec: &[u8], added: &[AddedMount]) -> Result<Vec<u8>, Malformed> {
+    /// The field number of `ExecOp.mounts`. The daemon encodes its steps again, in the order of the numbers.
+    const MOUNTS: u64 = 2;
+    let (mut out, fields) = (Vec::with_capacity(exec.len()), fields(exec)?);
+    let (before, after) = fields.split_at(fields.partition_point(|field| field.number <= MOUNTS));
+    before.iter().for_each(|field| out.extend_from_slice(field.whole));
+    for mount in added {
+        let mount = pb::Mount {
+            input: -1,
+            output: -1,
+            dest: mount.target.clone(),
+            mount_type: pb::MountType::Cache.into(),
+            cache_opt: Some(pb::CacheOpt { id: mount.id.clone(), sharing: mount.sharing }),
+            ..pb::Mount::default()
+        };
+        put(&mut out, MOUNTS, &mount.encode_to_vec());
+    }
+    after.iter().for_each(|field| out.extend_from_slice(field.whole));
+    Ok(out)
 }
 
 /// A substitution as a step.
@@ -156,13 +192,34 @@ struct Grafting<'a> {
     sources: HashMap<&'a Input, Source<'a>>,
     /// The other base of one step.
     ground: Option<(&'a BaseSubstitution, Source<'a>)>,
+    /// Further cache mounts of commands.
+    mounts: HashMap<Digest, Vec<AddedMount>>,
     solved: &'a HashSet<Digest>,
     out: pb::Definition,
     /// The new digests of rewritten steps.
     names: HashMap<Digest, Digest>,
 }
 
-impl Grafting<'_> {
+impl<'a> Grafting<'a> {
+    /// Changes nothing yet.
+    fn new(graph: &'a Graph, solved: &'a HashSet<Digest>) -> Self {
+        let (sources, mounts, out, names) = Default::default();
+        Self { graph, sources, ground: None, mounts, solved, out, names }
+    }
+
+    /// Returns the definition of a state, and the new digests of its steps.
+    fn up_to(mut self, state: &Input) -> Result<(pb::Definition, HashMap<Digest, Digest>), InvalidGraph> {
+        let needed = self.needed(state);
+        let graph = self.graph;
+        for op in graph.below(state).into_iter().filter(|op| needed.contains(&op.digest)) {
+            self.op(&op.digest)?;
+        }
+        let end = self.input(None, state);
+        let end = pb::Op { inputs: vec![end], ..pb::Op::default() };
+        self.out.def.push(end.encode_to_vec());
+        Ok((self.out, self.names))
+    }
+
     /// Returns the steps that are still needed, and adds the substitutions that these need.
     fn needed(&mut self, state: &Input) -> HashSet<Digest> {
         let (mut needed, mut open) = (HashSet::new(), vec![state.clone()]);
@@ -199,8 +256,9 @@ impl Grafting<'_> {
     }
 
     fn op(&mut self, digest: &Digest) -> Result<(), InvalidGraph> {
-        /// The field number of `Op.inputs`.
+        /// The field numbers of `Op.inputs` and `Op.exec`.
         const INPUTS: u64 = 1;
+        const EXEC: u64 = 2;
         let absent = || InvalidGraph::Absent(digest.to_string());
         let (op, bytes) = self.graph.op(digest).zip(self.graph.bytes(digest)).ok_or_else(absent)?;
         let mut inputs = op.inputs.iter();
@@ -210,6 +268,10 @@ impl Grafting<'_> {
                 (INPUTS, 1..) => {
                     Change::To(inputs.next().map(|input| self.input(Some(digest), input)).unwrap_or_default().encode_to_vec())
                 }
+                (EXEC, _) => match (self.mounts.get(digest), field.inside) {
+                    (Some(mounts), Some(exec)) => Change::To(with_mounts(exec, mounts)?),
+                    _ => Change::Keep,
+                },
                 _ => Change::Keep,
             })
         })?;

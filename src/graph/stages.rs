@@ -112,6 +112,23 @@ impl Graph {
         base_input(op).and_then(|index| op.inputs.get(index))
     }
 
+    /// Returns all steps whose files a state may have: those that made its layers, down to its sources. A command's mounts and the
+    /// sources of copies are not among them.
+    #[must_use]
+    pub fn lineage(&self, state: &Input) -> Vec<&Op> {
+        let (mut lineage, mut open): (Vec<&Op>, Vec<&Input>) = (Vec::new(), vec![state]);
+        while let Some(op) = open.pop().and_then(|state| self.op(&state.step)) {
+            if lineage.iter().all(|other| other.digest != op.digest) {
+                lineage.push(op);
+                match &op.op.op {
+                    Some(pb::op::Op::Exec(_) | pb::op::Op::File(_)) => open.extend(self.base_of(op)),
+                    _ => open.extend(&op.inputs),
+                }
+            }
+        }
+        lineage
+    }
+
     /// Returns the chain that ends at a state. Each command and each file operation adds a layer; a merge adds the layers that it
     /// merges into the first input.
     #[must_use]

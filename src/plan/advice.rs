@@ -1,10 +1,9 @@
 //! Finds what would make the next build cheaper, from the graph and from measurements. hakobi gives no advice without evidence.
 //! Evidence is the time of a command, a variable that changed, or a base image that moved.
 //!
-//! `installs` knows the package managers. `order`, `inputs` and `mounts` each find one kind of problem.
+//! `order`, `inputs` and `mounts` each find one kind of problem.
 
 mod inputs;
-mod installs;
 mod mounts;
 mod order;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bollard_buildkit_proto::pb;
 
-use super::record::RemoteRecord;
+use super::record::{PathRecord, RemoteRecord};
 use super::record_key::RecordKey;
 use crate::build_context::{Selection, Tree};
 use crate::domain::{ChainId, CopiedContentKey, DiffId, Digest, Selector, spelled_text};
@@ -22,6 +22,10 @@ pub struct KnownFacts {
     pub remotes: HashMap<Digest, Result<ResolvedSource, String>>,
     /// New records of servers' files.
     pub asked: Vec<(RecordKey<RemoteRecord>, RemoteRecord)>,
+    /// Whether base images have files at a path, by the image's step and the path.
+    pub paths: HashMap<(Digest, String), bool>,
+    /// New records of these.
+    pub looked: Vec<(RecordKey<PathRecord>, PathRecord)>,
     /// The content of files that steps copied out of stages in earlier runs.
     pub copied: HashMap<CopiedContentKey, Digest>,
     /// The content of files that steps copy out of states in this run.

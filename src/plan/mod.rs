@@ -6,6 +6,7 @@
 
 mod advice;
 mod appendable;
+mod auto_mounts;
 mod compiled;
 mod decide;
 mod explain;
@@ -21,10 +22,12 @@ mod record;
 mod record_key;
 mod records;
 mod rounds;
+mod tools;
 mod variables;
 
 pub use advice::{Advice, advise};
 pub use appendable::{Appendable, appendable};
+pub use auto_mounts::{AutoMount, possible_mounts};
 pub use compiled::{CompiledRecord, Syntax, compiled_key};
 pub use decide::{Plan, Verdict};
 pub use explain::explain;
@@ -35,8 +38,9 @@ pub use inputs::{Inputs, StepInputs, Unsaved, explained, is_internal};
 pub use pairs::measure;
 pub use proof::{ExpectedContents, expected_contents, missing, unexpected_file};
 pub use record::{
-    ColdRecord, CopiedContentRecord, DaemonRecord, ImageRecord, LARGE, Layer, LayerRecord, PartialKeyRecord, ProofRecord, Record,
-    RemoteRecord, StepRecord, copied_content_key, image_key, layer_key, partial_key, proof_key, remote_key, step_key,
+    ColdRecord, CopiedContentRecord, DaemonRecord, ImageRecord, LARGE, Layer, LayerRecord, PartialKeyRecord, PathRecord,
+    ProofRecord, Record, RemoteRecord, StepRecord, copied_content_key, image_key, layer_key, partial_key, path_key, proof_key,
+    remote_key, step_key,
 };
 pub use record_key::RecordKey;
 pub use records::Records;

@@ -70,6 +70,7 @@ impl Record for ImageRecord {
 }
 
 impl Record for RemoteRecord {}
+impl Record for PathRecord {}
 
 impl Record for MountsRecord {
     fn is_sane(&self) -> bool {
@@ -172,6 +173,13 @@ pub struct RemoteRecord {
     pub content: Digest,
 }
 
+/// Says whether a base image has files at a path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathRecord {
+    /// Whether there is a file that is not empty, at the path or below it.
+    pub has_files: bool,
+}
+
 impl StepRecord {
     /// Returns the diff IDs of its layers.
     #[must_use]
@@ -226,6 +234,12 @@ pub fn layer_key(layer: &Layer) -> RecordKey<LayerRecord> {
 #[must_use]
 pub fn remote_key(url: &str) -> RecordKey<RemoteRecord> {
     RecordKey::from_text(&format!("hakobi remote 1\n{url}"))
+}
+
+/// Returns the key of the record that says whether an image with these layers has files at a path.
+#[must_use]
+pub fn path_key(layers: &ChainId, path: &str) -> RecordKey<PathRecord> {
+    RecordKey::from_text(&format!("hakobi path 1\n{layers}\n{path}"))
 }
 
 /// Returns the key of an image's record: of its state, the frontend's configuration and other inputs of its manifest.

@@ -11,7 +11,9 @@ use crate::error::{Error, Result};
 use crate::graph::{CacheMount, Graph, Input, Key, Keys, Op, Substitution, cache_mounts, pinned};
 use crate::handover::KnownImage;
 use crate::mounts::record::MountsRecord;
-use crate::plan::{CopiedContentRecord, DaemonRecord, KnownFacts, Plan, RecordKey, StepRecord, aligned, layer_name, selection};
+use crate::plan::{
+    AutoMount, CopiedContentRecord, DaemonRecord, KnownFacts, Plan, RecordKey, StepRecord, aligned, layer_name, selection,
+};
 use crate::planner::compiled_key::CompiledKey;
 
 /// A planned build.
@@ -43,6 +45,8 @@ pub struct BuildPlan {
     pub mounts_key: Option<RecordKey<MountsRecord>>,
     /// The cache mounts of the image's last build: `None` if hakobi has not asked for them, `Some(None)` if there are none.
     pub mounts: Option<Option<MountsRecord>>,
+    /// The mounts that `--auto-mounts` gives to commands of the frontend's graph, if their base images have no files there.
+    pub auto_mounts: Vec<AutoMount>,
     /// The answers of the store, by all keys that hakobi looked up.
     pub found: HashMap<StepKey, Option<StepRecord>>,
 }
@@ -76,6 +80,7 @@ impl BuildPlan {
             since: None,
             mounts_key: None,
             mounts: None,
+            auto_mounts: Vec::new(),
             found: HashMap::new(),
         }
     }

@@ -1,5 +1,6 @@
 //! Makes a plan of a build: compiles or recalls it, looks at its sources, and looks up its steps in the cache.
 
+pub mod auto_mounts;
 pub mod bases;
 pub mod build_plan;
 pub mod compile;

@@ -11,11 +11,11 @@ use crate::engine::Docker;
 use crate::engine::buildkit::LocalDirs;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Input, Op};
-use crate::plan::KnownFacts;
+use crate::plan::{KnownFacts, possible_mounts};
 use crate::planner::build_plan::BuildPlan;
 use crate::planner::hiding::hide_found;
 use crate::planner::local_sources::local;
-use crate::planner::{bases, lookup, remote_sources};
+use crate::planner::{auto_mounts, bases, lookup, remote_sources};
 use crate::run::context::BuildContext;
 use crate::settings::MountMode;
 
@@ -54,12 +54,17 @@ pub async fn plan(
         facts.remotes.insert(digest, holds);
         facts.asked.extend(record);
     }
+    let wanted = if context.build.mounts.automatic { possible_mounts(&graph) } else { Vec::new() };
+    auto_mounts::recall_paths(&wanted, &mut facts, records).await?;
+    let graph = auto_mounts::mounted(graph, &wanted, &facts)
+        .map_err(|error| Error::build("failed to add cache mounts to the frontend's build graph").because(&error))?;
     let mounts_key =
         context.cache.usable().map(|(cache, _)| cache.mounts_key()).filter(|_| context.build.mounts.mode != MountMode::Off);
     let mut plan = BuildPlan {
         mounts_key,
         bases,
         directories: directories.clone(),
+        auto_mounts: wanted,
         since: context.build.max_age.map(|age| seconds_now().saturating_sub(age.as_secs())),
         ..BuildPlan::new(compiled, graph, facts)
     };

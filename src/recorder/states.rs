@@ -61,6 +61,7 @@ pub async fn write_build(
     store.write(speculative_states).await.map_err(faulty)?;
     store.write([(cache.inputs_key(), inputs)]).await.map_err(faulty)?;
     store.write(plan.facts.asked.iter().cloned()).await.map_err(faulty)?;
+    store.write(plan.facts.looked.iter().cloned()).await.map_err(faulty)?;
     if let Some(compiled) = plan.compiled_by.as_ref()
         && let Some(record) = recall::compiled_record(context, compiled, plan).await
     {

@@ -151,6 +151,8 @@ pub struct MountSettings {
     pub most_total: u64,
     /// Whether to save mounts also after a failed build.
     pub save_failed: bool,
+    /// Whether commands get the caches of their tools as mounts that the Dockerfile does not declare.
+    pub automatic: bool,
 }
 
 /// The settings of `hakobi build`.

@@ -11,6 +11,7 @@ use tonic::transport::Channel;
 use super::bridge::{Bridge, BuildId, Reference};
 use super::cache_option::CacheOption;
 use super::container::{Container, ContainerMount};
+use super::directory;
 use crate::debug::Request;
 use crate::error::Result;
 
@@ -138,6 +139,14 @@ impl Gateway {
     /// The daemon's error.
     pub async fn container(&self, root: &Reference, mounts: Vec<ContainerMount>) -> io::Result<Container> {
         Container::create(self.client.clone(), root, mounts).await
+    }
+
+    /// Returns whether a state has a file that is not empty, at a path or below it.
+    ///
+    /// # Errors
+    /// The daemon's error.
+    pub async fn has_files(&mut self, state: &Reference, path: &str) -> Result<bool, tonic::Status> {
+        directory::has_files(&mut self.client, state, path).await
     }
 
     /// Ends the build: BuildKit passes the returned result to the exporters.

@@ -9,6 +9,7 @@ mod connect;
 mod container;
 #[cfg(test)]
 mod direct_tests;
+mod directory;
 mod gateway;
 mod session;
 mod solve;

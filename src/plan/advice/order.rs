@@ -1,9 +1,9 @@
 //! Finds a copy of the whole context above a command that needs only a few of its files.
 
-use super::installs::{Call, call};
 use super::{Advice, Build, Step, WORTH, lasted, listed, named};
 use crate::graph::{Input, InputDependency, input_dependencies};
 use crate::plan::selection;
+use crate::plan::tools::{Call, call};
 
 /// Finds copies of everything above commands that install a project's dependencies.
 pub(super) fn copies_before_installs(build: &Build<'_>) -> Vec<Advice> {
@@ -23,7 +23,7 @@ fn of_install(build: &Build<'_>, step: &Step<'_>) -> Option<Advice> {
         files if !files.is_empty() => {
             format!("copy only {} before the RUN, and everything else after it", listed(&files))
         }
-        _ if call.manager.of_system => "move the RUN above the COPY".to_owned(),
+        _ if call.tool.of_system => "move the RUN above the COPY".to_owned(),
         _ => return None,
     };
     let text = format!(
@@ -58,7 +58,7 @@ fn manifests(call: &Call<'_>, copy: &Step<'_>) -> Vec<String> {
     let named = ["-r", "--requirement"].iter().filter_map(|option| after(option)).map(|word| word.trim_start_matches("./"));
     let mut files: Vec<String> = named.filter(|name| is_there(name)).map(ToOwned::to_owned).collect();
     if files.is_empty() {
-        files = call.manager.manifests.iter().filter(|name| is_there(name)).map(|name| (*name).to_owned()).collect();
+        files = call.tool.manifests.iter().filter(|name| is_there(name)).map(|name| (*name).to_owned()).collect();
     }
     files
 }

@@ -135,9 +135,43 @@ fn downloads_without_a_cache_mount_name_one() {
     script.run("pip install --no-cache-dir flask", &[], 12.0).run("make", &[], 50.0);
     assert_eq!(
         texts(&mut script, None),
-        ["Dockerfile:2 `RUN pip install --no-cache-dir flask` (12 s) downloads everything again each time it runs: use `RUN \
-          --mount=type=cache,target=/root/.cache/pip` without `--no-cache-dir` to reuse the downloads on a daemon that survives the job"]
+        ["Dockerfile:2 `RUN pip install --no-cache-dir flask` (12 s) starts from nothing each time it runs: write `RUN \
+          --mount=type=cache,target=/root/.cache/pip pip install flask`"]
     );
+    let mut script = Script::on("golang:1@sha256:0");
+    script.run("go build -o /app .", &["GOPATH=/go"], 30.0);
+    assert_eq!(
+        texts(&mut script, None),
+        ["Dockerfile:2 `RUN go build -o /app .` (30 s) starts from nothing each time it runs: write `RUN \
+          --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build go build -o /app .`"]
+    );
+}
+
+#[test]
+fn outputs_are_copied_out_of_a_mount() {
+    let build = |later: Option<&str>| {
+        let mut script = Script::on("rust:1@sha256:0");
+        script.run("cargo build --release", &["CARGO_HOME=/usr/local/cargo"], 60.0);
+        if let Some(later) = later {
+            script.run(later, &[], 0.1);
+        }
+        let stage = script.last.clone();
+        let alpine = script.made.source("docker-image://docker.io/library/alpine:3@sha256:1");
+        script.last = script.made.copy(&alpine, &stage, "/target/release/app");
+        let last = script.last.clone();
+        script.put(last, "COPY --from=build /target/release/app /copied/", None, &[]);
+        texts(&mut script, None).remove(0)
+    };
+    let registry = "--mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/usr/local/cargo/git/db";
+    let start = "Dockerfile:2 `RUN cargo build --release` (60 s) starts from nothing each time it runs: write `RUN";
+    assert_eq!(
+        build(None),
+        format!(
+            "{start} {registry} --mount=type=cache,target=/target,sharing=locked cargo build --release && mkdir -p /out && cp -r \
+             /target/release/app /out/`, and copy from /out/ instead of /target/release/app: a mount is no part of the stage"
+        )
+    );
+    assert_eq!(build(Some("strip target/release/app")), format!("{start} {registry} cargo build --release`"));
 }
 
 #[test]
