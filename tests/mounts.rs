@@ -364,6 +364,11 @@ fn tools_get_their_caches_without_an_edit() {
         let engine = Engine::lock(name);
         let mut project = Project::new(&engine);
         project.dockerfile = Some(installing(&base("busybox")));
+        project.check_out();
+        let image = project.image.clone();
+        let plan = ["plan", "--network", "host", "--cache", "../cache", "-t", &image, "--auto-mounts", "."];
+        let told = project.machine.hakobi(&plan).exits(0).stdout;
+        assert!(told.contains("base/busybox:latest: a build looks into the image first"), "{name}: {told}");
         assert_eq!(project.compiled(&engine, &["--auto-mounts"]), "a b c d", "{name}");
         project.set("b.c", "b2\n");
         assert_eq!(project.compiled(&engine, &["--auto-mounts"]), "b", "{name}");
@@ -379,7 +384,6 @@ fn tools_get_their_caches_without_an_edit() {
         assert_eq!(project.compiled(&engine, &[]), "a b c d", "{name}");
         project.set("c.c", "c3\n");
         project.check_out();
-        let plan = ["plan", "--network", "host", "--cache", "../cache", "-t", &project.image, "--auto-mounts", "."];
         let told = project.machine.hakobi(&plan).exits(0).stdout;
         assert!(told.contains("cache mount auto:/root/.npm: brings in"), "{name}: {told}");
     }

@@ -23,7 +23,7 @@ use crate::plan::{Inputs, Verdict, advise, appendable, explain, is_internal};
 use crate::planner::build_plan::BuildPlan;
 use crate::planner::hiding::{hide_arguments, hide_declared};
 use crate::planner::recall::{self, DaemonlessPlan};
-use crate::planner::{compile, named_contexts};
+use crate::planner::{auto_mounts, compile, named_contexts};
 use crate::registry::Registries;
 use crate::run::built::add_not_appended;
 use crate::run::context::BuildContext;
@@ -59,6 +59,14 @@ async fn compiled<'a>(
     let several = || Error::usage("planning requires a single platform").hint("name one platform with --platform");
     let plan = compile::compile_and_plan(&run, &session, &options, &input, ahead).await?.ok_or_else(several)?;
     Ok((plan, run.context))
+}
+
+/// Returns a line for each base image of which the cache does not say whether `--auto-mounts` may mount something on it.
+fn not_looked(plan: &BuildPlan) -> Vec<String> {
+    let bases = auto_mounts::unknown(plan);
+    let images = bases.keys().filter_map(|base| plan.graph.op(base)?.image());
+    let names = images.map(|image| image.split('@').next().unwrap_or(image));
+    names.map(|name| format!("mounts      not known yet for commands on {name}: a build looks into the image first\n")).collect()
 }
 
 /// Returns what a build would do.
@@ -169,6 +177,7 @@ pub async fn plan(
             ),
             _ => format!("{runs} of {} steps run\n", steps.len()),
         });
+        lines.extend(not_looked(&plan));
         lines.extend(advice.iter().map(|advice| format!("advice      {}:{}: {}\n", advice.file, advice.line, advice.text)));
         lines.concat()
     };

@@ -20,6 +20,7 @@ pub mod mounts;
 pub mod outcome;
 pub mod partial;
 pub mod pending;
+pub mod prefetch;
 pub mod progress;
 pub mod request;
 pub mod reuse;

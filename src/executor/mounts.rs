@@ -8,9 +8,9 @@ use bytes::Bytes;
 use crate::executor::execution::Execution;
 use crate::executor::mount_container::{ReachableMount, reachable, with_mounts, within};
 use crate::executor::mount_outlook::other_layers;
-use crate::executor::mount_state::MountState;
-use crate::executor::mount_times;
+use crate::executor::mount_state::{MountProgress, MountState};
 use crate::executor::progress::SolveProgress;
+use crate::executor::{mount_times, prefetch};
 use crate::graph::{Input, Op};
 use crate::mounts::conversation::Conversation;
 use crate::mounts::protocol::{LARGEST_PAYLOAD, MOST_ENTRIES, Reply, Request};
@@ -22,7 +22,6 @@ use crate::settings::FileTimes;
 /// Brings in the saved content of the mounts of commands that run for these states, and settles the times of the context. A fault costs
 /// the content, and never the build.
 pub async fn bring_in(execution: &Execution<'_>, plan: &BuildPlan, states: &[&Input], progress: &mut SolveProgress) {
-    let context = &execution.daemon.context;
     // A command may only see a carried mount beside files with the right times.
     let Some(Some(record)) = plan.mounts.as_ref().filter(|_| plan.knows_sources()) else { return };
     // BuildKit empties the mounts of commands that ignore its cache (`--no-cache`), before it runs them.
@@ -42,12 +41,26 @@ pub async fn bring_in(execution: &Execution<'_>, plan: &BuildPlan, states: &[&In
     if now.is_empty() || wanted.is_empty() {
         return;
     }
+    let images = prefetch::images(execution, plan, states, progress);
+    let brought_in = bring_in_wanted(execution, plan, record, &wanted, is_now, &mut progress.mounts);
+    tokio::join!(brought_in, prefetch::pull(execution, images));
+}
+
+/// Looks at these mounts, settles the times of the context, and fills the mounts that commands need now.
+async fn bring_in_wanted(
+    execution: &Execution<'_>,
+    plan: &BuildPlan,
+    record: &MountsRecord,
+    wanted: &[&ReachableMount],
+    is_now: impl Fn(&ReachableMount) -> bool,
+    mounts: &mut MountProgress,
+) {
+    let context = &execution.daemon.context;
     let step = context.events.step("[hakobi] bringing in cache mounts");
-    let mounts = &mut progress.mounts;
     // Settled once: the context must not be sent with two times. Until a time is chosen, no mount is right.
     let settled = std::mem::replace(&mut mounts.is_settled, true) || context.build.mounts.times == FileTimes::Own;
     mounts.is_unusable |= !settled;
-    let done = with_mounts(execution, &wanted, async |process| {
+    let done = with_mounts(execution, wanted, async |process| {
         for (place, mount) in wanted.iter().enumerate() {
             let saved = record.mounts.get(&mount.key);
             mounts.states.insert(mount.key.clone(), look(process, place, saved, record, &execution.daemon.info.id).await?);
@@ -153,7 +166,7 @@ pub fn unexpected(reply: &Reply) -> io::Error {
 
 /// Passes parts of files to the process.
 struct Parts<'a> {
-    process: &'a Conversation,
+    process: &'a mut Conversation,
     mount: usize,
 }
 

@@ -21,11 +21,11 @@ impl Conversation {
         Self { input: process.input, output: process.output, decoder: Decoder::default() }
     }
 
-    /// Sends a request with its payload.
+    /// Sends a request with its payload, at the latest when an answer is wanted.
     ///
     /// # Errors
     /// If the process or the daemon has gone.
-    pub async fn ask(&self, request: &Request, payload: &[u8]) -> io::Result<()> {
+    pub async fn ask(&mut self, request: &Request, payload: &[u8]) -> io::Result<()> {
         self.input.write(&encode(request, payload)?).await
     }
 
@@ -34,6 +34,7 @@ impl Conversation {
     /// # Errors
     /// If the process cannot go on, or has gone.
     pub async fn answer(&mut self) -> io::Result<(Reply, Bytes)> {
+        self.input.flush().await?;
         loop {
             match self.decoder.next::<Reply>()? {
                 Some((Reply::Broken { why }, _)) => return Err(io::Error::other(why)),

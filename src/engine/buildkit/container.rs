@@ -81,7 +81,10 @@ impl Container {
         };
         send(&to, Message::Init(init)).await?;
         let from = self.client.exec_process(ReceiverStream::new(messages)).await.map_err(refused)?.into_inner();
-        Ok(Process { input: ProcessInput { to }, output: ProcessOutput { from, stderr: Vec::new(), exit: None } })
+        Ok(Process {
+            input: ProcessInput { to, pending: Vec::new() },
+            output: ProcessOutput { from, stderr: Vec::new(), exit: None },
+        })
     }
 
     /// Removes the container.
@@ -105,25 +108,44 @@ pub struct Process {
 /// The standard input of a process. It ends when it is dropped.
 pub struct ProcessInput {
     to: mpsc::Sender<api::ExecMessage>,
+    /// Bytes to send together with the next ones: the daemon passes each message on by itself, which takes it longer than the bytes.
+    pending: Vec<u8>,
 }
 
 impl ProcessInput {
-    /// Writes bytes. Waits while the process reads slowly.
+    /// Writes bytes, which reach the process at the latest with [`Self::flush`]. Waits while the process reads slowly.
     ///
     /// # Errors
     /// If the process or the daemon has gone.
-    pub async fn write(&self, bytes: &[u8]) -> io::Result<()> {
-        for part in bytes.chunks(PART) {
-            send(&self.to, Message::File(api::FdMessage { fd: 0, eof: false, data: part.to_vec() })).await?;
+    pub async fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while self.pending.len() + bytes.len() >= PART {
+            let (now, later) = bytes.split_at(PART - self.pending.len());
+            self.pending.extend_from_slice(now);
+            bytes = later;
+            self.flush().await?;
         }
+        self.pending.extend_from_slice(bytes);
         Ok(())
+    }
+
+    /// Sends what is written.
+    ///
+    /// # Errors
+    /// If the process or the daemon has gone.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let data = std::mem::replace(&mut self.pending, Vec::with_capacity(PART));
+        send(&self.to, Message::File(api::FdMessage { fd: 0, eof: false, data })).await
     }
 
     /// Ends the input.
     ///
     /// # Errors
     /// If the process or the daemon has gone.
-    pub async fn end(&self) -> io::Result<()> {
+    pub async fn end(&mut self) -> io::Result<()> {
+        self.flush().await?;
         send(&self.to, Message::File(api::FdMessage { fd: 0, eof: true, data: Vec::new() })).await
     }
 }
