@@ -13,7 +13,7 @@ use crate::executor::progress::SolveProgress;
 use crate::executor::{solve, substitutions};
 use crate::graph::{Input, RewrittenGraph};
 use crate::planner::build_plan::BuildPlan;
-use crate::planner::{auto_mounts, lookup};
+use crate::planner::{auto_mounts, lookup, replan};
 
 /// Whether a base image has files at a path, by the image's step and the path.
 type Found = Vec<((Digest, String), bool)>;
@@ -43,10 +43,20 @@ pub async fn look(execution: &Execution<'_>, plan: &mut BuildPlan, progress: &mu
             auto_mounts::learn(plan, found)?;
             lookup::decide(plan, &execution.records).await
         }
-        Err(Halt::Failed(error)) => Err(error),
-        Err(Halt::Replan(_)) => {
-            execution.daemon.context.events.note("--auto-mounts: failed to look into a base image; mounting nothing on it");
-            Ok(())
+        Err(halt) => {
+            let events = execution.daemon.context.events;
+            events.note("--auto-mounts: failed to look into a base image; mounting nothing on it");
+            match halt {
+                Halt::Replan(why) => {
+                    progress.replanned(&why, events);
+                    replan::replan(plan, why, &execution.records).await
+                }
+                // If the build needs the image, it fails with this error.
+                Halt::Failed(error) => {
+                    tracing::info!(why = error.message(), "failed to look into a base image");
+                    Ok(())
+                }
+            }
         }
     }
 }

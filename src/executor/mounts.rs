@@ -16,6 +16,7 @@ use crate::mounts::conversation::Conversation;
 use crate::mounts::protocol::{LARGEST_PAYLOAD, MOST_ENTRIES, Reply, Request};
 use crate::mounts::record::{CarriedMount, MountsRecord, shown_id};
 use crate::mounts::{PartSink, load, stream};
+use crate::plan::is_automatic;
 use crate::planner::build_plan::BuildPlan;
 use crate::settings::FileTimes;
 
@@ -66,8 +67,10 @@ async fn bring_in_wanted(
             mounts.states.insert(mount.key.clone(), look(process, place, saved, record, &execution.daemon.info.id).await?);
         }
         if !settled {
-            // The record says nothing of what is in such a mount, so no chosen time would be right.
-            let foreign = wanted.iter().find(|mount| mounts.states.get(&mount.key) == Some(&MountState::Foreign));
+            // The record says nothing of what is in such a mount, so no chosen time would be right. Tools with automatic mounts do not
+            // go by times.
+            let declared = wanted.iter().filter(|mount| !is_automatic(&mount.mount.id));
+            let foreign = declared.into_iter().find(|mount| mounts.states.get(&mount.key) == Some(&MountState::Foreign));
             match foreign {
                 Some(mount) => context.events.note(format!(
                     "not bringing in cache mounts: the daemon has other files in {}, and keeps them",

@@ -2,18 +2,28 @@
 //!
 //! A mount hides what a layer below has at its place, and keeps what the command writes there out of the layer. So a command only gets
 //! one if neither can matter: it is in a stage whose result is not the image, nothing copies from there, nothing below has files there,
-//! and no later command of the stage needs the directory without getting the same mount.
+//! and no other command of the stage reads the directory, or would miss what is in it. A cached layer may have been made with another
+//! content of the mount than there is now, or with none.
 
 use std::collections::HashSet;
 
 use bollard_buildkit_proto::pb;
 
-use super::tools::{Cache, Commands, TOOLS, Tool, Used, Variables, is_root, simple_commands, words_of};
+use super::tools::{Automatic, Cache, Call, Commands, TOOLS, Tool, Used, Variables, is_root, parts, simple_commands, text_of};
 use crate::domain::Digest;
 use crate::graph::{AddedMount, Graph, Input, Op};
 
 /// Begins the IDs of these mounts, so that they are not those of a Dockerfile.
 const PREFIX: &str = "auto:";
+
+/// The length of a base image's name in an ID.
+const SHORT: usize = 12;
+
+/// Returns whether `--auto-mounts` made the ID of a mount. The tool checks all that is in such a mount, whoever put it there.
+#[must_use]
+pub fn is_automatic(id: &str) -> bool {
+    id.starts_with(PREFIX)
+}
 
 /// A mount for a command, if its base image has no files there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,9 +38,10 @@ pub struct AutoMount {
     pub without: Vec<String>,
 }
 
-/// Returns the mounts that a graph's commands get, if their base images have no files there.
+/// Returns the mounts that a graph's commands get, if their base images have no files there. The IDs have the digest of the base image,
+/// and the namespace that a build gives to the IDs of its mounts.
 #[must_use]
-pub fn possible_mounts(graph: &Graph) -> Vec<AutoMount> {
+pub fn possible_mounts(graph: &Graph, namespace: &str) -> Vec<AutoMount> {
     let seen = Seen::new(graph);
     let mut wishes: Vec<Wish<'_>> = (0..seen.commands.len()).flat_map(|at| seen.wishes(at)).collect();
     // A mount that falls away may take others with it.
@@ -43,7 +54,7 @@ pub fn possible_mounts(graph: &Graph) -> Vec<AutoMount> {
             break;
         }
     }
-    wishes.into_iter().filter_map(|wish| seen.mount(wish)).collect()
+    wishes.into_iter().filter_map(|wish| seen.mount(wish, namespace)).collect()
 }
 
 /// A mount that a command could have.
@@ -63,6 +74,7 @@ struct Command<'a> {
     text: String,
     env: Variables,
     user: &'a str,
+    cwd: &'a str,
     /// The steps that its layers come from, with itself.
     lineage: Vec<&'a Op>,
 }
@@ -76,11 +88,12 @@ impl Command<'_> {
         simple_commands(&self.text)
     }
 
-    /// Returns whether it calls a tool that uses a cache.
-    fn runs(&self, tool: &Tool) -> bool {
+    /// Returns whether it calls a tool that uses this cache of it.
+    fn runs(&self, tool: &Tool, cache: &Cache) -> bool {
         let calls = self.calls();
         let is_of_system = calls.calls.iter().any(|call| call.tool.of_system);
-        calls.calls.iter().any(|call| call.tool == tool) || tool.wraps(&self.env) && !is_of_system
+        let uses = |call: &Call<'_>| call.tool == tool && !(cache.of_builds && call.installs);
+        calls.calls.iter().any(uses) || tool.wraps(&self.env) && !is_of_system
     }
 }
 
@@ -112,7 +125,8 @@ impl<'a> Seen<'a> {
                 commands.push(Command {
                     op,
                     exec,
-                    text: words_of(meta),
+                    text: text_of(meta),
+                    cwd: &meta.cwd,
                     env: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
                     user: &meta.user,
                     lineage: graph.lineage(&Input { step: op.digest.clone(), output: 0 }),
@@ -129,12 +143,11 @@ impl<'a> Seen<'a> {
         if !is_root(command.user) || command.exec.network() == pb::NetMode::None {
             return Vec::new();
         }
-        let tools = TOOLS.iter().filter(|tool| command.runs(tool));
-        let caches = tools.flat_map(|tool| tool.caches.iter().map(move |cache| (tool, cache)));
-        let caches = caches.filter(|(tool, cache)| {
+        let caches = TOOLS.iter().flat_map(|tool| tool.caches.iter().map(move |cache| (tool, cache)));
+        let caches = caches.filter(|(tool, cache)| command.runs(tool, cache)).filter(|(tool, cache)| {
             let by_variable = tool.keeps_none.iter().any(|name| command.env.contains_key(*name));
             let by_option = command.calls().calls.iter().any(|call| call.tool == *tool && call.keeps_none().is_some());
-            cache.automatic && !by_variable && !by_option
+            is_automatic_for(command, tool, cache) && !by_variable && !by_option
         });
         let found = caches.filter_map(|(tool, cache)| {
             let folder = cache.folder(&command.env, command.user)?;
@@ -153,24 +166,41 @@ impl<'a> Seen<'a> {
         if self.taken.iter().any(is_taken) || own.lineage.iter().any(|op| writes(&op)) {
             return false;
         }
+        // It could write into the directory what another build takes for the tool's.
+        if wish.cache.used == Used::InPlace && own.calls().calls_others {
+            return false;
+        }
         self.commands.iter().enumerate().all(|(at, other)| {
             let (is_before, is_after) = (own.is_on(other), other.is_on(own));
             if !is_before && !is_after {
                 return true;
             }
-            let gets = wishes.iter().any(|one| one.command == at && one.cache == wish.cache && one.folder == wish.folder);
-            let calls = other.calls();
-            let mentions = calls_upon(other, wish) || names(&other.text, other, wish);
             let has_own = other.exec.mounts.iter().any(|mount| mount.dest != "/" && overlap(&mount.dest, &wish.folder));
-            let may_fill = is_before && other.runs(wish.tool);
-            let may_need = wish.cache.used == Used::InPlace && (calls.calls_others || other.runs(wish.tool));
-            !mentions && !has_own && (gets || !may_fill && !may_need)
+            if has_own || relies(other, wish) || reads(other, wish) {
+                return false;
+            }
+            if at == wish.command {
+                return true;
+            }
+            let calls = other.calls();
+            match wish.cache.used {
+                // Its layer may be cached, and then what it left in the mount is nowhere.
+                Used::InPlace => !calls.calls_others && !other.runs(wish.tool, wish.cache),
+                Used::ByTool => {
+                    let gets = |one: &Wish<'_>| one.command == at && one.cache == wish.cache && one.folder == wish.folder;
+                    !is_before || !other.runs(wish.tool, wish.cache) || wishes.iter().any(gets)
+                }
+            }
         })
     }
 
-    fn mount(&self, wish: Wish<'_>) -> Option<AutoMount> {
+    fn mount(&self, wish: Wish<'_>, namespace: &str) -> Option<AutoMount> {
+        let base = match namespace {
+            "" => wish.base.hex().to_owned(),
+            namespace => Digest::hash(format!("{namespace}\n{}", wish.base).as_bytes()).hex().to_owned(),
+        };
         let mount = AddedMount {
-            id: format!("{PREFIX}{}", wish.folder),
+            id: format!("{PREFIX}{}:{}", base.get(..SHORT)?, wish.folder),
             sharing: if wish.cache.locked { pb::CacheSharingOpt::Locked } else { pb::CacheSharingOpt::Shared }.into(),
             target: wish.folder.clone(),
         };
@@ -239,35 +269,78 @@ fn overlap(one: &str, other: &str) -> bool {
     is_above(one, other) || is_above(other, one)
 }
 
-/// Returns whether a command calls a tool in a way that relies on what its cache has, or has no network.
-fn calls_upon(command: &Command<'_>, wish: &Wish<'_>) -> bool {
-    let relies =
-        |words: &[&str]| words.iter().any(|word| wish.tool.relies.iter().any(|relies| word.trim_matches(['"', '\'']) == *relies));
-    let parts = command.text.split(['\n', ';', '&', '|', '(', ')', '`']);
-    let of_tool =
-        |words: &Vec<&str>| words.iter().any(|word| wish.tool.programs.contains(&word.rsplit('/').next().unwrap_or_default()));
-    let mut calls = parts.map(|part| part.split_whitespace().collect::<Vec<_>>()).filter(of_tool);
-    let is_cut_off = command.exec.network() == pb::NetMode::None && command.runs(wish.tool);
-    calls.any(|words| relies(&words)) || command.text.contains("offline") || is_cut_off
+/// Returns whether a cache may be mounted for what a command calls and sees.
+fn is_automatic_for(command: &Command<'_>, tool: &Tool, cache: &Cache) -> bool {
+    match cache.automatic {
+        Automatic::Never(_) => false,
+        Automatic::Always => true,
+        Automatic::If { variable: (name, value), not } => {
+            let in_env = command.env.get(name).is_some_and(|set| set == value);
+            let sees = |call: &Call<'_>| in_env || call.before.contains(&&*format!("{name}={value}"));
+            let is_other = |call: &Call<'_>| call.words.iter().any(|word| unquoted(word) == not);
+            let unset = command.text.matches(name).count() > command.text.matches(&format!("{name}={value}")).count();
+            let calls = command.calls();
+            let of_tool: Vec<&Call<'_>> = calls.calls.iter().filter(|call| call.tool == tool).collect();
+            !unset && !calls.calls_others && of_tool.iter().all(|call| sees(call) && !is_other(call))
+        }
+    }
 }
 
-/// Returns whether a text names the place of a cache, a directory above it, or a variable that sets it.
-fn names(text: &str, command: &Command<'_>, wish: &Wish<'_>) -> bool {
+/// Returns whether a command calls a tool in a way that relies on what its cache has, or has no network.
+fn relies(command: &Command<'_>, wish: &Wish<'_>) -> bool {
+    let says = |word: &str| {
+        let word = unquoted(word);
+        let name = word.split([':', '=']).next().unwrap_or_default();
+        // The value of such a variable could be any option.
+        word.starts_with('$') || wish.tool.relies.iter().any(|relies| *relies == word || *relies == name)
+    };
+    let is_program = |word: &&str| wish.tool.programs.contains(&unquoted(word).rsplit('/').next().unwrap_or_default());
+    let mut calls = parts(&command.text).into_iter().filter(|words| words.iter().any(is_program));
+    let is_offline = |text: &str| text.to_ascii_lowercase().contains("offline");
+    let set = command.env.iter().any(|(name, value)| {
+        let is_off = matches!(&*value.to_ascii_lowercase(), "" | "0" | "false" | "no");
+        (is_offline(name) && !is_off) || is_offline(value) || wish.tool.relies.contains(&&**name)
+    });
+    let is_cut_off = command.exec.network() == pb::NetMode::None && command.runs(wish.tool, wish.cache);
+    set || is_cut_off || is_offline(&command.text) || calls.any(|words| words.into_iter().any(says))
+}
+
+/// Returns whether a command may read the place of a cache: it names it, a directory above it or a variable that sets it, or works in a
+/// directory above it.
+fn reads(command: &Command<'_>, wish: &Wish<'_>) -> bool {
+    let text = &command.text;
     let variables = wish.cache.variables.iter().map(|(name, _)| *name).chain(["HOME="]);
     if variables.into_iter().any(|name| text.contains(name)) {
         return true;
     }
+    if command.calls().reads_around && (overlap(command.cwd, &wish.folder) || text.contains("cd ..") || has_bare_cd(text)) {
+        return true;
+    }
     let home = command.env.get("HOME").map_or("/root", |home| home.trim_end_matches('/'));
     let text = text.replace("${HOME}", home).replace("$HOME", home);
-    let mut words = text.split(|char: char| char.is_whitespace() || "=:,;&|()<>\"'`".contains(char));
-    words.any(|word| {
+    let is_named = |word: &str| {
         let word = match word.strip_prefix('~') {
             Some(below) => format!("{home}{below}"),
             None => word.to_owned(),
         };
-        // `cp app /` puts a file there, and reads nothing.
         word.starts_with('/') && word != "/" && overlap(&before_wildcards(&word), &wish.folder)
-    })
+    };
+    let reads_all = parts(&text).iter().any(|words| {
+        let root = words.iter().rposition(|word| matches!(unquoted(word), "/" | "/*" | "/."));
+        // `cp app /` only puts a file there.
+        let puts = matches!(words.first(), Some(&("cp" | "mv" | "install" | "ln"))) && root == words.len().checked_sub(1);
+        root.is_some_and(|_| !puts || words.iter().filter(|word| matches!(unquoted(word), "/" | "/*" | "/.")).count() > 1)
+    });
+    reads_all || text.split(|char: char| char.is_whitespace() || "=:,;&|()<>\"'`".contains(char)).any(is_named)
+}
+
+/// Returns whether a text has a `cd` that leads to the home directory, or back.
+fn has_bare_cd(text: &str) -> bool {
+    parts(text).iter().any(|words| matches!(&**words, ["cd"] | ["cd", "-"]))
+}
+
+fn unquoted(word: &str) -> &str {
+    word.trim_matches(['"', '\''])
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ mod variables;
 
 pub use advice::{Advice, advise};
 pub use appendable::{Appendable, appendable};
-pub use auto_mounts::{AutoMount, possible_mounts};
+pub use auto_mounts::{AutoMount, is_automatic, possible_mounts};
 pub use compiled::{CompiledRecord, Syntax, compiled_key};
 pub use decide::{Plan, Verdict};
 pub use explain::explain;

@@ -19,6 +19,9 @@ use crate::planner::{auto_mounts, bases, lookup, remote_sources};
 use crate::run::context::BuildContext;
 use crate::settings::MountMode;
 
+/// The build argument that the frontend puts before the IDs of cache mounts.
+const MOUNT_NAMESPACE: &str = "BUILDKIT_CACHE_MOUNT_NS";
+
 /// Plans a compiled build. hakobi does not look again at sources in `known`. Without a daemon, images that only a daemon has are
 /// not known.
 #[tracing::instrument(name = "plan", level = "info", skip_all)]
@@ -54,7 +57,8 @@ pub async fn plan(
         facts.remotes.insert(digest, holds);
         facts.asked.extend(record);
     }
-    let wanted = if context.build.mounts.automatic { possible_mounts(&graph) } else { Vec::new() };
+    let namespace = context.build.build_args.get(MOUNT_NAMESPACE).map(String::as_str).unwrap_or_default();
+    let wanted = if context.build.mounts.automatic { possible_mounts(&graph, namespace) } else { Vec::new() };
     auto_mounts::recall_paths(&wanted, &mut facts, records).await?;
     let graph = auto_mounts::mounted(graph, &wanted, &facts)
         .map_err(|error| Error::build("failed to add cache mounts to the frontend's build graph").because(&error))?;

@@ -21,7 +21,8 @@ fn of_command(build: &Build<'_>, step: &Step<'_>) -> Option<Advice> {
     let command = step.command()?;
     let call = call(&command)?;
     let seconds = step.now.seconds.filter(|seconds| *seconds >= WORTH)?;
-    let caches = call.tool.caches.iter().filter_map(|cache| Some((cache.folder(&step.now.env, &meta.user)?, cache.options())));
+    let caches = call.tool.caches.iter().filter(|cache| !cache.only_automatic);
+    let caches = caches.filter_map(|cache| Some((cache.folder(&step.now.env, &meta.user)?, cache.options())));
     let mut mounts: Vec<String> = caches.map(|(folder, options)| mount(&folder, options)).collect();
     let output = call.tool.output.as_ref().filter(|_| !call.installs).and_then(|output| compiled(build, step, output));
     mounts.extend(output.as_ref().map(|(folder, _)| mount(folder, ",sharing=locked")));

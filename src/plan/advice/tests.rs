@@ -162,7 +162,8 @@ fn outputs_are_copied_out_of_a_mount() {
         script.put(last, "COPY --from=build /target/release/app /copied/", None, &[]);
         texts(&mut script, None).remove(0)
     };
-    let registry = "--mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/usr/local/cargo/git/db";
+    let registry = "--mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
+        --mount=type=cache,target=/usr/local/cargo/git/db,sharing=locked";
     let start = "Dockerfile:2 `RUN cargo build --release` (60 s) starts from nothing each time it runs: write `RUN";
     assert_eq!(
         build(None),

@@ -5,87 +5,16 @@ use bollard_buildkit_proto::pb;
 use super::{TOOLS, Tool};
 
 /// Programs that run no tool, and read no cache unless their arguments name it.
-const PLAIN_PROGRAMS: &[&str] = &[
-    "[",
-    ":",
-    "true",
-    "false",
-    "test",
-    "cd",
-    "pwd",
-    "set",
-    "unset",
-    "export",
-    "umask",
-    "exit",
-    "return",
-    "echo",
-    "printf",
-    "cat",
-    "tee",
-    "ls",
-    "mkdir",
-    "rmdir",
-    "rm",
-    "cp",
-    "mv",
-    "ln",
-    "touch",
-    "install",
-    "chmod",
-    "chown",
-    "chgrp",
-    "mktemp",
-    "sed",
-    "grep",
-    "awk",
-    "tr",
-    "cut",
-    "sort",
-    "head",
-    "tail",
-    "wc",
-    "find",
-    "sleep",
-    "date",
-    "id",
-    "uname",
-    "which",
-    "strip",
-    "upx",
-    "tar",
-    "gzip",
-    "gunzip",
-    "unzip",
-    "zip",
-    "xz",
-    "bzip2",
-    "curl",
-    "wget",
-    "git",
-    "sha256sum",
-    "md5sum",
-    "gpg",
-    "adduser",
-    "addgroup",
-    "useradd",
-    "groupadd",
-    "usermod",
-    "ldconfig",
-    "update-ca-certificates",
-    "rustup",
-    "fi",
-    "done",
-    "esac",
-    "for",
-    "case",
-];
+const PLAIN_PROGRAMS: &str = "[ : true false test cd pwd set unset export umask exit return echo printf cat tee ls mkdir rmdir rm cp mv ln \
+    touch install chmod chown chgrp mktemp sed grep awk tr cut sort head tail wc sleep date id uname which strip upx tar gzip gunzip \
+    unzip zip xz bzip2 curl wget git sha256sum md5sum gpg adduser addgroup useradd groupadd usermod ldconfig update-ca-certificates \
+    rustup fi done esac for case";
+
+/// Those of them that read directories.
+const READERS: &str = "cat ls cp mv ln install sed grep awk head tail wc tar zip xz bzip2 chmod chown chgrp rm";
 
 /// Words before the name of a program.
-const BEFORE_PROGRAMS: &[&str] = &[
-    "if", "then", "else", "elif", "do", "while", "until", "!", "{", "}", "exec", "env", "time", "command", "sudo", "nice",
-    "nohup",
-];
+const BEFORE_PROGRAMS: &str = "if then else elif do while until ! { } exec env time command sudo nice nohup";
 
 /// A call of a tool.
 pub(in crate::plan) struct Call<'a> {
@@ -93,6 +22,8 @@ pub(in crate::plan) struct Call<'a> {
     /// Whether the call needs only the manifests.
     pub(in crate::plan) installs: bool,
     pub(in crate::plan) words: Vec<&'a str>,
+    /// The words before the program.
+    pub(in crate::plan) before: Vec<&'a str>,
 }
 
 impl Call<'_> {
@@ -108,25 +39,36 @@ pub(in crate::plan) struct Commands<'a> {
     pub(in crate::plan) calls: Vec<Call<'a>>,
     /// Whether it calls a program that may run or read anything.
     pub(in crate::plan) calls_others: bool,
+    /// Whether it calls a program that may read directories of its own one, or goes to one above.
+    pub(in crate::plan) reads_around: bool,
 }
 
-/// Returns the text of a command: that of the shell, or the arguments.
-pub(in crate::plan) fn words_of(meta: &pb::Meta) -> String {
-    match &*meta.args {
+/// Returns the text of a command: that of the shell, or the arguments. Continued lines are one line.
+pub(in crate::plan) fn text_of(meta: &pb::Meta) -> String {
+    let text = match &*meta.args {
         [_, options @ .., text] if options.iter().any(|option| option.starts_with('-') && option.ends_with('c')) => text.clone(),
         args => args.join(" "),
-    }
+    };
+    text.replace("\\\r\n", " ").replace("\\\n", " ")
 }
 
 /// Returns what a command calls.
 pub(in crate::plan) fn simple_commands(text: &str) -> Commands<'_> {
-    let mut commands = Commands { calls: Vec::new(), calls_others: false };
+    let mut commands = Commands { calls: Vec::new(), calls_others: false, reads_around: false };
     for words in parts(text) {
-        let at = words.iter().position(|word| !is_before_program(word));
-        let Some((program, after)) = at.and_then(|at| words[at..].split_first()) else { continue };
+        let at = words.iter().position(|word| !is_before_program(word)).unwrap_or(words.len());
+        let (before, words) = words.split_at(at);
+        let Some((program, after)) = words.split_first() else { continue };
         match of_program(program, after) {
-            Some(call) => commands.calls.push(call),
-            None => commands.calls_others |= !is_plain(name(program), after),
+            Some(call) => commands.calls.push(Call { before: before.to_vec(), ..call }),
+            None => {
+                let program = name(program);
+                commands.calls_others |= !is_plain(program, after);
+                let leaves = program == "cd" && after.first().is_none_or(|to| to.starts_with("..") || *to == "-");
+                let is_relative = |word: &&&str| !word.starts_with(['-', '+', '/', '$', '"', '\'']) && !word.contains('=');
+                let reads = has_word(READERS, program) && after.iter().any(|word| is_relative(&word));
+                commands.reads_around |= leaves || reads;
+            }
         }
     }
     commands
@@ -135,8 +77,9 @@ pub(in crate::plan) fn simple_commands(text: &str) -> Commands<'_> {
 /// Returns whether a program neither calls tools nor reads caches.
 fn is_plain(program: &str, after: &[&str]) -> bool {
     let is_of_system = TOOLS.iter().any(|tool| tool.of_system && tool.programs.contains(&program));
-    let asks_version = matches!(after, ["version" | "--version" | "-V" | "-v"]);
-    is_of_system || asks_version || PLAIN_PROGRAMS.contains(&program)
+    let is_tool = TOOLS.iter().any(|tool| tool.programs.contains(&program));
+    let asks_version = is_tool && matches!(after, ["version" | "--version" | "-V" | "-v"]);
+    is_of_system || asks_version || has_word(PLAIN_PROGRAMS, program)
 }
 
 /// Returns the call of a tool that begins with this program. Returns `None` for other programs, and for other work of a tool.
@@ -148,7 +91,7 @@ fn of_program<'a>(program: &'a str, after: &[&'a str]) -> Option<Call<'a>> {
     let tool = TOOLS.iter().find(|tool| tool.programs.contains(&name(program)))?;
     // `apt-get install ccache` calls no ccache, and `ccache gcc …` compiles.
     if !tool.wrappers.is_empty() {
-        return Some(Call { tool, installs: false, words: after.to_vec() });
+        return Some(Call { tool, installs: false, words: after.to_vec(), before: Vec::new() });
     }
     arguments(tool, after)
 }
@@ -161,7 +104,7 @@ fn arguments<'a>(tool: &'static Tool, after: &[&'a str]) -> Option<Call<'a>> {
         None => plain.first().copied().unwrap_or("") == *phrase,
     };
     let installs = tool.installs.iter().any(&says);
-    (installs || tool.builds.iter().any(says)).then(|| Call { tool, installs, words: after.to_vec() })
+    (installs || tool.builds.iter().any(says)).then(|| Call { tool, installs, words: after.to_vec(), before: Vec::new() })
 }
 
 /// Returns the first call of a package manager in a command, or `None` if there is none.
@@ -182,7 +125,7 @@ pub(in crate::plan) fn call(command: &str) -> Option<Call<'_>> {
 
 /// Splits a shell's text into simple commands, and these into words. Quotes do not matter: a word in a text may count as a program, and
 /// then the command counts as calling more than it does.
-fn parts(text: &str) -> Vec<Vec<&str>> {
+pub(in crate::plan) fn parts(text: &str) -> Vec<Vec<&str>> {
     let parts = text.split(['\n', ';', '&', '|', '(', ')', '`']).map(|part| part.split_whitespace());
     parts
         .map(|words| words.filter(|word| *word != "\\" && *word != "$").collect())
@@ -194,11 +137,15 @@ fn name(word: &str) -> &str {
     word.rsplit('/').next().unwrap_or(word).trim_matches(['"', '\''])
 }
 
+fn has_word(words: &str, word: &str) -> bool {
+    words.split(' ').any(|one| one == word)
+}
+
 fn is_before_program(word: &str) -> bool {
     let is_assignment = word
         .split_once('=')
         .is_some_and(|(name, _)| !name.is_empty() && name.chars().all(|char| char.is_ascii_alphanumeric() || char == '_'));
-    is_assignment || BEFORE_PROGRAMS.contains(&word)
+    is_assignment || has_word(BEFORE_PROGRAMS, word)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ mod table;
 
 use std::collections::BTreeMap;
 
-pub(super) use command::{Call, Commands, call, simple_commands, words_of};
+pub(super) use command::{Call, Commands, call, parts, simple_commands, text_of};
 pub(super) use table::TOOLS;
 
 /// A tool with caches.
@@ -24,7 +24,8 @@ pub(super) struct Tool {
     pub(super) of_system: bool,
     /// Options and variables that disable its cache.
     pub(super) keeps_none: &'static [&'static str],
-    /// Words with which it empties a cache, moves it, or relies on what is there.
+    /// Words with which it empties a cache, moves it, or relies on what is there. Also the beginnings of such words before `:` and `=`,
+    /// and variables.
     pub(super) relies: &'static [&'static str],
     /// Variables that make other programs call it: `CC=ccache gcc`.
     pub(super) wrappers: &'static [&'static str],
@@ -41,12 +42,28 @@ pub(super) struct Cache {
     /// Its directory without these. `~` stands for the home of root. Empty if it is not known.
     pub(super) folder: &'static str,
     pub(super) used: Used,
+    /// Whether calls that only install leave it alone.
+    pub(super) of_builds: bool,
     /// Whether only one command may use it at a time.
     pub(super) locked: bool,
     /// A file of base images that makes the cache useless.
     pub(super) unless: Option<&'static str>,
-    /// Whether `--auto-mounts` mounts it.
-    pub(super) automatic: bool,
+    pub(super) automatic: Automatic,
+    /// Whether only `--auto-mounts` mounts it, because it is a part of another cache.
+    pub(super) only_automatic: bool,
+}
+
+/// Whether `--auto-mounts` mounts a cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Automatic {
+    Always,
+    /// Only if each call sees this variable with this value, and none begins with this word.
+    If {
+        variable: (&'static str, &'static str),
+        not: &'static str,
+    },
+    /// The reason why its results may depend on more than the tool checks.
+    Never(&'static str),
 }
 
 /// Who reads a cache.
