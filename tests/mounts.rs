@@ -285,9 +285,12 @@ fn damage_makes_a_cold_mount() {
         }
         project.set("a.c", change);
         project.check_out();
+        let required = project.build().with(&["--cache-required"]).run_on_empty(&engine);
+        assert!(required.exits(4).stderr.contains("error: the cache mount /obj stays empty"));
         let built = project.build().done_on_empty(&engine);
         assert_eq!(project.right(&built), "a b c d", "{built}");
         assert!(built.log().contains("stays empty"), "{built}");
+        assert!(built.warns_of("stays empty"), "{built}");
         // The next run is warm again.
         project.set("d.c", change);
         assert_eq!(project.compiled(&engine, &[]), "d");

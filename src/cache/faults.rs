@@ -55,6 +55,19 @@ impl<'a> CacheFaults<'a> {
         self.judge(attempt, attempt, why)
     }
 
+    /// Warns that cache mounts stay empty.
+    ///
+    /// # Errors
+    /// [`Kind::Cache`] with the same text if the run requires its cache.
+    pub fn warn_of_mounts(&self, text: String) -> Result<()> {
+        if self.settings.required {
+            return Err(Error::new(Kind::Cache, text));
+        }
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).push(text.clone());
+        self.events.warning(text);
+        Ok(())
+    }
+
     fn judge(&self, warning: &str, failure: &str, why: &impl Fault) -> Result<()> {
         let text = |attempt| format!("{attempt} the cache {}: {why}", self.settings.shown);
         let remedy = why.remedy();

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use crate::error::Result;
 use crate::executor::execution::Execution;
 use crate::executor::mount_container::{ReachableMount, reachable, with_mounts, within};
 use crate::executor::mount_outlook::other_layers;
@@ -21,15 +22,23 @@ use crate::planner::build_plan::BuildPlan;
 use crate::settings::FileTimes;
 
 /// Brings in the saved content of the mounts of commands that run for these states, and settles the times of the context. A fault costs
-/// the content, and never the build.
-pub async fn bring_in(execution: &Execution<'_>, plan: &BuildPlan, states: &[&Input], progress: &mut SolveProgress) {
+/// the content, and not the build.
+///
+/// # Errors
+/// If there is a fault, and the cache is required.
+pub async fn bring_in(
+    execution: &Execution<'_>,
+    plan: &BuildPlan,
+    states: &[&Input],
+    progress: &mut SolveProgress,
+) -> Result<()> {
     // A command may only see a carried mount beside files with the right times.
-    let Some(Some(record)) = plan.mounts.as_ref().filter(|_| plan.knows_sources()) else { return };
+    let Some(Some(record)) = plan.mounts.as_ref().filter(|_| plan.knows_sources()) else { return Ok(()) };
     // BuildKit empties the mounts of commands that ignore its cache (`--no-cache`), before it runs them.
     let open = |op: &&Op| plan.decision.runs(&op.digest) && !progress.solved.contains(&op.digest) && !op.ignores_cache;
     let all = plan.graph.below(plan.graph.result()).into_iter().filter(open).map(|op| &op.digest);
     let now = states.iter().flat_map(|state| plan.graph.below(state)).filter(open).map(|op| &op.digest);
-    let (Ok(all), Ok(now)) = (reachable(plan, all), reachable(plan, now)) else { return };
+    let (Ok(all), Ok(now)) = (reachable(plan, all), reachable(plan, now)) else { return Ok(()) };
     let is_now = |mount: &ReachableMount| now.iter().any(|one| one.key == mount.key);
     let is_new = |mount: &ReachableMount| match progress.mounts.states.get(&mount.key) {
         None => true,
@@ -40,14 +49,15 @@ pub async fn bring_in(execution: &Execution<'_>, plan: &BuildPlan, states: &[&In
     // At the first time all mounts, because the times of the context depend on all of them.
     let wanted: Vec<&ReachableMount> = all.iter().filter(|mount| is_new(mount)).collect();
     if now.is_empty() || wanted.is_empty() {
-        return;
+        return Ok(());
     }
     let images = prefetch::images(execution, plan, states, progress);
     let brought_in = bring_in_wanted(execution, plan, record, &wanted, is_now, &mut progress.mounts);
-    tokio::join!(brought_in, prefetch::pull(execution, images));
+    let (brought_in, ()) = tokio::join!(brought_in, prefetch::pull(execution, images));
+    brought_in.into_iter().try_for_each(|fault| execution.records.faults.warn_of_mounts(fault))
 }
 
-/// Looks at these mounts, settles the times of the context, and fills the mounts that commands need now.
+/// Looks at these mounts, settles the times of the context, and fills the mounts that commands need now. Returns what went wrong.
 async fn bring_in_wanted(
     execution: &Execution<'_>,
     plan: &BuildPlan,
@@ -55,7 +65,8 @@ async fn bring_in_wanted(
     wanted: &[&ReachableMount],
     is_now: impl Fn(&ReachableMount) -> bool,
     mounts: &mut MountProgress,
-) {
+) -> Vec<String> {
+    let mut faults = Vec::new();
     let context = &execution.daemon.context;
     let step = context.events.step("[hakobi] bringing in cache mounts");
     // Settled once: the context must not be sent with two times. Until a time is chosen, no mount is right.
@@ -76,7 +87,13 @@ async fn bring_in_wanted(
                     "not bringing in cache mounts: the daemon has other files in {}, and keeps them",
                     shown_id(&mount.mount.id)
                 )),
-                None => mounts.times = mount_times::choose(execution, plan, record).await,
+                None => {
+                    mounts.times = mount_times::choose(execution, plan, record).await;
+                    if mounts.times.is_none() {
+                        let why = "they have files with times of the far future, later than any that a changed file could get";
+                        context.events.note(format!("not bringing in cache mounts: {why}"));
+                    }
+                }
             }
             mounts.times.iter().for_each(|times| mount_times::send(execution, times));
             mounts.is_unusable = mounts.times.is_none();
@@ -98,7 +115,7 @@ async fn bring_in_wanted(
                         let seconds = Some(at.elapsed().as_secs_f64());
                         mounts.states.insert(mount.key.clone(), MountState::Saved { at: filled, seconds });
                     }
-                    Err(why) => context.events.warning(format!("the cache mount {} stays empty: {why}", shown_id(&saved.id))),
+                    Err(why) => faults.push(format!("the cache mount {} stays empty: {why}", shown_id(&saved.id))),
                 }
             }
         }
@@ -108,9 +125,10 @@ async fn bring_in_wanted(
         Ok(()) => step.done(),
         Err(error) => {
             step.failed(&error);
-            context.events.warning(format!("failed to bring in cache mounts: {error}"));
+            faults.push(format!("failed to bring in cache mounts: {error}"));
         }
     }
+    faults
 }
 
 /// Asks what a mount has.

@@ -49,7 +49,7 @@ async fn solve_open(
 ) -> OrHalt<SolveOutcome> {
     let Execution { daemon, sinks, .. } = *execution;
     // Before the names of the local sources: these depend on the times.
-    Box::pin(mounts::bring_in(execution, plan, &[plan.graph.result()], progress)).await;
+    Box::pin(mounts::bring_in(execution, plan, &[plan.graph.result()], progress)).await?;
     progress.take_substitutions(substitutions::of_plan(execution, plan, release)?, plan);
     let result = plan.graph.result();
     let rewritten = plan.graph.rewritten(result, &progress.substitutions, &progress.solved).map_err(|error| broken(&error))?;

@@ -40,7 +40,7 @@ pub async fn observe_all(
 ) -> OrHalt<Contents> {
     let Execution { daemon, session, .. } = *execution;
     let states: HashSet<&Input> = round.iter().map(|copied| &copied.state).collect();
-    Box::pin(mounts::bring_in(execution, plan, &states.iter().copied().collect::<Vec<_>>(), progress)).await;
+    Box::pin(mounts::bring_in(execution, plan, &states.iter().copied().collect::<Vec<_>>(), progress)).await?;
     progress.take_substitutions(substitutions::of_plan(execution, plan, None)?, plan);
     let mut all = Vec::new();
     for state in states {
