@@ -244,7 +244,7 @@ async fn command(settings: &Settings, events: &Events) -> Result<Done> {
         }
         Command::Cache { command, cache } => {
             let commands::Answer { text, exit_code } =
-                Box::pin(commands::cache(*command, cache, &settings.registries, events)).await?;
+                Box::pin(commands::cache(command.clone(), cache, &settings.registries, events)).await?;
             let built = commands::Built { exit_code, ..commands::Built::default() };
             Ok(Done { built, text: Some(text) })
         }

@@ -11,7 +11,9 @@ pub use build::{
     BuildSettings, CacheEntry, CacheFrom, ContextSource, DockerfileSource, FileTimes, MountMode, MountSettings, NamedContext,
     Output, Secret, SecretSource, SshSource, Strategy,
 };
-pub use command::{ArchiveFrom, CacheCommand, Command, DoctorSettings, InitSettings, InitTarget, LoginSettings, Proxy};
+pub use command::{
+    ArchiveFrom, CacheCommand, Command, DoctorSettings, InitSettings, InitTarget, LoginSettings, Proxy, PruneSettings,
+};
 pub use common::{
     CacheMode, CacheSettings, CiSettings, Compression, CreateRepository, DaemonEndpoint, DaemonTls, HandOffSettings, IfTagExists,
     ProgressMode, PushSettings, RegistryCacheSettings, RegistrySettings, RunFiles, S3Settings, StoreLocation, Transport,

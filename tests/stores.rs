@@ -9,6 +9,7 @@ mod support;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use hakobi::aws::AwsSource;
 use hakobi::domain::Digest;
@@ -55,6 +56,55 @@ async fn s3_with_and_without_a_prefix() {
     conformance::holds(&S3Store::open(settings(BUCKET, "team/app"), &source(&server, SECRET_KEY)).await).await;
     let server = S3Server::start();
     conformance::holds(&S3Store::open(settings(BUCKET, ""), &source(&server, SECRET_KEY)).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_objects_than_one_answer_lists_and_one_request_deletes() {
+    let server = S3Server::start();
+    let store = S3Store::open(settings(BUCKET, "p"), &source(&server, SECRET_KEY)).await;
+    let names: Vec<Name> = (0..1100).map(|number| Name::reference("many", &number.to_string())).collect();
+    let written = names.iter().map(|name| async { store.write(name, &BytesSource::new("x".into())).await.unwrap() });
+    futures::stream::iter(written).buffer_unordered(16).collect::<Vec<()>>().await;
+    assert_eq!(store.list("").await.unwrap().len(), 1100);
+    store.delete_all(&names[..1050]).await.unwrap();
+    assert_eq!(store.list("").await.unwrap().len(), 50);
+}
+
+/// Uploads that began before a time are aborted, those since then are not.
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_that_were_broken_off_are_aborted() {
+    let asked = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let log = Arc::clone(&asked);
+    let uploads = move |request: hyper::Request<hyper::body::Incoming>| -> BoxFuture<'static, Say> {
+        let line = format!("{} {}", request.method(), request.uri().path_and_query().unwrap());
+        let first = request.uri().query().is_some_and(|query| query.contains("uploads") && !query.contains("key-marker"));
+        let upload = |key: &str, at: &str| {
+            format!("<Upload><Key>{key}</Key><UploadId>id-{key}</UploadId><Initiated>{at}</Initiated></Upload>")
+        };
+        let body = match (request.method() == Method::GET, first) {
+            (true, true) => format!(
+                "<ListMultipartUploadsResult><IsTruncated>true</IsTruncated><NextKeyMarker>p/a</NextKeyMarker>\
+                 <NextUploadIdMarker>id-p/a</NextUploadIdMarker>{}</ListMultipartUploadsResult>",
+                upload("p/a", "2001-01-01T00:00:00.000Z")
+            ),
+            (true, false) => format!(
+                "<ListMultipartUploadsResult><IsTruncated>false</IsTruncated>{}{}</ListMultipartUploadsResult>",
+                upload("p/b", "2001-01-01T00:00:00.000Z"),
+                upload("p/new", "2999-01-01T00:00:00.000Z")
+            ),
+            _ => String::new(),
+        };
+        log.lock().unwrap().push(line);
+        Box::pin(async move { Say::This(answer(if body.is_empty() { 204 } else { 200 }, &[], body)) })
+    };
+    let server = serve(uploads).await;
+    let endpoint = format!("http://{}", server.address);
+    let source = AwsSource::Fixed { endpoint, access_key: ACCESS_KEY.into(), secret_key: SECRET_KEY.into() };
+    let store = S3Store::open(settings(BUCKET, "p"), &source).await;
+    assert_eq!(store.delete_leftovers(2_000_000_000).await.unwrap(), 2);
+    let asked = asked.lock().unwrap().clone();
+    let deleted: Vec<&String> = asked.iter().filter(|line| line.starts_with("DELETE")).collect();
+    assert!(deleted.len() == 2 && deleted[0].contains("/p/a?") && deleted[1].contains("/p/b?"), "{asked:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

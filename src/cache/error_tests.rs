@@ -22,6 +22,7 @@ fn settings(directory: &Path, required: bool) -> CacheSettings {
         fallbacks: Vec::new(),
         mode: CacheMode::ReadWrite,
         required,
+        max_size: None,
     }
 }
 

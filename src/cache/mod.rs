@@ -14,3 +14,4 @@ pub mod record_reader;
 pub mod session;
 #[cfg(test)]
 pub mod testing;
+pub mod uses;

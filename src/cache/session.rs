@@ -13,6 +13,7 @@ use crate::cache::fault::cache_fault;
 use crate::cache::keys;
 use crate::cache::layer_index::index_layer;
 use crate::cache::layout::{Layout, open, write_format};
+use crate::cache::uses::save_uses;
 use crate::domain::{Digest, ImageRef, Repository};
 use crate::engine::buildkit::{ContentSource, ContentSources};
 use crate::error::Kind;
@@ -261,6 +262,11 @@ impl CacheSession {
     /// # Errors
     /// If the store does not accept it.
     pub async fn flush(&self) -> Result<()> {
+        // A registry's artifact has its own way to know what is used.
+        if self.writes && self.blobs.store().repository().is_none() {
+            save_uses(&self.blobs, self.own().map_or("", CacheRepository::scope), &format!("{}:{}", self.image(), self.tag))
+                .await?;
+        }
         self.blobs.store().flush().await
     }
 

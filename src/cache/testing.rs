@@ -27,6 +27,7 @@ impl Default for MemoryCache {
             fallbacks: Vec::new(),
             mode: CacheMode::ReadWrite,
             required: false,
+            max_size: None,
         };
         Self { store: Arc::default(), settings, events: Events::none() }
     }

@@ -154,6 +154,11 @@ pub fn store() -> Vec<Arg> {
             "Cache scopes to read next, in this order [default: the pull request's target branch, main] (repeatable)",
         ),
         choice("cache-mode", "MODE", &["read-write", "read-only", "off"], "Allowed access to the cache [default: read-write]"),
+        text(
+            "cache-max-size",
+            "SIZE",
+            "Size above which a cache in a directory is pruned at the end [default: 5GiB for the default directory]",
+        ),
         switch("cache-required", "Fail with exit code 4 if the cache fails, instead of building without it"),
     ]
 }

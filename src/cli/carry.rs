@@ -1,14 +1,16 @@
 //! The commands that use only the cache: `save`, `restore`, `import`, `export`, `cache`.
 
+use std::time::Duration;
+
 use clap::{Arg, ArgAction, ArgMatches, Command as Clap};
 
 use super::environment::Environment;
-use super::given::{Given, switch, text};
+use super::given::{Given, list, switch, text};
 use super::shared::{progress, transport};
-use super::{build_flags, registries, reports, store};
+use super::{build_flags, registries, reports, store, words};
 use crate::domain::ImageRef;
 use crate::error::{Error, Result};
-use crate::settings::{ArchiveFrom, CacheCommand, CacheSettings, Command, Compression, StoreLocation};
+use crate::settings::{ArchiveFrom, CacheCommand, CacheSettings, Command, Compression, PruneSettings, StoreLocation};
 
 fn images(help: &'static str) -> Arg {
     Arg::new("image").value_name("IMAGE").help(help).required(true).action(ArgAction::Append)
@@ -85,7 +87,7 @@ pub fn export_command() -> Clap {
 pub fn cache_command() -> Clap {
     let json = || switch("json", "Print JSON");
     Clap::new("cache")
-        .about("Inspect and verify the cache")
+        .about("Inspect, verify and prune the cache")
         .subcommand_required(true)
         .arg_required_else_help(true)
         .disable_help_subcommand(true)
@@ -98,6 +100,59 @@ pub fn cache_command() -> Clap {
                 .arg(where_it_is())
                 .args(progress()),
         )
+        .subcommand(prune_command())
+}
+
+fn prune_command() -> Clap {
+    Clap::new("prune")
+        .visible_alias("gc")
+        .about("Remove what no build used of late")
+        .after_help(
+            "Name at least one of --keep, --keep-builds and --max-size. A build that loses something only runs more steps.",
+        )
+        .arg(text("keep", "TIME", "Remove builds that were not used for longer, for example 30d"))
+        .arg(text("keep-builds", "N", "Keep this many builds of each image in each scope, the latest ones"))
+        .arg(text(
+            "max-size",
+            "SIZE",
+            "Largest size of what builds need, for example 20GiB; the builds unused for longest go first",
+        ))
+        .arg(list("scope", "PATTERN", "Only in scopes of this name, for example `pr-*`; several are allowed"))
+        .arg(text("grace", "TIME", "How long content stays that no build needs: twice as long as the longest job [default: 48h]"))
+        .arg(switch("dry-run", "Say what would be removed, and remove nothing"))
+        .arg(switch("json", "Print JSON"))
+        .arg(where_it_is())
+        .args(progress())
+}
+
+/// How long content stays that no build needs, unless the user says otherwise.
+const GRACE: Duration = Duration::from_hours(48);
+
+fn prune(given: Given<'_>) -> Result<PruneSettings> {
+    let time = |flag: &str| given.text(flag).map(|text| words::duration(flag, &text, "12h, 30d or 8w")).transpose();
+    let builds = |text: String| {
+        text.parse().map_err(|_| Error::usage(format!("invalid number for --keep-builds: `{text}`")).hint("use a whole number"))
+    };
+    let size = |text: String| {
+        let size = words::size("max-size", &text)?;
+        u64::try_from(size).map_err(|_| Error::usage(format!("invalid size for --max-size: `{text}`")))
+    };
+    let settings = PruneSettings {
+        keep: time("keep")?,
+        keep_builds: given.text("keep-builds").map(builds).transpose()?,
+        max_size: given.text("max-size").map(size).transpose()?,
+        keeps_latest: false,
+        scopes: given.list("scope"),
+        grace: time("grace")?.unwrap_or(GRACE),
+        marks: true,
+        dry_run: given.switch("dry-run"),
+        json: given.switch("json"),
+    };
+    if settings.keep.is_none() && settings.keep_builds.is_none() && settings.max_size.is_none() {
+        return Err(Error::usage("`hakobi cache prune` must be told what to keep")
+            .hint("use --keep 30d, --keep-builds 20 or --max-size 20GiB; --dry-run says what would go"));
+    }
+    Ok(settings)
 }
 
 fn where_it_is() -> Arg {
@@ -154,16 +209,17 @@ pub fn export(given: Given<'_>, environment: &Environment) -> Result<Command> {
     Ok(Command::Export { image, file, cache: cache(given, environment)? })
 }
 
-/// Resolves `cache ls|stat|verify`.
+/// Resolves `cache ls|stat|verify|prune`.
 pub fn cache_of(matches: &ArgMatches, environment: &Environment) -> Result<Command> {
     let Some((name, matches)) = matches.subcommand() else {
-        return Err(Error::usage("`hakobi cache` requires a command").hint("use `hakobi cache ls`, `stat` or `verify`"));
+        return Err(Error::usage("`hakobi cache` requires a command").hint("use `hakobi cache ls`, `stat`, `verify` or `prune`"));
     };
     let given = Given(matches);
     let json = given.switch("json");
     let command = match name {
         "stat" => CacheCommand::Stat { json },
         "verify" => CacheCommand::Verify { repair: given.switch("repair") },
+        "prune" => CacheCommand::Prune(prune(given)?),
         _ => CacheCommand::List { json },
     };
     Ok(Command::Cache { command, cache: cache(given, environment)? })

@@ -55,7 +55,23 @@ fn beside(given: Given<'_>, image: &ImageRef, images: &[&ImageRef], pushed: &[Im
     }
     let shown = format!("oci://{repository}");
     let location = StoreLocation::Registry(RegistryCacheSettings { repository, prefix: String::new() });
-    Ok(Some(CacheSettings { location, shown, scope, fallbacks, mode, required: given.switch("cache-required") }))
+    let max_size = max_size(given, &location, false)?;
+    Ok(Some(CacheSettings { location, shown, scope, fallbacks, mode, required: given.switch("cache-required"), max_size }))
+}
+
+/// The size of the user's cache directory, in bytes, unless the user says otherwise.
+const MOST: u64 = 5 << 30;
+
+/// Returns the size above which a run prunes a directory, in bytes.
+fn max_size(given: Given<'_>, location: &StoreLocation, is_default: bool) -> Result<Option<u64>> {
+    let is_directory = matches!(location, StoreLocation::Directory(_));
+    let Some(text) = given.text("cache-max-size") else { return Ok(Some(MOST).filter(|_| is_default && is_directory)) };
+    if !is_directory {
+        return Err(Error::usage("--cache-max-size is only for a cache in a directory")
+            .hint("use `hakobi cache prune`, or the rules in docs/costs.md"));
+    }
+    let size = u64::try_from(words::size("cache-max-size", &text)?).ok();
+    size.map(Some).ok_or_else(|| Error::usage(format!("invalid size for --cache-max-size: `{text}`")))
 }
 
 /// Returns the cache that `--cache` names, or else the user's. Returns `None` if there is none.
@@ -87,7 +103,8 @@ fn named(given: Given<'_>, environment: &Environment) -> Result<Option<CacheSett
         (true, None) => ci.fallbacks,
     };
     let scope = scope.unwrap_or(ci.name);
-    Ok(Some(CacheSettings { location, shown, scope, fallbacks, mode, required: given.switch("cache-required") }))
+    let max_size = max_size(given, &location, given.text("cache").is_none())?;
+    Ok(Some(CacheSettings { location, shown, scope, fallbacks, mode, required: given.switch("cache-required"), max_size }))
 }
 
 /// Parses a location: `s3://BUCKET/PREFIX?…`, `oci://HOST/REPOSITORY[:PREFIX]`, `file:///PATH`, or a path.

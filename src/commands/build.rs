@@ -9,6 +9,7 @@ use crate::cache::last_cold::LastCold;
 use crate::cache::opened::{OpenedCache, cache_report};
 use crate::commands::by_plan::{self, Start};
 use crate::commands::outcome::{self, write_metadata};
+use crate::commands::upkeep::prune::prune_to;
 use crate::commands::{call, daemonless};
 use crate::domain::{Descriptor, ImageRef};
 use crate::engine::buildkit::Outputs;
@@ -143,7 +144,24 @@ async fn flush(context: &BuildContext<'_>, built: &mut Built) -> Result<()> {
     if let Some(cache) = &context.cache.opened {
         built.report.cache.warnings = cache.faults.warnings();
     }
-    flushed
+    flushed?;
+    prune(context).await
+}
+
+/// Prunes the cache's directory if it has become larger than the user wants.
+async fn prune(context: &BuildContext<'_>) -> Result<()> {
+    let usable = context.cache.usable().filter(|(session, _)| session.writes());
+    let Some((session, faults, most)) = usable.and_then(|(session, faults)| Some((session, faults, faults.settings.max_size?)))
+    else {
+        return Ok(());
+    };
+    match prune_to(session.blobs(), most).await {
+        Ok(done) => {
+            done.into_iter().for_each(|done| context.events.note(done));
+            Ok(())
+        }
+        Err(error) => faults.warn("failed to prune", &error),
+    }
 }
 
 /// Reports an image whose tag was already in the registry. There is nothing for `--iidfile`, because that names an image of a

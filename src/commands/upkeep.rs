@@ -1,4 +1,4 @@
-//! `hakobi cache ls|stat|verify`: lists what a store contains, and checks it.
+//! `hakobi cache ls|stat|verify|prune`: lists what a store contains, checks it, and removes what is not used.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use words::{megabytes, table, time};
 mod images;
 mod listed;
 mod mounts;
+pub mod prune;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -65,6 +66,9 @@ pub async fn cache(
 
 /// Answers a command about the content of a store.
 async fn answer(command: CacheCommand, blobs: &Blobs, events: &Events) -> store::Result<Answer> {
+    if let CacheCommand::Prune(settings) = &command {
+        return Ok(Answer { text: prune::prune(blobs, settings, events).await?, exit_code: 0 });
+    }
     let entries = blobs.store().list("").await?;
     let listed = &Listed::new(&entries);
     let pointers = entries.into_iter().filter(|entry| entry.name.as_str().starts_with("refs/"));
@@ -72,6 +76,7 @@ async fn answer(command: CacheCommand, blobs: &Blobs, events: &Events) -> store:
     let mut images: Vec<CachedImage> = images.buffer_unordered(AT_ONCE).try_collect().await?;
     images.sort_by(|a, b| (&a.scope, &a.image).cmp(&(&b.scope, &b.image)));
     match command {
+        CacheCommand::Prune(_) => Ok(Answer::default()),
         CacheCommand::List { json: true } => {
             Ok(Answer { text: serde_json::to_string_pretty(&images).unwrap_or_default() + "\n", exit_code: 0 })
         }

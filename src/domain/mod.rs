@@ -11,6 +11,7 @@ mod platform;
 mod reason;
 mod reference;
 mod selector;
+mod wildcard;
 
 pub use clock::seconds_now;
 pub use digest::{ChainId, CopiedContentKey, DiffId, Digest, Hasher, InvalidDigest, OperationKey, PartialKey, StepKey};
@@ -23,3 +24,4 @@ pub use platform::{InvalidPlatform, Platform};
 pub use reason::COPIED_AGAIN;
 pub use reference::{ImageRef, InvalidReference, RegistryHost, Repository};
 pub use selector::{Selector, has_wildcards};
+pub use wildcard::matches_wildcard;

@@ -73,6 +73,7 @@ impl Records {
             let decoded = packed.as_ref().and_then(|packed| unpacked(packed, T::LIMIT));
             match decoded.map_or(Decoded::Unusable, |plain| decode(key, &plain)) {
                 Decoded::Record(record) => {
+                    self.blobs.note_used(&name);
                     for digest in T::blobs(&record) {
                         self.blobs.store().note_use(&Name::blob(&digest));
                     }
@@ -133,7 +134,9 @@ impl Records {
             }
             let mut packed = GzEncoder::new(Vec::new(), Compression::default());
             let packed = packed.write_all(&plain).and_then(|()| packed.finish()).map_err(|error| broken(&error))?;
-            objects.push((Name::record(scope, key.digest()), packed));
+            let name = Name::record(scope, key.digest());
+            self.blobs.note_used(&name);
+            objects.push((name, packed));
         }
         let store = self.blobs.store();
         stream::iter(objects)

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::{BuildSettings, CacheSettings, CiSettings, Compression, PushSettings, RunFiles, S3Settings};
 use crate::domain::{ImageRef, RegistryHost};
@@ -87,9 +88,34 @@ impl fmt::Display for ArchiveFrom {
     }
 }
 
+/// `cache prune`: what to remove.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PruneSettings {
+    /// Builds that were not used for longer go.
+    pub keep: Option<Duration>,
+    /// How many builds of each image stay, the latest ones.
+    pub keep_builds: Option<usize>,
+    /// The size of what builds need, in bytes. The builds that were not used for the longest time go first.
+    pub max_size: Option<u64>,
+    /// Whether the latest build stays even if it is larger.
+    pub keeps_latest: bool,
+    /// Patterns of the scopes that may lose something. None means all.
+    pub scopes: Vec<String>,
+    /// How long a blob stays that nothing needs.
+    pub grace: Duration,
+    /// Whether that time begins when `prune` finds the blob unused. Otherwise only what was written since then stays.
+    pub marks: bool,
+    /// Whether to say only what would go.
+    pub dry_run: bool,
+    /// Whether to print JSON.
+    pub json: bool,
+}
+
 /// `hakobi cache`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CacheCommand {
+    /// `prune`: removes what no build used of late.
+    Prune(PruneSettings),
     /// `ls`: lists the images by scope.
     List {
         /// Whether to print JSON.

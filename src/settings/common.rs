@@ -143,6 +143,8 @@ pub struct CacheSettings {
     pub mode: CacheMode,
     /// Whether a fault of the cache fails the run (exit 4).
     pub required: bool,
+    /// The size in bytes above which a run prunes the directory at its end. `None` means never.
+    pub max_size: Option<u64>,
 }
 
 /// The compression of new layers.

@@ -33,6 +33,8 @@ struct Seen {
     distrusted: bool,
     /// Other objects that cannot be parsed.
     unusable: BTreeSet<Name>,
+    /// Records that this run read or wrote.
+    used: BTreeSet<Name>,
     /// Blobs that this run wrote, and that did not turn out to be damaged since.
     written: HashSet<Digest>,
     /// Why a read failed: the first fault.
@@ -89,6 +91,20 @@ impl Blobs {
             seen.unusable.insert(name.clone());
             false
         });
+    }
+
+    /// Notes that this run used a record.
+    pub fn note_used(&self, record: &Name) {
+        self.seen.send_if_modified(|seen| {
+            seen.used.insert(record.clone());
+            false
+        });
+    }
+
+    /// Returns the records that this run used.
+    #[must_use]
+    pub fn used(&self) -> BTreeSet<Name> {
+        self.seen.borrow().used.clone()
     }
 
     /// Returns why a read has failed since the last call, or `None`. The reader may not have reported it.

@@ -89,6 +89,35 @@ impl ObjectStore for DirectoryStore {
             Err(error) => Err(Error::io("delete", &path, &error)),
         }
     }
+
+    async fn delete_leftovers(&self, before: u64) -> Result<u64> {
+        let root = self.root.clone();
+        let deleted = tokio::task::spawn_blocking(move || delete_partial(&root, before));
+        let deleted = deleted.await.map_err(io::Error::other).and_then(|deleted| deleted);
+        deleted.map_err(|error| Error::io("clean", &self.root, &error))
+    }
+}
+
+/// Removes partial files that nobody has written to since this time, and directories without files.
+fn delete_partial(directory: &Path, before: u64) -> io::Result<u64> {
+    let mut deleted = 0;
+    let Some(read) = absent_is_none(std::fs::read_dir(directory))? else { return Ok(0) };
+    for entry in read {
+        let entry = entry?;
+        let Some(metadata) = absent_is_none(entry.metadata())? else { continue };
+        if metadata.is_dir() {
+            deleted += delete_partial(&entry.path(), before)?;
+            // It fails if there is a file in it, also if that came just now.
+            let _ = std::fs::remove_dir(entry.path());
+        } else if entry.file_name().to_string_lossy().starts_with(PARTIAL) && seconds(&metadata)? < before {
+            deleted += u64::from(absent_is_none(std::fs::remove_file(entry.path()))?.is_some());
+        }
+    }
+    Ok(deleted)
+}
+
+fn seconds(metadata: &std::fs::Metadata) -> io::Result<u64> {
+    Ok(metadata.modified()?.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
 }
 
 /// Creates a file in the directory of its destination, with the mode that the umask allows: the next run may be another user's.
@@ -116,8 +145,7 @@ fn walk(root: &Path, directory: &Path, entries: &mut Vec<Entry>) -> io::Result<(
             walk(root, &path, entries)?;
         } else if let Some(name) = path.strip_prefix(root).ok().and_then(Path::to_str).and_then(|text| text.parse::<Name>().ok())
         {
-            let written = metadata.modified()?.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-            entries.push(Entry { name, size: metadata.len(), written });
+            entries.push(Entry { name, size: metadata.len(), written: seconds(&metadata)? });
         }
     }
     Ok(())

@@ -3,10 +3,14 @@
 use std::ops::Range;
 
 use async_trait::async_trait;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{Name, Object, Result};
 use crate::domain::{Digest, Repository};
 use crate::transfer::{BlobSource, ByteStream};
+
+/// How many objects are removed at once, one by one.
+const AT_ONCE: usize = 16;
 
 /// An object in a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +41,18 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug {
 
     /// Removes an object; a missing object is no fault.
     async fn delete(&self, name: &Name) -> Result<()>;
+
+    /// Removes objects; missing ones are no fault. A store that removes many at once overrides this.
+    async fn delete_all(&self, names: &[Name]) -> Result<()> {
+        let names = names.to_vec();
+        let deleted = stream::iter(names).map(|name| async move { self.delete(&name).await }).buffer_unordered(AT_ONCE);
+        deleted.try_collect().await
+    }
+
+    /// Removes what writes left behind that were broken off before this time, in seconds of the Unix epoch. Returns their number.
+    async fn delete_leftovers(&self, _before: u64) -> Result<u64> {
+        Ok(0)
+    }
 
     /// Notes that this repository may have a blob, so that a store in the same registry takes it from there.
     fn note_origin(&self, _: &Digest, _: &Repository) {}

@@ -25,7 +25,8 @@ impl Name {
     }
 
     /// Returns the name of the checksums of that blob's parts.
-    pub(super) fn sums(digest: &Digest) -> Self {
+    #[must_use]
+    pub fn sums(digest: &Digest) -> Self {
         Self(format!("sums/sha256/{}", digest.hex()))
     }
 
@@ -42,6 +43,42 @@ impl Name {
         Self(format!("steps/{}/{}", encode(scope), key.hex()))
     }
 
+    /// Returns the name of the list of records that a build of an image used on a day, in days of the Unix epoch. `build` is the digest
+    /// of the list.
+    #[must_use]
+    pub fn used(scope: &str, image: &str, day: u64, build: &Digest) -> Self {
+        Self(format!("uses/{}/{}/{day}-{}", encode(scope), encode(image), build.hex().get(..16).unwrap_or_default()))
+    }
+
+    /// Returns the scope and the image of a list of used records as they stand in names, with a slash between, and the build. Returns
+    /// `None` for another object.
+    #[must_use]
+    pub fn used_by(&self) -> Option<(&str, &str)> {
+        let (owner, last) = self.0.strip_prefix("uses/")?.rsplit_once('/')?;
+        Some((owner, last.split_once('-')?.1))
+    }
+
+    /// Returns the scope and the image of a pointer as they stand in names, with a slash between. Returns `None` for another object.
+    #[must_use]
+    pub fn pointer_of(&self) -> Option<&str> {
+        self.0.strip_prefix("refs/")
+    }
+
+    /// Returns the name of the list of blobs that `cache prune` found unused.
+    #[must_use]
+    pub fn marks() -> Self {
+        Self("prune/marks.json".to_owned())
+    }
+
+    /// Returns the text that a part of a name stands for. A text too long for a path appears as its digest.
+    #[must_use]
+    pub fn decoded(part: &str) -> String {
+        match part.strip_prefix('%') {
+            Some(hex) if hex.len() == 64 => format!("(long) {hex}"),
+            _ => percent_encoding::percent_decode_str(part).decode_utf8_lossy().into_owned(),
+        }
+    }
+
     /// Returns a scope's part of names.
     #[must_use]
     pub fn scope(scope: &str) -> String {
@@ -51,7 +88,7 @@ impl Name {
     /// Returns the scope's part of a pointer's or record's name, or `None` for an object of no scope.
     #[must_use]
     pub fn scope_part(&self) -> Option<&str> {
-        let rest = self.0.strip_prefix("refs/").or_else(|| self.0.strip_prefix("steps/"))?;
+        let rest = ["refs/", "steps/", "uses/"].iter().find_map(|kind| self.0.strip_prefix(kind))?;
         rest.split_once('/').map(|(scope, _)| scope)
     }
 
@@ -65,11 +102,7 @@ impl Name {
     #[must_use]
     pub fn pointed(&self) -> Option<(String, String)> {
         let (scope, name) = self.0.strip_prefix("refs/")?.split_once('/')?;
-        let decode = |text: &str| match text.strip_prefix('%') {
-            Some(hex) if hex.len() == 64 => format!("(long) {hex}"),
-            _ => percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned(),
-        };
-        Some((decode(scope), decode(name)))
+        Some((Self::decoded(scope), Self::decoded(name)))
     }
 
     /// Returns the name of the file that says which layout the store has.

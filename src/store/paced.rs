@@ -52,6 +52,14 @@ impl<S: ObjectStore> ObjectStore for Paced<S> {
         self.pace.asked(self.store.delete(name)).await
     }
 
+    async fn delete_all(&self, names: &[Name]) -> Result<()> {
+        self.pace.asked(self.store.delete_all(names)).await
+    }
+
+    async fn delete_leftovers(&self, before: u64) -> Result<u64> {
+        self.pace.asked(self.store.delete_leftovers(before)).await
+    }
+
     fn note_origin(&self, digest: &Digest, from: &Repository) {
         self.store.note_origin(digest, from);
     }

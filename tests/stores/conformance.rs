@@ -130,4 +130,16 @@ pub async fn holds(store: &dyn ObjectStore) {
 
     store.delete(&pointer).await.expect("deleted");
     assert_eq!(store.size(&pointer).await.expect("an answer"), None);
+
+    // Many at once, there or not.
+    let names: Vec<Name> = (0..5).map(|number| Name::reference("many", &number.to_string())).collect();
+    for name in &names[..3] {
+        store.write(name, &BytesSource::new("x".into())).await.expect("written");
+    }
+    store.delete_all(&names[1..]).await.expect("deleted");
+    let left: Vec<Name> =
+        store.list(&Name::references("many")).await.expect("a listing").into_iter().map(|entry| entry.name).collect();
+    assert_eq!(left, names[..1]);
+    store.delete_all(&[]).await.expect("nothing to do");
+    assert_eq!(store.delete_leftovers(0).await.expect("an answer"), 0);
 }

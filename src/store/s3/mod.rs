@@ -1,6 +1,7 @@
 //! A store in S3, or in a server of the same protocol. The SDK's own configuration sets region, credentials and endpoint.
 
 mod body;
+mod delete;
 mod error;
 #[cfg(test)]
 mod error_tests;
@@ -166,6 +167,14 @@ impl ObjectStore for S3Store {
                 Some(error) => Err(error),
             },
         }
+    }
+
+    async fn delete_all(&self, names: &[Name]) -> Result<()> {
+        delete::delete_all(&self.0, names).await
+    }
+
+    async fn delete_leftovers(&self, before: u64) -> Result<u64> {
+        delete::abort_uploads(&self.0, before).await
     }
 }
 

@@ -1,0 +1,61 @@
+//! Decides which builds stay.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::builds::Build;
+use super::reach::Reach;
+use crate::domain::matches_wildcard;
+use crate::settings::PruneSettings;
+use crate::store::Result;
+
+/// The builds that stay and those that go, with the reasons.
+#[derive(Debug, Default)]
+pub(super) struct Choice {
+    pub kept: Vec<Build>,
+    pub dropped: Vec<(Build, String)>,
+}
+
+/// Decides which of these builds stay. They come in the order of their last use, the latest first.
+///
+/// # Errors
+/// If the store does not answer.
+pub(super) async fn choose(builds: Vec<Build>, settings: &PruneSettings, now: u64, reach: &mut Reach<'_>) -> Result<Choice> {
+    let mut choice = Choice::default();
+    // How many builds of each image stay, and whether one of them is whole.
+    let mut of_image: BTreeMap<(String, String), (usize, bool)> = BTreeMap::new();
+    let (mut used, mut bytes, mut is_full) = (BTreeSet::new(), 0, false);
+    // What is in other scopes stays, and counts first.
+    let (chosen, others): (Vec<Build>, Vec<Build>) = builds.into_iter().partition(|build| is_chosen(build, settings));
+    for build in others {
+        bytes += reach.add(&build.objects, &mut used).await?;
+        choice.kept.push(build);
+    }
+    for build in chosen {
+        let (count, has_whole) = of_image.entry((build.scope.clone(), build.image.clone())).or_default();
+        let is_late = settings.keep.is_none_or(|keep| build.last >= now.saturating_sub(keep.as_secs()));
+        let is_among = settings.keep_builds.is_none_or(|most| *count < most);
+        // The next change of an image that is still built needs the records of a whole build.
+        let is_needed = build.is_whole && !*has_whole && *count > 0;
+        if !(is_needed || is_late && is_among) {
+            let why = if is_late { "there are enough newer ones" } else { "it was not used for longer" };
+            choice.dropped.push((build, why.to_owned()));
+            continue;
+        }
+        let more = reach.more(&build.objects, &used).await?;
+        let is_latest = settings.keeps_latest && choice.kept.is_empty();
+        is_full |= !is_latest && settings.max_size.is_some_and(|most| bytes + more > most);
+        // An older build may still stay if it needs nothing more.
+        if is_full && more > 0 {
+            choice.dropped.push((build, "the cache would be too large".to_owned()));
+            continue;
+        }
+        (*count, *has_whole) = (*count + 1, *has_whole || build.is_whole);
+        bytes += reach.add(&build.objects, &mut used).await?;
+        choice.kept.push(build);
+    }
+    Ok(choice)
+}
+
+fn is_chosen(build: &Build, settings: &PruneSettings) -> bool {
+    settings.scopes.is_empty() || settings.scopes.iter().any(|pattern| matches_wildcard(pattern, &build.scope))
+}
