@@ -1,8 +1,9 @@
 //! The process that runs in a container with the mounts, and reads and writes them for hakobi.
 //!
-//! The container has nothing but hakobi and the mounts, so this code needs no other file, no environment and no threads. It writes
-//! nowhere else than into the mounts.
+//! The container has nothing but hakobi and the mounts, so this code needs no other file and no environment. It writes nowhere else than
+//! into the mounts.
 
+mod ahead;
 mod attributes;
 mod clock;
 mod fill;
@@ -22,6 +23,7 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::PathBuf;
 
+use self::ahead::ReadAhead;
 use self::fill::Fill;
 use self::listing::Listing;
 use self::staging::Staging;
@@ -33,9 +35,11 @@ const BUFFER: usize = 256 << 10;
 
 /// Answers requests until the input ends. Returns the exit code: 0, or 1 after `Reply::Broken`. Mounts that are being filled at
 /// the end are empty again.
-pub fn run(directories: &[PathBuf], input: impl Read, output: impl Write) -> u8 {
+pub fn run(directories: &[PathBuf], input: impl Read + Send + 'static, output: impl Write) -> u8 {
     let mut output = BufWriter::with_capacity(BUFFER, output);
-    let served = serve(directories, BufReader::with_capacity(BUFFER, input), &mut output).and_then(|()| output.flush());
+    let served = ReadAhead::new(input)
+        .and_then(|input| serve(directories, BufReader::with_capacity(BUFFER, input), &mut output))
+        .and_then(|()| output.flush());
     let Err(error) = served else { return 0 };
     // Without a reader, nothing is left to tell.
     let _ = say(&mut output, &Reply::Broken { why: error.to_string() }).and_then(|()| output.flush());

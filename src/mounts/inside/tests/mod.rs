@@ -33,7 +33,7 @@ fn converse(directories: &[&Path], requests: &[Asked]) -> (u8, Vec<Said>) {
 fn with_input(directories: &[&Path], input: &[u8]) -> (u8, Vec<Said>) {
     let directories: Vec<PathBuf> = directories.iter().map(|path| path.to_path_buf()).collect();
     let mut output = Vec::new();
-    let code = run(&directories, input, &mut output);
+    let code = run(&directories, std::io::Cursor::new(input.to_vec()), &mut output);
     let (mut decoder, mut said) = (Decoder::default(), Vec::new());
     decoder.push(&output);
     while let Some((reply, payload)) = decoder.next().unwrap() {
