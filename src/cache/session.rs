@@ -262,12 +262,27 @@ impl CacheSession {
     /// # Errors
     /// If the store does not accept it.
     pub async fn flush(&self) -> Result<()> {
-        // A registry's artifact has its own way to know what is used.
-        if self.writes && self.blobs.store().repository().is_none() {
-            save_uses(&self.blobs, self.own().map_or("", CacheRepository::scope), &format!("{}:{}", self.image(), self.tag))
-                .await?;
-        }
+        self.keep_uses().await?;
         self.blobs.store().flush().await
+    }
+
+    /// Writes what this run used, so that `hakobi cache prune` keeps it.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    async fn keep_uses(&self) -> Result<()> {
+        // A registry's artifact has its own way to know what is used.
+        if !self.writes || self.blobs.store().repository().is_some() {
+            return Ok(());
+        }
+        save_uses(&self.blobs, self.own().map_or("", CacheRepository::scope), self.image(), &self.tag).await
+    }
+
+    /// Writes what this run used, like [`Self::flush`], for a run that is done and has written nothing else.
+    pub async fn keep_uses_if_possible(&self) {
+        if let Err(error) = self.keep_uses().await {
+            tracing::info!(%error, "failed to write what this run used");
+        }
     }
 
     /// Returns whether [`Self::begin`] has succeeded.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cache::keys::{inputs_key, mounts_key};
 use crate::domain::{Digest, seconds_now};
 use crate::store::{Blobs, Fault, Name, Result, read_small};
 use crate::transfer::BytesSource;
@@ -12,33 +13,50 @@ use crate::transfer::BytesSource;
 const VERSION: u32 = 1;
 
 /// Largest list, in bytes.
-const LIMIT: u64 = 4 << 20;
+const LIMIT: u64 = 32 << 20;
 
 /// A day, in seconds.
-const DAY: u64 = 24 * 60 * 60;
+pub const DAY: u64 = 24 * 60 * 60;
 
-/// The records that a build used.
+/// What a build used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Uses {
+pub struct Uses {
     version: u32,
+    /// The names of records and pointers.
     records: BTreeSet<String>,
+    /// Whether it looked at all steps. A build of an unchanged image reads few records, and the next change needs all of them.
+    #[serde(default)]
+    pub is_whole: bool,
 }
 
-/// Writes which records this run used, in the own scope or a fallback, once a day for the same records. `image` has its tag.
+impl Uses {
+    /// Returns the names of records and pointers.
+    #[must_use]
+    pub fn names(&self) -> BTreeSet<Name> {
+        self.records.iter().filter_map(|name| name.parse().ok()).collect()
+    }
+}
+
+/// Writes what this run used, in the own scope or a fallback, once a day for the same names.
 ///
 /// # Errors
 /// If the store does not answer.
-pub async fn save_uses(blobs: &Blobs, scope: &str, image: &str) -> Result<()> {
-    let records: BTreeSet<String> = blobs.used().into_iter().map(|name| name.as_str().to_owned()).collect();
-    if records.is_empty() {
+pub async fn save_uses(blobs: &Blobs, scope: &str, image: &str, tag: &str) -> Result<()> {
+    let (used, is_whole) = blobs.used();
+    if used.is_empty() {
         return Ok(());
     }
+    // Records of the image that only some builds read.
+    let of_image = [inputs_key(image, tag).digest().clone(), mounts_key(image, tag).digest().clone()];
+    let image = format!("{image}:{tag}");
+    let also = of_image.iter().map(|key| Name::record(scope, key)).chain([Name::reference(scope, &image)]);
+    let records: BTreeSet<String> = used.into_iter().chain(also).map(|name| name.as_str().to_owned()).collect();
     let build = Digest::hash(records.iter().map(|name| format!("{name}\n")).collect::<String>().as_bytes());
-    let name = Name::used(scope, image, seconds_now() / DAY, &build);
+    let name = Name::used(scope, &image, seconds_now() / DAY, &build);
     if blobs.store().size(&name).await?.is_some() {
         return Ok(());
     }
-    let bytes = serde_json::to_vec(&Uses { version: VERSION, records }).unwrap_or_default();
+    let bytes = serde_json::to_vec(&Uses { version: VERSION, records, is_whole }).unwrap_or_default();
     match blobs.store().write(&name, &BytesSource::new(bytes.into())).await {
         // A role for records alone. What it saves is then pruned as if no build used it.
         Err(error) if error.fault() == Fault::Denied => {
@@ -53,11 +71,10 @@ pub async fn save_uses(blobs: &Blobs, scope: &str, image: &str) -> Result<()> {
 ///
 /// # Errors
 /// If the store does not answer.
-pub async fn read_uses(blobs: &Blobs, name: &Name) -> Result<Option<BTreeSet<Name>>> {
+pub async fn read_uses(blobs: &Blobs, name: &Name) -> Result<Option<Uses>> {
     let bytes = match read_small(blobs.store(), name, LIMIT).await {
         Err(error) if error.fault() == Fault::Damaged => None,
         read => read?,
     };
-    let uses = bytes.and_then(|bytes| serde_json::from_slice::<Uses>(&bytes).ok()).filter(|uses| uses.version == VERSION);
-    Ok(uses.map(|uses| uses.records.iter().filter_map(|name| name.parse().ok()).collect()))
+    Ok(bytes.and_then(|bytes| serde_json::from_slice::<Uses>(&bytes).ok()).filter(|uses| uses.version == VERSION))
 }

@@ -141,7 +141,6 @@ fn prune(given: Given<'_>) -> Result<PruneSettings> {
         keep: time("keep")?,
         keep_builds: given.text("keep-builds").map(builds).transpose()?,
         max_size: given.text("max-size").map(size).transpose()?,
-        keeps_latest: false,
         scopes: given.list("scope"),
         grace: time("grace")?.unwrap_or(GRACE),
         marks: true,

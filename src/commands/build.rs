@@ -160,7 +160,11 @@ async fn prune(context: &BuildContext<'_>) -> Result<()> {
             done.into_iter().for_each(|done| context.events.note(done));
             Ok(())
         }
-        Err(error) => faults.warn("failed to prune", &error),
+        // The image is built, and pushed.
+        Err(error) => {
+            context.events.warning(format!("failed to prune the cache {}: {error}", faults.settings.shown));
+            Ok(())
+        }
     }
 }
 

@@ -148,6 +148,7 @@ impl<'a> Run<'a> {
                 ..ImageReport::default()
             });
             if last.is_some_and(|last| last.raw == composed.manifest) {
+                session.keep_uses_if_possible().await;
                 return Ok(blobs);
             }
             let whole = with_whole_cache(composed, &[], last)?;
@@ -191,6 +192,7 @@ impl<'a> Run<'a> {
         });
         if self.docker.image_id(&image.to_string()).await?.is_some_and(|there| there == id) {
             self.events.note(format!("{image} is already in the daemon"));
+            session.keep_uses_if_possible().await;
             return Ok(true);
         }
         let step = self.events.step(format!("[hakobi] restoring {image}"));
@@ -221,6 +223,7 @@ impl<'a> Run<'a> {
         };
         self.report.layers.restored += layers;
         self.report.bytes.restored += bytes;
+        session.keep_uses_if_possible().await;
         Ok(true)
     }
 

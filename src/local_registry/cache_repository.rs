@@ -111,8 +111,9 @@ impl CacheRepository {
             return Ok(None);
         }
         let pointer = serde_json::from_slice::<Pointer>(&bytes).ok();
-        if pointer.is_none() {
-            self.0.blobs.note_unusable(&name);
+        match pointer {
+            Some(_) => self.0.blobs.note_used(&name),
+            None => self.0.blobs.note_unusable(&name),
         }
         Ok(pointer)
     }

@@ -111,6 +111,11 @@ impl Records {
         Ok(decoded.and_then(|decoded| if let Decoded::Record(record) = decoded { Some(record) } else { None }))
     }
 
+    /// Notes that this run has looked at all steps of the image.
+    pub fn note_whole(&self) {
+        self.blobs.note_whole();
+    }
+
     /// Notes that hakobi does not use a record, because it does not fit the plan.
     pub fn refuse<T>(&self, key: &RecordKey<T>) {
         if let Some(scope) = self.scopes.first() {

@@ -37,6 +37,7 @@ pub async fn decide(plan: &mut BuildPlan, records: &RecordReader<'_>) -> Result<
     if !plan.decision.unchanged {
         look_up(plan, rest, records).await?;
         plan.decision = plan.decide_by_found();
+        records.records.note_whole();
     }
     plan.graph.run_anyway(plan.decision.old.keys());
     copy_again(plan, records).await?;

@@ -97,8 +97,6 @@ pub struct PruneSettings {
     pub keep_builds: Option<usize>,
     /// The size of what builds need, in bytes. The builds that were not used for the longest time go first.
     pub max_size: Option<u64>,
-    /// Whether the latest build stays even if it is larger.
-    pub keeps_latest: bool,
     /// Patterns of the scopes that may lose something. None means all.
     pub scopes: Vec<String>,
     /// How long a blob stays that nothing needs.

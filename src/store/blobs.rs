@@ -33,8 +33,10 @@ struct Seen {
     distrusted: bool,
     /// Other objects that cannot be parsed.
     unusable: BTreeSet<Name>,
-    /// Records that this run read or wrote.
+    /// Records and pointers that this run read or wrote.
     used: BTreeSet<Name>,
+    /// Whether it looked at all steps of an image.
+    is_whole: bool,
     /// Blobs that this run wrote, and that did not turn out to be damaged since.
     written: HashSet<Digest>,
     /// Why a read failed: the first fault.
@@ -93,7 +95,7 @@ impl Blobs {
         });
     }
 
-    /// Notes that this run used a record.
+    /// Notes that this run used a record or a pointer.
     pub fn note_used(&self, record: &Name) {
         self.seen.send_if_modified(|seen| {
             seen.used.insert(record.clone());
@@ -101,10 +103,19 @@ impl Blobs {
         });
     }
 
-    /// Returns the records that this run used.
+    /// Notes that this run looked at all steps of an image.
+    pub fn note_whole(&self) {
+        self.seen.send_if_modified(|seen| {
+            seen.is_whole = true;
+            false
+        });
+    }
+
+    /// Returns the records and pointers that this run used, and whether it looked at all steps of an image.
     #[must_use]
-    pub fn used(&self) -> BTreeSet<Name> {
-        self.seen.borrow().used.clone()
+    pub fn used(&self) -> (BTreeSet<Name>, bool) {
+        let seen = self.seen.borrow();
+        (seen.used.clone(), seen.is_whole)
     }
 
     /// Returns why a read has failed since the last call, or `None`. The reader may not have reported it.

@@ -14,6 +14,9 @@ use crate::transfer::ByteStream;
 /// The start of partial files' names; no [`Name`] begins like this.
 const PARTIAL: &str = ".hakobi-";
 
+/// How often a file is begun whose directory vanishes.
+const ATTEMPTS: u32 = 5;
+
 /// How many bytes are read and written at once.
 const BUFFER: usize = 256 << 10;
 
@@ -60,7 +63,6 @@ impl ObjectStore for DirectoryStore {
         let path = self.path(name);
         let fault = |error: io::Error| Error::io("write", &path, &error);
         let parent = path.parent().unwrap_or(&self.root).to_owned();
-        tokio::fs::create_dir_all(&parent).await.map_err(fault)?;
         let partial = tokio::task::spawn_blocking(move || partial(&parent)).await.map_err(io::Error::other);
         let (file, partial) = partial.and_then(|made| made).map_err(fault)?.into_parts();
         let mut file = tokio::fs::File::from_std(file);
@@ -107,8 +109,10 @@ fn delete_partial(directory: &Path, before: u64) -> io::Result<u64> {
         let Some(metadata) = absent_is_none(entry.metadata())? else { continue };
         if metadata.is_dir() {
             deleted += delete_partial(&entry.path(), before)?;
-            // It fails if there is a file in it, also if that came just now.
-            let _ = std::fs::remove_dir(entry.path());
+            if seconds(&metadata)? < before {
+                // It fails if there is a file in it, also if that came just now.
+                let _ = std::fs::remove_dir(entry.path());
+            }
         } else if entry.file_name().to_string_lossy().starts_with(PARTIAL) && seconds(&metadata)? < before {
             deleted += u64::from(absent_is_none(std::fs::remove_file(entry.path()))?.is_some());
         }
@@ -123,7 +127,16 @@ fn seconds(metadata: &std::fs::Metadata) -> io::Result<u64> {
 /// Creates a file in the directory of its destination, with the mode that the umask allows: the next run may be another user's.
 fn partial(parent: &Path) -> io::Result<tempfile::NamedTempFile> {
     use std::os::unix::fs::PermissionsExt;
-    tempfile::Builder::new().prefix(PARTIAL).permissions(std::fs::Permissions::from_mode(0o666)).tempfile_in(parent)
+    let mut attempt = 1;
+    loop {
+        let mut builder = tempfile::Builder::new();
+        let builder = builder.prefix(PARTIAL).permissions(std::fs::Permissions::from_mode(0o666));
+        match std::fs::create_dir_all(parent).and_then(|()| builder.tempfile_in(parent)) {
+            // Another run has just removed the directory, because it was empty.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && attempt < ATTEMPTS => attempt += 1,
+            made => return made,
+        }
+    }
 }
 
 fn absent_is_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {

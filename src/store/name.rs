@@ -58,6 +58,12 @@ impl Name {
         Some((owner, last.split_once('-')?.1))
     }
 
+    /// Returns the day of a list of used records, in days of the Unix epoch. Returns `None` for another object.
+    #[must_use]
+    pub fn used_on(&self) -> Option<u64> {
+        self.0.strip_prefix("uses/")?.rsplit_once('/')?.1.split_once('-')?.0.parse().ok()
+    }
+
     /// Returns the scope and the image of a pointer as they stand in names, with a slash between. Returns `None` for another object.
     #[must_use]
     pub fn pointer_of(&self) -> Option<&str> {

@@ -21,10 +21,10 @@ use crate::event::Events;
 use crate::settings::PruneSettings;
 use crate::store::{Blobs, Entry, Error, Fault, Name, Result};
 
-use builds::{Build, builds};
-use choose::{Choice, choose};
+use builds::{Build, Builds, builds};
+use choose::{Choice, choose, is_chosen};
 use marks::Marks;
-use reach::{Reach, blobs_of};
+use reach::Reach;
 
 /// What a run of `prune` finds, and then does.
 #[derive(Debug)]
@@ -40,6 +40,10 @@ struct PrunePlan {
     /// Blobs that nothing needs, and that stay until the grace period is over.
     marked: BTreeMap<Digest, u64>,
     marks: Marks,
+    /// When the objects that name blobs were written.
+    roots: BTreeMap<Name, u64>,
+    /// The names of all objects.
+    names: BTreeSet<Name>,
     /// The size of the blobs that stay because something needs them, in bytes.
     needed: u64,
 }
@@ -55,18 +59,33 @@ pub async fn prune(blobs: &Blobs, settings: &PruneSettings, events: &Events) -> 
         ));
     }
     let step = events.step("[hakobi] looking for what no build used");
-    let planned = plan(blobs, settings, seconds_now()).await;
+    let planned = plan(blobs, settings, &BTreeSet::new(), seconds_now()).await;
     let mut plan = planned.inspect_err(|error| step.failed(error))?;
     step.done();
-    let leftovers = if settings.dry_run { 0 } else { execute(blobs, &mut plan, settings).await? };
+    if settings.dry_run {
+        return Ok(words::text(&plan, 0, settings));
+    }
+    execute(blobs, &mut plan, settings).await?;
+    let before = seconds_now().saturating_sub(settings.grace.max(LONGEST_UPLOAD).as_secs());
+    let leftovers = blobs.store().delete_leftovers(before).await.unwrap_or_else(|error| {
+        events.warning(format!("failed to remove writes that were broken off: {error}"));
+        0
+    });
     Ok(words::text(&plan, leftovers, settings))
 }
 
-/// How long a blob that nothing needs stays in a directory that is pruned at the end of a run. The next run may bring many of them along, and
-/// a run that is under way elsewhere has named its blobs by then, or misses them.
-const SHORT_GRACE: Duration = Duration::from_hours(1);
+/// How long a blob that nothing needs stays in a directory that is pruned at the end of a run. A run that is under way elsewhere has named
+/// its blobs by then, or misses them.
+const SHORT_GRACE: Duration = Duration::from_hours(12);
 
-/// Prunes a cache that is larger than this, in bytes. Returns what it did, or `None` if that was not necessary.
+/// How long a record stays that no list names, unless `--keep` says otherwise: of a build that failed, or of an older hakobi.
+const UNLISTED: Duration = Duration::from_hours(30 * 24);
+
+/// How long an upload may take.
+const LONGEST_UPLOAD: Duration = Duration::from_hours(24);
+
+/// Prunes a cache that is larger than this, in bytes, to somewhat less. What this run used stays. Returns what it did, or `None` if that was
+/// not necessary.
 ///
 /// # Errors
 /// If the store fails.
@@ -75,10 +94,10 @@ pub async fn prune_to(blobs: &Blobs, most: u64) -> Result<Option<String>> {
     if size <= most {
         return Ok(None);
     }
-    let settings =
-        PruneSettings { max_size: Some(most), keeps_latest: true, grace: SHORT_GRACE, marks: false, ..PruneSettings::default() };
-    let mut plan = plan(blobs, &settings, seconds_now()).await?;
+    let settings = PruneSettings { max_size: Some(most / 10 * 9), grace: SHORT_GRACE, marks: false, ..PruneSettings::default() };
+    let mut plan = plan(blobs, &settings, &blobs.used().0, seconds_now()).await?;
     execute(blobs, &mut plan, &settings).await?;
+    blobs.store().delete_leftovers(seconds_now().saturating_sub(LONGEST_UPLOAD.as_secs())).await?;
     let builds = plan.builds.iter().filter(|(_, why)| why.is_some()).count();
     if builds == 0 && plan.blobs.is_empty() {
         return Ok(None);
@@ -87,68 +106,67 @@ pub async fn prune_to(blobs: &Blobs, most: u64) -> Result<Option<String>> {
     Ok(Some(format!("pruned the cache, which was above {}: {builds} builds and {gone} removed", words::megabytes(most))))
 }
 
-/// Finds what to remove. Changes nothing.
-async fn plan(blobs: &Blobs, settings: &PruneSettings, now: u64) -> Result<PrunePlan> {
+/// Finds what to remove. A build that used all of `own` stays. Changes nothing.
+async fn plan(blobs: &Blobs, settings: &PruneSettings, own: &BTreeSet<Name>, now: u64) -> Result<PrunePlan> {
     let entries = blobs.store().list("").await?;
-    let all = builds(blobs, &entries).await?;
+    let Builds { all, unclear } = builds(blobs, &entries, now).await?;
     let since = now.saturating_sub(settings.grace.as_secs());
     let sizes: BTreeMap<Digest, u64> = entries.iter().filter_map(|entry| Some((entry.name.digest()?, entry.size))).collect();
     let mut reach = Reach::new(blobs, &sizes);
-    let Choice { kept, dropped } = choose(all, settings, now, &mut reach).await?;
-    // A record that no list names may be of a build that still runs, and will name it.
+    let Choice { kept, dropped } = choose(all, settings, own, now, &mut reach).await?;
     let listed: BTreeSet<&Name> =
         kept.iter().chain(dropped.iter().map(|(build, _)| build)).flat_map(|build| &build.objects).collect();
     let needed: BTreeSet<&Name> = kept.iter().flat_map(|build| &build.objects).collect();
-    let stays = |entry: &Entry| needed.contains(&entry.name) || !listed.contains(&entry.name) && entry.written >= since;
-    let (stay, go): (Vec<&Entry>, Vec<&Entry>) =
-        entries.iter().filter(|entry| is_root(&entry.name)).partition(|entry| stays(entry));
+    // A record that no list names may be of a build that still runs, and will name it.
+    let unlisted = now.saturating_sub(settings.grace.max(settings.keep.unwrap_or(UNLISTED)).as_secs());
+    let stays = |entry: &Entry| {
+        let scope = entry.name.scope_part().unwrap_or_default();
+        let may_go = is_chosen(&Name::decoded(scope), settings) && !unclear.contains(scope);
+        let is_new = !listed.contains(&entry.name) && entry.written >= unlisted;
+        !may_go || needed.contains(&entry.name) || own.contains(&entry.name) || is_new
+    };
+    let roots: Vec<&Entry> = entries.iter().filter(|entry| is_root(&entry.name)).collect();
+    let (stay, go): (Vec<&Entry>, Vec<&Entry>) = roots.iter().partition(|entry| stays(entry));
+    let stay: BTreeSet<Name> = stay.into_iter().map(|entry| entry.name.clone()).collect();
     let mut used = BTreeSet::new();
-    for entry in stay {
-        used.extend(reach.of(&entry.name).await?);
-    }
+    let needed = reach.add(&stay, &mut used).await?;
     let mut marks = Marks::read(blobs).await?;
-    let unused =
-        entries.iter().filter_map(|entry| Some((entry.name.digest()?, entry))).filter(|(digest, _)| !used.contains(digest));
     let (mut now_gone, mut marked) = (BTreeMap::new(), BTreeMap::new());
-    for (digest, entry) in unused {
+    for entry in &entries {
+        let Some(digest) = entry.name.digest().filter(|digest| !used.contains(digest)) else { continue };
         let seen = marks.since(&digest, now);
         let is_old = entry.written < since || settings.grace.is_zero();
-        if is_old && (seen <= since || !settings.marks) {
-            now_gone.insert(digest, entry.size)
-        } else {
-            marked.insert(digest, entry.size)
-        };
+        let goes = is_old && (seen <= since || !settings.marks);
+        if goes { &mut now_gone } else { &mut marked }.insert(digest, entry.size);
     }
     marks.retain(|digest| marked.contains_key(digest));
     let lists = dropped.iter().flat_map(|(build, _)| build.lists.iter().cloned());
     let records = go.iter().filter(|entry| entry.name.as_str().starts_with("steps/")).count();
     let objects = lists.chain(go.into_iter().map(|entry| entry.name.clone())).collect();
-    let needed = used.iter().filter_map(|digest| sizes.get(digest)).sum();
+    let roots = roots.into_iter().map(|entry| (entry.name.clone(), entry.written)).collect();
+    let names = entries.iter().map(|entry| entry.name.clone()).collect();
     let mut builds: Vec<(Build, Option<String>)> = kept.into_iter().map(|build| (build, None)).collect();
     builds.extend(dropped.into_iter().map(|(build, why)| (build, Some(why))));
-    Ok(PrunePlan { builds, objects, records, blobs: now_gone, marked, marks, needed })
+    Ok(PrunePlan { builds, objects, records, blobs: now_gone, marked, marks, roots, names, needed })
 }
 
-/// Removes what the plan says. Returns how many broken-off writes were removed too.
-async fn execute(blobs: &Blobs, plan: &mut PrunePlan, settings: &PruneSettings) -> Result<u64> {
+/// Removes what the plan says.
+async fn execute(blobs: &Blobs, plan: &mut PrunePlan, settings: &PruneSettings) -> Result<()> {
     let store = blobs.store();
     // No reader finds a list whose records are gone, or a record whose blobs are gone.
     store.delete_all(&plan.objects).await?;
     // Builds went on meanwhile.
     let again = store.list("steps/").await?.into_iter().chain(store.list("refs/").await?);
-    let gone: BTreeSet<&Name> = plan.objects.iter().collect();
-    let began = seconds_now().saturating_sub(settings.grace.as_secs().max(60));
-    for entry in again.filter(|entry| entry.written >= began && !gone.contains(&entry.name)) {
-        for digest in blobs_of(blobs, &entry.name).await? {
-            plan.blobs.remove(&digest);
-        }
-    }
-    let names: Vec<Name> = plan.blobs.keys().flat_map(|digest| [Name::blob(digest), Name::sums(digest)]).collect();
+    let removed: BTreeSet<&Name> = plan.objects.iter().collect();
+    let is_new = |entry: &Entry| removed.contains(&entry.name) || plan.roots.get(&entry.name) != Some(&entry.written);
+    let new: BTreeSet<Name> = again.filter(is_new).map(|entry| entry.name).collect();
+    let mut used = BTreeSet::new();
+    Reach::new(blobs, &plan.blobs).add(&new, &mut used).await?;
+    plan.blobs.retain(|digest, _| !used.contains(digest));
+    let names = plan.blobs.keys().flat_map(|digest| [Name::blob(digest), Name::sums(digest)]);
+    let names: Vec<Name> = names.filter(|name| plan.names.contains(name)).collect();
     store.delete_all(&names).await?;
-    if settings.marks {
-        plan.marks.write(blobs).await?;
-    }
-    store.delete_leftovers(seconds_now().saturating_sub(settings.grace.as_secs())).await
+    if settings.marks { plan.marks.write(blobs).await } else { Ok(()) }
 }
 
 /// Returns whether an object names blobs.

@@ -145,6 +145,7 @@ impl ObjectStore for S3Store {
         let mut entries = Vec::new();
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| error::failed("list objects", "s3:ListBucket", &settings.bucket, &error))?;
+            self.0.pace.moved(delete::ALIVE);
             for object in page.contents() {
                 // Other objects in the bucket are not hakobi's.
                 let name = object.key().and_then(|key| key.strip_prefix(&root)).and_then(|key| key.parse::<Name>().ok());

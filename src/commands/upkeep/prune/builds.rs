@@ -1,11 +1,11 @@
 //! The builds of a store: the lists of records that they used.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
-use crate::cache::keys::inputs_key;
-use crate::cache::uses::read_uses;
+use crate::cache::uses::{DAY, read_uses};
 use crate::store::{Blobs, Entry, Name, Result};
 
 /// How many lists are read at once.
@@ -19,6 +19,8 @@ pub(super) struct Build {
     pub image: String,
     /// When it was last used, in seconds of the Unix epoch.
     pub last: u64,
+    /// When its latest list was written: which of two builds of a day is the later one.
+    pub written: u64,
     /// The lists.
     pub lists: Vec<Name>,
     /// The records that it used, and the pointer of its image.
@@ -27,11 +29,20 @@ pub(super) struct Build {
     pub is_whole: bool,
 }
 
+/// The builds of a store.
+#[derive(Debug, Default)]
+pub(super) struct Builds {
+    /// The latest ones first.
+    pub all: Vec<Build>,
+    /// The scopes, as they stand in names, with a list that cannot be read. What they have stays.
+    pub unclear: BTreeSet<String>,
+}
+
 /// Returns the builds of a store. What a scope has without any list, of an older hakobi, counts as one build.
 ///
 /// # Errors
 /// If the store does not answer.
-pub(super) async fn builds(blobs: &Blobs, entries: &[Entry]) -> Result<Vec<Build>> {
+pub(super) async fn builds(blobs: &Blobs, entries: &[Entry], now: u64) -> Result<Builds> {
     let mut by_build: BTreeMap<(&str, &str), Vec<&Entry>> = BTreeMap::new();
     for entry in entries {
         if let Some(build) = entry.name.used_by() {
@@ -41,11 +52,20 @@ pub(super) async fn builds(blobs: &Blobs, entries: &[Entry]) -> Result<Vec<Build
     let read = by_build.into_iter().map(|((owner, _), lists)| async move {
         // All have the same records.
         let Some(first) = lists.first() else { return Ok(None) };
-        let Some(records) = read_uses(blobs, &first.name).await? else { return Ok(None) };
-        Ok(Some(of_lists(owner, &lists, records)))
+        Ok(Some(match read_uses(blobs, &first.name).await? {
+            Some(uses) => Ok(Build { is_whole: uses.is_whole, ..of_lists(owner, &lists, uses.names(), now) }),
+            None => Err(owner.split_once('/').map_or(owner, |(scope, _)| scope).to_owned()),
+        }))
     });
-    let read: Vec<Option<Build>> = stream::iter(read).buffer_unordered(AT_ONCE).try_collect().await?;
-    let mut builds: Vec<Build> = read.into_iter().flatten().collect();
+    let read: Vec<Option<std::result::Result<Build, String>>> =
+        stream::iter(read).buffer_unordered(AT_ONCE).try_collect().await?;
+    let (mut builds, mut unclear) = (Vec::new(), BTreeSet::new());
+    for build in read.into_iter().flatten() {
+        match build {
+            Ok(build) => builds.push(build),
+            Err(scope) => drop(unclear.insert(scope)),
+        }
+    }
     let with_lists: BTreeSet<&str> =
         entries.iter().filter(|entry| entry.name.used_by().is_some()).filter_map(|entry| entry.name.scope_part()).collect();
     // `hakobi save` and `import` write an image and no list.
@@ -53,7 +73,7 @@ pub(super) async fn builds(blobs: &Blobs, entries: &[Entry]) -> Result<Vec<Build
     let alone = entries.iter().filter(|entry| entry.name.scope_part().is_some_and(|scope| with_lists.contains(scope)));
     builds.extend(alone.filter_map(|entry| {
         let owner = entry.name.pointer_of().filter(|owner| !owners.contains(owner))?;
-        Some(Build { last: entry.written, is_whole: true, ..of_lists(owner, &[], BTreeSet::new()) })
+        Some(Build { last: entry.written, written: entry.written, is_whole: true, ..of_lists(owner, &[], BTreeSet::new(), now) })
     }));
     let mut without: BTreeMap<&str, Vec<&Entry>> = BTreeMap::new();
     for entry in entries.iter().filter(|entry| entry.name.used_by().is_none()) {
@@ -65,20 +85,22 @@ pub(super) async fn builds(blobs: &Blobs, entries: &[Entry]) -> Result<Vec<Build
         scope: Name::decoded(scope),
         image: String::new(),
         last: entries.iter().map(|entry| entry.written).max().unwrap_or_default(),
+        written: entries.iter().map(|entry| entry.written).max().unwrap_or_default(),
         lists: Vec::new(),
         objects: entries.into_iter().map(|entry| entry.name.clone()).collect(),
         is_whole: true,
     }));
-    builds.sort_by(|one, other| (other.last, &other.scope, &other.image).cmp(&(one.last, &one.scope, &one.image)));
-    Ok(builds)
+    builds.sort_by_key(|build| Reverse((build.last, build.written, build.scope.clone(), build.image.clone())));
+    Ok(Builds { all: builds, unclear })
 }
 
-fn of_lists(owner: &str, lists: &[&Entry], mut objects: BTreeSet<Name>) -> Build {
+fn of_lists(owner: &str, lists: &[&Entry], mut objects: BTreeSet<Name>, now: u64) -> Build {
     let (scope, image) = owner.split_once('/').unwrap_or((owner, ""));
-    let (scope, image) = (Name::decoded(scope), Name::decoded(image));
-    let inputs = image.rsplit_once(':').map(|(name, tag)| Name::record(&scope, inputs_key(name, tag).digest()));
-    let is_whole = inputs.is_some_and(|inputs| objects.contains(&inputs));
     objects.extend(format!("refs/{owner}").parse::<Name>().ok());
-    let last = lists.iter().map(|entry| entry.written).max().unwrap_or_default();
-    Build { scope, image, last, lists: lists.iter().map(|entry| entry.name.clone()).collect(), objects, is_whole }
+    // A list is written at the first use of a day, and there may have been later ones.
+    let used = |entry: &&Entry| entry.name.used_on().map_or(entry.written, |day| entry.written.max((day + 1) * DAY - 1)).min(now);
+    let last = lists.iter().map(used).max().unwrap_or_default();
+    let written = lists.iter().map(|entry| entry.written).max().unwrap_or_default();
+    let lists = lists.iter().map(|entry| entry.name.clone()).collect();
+    Build { scope: Name::decoded(scope), image: Name::decoded(image), last, written, lists, objects, is_whole: false }
 }

@@ -6,7 +6,7 @@ use super::builds::Build;
 use super::reach::Reach;
 use crate::domain::matches_wildcard;
 use crate::settings::PruneSettings;
-use crate::store::Result;
+use crate::store::{Name, Result};
 
 /// The builds that stay and those that go, with the reasons.
 #[derive(Debug, Default)]
@@ -15,17 +15,26 @@ pub(super) struct Choice {
     pub dropped: Vec<(Build, String)>,
 }
 
-/// Decides which of these builds stay. They come in the order of their last use, the latest first.
+/// Decides which of these builds stay. They come in the order of their last use, the latest first. A build that used all of `own` stays.
 ///
 /// # Errors
 /// If the store does not answer.
-pub(super) async fn choose(builds: Vec<Build>, settings: &PruneSettings, now: u64, reach: &mut Reach<'_>) -> Result<Choice> {
+pub(super) async fn choose(
+    builds: Vec<Build>,
+    settings: &PruneSettings,
+    own: &BTreeSet<Name>,
+    now: u64,
+    reach: &mut Reach<'_>,
+) -> Result<Choice> {
     let mut choice = Choice::default();
     // How many builds of each image stay, and whether one of them is whole.
     let mut of_image: BTreeMap<(String, String), (usize, bool)> = BTreeMap::new();
     let (mut used, mut bytes, mut is_full) = (BTreeSet::new(), 0, false);
     // What is in other scopes stays, and counts first.
-    let (chosen, others): (Vec<Build>, Vec<Build>) = builds.into_iter().partition(|build| is_chosen(build, settings));
+    let (chosen, others): (Vec<Build>, Vec<Build>) = builds.into_iter().partition(|build| {
+        let is_own = !own.is_empty() && own.is_subset(&build.objects);
+        is_chosen(&build.scope, settings) && !is_own
+    });
     for build in others {
         bytes += reach.add(&build.objects, &mut used).await?;
         choice.kept.push(build);
@@ -42,8 +51,7 @@ pub(super) async fn choose(builds: Vec<Build>, settings: &PruneSettings, now: u6
             continue;
         }
         let more = reach.more(&build.objects, &used).await?;
-        let is_latest = settings.keeps_latest && choice.kept.is_empty();
-        is_full |= !is_latest && settings.max_size.is_some_and(|most| bytes + more > most);
+        is_full |= settings.max_size.is_some_and(|most| bytes + more > most);
         // An older build may still stay if it needs nothing more.
         if is_full && more > 0 {
             choice.dropped.push((build, "the cache would be too large".to_owned()));
@@ -56,6 +64,7 @@ pub(super) async fn choose(builds: Vec<Build>, settings: &PruneSettings, now: u6
     Ok(choice)
 }
 
-fn is_chosen(build: &Build, settings: &PruneSettings) -> bool {
-    settings.scopes.is_empty() || settings.scopes.iter().any(|pattern| matches_wildcard(pattern, &build.scope))
+/// Returns whether a scope may lose something.
+pub(super) fn is_chosen(scope: &str, settings: &PruneSettings) -> bool {
+    settings.scopes.is_empty() || settings.scopes.iter().any(|pattern| matches_wildcard(pattern, scope))
 }

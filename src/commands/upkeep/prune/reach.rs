@@ -13,8 +13,11 @@ use crate::store::{Blobs, Fault, Name, Result, read_small};
 /// How many objects are read at once.
 const AT_ONCE: usize = 32;
 
+/// Larger records are not those of images, in bytes.
+const SMALL: usize = 1 << 20;
+
 /// Largest manifest, in bytes.
-const SMALL: u64 = 4 << 20;
+const LARGEST_MANIFEST: u64 = 16 << 20;
 
 /// The blobs that objects need, each read once.
 pub(super) struct Reach<'a> {
@@ -27,12 +30,6 @@ pub(super) struct Reach<'a> {
 impl<'a> Reach<'a> {
     pub(super) fn new(blobs: &'a Blobs, sizes: &'a BTreeMap<Digest, u64>) -> Self {
         Self { blobs, sizes, known: BTreeMap::new() }
-    }
-
-    /// Returns the blobs that an object needs and the store has.
-    pub(super) async fn of(&mut self, name: &Name) -> Result<BTreeSet<Digest>> {
-        self.read([name]).await?;
-        Ok(self.known.get(name).cloned().unwrap_or_default())
     }
 
     /// Returns how many bytes these objects need that are not used yet.
@@ -66,15 +63,16 @@ impl<'a> Reach<'a> {
 ///
 /// # Errors
 /// If the store does not answer.
-pub(super) async fn blobs_of(blobs: &Blobs, name: &Name) -> Result<BTreeSet<Digest>> {
+async fn blobs_of(blobs: &Blobs, name: &Name) -> Result<BTreeSet<Digest>> {
     let bytes = match read_small(blobs.store(), name, LARGE).await {
         Err(error) if error.fault() == Fault::Damaged => None,
         read => read?,
     };
-    let Some(value) = bytes.and_then(|bytes| parsed(&bytes)) else { return Ok(BTreeSet::new()) };
+    let Some(plain) = bytes.and_then(|bytes| plain(&bytes)) else { return Ok(BTreeSet::new()) };
     let mut found = BTreeSet::new();
-    digests(&value, &mut found);
-    // A pointer, and the record of an image.
+    digests(&plain, &mut found);
+    // A pointer, and the record of an image. Both are small.
+    let value: Value = if plain.len() < SMALL { serde_json::from_slice(&plain).unwrap_or_default() } else { Value::Null };
     let manifests = [value.get("digest"), value.pointer("/record/manifest/digest")];
     let mut open: Vec<Digest> = manifests.into_iter().flatten().filter_map(|digest| digest.as_str()?.parse().ok()).collect();
     let mut followed = BTreeSet::new();
@@ -82,11 +80,13 @@ pub(super) async fn blobs_of(blobs: &Blobs, name: &Name) -> Result<BTreeSet<Dige
         if !followed.insert(digest.clone()) {
             continue;
         }
-        let Some(bytes) = blobs.read(&digest, SMALL).await.ok().flatten() else { continue };
+        let bytes = match blobs.read(&digest, LARGEST_MANIFEST).await {
+            Err(error) if error.fault() == Fault::Damaged => None,
+            read => read?,
+        };
+        let Some(bytes) = bytes else { continue };
         let Some(media_type) = RawManifest::media_type_of(&bytes) else { continue };
-        if let Ok(value) = serde_json::from_slice::<Value>(&bytes) {
-            digests(&value, &mut found);
-        }
+        digests(&bytes, &mut found);
         let raw = RawManifest { media_type, bytes };
         if raw.is_index()
             && let Ok(index) = raw.index()
@@ -98,24 +98,38 @@ pub(super) async fn blobs_of(blobs: &Blobs, name: &Name) -> Result<BTreeSet<Dige
     Ok(found)
 }
 
-/// Returns the JSON of a pointer or of a compressed record.
-fn parsed(bytes: &[u8]) -> Option<Value> {
-    if let Ok(value) = serde_json::from_slice(bytes) {
-        return Some(value);
+/// Returns the bytes of a pointer or of a compressed record.
+fn plain(bytes: &[u8]) -> Option<Vec<u8>> {
+    if bytes.starts_with(b"{") {
+        return Some(bytes.to_vec());
     }
     let mut plain = Vec::new();
     flate2::read::GzDecoder::new(bytes).take(LARGE).read_to_end(&mut plain).ok()?;
-    serde_json::from_slice(&plain).ok()
+    Some(plain)
 }
 
-fn digests(value: &Value, found: &mut BTreeSet<Digest>) {
-    match value {
-        Value::String(text) => found.extend(text.parse::<Digest>().ok()),
-        Value::Array(values) => values.iter().for_each(|value| digests(value, found)),
-        Value::Object(pairs) => pairs.iter().for_each(|(key, value)| {
-            found.extend(key.parse::<Digest>().ok());
-            digests(value, found);
-        }),
-        _ => {}
+/// Finds all digests in a text, without parsing it: an index of paths is large.
+fn digests(text: &[u8], found: &mut BTreeSet<Digest>) {
+    const START: &[u8] = b"sha256:";
+    const LENGTH: usize = START.len() + 64;
+    let mut at = 0;
+    while let Some(length) = text.get(at..).and_then(|rest| rest.windows(START.len()).position(|window| window == START)) {
+        let digest = text.get(at + length..at + length + LENGTH).and_then(|digest| std::str::from_utf8(digest).ok());
+        found.extend(digest.and_then(|digest| digest.parse::<Digest>().ok()));
+        at += length + START.len();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_are_found_wherever_they_are() {
+        let [one, other] = [b"one", b"two"].map(|text| Digest::hash(text));
+        let text = format!("{{\"{one}\":[\"sha256:12\",\"sha256:sha256:\",\"x{other}x\"],\"end\":\"sha256:");
+        let mut found = BTreeSet::new();
+        digests(text.as_bytes(), &mut found);
+        assert_eq!(found, BTreeSet::from([one, other]));
     }
 }

@@ -52,7 +52,8 @@ impl World {
         let (name, tag) = image.rsplit_once(':').unwrap();
         let inputs = RecordKey::<StepRecord>::new(inputs_key(name, tag).digest().clone());
         records.write([(inputs, StepRecord { layers: Vec::new(), ran: None })]).await.unwrap();
-        save_uses(&blobs, scope, image).await.unwrap();
+        blobs.note_whole();
+        save_uses(&blobs, scope, name, tag).await.unwrap();
         digests
     }
 
@@ -63,6 +64,12 @@ impl World {
             let file = std::fs::File::options().write(true).open(path).unwrap();
             if file.metadata().unwrap().modified().unwrap() > then {
                 file.set_modified(then).unwrap();
+                // The name of a list has its day.
+                let name = path.file_name().unwrap().to_string_lossy().into_owned();
+                if path.components().any(|part| part.as_os_str() == "uses") {
+                    let day = seconds_now() / DAY - days;
+                    std::fs::rename(path, path.with_file_name(format!("{day}-{}", name.split_once('-').unwrap().1))).unwrap();
+                }
             }
         });
     }
@@ -194,10 +201,13 @@ async fn what_has_no_list_stays_as_long_as_it_is_new() {
     let settings = PruneSettings { marks: false, ..keep(30) };
     world.build("main", "user/app:latest", &["app"]).await;
     world.prune(&settings).await;
-    assert_eq!((world.has(&app).await, world.has(&lost).await), (vec![true], vec![false]), "its record is of no build");
+    assert_eq!((world.has(&app).await, world.has(&lost).await), (vec![true], vec![true]), "its record is of no build, and new");
     assert_eq!(world.has(&older).await, [true], "the whole scope has no list");
     world.age(40);
+    world.prune(&PruneSettings { scopes: vec!["other".to_owned()], ..settings.clone() }).await;
+    assert_eq!((world.has(&lost).await, world.has(&older).await), (vec![true], vec![true]), "in a scope that was not chosen");
     world.prune(&settings).await;
+    assert_eq!(world.has(&lost).await, [false]);
     assert_eq!(world.has(&older).await, [false]);
     assert_eq!(world.has(&app).await, [false]);
 }
@@ -211,8 +221,41 @@ async fn a_directory_is_pruned_if_it_is_too_large() {
     std::fs::write(world.folder.path().join("blobs/sha256/.hakobi-x"), "half").unwrap();
     let blobs = Blobs::new(world.store.clone());
     assert_eq!(prune_to(&blobs, 1 << 20).await.unwrap(), None);
-    let told = prune_to(&blobs, 1500).await.unwrap().unwrap();
+    let told = prune_to(&blobs, 2000).await.unwrap().unwrap();
     assert!(told.starts_with("pruned the cache, which was above 0.0 MB: 1 builds and 0.0 MB removed"), "{told}");
     assert_eq!((world.has(&old).await, world.has(&new).await), (vec![false], vec![true]));
     assert!(world.folder.path().join("blobs/sha256/.hakobi-x").exists(), "it may be of a run that still writes");
+}
+
+/// A list of a later version, or a damaged one, says nothing: nothing of its scope goes.
+#[tokio::test]
+async fn a_list_that_cannot_be_read_keeps_its_scope() {
+    let world = World::new().await;
+    let lost = world.build("main", "user/app:latest", &["app"]).await;
+    let other = world.build("pr/1", "user/app:latest", &["other"]).await;
+    world.each(&mut |path| {
+        if path.to_string_lossy().contains("uses/main/") {
+            std::fs::write(path, r#"{"version":2}"#).unwrap();
+        }
+    });
+    world.age(100);
+    let settings = PruneSettings { marks: false, ..keep(30) };
+    world.prune(&settings).await;
+    assert_eq!((world.has(&lost).await, world.has(&other).await), (vec![true], vec![false]));
+}
+
+/// What an unchanged build reads is not enough for the next change.
+#[tokio::test]
+async fn a_whole_build_stays_as_long_as_its_image_is_used() {
+    let world = World::new().await;
+    let all = world.build("main", "user/app:latest", &["base", "app"]).await;
+    world.age(40);
+    let blobs = Blobs::new(world.store.clone());
+    let result = RecordKey::<StepRecord>::new(Digest::hash(b"result"));
+    let records = Records::new(blobs.clone(), vec!["main".to_owned()], true, Hidden::default());
+    records.write([(result, StepRecord { layers: Vec::new(), ran: None })]).await.unwrap();
+    save_uses(&blobs, "main", "user/app", "latest").await.unwrap();
+    let settings = PruneSettings { grace: Duration::ZERO, ..keep(30) };
+    assert_eq!(world.prune(&settings).await["removed_builds"].as_array().unwrap().len(), 0);
+    assert_eq!(world.has(&all).await, [true, true]);
 }
