@@ -83,14 +83,14 @@ async fn uploads_that_were_broken_off_are_aborted() {
         };
         let body = match (request.method() == Method::GET, first) {
             (true, true) => format!(
-                "<ListMultipartUploadsResult><IsTruncated>true</IsTruncated><NextKeyMarker>p/a</NextKeyMarker>\
-                 <NextUploadIdMarker>id-p/a</NextUploadIdMarker>{}</ListMultipartUploadsResult>",
-                upload("p/a", "2001-01-01T00:00:00.000Z")
+                "<ListMultipartUploadsResult><IsTruncated>true</IsTruncated><NextKeyMarker>p/blobs/a</NextKeyMarker>\
+                 <NextUploadIdMarker>id-p/blobs/a</NextUploadIdMarker>{}</ListMultipartUploadsResult>",
+                upload("p/blobs/a", "2001-01-01T00:00:00.000Z")
             ),
             (true, false) => format!(
                 "<ListMultipartUploadsResult><IsTruncated>false</IsTruncated>{}{}</ListMultipartUploadsResult>",
-                upload("p/b", "2001-01-01T00:00:00.000Z"),
-                upload("p/new", "2999-01-01T00:00:00.000Z")
+                upload("p/blobs/b", "2001-01-01T00:00:00.000Z"),
+                upload("p/blobs/new", "2999-01-01T00:00:00.000Z")
             ),
             _ => String::new(),
         };
@@ -104,7 +104,7 @@ async fn uploads_that_were_broken_off_are_aborted() {
     assert_eq!(store.delete_leftovers(2_000_000_000).await.unwrap(), 2);
     let asked = asked.lock().unwrap().clone();
     let deleted: Vec<&String> = asked.iter().filter(|line| line.starts_with("DELETE")).collect();
-    assert!(deleted.len() == 2 && deleted[0].contains("/p/a?") && deleted[1].contains("/p/b?"), "{asked:?}");
+    assert!(deleted.len() == 2 && deleted[0].contains("/p/blobs/a?") && deleted[1].contains("/p/blobs/b?"), "{asked:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
