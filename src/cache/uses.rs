@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cache::keys::{inputs_key, mounts_key};
 use crate::domain::{Digest, seconds_now};
-use crate::store::{Blobs, Fault, Name, Result, read_small};
+use crate::store::{Blobs, Fault, Name, Result, read_undamaged};
 use crate::transfer::BytesSource;
 
 /// The version of the format. Lists of another version count as unknown.
@@ -72,9 +72,6 @@ pub async fn save_uses(blobs: &Blobs, scope: &str, image: &str, tag: &str) -> Re
 /// # Errors
 /// If the store does not answer.
 pub async fn read_uses(blobs: &Blobs, name: &Name) -> Result<Option<Uses>> {
-    let bytes = match read_small(blobs.store(), name, LIMIT).await {
-        Err(error) if error.fault() == Fault::Damaged => None,
-        read => read?,
-    };
+    let bytes = read_undamaged(blobs.store(), name, LIMIT).await?;
     Ok(bytes.and_then(|bytes| serde_json::from_slice::<Uses>(&bytes).ok()).filter(|uses| uses.version == VERSION))
 }

@@ -133,14 +133,10 @@ fn prune(given: Given<'_>) -> Result<PruneSettings> {
     let builds = |text: String| {
         text.parse().map_err(|_| Error::usage(format!("invalid number for --keep-builds: `{text}`")).hint("use a whole number"))
     };
-    let size = |text: String| {
-        let size = words::size("max-size", &text)?;
-        u64::try_from(size).map_err(|_| Error::usage(format!("invalid size for --max-size: `{text}`")))
-    };
     let settings = PruneSettings {
         keep: time("keep")?,
         keep_builds: given.text("keep-builds").map(builds).transpose()?,
-        max_size: given.text("max-size").map(size).transpose()?,
+        max_size: given.text("max-size").map(|text| words::bytes("max-size", &text)).transpose()?,
         scopes: given.list("scope"),
         grace: time("grace")?.unwrap_or(GRACE),
         marks: true,

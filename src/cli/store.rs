@@ -70,8 +70,7 @@ fn max_size(given: Given<'_>, location: &StoreLocation, is_default: bool) -> Res
         return Err(Error::usage("--cache-max-size is only for a cache in a directory")
             .hint("use `hakobi cache prune`, or the rules in docs/costs.md"));
     }
-    let size = u64::try_from(words::size("cache-max-size", &text)?).ok();
-    size.map(Some).ok_or_else(|| Error::usage(format!("invalid size for --cache-max-size: `{text}`")))
+    words::bytes("cache-max-size", &text).map(Some)
 }
 
 /// Returns the cache that `--cache` names, or else the user's. Returns `None` if there is none.

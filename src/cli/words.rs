@@ -112,6 +112,11 @@ pub fn duration(flag: &str, text: &str, examples: &str) -> Result<Duration> {
     })
 }
 
+/// Parses a size in bytes that is not negative.
+pub fn bytes(flag: &str, text: &str) -> Result<u64> {
+    u64::try_from(size(flag, text)?).map_err(|_| Error::usage(format!("invalid size for --{flag}: `{text}`")))
+}
+
 /// Parses a size in bytes like go-units `RAMInBytes`: `64m`, `2g`, `1.5GiB`. Units are powers of 1024.
 pub fn size(flag: &str, text: &str) -> Result<i64> {
     let invalid = || {

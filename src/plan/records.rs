@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::record::{Decoded, LARGE, Record, decode, encode};
 use super::record_key::RecordKey;
 use crate::hidden::Hidden;
-use crate::store::{Blobs, Error, Fault, Name, ObjectStore, Result, read_small};
+use crate::store::{Blobs, Error, Fault, Name, ObjectStore, Result, read_small, read_undamaged};
 use crate::transfer::BytesSource;
 
 /// How many records hakobi reads or writes at once.
@@ -103,10 +103,7 @@ impl Records {
     /// # Errors
     /// If the store cannot be read.
     pub async fn look<T: Record>(store: &dyn ObjectStore, scope: &str, key: &RecordKey<T>) -> Result<Option<T>> {
-        let packed = match read_small(store, &Name::record(scope, key.digest()), T::LIMIT).await {
-            Err(error) if error.fault() == Fault::Damaged => None,
-            packed => packed?,
-        };
+        let packed = read_undamaged(store, &Name::record(scope, key.digest()), T::LIMIT).await?;
         let decoded = packed.and_then(|packed| unpacked(&packed, T::LIMIT)).map(|plain| decode(key, &plain));
         Ok(decoded.and_then(|decoded| if let Decoded::Record(record) = decoded { Some(record) } else { None }))
     }

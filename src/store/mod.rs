@@ -30,4 +30,4 @@ pub use pace::{GIVEN_UP, Pace, Patience};
 pub use paced::Paced;
 pub use registry::{RegistryOptions, RegistryStore};
 pub use s3::{Encryption, Rule, S3Store};
-pub use small::read_small;
+pub use small::{read_small, read_undamaged};

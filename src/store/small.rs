@@ -36,3 +36,14 @@ pub fn part(bytes: &Bytes, range: &Range<u64>) -> ByteStream {
     let (start, end) = (at(range.start), at(range.end));
     Box::pin(io::Cursor::new(bytes.slice(start.min(end)..end)))
 }
+
+/// Reads a small object, like [`read_small`]. A damaged one counts as missing.
+///
+/// # Errors
+/// If the store does not answer.
+pub async fn read_undamaged(store: &dyn ObjectStore, name: &Name, limit: u64) -> Result<Option<Bytes>> {
+    match read_small(store, name, limit).await {
+        Err(error) if error.fault() == Fault::Damaged => Ok(None),
+        read => read,
+    }
+}

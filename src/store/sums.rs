@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::{Fault, Name, ObjectStore, Result, read_small};
+use super::{Name, ObjectStore, Result, read_undamaged};
 use crate::domain::{Digest, Hasher};
 use crate::transfer::{BlobSource, ByteStream, Identity};
 
@@ -37,10 +37,7 @@ pub(super) struct Sums {
 impl Sums {
     /// Reads the checksums of a blob with this size. Returns `None` if there are none.
     pub(super) async fn read(store: &dyn ObjectStore, digest: &Digest, size: u64) -> Result<Option<Self>> {
-        let bytes = match read_small(store, &Name::sums(digest), LIMIT).await {
-            Err(error) if error.fault() == Fault::Damaged => None,
-            read => read?,
-        };
+        let bytes = read_undamaged(store, &Name::sums(digest), LIMIT).await?;
         let sums = bytes.and_then(|bytes| serde_json::from_slice::<Self>(&bytes).ok());
         Ok(sums.filter(|sums| {
             sums.version == VERSION

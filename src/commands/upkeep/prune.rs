@@ -2,7 +2,7 @@
 //!
 //! `builds` reads which builds there were and what they used, `choose` decides which of them stay, `reach` finds the blobs that these
 //! need, and `marks` remembers since when a blob is not needed. Records and lists go at once. A blob goes after a grace period, because
-//! a running build may have found it, and has not said so yet. What a build loses by a race is a miss, and never breaks it.
+//! a running build may have found it, and has not said so yet. What a build loses by a race is a miss.
 
 mod builds;
 mod choose;

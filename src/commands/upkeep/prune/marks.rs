@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::Digest;
-use crate::store::{Blobs, Fault, Name, Result, read_small};
+use crate::store::{Blobs, Name, Result, read_undamaged};
 use crate::transfer::BytesSource;
 
 /// The version of the format. Marks of another version count as none.
@@ -27,10 +27,7 @@ impl Marks {
     /// # Errors
     /// If the store does not answer.
     pub(super) async fn read(blobs: &Blobs) -> Result<Self> {
-        let bytes = match read_small(blobs.store(), &Name::marks(), LIMIT).await {
-            Err(error) if error.fault() == Fault::Damaged => None,
-            read => read?,
-        };
+        let bytes = read_undamaged(blobs.store(), &Name::marks(), LIMIT).await?;
         let marks = bytes.and_then(|bytes| serde_json::from_slice::<Self>(&bytes).ok());
         Ok(marks.filter(|marks| marks.version == VERSION).unwrap_or(Self { version: VERSION, unused: BTreeMap::new() }))
     }

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::domain::{Digest, RawManifest};
 use crate::plan::LARGE;
-use crate::store::{Blobs, Fault, Name, Result, read_small};
+use crate::store::{Blobs, Fault, Name, Result, read_undamaged};
 
 /// How many objects are read at once.
 const AT_ONCE: usize = 32;
@@ -64,10 +64,7 @@ impl<'a> Reach<'a> {
 /// # Errors
 /// If the store does not answer.
 async fn blobs_of(blobs: &Blobs, name: &Name) -> Result<BTreeSet<Digest>> {
-    let bytes = match read_small(blobs.store(), name, LARGE).await {
-        Err(error) if error.fault() == Fault::Damaged => None,
-        read => read?,
-    };
+    let bytes = read_undamaged(blobs.store(), name, LARGE).await?;
     let Some(plain) = bytes.and_then(|bytes| plain(&bytes)) else { return Ok(BTreeSet::new()) };
     let mut found = BTreeSet::new();
     digests(&plain, &mut found);
