@@ -9,7 +9,7 @@ use support::engine::{C28, D20, D28, Engine};
 use support::image::{base, flattened, unique_image};
 use support::machine::Machine;
 use support::parts::unique;
-use support::plain::{Times, backdate, now, plain_build, same_image};
+use support::plain::{backdate, now, plain_build, same_as_plain};
 
 /// One build of files that all have the same time, on a machine whose Docker is empty.
 fn built(engine: &Engine, machine: &Machine, image: &str) -> Built {
@@ -35,8 +35,7 @@ fn files_are_laid_on_what_does_not_come_down(name: &'static str, transport: &str
         .write("src/deep/er/file", "deep\n")
         .write("top.txt", "top\n");
     let same_as_plain = || {
-        plain_build(&engine, &machine, &plain, &[]).exits(0);
-        same_image(&engine, &image, &plain, Times::Directories, since, name);
+        same_as_plain(&engine, &machine, &image, &plain, since, name);
     };
     let appends = |layers: u64| {
         let appended = built(&engine, &machine, &image).is("append");
@@ -138,8 +137,7 @@ fn a_runtime_stage_takes_what_was_built(name: &'static str, transport: &str) {
     assert_eq!(changed.layers("pushed"), pushed, "{changed}");
     // The state below the changed step, of the base and one command: and nothing for the runtime stage.
     assert_eq!(changed.layers("restored"), 2, "{changed}");
-    plain_build(&engine, &machine, &plain, &[]).exits(0);
-    same_image(&engine, &image, &plain, Times::Directories, since, name);
+    same_as_plain(&engine, &machine, &image, &plain, since, name);
     let files = flattened(&image);
     assert!(files["usr/local/ping"].contains("security.capability"), "{}", files["usr/local/ping"]);
     assert_eq!(engine.docker(&["run", "--rm", "--network", "host", &image]), "two");
@@ -211,8 +209,7 @@ fn odd_files(name: &'static str) {
     machine.write("s/file", "other\n").write("s/dir/new", "new\n").write("many/0/0", "changed\n");
     let appended = built(&engine, &machine, &image).is("append");
     assert_eq!(appended.layers("restored"), 0, "{appended}");
-    plain_build(&engine, &machine, &plain, &[]).exits(0);
-    same_image(&engine, &image, &plain, Times::Directories, since, name);
+    same_as_plain(&engine, &machine, &image, &plain, since, name);
     drop(engine);
     for other in [D20, D28, C28] {
         let engine = Engine::lock(other);

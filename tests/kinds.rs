@@ -14,7 +14,7 @@ use support::build::Build;
 use support::engine::{C28, D20, D28, Engine};
 use support::image::{base, unique_image};
 use support::machine::Machine;
-use support::plain::{Times, backdate, now, plain_build, same_image};
+use support::plain::{backdate, now, same_as_plain};
 
 /// What all of them are laid on.
 const BELOW: &str = "RUN mkdir -p /srv/app/sub /srv/old /real/deep && ln -s app /srv/to && ln -s ../real/deep /srv/deep && ln -s ../../srv/old /real/deep/up \
@@ -153,9 +153,8 @@ fn tried(engine: &Engine, kind: &Kind, since: u64) -> Vec<String> {
         files.iter().for_each(|path| edit(&machine.folder(), path));
         backdate(&machine.folder(), 2021);
         let built = build.done_on_empty(engine);
-        plain_build(engine, &machine, &plain, &[]).exits(0);
         let what = format!("{}: {} after {files:?}\n{}", engine.name(), kind.name, built.log());
-        same_image(engine, &image, &plain, Times::Directories, since, &what);
+        same_as_plain(engine, &machine, &image, &plain, since, &what);
         ends.push(built.appended().map_or_else(|| format!("{}\n{}", built.tier(), built.log()), str::to_owned));
     }
     ends
