@@ -1,10 +1,11 @@
 # What each does is in tests/check, demo/run, release/run and CONTRIBUTING.md.
-.PHONY: help setup fmt lint test test-long bench demo dist
+.PHONY: help setup fmt lint test test-long soak bench demo dist
 
 help:
 	@echo 'make demo       bring up a Docker engine, and run the main job three times with a cache in a directory'
 	@echo 'make test       everything CI runs: lint, the real engines and registries, all tests'
 	@echo 'make test-long  the same with the long tests'
+	@echo 'make soak       200 builds on one cache, with random edits, faults, kills and prunes'
 	@echo 'make bench      hakobi beside the ways it replaces, as a table'
 	@echo 'make dist       release archives with static binaries, in target/dist'
 	@echo 'make lint       format, clippy, rustdoc, licences and advisories'
@@ -25,6 +26,9 @@ test:
 
 test-long:
 	@tests/check test-long
+
+soak:
+	@tests/check soak
 
 bench:
 	@cargo build --locked --release --bin hakobi --example s3-server && \

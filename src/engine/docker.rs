@@ -192,10 +192,14 @@ impl Docker {
         Ok(images.into_iter().flat_map(|image| image.repo_tags).filter_map(|name| name.parse().ok()).collect())
     }
 
-    /// Returns the time since an image got its last name. Returns `None` if the daemon does not say.
+    /// Returns the time since an image got its last name. Returns `None` if the daemon does not say. Docker writes the time after the
+    /// name, and says until then that the image was named in the year 1.
     pub async fn named_for(&self, name: &ImageRef) -> Option<Duration> {
         let image = self.api.inspect_image(&name.to_string()).await.ok()?;
         let at: jiff::Timestamp = image.metadata?.last_tag_time?.to_string().parse().ok()?;
+        if at < jiff::Timestamp::UNIX_EPOCH {
+            return None;
+        }
         jiff::Timestamp::now().duration_since(at).try_into().ok()
     }
 
@@ -211,17 +215,17 @@ impl Docker {
             .map_err(|error| Error::build(format!("failed to tag {image} as {name} in the daemon")).because(&error))
     }
 
-    /// Removes a name. The daemon removes an image that has no other name and no user, but keeps its unnamed parents.
+    /// Removes a name, if the daemon has it. The daemon removes an image that has no other name and no user, but keeps its unnamed
+    /// parents.
     ///
     /// # Errors
     /// If the daemon refuses.
     pub async fn untag(&self, name: &ImageRef) -> Result<()> {
         let options = RemoveImageOptions { force: false, noprune: true, ..RemoveImageOptions::default() };
-        self.api
-            .remove_image(&name.to_string(), Some(options), None)
-            .await
-            .map(|_| ())
-            .map_err(|error| Error::build(format!("failed to remove the name {name} from the daemon")).because(&error))
+        match self.api.remove_image(&name.to_string(), Some(options), None).await {
+            Ok(_) | Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
+            Err(error) => Err(Error::build(format!("failed to remove the name {name} from the daemon")).because(&error)),
+        }
     }
 
     /// Wraps hakobi's own name of an image of the daemon.

@@ -19,25 +19,30 @@ fn dialer(url: &str, tls: Option<DaemonTls>) -> Result<Dialer, Error> {
 }
 
 /// Starts a daemon that states its version and answers all other requests with this status and message. Returns its address.
-async fn daemon(status: &'static str, message: &'static str) -> String {
+async fn daemon(status: &'static str, message: &str) -> String {
+    daemon_saying(status, format!(r#"{{"message":"{message}"}}"#)).await
+}
+
+/// Starts a daemon that states its version and answers all other requests with this status and body. Returns its address.
+async fn daemon_saying(status: &'static str, body: String) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let address = listener.local_addr().expect("an address").to_string();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(respond(stream, status, message));
+            tokio::spawn(respond(stream, status, body.clone()));
         }
     });
     address
 }
 
-async fn respond(mut stream: TcpStream, status: &str, message: &str) {
+async fn respond(mut stream: TcpStream, status: &str, body: String) {
     let mut head = [0; 4096];
     let read = stream.read(&mut head).await.unwrap_or_default();
     let head = String::from_utf8_lossy(&head[..read]).into_owned();
     let (status, body) = match () {
         () if head.contains("/_ping") => ("200 OK", "OK".to_owned()),
         () if head.contains("/version ") => ("200 OK", r#"{"Version":"20.10.24","ApiVersion":"1.41"}"#.to_owned()),
-        () => (status, format!(r#"{{"message":"{message}"}}"#)),
+        () => (status, body),
     };
     let headers = format!("api-version: 1.41\r\nconnection: close\r\ncontent-length: {}", body.len());
     let _ = stream.write_all(format!("HTTP/1.1 {status}\r\n{headers}\r\n\r\n{body}").as_bytes()).await;
@@ -102,6 +107,20 @@ async fn requests() {
     out.push_str(&told(&docker.load(Box::pin(std::io::Cursor::new("x"))).await.expect_err("refused")));
     out.push_str(&told(&docker.went_away("broken pipe").await));
     insta::assert_snapshot!("requests", out.replace(&address, "127.0.0.1:PORT"));
+}
+
+#[tokio::test]
+async fn names() {
+    let name = "hakobi.local/x:1".parse().expect("a name");
+    let connect = async |address: String| Docker::connect(dialer(&format!("tcp://{address}"), None).expect("an address")).await;
+    let gone = connect(daemon("404 Not Found", "No such image").await).await.expect("connected");
+    gone.untag(&name).await.expect("a name that another run has removed");
+    let named = async |time: &str| {
+        let image = format!(r#"{{"Metadata":{{"LastTagTime":"{time}"}}}}"#);
+        connect(daemon_saying("200 OK", image).await).await.expect("connected").named_for(&name).await
+    };
+    assert!(named("2024-01-01T00:00:00Z").await.is_some_and(|age| age.as_secs() > 1_000_000));
+    assert_eq!(named("0001-01-01T00:00:00Z").await, None);
 }
 
 #[tokio::test]

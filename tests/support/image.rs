@@ -56,6 +56,25 @@ pub fn flattened(image: &str) -> BTreeMap<String, String> {
     out
 }
 
+/// Returns the text of every file of the flattened root, or why the image cannot be read.
+pub fn contents(image: &str) -> Result<BTreeMap<String, String>, String> {
+    let output = Command::new(part("HAKOBI_TEST_CRANE")).args(["export", image, "-"]).output().unwrap();
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+    }
+    let mut out = BTreeMap::new();
+    for entry in tar::Archive::new(&output.stdout[..]).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        let mut content = Vec::new();
+        entry.read_to_end(&mut content).unwrap();
+        if entry.header().entry_type().is_file() {
+            out.insert(path, String::from_utf8_lossy(&content).into_owned());
+        }
+    }
+    Ok(out)
+}
+
 /// Parses the records of an extended header by their lengths (POSIX pax: `LENGTH KEY=VALUE` and a newline).
 fn pax(mut records: &[u8]) -> BTreeMap<String, Vec<u8>> {
     let mut out = BTreeMap::new();

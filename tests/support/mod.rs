@@ -4,6 +4,7 @@
 pub mod build;
 pub mod ecr_fake;
 pub mod engine;
+pub mod fault_proxy;
 pub mod http_fake;
 pub mod image;
 pub mod machine;
