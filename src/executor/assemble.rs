@@ -10,6 +10,7 @@ use crate::executor::context_files::{Contexts, content};
 use crate::executor::execution::OrHalt;
 use crate::executor::graph_errors::broken;
 use crate::executor::outcome::{Maker, NewLayers, Outcome};
+use crate::executor::refused::replan_after;
 use crate::executor::reuse::{composed, image_of};
 use crate::executor::{append_base, metadata_only, write_layer};
 use crate::graph::{Graph, Op, operation_key};
@@ -91,10 +92,7 @@ pub async fn assemble(
     let Some(own) = cache.own() else { return Ok(Err(None)) };
     let released = match release.put(composed(image.manifest, image.config)?, own).await? {
         PutOutcome::Done(released) => released,
-        PutOutcome::Not(why) => {
-            context.cache.cache_refused(&why)?;
-            return Err(Replan::CacheUnusable.into());
-        }
+        PutOutcome::Not(why) => return Err(replan_after(&why, context, plan, cache, records).await?.into()),
     };
     let chain = plan.graph.chain_of(plan.graph.result());
     let base = layers.len().saturating_sub(chain.layers());

@@ -22,6 +22,7 @@ pub mod partial;
 pub mod pending;
 pub mod prefetch;
 pub mod progress;
+pub mod refused;
 pub mod request;
 pub mod reuse;
 pub mod rounds;

@@ -7,6 +7,7 @@ use crate::domain::{Descriptor, ImageConfig, RawManifest, StepKey};
 use crate::error::{Error, Result};
 use crate::executor::execution::OrHalt;
 use crate::executor::outcome::{Maker, Outcome};
+use crate::executor::refused::replan_after;
 use crate::handover::PreparedImage;
 use crate::plan::{Assembled, ImageRecord, Layer, RecordKey, StepRecord, assemble};
 use crate::planner::build_plan::BuildPlan;
@@ -32,7 +33,7 @@ pub enum Reusable {
 /// Pushes the cached image if no step has to run. Returns `None` if a step has to run, or the image is not only pushed.
 ///
 /// # Errors
-/// [`Replan::CacheUnusable`] if the cache cannot supply what its records name.
+/// A reason to plan again if the cache cannot supply what its records name.
 pub async fn put(
     context: &BuildContext<'_>,
     plan: &BuildPlan,
@@ -57,10 +58,7 @@ pub async fn put(
     match release.put(image, own).await? {
         PutOutcome::Done(released) => Ok(Some(Outcome::pushed(released, Maker::EarlierBuild { is_as_recorded }))),
         // Nothing is tagged yet: hakobi pushes layers before the manifest that names them.
-        PutOutcome::Not(why) => {
-            context.cache.cache_refused(&why)?;
-            Err(Replan::CacheUnusable.into())
-        }
+        PutOutcome::Not(why) => Err(replan_after(&why, context, plan, cache, records).await?.into()),
     }
 }
 

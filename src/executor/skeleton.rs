@@ -16,6 +16,7 @@ use crate::executor::execution::{Execution, Halt, OrHalt};
 use crate::executor::graph_errors::{broken, created};
 use crate::executor::pending::{NotAppended, ObservedTrees, touched_paths};
 use crate::executor::progress::SolveProgress;
+use crate::executor::refused::replan_after;
 use crate::executor::reuse::{composed, image_of};
 use crate::executor::{assemble, request, rounds, solve, substitutions};
 use crate::graph::{BaseSubstitution, CopySource, Input, InputDependency, Op, input_dependencies};
@@ -100,10 +101,7 @@ pub async fn append(execution: &Execution<'_>, plan: &BuildPlan, progress: &mut 
     progress.spent.push += at.elapsed().as_secs_f64();
     match released {
         PutOutcome::Done(released) => Ok(Some(released)),
-        PutOutcome::Not(why) => {
-            context.cache.cache_refused(&why)?;
-            Err(Replan::CacheUnusable.into())
-        }
+        PutOutcome::Not(why) => Err(replan_after(&why, context, plan, execution.cache, &execution.records).await?.into()),
     }
 }
 

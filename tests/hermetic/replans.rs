@@ -61,6 +61,37 @@ fn a_layer_that_the_cache_lost_is_made_again() {
     assert_eq!(world.wiped().build(&[]).ran.len(), 2, "it is there again");
 }
 
+/// The registry has none of the layers, so the cache must supply them.
+#[test]
+fn a_lost_layer_of_a_finished_image_costs_its_own_step() {
+    for required in [&[][..], &["--cache-required"]] {
+        let world = built(COMMAND_LAST);
+        fs::remove_file(cached_layer(&world, 3)).unwrap();
+        world.registry.forget("app");
+        let built = world.wiped().build(required);
+        assert_eq!(built.ran, ["[4/4] RUN sum /built"], "{}", built.stderr);
+        assert_eq!(built.warnings(), [""; 0]);
+        assert_eq!(built.stderr.matches("cached layers are missing").count(), 1, "{}", built.stderr);
+        assert_eq!(world.wiped().build(required).tier(), "unchanged", "it is there again");
+    }
+}
+
+#[test]
+fn a_lost_layer_below_an_append_costs_its_own_step() {
+    for required in [&[][..], &["--cache-required"]] {
+        let world = built("FROM BASE\nRUN sum /deps\nRUN sum /more\nCOPY src /app/src\n");
+        fs::remove_file(cached_layer(&world, 2)).unwrap();
+        world.registry.forget("app");
+        world.write("src/main", "two\n");
+        let built = world.wiped().build(required);
+        assert!(built.ran.contains(&"[3/4] RUN sum /more".to_owned()), "{:?}", built.ran);
+        assert!(!built.ran.contains(&"[2/4] RUN sum /deps".to_owned()), "{:?}", built.ran);
+        assert_eq!(built.warnings(), [""; 0]);
+        assert_eq!(built.stderr.matches("cached layers are missing").count(), 1, "{}", built.stderr);
+        assert_eq!(world.wiped().build(required).tier(), "unchanged", "it is there again");
+    }
+}
+
 #[test]
 fn a_damaged_layer_is_never_built_on() {
     let world = built(COMMAND_LAST);
