@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -18,6 +19,7 @@ use super::error::{Error, Kind, Result};
 use super::home::{self, Source};
 use super::http::describe;
 use super::manifest::header;
+use super::rate::too_slow;
 use super::reply::Reply;
 use super::retry::{Attempts, Pulse};
 use crate::domain::{Descriptor, Digest, Hasher};
@@ -179,13 +181,21 @@ impl Reader {
             if self.response.is_none() {
                 self.connect().await?;
             }
-            let stall = self.client.host.shared.patience.stall;
+            let host = Arc::clone(&self.client.host);
+            let patience = &host.shared.patience;
             let Some(response) = self.response.as_mut() else { continue };
-            let cause = match tokio::time::timeout(stall, response.chunk()).await {
-                Ok(Ok(Some(bytes))) => match self.take(bytes)? {
-                    Some(bytes) => return Ok(Some(bytes)),
-                    None => continue,
-                },
+            let since = Instant::now();
+            let cause = match tokio::time::timeout(patience.stall, response.chunk()).await {
+                Ok(Ok(Some(bytes))) => {
+                    if host.rate.waited(since, bytes.len() as u64, patience) {
+                        let error = Error::at(Kind::Network, &*self.what, &self.client.repository);
+                        return Err(error.because(&too_slow(patience)));
+                    }
+                    match self.take(bytes)? {
+                        Some(bytes) => return Ok(Some(bytes)),
+                        None => continue,
+                    }
+                }
                 Ok(Ok(None)) if self.size.is_none() => {
                     self.size = Some(self.position);
                     continue;

@@ -13,6 +13,7 @@ use super::credentials::Credential;
 use super::ecr::EcrHost;
 use super::error::{Error, Kind, Result};
 use super::http::send;
+use super::rate::Rate;
 use super::reply::{Refusal, Reply};
 use super::retry::{Attempts, Pulse};
 use super::shared::Shared;
@@ -27,6 +28,8 @@ pub(super) struct Host {
     pub(super) answers: Pulse,
     /// Whether the registry accepts bytes. A registry may answer all other requests and cut each upload.
     pub(super) uploads: Pulse,
+    /// Whether it sends and accepts bytes fast enough.
+    pub(super) rate: Rate,
     /// Whether the token service answers.
     tokens: Pulse,
     start: OnceCell<Start>,
@@ -57,6 +60,7 @@ impl Host {
             shared,
             answers: Pulse::default(),
             uploads: Pulse::default(),
+            rate: Rate::default(),
             tokens: Pulse::default(),
             start: OnceCell::new(),
             auth: Mutex::default(),

@@ -16,6 +16,7 @@ mod home;
 mod host;
 mod http;
 mod manifest;
+mod rate;
 mod registries;
 mod reply;
 mod retry;

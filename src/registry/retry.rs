@@ -23,6 +23,10 @@ pub struct Patience {
     pub stall: Duration,
     /// The time limit for the registry's answer after it has received the whole request.
     pub answer: Duration,
+    /// The minimum rate of a registry in bytes per second, while hakobi waits for the bytes of blobs.
+    pub rate: u64,
+    /// How long it may move no byte, in total.
+    pub slow: Duration,
 }
 
 impl Default for Patience {
@@ -34,6 +38,9 @@ impl Default for Patience {
             stall: Duration::from_secs(60),
             // A registry with an object store may copy a whole layer before it answers a PUT.
             answer: Duration::from_secs(300),
+            // An uplink with less takes hours for any image.
+            rate: 16 << 10,
+            slow: Duration::from_secs(300),
         }
     }
 }

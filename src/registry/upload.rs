@@ -15,10 +15,11 @@ use super::client::{Begun, Client};
 use super::error::{Error, Kind, Result};
 use super::http::send;
 use super::manifest::header;
+use super::rate::too_slow;
 use super::reply::{Refusal, Reply};
 use super::retry::Attempts;
 use super::start::network;
-use super::upload_body::{Body, Progress};
+use super::upload_body::{Body, Progress, Stall};
 use crate::domain::Repository;
 use crate::transfer::{BlobSource, Identity};
 
@@ -181,8 +182,12 @@ impl Upload<'_> {
         let patience = &host.shared.patience;
         let outcome = tokio::select! {
             sent = send(request, self.attempts.made()) => sent.map_err(|error| network(&error, &self.what, &host.name).within(repository)),
-            () = watch.stalled(patience.stall, patience.answer) => {
-                Err(Error::at(Kind::Network, self.what.clone(), repository).because("the upload stalled"))
+            stall = watch.stalled(patience, &host.rate) => {
+                let stalled = |cause: &str| Error::at(Kind::Network, self.what.clone(), repository).because(cause);
+                match stall {
+                    Stall::Silent => Err(stalled("the upload stalled")),
+                    Stall::Slow => return Err(stalled(&too_slow(patience))),
+                }
             }
         };
         self.sent += watch.sent();

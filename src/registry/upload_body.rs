@@ -10,6 +10,8 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use tokio_util::io::ReaderStream;
 
+use super::rate::Rate;
+use super::retry::Patience;
 use crate::transfer::ByteStream;
 
 /// A callback that gets the number of a blob's bytes sent so far.
@@ -45,17 +47,34 @@ impl Watch {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).source_failed.clone()
     }
 
-    /// Returns after the registry has made no progress for too long. Time that the source takes does not count.
-    pub(super) async fn stalled(&self, stall: Duration, answer: Duration) {
+    /// Returns after the registry has made no progress, or too little, for too long. Time that the source takes does not count.
+    pub(super) async fn stalled(&self, patience: &Patience, rate: &Rate) -> Stall {
+        let mut counted = 0;
         loop {
-            tokio::time::sleep((stall / 4).clamp(Duration::from_millis(20), Duration::from_secs(1))).await;
+            let since = Instant::now();
+            tokio::time::sleep((patience.stall / 4).clamp(Duration::from_millis(20), Duration::from_secs(1))).await;
             let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let limit = if state.ended { answer } else { stall };
-            if !state.waits_for_source && state.moved.elapsed() > limit {
-                return;
+            if state.waits_for_source {
+                continue;
+            }
+            if state.moved.elapsed() > if state.ended { patience.answer } else { patience.stall } {
+                return Stall::Silent;
+            }
+            // While it assembles the blob before its answer, no byte moves.
+            if !state.ended && rate.waited(since, state.sent - std::mem::replace(&mut counted, state.sent), patience) {
+                return Stall::Slow;
             }
         }
     }
+}
+
+/// How a registry delays an upload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stall {
+    /// It moves nothing.
+    Silent,
+    /// It moves less than the minimum rate, in all its operations. Another attempt will not help.
+    Slow,
 }
 
 /// The bytes of a source from the offset at which it was opened.

@@ -83,6 +83,7 @@ pub fn hasty() -> Patience {
         longest_pause: Duration::from_millis(200),
         stall: Duration::from_millis(800),
         answer: Duration::from_secs(10),
+        ..Patience::default()
     }
 }
 

@@ -10,7 +10,7 @@ use hakobi::settings::{PushSettings, RegistrySettings};
 use hakobi::transfer::BytesSource;
 
 use super::fixtures::*;
-use crate::support::http_fake::{Say, Server, answer, body, refusal, serve};
+use crate::support::http_fake::{Say, Server, answer, body, refusal, serve, some_body};
 
 const TOTAL: Duration = Duration::from_secs(3);
 
@@ -78,6 +78,83 @@ async fn uploads_that_are_all_cut_are_given_up_together() {
     let error = pusher.finish_blobs().await.unwrap_err().error.to_string();
     assert!(began.elapsed() < TOTAL * 2, "{:?}", began.elapsed());
     assert!(error.contains(&repository.to_string()), "{error}");
+}
+
+/// Registries with this minimum rate, in bytes per second.
+fn with_rate(rate: u64) -> Registries {
+    let patience = Patience { rate, slow: TOTAL, ..hasty() };
+    Registries::with(&RegistrySettings::default(), Events::none(), Options { patience, aws: no_aws() })
+}
+
+const TOO_SLOW: &str = "for 3 s, the registry transferred less than ";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_hardly_accepts_bytes_is_given_up() {
+    let server = serve(|mut request| {
+        Box::pin(async move {
+            if request.method() == "PATCH" {
+                while !some_body(request.body_mut(), 1).await.is_empty() {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+            Say::This(match request.method().as_str() {
+                "POST" => answer(202, &[("location", "/v2/app/blobs/uploads/u")], ""),
+                _ => answer(if request.uri().path() == "/v2/" { 200 } else { 404 }, &[], ""),
+            })
+        })
+    })
+    .await;
+    let client = with_rate(20_000_000).repository(&repository(&server.address.to_string(), "app"));
+    let began = Instant::now();
+    // More than fits into the buffers of the connection.
+    let error = client.upload(&BytesSource::new(noise(64 << 20)), None, quiet()).await.unwrap_err().to_string();
+    assert!(error.contains(TOO_SLOW), "{error}");
+    assert!(began.elapsed() < TOTAL * 4, "{:?}", began.elapsed());
+}
+
+/// Serves one blob with this many bytes a second.
+async fn sending(blob: bytes::Bytes, rate: usize) -> std::net::SocketAddr {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let blob = blob.clone();
+            tokio::spawn(async move {
+                let mut head = [0; 4096];
+                let read = stream.read(&mut head).await.unwrap();
+                let is_blob = String::from_utf8_lossy(&head[..read]).contains("/blobs/");
+                let body = if is_blob { &blob[..] } else { b"" };
+                let head = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+                stream.write_all(head.as_bytes()).await.unwrap();
+                for part in body.chunks(rate / 20) {
+                    // The client may have given up.
+                    if stream.write_all(part).await.is_err() {
+                        return;
+                    }
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_hardly_sends_bytes_is_given_up() {
+    let blob = noise(2 << 20);
+    let digest = hakobi::domain::Digest::hash(&blob);
+    for (rate, is_enough) in [(20_000, false), (400_000, true)] {
+        let client = with_rate(200_000).repository(&repository(&sending(blob.clone(), rate).await.to_string(), "app"));
+        let began = Instant::now();
+        let mut stream = client.open_blob(&digest, Some(blob.len() as u64), 0).await.unwrap();
+        let read = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut Vec::new()).await;
+        assert_eq!(read.is_ok(), is_enough, "{rate}: {read:?}");
+        if let Err(error) = read {
+            assert!(error.to_string().contains(TOO_SLOW), "{error}");
+            assert!(began.elapsed() < TOTAL * 4, "{:?}", began.elapsed());
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
