@@ -54,6 +54,17 @@ fn is_proxy_name(name: &str) -> bool {
     name.to_ascii_lowercase().ends_with("_proxy")
 }
 
+/// Returns whether a variable has a value that looks like a secret.
+#[must_use]
+pub fn has_secret(name: &str, value: &str) -> bool {
+    is_secret_name(name) && is_long_enough(value.trim())
+}
+
+/// Returns whether a value may be a secret.
+fn is_long_enough(value: &str) -> bool {
+    value.len() >= SHORTEST && !SWITCHES.contains(&value.to_ascii_lowercase().as_str())
+}
+
 /// Returns the value of a variable in the form that hakobi may record and show.
 #[must_use]
 pub fn shown<'a>(name: &str, value: &'a str) -> &'a str {
@@ -115,7 +126,7 @@ impl Hidden {
     pub fn add_found(&self, name: &str, value: &str) {
         let is_known = self.0.read().unwrap_or_else(PoisonError::into_inner).names.contains(name);
         let value = value.trim();
-        if is_known && value.len() >= SHORTEST && !SWITCHES.contains(&value.to_ascii_lowercase().as_str()) {
+        if is_known && is_long_enough(value) {
             self.add(value, PLACEHOLDER);
         }
     }

@@ -75,7 +75,8 @@ async fn run(settings: Settings) -> u8 {
         result = checked(&settings, &events) => result,
         signal = interrupted() => Err(Error::new(Kind::Interrupted(signal), "interrupted")),
     };
-    if result.as_ref().is_err_and(|error| matches!(error.kind(), Kind::Interrupted(_))) {
+    // A failed run leaves uploads unfinished, like an interrupted one.
+    if result.is_err() {
         shutdown::begin();
     }
     shutdown::finished(CLEAN_UP).await;

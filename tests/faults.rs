@@ -204,6 +204,31 @@ fn a_signal_aborts_uploads() {
     }
 }
 
+/// A layer of the base image is on its way to the cache when the command fails.
+#[test]
+fn a_build_that_fails_aborts_uploads() {
+    let engine = Engine::lock(D28);
+    let server = S3Server::start();
+    let machine = on_s3(&server, &engine);
+    let large = unique_image("large");
+    machine.write("Dockerfile", &format!("FROM {}\nRUN head -c 20000000 /dev/urandom > /large\n", base("busybox")));
+    Build::new(&machine).push(&large).run().exits(0);
+    machine.write("Dockerfile", &format!("FROM {large}\nRUN sleep 4; false\n"));
+    engine.wipe();
+    server.break_below("blobs/", Method::PUT, Fault::Stall);
+    let mut child = build(&machine, &unique("failed"), &format!("s3://{BUCKET}/failed")).start();
+    let mut most = 0;
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        most = most.max(server.open_uploads());
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert_eq!((status.code(), server.open_uploads()), (Some(1), 0));
+    assert!(most > 0, "there was no upload to abort");
+}
+
 /// Returns a machine whose TMPDIR is too small for the project's layer.
 fn with_full_tmpdir(engine: &Engine) -> (tempfile::TempDir, Small, Machine) {
     let temporary = tempfile::tempdir().unwrap();

@@ -3,12 +3,16 @@
 
 #![allow(missing_docs, dead_code, clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "support/fault_proxy.rs"]
+mod fault_proxy;
 #[path = "support/http_fake.rs"]
 mod http_fake;
 #[path = "support/machine.rs"]
 mod machine;
 #[path = "support/parts.rs"]
 mod parts;
+#[path = "support/s3.rs"]
+mod s3;
 #[path = "support/scripted/mod.rs"]
 mod scripted;
 
@@ -30,6 +34,8 @@ mod registry_faults;
 mod registry_store;
 #[path = "hermetic/replans.rs"]
 mod replans;
+#[path = "hermetic/s3_cache.rs"]
+mod s3_cache;
 #[path = "hermetic/stages.rs"]
 mod stages;
 #[path = "hermetic/tiers.rs"]

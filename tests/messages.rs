@@ -9,6 +9,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
+use std::process::Command;
 
 use broken::BROKEN;
 use support::build::Build;
@@ -220,6 +221,76 @@ fn a_daemon_that_goes_away_is_told_of() {
         };
         assert!(told.contains(expected) && told.contains("hint: "), "{told}");
     }
+}
+
+/// A network between this host and the build, as between a CI machine and a daemon elsewhere.
+struct Far;
+
+impl Far {
+    const HOST: &str = "10.213.77.1";
+
+    fn ip(arguments: &str) {
+        assert!(Command::new("ip").args(arguments.split(' ')).status().unwrap().success(), "ip {arguments}");
+    }
+
+    fn open() -> Self {
+        let own = format!("{}/30", Self::HOST);
+        Self::ip("netns add hakobi-far");
+        let far = Self;
+        Self::ip("link add hakobi-near type veth peer name hakobi-far netns hakobi-far");
+        Self::ip(&format!("addr add {own} dev hakobi-near"));
+        Self::ip("link set hakobi-near up");
+        Self::ip("-n hakobi-far addr add 10.213.77.2/30 dev hakobi-far");
+        Self::ip("-n hakobi-far link set hakobi-far up");
+        Self::ip("-n hakobi-far link set lo up");
+        far
+    }
+}
+
+impl Drop for Far {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", "hakobi-far"]).status();
+    }
+}
+
+/// Copies between a client and the engine.
+fn serve_tcp(engine: &Engine) -> String {
+    let listener = TcpListener::bind((Far::HOST, 0)).unwrap();
+    let (address, engine) = (listener.local_addr().unwrap().to_string(), engine.socket().to_owned());
+    std::thread::spawn(move || {
+        for ours in listener.incoming() {
+            let (ours, theirs) = (ours.unwrap(), std::os::unix::net::UnixStream::connect(&engine).unwrap());
+            let (mut from, mut to) = (ours.try_clone().unwrap(), theirs.try_clone().unwrap());
+            std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+            let (mut from, mut to) = (theirs, ours);
+            std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+        }
+    });
+    address
+}
+
+/// Nothing says that the other side is gone: only the kernel can notice.
+#[test]
+#[ignore = "long"]
+fn long_a_network_that_goes_away_is_noticed() {
+    let engine = Engine::lock(D28);
+    let _far = Far::open();
+    let machine = Machine::with(&format!("tcp://{}", serve_tcp(&engine)));
+    machine.write("Dockerfile", &format!("FROM {}\nRUN echo it runs; sleep 33\n", base("busybox")));
+    let build = Build::new(&machine).progress("plain").with(&["--network", "host"]);
+    let mut hakobi = machine.command("ip");
+    hakobi.args(["netns", "exec", "hakobi-far", env!("CARGO_BIN_EXE_hakobi")]).args(build.arguments());
+    let mut running = hakobi.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let (mut told, mut stderr, mut bytes) = (String::new(), running.stderr.take().unwrap(), [0; 4096]);
+    while !told.contains(" it runs") {
+        let read = stderr.read(&mut bytes).unwrap();
+        assert!(read > 0, "{told}");
+        told.push_str(&String::from_utf8_lossy(&bytes[..read]));
+    }
+    Far::ip("link set hakobi-near down");
+    stderr.read_to_string(&mut told).unwrap();
+    assert_eq!(running.wait().unwrap().code(), Some(1), "{told}");
+    assert!(told.contains("lost the Docker daemon") && told.contains("hint: "), "{told}");
 }
 
 #[test]

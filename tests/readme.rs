@@ -45,6 +45,25 @@ fn the_readme_is_read_in_one_sitting() {
     assert!(lines <= 150, "README.md has {lines} lines: at most 150, the rest goes to docs");
 }
 
+/// The table of faults names tests: `FILE::function` or `FILE::{function, function}`, with modules between them.
+#[test]
+fn every_fault_has_tests_that_exist() {
+    let text = read("docs/faults.md");
+    let (mut named, mut missing) = (0, Vec::new());
+    for quoted in text.split('`').skip(1).step_by(2) {
+        let Some((file, path)) = quoted.split_once(".rs::") else { continue };
+        let names = path.rsplit_once('{').map_or(path.rsplit("::").next().unwrap(), |(_, names)| names.trim_end_matches('}'));
+        let code = fs::read_to_string(root().join(format!("{file}.rs"))).unwrap_or_default();
+        for name in names.split(", ") {
+            named += 1;
+            if !code.contains(&format!("fn {name}(")) {
+                missing.push(format!("{file}.rs::{name}"));
+            }
+        }
+    }
+    assert!(named > 100 && missing.is_empty(), "{named} tests, of which there are not: {missing:#?}");
+}
+
 #[test]
 fn every_link_leads_to_a_file() {
     let mut broken = Vec::new();

@@ -34,7 +34,11 @@ pub fn failure(status: &tonic::Status, local: Option<(String, &'static str)>, fa
     };
     let old_frontend =
         ["unsupported frontend capability", "unsupported request frontend."].iter().any(|words| message.contains(words));
+    let is_full = message.to_ascii_lowercase().contains("no space left on device");
     let error = Error::build(text);
+    if is_full {
+        return error.hint("free space on the disk of the Docker daemon (`docker system df` shows what is on it)");
+    }
     if old_frontend {
         return error.hint(
             "put `# syntax=docker/dockerfile:1` in the first line: this daemon's own Dockerfile frontend is too old for that",
@@ -121,6 +125,13 @@ mod tests {
         let any = bollard_buildkit_proto::google::protobuf::Any { type_url: type_url.to_owned(), value };
         let details = rpc::Status { code: 2, message: String::new(), details: vec![any] };
         tonic::Status::with_details(tonic::Code::Unknown, "it broke", details.encode_to_vec().into())
+    }
+
+    #[test]
+    fn a_full_disk_of_the_daemon_has_a_hint() {
+        let status = tonic::Status::unknown("failed to solve: write /var/lib/docker/x: no space left on device");
+        let error = failure(&status, None, None);
+        assert!(error.hint_text().is_some_and(|hint| hint.contains("disk of the Docker daemon")), "{error:?}");
     }
 
     #[test]

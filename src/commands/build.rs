@@ -20,7 +20,7 @@ use crate::executor::request;
 use crate::graph::Graph;
 use crate::output::{CiReport, Deployable, Metadata, Outcome, StrategyUsed, can_hand_off, can_write, hand_off, remove_iid_file};
 use crate::plan::explained;
-use crate::planner::hiding::{hide_arguments, hide_declared};
+use crate::planner::hiding::{hide_arguments, hide_declared, warn_of_secrets};
 use crate::planner::named_contexts;
 use crate::planner::recall::DaemonlessPlan;
 use crate::push::preflight;
@@ -46,6 +46,7 @@ pub async fn build(
 ) -> Result<Built> {
     let began = Instant::now();
     hide_arguments(build, events.hidden());
+    warn_of_secrets(build, events);
     if let Some(path) = &build.iid_file {
         remove_iid_file(path)?;
     }

@@ -73,8 +73,7 @@ pub async fn restore(settings: &Settings, images: &[ImageRef], cache: &CacheSett
     }
     if run.info.store == StoreKind::Containerd && run.report.outcome == Outcome::Success {
         events.note(
-            "this daemon uses the containerd store, in which BuildKit's `--cache-from` finds no cache: set DOCKER_BUILDKIT=0 for \
-             docker build, or use `hakobi build --cache`",
+            "this daemon uses the containerd store, in which `docker build --cache-from` finds no cache: use `hakobi build --cache`",
         );
     }
     run.report.cache.warnings = faults.warnings();

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::process::Stdio;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
@@ -109,7 +111,7 @@ impl Dialer {
             }
             Address::Ssh { user, host, port, path } => {
                 let mut command = Command::new("ssh");
-                command.args(["-o", "ConnectTimeout=30", "-T"]);
+                command.args(["-o", "ConnectTimeout=30", "-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=3", "-T"]);
                 if let Some(user) = user {
                     command.args(["-l", user]);
                 }
@@ -141,7 +143,21 @@ fn host_port(authority: &str, default: u16) -> Option<(String, u16)> {
 async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     let stream = TcpStream::connect((host, port)).await?;
     stream.set_nodelay(true)?;
+    keep_alive(&stream)?;
     Ok(stream)
+}
+
+/// Lets the kernel find out within a minute that the other side is gone. A daemon may be silent for as long as a step runs, and a
+/// network may drop a connection without a word.
+fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, Duration::from_secs(15))?;
+    sockopt::set_tcp_keepintvl(stream, Duration::from_secs(5))?;
+    sockopt::set_tcp_keepcnt(stream, 6)?;
+    // The same for bytes that were sent and never confirmed: in milliseconds.
+    #[cfg(target_os = "linux")]
+    sockopt::set_tcp_user_timeout(stream, 45_000)?;
+    Ok(())
 }
 
 /// The pipes of a process, as one stream.

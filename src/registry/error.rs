@@ -190,11 +190,20 @@ impl Error {
         }
     }
 
+    /// Returns whether the cause may be a wrong clock: a signature of AWS is from another time, or a certificate is not valid yet.
+    fn is_of_the_clock(&self) -> bool {
+        const WORDS: [&str; 4] = ["Signature expired", "Signature not yet current", "certificate not valid yet", "NotValidYet"];
+        matches!(self.kind, Kind::Credentials | Kind::Tls) && WORDS.iter().any(|words| self.details.cause.contains(words))
+    }
+
     /// Returns a hint for the user. Returns `None` if there is none.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         let host = self.details.host.as_ref()?;
         let ecr = EcrHost::parse(host);
+        if self.is_of_the_clock() {
+            return Some("set the clock of this machine, then try again".to_owned());
+        }
         match (self.kind, ecr) {
             (Kind::Unauthorized | Kind::Denied, Some(_)) => {
                 let action = self.details.action.unwrap_or("ecr:GetAuthorizationToken");
@@ -268,6 +277,9 @@ mod tests {
         insta::assert_snapshot!(hint(Kind::Denied, "team/app", None), @"log in with `docker login`");
         insta::assert_snapshot!(hint(Kind::Denied, ecr, Some("ecr:PutImage")), @"allow the IAM action `ecr:PutImage` on the repository `team/app` for the role (show the role with `aws sts get-caller-identity`)");
         insta::assert_snapshot!(hint(Kind::RepositoryMissing, ecr, None), @"create it with `aws ecr create-repository --region eu-west-1 --repository-name team/app`, or pass `--create-repository`");
+        let off = Error::at(Kind::Credentials, "log in to ECR", &repository(ecr))
+            .because("InvalidSignatureException: Signature expired: x");
+        insta::assert_snapshot!(off.hint().unwrap_or_default(), @"set the clock of this machine, then try again");
         insta::assert_snapshot!(hint(Kind::Tls, "reg.example/app", None), @"if you trust this registry despite its certificate, or it uses plain HTTP, pass `--insecure-registry reg.example`");
     }
 }

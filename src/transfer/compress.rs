@@ -125,6 +125,19 @@ mod tests {
         Box::pin(io::Cursor::new(bytes.to_vec()))
     }
 
+    /// A larger window would take more memory than hakobi may use. Only the frame's header states it.
+    #[tokio::test]
+    async fn a_window_has_a_limit() {
+        for (log, is_allowed) in [(27, true), (28, false)] {
+            let mut encoder = zstd::Encoder::new(Vec::new(), 1).expect("an encoder");
+            encoder.window_log(log).expect("a window");
+            encoder.write_all(b"a few bytes").expect("written");
+            let frame = encoder.finish().expect("a frame");
+            let mut out = Vec::new();
+            assert_eq!(decompress(stream_of(&frame), false, true).read_to_end(&mut out).await.is_ok(), is_allowed, "{log}");
+        }
+    }
+
     #[tokio::test]
     async fn what_goes_in_comes_out() {
         let text: Vec<u8> = (0..600_000u32).flat_map(|number| number.wrapping_mul(number).to_le_bytes()).collect();

@@ -7,7 +7,9 @@ use std::sync::{Arc, OnceLock};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
+use crate::fault_proxy::FaultProxy;
 use crate::machine::{Machine, Run};
+use crate::s3::{BUCKET, S3Server};
 use crate::scripted::daemon::{Daemon, StoreKind};
 use crate::scripted::files::{Files, Node};
 use crate::scripted::plain::{plain, same_image};
@@ -29,6 +31,8 @@ pub struct World {
     pub base: String,
     /// Where the cache is.
     place: Place,
+    /// The S3 server and its proxy, if the cache is there.
+    pub s3: Option<(S3Server, FaultProxy)>,
 }
 
 /// Where a cache is.
@@ -39,6 +43,8 @@ pub enum Place {
     Beside,
     /// In a repository of its own, in the registry of the image.
     Repository,
+    /// In S3, behind a proxy with faults.
+    S3,
 }
 
 impl Drop for World {
@@ -90,7 +96,7 @@ impl World {
         files.put("app/old", Node::file("of the base\n", 0o600, 1_700_000_000));
         let base = registry.put_image("base", &[files], json!({ "Env": ["PATH=/bin"], "Cmd": ["sh"] }));
         let machine = Machine::with(&format!("unix://{}", path.display()));
-        let world = Self { machine, daemon, registry, socket, listening, base, place: Place::Directory };
+        let world = Self { machine, daemon, registry, socket, listening, base, place: Place::Directory, s3: None };
         world.put_dockerfile(dockerfile);
         world
     }
@@ -98,6 +104,15 @@ impl World {
     /// The same with the cache somewhere else.
     pub fn with_cache(mut self, place: Place) -> Self {
         self.place = place;
+        if place == Place::S3 {
+            let server = S3Server::start();
+            let proxy = FaultProxy::start(server.endpoint().trim_start_matches("http://"));
+            for (name, value) in server.variables() {
+                self.machine.put(name, &value);
+            }
+            self.machine.put("AWS_ENDPOINT_URL_S3", &format!("http://{}", proxy.host()));
+            self.s3 = Some((server, proxy));
+        }
         self
     }
 
@@ -144,10 +159,12 @@ impl World {
     pub fn command(&self, command: &str, more: &[&str]) -> Command {
         let image = format!("{}/app:1", self.registry.host());
         let repository = format!("oci://{}/cache", self.registry.host());
+        let bucket = format!("s3://{BUCKET}/app");
         let cache = match self.place {
             Place::Directory => ["--cache", "../cache"],
             Place::Beside => ["--cache-from", &image],
             Place::Repository => ["--cache", &repository],
+            Place::S3 => ["--cache", &bucket],
         };
         let own = [&[command, "--progress", "plain", "-t", &image], &cache[..]].concat();
         let mut hakobi = self.machine.command(env!("CARGO_BIN_EXE_hakobi"));

@@ -37,6 +37,11 @@ impl Machine {
         self
     }
 
+    /// Sets a variable in its environment, after an earlier value.
+    pub fn put(&mut self, name: &str, value: &str) {
+        self.variables.push((name.to_owned(), value.to_owned()));
+    }
+
     /// Adds Docker's record of a login at the tests' registry with authentication.
     pub fn logged_in(self) -> Self {
         let (user, password) = (part("HAKOBI_TEST_REGISTRY_USER"), part("HAKOBI_TEST_REGISTRY_PASSWORD"));
