@@ -1,5 +1,7 @@
 //! The cache mounts of commands (`RUN --mount=type=cache`).
 
+use std::collections::HashSet;
+
 use bollard_buildkit_proto::pb;
 
 use super::decode::{Graph, Input, Op};
@@ -59,32 +61,54 @@ impl Graph {
     /// own directories, and all that rest on these.
     #[must_use]
     pub fn copies_below<'a>(&self, commands: impl IntoIterator<Item = &'a Digest>) -> Vec<Digest> {
+        let (mut reached, mut open) = (HashSet::new(), Vec::new());
+        open.extend(commands.into_iter().filter_map(|command| self.op(command)).flat_map(|command| &command.inputs));
+        while let Some(input) = open.pop() {
+            if let Some(op) = self.op(&input.step).filter(|op| op.files().is_some())
+                && reached.insert(&op.digest)
+            {
+                open.extend(&op.inputs);
+            }
+        }
+        let mut copies = HashSet::new();
         let mut out = Vec::new();
-        for command in commands {
-            for input in self.op(command).map(|op| &*op.inputs).unwrap_or_default() {
-                self.copies_to(&input.step, &mut out);
+        for op in self.in_order(reached) {
+            let copies_or_rests = |input: &Input| copies.contains(&input.step) || self.op(&input.step).is_some_and(is_local);
+            if op.inputs.iter().any(copies_or_rests) {
+                copies.insert(&op.digest);
+                out.push(op.digest.clone());
             }
         }
         out
-    }
-
-    /// Adds the file operations of a state that copy local files, or rest on such an operation. Returns whether there is any.
-    fn copies_to(&self, step: &Digest, out: &mut Vec<Digest>) -> bool {
-        if out.contains(step) {
-            return true;
-        }
-        let Some(op) = self.op(step).filter(|op| op.files().is_some()) else { return false };
-        let inputs: Vec<Input> = op.inputs.clone();
-        let copies = inputs.iter().filter(|input| self.op(&input.step).is_some_and(is_local)).count() > 0;
-        // All inputs, not only up to the first one that copies.
-        let rests = inputs.iter().filter(|input| self.copies_to(&input.step, out)).count() > 0;
-        if copies || rests {
-            out.push(step.clone());
-        }
-        copies || rests
     }
 }
 
 fn is_local(op: &Op) -> bool {
     matches!(&op.op.op, Some(pb::op::Op::Source(source)) if source.identifier.starts_with("local://"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Made;
+    use super::*;
+
+    /// Anybody may have written the graph of a record.
+    #[test]
+    fn copies_below_a_command_may_be_many() {
+        let mut made = Made::default();
+        let base = made.source("docker-image://base");
+        let context = made.source("local://context");
+        let (mut twice, mut long) = (made.copy(&base, &base, "/first"), made.copy(&base, &context, "/first"));
+        for _ in 0..100 {
+            twice = made.copy(&twice, &twice, "/again");
+        }
+        for number in 0..3000 {
+            long = made.copy(&long, &base, &number.to_string());
+        }
+        let above = made.copy(&twice, &long, "/");
+        let command = made.command(&above, "true");
+        let graph = made.graph(&command);
+        let copies = graph.copies_below([&command.step]);
+        assert_eq!((copies.len(), copies.last()), (3002, Some(&above.step)));
+    }
 }

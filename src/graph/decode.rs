@@ -127,7 +127,8 @@ impl Graph {
             let name = metadata.and_then(|metadata| metadata.description.get("llb.customname")).cloned().unwrap_or_default();
             let ignores_cache = metadata.is_some_and(|metadata| metadata.ignore_cache);
             last = Some(digest.clone());
-            places.insert(digest.clone(), place);
+            // A step may be there twice, and another one may need the first of them.
+            places.entry(digest.clone()).or_insert(place);
             ops.insert(digest.clone(), Op { digest, op, inputs, name, ignores_cache });
         }
         let result = match last.and_then(|digest| ops.get(&digest)) {
@@ -208,10 +209,14 @@ impl Graph {
                 open.extend(op.inputs.iter().map(|input| &input.step));
             }
         }
-        // In the definition, every step comes after its inputs.
-        let mut below: Vec<&Op> = wanted.into_iter().filter_map(|step| self.ops.get(step)).collect();
-        below.sort_by_key(|op| self.places.get(&op.digest));
-        below
+        self.in_order(wanted)
+    }
+
+    /// Returns these steps; each comes after those that it needs, as in the definition.
+    pub(super) fn in_order<'a>(&self, steps: impl IntoIterator<Item = &'a Digest>) -> Vec<&Op> {
+        let mut ops: Vec<&Op> = steps.into_iter().filter_map(|step| self.ops.get(step)).collect();
+        ops.sort_by_key(|op| self.places.get(&op.digest));
+        ops
     }
 
     /// Returns the graph up to one state, with the metadata and source lines of its steps. Its steps have already run, so none of

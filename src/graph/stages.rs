@@ -1,6 +1,6 @@
 //! The stages of a Dockerfile as they appear in the graph: states that other steps copy files from.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use bollard_buildkit_proto::pb;
 
@@ -116,9 +116,10 @@ impl Graph {
     /// sources of copies are not among them.
     #[must_use]
     pub fn lineage(&self, state: &Input) -> Vec<&Op> {
-        let (mut lineage, mut open): (Vec<&Op>, Vec<&Input>) = (Vec::new(), vec![state]);
+        let (mut lineage, mut seen, mut open): (Vec<&Op>, HashSet<&Digest>, Vec<&Input>) =
+            (Vec::new(), HashSet::new(), vec![state]);
         while let Some(op) = open.pop().and_then(|state| self.op(&state.step)) {
-            if lineage.iter().all(|other| other.digest != op.digest) {
+            if seen.insert(&op.digest) {
                 lineage.push(op);
                 match &op.op.op {
                     Some(pb::op::Op::Exec(_) | pb::op::Op::File(_)) => open.extend(self.base_of(op)),
@@ -133,34 +134,69 @@ impl Graph {
     /// merges into the first input.
     #[must_use]
     pub fn chain_of(&self, state: &Input) -> Chain {
-        let Some(op) = self.op(&state.step) else { return Chain { links: Vec::new(), base: Some(state.clone()) } };
-        match &op.op.op {
-            Some(pb::op::Op::Exec(_) | pb::op::Op::File(_)) => {
-                let mut chain = base_input(op).and_then(|index| op.inputs.get(index)).map(|base| self.chain_of(base));
-                let chain = chain.get_or_insert_default();
-                let layers = chain.layers() + 1;
-                chain.links.push(Link { state: state.clone(), made_by: op.digest.clone(), layers });
-                std::mem::take(chain)
-            }
-            Some(pb::op::Op::Merge(_)) => {
-                let mut parts = op.inputs.iter().map(|input| self.chain_of(input));
-                let mut chain = parts.next().unwrap_or_default();
-                let (mut layers, mut made_by) = (chain.layers(), op.digest.clone());
-                for part in parts {
-                    // A merged state with a base of its own would add that base's layers too.
-                    if part.base.is_some() {
-                        return Chain { links: Vec::new(), base: Some(state.clone()) };
-                    }
-                    layers += part.layers();
-                    made_by = part.links.last().map_or(made_by, |link| link.made_by.clone());
-                }
-                chain.links.push(Link { state: state.clone(), made_by, layers });
-                chain
-            }
-            _ if self.is_nothing() => Chain::default(),
-            _ => Chain { links: Vec::new(), base: Some(state.clone()) },
+        let tops = self.tops(state);
+        let (mut chain, mut next) = (Chain::default(), Some(state));
+        while let Some(state) = next {
+            let top = tops.get(&state.step);
+            let Some((made_by, layers)) = top.and_then(|top| Some((top.made_by.clone()?, top.layers))) else {
+                chain.base = Some(state.clone()).filter(|_| top.is_none_or(|top| top.is_based));
+                break;
+            };
+            chain.links.push(Link { state: state.clone(), made_by, layers });
+            next = self.op(&state.step).and_then(|op| match &op.op.op {
+                Some(pb::op::Op::Merge(_)) => op.inputs.first(),
+                _ => self.base_of(op),
+            });
         }
+        chain.links.reverse();
+        chain
     }
+
+    /// Returns the top of the chain of each step that a state needs. A chain may be as long as the graph, and merges may name a state
+    /// again and again, so this calls itself for no input.
+    fn tops(&self, state: &Input) -> HashMap<&Digest, Top> {
+        let mut tops: HashMap<&Digest, Top> = HashMap::new();
+        for op in self.below(state) {
+            let based = Top { is_based: true, ..Top::default() };
+            let of = |input: Option<&Input>| match input {
+                Some(input) => tops.get(&input.step).cloned().unwrap_or_else(|| based.clone()),
+                None => Top::default(),
+            };
+            let top = match &op.op.op {
+                Some(pb::op::Op::Exec(_) | pb::op::Op::File(_)) => {
+                    let base = of(self.base_of(op));
+                    Top { made_by: Some(op.digest.clone()), layers: base.layers.saturating_add(1), ..base }
+                }
+                Some(pb::op::Op::Merge(_)) => {
+                    let parts: Vec<Top> = op.inputs.iter().skip(1).map(|input| of(Some(input))).collect();
+                    // A merged state with a base of its own would add that base's layers too.
+                    if parts.iter().any(|part| part.is_based) {
+                        based
+                    } else {
+                        let first = of(op.inputs.first());
+                        let layers = parts.iter().fold(first.layers, |layers, part| layers.saturating_add(part.layers));
+                        let made_by = parts.into_iter().rev().find_map(|part| part.made_by).or_else(|| Some(op.digest.clone()));
+                        Top { made_by, layers, ..first }
+                    }
+                }
+                _ if self.is_nothing() => Top::default(),
+                _ => based,
+            };
+            tops.insert(&op.digest, top);
+        }
+        tops
+    }
+}
+
+/// The top of a chain.
+#[derive(Clone, Default)]
+struct Top {
+    /// Whether the chain is based on a state.
+    is_based: bool,
+    /// The number of layers above the base.
+    layers: usize,
+    /// The step that made the last of them, if there is any.
+    made_by: Option<Digest>,
 }
 
 /// Returns the number of the input that a step's layer is based on, or `None`.
@@ -229,7 +265,28 @@ pub fn stage_of(name: &str) -> Option<StageName> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::Made;
     use super::*;
+
+    /// Anybody may have written the graph of a record.
+    #[test]
+    fn a_chain_may_be_long_and_merge_itself() {
+        let mut made = Made::default();
+        let mut state = made.source("docker-image://base");
+        for number in 0..3000 {
+            state = made.command(&state, &number.to_string());
+        }
+        let chain = made.graph(&state).chain_of(&state);
+        assert_eq!((chain.links.len(), chain.layers(), chain.base.is_some()), (3000, 3000, true));
+
+        let mut made = Made::default();
+        let mut state = made.on(&[], pb::op::Op::File(pb::FileOp::default()));
+        for _ in 0..100 {
+            state = made.on(&[&state, &state], pb::op::Op::Merge(pb::MergeOp::default()));
+        }
+        let chain = made.graph(&state).chain_of(&state);
+        assert_eq!((chain.links.len(), chain.layers(), chain.base), (101, usize::MAX, None));
+    }
 
     #[test]
     fn stages_are_read_from_names() {
