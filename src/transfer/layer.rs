@@ -85,7 +85,7 @@ impl<R: Read> LayerEntries<R> {
             let told = std::mem::take(&mut extended);
             // Docker also skips headers of the archive itself.
             if kind.is_pax_global_extensions() {
-                self.begin(size);
+                self.begin(size)?;
                 continue;
             }
             let mut parts_follow = header.as_gnu().is_some_and(|gnu| kind.is_gnu_sparse() && gnu.is_extended());
@@ -106,7 +106,7 @@ impl<R: Read> LayerEntries<R> {
                     | tar::EntryType::Fifo
             );
             let size = if empty { 0 } else { told.size.unwrap_or(size) };
-            self.begin(size);
+            self.begin(size)?;
             return Ok(Some(LayerEntry {
                 path: told.path.unwrap_or_else(|| header.path_bytes().into_owned()),
                 link: told.link.or_else(|| header.link_name_bytes().map(|link| link.into_owned())).unwrap_or_default(),
@@ -122,9 +122,14 @@ impl<R: Read> LayerEntries<R> {
         }
     }
 
-    fn begin(&mut self, size: u64) {
+    fn begin(&mut self, size: u64) -> io::Result<()> {
+        // Go's reader has the same limit.
+        if i64::try_from(size).is_err() {
+            return Err(io::Error::other(format!("the tar has an entry of {size} bytes")));
+        }
         self.left = size;
         self.padding = size.next_multiple_of(BLOCK as u64) - size;
+        Ok(())
     }
 
     fn pass_over(&mut self) -> io::Result<()> {
@@ -138,7 +143,7 @@ impl<R: Read> LayerEntries<R> {
         if size > EXTENDED_LIMIT {
             return Err(io::Error::other("the tar has an extended header that is too large"));
         }
-        self.begin(size);
+        self.begin(size)?;
         let mut bytes = Vec::new();
         self.read_to_end(&mut bytes)?;
         if self.left > 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(bytes) }
@@ -283,6 +288,7 @@ mod tests {
         let mut damaged = bytes.clone();
         damaged[0] ^= 1;
         assert!(read(&damaged).is_err());
+        assert!(read(header(tar::EntryType::Regular, u64::MAX).as_bytes()).is_err(), "more than any file has");
         for records in ["x", "5 a=b\n", "7 a=b\n", "6 a=b\nx", "0 a=b\n", "10 size=x\n", "99999999999999999999 path=a\n"] {
             assert!(Extended::default().take(records.as_bytes()).is_err(), "{records}");
         }
