@@ -166,7 +166,7 @@ impl Reader {
         }
         self.skip = position - begins;
         if self.size.is_none() {
-            self.size = response.content_length().map(|length| begins + length);
+            self.size = response.content_length().map(|length| begins.saturating_add(length));
         }
         self.response = Some(response);
         Ok(())
