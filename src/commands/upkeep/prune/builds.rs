@@ -98,7 +98,8 @@ fn of_lists(owner: &str, lists: &[&Entry], mut objects: BTreeSet<Name>, now: u64
     let (scope, image) = owner.split_once('/').unwrap_or((owner, ""));
     objects.extend(format!("refs/{owner}").parse::<Name>().ok());
     // A list is written at the first use of a day, and there may have been later ones.
-    let used = |entry: &&Entry| entry.name.used_on().map_or(entry.written, |day| entry.written.max((day + 1) * DAY - 1)).min(now);
+    let end = |day: u64| day.saturating_add(1).saturating_mul(DAY) - 1;
+    let used = |entry: &&Entry| entry.name.used_on().map_or(entry.written, |day| entry.written.max(end(day))).min(now);
     let last = lists.iter().map(used).max().unwrap_or_default();
     let written = lists.iter().map(|entry| entry.written).max().unwrap_or_default();
     let lists = lists.iter().map(|entry| entry.name.clone()).collect();
