@@ -1,11 +1,12 @@
-# What each does is in tests/check, demo/run, release/run and CONTRIBUTING.md.
-.PHONY: help setup fmt lint test test-long soak bench demo dist
+# What each does is in tests/check, demo/run, release/run, fuzz/run and CONTRIBUTING.md.
+.PHONY: help setup fmt lint test test-long soak fuzz bench demo dist
 
 help:
 	@echo 'make demo       bring up a Docker engine, and run the main job three times with a cache in a directory'
 	@echo 'make test       everything CI runs: lint, the real engines and registries, all tests'
 	@echo 'make test-long  the same with the long tests'
 	@echo 'make soak       200 builds on one cache, with random edits, faults, kills and prunes'
+	@echo 'make fuzz       hostile input for each of the readers, a minute each (FUZZ_ARGS="archive layer 600" for two, longer)'
 	@echo 'make bench      hakobi beside the ways it replaces, as a table'
 	@echo 'make dist       release archives with static binaries, in target/dist'
 	@echo 'make lint       format, clippy, rustdoc, licences and advisories'
@@ -29,6 +30,9 @@ test-long:
 
 soak:
 	@tests/check soak
+
+fuzz:
+	@fuzz/run $(FUZZ_ARGS)
 
 bench:
 	@cargo build --locked --release --bin hakobi --example s3-server && \

@@ -1,0 +1,3 @@
+//! Fuzzes `targets::archive`, as tests/hostile.rs does.
+#![no_main]
+libfuzzer_sys::fuzz_target!(|input: &[u8]| hakobi_fuzz::targets::archive(input));
