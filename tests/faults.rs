@@ -115,33 +115,45 @@ fn two_builds_are_kept_at_once() {
 }
 
 #[test]
-fn killed_at_any_moment() {
-    let engine = Engine::lock(D28);
-    let server = S3Server::start();
+fn killed_in_the_middle() {
     let folder = tempfile::tempdir().unwrap();
+    killed(&S3Server::start(), folder.path().join("cache").to_str().unwrap(), 3);
+}
+
+#[test]
+#[ignore = "long"]
+fn long_killed_at_any_moment() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = S3Server::start();
     for cache in [folder.path().join("cache").to_str().unwrap(), &format!("s3://{BUCKET}/killed")] {
-        let machine = on_s3(&server, &engine);
-        project(&machine);
-        let image = unique("killed");
-        let build = build(&machine, &image, cache);
-        engine.wipe();
-        let began = Instant::now();
-        build.run().exits(0);
-        let whole = began.elapsed();
-        for part in 1..=6 {
-            machine.write("Dockerfile", &machine.read("Dockerfile").replace("20000000", &format!("2000000{part}")));
-            engine.wipe();
-            let mut child = build.start();
-            std::thread::sleep(whole * part / 6);
-            let _ = child.kill();
-            child.wait().unwrap();
-            // Nothing that is pointed to is missing, nothing is half there.
-            machine.hakobi(&["cache", "verify", "--cache", cache]).exits(0);
-            // Names of ours that it borrowed in the daemon may stay: it had no chance to give them back.
-            assert_eq!(right(&engine, &machine, &image, cache).warnings(), [""; 0]);
-        }
-        assert_eq!(right(&engine, &machine, &image, cache).misses(), [""; 0]);
+        killed(&server, cache, 6);
     }
+}
+
+/// Kills builds after parts of the time that a whole one takes.
+fn killed(server: &S3Server, cache: &str, parts: u32) {
+    let engine = Engine::lock(D28);
+    let machine = on_s3(server, &engine);
+    project(&machine);
+    let image = unique("killed");
+    let build = build(&machine, &image, cache);
+    engine.wipe();
+    let began = Instant::now();
+    build.run().exits(0);
+    let whole = began.elapsed();
+    for part in 1..=parts {
+        machine.write("Dockerfile", &machine.read("Dockerfile").replace("20000000", &format!("2000000{part}")));
+        engine.wipe();
+        let mut child = build.start();
+        std::thread::sleep(whole * part / parts);
+        let _ = child.kill();
+        child.wait().unwrap();
+        // Nothing that is pointed to is missing, nothing is half there.
+        machine.hakobi(&["cache", "verify", "--cache", cache]).exits(0);
+        // Names of ours that it borrowed in the daemon may stay: it had no chance to give them back.
+        assert_eq!(right(&engine, &machine, &image, cache).warnings(), [""; 0]);
+    }
+    assert_eq!(right(&engine, &machine, &image, cache).misses(), [""; 0]);
 }
 
 /// A file system of its own, which is full soon.
