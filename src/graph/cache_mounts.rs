@@ -90,7 +90,6 @@ fn is_local(op: &Op) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::testing::Made;
-    use super::*;
 
     /// Anybody may have written the graph of a record.
     #[test]

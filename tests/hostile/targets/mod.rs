@@ -45,11 +45,11 @@ pub struct Target {
 /// All of them. One that opens files or connections is slower, and gets fewer inputs in a normal test.
 pub const ALL: &[Target] = &[
     Target { name: "archive", run: archive, tries: 2000 },
-    Target { name: "compressed", run: compressed, tries: 2000 },
-    Target { name: "credentials", run: credentials, tries: 1000 },
+    Target { name: "compressed", run: compressed, tries: 500 },
+    Target { name: "credentials", run: credentials, tries: 500 },
     Target { name: "definition", run: definition, tries: 1000 },
     Target { name: "endpoint", run: endpoint, tries: 300 },
-    Target { name: "ignore", run: ignore, tries: 100 },
+    Target { name: "ignore", run: ignore, tries: 300 },
     Target { name: "index", run: index, tries: 3000 },
     Target { name: "layer", run: layer, tries: 3000 },
     Target { name: "manifest", run: manifest, tries: 3000 },
@@ -121,4 +121,18 @@ fn tar_mended(input: &[u8]) -> Vec<u8> {
         block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     }
     bytes
+}
+
+/// Returns whether JSON has a number that is no integer of 64 bits. serde_json may read such a number with another last digit than it
+/// wrote, so that nothing is known of the result.
+fn has_fractions(json: &[u8]) -> bool {
+    fn found(value: &serde_json::Value) -> bool {
+        match value {
+            serde_json::Value::Number(number) => number.is_f64(),
+            serde_json::Value::Array(values) => values.iter().any(found),
+            serde_json::Value::Object(values) => values.values().any(found),
+            _ => false,
+        }
+    }
+    serde_json::from_slice(json).is_ok_and(|value| found(&value))
 }

@@ -105,6 +105,7 @@ async fn ask(operation: u8, script: &Script) {
         longest_pause: Duration::from_millis(2),
         stall: 5 * BRIEF,
         answer: 5 * BRIEF,
+        ..Patience::default()
     };
     let endpoint = format!("http://{}", script.address);
     let aws = AwsSource::Fixed { endpoint, access_key: "key".to_owned(), secret_key: "key".to_owned() };
