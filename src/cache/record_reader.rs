@@ -43,6 +43,12 @@ impl<'a> RecordReader<'a> {
         self.faults.warn_without("continuing", why)
     }
 
+    /// Returns whether hakobi gave the cache up, so that a record that is missing may be there.
+    #[must_use]
+    pub fn gave_up(&self) -> bool {
+        self.faults.gave_up()
+    }
+
     /// Reads the records of these keys, like [`Records::read`].
     ///
     /// # Errors
