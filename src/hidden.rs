@@ -54,10 +54,13 @@ fn is_proxy_name(name: &str) -> bool {
     name.to_ascii_lowercase().ends_with("_proxy")
 }
 
-/// Returns whether a variable has a value that looks like a secret.
+/// Returns whether a variable has a value that is most likely a secret. hakobi hides more: `CACHE_KEY` and `AUTH_URL` are in doubt.
 #[must_use]
-pub fn has_secret(name: &str, value: &str) -> bool {
-    is_secret_name(name) && is_long_enough(value.trim())
+pub fn is_plainly_secret(name: &str, value: &str) -> bool {
+    const SURE: [&str; 5] = ["passwd", "password", "passphrase", "secret", "token"];
+    let lower = name.to_ascii_lowercase();
+    let is_number = value.trim().bytes().all(|byte| byte.is_ascii_digit());
+    is_secret_name(name) && SURE.iter().any(|word| lower.ends_with(word)) && is_long_enough(value.trim()) && !is_number
 }
 
 /// Returns whether a value may be a secret.

@@ -17,6 +17,7 @@ pub struct CacheFaults<'a> {
     pub gave_up: AtomicBool,
     pub left_out: AtomicBool,
     pub damage_reported: AtomicBool,
+    pub lost_layers_noted: AtomicBool,
 }
 
 impl<'a> CacheFaults<'a> {
@@ -28,6 +29,7 @@ impl<'a> CacheFaults<'a> {
             gave_up: AtomicBool::new(false),
             left_out: AtomicBool::new(false),
             damage_reported: AtomicBool::new(false),
+            lost_layers_noted: AtomicBool::new(false),
         }
     }
 
@@ -103,6 +105,13 @@ impl<'a> CacheFaults<'a> {
     /// Notes that the damage was reported. Returns whether it was reported before.
     pub fn mark_damage_reported(&self) -> bool {
         self.damage_reported.swap(true, Ordering::Relaxed)
+    }
+
+    /// Notes once that the cache lacks layers of its records. That is no fault: they may have expired.
+    pub fn note_lost_layers(&self) {
+        if !self.lost_layers_noted.swap(true, Ordering::Relaxed) {
+            self.events.note("cached layers are missing; rebuilding the steps that need them");
+        }
     }
 
     pub fn left_out(&self) -> bool {

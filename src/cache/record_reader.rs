@@ -49,6 +49,11 @@ impl<'a> RecordReader<'a> {
         self.faults.gave_up()
     }
 
+    /// Notes once in a run that the cache lacks layers of its records.
+    pub fn note_lost_layers(&self) {
+        self.faults.note_lost_layers();
+    }
+
     /// Reads the records of these keys, like [`Records::read`].
     ///
     /// # Errors

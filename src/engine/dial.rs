@@ -143,20 +143,24 @@ fn host_port(authority: &str, default: u16) -> Option<(String, u16)> {
 async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     let stream = TcpStream::connect((host, port)).await?;
     stream.set_nodelay(true)?;
-    keep_alive(&stream)?;
+    // Some systems do not know all of these options.
+    if let Err(error) = keep_alive(&stream) {
+        tracing::debug!(%error, "the connection to the daemon has no keepalive");
+    }
     Ok(stream)
 }
 
-/// Lets the kernel find out within a minute that the other side is gone. A daemon may be silent for as long as a step runs, and a
-/// network may drop a connection without a word.
+/// Lets the kernel find out that the other side is gone. A daemon may be silent for as long as a step runs, and a network may drop a
+/// connection without a word.
 fn keep_alive(stream: &TcpStream) -> io::Result<()> {
     sockopt::set_socket_keepalive(stream, true)?;
     sockopt::set_tcp_keepidle(stream, Duration::from_secs(15))?;
     sockopt::set_tcp_keepintvl(stream, Duration::from_secs(5))?;
     sockopt::set_tcp_keepcnt(stream, 6)?;
-    // The same for bytes that were sent and never confirmed: in milliseconds.
+    // The same for bytes that were sent and never confirmed, in milliseconds. It also ends a connection whose other side is alive but
+    // reads nothing for so long, so it is generous.
     #[cfg(target_os = "linux")]
-    sockopt::set_tcp_user_timeout(stream, 45_000)?;
+    sockopt::set_tcp_user_timeout(stream, 180_000)?;
     Ok(())
 }
 

@@ -193,7 +193,7 @@ impl Docker {
     }
 
     /// Returns the time since an image got its last name. Returns `None` if the daemon does not say. Docker writes the time after the
-    /// name, and says until then that the image was named in the year 1.
+    /// name, and says until then, and of names that `docker load` and `docker pull` made, that the image was named in the year 1.
     pub async fn named_for(&self, name: &ImageRef) -> Option<Duration> {
         let image = self.api.inspect_image(&name.to_string()).await.ok()?;
         let at: jiff::Timestamp = image.metadata?.last_tag_time?.to_string().parse().ok()?;

@@ -35,8 +35,6 @@ pub struct SolveProgress {
     pub ran_again: bool,
     /// Places that hakobi could not look at: the content of copies from there is not known.
     pub unknown: HashSet<(Input, Vec<Selector>)>,
-    /// Whether the cache turned out to lack layers.
-    pub has_lost_layers: bool,
     /// The cache mounts of the daemon.
     pub mounts: MountProgress,
     /// Findings for the report.
@@ -101,9 +99,6 @@ impl SolveProgress {
         match why {
             Replan::CacheUnusable | Replan::RemotesMoved => self.substitutions.clear(),
             Replan::BypassBaseProxy(why) => self.bypass_pull_through(why, events),
-            Replan::LayersLost(_) if !std::mem::replace(&mut self.has_lost_layers, true) => {
-                events.note("cached layers are missing; rebuilding the steps that need them");
-            }
             Replan::LayersLost(_) | Replan::SourcesMoved(_) | Replan::Observed(_) => {}
         }
     }

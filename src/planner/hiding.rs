@@ -4,7 +4,7 @@ use crate::build::{Compiled, Input, declared};
 use crate::engine::buildkit::pb;
 use crate::event::Events;
 use crate::graph::Graph;
-use crate::hidden::{Hidden, has_secret};
+use crate::hidden::{Hidden, is_plainly_secret};
 use crate::settings::BuildSettings;
 
 /// Hides the values of build arguments. hakobi must not report anything of a build before this.
@@ -17,7 +17,7 @@ pub fn hide_arguments(build: &BuildSettings, hidden: &Hidden) {
 /// Warns of build arguments that look like secrets. Docker writes their values into the image's history.
 pub fn warn_of_secrets(build: &BuildSettings, events: &Events) {
     for (name, value) in &build.build_args {
-        if has_secret(name, value) {
+        if is_plainly_secret(name, value) {
             events.warning(format!(
                 "the build argument {name} looks like a secret, and the image's history may show it: use --secret"
             ));

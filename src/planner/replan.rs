@@ -53,7 +53,10 @@ pub async fn replan(plan: &mut BuildPlan, why: Replan, records: &RecordReader<'_
             plan.without_records();
             return Ok(());
         }
-        Replan::LayersLost(lost) => plan.without_layers(lost),
+        Replan::LayersLost(lost) => {
+            records.note_lost_layers();
+            plan.without_layers(lost);
+        }
         Replan::RemotesMoved => plan.without_pins(),
         Replan::Observed(contents) => plan.facts.seen.extend(contents),
     }

@@ -25,8 +25,17 @@ impl Rate {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let from = state.at.map_or(since, |at| at.max(since));
         state.at = Some(now);
-        state.behind = (state.behind + bytes(patience.rate, now.saturating_duration_since(from))).saturating_sub(moved);
-        state.behind >= bytes(patience.rate, patience.slow)
+        // A process that was stopped for an hour did not wait for the registry, and a debt must be payable.
+        let time = now.saturating_duration_since(from).min(patience.stall);
+        let most = bytes(patience.rate, patience.slow);
+        state.behind = (state.behind + bytes(patience.rate, time)).saturating_sub(moved).min(most);
+        state.behind >= most
+    }
+
+    /// Notes that bytes moved while nobody counted the time.
+    pub(super) fn moved(&self, bytes: u64) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.behind = state.behind.saturating_sub(bytes);
     }
 }
 
@@ -36,5 +45,5 @@ fn bytes(rate: u64, time: Duration) -> u64 {
 
 /// Returns why hakobi gives such a registry up.
 pub(super) fn too_slow(patience: &Patience) -> String {
-    format!("for {} s, the registry transferred less than {} KiB per second", patience.slow.as_secs(), patience.rate >> 10)
+    format!("the registry is {} s behind a rate of {} KiB per second", patience.slow.as_secs(), patience.rate >> 10)
 }

@@ -190,6 +190,7 @@ impl Upload<'_> {
                 }
             }
         };
+        host.rate.moved(watch.uncounted());
         self.sent += watch.sent();
         if let Some(cause) = watch.source_failed() {
             return Err(self.unread(&cause));

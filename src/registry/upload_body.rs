@@ -28,8 +28,18 @@ struct State {
     waits_for_source: bool,
     ended: bool,
     sent: u64,
+    /// The part of the sent bytes that the registry's rate contains.
+    counted: u64,
     moved: Instant,
     source_failed: Option<String>,
+}
+
+impl State {
+    fn uncounted(&mut self) -> u64 {
+        let new = self.sent - self.counted;
+        self.counted = self.sent;
+        new
+    }
 }
 
 impl Watch {
@@ -42,6 +52,11 @@ impl Watch {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).sent
     }
 
+    /// Returns the number of sent bytes that the registry's rate does not contain yet.
+    pub(super) fn uncounted(&self) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).uncounted()
+    }
+
     /// Returns the error of the source. Returns `None` if the source did not fail.
     pub(super) fn source_failed(&self) -> Option<String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).source_failed.clone()
@@ -49,11 +64,10 @@ impl Watch {
 
     /// Returns after the registry has made no progress, or too little, for too long. Time that the source takes does not count.
     pub(super) async fn stalled(&self, patience: &Patience, rate: &Rate) -> Stall {
-        let mut counted = 0;
         loop {
             let since = Instant::now();
             tokio::time::sleep((patience.stall / 4).clamp(Duration::from_millis(20), Duration::from_secs(1))).await;
-            let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             if state.waits_for_source {
                 continue;
             }
@@ -61,7 +75,7 @@ impl Watch {
                 return Stall::Silent;
             }
             // While it assembles the blob before its answer, no byte moves.
-            if !state.ended && rate.waited(since, state.sent - std::mem::replace(&mut counted, state.sent), patience) {
+            if !state.ended && rate.waited(since, state.uncounted(), patience) {
                 return Stall::Slow;
             }
         }
@@ -95,10 +109,21 @@ impl Body {
             waits_for_source: false,
             ended: false,
             sent: 0,
+            counted: 0,
             moved: Instant::now(),
             source_failed: None,
         })));
         Ok(Some((Self { parts, first: Some(first), offset, watch: Arc::clone(&watch), progress }, watch)))
+    }
+}
+
+/// Over HTTP/1.1, hyper drops a body of known length after its last byte and never asks for its end.
+impl Drop for Body {
+    fn drop(&mut self) {
+        self.watch.change(|state| {
+            state.ended = true;
+            state.waits_for_source = false;
+        });
     }
 }
 

@@ -117,13 +117,13 @@ async fn an_immutable_tag_is_an_error_in_words_and_the_same_image_a_success() {
 async fn a_token_is_renewed_at_half_of_its_life_and_when_it_is_refused() {
     let fake = EcrFake::start().await;
     fake.add("team/app", false);
-    fake.tokens_live(Duration::from_secs(60), Duration::from_secs(4));
+    fake.tokens_live(Duration::from_secs(60), Duration::from_secs(10));
     let registries = ecr_registries(&fake);
     let client = registries.repository(&repository(HOST, "team/app"));
     client.has(&Digest::hash(b"x")).await.unwrap();
     client.has(&Digest::hash(b"y")).await.unwrap();
     assert_eq!(fake.logins(), 1);
-    tokio::time::sleep(Duration::from_millis(2300)).await;
+    tokio::time::sleep(Duration::from_millis(5300)).await;
     client.has(&Digest::hash(b"x")).await.unwrap();
     assert_eq!(fake.logins(), 2, "half of its life is over");
     fake.expire_tokens();
