@@ -202,7 +202,7 @@ async fn serve_with(
                 };
                 match fault {
                     None | Some(Fault::Lost) => {
-                        let _turn = objects.turn(&request).await;
+                        let turn = objects.turn(&request).await;
                         if let Some((status, code)) = extras.refuses(&request) {
                             return refused(status, &code);
                         }
@@ -211,7 +211,12 @@ async fn serve_with(
                         }
                         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
                         let key = header(&request, KMS_KEY);
-                        let answer = hyper::service::Service::call(&service, request).await;
+                        // In a task of its own: S3 executes a request as a whole, also if the client goes away meanwhile.
+                        let executed = tokio::spawn(async move {
+                            let _turn = turn;
+                            hyper::service::Service::call(&service, request).await
+                        });
+                        let answer = executed.await.map_err(std::io::Error::other)?;
                         let mut answer = answer.map_err(|error| std::io::Error::other(format!("{error:?}")))?;
                         extras.tell(&root, &method, &path, key, &mut answer);
                         if fault.is_some() { Err(std::io::Error::other("lost")) } else { Ok(answer) }
