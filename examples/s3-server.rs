@@ -3,6 +3,8 @@
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, dead_code, missing_docs)]
 
+#[path = "../tests/support/background.rs"]
+mod background;
 #[path = "../tests/support/s3.rs"]
 mod s3;
 

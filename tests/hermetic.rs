@@ -3,6 +3,8 @@
 
 #![allow(missing_docs, dead_code, clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "support/background.rs"]
+mod background;
 #[path = "support/fault_proxy.rs"]
 mod fault_proxy;
 #[path = "support/http_fake.rs"]

@@ -193,6 +193,17 @@ impl Bridge {
     }
 }
 
+/// Reads the output of a build until its step says that it runs.
+fn until_it_runs(stderr: &mut std::process::ChildStderr) -> String {
+    let (mut told, mut bytes) = (String::new(), [0; 4096]);
+    while !told.contains(" it runs") {
+        let read = stderr.read(&mut bytes).unwrap();
+        assert!(read > 0, "{told}");
+        told.push_str(&String::from_utf8_lossy(&bytes[..read]));
+    }
+    told
+}
+
 /// The daemon ends while a step runs.
 #[test]
 fn a_daemon_that_goes_away_is_told_of() {
@@ -204,14 +215,8 @@ fn a_daemon_that_goes_away_is_told_of() {
         machine.write("Dockerfile", &format!("FROM {}\nRUN echo it runs; sleep {seconds}\n", base("busybox")));
         let mut hakobi = Build::new(&machine).progress("plain").cache("../cache").command();
         let mut running = hakobi.stderr(std::process::Stdio::piped()).spawn().unwrap();
-        let mut told = String::new();
         let mut stderr = running.stderr.take().unwrap();
-        let mut bytes = [0; 4096];
-        while !told.contains(" it runs") {
-            let read = stderr.read(&mut bytes).unwrap();
-            assert!(read > 0, "{told}");
-            told.push_str(&String::from_utf8_lossy(&bytes[..read]));
-        }
+        let mut told = until_it_runs(&mut stderr);
         bridge.cut(is_up);
         stderr.read_to_string(&mut told).unwrap();
         assert_eq!(running.wait().unwrap().code(), Some(1), "{told}");
@@ -281,12 +286,8 @@ fn long_a_network_that_goes_away_is_noticed() {
     let mut hakobi = machine.command("ip");
     hakobi.args(["netns", "exec", "hakobi-far", env!("CARGO_BIN_EXE_hakobi")]).args(build.arguments());
     let mut running = hakobi.stderr(std::process::Stdio::piped()).spawn().unwrap();
-    let (mut told, mut stderr, mut bytes) = (String::new(), running.stderr.take().unwrap(), [0; 4096]);
-    while !told.contains(" it runs") {
-        let read = stderr.read(&mut bytes).unwrap();
-        assert!(read > 0, "{told}");
-        told.push_str(&String::from_utf8_lossy(&bytes[..read]));
-    }
+    let mut stderr = running.stderr.take().unwrap();
+    let mut told = until_it_runs(&mut stderr);
     Far::ip("link set hakobi-near down");
     stderr.read_to_string(&mut told).unwrap();
     assert_eq!(running.wait().unwrap().code(), Some(1), "{told}");

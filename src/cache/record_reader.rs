@@ -28,8 +28,12 @@ impl<'a> RecordReader<'a> {
         Ok(self.read([key], |key| RecordKey::clone(key)).await?.remove(key))
     }
 
-    /// Notes that hakobi does not use a record, because it does not fit the plan.
+    /// Notes that hakobi does not use a record, because it does not fit the plan. After hakobi gave the cache up, a record may only
+    /// lack others that could not be read, so nothing is said of it.
     pub fn refuse<T>(&self, key: &RecordKey<T>) {
+        if self.faults.gave_up() {
+            return;
+        }
         tracing::debug!(%key, kind = std::any::type_name::<T>(), "a record is not used: it does not fit the plan");
         self.records.refuse(key);
     }
@@ -41,12 +45,6 @@ impl<'a> RecordReader<'a> {
     pub fn give_up(&self, why: &impl Fault) -> Result<()> {
         self.faults.give_up();
         self.faults.warn_without("continuing", why)
-    }
-
-    /// Returns whether hakobi gave the cache up, so that a record that is missing may be there.
-    #[must_use]
-    pub fn gave_up(&self) -> bool {
-        self.faults.gave_up()
     }
 
     /// Notes once in a run that the cache lacks layers of its records.

@@ -162,7 +162,7 @@ impl Docker {
     pub async fn image_id(&self, name: &str) -> Result<Option<String>> {
         match self.api.inspect_image(name).await {
             Ok(image) => Ok(image.id),
-            Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
+            Err(error) if is_missing(&error) => Ok(None),
             Err(error) => Err(Error::build(format!("failed to inspect the image {name} in the daemon")).because(&error)),
         }
     }
@@ -177,7 +177,7 @@ impl Docker {
                 let layers = image.root_fs.and_then(|root| root.layers).unwrap_or_default();
                 Ok(layers.iter().map(|layer| layer.parse().ok()).collect())
             }
-            Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
+            Err(error) if is_missing(&error) => Ok(None),
             Err(error) => Err(Error::build(format!("failed to inspect the image {name} in the daemon")).because(&error)),
         }
     }
@@ -223,7 +223,8 @@ impl Docker {
     pub async fn untag(&self, name: &ImageRef) -> Result<()> {
         let options = RemoveImageOptions { force: false, noprune: true, ..RemoveImageOptions::default() };
         match self.api.remove_image(&name.to_string(), Some(options), None).await {
-            Ok(_) | Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
+            Ok(_) => Ok(()),
+            Err(error) if is_missing(&error) => Ok(()),
             Err(error) => Err(Error::build(format!("failed to remove the name {name} from the daemon")).because(&error)),
         }
     }
@@ -402,6 +403,11 @@ impl Drop for BorrowedName {
 fn parse_api(text: &str) -> Option<(u32, u32)> {
     let (major, minor) = text.split_once('.')?;
     Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+/// Returns whether the daemon says that it has no such object.
+fn is_missing(error: &bollard::errors::Error) -> bool {
+    matches!(error, bollard::errors::Error::DockerResponseServerError { status_code: 404, .. })
 }
 
 /// Returns whether the connection failed, and not the daemon's answer.

@@ -276,18 +276,7 @@ fn a_build_that_is_killed_while_it_saves_leaves_a_right_cache() {
                 world.write("src/main", "two\n");
                 world.wiped();
                 world.registry.fails(method, path, skip, 1, RegistryFault::Stall);
-                let mut child = world.command("build", &["--push"]).stderr(std::process::Stdio::null()).spawn().unwrap();
-                let ended = loop {
-                    if let Some(status) = child.try_wait().unwrap() {
-                        break Some(status);
-                    }
-                    if world.registry.is_stalled() {
-                        child.kill().unwrap();
-                        child.wait().unwrap();
-                        break None;
-                    }
-                    std::thread::sleep(std::time::Duration::from_millis(5));
-                };
+                let ended = world.killed_build(|| world.registry.is_stalled());
                 world.registry.mend();
                 let what = format!("{place:?}, {method}, {skip}");
                 let built = world.wiped().build(&[]);

@@ -1,6 +1,6 @@
 //! The cache in S3, with faults at each of its requests: a build is right, and the next ones have a right cache.
 
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -48,20 +48,14 @@ fn fault_at(world: &World, number: u64, fault: Fault) -> Arc<AtomicBool> {
 /// Builds, and kills the build as soon as that request has come. Returns how it ended if it ended before.
 fn killed_at(world: &World, number: u64) -> Option<ExitStatus> {
     let came = fault_at(world, number, Fault::StallAfter);
-    let mut child = world.command("build", &["--push"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            return Some(status);
-        }
-        if came.load(Ordering::SeqCst) {
-            // The server executes the request meanwhile, or not: both happen.
+    world.killed_build(|| {
+        let is_due = came.load(Ordering::SeqCst);
+        if is_due {
+            // The server executes the request in this time, or not: both happen.
             std::thread::sleep(Duration::from_millis(number % 3 * 5));
-            child.kill().unwrap();
-            child.wait().unwrap();
-            return None;
         }
-        std::thread::sleep(Duration::from_millis(2));
-    }
+        is_due
+    })
 }
 
 /// Kills builds at every `step`th request.

@@ -1,8 +1,9 @@
 //! The world of a test: a machine with a project, a scripted daemon, a registry with a base image, and a cache in a directory.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -170,6 +171,22 @@ impl World {
         let mut hakobi = self.machine.command(env!("CARGO_BIN_EXE_hakobi"));
         hakobi.args([&own[..], more, &["."]].concat());
         hakobi
+    }
+
+    /// Builds and pushes, and kills the build as soon as `is_due`. Returns how it ended if it ended before.
+    pub fn killed_build(&self, is_due: impl Fn() -> bool) -> Option<ExitStatus> {
+        let mut child = self.command("build", &["--push"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                return Some(status);
+            }
+            if is_due() {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// Builds and pushes, even if the build fails.

@@ -91,22 +91,9 @@ impl FaultProxy {
             rule: Mutex::new(Box::new(|_| None)),
             asked: AtomicU64::new(0),
         });
-        let (address, told) = std::sync::mpsc::channel();
-        let (stop, stopped) = tokio::sync::oneshot::channel();
         let own = Arc::clone(&shared);
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-            runtime.block_on(async move {
-                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-                address.send(listener.local_addr().unwrap()).unwrap();
-                tokio::select! {
-                    () = serve(listener, own) => {}
-                    _ = stopped => {}
-                }
-            });
-            runtime.shutdown_timeout(Duration::from_secs(1));
-        });
-        Self { address: told.recv().unwrap(), shared, _stop: stop }
+        let (address, stop) = super::background::serve(move |listener| serve(listener, own));
+        Self { address, shared, _stop: stop }
     }
 
     /// Returns its `host:port`.

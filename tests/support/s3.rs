@@ -101,21 +101,10 @@ impl S3Server {
         let made = Arc::clone(&faults);
         let extras = Extras::default();
         let given = extras.clone();
-        let (address, told) = std::sync::mpsc::channel();
-        let (stop, stopped) = tokio::sync::oneshot::channel();
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-            runtime.block_on(async move {
-                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-                address.send(listener.local_addr().unwrap()).unwrap();
-                tokio::select! {
-                    () = serve_with(listener, &root, rate, counted, made, given) => {}
-                    _ = stopped => {}
-                }
-            });
-            runtime.shutdown_timeout(Duration::from_secs(1));
+        let (address, stop) = super::background::serve(move |listener| async move {
+            serve_with(listener, &root, rate, counted, made, given).await;
         });
-        Self { address: told.recv().unwrap(), directory, connections, faults, extras, _stop: stop }
+        Self { address, directory, connections, faults, extras, _stop: stop }
     }
 
     pub fn endpoint(&self) -> String {
@@ -211,12 +200,17 @@ async fn serve_with(
                         }
                         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
                         let key = header(&request, KMS_KEY);
-                        // In a task of its own: S3 executes a request as a whole, also if the client goes away meanwhile.
-                        let executed = tokio::spawn(async move {
+                        let is_part = matches!(turn, Turn::Part);
+                        let executed = async move {
                             let _turn = turn;
                             hyper::service::Service::call(&service, request).await
-                        });
-                        let answer = executed.await.map_err(std::io::Error::other)?;
+                        };
+                        // S3 executes a request as a whole, even if the client goes away before it ends. But no part appears in an
+                        // upload that was aborted: the underlying server would write it, so it ends with its client.
+                        let answer = match is_part {
+                            true => executed.await,
+                            false => tokio::spawn(executed).await.map_err(std::io::Error::other)?,
+                        };
                         let mut answer = answer.map_err(|error| std::io::Error::other(format!("{error:?}")))?;
                         extras.tell(&root, &method, &path, key, &mut answer);
                         if fault.is_some() { Err(std::io::Error::other("lost")) } else { Ok(answer) }

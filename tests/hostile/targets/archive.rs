@@ -33,11 +33,7 @@ impl Layers for Hashed {
 
 /// Reads the input as an archive, and again with valid checksums. Each image must have the layers of its configuration.
 pub fn archive(input: &[u8]) {
-    read_archive(input);
-    let mended = super::tar_mended(input);
-    if mended != input {
-        read_archive(&mended);
-    }
+    super::also_mended(input, read_archive);
 }
 
 fn read_archive(input: &[u8]) {

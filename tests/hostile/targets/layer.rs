@@ -9,11 +9,7 @@ use hakobi::transfer::LayerEntries;
 
 /// Reads the input as a layer, and as a file that `ADD` may unpack; and again with valid checksums.
 pub fn layer(input: &[u8]) {
-    read_layer(input);
-    let mended = super::tar_mended(input);
-    if mended != input {
-        read_layer(&mended);
-    }
+    super::also_mended(input, read_layer);
 }
 
 fn read_layer(input: &[u8]) {

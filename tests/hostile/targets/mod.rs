@@ -112,6 +112,15 @@ fn replaced(bytes: &[u8], mark: &[u8], with: &[u8]) -> Vec<u8> {
     out
 }
 
+/// Reads the input, and again with the right checksums if it is a tar without them.
+fn also_mended(input: &[u8], read: fn(&[u8])) {
+    read(input);
+    let mended = tar_mended(input);
+    if mended != input {
+        read(&mended);
+    }
+}
+
 /// Returns the input with the right checksum in every block that looks like a tar header, so that mutations reach what is behind them.
 fn tar_mended(input: &[u8]) -> Vec<u8> {
     let mut bytes = input.to_vec();
