@@ -132,9 +132,10 @@ fn a_runtime_stage_takes_what_was_built(name: &'static str, transport: &str) {
     machine.write("src.txt", "two\n");
     // A command ran.
     let changed = built(&engine, &machine, &image).is("partial");
-    // The other layer came out as it was; of one in an archive that shows when it was compressed, and is sent by then.
-    let pushed = if transport == "archive" && name == D20 { 2 } else { 1 };
-    assert_eq!(changed.layers("pushed"), pushed, "{changed}");
+    // The other layer came out as it was. Of one in an archive, that shows only when it is compressed: if its upload began before
+    // that, it was sent again.
+    let pushed = if transport == "archive" && name == D20 { 1..=2 } else { 1..=1 };
+    assert!(pushed.contains(&changed.layers("pushed")), "{changed}");
     // The state below the changed step, of the base and one command: and nothing for the runtime stage.
     assert_eq!(changed.layers("restored"), 2, "{changed}");
     same_as_plain(&engine, &machine, &image, &plain, since, name);

@@ -205,15 +205,19 @@ fn an_interrupted_build_leaves_nothing_in_the_daemon() {
         let machine = Machine::with(&engine.host()).set("TMPDIR", temporary.path().to_str().unwrap());
         let build = Build::new(&machine).with(&["--no-cache"]).push(&project(&machine));
         machine.write("Dockerfile", &machine.read("Dockerfile").replace("2000000", "60000000"));
-        for milliseconds in [1500, 3000, 4500] {
+        // Most of these moments are while the daemon stores and names the image, which it does not stop at once.
+        for milliseconds in (400..1300).step_by(100).chain([3000]) {
             let mut child = build.start();
             std::thread::sleep(Duration::from_millis(milliseconds));
             let asked = Instant::now();
             let _ = std::process::Command::new("kill").arg(child.id().to_string()).status();
             child.wait().unwrap();
             assert!(asked.elapsed() < Duration::from_secs(6), "{:?}", asked.elapsed());
-            assert!(own_names(&engine).is_empty(), "{name}: {:?}", own_names(&engine));
-            assert!(folders(temporary.path()).is_empty());
+            assert!(own_names(&engine).is_empty(), "{name} {milliseconds}: {:?}", own_names(&engine));
+            assert!(folders(temporary.path()).is_empty(), "{name} {milliseconds}: {:?}", folders(temporary.path()));
         }
+        // Nor afterwards.
+        std::thread::sleep(Duration::from_secs(1));
+        assert!(own_names(&engine).is_empty(), "{name}: {:?}", own_names(&engine));
     }
 }

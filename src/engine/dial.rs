@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
+use super::operations::Operations;
 use super::tls;
 use crate::error::{Error, Result};
 use crate::settings::{DaemonEndpoint, DaemonTls};
@@ -28,6 +29,7 @@ pub type Stream = Box<dyn Duplex>;
 pub struct Dialer {
     address: Address,
     origin: String,
+    operations: Operations,
 }
 
 #[derive(Debug, Clone)]
@@ -73,13 +75,18 @@ impl Dialer {
             }
             other => return Err(bad(&format!("unknown scheme `{other}` (supported are unix, tcp and ssh)"))),
         };
-        Ok(Self { address, origin })
+        Ok(Self { address, origin, operations: Operations::default() })
     }
 
     /// Returns the address and its origin, for messages.
     #[must_use]
     pub fn origin(&self) -> &str {
         &self.origin
+    }
+
+    /// Returns the operations that this daemon runs for hakobi.
+    pub(super) fn operations(&self) -> &Operations {
+        &self.operations
     }
 
     /// Returns the hint for a daemon that does not answer at this address.

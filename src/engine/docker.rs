@@ -17,6 +17,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::io::{ReaderStream, StreamReader};
+use tokio_util::sync::CancellationToken;
 
 use super::dial::{Dialer, Stream};
 use crate::debug::Request;
@@ -35,6 +36,9 @@ const PING: Duration = Duration::from_secs(5);
 /// daemon within seconds.
 const PINGS: u32 = 6;
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// How long an interrupted operation may run on in the daemon, before hakobi no longer waits to remove the image's name.
+const OPERATIONS_END: Duration = Duration::from_secs(3);
 
 /// The kind of image store of a daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -328,19 +332,29 @@ impl Docker {
         let parts = ReaderStream::with_capacity(archive, 256 << 10).inspect_err(move |error| {
             *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
         });
-        let options = ImportImageOptions { quiet: true, ..ImportImageOptions::default() };
-        let mut messages = std::pin::pin!(self.api.import_image_stream(options, parts, None));
-        while let Some(message) = messages.next().await {
-            let failed = match message {
-                Ok(message) => message.error_detail.map(|detail| detail.message.unwrap_or_default()),
-                Err(error) => Some(error.to_string()),
-            };
-            if let Some(failed) = failed {
-                let ours = fault.lock().unwrap_or_else(PoisonError::into_inner).take();
-                return Err(Error::build(format!("failed to load the image into the daemon: {}", ours.unwrap_or(failed))));
+        // If the caller stops waiting, the archive breaks off. What the daemon has in full by then, it still loads and names.
+        let abandoned = CancellationToken::new();
+        let _guard = abandoned.clone().drop_guard();
+        let rest = abandoned.clone();
+        let rest = futures::stream::once(async move { rest.is_cancelled().then(|| Err(std::io::ErrorKind::Interrupted.into())) });
+        let parts = parts.take_until(abandoned.cancelled_owned()).chain(rest.filter_map(std::future::ready));
+        let (api, operation) = (self.api.clone(), self.dialer.operations().begin());
+        let loaded = tokio::spawn(async move {
+            let _operation = operation;
+            let options = ImportImageOptions { quiet: true, ..ImportImageOptions::default() };
+            let mut messages = std::pin::pin!(api.import_image_stream(options, parts, None));
+            while let Some(message) = messages.next().await {
+                let message = message.map_err(|error| error.to_string())?;
+                if let Some(detail) = message.error_detail {
+                    return Err(detail.message.unwrap_or_default());
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        });
+        loaded.await.unwrap_or_else(|error| Err(error.to_string())).map_err(|failed| {
+            let ours = fault.lock().unwrap_or_else(PoisonError::into_inner).take();
+            Error::build(format!("failed to load the image into the daemon: {}", ours.unwrap_or(failed)))
+        })
     }
 
     /// Asks the daemon to push an image to the registry in its name, without credentials.
@@ -367,7 +381,8 @@ impl Docker {
     }
 }
 
-/// hakobi's own name of an image in the daemon. If a run is interrupted, hakobi removes the name in the background.
+/// hakobi's own name of an image in the daemon. If a run is interrupted, hakobi removes the name in the background, after the
+/// operations that may still add it.
 pub struct BorrowedName {
     docker: Option<Docker>,
     name: ImageRef,
@@ -395,7 +410,10 @@ impl Drop for BorrowedName {
     fn drop(&mut self) {
         if let Some(docker) = self.docker.take() {
             let name = self.name.clone();
-            let _ = shutdown::spawn(async move { docker.untag(&name).await });
+            let _ = shutdown::spawn(async move {
+                docker.dialer.operations().ended(OPERATIONS_END).await;
+                docker.untag(&name).await
+            });
         }
     }
 }

@@ -6,6 +6,7 @@ mod dial;
 mod docker;
 #[cfg(test)]
 mod error_tests;
+mod operations;
 mod tls;
 
 pub use dial::{Dialer, Stream};

@@ -276,14 +276,14 @@ fn a_build_that_is_killed_while_it_saves_leaves_a_right_cache() {
                 world.write("src/main", "two\n");
                 world.wiped();
                 world.registry.fails(method, path, skip, 1, RegistryFault::Stall);
-                let ended = world.killed_build(|| world.registry.is_stalled());
+                let (status, sent) = world.stopped_build("KILL", |sent| sent == 0 && world.registry.is_stalled());
                 world.registry.mend();
                 let what = format!("{place:?}, {method}, {skip}");
                 let built = world.wiped().build(&[]);
                 assert_eq!(built.warnings(), [""; 0], "{what}");
                 assert_eq!(world.wiped().build(&[]).tier(), "unchanged", "{what}");
-                if let Some(status) = ended {
-                    assert!(status.success(), "{what}");
+                if sent == 0 {
+                    assert!(status.success(), "{what}: {status}");
                     break;
                 }
             }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use hyper::Method;
+
 use crate::fault_proxy::{Asked, Fault, FaultProxy};
 use crate::world::{Place, World};
 
@@ -45,33 +47,38 @@ fn fault_at(world: &World, number: u64, fault: Fault) -> Arc<AtomicBool> {
     came
 }
 
-/// Builds, and kills the build as soon as that request has come. Returns how it ended if it ended before.
-fn killed_at(world: &World, number: u64) -> Option<ExitStatus> {
+/// Builds, and sends the build a signal as soon as that request has come. Returns how it ended, and whether it got the signal.
+fn stopped_at(world: &World, signal: &str, number: u64) -> (ExitStatus, bool) {
     let came = fault_at(world, number, Fault::StallAfter);
-    world.killed_build(|| {
-        let is_due = came.load(Ordering::SeqCst);
+    let (status, sent) = world.stopped_build(signal, |sent| {
+        let is_due = sent == 0 && came.load(Ordering::SeqCst);
         if is_due {
             // The server executes the request in this time, or not: both happen.
             std::thread::sleep(Duration::from_millis(number % 3 * 5));
         }
         is_due
-    })
+    });
+    (status, sent > 0)
 }
 
-/// Kills builds at every `step`th request.
-fn killed_at_requests(before: Before, step: usize) {
+/// Stops builds at every `step`th request.
+fn stopped_at_requests(before: Before, signal: &str, step: usize) {
     for number in (0..).step_by(step) {
         let world = world(before);
-        let ended = killed_at(&world, number);
+        let (status, was_stopped) = stopped_at(&world, signal, number);
         proxy(&world).mend();
-        let what = format!("{before:?}, request {number}");
+        let what = format!("{before:?}, {signal} at request {number}");
+        if was_stopped && signal == "TERM" {
+            assert_eq!(status.code(), Some(143), "{what}");
+            assert_eq!(world.s3.as_ref().unwrap().0.open_uploads(), 0, "{what}");
+        }
         // A build that was killed before its first write leaves no cache.
         let verified = world.machine.hakobi(&["cache", "verify", "--cache", "s3://cache/app"]);
         assert!(verified.code == 0 || verified.stderr.contains("no cache at"), "{what}: {}{}", verified.stdout, verified.stderr);
         let built = world.wiped().build(&[]);
         assert_eq!(built.warnings(), [""; 0], "{what}");
         assert_eq!(world.wiped().build(&[]).tier(), "unchanged", "{what}");
-        if let Some(status) = ended {
+        if !was_stopped {
             assert!(status.success() && number > 8, "{what}: {status}");
             return;
         }
@@ -80,20 +87,57 @@ fn killed_at_requests(before: Before, step: usize) {
 
 #[test]
 fn a_first_build_that_is_killed_at_any_request_leaves_a_right_cache() {
-    killed_at_requests(Before::Nothing, 4);
+    stopped_at_requests(Before::Nothing, "KILL", 4);
 }
 
 #[test]
 fn a_later_build_that_is_killed_at_any_request_leaves_a_right_cache() {
-    killed_at_requests(Before::Change, 5);
+    stopped_at_requests(Before::Change, "KILL", 5);
 }
 
 #[test]
 #[ignore = "long"]
 fn long_builds_that_are_killed_at_each_request_leave_a_right_cache() {
     for before in [Before::Nothing, Before::Change] {
-        killed_at_requests(before, 1);
+        stopped_at_requests(before, "KILL", 1);
     }
+}
+
+#[test]
+fn a_build_that_is_interrupted_at_any_request_leaves_a_right_cache() {
+    stopped_at_requests(Before::Nothing, "TERM", 10);
+    stopped_at_requests(Before::Change, "TERM", 13);
+}
+
+#[test]
+#[ignore = "long"]
+fn long_builds_that_are_interrupted_at_each_request_leave_a_right_cache() {
+    for before in [Before::Nothing, Before::Change] {
+        stopped_at_requests(before, "TERM", 1);
+    }
+}
+
+/// After the first signal, hakobi aborts an upload, and S3 does not answer.
+#[test]
+fn a_second_signal_does_not_wait_for_the_cleanup() {
+    let world = world(Before::Nothing);
+    let random: Vec<u8> = std::iter::repeat_with(rand::random).take(20 << 20).collect();
+    std::fs::write(world.machine.folder().join("src/main"), random).unwrap();
+    let (uploading, aborting) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (began, aborts) = (Arc::clone(&uploading), Arc::clone(&aborting));
+    proxy(&world).set(move |asked: &Asked| {
+        let is_part = asked.target.contains("partNumber=");
+        let is_abort = asked.method == Method::DELETE && asked.target.contains("uploadId=");
+        began.fetch_or(is_part, Ordering::SeqCst);
+        aborts.fetch_or(is_abort, Ordering::SeqCst);
+        (is_part || is_abort).then_some(Fault::Stall)
+    });
+    let (status, sent) = world.stopped_build("TERM", |sent| match sent {
+        0 => uploading.load(Ordering::SeqCst),
+        1 => aborting.load(Ordering::SeqCst),
+        _ => false,
+    });
+    assert_eq!((status.code(), sent), (Some(143), 2));
 }
 
 /// Gives requests a fault: the image is right, with a warning of what could not be read and one of what could not be saved at most, and
@@ -122,7 +166,7 @@ fn faults_at_requests(faults: &[Fault], step: usize) {
 
 #[test]
 fn a_fault_at_any_request_costs_at_most_the_cache() {
-    faults_at_requests(&[Fault::s3(403, "AccessDenied"), Fault::Truncate, Fault::Flip], 9);
+    faults_at_requests(&[Fault::s3(403, "AccessDenied"), Fault::Truncate, Fault::Flip], 14);
 }
 
 #[test]

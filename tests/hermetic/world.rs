@@ -173,17 +173,18 @@ impl World {
         hakobi
     }
 
-    /// Builds and pushes, and kills the build as soon as `is_due`. Returns how it ended if it ended before.
-    pub fn killed_build(&self, is_due: impl Fn() -> bool) -> Option<ExitStatus> {
+    /// Builds and pushes, and sends the build a signal whenever one is due. Returns how it ended, and how many signals it got.
+    pub fn stopped_build(&self, signal: &str, is_due: impl Fn(usize) -> bool) -> (ExitStatus, usize) {
         let mut child = self.command("build", &["--push"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut sent = 0;
         loop {
             if let Some(status) = child.try_wait().unwrap() {
-                return Some(status);
+                return (status, sent);
             }
-            if is_due() {
-                child.kill().unwrap();
-                child.wait().unwrap();
-                return None;
+            if is_due(sent) {
+                let arguments = [format!("-{signal}"), child.id().to_string()];
+                assert!(Command::new("kill").args(arguments).status().unwrap().success());
+                sent += 1;
             }
             std::thread::sleep(Duration::from_millis(2));
         }

@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::engine::operations::Operation;
 use crate::engine::{Dialer, Stream};
 use crate::error::{Error, Result};
 
@@ -78,6 +79,11 @@ impl BuildKit {
     /// Returns the channel for BuildKit's services.
     pub(super) fn channel(&self) -> Channel {
         self.channel.clone()
+    }
+
+    /// Registers an operation of the daemon.
+    pub(super) fn begin_operation(&self) -> Operation {
+        self.dialer.operations().begin()
     }
 
     /// Returns the labels of BuildKit's worker.

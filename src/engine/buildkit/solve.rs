@@ -18,6 +18,7 @@ use super::session::Session;
 use super::status;
 use crate::debug::Request;
 use crate::domain::{ImageRef, Made};
+use crate::engine::operations::Operation;
 use crate::error::Result;
 use crate::event::{Event, Events};
 
@@ -128,7 +129,9 @@ impl BuildKit {
             ..api::SolveRequest::default()
         });
         let solve = shown.send(solve, |_| 200, |status| status.code().to_string());
-        let mut status = Following(Some(tokio::spawn(follow(self.clone(), id, events.clone()))));
+        // The stream ends when BuildKit has discarded the build, after its exporters (BuildKit `llbsolver.Solve`).
+        let operation = self.begin_operation();
+        let mut status = Following(Some(tokio::spawn(follow(self.clone(), id, events.clone(), operation))));
         // The daemon may end the build before it answers the gateway's last call, so this error is known earlier.
         let failure = OnceLock::new();
         let bridge = async {
@@ -200,7 +203,7 @@ fn entry(option: CacheOption) -> api::CacheOptionsEntry {
     api::CacheOptionsEntry { r#type: option.kind, attrs: option.attributes.into_iter().collect() }
 }
 
-async fn follow(buildkit: BuildKit, id: String, events: Events) {
+async fn follow(buildkit: BuildKit, id: String, events: Events, _operation: Operation) {
     let mut control = ControlClient::new(buildkit.channel()).max_decoding_message_size(MESSAGE_LIMIT);
     let Ok(response) = control.status(api::StatusRequest { r#ref: id }).await else { return };
     let mut messages = response.into_inner();
