@@ -68,7 +68,8 @@ impl State {
             "FROM {base} AS build\n\
              COPY src /src\n\
              RUN --mount=type=cache,target=/objects for f in /src/*; do h=$(sha256sum < $f); h=${{h%% *}}; \
-             [ -e /objects/$h ] || {{ cp $f /objects/new$$ && mv /objects/new$$ /objects/$h; }}; cat /objects/$h >> /all; done\n\
+             [ -e /objects/$h ] || {{ new=$(mktemp /objects/new.XXXXXX) && cp $f $new && mv $new /objects/$h; }}; \
+             cat /objects/$h >> /all || exit 1; done\n\
              FROM {base}\n\
              RUN echo {command} > /command\n\
              COPY lib /lib-of-app\n\
