@@ -66,28 +66,35 @@ pub async fn cache(
 
 /// Answers a command about the content of a store.
 async fn answer(command: CacheCommand, blobs: &Blobs, events: &Events) -> store::Result<Answer> {
-    if let CacheCommand::Prune(settings) = &command {
-        return Ok(Answer { text: prune::prune(blobs, settings, events).await?, exit_code: 0 });
-    }
+    let text = match command {
+        CacheCommand::Prune(settings) => prune::prune(blobs, &settings, events).await?,
+        CacheCommand::List { json } => {
+            let (images, _) = images(blobs).await?;
+            if json { serde_json::to_string_pretty(&images).unwrap_or_default() + "\n" } else { list(&images) }
+        }
+        CacheCommand::Stat { json } => {
+            let (images, listed) = images(blobs).await?;
+            stat(&images, &listed, json)
+        }
+        CacheCommand::Verify { repair } => {
+            let (images, listed) = images(blobs).await?;
+            let verified = verify::verify(blobs, &images, &listed, repair, events).await?;
+            let is_wrong = verified.is_wrong && !repair;
+            return Ok(Answer { text: verified.text, exit_code: if is_wrong { Kind::Cache.exit_code() } else { 0 } });
+        }
+    };
+    Ok(Answer { text, exit_code: 0 })
+}
+
+/// Returns the cached images of all scopes, and what the store has.
+async fn images(blobs: &Blobs) -> store::Result<(Vec<CachedImage>, Listed)> {
     let entries = blobs.store().list("").await?;
-    let listed = &Listed::new(&entries);
+    let listed = Listed::new(&entries);
     let pointers = entries.into_iter().filter(|entry| entry.name.as_str().starts_with("refs/"));
-    let images = stream::iter(pointers).map(|entry| image_of(blobs, listed, entry));
+    let images = stream::iter(pointers).map(|entry| image_of(blobs, &listed, entry));
     let mut images: Vec<CachedImage> = images.buffer_unordered(AT_ONCE).try_collect().await?;
     images.sort_by(|a, b| (&a.scope, &a.image).cmp(&(&b.scope, &b.image)));
-    match command {
-        CacheCommand::Prune(_) => Ok(Answer::default()),
-        CacheCommand::List { json: true } => {
-            Ok(Answer { text: serde_json::to_string_pretty(&images).unwrap_or_default() + "\n", exit_code: 0 })
-        }
-        CacheCommand::List { json: false } => Ok(Answer { text: list(&images), exit_code: 0 }),
-        CacheCommand::Stat { json } => Ok(Answer { text: stat(&images, listed, json), exit_code: 0 }),
-        CacheCommand::Verify { repair } => {
-            let verified = verify::verify(blobs, &images, listed, repair, events).await?;
-            let is_wrong = verified.is_wrong && !repair;
-            Ok(Answer { text: verified.text, exit_code: if is_wrong { Kind::Cache.exit_code() } else { 0 } })
-        }
-    }
+    Ok((images, listed))
 }
 
 fn list(images: &[CachedImage]) -> String {

@@ -5,7 +5,7 @@
 //! and no other command of the stage reads the directory, or would miss what is in it. A cached layer may have been made with another
 //! content of the mount than there is now, or with none.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use bollard_buildkit_proto::pb;
 
@@ -42,7 +42,8 @@ pub struct AutoMount {
 /// and the namespace that a build gives to the IDs of its mounts.
 #[must_use]
 pub fn possible_mounts(graph: &Graph, namespace: &str) -> Vec<AutoMount> {
-    let seen = Seen::new(graph);
+    let texts = graph.below(graph.result()).into_iter().filter_map(|op| Some((&op.digest, text_of(meta(op)?.1)))).collect();
+    let seen = Seen::new(graph, &texts);
     let mut wishes: Vec<Wish<'_>> = (0..seen.commands.len()).flat_map(|at| seen.wishes(at)).collect();
     // A mount that falls away may take others with it.
     loop {
@@ -71,7 +72,9 @@ struct Wish<'a> {
 struct Command<'a> {
     op: &'a Op,
     exec: &'a pb::ExecOp,
-    text: String,
+    text: &'a str,
+    /// The programs that the text calls.
+    calls: Commands<'a>,
     env: Variables,
     user: &'a str,
     cwd: &'a str,
@@ -84,16 +87,12 @@ impl Command<'_> {
         self.lineage.iter().any(|op| op.digest == other.op.digest)
     }
 
-    fn calls(&self) -> Commands<'_> {
-        simple_commands(&self.text)
-    }
-
     /// Returns whether it calls a tool that uses this cache of it.
     fn runs(&self, tool: &Tool, cache: &Cache) -> bool {
-        let calls = self.calls();
-        let is_of_system = calls.calls.iter().any(|call| call.tool.of_system);
+        let calls = &self.calls.calls;
+        let is_of_system = calls.iter().any(|call| call.tool.of_system);
         let uses = |call: &Call<'_>| call.tool == tool && !(cache.of_builds && call.installs);
-        calls.calls.iter().any(uses) || tool.wraps(&self.env) && !is_of_system
+        calls.iter().any(uses) || tool.wraps(&self.env) && !is_of_system
     }
 }
 
@@ -110,7 +109,7 @@ struct Seen<'a> {
 }
 
 impl<'a> Seen<'a> {
-    fn new(graph: &'a Graph) -> Self {
+    fn new(graph: &'a Graph, texts: &'a HashMap<&Digest, String>) -> Self {
         let all = graph.below(graph.result());
         let lineage = |state: &Input| graph.lineage(state).into_iter().map(|op| op.digest.clone()).collect();
         let mut taken = vec![Taken { lineage: lineage(graph.result()), path: "/".to_owned() }];
@@ -118,14 +117,15 @@ impl<'a> Seen<'a> {
         for op in all {
             let takes = sources(op).into_iter();
             taken.extend(takes.map(|(state, path)| Taken { lineage: lineage(&state), path }));
-            if let Some(pb::op::Op::Exec(exec)) = &op.op.op
-                && let Some(meta) = &exec.meta
+            if let Some((exec, meta)) = meta(op)
+                && let Some(text) = texts.get(&op.digest)
             {
                 let variables = meta.env.iter().filter_map(|variable| variable.split_once('='));
                 commands.push(Command {
                     op,
                     exec,
-                    text: text_of(meta),
+                    text,
+                    calls: simple_commands(text),
                     cwd: &meta.cwd,
                     env: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
                     user: &meta.user,
@@ -146,7 +146,7 @@ impl<'a> Seen<'a> {
         let caches = TOOLS.iter().flat_map(|tool| tool.caches.iter().map(move |cache| (tool, cache)));
         let caches = caches.filter(|(tool, cache)| command.runs(tool, cache)).filter(|(tool, cache)| {
             let by_variable = tool.keeps_none.iter().any(|name| command.env.contains_key(*name));
-            let by_option = command.calls().calls.iter().any(|call| call.tool == *tool && call.keeps_none().is_some());
+            let by_option = command.calls.calls.iter().any(|call| call.tool == *tool && call.keeps_none().is_some());
             is_automatic_for(command, tool, cache) && !by_variable && !by_option
         });
         let found = caches.filter_map(|(tool, cache)| {
@@ -167,7 +167,7 @@ impl<'a> Seen<'a> {
             return false;
         }
         // It could write into the directory what another build takes for the tool's.
-        if wish.cache.used == Used::InPlace && own.calls().calls_others {
+        if wish.cache.used == Used::InPlace && own.calls.calls_others {
             return false;
         }
         self.commands.iter().enumerate().all(|(at, other)| {
@@ -182,10 +182,9 @@ impl<'a> Seen<'a> {
             if at == wish.command {
                 return true;
             }
-            let calls = other.calls();
             match wish.cache.used {
                 // Its layer may be cached, and then what it left in the mount is nowhere.
-                Used::InPlace => !calls.calls_others && !other.runs(wish.tool, wish.cache),
+                Used::InPlace => !other.calls.calls_others && !other.runs(wish.tool, wish.cache),
                 Used::ByTool => {
                     let gets = |one: &Wish<'_>| one.command == at && one.cache == wish.cache && one.folder == wish.folder;
                     !is_before || !other.runs(wish.tool, wish.cache) || wishes.iter().any(gets)
@@ -207,6 +206,14 @@ impl<'a> Seen<'a> {
         let without = wish.cache.unless.map(ToOwned::to_owned).into_iter().chain([wish.folder]).collect();
         let step = self.commands.get(wish.command)?.op.digest.clone();
         Some(AutoMount { step, mount, base: wish.base.clone(), without })
+    }
+}
+
+/// Returns what a step runs. Returns `None` if it runs nothing.
+fn meta(op: &Op) -> Option<(&pb::ExecOp, &pb::Meta)> {
+    match &op.op.op {
+        Some(pb::op::Op::Exec(exec)) => Some((exec, exec.meta.as_ref()?)),
+        _ => None,
     }
 }
 
@@ -279,9 +286,8 @@ fn is_automatic_for(command: &Command<'_>, tool: &Tool, cache: &Cache) -> bool {
             let sees = |call: &Call<'_>| in_env || call.before.contains(&&*format!("{name}={value}"));
             let is_other = |call: &Call<'_>| call.words.iter().any(|word| unquoted(word) == not);
             let unset = command.text.matches(name).count() > command.text.matches(&format!("{name}={value}")).count();
-            let calls = command.calls();
-            let of_tool: Vec<&Call<'_>> = calls.calls.iter().filter(|call| call.tool == tool).collect();
-            !unset && !calls.calls_others && of_tool.iter().all(|call| sees(call) && !is_other(call))
+            let mut of_tool = command.calls.calls.iter().filter(|call| call.tool == tool);
+            !unset && !command.calls.calls_others && of_tool.all(|call| sees(call) && !is_other(call))
         }
     }
 }
@@ -295,25 +301,25 @@ fn relies(command: &Command<'_>, wish: &Wish<'_>) -> bool {
         word.starts_with('$') || wish.tool.relies.iter().any(|relies| *relies == word || *relies == name)
     };
     let is_program = |word: &&str| wish.tool.programs.contains(&unquoted(word).rsplit('/').next().unwrap_or_default());
-    let mut calls = parts(&command.text).into_iter().filter(|words| words.iter().any(is_program));
+    let mut calls = parts(command.text).into_iter().filter(|words| words.iter().any(is_program));
     let is_offline = |text: &str| text.to_ascii_lowercase().contains("offline");
     let set = command.env.iter().any(|(name, value)| {
         let is_off = matches!(&*value.to_ascii_lowercase(), "" | "0" | "false" | "no");
         (is_offline(name) && !is_off) || is_offline(value) || wish.tool.relies.contains(&&**name)
     });
     let is_cut_off = command.exec.network() == pb::NetMode::None && command.runs(wish.tool, wish.cache);
-    set || is_cut_off || is_offline(&command.text) || calls.any(|words| words.into_iter().any(says))
+    set || is_cut_off || is_offline(command.text) || calls.any(|words| words.into_iter().any(says))
 }
 
 /// Returns whether a command may read the place of a cache: it names it, a directory above it or a variable that sets it, or works in a
 /// directory above it.
 fn reads(command: &Command<'_>, wish: &Wish<'_>) -> bool {
-    let text = &command.text;
+    let text = command.text;
     let variables = wish.cache.variables.iter().map(|(name, _)| *name).chain(["HOME="]);
     if variables.into_iter().any(|name| text.contains(name)) {
         return true;
     }
-    if command.calls().reads_around && (overlap(command.cwd, &wish.folder) || text.contains("cd ..") || has_bare_cd(text)) {
+    if command.calls.reads_around && (overlap(command.cwd, &wish.folder) || text.contains("cd ..") || has_bare_cd(text)) {
         return true;
     }
     let home = command.env.get("HOME").map_or("/root", |home| home.trim_end_matches('/'));

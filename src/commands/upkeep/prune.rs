@@ -59,8 +59,8 @@ pub async fn prune(blobs: &Blobs, settings: &PruneSettings, events: &Events) -> 
         ));
     }
     let step = events.step("[hakobi] looking for what no build used");
-    let planned = plan(blobs, settings, &BTreeSet::new(), seconds_now()).await;
-    let mut plan = planned.inspect_err(|error| step.failed(error))?;
+    let planned = async { plan(blobs, blobs.store().list("").await?, settings, &BTreeSet::new(), seconds_now()).await };
+    let mut plan = planned.await.inspect_err(|error| step.failed(error))?;
     step.done();
     if settings.dry_run {
         return Ok(words::text(&plan, 0, settings));
@@ -90,12 +90,12 @@ const LONGEST_UPLOAD: Duration = Duration::from_hours(24);
 /// # Errors
 /// If the store fails.
 pub async fn prune_to(blobs: &Blobs, most: u64) -> Result<Option<String>> {
-    let size: u64 = blobs.store().list("").await?.iter().map(|entry| entry.size).sum();
-    if size <= most {
+    let entries = blobs.store().list("").await?;
+    if entries.iter().map(|entry| entry.size).sum::<u64>() <= most {
         return Ok(None);
     }
     let settings = PruneSettings { max_size: Some(most / 10 * 9), grace: SHORT_GRACE, marks: false, ..PruneSettings::default() };
-    let mut plan = plan(blobs, &settings, &blobs.used().0, seconds_now()).await?;
+    let mut plan = plan(blobs, entries, &settings, &blobs.used().0, seconds_now()).await?;
     execute(blobs, &mut plan, &settings).await?;
     blobs.store().delete_leftovers(seconds_now().saturating_sub(LONGEST_UPLOAD.as_secs())).await?;
     let builds = plan.builds.iter().filter(|(_, why)| why.is_some()).count();
@@ -106,9 +106,8 @@ pub async fn prune_to(blobs: &Blobs, most: u64) -> Result<Option<String>> {
     Ok(Some(format!("pruned the cache, which was above {}: {builds} builds and {gone} removed", words::megabytes(most))))
 }
 
-/// Finds what to remove. A build that used all of `own` stays. Changes nothing.
-async fn plan(blobs: &Blobs, settings: &PruneSettings, own: &BTreeSet<Name>, now: u64) -> Result<PrunePlan> {
-    let entries = blobs.store().list("").await?;
+/// Finds what to remove of these objects, which are all of the store. A build that used all of `own` stays. Changes nothing.
+async fn plan(blobs: &Blobs, entries: Vec<Entry>, settings: &PruneSettings, own: &BTreeSet<Name>, now: u64) -> Result<PrunePlan> {
     let Builds { all, unclear } = builds(blobs, &entries, now).await?;
     let since = now.saturating_sub(settings.grace.as_secs());
     let sizes: BTreeMap<Digest, u64> = entries.iter().filter_map(|entry| Some((entry.name.digest()?, entry.size))).collect();
