@@ -81,14 +81,8 @@ impl Layer {
         let fetched = self.0.blob.get_or_try_init(|| async {
             let from = self.0.from.as_ref().ok_or_else(|| Status::internal("a layer of nowhere"))?;
             let bytes = get(client, &from.url("blobs", self.name()), "").await?.1;
-            match digest(&bytes) == self.name() {
-                true => Ok(bytes),
-                false => Err(Status::unknown(format!(
-                    "failed to copy: unexpected commit digest {}, expected {}",
-                    digest(&bytes),
-                    self.name()
-                ))),
-            }
+            verified(&bytes, self.name())?;
+            Ok(bytes)
         });
         fetched.await.cloned()
     }
@@ -120,17 +114,25 @@ async fn get(client: &reqwest::Client, url: &str, accept: &str) -> Result<(Strin
     Ok((named, answer.bytes().await.map_err(failed)?))
 }
 
+/// Fails as containerd does if bytes do not have this digest.
+fn verified(bytes: &[u8], named: &str) -> Result<()> {
+    let own = digest(bytes);
+    let wrong = || Status::unknown(format!("failed to copy: unexpected commit digest {own}, expected {named}"));
+    if own == named { Ok(()) } else { Err(wrong()) }
+}
+
 /// Looks up an image without its layers.
 pub async fn pull(client: &reqwest::Client, name: &str) -> Result<Pulled> {
     let place = Place::parse(name).ok_or_else(|| Status::invalid_argument(format!("{name} is no name of an image")))?;
     const MANIFESTS: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json";
-    let (_, manifest) = get(client, &place.url("manifests", &place.reference), MANIFESTS).await?;
-    if place.reference.starts_with("sha256:") && digest(&manifest) != place.reference {
-        return Err(Status::unknown(format!("{name}: the manifest does not match the digest")));
-    }
+    let (told, manifest) = get(client, &place.url("manifests", &place.reference), MANIFESTS).await?;
+    let named = if place.reference.starts_with("sha256:") { &place.reference } else { &told };
+    verified(&manifest, named)?;
     let broken = |error: serde_json::Error| Status::unknown(format!("{name}: {error}"));
     let parsed: Value = serde_json::from_slice(&manifest).map_err(broken)?;
-    let config = get(client, &place.url("blobs", parsed["config"]["digest"].as_str().unwrap_or_default()), "").await?.1;
+    let named = parsed["config"]["digest"].as_str().unwrap_or_default();
+    let config = get(client, &place.url("blobs", named), "").await?.1;
+    verified(&config, named)?;
     let told: Value = serde_json::from_slice(&config).map_err(broken)?;
     let diff_ids = told["rootfs"]["diff_ids"].as_array().into_iter().flatten();
     let layers = parsed["layers"].as_array().into_iter().flatten().zip(diff_ids).map(|(descriptor, diff_id)| {
