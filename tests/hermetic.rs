@@ -26,6 +26,8 @@ mod conformance;
 mod daemon_faults;
 #[path = "hermetic/foreign_pushes.rs"]
 mod foreign_pushes;
+#[path = "hermetic/push_faults.rs"]
+mod push_faults;
 #[path = "hermetic/random.rs"]
 mod random;
 #[path = "hermetic/registry_cache.rs"]

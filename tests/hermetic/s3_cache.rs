@@ -36,15 +36,7 @@ fn proxy(world: &World) -> &FaultProxy {
 
 /// Gives the request with this number, counted from now, a fault. Returns whether it has come.
 fn fault_at(world: &World, number: u64, fault: Fault) -> Arc<AtomicBool> {
-    let (first, came) = (proxy(world).asked(), Arc::new(AtomicBool::new(false)));
-    let told = Arc::clone(&came);
-    proxy(world).set(move |asked: &Asked| {
-        (asked.number == first + number).then(|| {
-            told.store(true, Ordering::SeqCst);
-            fault.clone()
-        })
-    });
-    came
+    proxy(world).fault_at(number, fault)
 }
 
 /// Builds, and sends the build a signal as soon as that request has come. Returns how it ended, and whether it got the signal.

@@ -43,12 +43,17 @@ impl Next {
 
     /// Returns the world before that build. Its daemon is empty.
     pub fn world(self) -> World {
+        self.world_with(|world| world)
+    }
+
+    /// The same, in a world that `prepare` changes before its first build.
+    pub fn world_with(self, prepare: impl FnOnce(World) -> World) -> World {
         let dockerfile = match self {
             Self::Partial | Self::Cold => COMMAND,
             Self::Unchanged | Self::Append => FILES,
             Self::Skeleton | Self::Observed => STAGES,
         };
-        let world = World::new(dockerfile);
+        let world = prepare(World::new(dockerfile));
         world.write("src/main", "one\n");
         if self != Self::Cold {
             world.build(&[]);

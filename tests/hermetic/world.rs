@@ -34,6 +34,8 @@ pub struct World {
     place: Place,
     /// The S3 server and its proxy, if the cache is there.
     pub s3: Option<(S3Server, FaultProxy)>,
+    /// The proxy of the registry, if there is one.
+    pub front: Option<FaultProxy>,
 }
 
 /// Where a cache is.
@@ -97,7 +99,7 @@ impl World {
         files.put("app/old", Node::file("of the base\n", 0o600, 1_700_000_000));
         let base = registry.put_image("base", &[files], json!({ "Env": ["PATH=/bin"], "Cmd": ["sh"] }));
         let machine = Machine::with(&format!("unix://{}", path.display()));
-        let world = Self { machine, daemon, registry, socket, listening, base, place: Place::Directory, s3: None };
+        let world = Self { machine, daemon, registry, socket, listening, base, place: Place::Directory, s3: None, front: None };
         world.put_dockerfile(dockerfile);
         world
     }
@@ -115,6 +117,21 @@ impl World {
             self.s3 = Some((server, proxy));
         }
         self
+    }
+
+    /// The same with the registry behind a proxy, for hakobi and for the daemon.
+    pub fn behind_proxy(mut self) -> Self {
+        let proxy = FaultProxy::start(&self.registry.host());
+        let base = self.base.replace(&self.registry.host(), &proxy.host());
+        self.machine.write("Dockerfile", &self.machine.read("Dockerfile").replace(&self.base, &base));
+        self.base = base;
+        self.front = Some(proxy);
+        self
+    }
+
+    /// Returns the registry's `host:port`, as hakobi has it.
+    pub fn registry_host(&self) -> String {
+        self.front.as_ref().map_or_else(|| self.registry.host(), FaultProxy::host)
     }
 
     /// Replaces the Dockerfile.
@@ -158,8 +175,8 @@ impl World {
 
     /// Returns a command with the options that all commands share.
     pub fn command(&self, command: &str, more: &[&str]) -> Command {
-        let image = format!("{}/app:1", self.registry.host());
-        let repository = format!("oci://{}/cache", self.registry.host());
+        let image = format!("{}/app:1", self.registry_host());
+        let repository = format!("oci://{}/cache", self.registry_host());
         let bucket = format!("s3://{BUCKET}/app");
         let cache = match self.place {
             Place::Directory => ["--cache", "../cache"],
@@ -193,6 +210,11 @@ impl World {
     /// Builds and pushes, even if the build fails.
     pub fn try_build(&self, more: &[&str]) -> Run {
         self.hakobi("build", &[&["--push", "--report", "../report.json"], more].concat())
+    }
+
+    /// The same, but kills a build that runs for longer than `limit`.
+    pub fn build_within(&self, limit: Duration) -> Run {
+        Run::within(&mut self.command("build", &["--push", "--report", "../report.json"]), limit)
     }
 
     /// Builds and pushes, and compares the image with the model's own build.

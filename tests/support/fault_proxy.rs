@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -73,6 +73,7 @@ struct Shared {
     client: Client<HttpConnector, Body>,
     rule: Mutex<Rule>,
     asked: AtomicU64,
+    faulted: Mutex<Option<Asked>>,
 }
 
 /// The proxy. It stops when this value is dropped.
@@ -90,6 +91,7 @@ impl FaultProxy {
             client: Client::builder(TokioExecutor::new()).build_http(),
             rule: Mutex::new(Box::new(|_| None)),
             asked: AtomicU64::new(0),
+            faulted: Mutex::new(None),
         });
         let own = Arc::clone(&shared);
         let (address, stop) = super::background::serve(move |listener| serve(listener, own));
@@ -109,6 +111,24 @@ impl FaultProxy {
     /// Ends all faults.
     pub fn mend(&self) {
         self.set(|_| None);
+    }
+
+    /// Gives the request with this number, counted from now, a fault. Returns whether it has come.
+    pub fn fault_at(&self, number: u64, fault: Fault) -> Arc<AtomicBool> {
+        let (first, came) = (self.asked(), Arc::new(AtomicBool::new(false)));
+        let told = Arc::clone(&came);
+        self.set(move |asked: &Asked| {
+            (asked.number == first + number).then(|| {
+                told.store(true, Ordering::SeqCst);
+                fault.clone()
+            })
+        });
+        came
+    }
+
+    /// Returns the last request that got a fault.
+    pub fn faulted(&self) -> Option<Asked> {
+        self.shared.faulted.lock().unwrap().clone()
     }
 
     /// Returns the number of requests so far.
@@ -136,6 +156,9 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<R
         target: request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned(),
     };
     let fault = (shared.rule.lock().unwrap())(&asked);
+    if fault.is_some() {
+        *shared.faulted.lock().unwrap() = Some(asked.clone());
+    }
     match &fault {
         Some(Fault::Stall) => std::future::pending().await,
         Some(Fault::Reset) => return Err(io::Error::other("reset")),

@@ -4,6 +4,8 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use serde_json::{Value, json};
@@ -118,12 +120,32 @@ pub struct Run {
 
 impl Run {
     pub fn of(command: &mut Command) -> Self {
-        let Output { status, stdout, stderr } = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        Self::ended(command, output)
+    }
+
+    fn ended(command: &Command, output: Output) -> Self {
+        let Output { status, stdout, stderr } = output;
         let signal = std::os::unix::process::ExitStatusExt::signal(&status).unwrap_or_default();
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         let arguments: Vec<_> = command.get_args().map(OsStr::to_string_lossy).collect();
         let command = format!("{} {}", command.get_program().to_string_lossy(), arguments.join(" "));
         Self { command, code: status.code().unwrap_or(128 + signal), stdout: text(stdout), stderr: text(stderr) }
+    }
+
+    /// The same, but kills a program that runs for longer than `limit`, because it hangs.
+    pub fn within(command: &mut Command, limit: Duration) -> Self {
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (id, (ended, wait)) = (child.id(), mpsc::channel::<()>());
+        let watch = std::thread::spawn(move || {
+            if wait.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
+                let _ = Command::new("kill").args(["-KILL", &id.to_string()]).status();
+            }
+        });
+        let output = child.wait_with_output().unwrap();
+        drop(ended);
+        watch.join().unwrap();
+        Self::ended(command, output)
     }
 
     /// Fails the test, and prints all output, if the exit code is another one.

@@ -41,6 +41,8 @@ struct State {
     uploads: HashMap<String, Vec<u8>>,
     rules: Vec<Rule>,
     requests: Vec<String>,
+    /// The number of manifests that came before their blobs.
+    too_early: usize,
     /// The number of requests that never got an answer.
     stalled: usize,
 }
@@ -220,6 +222,26 @@ impl Registry {
         state.manifests.get(&(repository.to_owned(), tag.to_owned())).map(|(_, bytes)| digest(bytes))
     }
 
+    /// Fails the test unless every manifest of all repositories came after its blobs, and still has all of them, with their sizes.
+    #[track_caller]
+    pub fn is_whole(&self, what: &str) {
+        let state = self.state.lock().unwrap();
+        assert_eq!(state.too_early, 0, "manifests that came before their blobs: {what}");
+        for ((repository, reference), (_, manifest)) in &state.manifests {
+            let manifest: Value = serde_json::from_slice(manifest).unwrap();
+            for blob in manifest["layers"].as_array().into_iter().flatten().chain([&manifest["config"]]) {
+                let name = blob["digest"].as_str().unwrap();
+                let bytes = state.blobs.get(&(repository.clone(), name.to_owned()));
+                let bytes = bytes.unwrap_or_else(|| panic!("{repository}:{reference} lacks {name}: {what}"));
+                assert_eq!(
+                    (digest(bytes).as_str(), &blob["size"]),
+                    (name, &json!(bytes.len())),
+                    "{repository}:{reference}: {what}"
+                );
+            }
+        }
+    }
+
     /// Returns the image with a tag. Fails the test if a part is missing, or does not match its digest.
     pub fn image(&self, repository: &str, tag: &str) -> Image {
         let state = self.state.lock().unwrap();
@@ -346,6 +368,7 @@ fn route(state: &Mutex<State>, method: &str, path: &str, query: &str, kind: &str
                 !state.blobs.contains_key(&(name.clone(), blob.to_owned()))
             };
             if manifest["layers"].is_array() && named.clone().any(missing) {
+                state.too_early += 1;
                 return refusal(400, "MANIFEST_BLOB_UNKNOWN", "the manifest names a blob that is not here");
             }
             for reference in [(*reference).to_owned(), own.clone()] {
