@@ -5,6 +5,8 @@
 
 #[path = "support/background.rs"]
 mod background;
+#[path = "support/ecr_fake.rs"]
+mod ecr_fake;
 #[path = "support/fault_proxy.rs"]
 mod fault_proxy;
 #[path = "support/http_fake.rs"]
@@ -20,10 +22,14 @@ mod scripted;
 
 #[path = "hermetic/cache_faults.rs"]
 mod cache_faults;
+#[path = "hermetic/canaries.rs"]
+mod canaries;
 #[path = "stores/conformance.rs"]
 mod conformance;
 #[path = "hermetic/daemon_faults.rs"]
 mod daemon_faults;
+#[path = "hermetic/ecr_login.rs"]
+mod ecr_login;
 #[path = "hermetic/foreign_pushes.rs"]
 mod foreign_pushes;
 #[path = "hermetic/push_faults.rs"]
@@ -38,6 +44,8 @@ mod registry_faults;
 mod registry_store;
 #[path = "hermetic/replans.rs"]
 mod replans;
+#[path = "hermetic/s3_access.rs"]
+mod s3_access;
 #[path = "hermetic/s3_cache.rs"]
 mod s3_cache;
 #[path = "hermetic/stages.rs"]

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use crate::scripted::plain::same_image;
 use crate::stages::{self, Next, copy_folder};
@@ -138,6 +139,46 @@ fn every_fault_of_the_cache_where_a_command_runs() {
 #[test]
 fn every_fault_of_the_cache_where_a_stage_decides() {
     every_fault_at(Next::Observed);
+}
+
+/// The time and the bytes of a file. `None` is a directory.
+type Content = Option<(SystemTime, Vec<u8>)>;
+
+/// Returns everything below a directory.
+fn listing(folder: &Path) -> Vec<(PathBuf, Content)> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let mut all = Vec::new();
+    for path in entries.map(|entry| entry.unwrap().path()) {
+        let file = path.is_file().then(|| (fs::metadata(&path).unwrap().modified().unwrap(), fs::read(&path).unwrap()));
+        all.extend(listing(&path));
+        all.push((path, file));
+    }
+    all.sort();
+    all
+}
+
+/// A job that may only read leaves damage as it is, and warns of it.
+#[test]
+fn damaged_layers_and_records_are_left_by_who_only_reads() {
+    let damages = FAULTS.iter().filter(|(name, _)| name.contains("damaged") || name.contains("cut off"));
+    for next in [Next::Unchanged, Next::Append, Next::Skeleton, Next::Partial, Next::Observed] {
+        let world = next.world();
+        let kept = world.machine.home().join("kept");
+        copy_folder(&world.cache(), &kept);
+        for (name, fault) in damages.clone() {
+            fs::remove_dir_all(world.cache()).unwrap();
+            copy_folder(&kept, &world.cache());
+            fault(&world.cache());
+            world.registry.forget("app");
+            world.wiped();
+            let before = listing(&world.cache());
+            let built = world.build(&["--cache-mode", "read-only"]);
+            assert!(listing(&world.cache()) == before, "{next:?}, {name}: the cache changed");
+            // A build does not read every layer, so it may not meet the one.
+            let is_met = !built.warnings().is_empty() || *name == "one layer is damaged";
+            assert!(is_met && built.warnings().len() <= 2, "{next:?}, {name}: {:#?}", built.warnings());
+        }
+    }
 }
 
 /// Checks the worlds that the tests above use.

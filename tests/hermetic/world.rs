@@ -17,7 +17,7 @@ use crate::scripted::plain::{plain, same_image};
 use crate::scripted::registry::{Image, Registry};
 
 /// Returns the runtime of all tests. Each test ends its own tasks.
-fn runtime() -> &'static Runtime {
+pub fn runtime() -> &'static Runtime {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     RUNTIME.get_or_init(|| tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap())
 }

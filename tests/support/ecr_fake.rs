@@ -38,7 +38,20 @@ struct State {
     calls: Mutex<Vec<String>>,
     denied: Mutex<Vec<String>>,
     logins: AtomicUsize,
+    /// After this many logins, the next ones are denied.
+    most_logins: AtomicUsize,
+    /// What happens at the first request of a method for a path that contains this text.
+    event: Mutex<Option<(&'static str, &'static str, Event)>>,
     signed_by: Mutex<String>,
+}
+
+/// What happens at a request to the registry.
+#[derive(Debug, Clone, Copy)]
+pub enum Event {
+    /// All issued tokens expire, also for this request.
+    TokensExpire,
+    /// The request waits this long.
+    Pause(Duration),
 }
 
 /// The server. It stops when this value is dropped.
@@ -50,11 +63,16 @@ pub struct EcrFake {
 impl EcrFake {
     /// Starts an ECR without repositories. Its blobs are in the open test registry, under a unique prefix.
     pub async fn start() -> Self {
+        Self::before(part("HAKOBI_TEST_REGISTRY_OPEN")).await
+    }
+
+    /// Starts an ECR without repositories. Its blobs are in this open registry (`host:port`), under a unique prefix.
+    pub async fn before(upstream: String) -> Self {
         // The client to the real registry needs a crypto provider, although it uses plain HTTP.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let hours = Duration::from_secs(12 * 3600);
         let state = Arc::new(State {
-            upstream: part("HAKOBI_TEST_REGISTRY_OPEN"),
+            upstream,
             prefix: format!("ecr-{:012x}/", rand::random::<u64>() >> 16),
             own: Mutex::default(),
             repositories: Mutex::default(),
@@ -63,6 +81,8 @@ impl EcrFake {
             calls: Mutex::default(),
             denied: Mutex::default(),
             logins: AtomicUsize::new(0),
+            most_logins: AtomicUsize::new(usize::MAX),
+            event: Mutex::default(),
             signed_by: Mutex::default(),
         });
         let served = Arc::clone(&state);
@@ -104,6 +124,21 @@ impl EcrFake {
     /// Returns the number of issued tokens.
     pub fn logins(&self) -> usize {
         self.state.logins.load(Ordering::SeqCst)
+    }
+
+    /// Denies each login after this many.
+    pub fn deny_logins_after(&self, count: usize) {
+        self.state.most_logins.store(count, Ordering::SeqCst);
+    }
+
+    /// Sets what happens at the first request of a method for a path that contains this text.
+    pub fn at(&self, method: &'static str, path: &'static str, event: Event) {
+        *self.state.event.lock().unwrap() = Some((method, path, event));
+    }
+
+    /// Returns the path of a repository in the registry that has the blobs.
+    pub fn upstream_path(&self, path: &str) -> String {
+        format!("{}{path}", self.state.prefix)
     }
 
     /// Sets the real lifetime of new tokens, and the lifetime in the response.
@@ -151,7 +186,9 @@ impl State {
 
     async fn control(&self, call: &str, input: &Value) -> Answer {
         self.calls.lock().unwrap().push(call.to_owned());
-        if self.denied.lock().unwrap().iter().any(|denied| denied == call) {
+        let no_login =
+            call == "GetAuthorizationToken" && self.logins.load(Ordering::SeqCst) >= self.most_logins.load(Ordering::SeqCst);
+        if no_login || self.denied.lock().unwrap().iter().any(|denied| denied == call) {
             return aws_error(
                 "AccessDeniedException",
                 &format!("User: arn:aws:iam::{ACCOUNT}:user/x is not authorized to perform: ecr:{call}"),
@@ -297,6 +334,15 @@ impl State {
     }
 
     async fn data(&self, request: Request<Incoming>) -> Say {
+        let is_due = |event: &mut (&str, &str, Event)| request.method() == event.0 && request.uri().path().contains(event.1);
+        let event = self.event.lock().unwrap().take_if(|event| is_due(event));
+        match event {
+            Some((_, _, Event::TokensExpire)) => {
+                self.tokens.lock().unwrap().values_mut().for_each(|until| *until = Instant::now());
+            }
+            Some((_, _, Event::Pause(time))) => tokio::time::sleep(time).await,
+            None => {}
+        }
         let authorization = request.headers().get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
         let token = authorization
             .strip_prefix("Basic ")

@@ -39,6 +39,8 @@ pub enum Fault {
     Flip,
     /// The object changed: a request with `If-Match` fails, and another one gets another ETag.
     OtherEtag,
+    /// S3's clock is this much ahead, so it refuses the request.
+    Skewed(Duration),
     /// The server does not get the request. The response has this status and this body, and `Retry-After: 1` if it is a 429.
     Answer(u16, String),
 }
@@ -164,6 +166,14 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<R
         Some(Fault::Reset) => return Err(io::Error::other("reset")),
         Some(Fault::Delay(time)) => tokio::time::sleep(*time).await,
         Some(Fault::Answer(status, text)) => return said(request, *status, text).await,
+        Some(Fault::Skewed(ahead)) => {
+            let Fault::Answer(status, text) = Fault::s3(403, "RequestTimeTooSkewed") else { unreachable!() };
+            let date = jiff::fmt::rfc2822::DateTimePrinter::new();
+            let date = date.timestamp_to_rfc9110_string(&(jiff::Timestamp::now() + *ahead)).map_err(io::Error::other)?;
+            let mut refused = said(request, status, &text).await?;
+            refused.headers_mut().insert("date", HeaderValue::try_from(date).map_err(io::Error::other)?);
+            return Ok(refused);
+        }
         Some(Fault::OtherEtag) if request.headers().contains_key("if-match") => {
             let Fault::Answer(status, text) = Fault::s3(412, "PreconditionFailed") else { unreachable!() };
             return said(request, status, &text).await;

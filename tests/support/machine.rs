@@ -44,6 +44,11 @@ impl Machine {
         self.variables.push((name.to_owned(), value.to_owned()));
     }
 
+    /// Removes a variable from its environment.
+    pub fn unset(&mut self, name: &str) {
+        self.variables.retain(|(own, _)| own != name);
+    }
+
     /// Adds Docker's record of a login at the tests' registry with authentication.
     pub fn logged_in(self) -> Self {
         let (user, password) = (part("HAKOBI_TEST_REGISTRY_USER"), part("HAKOBI_TEST_REGISTRY_PASSWORD"));

@@ -1,5 +1,8 @@
 //! An S3 server in this process with real signatures, multipart uploads, ranges and checksums.
 
+#[path = "s3_policy.rs"]
+pub mod policy;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,7 +17,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
-use s3s::auth::SimpleAuth;
+use s3s::auth::{S3Auth, SecretKey};
 use s3s::service::S3ServiceBuilder;
 use s3s_fs::FileSystem;
 use tempfile::TempDir;
@@ -22,7 +25,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
-/// The credentials that the server accepts.
+/// The credentials that the server accepts. It also accepts longer access keys that begin with this one, for roles.
 pub const ACCESS_KEY: &str = "AKIAHAKOBITEST";
 pub const SECRET_KEY: &str = "not-a-secret";
 
@@ -69,9 +72,10 @@ pub struct Bucket {
     pub behind: Duration,
 }
 
-/// The properties of the bucket, and the encryption of each object by its path.
+/// The roles, the properties of the bucket, and the encryption of each object by its path.
 #[derive(Clone, Default)]
 struct Extras {
+    roles: policy::Roles,
     bucket: Arc<Mutex<Bucket>>,
     encrypted: Arc<Mutex<HashMap<String, String>>>,
 }
@@ -148,6 +152,21 @@ impl S3Server {
         *self.extras.bucket.lock().unwrap() = bucket;
     }
 
+    /// Gives an access key a policy.
+    pub fn allow(&self, role: policy::Role) {
+        self.extras.roles.add(role);
+    }
+
+    /// Refuses an access key as expired after this many requests.
+    pub fn expire_after(&self, access_key: &str, requests: u32) {
+        self.extras.roles.expire_after(access_key, requests);
+    }
+
+    /// Returns all requests so far.
+    pub fn asked(&self) -> Vec<policy::Asked> {
+        self.extras.roles.log()
+    }
+
     pub fn mend(&self) {
         *self.faults.lock().unwrap() = None;
     }
@@ -163,6 +182,19 @@ pub async fn serve(listener: TcpListener, root: &Path, rate: Option<u64>, connec
     serve_with(listener, root, rate, connections, Faults::default(), Extras::default()).await;
 }
 
+/// The accepted access keys.
+struct Keys;
+
+#[async_trait::async_trait]
+impl S3Auth for Keys {
+    async fn get_secret_key(&self, access_key: &str) -> s3s::S3Result<SecretKey> {
+        match access_key.starts_with(ACCESS_KEY) {
+            true => Ok(SecretKey::from(SECRET_KEY)),
+            false => Err(s3s::s3_error!(NotSignedUp, "Your account is not signed up")),
+        }
+    }
+}
+
 async fn serve_with(
     listener: TcpListener,
     root: &Path,
@@ -172,7 +204,7 @@ async fn serve_with(
     extras: Extras,
 ) {
     let mut service = S3ServiceBuilder::new(FileSystem::new(root).unwrap());
-    service.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+    service.set_auth(Keys);
     let service = service.build();
     let objects = Objects::default();
     loop {
@@ -192,7 +224,7 @@ async fn serve_with(
                 match fault {
                     None | Some(Fault::Lost) => {
                         let turn = objects.turn(&request).await;
-                        if let Some((status, code)) = extras.refuses(&request) {
+                        if let Some((status, code)) = extras.roles.refuses(&request).or_else(|| extras.refuses(&request)) {
                             return refused(status, &code);
                         }
                         if let Some(rules) = extras.lifecycle(&request) {
