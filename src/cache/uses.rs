@@ -9,7 +9,7 @@ use crate::domain::{Digest, seconds_now};
 use crate::store::{Blobs, Fault, Name, Result, read_undamaged};
 use crate::transfer::BytesSource;
 
-/// The version of the format. Lists of another version count as unknown.
+/// The version of the format.
 const VERSION: u32 = 1;
 
 /// Largest list, in bytes.
@@ -67,11 +67,32 @@ pub async fn save_uses(blobs: &Blobs, scope: &str, image: &str, tag: &str) -> Re
     }
 }
 
-/// Reads a list of used records. Returns `None` if it is missing, damaged or of another version.
+/// A list of used records, as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UsesList {
+    /// It can be read.
+    Right(Uses),
+    /// It has another version: another hakobi needs it.
+    Foreign,
+    /// Its bytes are no list.
+    Damaged,
+    /// It was removed meanwhile.
+    Gone,
+}
+
+/// Reads a list of used records.
 ///
 /// # Errors
 /// If the store does not answer.
-pub async fn read_uses(blobs: &Blobs, name: &Name) -> Result<Option<Uses>> {
-    let bytes = read_undamaged(blobs.store(), name, LIMIT).await?;
-    Ok(bytes.and_then(|bytes| serde_json::from_slice::<Uses>(&bytes).ok()).filter(|uses| uses.version == VERSION))
+pub async fn read_uses(blobs: &Blobs, name: &Name) -> Result<UsesList> {
+    #[derive(Deserialize)]
+    struct Version {
+        version: u32,
+    }
+    let Some(bytes) = read_undamaged(blobs.store(), name, LIMIT).await? else { return Ok(UsesList::Gone) };
+    Ok(match (serde_json::from_slice::<Version>(&bytes), serde_json::from_slice::<Uses>(&bytes)) {
+        (Ok(Version { version: VERSION }), Ok(uses)) => UsesList::Right(uses),
+        (Ok(Version { version }), _) if version != VERSION => UsesList::Foreign,
+        _ => UsesList::Damaged,
+    })
 }

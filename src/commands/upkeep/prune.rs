@@ -13,6 +13,7 @@ mod words;
 #[cfg(test)]
 mod tests;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use crate::settings::PruneSettings;
 use crate::store::{Blobs, Entry, Error, Fault, Name, Result};
 
 use builds::{Build, Builds, builds};
-use choose::{Choice, choose, is_chosen};
+use choose::{choose, is_chosen};
 use marks::Marks;
 use reach::Reach;
 
@@ -46,6 +47,8 @@ struct PrunePlan {
     names: BTreeSet<Name>,
     /// The size of the blobs that stay because something needs them, in bytes.
     needed: u64,
+    /// The scopes that lose nothing, because the list of a build there cannot be read.
+    unclear: Vec<String>,
 }
 
 /// Removes what the settings say. Returns the text for standard output.
@@ -108,23 +111,33 @@ pub async fn prune_to(blobs: &Blobs, most: u64) -> Result<Option<String>> {
 
 /// Finds what to remove of these objects, which are all of the store. A build that used all of `own` stays. Changes nothing.
 async fn plan(blobs: &Blobs, entries: Vec<Entry>, settings: &PruneSettings, own: &BTreeSet<Name>, now: u64) -> Result<PrunePlan> {
-    let Builds { all, unclear } = builds(blobs, &entries, now).await?;
-    let since = now.saturating_sub(settings.grace.as_secs());
+    let since = if settings.grace.is_zero() { u64::MAX } else { now.saturating_sub(settings.grace.as_secs()) };
+    let Builds { all, unclear, damaged } = builds(blobs, &entries, since, now).await?;
     let sizes: BTreeMap<Digest, u64> = entries.iter().filter_map(|entry| Some((entry.name.digest()?, entry.size))).collect();
     let mut reach = Reach::new(blobs, &sizes);
-    let Choice { kept, dropped } = choose(all, settings, own, now, &mut reach).await?;
+    let mut choice = choose(all, settings, own, now, &mut reach).await?;
+    let (kept, dropped) = (std::mem::take(&mut choice.kept), std::mem::take(&mut choice.dropped));
     let listed: BTreeSet<&Name> =
         kept.iter().chain(dropped.iter().map(|(build, _)| build)).flat_map(|build| &build.objects).collect();
     let needed: BTreeSet<&Name> = kept.iter().flat_map(|build| &build.objects).collect();
     // A record that no list names may be of a build that still runs, and will name it.
     let unlisted = now.saturating_sub(settings.grace.max(settings.keep.unwrap_or(UNLISTED)).as_secs());
-    let stays = |entry: &Entry| {
-        let scope = entry.name.scope_part().unwrap_or_default();
-        let may_go = is_chosen(&Name::decoded(scope), settings) && !unclear.contains(scope);
-        let is_new = !listed.contains(&entry.name) && entry.written >= unlisted;
-        !may_go || needed.contains(&entry.name) || own.contains(&entry.name) || is_new
+    let may_go = |name: &Name| {
+        let scope = name.scope_part().unwrap_or_default();
+        is_chosen(&Name::decoded(scope), settings) && !unclear.contains(scope) && !needed.contains(name) && !own.contains(name)
     };
+    let is_new = |entry: &Entry| !listed.contains(&entry.name) && entry.written >= unlisted;
     let roots: Vec<&Entry> = entries.iter().filter(|entry| is_root(&entry.name)).collect();
+    // The others are of builds that failed, or whose list was lost.
+    let mut others: Vec<&Entry> = roots.iter().copied().filter(|entry| may_go(&entry.name) && is_new(entry)).collect();
+    others.retain(|entry| entry.written < since);
+    others.sort_by_key(|entry| Reverse(entry.written));
+    let others = others.into_iter().map(|entry| entry.name.clone()).collect();
+    let crowded_out = match settings.max_size {
+        Some(most) => choice.crowded_out(others, most, &mut reach).await?,
+        None => BTreeSet::new(),
+    };
+    let stays = |entry: &Entry| !may_go(&entry.name) || is_new(entry) && !crowded_out.contains(&entry.name);
     let (stay, go): (Vec<&Entry>, Vec<&Entry>) = roots.iter().partition(|entry| stays(entry));
     let stay: BTreeSet<Name> = stay.into_iter().map(|entry| entry.name.clone()).collect();
     let mut used = BTreeSet::new();
@@ -134,19 +147,19 @@ async fn plan(blobs: &Blobs, entries: Vec<Entry>, settings: &PruneSettings, own:
     for entry in &entries {
         let Some(digest) = entry.name.digest().filter(|digest| !used.contains(digest)) else { continue };
         let seen = marks.since(&digest, now);
-        let is_old = entry.written < since || settings.grace.is_zero();
-        let goes = is_old && (seen <= since || !settings.marks);
+        let goes = entry.written < since && (seen <= since || !settings.marks);
         if goes { &mut now_gone } else { &mut marked }.insert(digest, entry.size);
     }
     marks.retain(|digest| marked.contains_key(digest));
     let lists = dropped.iter().flat_map(|(build, _)| build.lists.iter().cloned());
     let records = go.iter().filter(|entry| entry.name.as_str().starts_with("steps/")).count();
-    let objects = lists.chain(go.into_iter().map(|entry| entry.name.clone())).collect();
+    let objects = lists.chain(damaged).chain(go.into_iter().map(|entry| entry.name.clone())).collect();
     let roots = roots.into_iter().map(|entry| (entry.name.clone(), entry.written)).collect();
     let names = entries.iter().map(|entry| entry.name.clone()).collect();
+    let unclear = unclear.iter().map(|scope| Name::decoded(scope)).filter(|scope| is_chosen(scope, settings)).collect();
     let mut builds: Vec<(Build, Option<String>)> = kept.into_iter().map(|build| (build, None)).collect();
     builds.extend(dropped.into_iter().map(|(build, why)| (build, Some(why))));
-    Ok(PrunePlan { builds, objects, records, blobs: now_gone, marked, marks, roots, names, needed })
+    Ok(PrunePlan { builds, objects, records, blobs: now_gone, marked, marks, roots, names, needed, unclear })
 }
 
 /// Removes what the plan says.

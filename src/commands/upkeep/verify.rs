@@ -3,16 +3,17 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use futures::{StreamExt as _, stream};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::io::AsyncReadExt as _;
 
 use super::images::CachedImage;
 use super::listed::Listed;
 use super::mounts::CachedMount;
+use crate::cache::uses::{UsesList, read_uses};
 use crate::domain::Digest;
 use crate::event::Events;
 use crate::mounts;
-use crate::store::{self, Blobs};
+use crate::store::{self, Blobs, Name};
 
 /// How many blobs `verify` reads at once. hakobi downloads and hashes their bytes.
 const AT_ONCE: usize = 6;
@@ -26,7 +27,7 @@ pub struct Verified {
     pub is_wrong: bool,
 }
 
-/// Reads and checks every blob, and every cache mount. With `repair`, removes what is wrong.
+/// Reads and checks every blob, every cache mount, and every list of what a build used. With `repair`, removes what is wrong.
 ///
 /// # Errors
 /// If the store fails.
@@ -43,11 +44,15 @@ pub async fn verify(
         Err(error) => Err(error),
     };
     let (damaged, broken) = found.inspect_err(|error| step.failed(error))?;
+    let lists = damaged_lists(blobs, listed).await.inspect_err(|error| step.failed(error))?;
     step.done();
     let lacking: Vec<&CachedImage> = images.iter().filter(|image| image.lacks(&damaged)).collect();
     let mut text = String::new();
     for digest in &damaged {
         let _ = writeln!(text, "damaged: {digest}");
+    }
+    for list in &lists {
+        let _ = writeln!(text, "damaged: {list}");
     }
     for image in &lacking {
         let _ = writeln!(text, "incomplete: {} in scope {}", image.image, image.scope);
@@ -55,11 +60,12 @@ pub async fn verify(
     for Broken { image, mount, why } in &broken {
         let _ = writeln!(text, "incomplete: cache mount {} of {} in scope {}: {why}", mount.id, image.image, image.scope);
     }
-    let is_wrong = !damaged.is_empty() || !lacking.is_empty() || !broken.is_empty();
+    let is_wrong = !damaged.is_empty() || !lists.is_empty() || !lacking.is_empty() || !broken.is_empty();
     if repair {
         // Pointers and records go first, so that no reader finds one whose blobs are gone.
         let pointers = lacking.iter().filter_map(|image| image.name.as_ref());
-        for name in pointers.chain(broken.iter().filter_map(|broken| broken.image.mounts.record.as_ref())) {
+        let records = broken.iter().filter_map(|broken| broken.image.mounts.record.as_ref());
+        for name in pointers.chain(records).chain(&lists) {
             blobs.store().delete(name).await?;
         }
         for digest in &damaged {
@@ -95,6 +101,17 @@ async fn damaged(blobs: &Blobs, listed: &Listed) -> store::Result<BTreeSet<Diges
         .await;
     let checked: store::Result<Vec<Option<Digest>>> = checked.into_iter().collect();
     Ok(checked?.into_iter().flatten().collect())
+}
+
+/// Returns the damaged lists of what builds used.
+async fn damaged_lists(blobs: &Blobs, listed: &Listed) -> store::Result<Vec<Name>> {
+    let lists: Vec<Name> = listed.names.iter().filter(|name| name.used_by().is_some()).cloned().collect();
+    let checked = stream::iter(lists)
+        .map(|name| async move { Ok::<_, store::Error>((read_uses(blobs, &name).await? == UsesList::Damaged).then_some(name)) });
+    let checked: Vec<Option<Name>> = checked.buffer_unordered(AT_ONCE).try_collect().await?;
+    let mut damaged: Vec<Name> = checked.into_iter().flatten().collect();
+    damaged.sort();
+    Ok(damaged)
 }
 
 /// A cache mount that hakobi cannot bring in.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
-use crate::cache::uses::{DAY, read_uses};
+use crate::cache::uses::{DAY, UsesList, read_uses};
 use crate::store::{Blobs, Entry, Name, Result};
 
 /// How many lists are read at once.
@@ -34,15 +34,25 @@ pub(super) struct Build {
 pub(super) struct Builds {
     /// The latest ones first.
     pub all: Vec<Build>,
-    /// The scopes, as they stand in names, with a list that cannot be read. What they have stays.
+    /// The scopes, as they stand in names, with a list that cannot be read and may be needed. What they have stays.
     pub unclear: BTreeSet<String>,
+    /// Damaged lists that are old enough to go.
+    pub damaged: Vec<Name>,
 }
 
-/// Returns the builds of a store. What a scope has without any list, of an older hakobi, counts as one build.
+/// What the lists of a build turn out to be.
+enum ReadLists {
+    Build(Build),
+    Unclear(String),
+    Damaged(Vec<Name>),
+}
+
+/// Returns the builds of a store. What a scope has without any list, of an older hakobi, counts as one build. A damaged list that was
+/// written before `since` counts as none.
 ///
 /// # Errors
 /// If the store does not answer.
-pub(super) async fn builds(blobs: &Blobs, entries: &[Entry], now: u64) -> Result<Builds> {
+pub(super) async fn builds(blobs: &Blobs, entries: &[Entry], since: u64, now: u64) -> Result<Builds> {
     let mut by_build: BTreeMap<(&str, &str), Vec<&Entry>> = BTreeMap::new();
     for entry in entries {
         if let Some(build) = entry.name.used_by() {
@@ -50,20 +60,29 @@ pub(super) async fn builds(blobs: &Blobs, entries: &[Entry], now: u64) -> Result
         }
     }
     let read = by_build.into_iter().map(|((owner, _), lists)| async move {
-        // All have the same records.
-        let Some(first) = lists.first() else { return Ok(None) };
-        Ok(Some(match read_uses(blobs, &first.name).await? {
-            Some(uses) => Ok(Build { is_whole: uses.is_whole, ..of_lists(owner, &lists, uses.names(), now) }),
-            None => Err(owner.split_once('/').map_or(owner, |(scope, _)| scope).to_owned()),
-        }))
+        let (mut damaged, mut is_unclear) = (Vec::new(), false);
+        for list in &lists {
+            match read_uses(blobs, &list.name).await? {
+                // All have the same records.
+                UsesList::Right(uses) => {
+                    let build = Build { is_whole: uses.is_whole, ..of_lists(owner, &lists, uses.names(), now) };
+                    return Ok(ReadLists::Build(build));
+                }
+                UsesList::Damaged if list.written < since => damaged.push(list.name.clone()),
+                UsesList::Damaged | UsesList::Foreign => is_unclear = true,
+                UsesList::Gone => {}
+            }
+        }
+        let scope = owner.split_once('/').map_or(owner, |(scope, _)| scope);
+        Ok(if is_unclear { ReadLists::Unclear(scope.to_owned()) } else { ReadLists::Damaged(damaged) })
     });
-    let read: Vec<Option<std::result::Result<Build, String>>> =
-        stream::iter(read).buffer_unordered(AT_ONCE).try_collect().await?;
-    let (mut builds, mut unclear) = (Vec::new(), BTreeSet::new());
-    for build in read.into_iter().flatten() {
+    let read: Vec<ReadLists> = stream::iter(read).buffer_unordered(AT_ONCE).try_collect().await?;
+    let (mut builds, mut unclear, mut damaged) = (Vec::new(), BTreeSet::new(), Vec::new());
+    for build in read {
         match build {
-            Ok(build) => builds.push(build),
-            Err(scope) => drop(unclear.insert(scope)),
+            ReadLists::Build(build) => builds.push(build),
+            ReadLists::Unclear(scope) => drop(unclear.insert(scope)),
+            ReadLists::Damaged(names) => damaged.extend(names),
         }
     }
     let with_lists: BTreeSet<&str> =
@@ -91,7 +110,7 @@ pub(super) async fn builds(blobs: &Blobs, entries: &[Entry], now: u64) -> Result
         is_whole: true,
     }));
     builds.sort_by_key(|build| Reverse((build.last, build.written, build.scope.clone(), build.image.clone())));
-    Ok(Builds { all: builds, unclear })
+    Ok(Builds { all: builds, unclear, damaged })
 }
 
 fn of_lists(owner: &str, lists: &[&Entry], mut objects: BTreeSet<Name>, now: u64) -> Build {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::builds::Build;
 use super::reach::Reach;
-use crate::domain::matches_wildcard;
+use crate::domain::{Digest, matches_wildcard};
 use crate::settings::PruneSettings;
 use crate::store::{Name, Result};
 
@@ -13,6 +13,34 @@ use crate::store::{Name, Result};
 pub(super) struct Choice {
     pub kept: Vec<Build>,
     pub dropped: Vec<(Build, String)>,
+    /// The blobs that the first need, and their size in bytes.
+    used: BTreeSet<Digest>,
+    bytes: u64,
+    /// Whether a build goes because the cache would be too large.
+    is_full: bool,
+}
+
+impl Choice {
+    /// Returns which of these records that no list names go, because the cache would be too large. The latest ones come first.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    pub(super) async fn crowded_out(&mut self, unlisted: Vec<Name>, most: u64, reach: &mut Reach<'_>) -> Result<BTreeSet<Name>> {
+        let mut out = BTreeSet::new();
+        for name in unlisted {
+            let object = BTreeSet::from([name.clone()]);
+            if !self.is_full {
+                let more = reach.more(&object, &self.used).await?;
+                self.is_full = self.bytes + more > most;
+            }
+            if self.is_full {
+                out.insert(name);
+            } else {
+                self.bytes += reach.add(&object, &mut self.used).await?;
+            }
+        }
+        Ok(out)
+    }
 }
 
 /// Decides which of these builds stay. They come in the order of their last use, the latest first. A build that used all of `own` stays.
@@ -29,14 +57,13 @@ pub(super) async fn choose(
     let mut choice = Choice::default();
     // How many builds of each image stay, and whether one of them is whole.
     let mut of_image: BTreeMap<(String, String), (usize, bool)> = BTreeMap::new();
-    let (mut used, mut bytes, mut is_full) = (BTreeSet::new(), 0, false);
     // What is in other scopes stays, and counts first.
     let (chosen, others): (Vec<Build>, Vec<Build>) = builds.into_iter().partition(|build| {
         let is_own = !own.is_empty() && own.is_subset(&build.objects);
         is_chosen(&build.scope, settings) && !is_own
     });
     for build in others {
-        bytes += reach.add(&build.objects, &mut used).await?;
+        choice.bytes += reach.add(&build.objects, &mut choice.used).await?;
         choice.kept.push(build);
     }
     for build in chosen {
@@ -50,15 +77,15 @@ pub(super) async fn choose(
             choice.dropped.push((build, why.to_owned()));
             continue;
         }
-        let more = reach.more(&build.objects, &used).await?;
-        is_full |= settings.max_size.is_some_and(|most| bytes + more > most);
+        let more = reach.more(&build.objects, &choice.used).await?;
+        choice.is_full |= settings.max_size.is_some_and(|most| choice.bytes + more > most);
         // An older build may still stay if it needs nothing more.
-        if is_full && more > 0 {
+        if choice.is_full && more > 0 {
             choice.dropped.push((build, "the cache would be too large".to_owned()));
             continue;
         }
         (*count, *has_whole) = (*count + 1, *has_whole || build.is_whole);
-        bytes += reach.add(&build.objects, &mut used).await?;
+        choice.bytes += reach.add(&build.objects, &mut choice.used).await?;
         choice.kept.push(build);
     }
     Ok(choice)

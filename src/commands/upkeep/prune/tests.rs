@@ -227,7 +227,46 @@ async fn a_directory_is_pruned_if_it_is_too_large() {
     assert!(world.folder.path().join("blobs/sha256/.hakobi-x").exists(), "it may be of a run that still writes");
 }
 
-/// A list of a later version, or a damaged one, says nothing: nothing of its scope goes.
+/// What builds that failed saved is in no list, but counts for the size.
+#[tokio::test]
+async fn what_has_no_list_goes_if_the_cache_would_be_too_large() {
+    let world = World::new().await;
+    let app = world.build("main", "user/app:latest", &["app"]).await;
+    let failed = world.build("main", "user/failed:latest", &["failed"]).await;
+    world.age(3);
+    let new = world.build("main", "user/new:latest", &["new"]).await;
+    for image in ["failed", "new"] {
+        std::fs::remove_dir_all(world.folder.path().join(format!("uses/main/user%2f{image}%3alatest"))).unwrap();
+    }
+    let settings = |most| PruneSettings { max_size: Some(most), marks: false, ..keep(30) };
+    world.prune(&settings(2 * 1024)).await;
+    assert_eq!(world.has(&[app.clone(), failed.clone(), new.clone()].concat()).await, [true, true, true]);
+    world.prune(&settings(1024)).await;
+    // The newest one may be of a build that still runs.
+    assert_eq!(world.has(&[app, failed, new].concat()).await, [true, false, true]);
+}
+
+/// A damaged list would keep all of its scope for ever.
+#[tokio::test]
+async fn a_damaged_list_goes_when_it_is_old_enough() {
+    let world = World::new().await;
+    let lost = world.build("main", "user/app:latest", &["app"]).await;
+    let damage = |path: &std::path::Path| {
+        if path.to_string_lossy().contains("uses/main/") {
+            std::fs::write(path, r#"{"version":1,"rec"#).unwrap();
+        }
+    };
+    world.each(&mut |path| damage(path));
+    let settings = PruneSettings { marks: false, ..keep(0) };
+    let told = world.prune(&settings).await;
+    assert_eq!((world.has(&lost).await, &told["unreadable_scopes"]), (vec![true], &serde_json::json!(["main"])));
+    world.age(100);
+    let told = world.prune(&settings).await;
+    assert_eq!((world.has(&lost).await, &told["unreadable_scopes"]), (vec![false], &serde_json::json!([])));
+    world.each(&mut |path| assert!(!path.to_string_lossy().contains("uses/"), "{path:?}"));
+}
+
+/// A list of a later version says nothing: nothing of its scope goes.
 #[tokio::test]
 async fn a_list_that_cannot_be_read_keeps_its_scope() {
     let world = World::new().await;
@@ -240,8 +279,9 @@ async fn a_list_that_cannot_be_read_keeps_its_scope() {
     });
     world.age(100);
     let settings = PruneSettings { marks: false, ..keep(30) };
-    world.prune(&settings).await;
+    let told = world.prune(&settings).await;
     assert_eq!((world.has(&lost).await, world.has(&other).await), (vec![true], vec![false]));
+    assert_eq!(told["unreadable_scopes"], serde_json::json!(["main"]));
 }
 
 /// What an unchanged build reads is not enough for the next change.

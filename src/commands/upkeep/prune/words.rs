@@ -21,7 +21,7 @@ pub(super) fn text(plan: &PrunePlan, leftovers: u64, settings: &PruneSettings) -
         let out = serde_json::json!({
             "dry_run": settings.dry_run, "builds": plan.builds.len(), "removed_builds": builds, "removed_records": plan.records,
             "removed_blobs": plan.blobs.len(), "removed_bytes": now, "unused_blobs": plan.marked.len(), "unused_bytes": later,
-            "needed_bytes": plan.needed, "removed_leftovers": leftovers,
+            "needed_bytes": plan.needed, "removed_leftovers": leftovers, "unreadable_scopes": plan.unclear,
         });
         return serde_json::to_string_pretty(&out).unwrap_or_default() + "\n";
     }
@@ -44,6 +44,12 @@ pub(super) fn text(plan: &PrunePlan, leftovers: u64, settings: &PruneSettings) -
             "{} blobs with {} are not needed either; `hakobi cache prune` removes them if that is so for {hours} hours",
             plan.marked.len(),
             megabytes(later)
+        );
+    }
+    for scope in &plan.unclear {
+        let _ = writeln!(
+            text,
+            "kept all of scope {scope}: what a build used there cannot be read; `hakobi cache verify --repair` removes damaged lists"
         );
     }
     if leftovers > 0 {
