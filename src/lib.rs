@@ -14,6 +14,8 @@
 //! `mounts` has the content of cache mounts (`RUN --mount=type=cache`): how it is cut into chunks, packed and listed, the process that
 //! runs in a container to read and fill a mount, what both sides say to each other, and the times with which files are sent.
 //!
+//! [`disk`] has disk images in the store that are fetched as they are read.
+//!
 //! [`domain`] has the basic types, [`graph`] BuildKit's graph as a value, [`store`] the objects of a cache, and [`transfer`]
 //! streams of blobs. [`docker_archive`] reads and writes the tarballs of `docker save`. [`registry`] speaks the distribution
 //! protocol and ECR. [`remote`] looks up the remote sources of `ADD`. Imports point one way, and no two files import each other;
@@ -30,6 +32,7 @@ pub mod ci;
 pub mod cli;
 pub mod commands;
 pub mod debug;
+pub mod disk;
 pub mod docker_archive;
 pub mod domain;
 pub mod engine;

@@ -33,6 +33,7 @@ const ROOMS: &[(&str, Imports)] = &[
     ("registry", Bottom(&["transfer", "aws"])),
     ("remote", Bottom(&["registry"])),
     ("store", Bottom(&["transfer", "aws", "registry"])),
+    ("disk", Bottom(&["transfer", "store"])),
     ("docker_archive", Bottom(&["transfer"])),
     ("local_registry", Bottom(&["transfer", "store", "registry"])),
     ("mounts", Bottom(&["transfer", "build_context", "engine", "store"])),

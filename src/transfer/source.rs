@@ -47,6 +47,12 @@ impl BytesSource {
         let identity = Identity { digest: Digest::hash(&bytes), size: bytes.len() as u64 };
         Self { bytes, identity }
     }
+
+    /// Returns the digest of the bytes.
+    #[must_use]
+    pub fn digest(&self) -> &Digest {
+        &self.identity.digest
+    }
 }
 
 #[async_trait]
