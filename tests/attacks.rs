@@ -206,7 +206,7 @@ fn an_interrupted_build_leaves_nothing_in_the_daemon() {
         let build = Build::new(&machine).with(&["--no-cache"]).push(&project(&machine));
         machine.write("Dockerfile", &machine.read("Dockerfile").replace("2000000", "60000000"));
         // Most of these moments are while the daemon stores and names the image, which it does not stop at once.
-        for milliseconds in (400..1300).step_by(100).chain([3000]) {
+        for milliseconds in (400..1300).step_by(100).chain([1500, 3000, 4500]) {
             let mut child = build.start();
             std::thread::sleep(Duration::from_millis(milliseconds));
             let asked = Instant::now();

@@ -76,7 +76,7 @@ pub enum UsesList {
     Foreign,
     /// Its bytes are no list.
     Damaged,
-    /// It was removed meanwhile.
+    /// Another run removed it.
     Gone,
 }
 

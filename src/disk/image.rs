@@ -134,8 +134,8 @@ impl Image {
         fetches.buffer_unordered(AT_ONCE).collect::<()>().await;
     }
 
-    /// Writes the chunks that were changed. Nobody may write meanwhile. Returns the image as it is now, and how many bytes the store
-    /// did not have.
+    /// Writes the changed chunks to the store. The caller must not change the image at the same time. Returns the image as it is now, and
+    /// how many bytes the store lacked.
     ///
     /// # Errors
     /// If the store does not accept a chunk.

@@ -158,7 +158,7 @@ fn faults_at_requests(faults: &[Fault], step: usize) {
 
 #[test]
 fn a_fault_at_any_request_costs_at_most_the_cache() {
-    faults_at_requests(&[Fault::s3(403, "AccessDenied"), Fault::Truncate, Fault::Flip], 14);
+    faults_at_requests(&[Fault::s3(403, "AccessDenied"), Fault::Truncate, Fault::Flip], 9);
 }
 
 #[test]
