@@ -164,8 +164,7 @@ async fn no_wrong_byte_is_read() {
     let put = |name: Name, bytes: Vec<u8>| world.store.inner.set(&name, Bytes::from(bytes));
     put(name(0), b"damaged".to_vec());
     world.store.delete(&name(1)).await.unwrap();
-    let list = list.clone();
-    let image = world.open(list);
+    let image = world.open(list.clone());
     assert!(matches!(image.read(0, 10).await, Err(Error::Store(_))));
     assert!(matches!(image.read(CHUNK as u64, 10).await, Err(Error::Missing(_))));
     // Part of a chunk that does not come cannot be written either.

@@ -23,7 +23,7 @@ use crate::settings::PruneSettings;
 use crate::store::{Blobs, Entry, Error, Fault, Name, Result};
 
 use builds::{Build, Builds, builds};
-use choose::{choose, is_chosen};
+use choose::{Choice, choose, is_chosen};
 use marks::Marks;
 use reach::Reach;
 
@@ -115,8 +115,7 @@ async fn plan(blobs: &Blobs, entries: Vec<Entry>, settings: &PruneSettings, own:
     let Builds { all, unclear, damaged } = builds(blobs, &entries, since, now).await?;
     let sizes: BTreeMap<Digest, u64> = entries.iter().filter_map(|entry| Some((entry.name.digest()?, entry.size))).collect();
     let mut reach = Reach::new(blobs, &sizes);
-    let mut choice = choose(all, settings, own, now, &mut reach).await?;
-    let (kept, dropped) = (std::mem::take(&mut choice.kept), std::mem::take(&mut choice.dropped));
+    let Choice { kept, dropped, mut room } = choose(all, settings, own, now, &mut reach).await?;
     let listed: BTreeSet<&Name> =
         kept.iter().chain(dropped.iter().map(|(build, _)| build)).flat_map(|build| &build.objects).collect();
     let needed: BTreeSet<&Name> = kept.iter().flat_map(|build| &build.objects).collect();
@@ -134,7 +133,7 @@ async fn plan(blobs: &Blobs, entries: Vec<Entry>, settings: &PruneSettings, own:
     others.sort_by_key(|entry| Reverse(entry.written));
     let others = others.into_iter().map(|entry| entry.name.clone()).collect();
     let crowded_out = match settings.max_size {
-        Some(most) => choice.crowded_out(others, most, &mut reach).await?,
+        Some(most) => room.crowded_out(others, most, &mut reach).await?,
         None => BTreeSet::new(),
     };
     let stays = |entry: &Entry| !may_go(&entry.name) || is_new(entry) && !crowded_out.contains(&entry.name);

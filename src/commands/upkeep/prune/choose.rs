@@ -13,14 +13,20 @@ use crate::store::{Name, Result};
 pub(super) struct Choice {
     pub kept: Vec<Build>,
     pub dropped: Vec<(Build, String)>,
-    /// The blobs that the first need, and their size in bytes.
+    pub room: Room,
+}
+
+/// What the builds that stay take of the size of the cache.
+#[derive(Debug, Default)]
+pub(super) struct Room {
+    /// The blobs that they need, and their size in bytes.
     used: BTreeSet<Digest>,
     bytes: u64,
     /// Whether a build goes because the cache would be too large.
     is_full: bool,
 }
 
-impl Choice {
+impl Room {
     /// Returns which of these records that no list names go, because the cache would be too large. The latest ones come first.
     ///
     /// # Errors
@@ -63,7 +69,7 @@ pub(super) async fn choose(
         is_chosen(&build.scope, settings) && !is_own
     });
     for build in others {
-        choice.bytes += reach.add(&build.objects, &mut choice.used).await?;
+        choice.room.bytes += reach.add(&build.objects, &mut choice.room.used).await?;
         choice.kept.push(build);
     }
     for build in chosen {
@@ -77,15 +83,15 @@ pub(super) async fn choose(
             choice.dropped.push((build, why.to_owned()));
             continue;
         }
-        let more = reach.more(&build.objects, &choice.used).await?;
-        choice.is_full |= settings.max_size.is_some_and(|most| choice.bytes + more > most);
+        let more = reach.more(&build.objects, &choice.room.used).await?;
+        choice.room.is_full |= settings.max_size.is_some_and(|most| choice.room.bytes + more > most);
         // An older build may still stay if it needs nothing more.
-        if choice.is_full && more > 0 {
+        if choice.room.is_full && more > 0 {
             choice.dropped.push((build, "the cache would be too large".to_owned()));
             continue;
         }
         (*count, *has_whole) = (*count + 1, *has_whole || build.is_whole);
-        choice.bytes += reach.add(&build.objects, &mut choice.used).await?;
+        choice.room.bytes += reach.add(&build.objects, &mut choice.room.used).await?;
         choice.kept.push(build);
     }
     Ok(choice)
