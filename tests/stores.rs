@@ -42,12 +42,15 @@ fn varied(size: usize) -> Vec<u8> {
 #[tokio::test]
 async fn memory() {
     conformance::holds(&MemoryStore::default()).await;
+    conformance::replaces_once(&MemoryStore::default()).await;
 }
 
 #[tokio::test]
 async fn a_directory() {
     let directory = tempfile::tempdir().unwrap();
-    conformance::holds(&DirectoryStore::new(directory.path().join("made/with/the/first"))).await;
+    let store = DirectoryStore::new(directory.path().join("made/with/the/first"));
+    conformance::holds(&store).await;
+    conformance::replaces_once(&store).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -55,7 +58,9 @@ async fn s3_with_and_without_a_prefix() {
     let server = S3Server::start();
     conformance::holds(&S3Store::open(settings(BUCKET, "team/app"), &source(&server, SECRET_KEY)).await).await;
     let server = S3Server::start();
-    conformance::holds(&S3Store::open(settings(BUCKET, ""), &source(&server, SECRET_KEY)).await).await;
+    let store = S3Store::open(settings(BUCKET, ""), &source(&server, SECRET_KEY)).await;
+    conformance::holds(&store).await;
+    conformance::replaces_once(&store).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::io::{Read as _, Write as _};
 
+use bytes::Bytes;
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
@@ -108,6 +109,53 @@ impl Records {
         Ok(decoded.and_then(|decoded| if let Decoded::Record(record) = decoded { Some(record) } else { None }))
     }
 
+    /// Reads the own scope's record of a key. Returns `None` if there is no valid one.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn own<T: Record>(&self, key: &RecordKey<T>) -> Result<Option<T>> {
+        match self.scopes.first() {
+            Some(scope) => Self::look(self.blobs.store(), scope, key).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Writes the own scope's record of a key, if it is still `before`; an invalid record counts as none. Returns whether it did: of two
+    /// runs that have read one record, only one replaces it. The blobs that the record names must already be in the store.
+    ///
+    /// # Errors
+    /// If the store cannot be read, or does not accept the record.
+    pub async fn replace<T: Record + Serialize + PartialEq>(
+        &self,
+        key: &RecordKey<T>,
+        before: Option<&T>,
+        after: &T,
+    ) -> Result<bool> {
+        let Some(scope) = self.scopes.first() else { return Ok(false) };
+        let name = Name::record(scope, key.digest());
+        let there = read_undamaged(self.blobs.store(), &name, T::LIMIT).await?;
+        let plain = there.as_ref().and_then(|packed| unpacked(packed, T::LIMIT));
+        let now = plain.and_then(|plain| if let Decoded::Record(record) = decode(key, &plain) { Some(record) } else { None });
+        if now.as_ref() != before {
+            return Ok(false);
+        }
+        let Some(packed) = self.packed(key, after)? else { return Ok(false) };
+        self.blobs.note_used(&name);
+        self.blobs.store().replace(&name, there.as_ref(), packed).await
+    }
+
+    /// Returns the bytes of a record. Returns `None` for one that hakobi would not read, or that contains a hidden value.
+    fn packed<T: Serialize>(&self, key: &RecordKey<T>, record: &T) -> Result<Option<Bytes>> {
+        let broken = |error: &dyn std::fmt::Display| Error::new(Fault::Other, format!("failed to write a record: {error}"));
+        let plain = encode(key, record).map_err(|error| broken(&error))?;
+        if plain.len() as u64 > LARGE || self.hidden.is_in(&plain) {
+            return Ok(None);
+        }
+        let mut packed = GzEncoder::new(Vec::new(), Compression::default());
+        let packed = packed.write_all(&plain).and_then(|()| packed.finish()).map_err(|error| broken(&error))?;
+        Ok(Some(packed.into()))
+    }
+
     /// Notes that this run has looked at all steps of the image.
     pub fn note_whole(&self) {
         self.blobs.note_whole();
@@ -128,21 +176,14 @@ impl Records {
         let Some(scope) = self.scopes.first() else { return Ok(()) };
         let mut objects = Vec::new();
         for (key, record) in records {
-            let broken = |error: &dyn std::fmt::Display| Error::new(Fault::Other, format!("failed to write a record: {error}"));
-            let plain = encode(&key, record.borrow()).map_err(|error| broken(&error))?;
-            // hakobi would not read a larger record, and a record must not contain a hidden value.
-            if plain.len() as u64 > LARGE || self.hidden.is_in(&plain) {
-                continue;
-            }
-            let mut packed = GzEncoder::new(Vec::new(), Compression::default());
-            let packed = packed.write_all(&plain).and_then(|()| packed.finish()).map_err(|error| broken(&error))?;
+            let Some(packed) = self.packed(&key, record.borrow())? else { continue };
             let name = Name::record(scope, key.digest());
             self.blobs.note_used(&name);
             objects.push((name, packed));
         }
         let store = self.blobs.store();
         stream::iter(objects)
-            .map(|(name, bytes)| async move { store.write(&name, &BytesSource::new(bytes.into())).await })
+            .map(|(name, bytes)| async move { store.write(&name, &BytesSource::new(bytes)).await })
             .buffer_unordered(AT_ONCE)
             .try_collect()
             .await

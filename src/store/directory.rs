@@ -1,11 +1,12 @@
 //! A store in a directory: on this machine, on a mounted volume, or in a file cache of the CI (CodeBuild's and Travis's).
 
-use std::io;
+use std::io::{self, Write as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 
 use super::{Entry, Error, Name, Object, ObjectStore, Result};
@@ -74,6 +75,16 @@ impl ObjectStore for DirectoryStore {
         partial.persist(&path).map_err(|error| fault(error.error))
     }
 
+    async fn replace(&self, name: &Name, before: Option<&Bytes>, after: Bytes) -> Result<bool> {
+        let (path, before) = (self.path(name), before.cloned());
+        let replaced = tokio::task::spawn_blocking({
+            let path = path.clone();
+            move || replace(&path, before.as_ref(), &after)
+        });
+        let replaced = replaced.await.map_err(io::Error::other).and_then(|replaced| replaced);
+        replaced.map_err(|error| Error::io("write", &path, &error))
+    }
+
     async fn list(&self, prefix: &str) -> Result<Vec<Entry>> {
         let (root, prefix) = (self.root.clone(), prefix.to_owned());
         let listed = tokio::task::spawn_blocking(move || {
@@ -98,6 +109,23 @@ impl ObjectStore for DirectoryStore {
         let deleted = deleted.await.map_err(io::Error::other).and_then(|deleted| deleted);
         deleted.map_err(|error| Error::io("clean", &self.root, &error))
     }
+}
+
+/// Replaces a file, if it has these bytes. Whoever replaces it holds the lock of a file beside it. That file stays, because another
+/// run may wait for it; like a partial one, it goes when it is old.
+fn replace(path: &Path, before: Option<&Bytes>, after: &Bytes) -> io::Result<bool> {
+    let parent = path.parent().unwrap_or(Path::new("."));
+    let lock = parent.join(format!("{PARTIAL}lock"));
+    std::fs::create_dir_all(parent)?;
+    let lock = std::fs::OpenOptions::new().write(true).create(true).truncate(true).open(lock)?;
+    lock.lock()?;
+    if absent_is_none(std::fs::read(path))?.as_deref() != before.map(|bytes| &**bytes) {
+        return Ok(false);
+    }
+    let mut new = partial(parent)?;
+    new.write_all(after)?;
+    new.persist(path)?;
+    Ok(true)
 }
 
 /// Removes partial files that nobody has written to since this time, and directories without files.

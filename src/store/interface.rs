@@ -3,11 +3,13 @@
 use std::ops::Range;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use tokio::io::AsyncReadExt as _;
 
-use super::{Name, Object, Result};
+use super::{Error, Fault, Name, Object, Result};
 use crate::domain::{Digest, Repository};
-use crate::transfer::{BlobSource, ByteStream};
+use crate::transfer::{BlobSource, ByteStream, BytesSource};
 
 /// How many objects are removed at once, one by one.
 const AT_ONCE: usize = 16;
@@ -70,6 +72,15 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug {
         None
     }
 
+    /// Writes a small object, if the one that is there has these bytes, or if there is none and `before` is `None`. Returns whether it did.
+    /// Two runs that replace the same bytes at once do not both succeed; of a store without such a write, they may.
+    async fn replace(&self, name: &Name, before: Option<&Bytes>, after: Bytes) -> Result<bool> {
+        if !is_still(self, name, before).await? {
+            return Ok(false);
+        }
+        self.write(name, &BytesSource::new(after)).await.map(|()| true)
+    }
+
     /// Makes visible to other runs what was written. A store without this step has done so with each write.
     async fn flush(&self) -> Result<()> {
         Ok(())
@@ -81,4 +92,17 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug {
         let object = Object::new(name, source).await?;
         self.put(name, &object).await.map_err(|error| object.blame(name, error))
     }
+}
+
+/// Returns whether an object has these bytes, or is missing for `None`.
+async fn is_still<S: ObjectStore + ?Sized>(store: &S, name: &Name, expected: Option<&Bytes>) -> Result<bool> {
+    let length = expected.map_or(0, |bytes| bytes.len() as u64);
+    let (there, expected) = match (store.read(name, 0..length + 1).await?, expected) {
+        (Some(there), Some(expected)) => (there, expected),
+        (there, expected) => return Ok(there.is_none() && expected.is_none()),
+    };
+    let mut bytes = Vec::new();
+    let broken = |error: std::io::Error| Error::new(Fault::Unreachable, format!("failed to read {name}: {error}"));
+    there.take(length + 1).read_to_end(&mut bytes).await.map_err(broken)?;
+    Ok(bytes == *expected)
 }

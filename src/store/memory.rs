@@ -46,6 +46,15 @@ impl ObjectStore for MemoryStore {
         Ok(())
     }
 
+    async fn replace(&self, name: &Name, before: Option<&Bytes>, after: Bytes) -> Result<bool> {
+        let mut objects = self.objects();
+        let is_same = objects.get(name).map(|(bytes, _)| bytes) == before;
+        if is_same {
+            objects.insert(name.clone(), (after, seconds_now()));
+        }
+        Ok(is_same)
+    }
+
     async fn list(&self, prefix: &str) -> Result<Vec<Entry>> {
         let objects = self.objects();
         let below = objects.iter().filter(|(name, _)| name.as_str().starts_with(prefix));

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::pace::{GivenUp, Waiting};
@@ -42,6 +43,10 @@ impl<S: ObjectStore> ObjectStore for Paced<S> {
     async fn put(&self, name: &Name, object: &Object<'_>) -> Result<()> {
         let object = object.paced(&self.pace);
         self.pace.asked(self.store.put(name, &object)).await
+    }
+
+    async fn replace(&self, name: &Name, before: Option<&Bytes>, after: Bytes) -> Result<bool> {
+        self.pace.asked(self.store.replace(name, before, after)).await
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<Entry>> {

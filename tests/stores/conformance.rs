@@ -128,6 +128,23 @@ pub async fn holds(store: &dyn ObjectStore) {
     let whole = bytes(store, &pointer, 0..u64::MAX).await.expect("there");
     assert!(whole.len() == 100_000 && whole.iter().all(|byte| *byte == whole[0]));
 
+    // Replaced only by who knows what is there.
+    let replaced = Name::reference("main", "replaced");
+    let [one, two, three] = ["1", "two", "3"].map(bytes::Bytes::from);
+    let replace = |before: Option<&bytes::Bytes>, after: &bytes::Bytes| {
+        let (before, after, name) = (before.cloned(), after.clone(), replaced.clone());
+        async move { store.replace(&name, before.as_ref(), after).await.expect("an answer") }
+    };
+    assert!(!replace(Some(&one), &two).await, "there is none");
+    assert!(replace(None, &one).await);
+    assert!(!replace(None, &three).await, "there is one");
+    assert!(!replace(Some(&three), &two).await, "of the same length");
+    assert!(!replace(Some(&two), &three).await, "longer");
+    assert!(replace(Some(&one), &two).await);
+    assert!(!replace(Some(&one), &three).await, "shorter");
+    assert_eq!(bytes(store, &replaced, 0..u64::MAX).await.as_deref(), Some(&b"two"[..]));
+    store.delete(&replaced).await.expect("deleted");
+
     store.delete(&pointer).await.expect("deleted");
     assert_eq!(store.size(&pointer).await.expect("an answer"), None);
 
@@ -142,4 +159,21 @@ pub async fn holds(store: &dyn ObjectStore) {
     assert_eq!(left, names[..1]);
     store.delete_all(&[]).await.expect("nothing to do");
     assert_eq!(store.delete_leftovers(0).await.expect("an answer"), 0);
+}
+
+/// Of many runs that replace the same bytes at once, one succeeds.
+pub async fn replaces_once(store: &dyn ObjectStore) {
+    let name = Name::reference("main", "raced");
+    let mut before = None;
+    for round in 0..5 {
+        let attempts = (0..8).map(|run| {
+            let after = bytes::Bytes::from(format!("{round} {run}"));
+            let (before, name) = (before.clone(), &name);
+            async move { store.replace(name, before.as_ref(), after.clone()).await.expect("an answer").then_some(after) }
+        });
+        let done: Vec<_> = futures::future::join_all(attempts).await.into_iter().flatten().collect();
+        assert_eq!(done.len(), 1, "{done:?}");
+        assert_eq!(bytes(store, &name, 0..u64::MAX).await.as_deref(), Some(&*done[0]));
+        before = done.into_iter().next();
+    }
 }

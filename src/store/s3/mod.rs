@@ -7,6 +7,7 @@ mod error;
 mod error_tests;
 mod lifecycle;
 mod read;
+mod replace;
 mod write;
 
 use std::fmt;
@@ -18,6 +19,7 @@ use async_trait::async_trait;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::types::{ServerSideEncryption, StorageClass};
 use aws_types::service_config::ServiceConfigKey;
+use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use super::{Entry, Name, Object, ObjectStore, Pace, Result};
@@ -135,6 +137,10 @@ impl ObjectStore for S3Store {
 
     async fn put(&self, name: &Name, object: &Object<'_>) -> Result<()> {
         write::write(&self.0, &self.key(name), object).await
+    }
+
+    async fn replace(&self, name: &Name, before: Option<&Bytes>, after: Bytes) -> Result<bool> {
+        replace::replace(&self.0, &self.key(name), before, after).await
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<Entry>> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, CompletedMultipartUpload, CompletedPart};
 use base64::Engine as _;
 use bytes::Bytes;
@@ -59,16 +60,21 @@ async fn checksum(bytes: Bytes) -> String {
 }
 
 async fn put(inner: &Inner, key: &str, bytes: Bytes) -> Result<()> {
-    let bucket = &inner.settings.bucket;
-    let request = inner.client.put_object().bucket(bucket).key(key).checksum_sha256(checksum(bytes.clone()).await);
-    let request = request
-        .set_server_side_encryption(inner.encryption())
-        .set_ssekms_key_id(inner.settings.kms_key.clone().filter(|key| !key.is_empty()))
-        .set_storage_class(inner.storage_class());
+    let request = put_request(inner, key, &bytes).await;
     match request.body(body(bytes, &inner.pace)).send().await {
         Ok(_) => Ok(()),
-        Err(error) => Err(error::failed(&format!("write {key}"), "s3:PutObject", bucket, &error)),
+        Err(error) => Err(error::failed(&format!("write {key}"), "s3:PutObject", &inner.settings.bucket, &error)),
     }
+}
+
+/// Returns the request that writes these bytes, without them.
+pub(super) async fn put_request(inner: &Inner, key: &str, bytes: &Bytes) -> PutObjectFluentBuilder {
+    let request = inner.client.put_object().bucket(&inner.settings.bucket).key(key);
+    request
+        .checksum_sha256(checksum(bytes.clone()).await)
+        .set_server_side_encryption(inner.encryption())
+        .set_ssekms_key_id(inner.settings.kms_key.clone().filter(|key| !key.is_empty()))
+        .set_storage_class(inner.storage_class())
 }
 
 /// A multipart upload. Dropping it before it is complete aborts it.
