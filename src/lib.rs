@@ -14,7 +14,8 @@
 //! `mounts` has the content of cache mounts (`RUN --mount=type=cache`): how it is cut into chunks, packed and listed, the process that
 //! runs in a container to read and fill a mount, what both sides say to each other, and the times with which files are sent.
 //!
-//! [`disk`] has disk images in the store that are fetched as they are read.
+//! [`disk`] has disk images in the store that are fetched as they are read, and [`lazy_daemon`] Docker daemons of hakobi's own that have
+//! such an image as their data root.
 //!
 //! [`domain`] has the basic types, [`graph`] BuildKit's graph as a value, [`store`] the objects of a cache, and [`transfer`]
 //! streams of blobs. [`docker_archive`] reads and writes the tarballs of `docker save`. [`registry`] speaks the distribution
@@ -43,6 +44,7 @@ pub mod graph;
 pub mod handover;
 pub mod hidden;
 pub mod layers;
+pub mod lazy_daemon;
 pub mod local_registry;
 mod mounts;
 pub mod output;

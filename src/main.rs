@@ -7,11 +7,10 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd as _;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use hakobi::cli::{self, Outcome};
+use hakobi::cli::{self, Outcome, OwnProcess};
 use hakobi::error::{Error, Kind, Result};
 use hakobi::event::Events;
 use hakobi::hidden::Hidden;
@@ -25,9 +24,9 @@ use tokio::signal::unix::{SignalKind, signal};
 const CLEAN_UP: Duration = Duration::from_secs(4);
 
 fn main() -> ExitCode {
-    // This runs in a container without an environment, a home or any other file.
-    if let Some(directories) = cli::mount_process() {
-        return mount_process(&directories);
+    // These may run without an environment, a home or any other file.
+    if let Some(process) = cli::own_process() {
+        return own_process(&process);
     }
     let settings = match cli::settings() {
         Ok(settings) => settings,
@@ -58,11 +57,11 @@ fn main() -> ExitCode {
     ExitCode::from(code)
 }
 
-fn mount_process(directories: &[PathBuf]) -> ExitCode {
+fn own_process(process: &OwnProcess) -> ExitCode {
     // The standard library's own streams have buffers, of lines even.
     let streams = (io::stdin().as_fd().try_clone_to_owned(), io::stdout().as_fd().try_clone_to_owned());
     let (Ok(input), Ok(output)) = streams else { return ExitCode::FAILURE };
-    ExitCode::from(commands::mount_process(directories, File::from(input), File::from(output)))
+    ExitCode::from(commands::own_process(process, File::from(input), File::from(output)))
 }
 
 async fn run(settings: Settings) -> u8 {

@@ -8,8 +8,8 @@ mod common;
 mod resolved;
 
 pub use build::{
-    BuildSettings, CacheEntry, CacheFrom, ContextSource, DockerfileSource, FileTimes, MountMode, MountSettings, NamedContext,
-    Output, Secret, SecretSource, SshSource, Strategy,
+    BuildSettings, CacheEntry, CacheFrom, ContextSource, DaemonChoice, DaemonSettings, DockerfileSource, FileTimes, MountMode,
+    MountSettings, NamedContext, Output, Secret, SecretSource, SshSource, Strategy,
 };
 pub use command::{
     ArchiveFrom, CacheCommand, Command, DoctorSettings, InitSettings, InitTarget, LoginSettings, Proxy, PruneSettings,

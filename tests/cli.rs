@@ -46,7 +46,7 @@ fn version_and_help_go_to_standard_output() {
 fn later_releases_flags_are_not_promised() {
     let folder = tempfile::tempdir().expect("a directory");
     let help = text(&hakobi(folder.path(), &["build", "--help"], &[]).stdout);
-    assert!(!help.contains("--daemon"), "{help}");
+    assert!(!help.contains("--attest-as"), "{help}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The keys of the records of an image as a whole, by the image's name and tag in the cache.
 
+use crate::disk::DiskRecord;
 use crate::mounts::record::MountsRecord;
 use crate::plan::{Inputs, RecordKey};
 
@@ -13,6 +14,12 @@ pub fn inputs_key(image: &str, tag: &str) -> RecordKey<Inputs> {
 #[must_use]
 pub fn mounts_key(image: &str, tag: &str) -> RecordKey<MountsRecord> {
     RecordKey::from_text(&format!("hakobi mounts 1\n{}", inputs_key(image, tag)))
+}
+
+/// Returns the key of the disk of a daemon that built an image, on machines of this kind.
+#[must_use]
+pub fn disk_key(image: &str, tag: &str) -> RecordKey<DiskRecord> {
+    RecordKey::from_text(&format!("hakobi disk 1\n{}\n{}", inputs_key(image, tag), std::env::consts::ARCH))
 }
 
 #[cfg(test)]

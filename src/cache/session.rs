@@ -14,6 +14,7 @@ use crate::cache::keys;
 use crate::cache::layer_index::index_layer;
 use crate::cache::layout::{Layout, open, write_format};
 use crate::cache::uses::save_uses;
+use crate::disk::DiskRecord;
 use crate::domain::{Digest, ImageRef, Repository};
 use crate::engine::buildkit::{ContentSource, ContentSources};
 use crate::error::Kind;
@@ -173,6 +174,11 @@ impl CacheSession {
     /// Returns the key of the cache mounts of this image's last build.
     pub fn mounts_key(&self) -> RecordKey<MountsRecord> {
         keys::mounts_key(self.image(), &self.tag)
+    }
+
+    /// Returns the key of the disk of a daemon of hakobi's own.
+    pub fn disk_key(&self) -> RecordKey<DiskRecord> {
+        keys::disk_key(self.image(), &self.tag)
     }
 
     /// Returns the key of the states that a daemon made for this image.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cache::keys::{inputs_key, mounts_key};
+use crate::cache::keys::{disk_key, inputs_key, mounts_key};
 use crate::domain::{Digest, seconds_now};
 use crate::store::{Blobs, Fault, Name, Result, read_undamaged};
 use crate::transfer::BytesSource;
@@ -47,7 +47,8 @@ pub async fn save_uses(blobs: &Blobs, scope: &str, image: &str, tag: &str) -> Re
         return Ok(());
     }
     // Records of the image that only some builds read.
-    let of_image = [inputs_key(image, tag).digest().clone(), mounts_key(image, tag).digest().clone()];
+    let of_image =
+        [inputs_key(image, tag).digest().clone(), mounts_key(image, tag).digest().clone(), disk_key(image, tag).digest().clone()];
     let image = format!("{image}:{tag}");
     let also = of_image.iter().map(|key| Name::record(scope, key)).chain([Name::reference(scope, &image)]);
     let records: BTreeSet<String> = used.into_iter().chain(also).map(|name| name.as_str().to_owned()).collect();

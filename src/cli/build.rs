@@ -6,7 +6,9 @@ use std::time::Duration;
 use super::docker_config::DockerConfig;
 use super::environment::Environment;
 use super::given::Given;
-use super::{cache_mounts, caches, context, daemon, frontend, hand_off, mounts, outputs, registries, reports, store, words};
+use super::{
+    cache_mounts, caches, context, daemon, frontend, hand_off, mounts, outputs, own_daemon, registries, reports, store, words,
+};
 use crate::ci::Ci;
 use crate::domain::{ImageRef, Platform};
 use crate::error::{Error, Result};
@@ -98,6 +100,7 @@ pub fn settings(given: Given<'_>, around: &Around<'_>, warnings: &mut Vec<String
         cache_from,
         cache_to: caches::cache_to(&given.list("cache-to"), &build_args, environment)?,
         build_args,
+        daemon: own_daemon::settings(given, environment),
         mounts: cache_mounts::settings(given, store.as_ref())?,
         store,
         strategy: match given.text("strategy").as_deref() {

@@ -4,6 +4,7 @@ use clap::{Arg, Command};
 
 use super::cache_mounts;
 use super::given::{choice, list, switch, text};
+use super::own_daemon;
 use super::reports;
 use super::shared::{progress, pushes, registries, transport};
 
@@ -11,6 +12,7 @@ const SOURCE: &str = "Input";
 const RESULT: &str = "Output";
 const CACHE: &str = "Cache";
 const MOUNTS: &str = "Cache mounts";
+const DAEMON: &str = "Daemon";
 const RUN: &str = "RUN steps";
 
 /// Returns the command `build`.
@@ -34,6 +36,7 @@ pub fn build() -> Command {
         .args(registries())
         .args(cache().into_iter().map(|arg| arg.help_heading(CACHE)))
         .args(cache_mounts::flags().into_iter().map(|arg| arg.help_heading(MOUNTS)))
+        .args(own_daemon::flags().into_iter().map(|arg| arg.help_heading(DAEMON)))
         .args(run().into_iter().map(|arg| arg.help_heading(RUN)))
         .args(progress())
         .args(accepted().into_iter().map(|arg| arg.hide(true)))

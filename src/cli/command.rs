@@ -6,7 +6,7 @@ use clap_complete::Shell;
 
 use super::given::{list, switch, text};
 use super::shared::{progress, pushes, registries, transport};
-use super::{build_flags, carry, reports};
+use super::{build_flags, carry, own_daemon, reports};
 
 /// Returns `hakobi` with all its commands.
 pub fn hakobi() -> Command {
@@ -98,6 +98,7 @@ fn doctor() -> Command {
         .args_override_self(true)
         .arg(list("tag", "NAME[:TAG]", "Image whose repository to check (repeatable)").short('t'))
         .args(build_flags::store())
+        .args(own_daemon::flags())
         .arg(transport())
         .args(registries())
 }

@@ -17,10 +17,11 @@ mod frontend;
 mod given;
 mod hand_off;
 mod man;
-mod mount_process;
 mod mounts;
 mod others;
 mod outputs;
+mod own_daemon;
+mod own_process;
 mod plugin;
 mod registries;
 mod reports;
@@ -35,7 +36,7 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::ArgMatches;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -43,6 +44,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use self::docker_config::DockerConfig;
 pub use self::environment::Environment;
 use self::given::Given;
+pub use self::own_process::OwnProcess;
 use crate::error::{Error, Result};
 use crate::settings::{Command, DaemonEndpoint, ProgressMode, RegistrySettings, Settings, Strategy, Transport};
 
@@ -67,10 +69,10 @@ impl From<Error> for Outcome {
     }
 }
 
-/// Returns the mounts of `hakobi mount-process`, which needs no settings. Returns `None` for all other commands.
+/// Returns the process of hakobi's own that this one is to be, which needs no settings. Returns `None` for the commands of users.
 #[must_use]
-pub fn mount_process() -> Option<Vec<PathBuf>> {
-    mount_process::directories(std::env::args_os())
+pub fn own_process() -> Option<OwnProcess> {
+    own_process::own_process(std::env::args_os())
 }
 
 /// Reads the settings of this process.

@@ -6,7 +6,7 @@ use clap_complete::Shell;
 use super::command;
 use super::environment::Environment;
 use super::given::Given;
-use super::{registries, reports, store};
+use super::{own_daemon, registries, reports, store};
 use crate::ci::Ci;
 use crate::domain::ImageRef;
 use crate::error::{Error, Result};
@@ -71,6 +71,7 @@ pub fn doctor(given: Given<'_>, environment: &Environment) -> Result<Command> {
     Ok(Command::Doctor(Box::new(DoctorSettings {
         tags,
         store: store::store(given, environment, &[], &[])?,
+        daemon: own_daemon::settings(given, environment),
         ci: Ci::detect(|name| environment.get(name).map(str::to_owned)).told(),
         proxies: proxies?,
     })))

@@ -1,17 +1,29 @@
-//! The hidden command `hakobi mount-process DIR…`, with which hakobi calls itself in a container with cache mounts. clap does not know
-//! it, so it is in no help, completion or manual page, and starts at once.
+//! The hidden commands with which hakobi calls itself. clap does not know them, so they are in no help, completion or manual page, and
+//! start at once.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// The command.
-const NAME: &str = "mount-process";
+/// A process of hakobi's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OwnProcess {
+    /// `mount-process DIR…`: reads and fills cache mounts, in a container that has these.
+    Mounts(Vec<PathBuf>),
+    /// `daemon-keeper`: keeps a daemon whose data root is a disk in the store.
+    DaemonKeeper,
+    /// `disk-process`: serves that disk.
+    Disk,
+}
 
-/// Returns the arguments of the command. Returns `None` for all other commands.
-pub fn directories(args: impl IntoIterator<Item = OsString>) -> Option<Vec<PathBuf>> {
+/// Returns the process that this command line asks for. Returns `None` for the commands of users.
+pub fn own_process(args: impl IntoIterator<Item = OsString>) -> Option<OwnProcess> {
     let mut args = args.into_iter().skip(1);
-    let command = args.next()?;
-    (command == NAME).then(|| args.map(PathBuf::from).collect())
+    match args.next()?.to_str()? {
+        "mount-process" => Some(OwnProcess::Mounts(args.map(PathBuf::from).collect())),
+        "daemon-keeper" => Some(OwnProcess::DaemonKeeper),
+        "disk-process" => Some(OwnProcess::Disk),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -20,9 +32,10 @@ mod tests {
 
     #[test]
     fn only_the_first_argument_is_the_command() {
-        let of = |args: &[&str]| directories(args.iter().map(Into::into));
-        assert_eq!(of(&["/hakobi", "mount-process", "/a", "/b"]), Some(vec!["/a".into(), "/b".into()]));
-        assert_eq!(of(&["hakobi", "mount-process"]), Some(Vec::new()));
+        let of = |args: &[&str]| own_process(args.iter().map(Into::into));
+        assert_eq!(of(&["/hakobi", "mount-process", "/a", "/b"]), Some(OwnProcess::Mounts(vec!["/a".into(), "/b".into()])));
+        assert_eq!(of(&["hakobi", "mount-process"]), Some(OwnProcess::Mounts(Vec::new())));
+        assert_eq!(of(&["hakobi", "disk-process"]), Some(OwnProcess::Disk));
         assert_eq!((of(&["hakobi", "build", "mount-process"]), of(&["mount-process"]), of(&[])), (None, None, None));
     }
 }

@@ -10,7 +10,7 @@ use crate::cache::opened::{OpenedCache, cache_report};
 use crate::commands::by_plan::{self, Start};
 use crate::commands::outcome::{self, write_metadata};
 use crate::commands::upkeep::prune::prune_to;
-use crate::commands::{call, daemonless};
+use crate::commands::{call, daemonless, lazy};
 use crate::domain::{Descriptor, ImageRef};
 use crate::engine::buildkit::Outputs;
 use crate::error::{Error, Result};
@@ -32,7 +32,7 @@ use crate::run::daemon::{Daemon, DaemonBuild, engine_report};
 use crate::run::imports;
 use crate::run::loaded::Loaded;
 use crate::run::transport::LayerTransport;
-use crate::settings::{BuildSettings, Settings};
+use crate::settings::{BuildSettings, DaemonChoice, DaemonSettings, Settings};
 
 /// Runs a build to its end.
 ///
@@ -45,6 +45,33 @@ pub async fn build(
     stdin: impl AsyncRead + Send + Unpin + 'static,
 ) -> Result<Built> {
     let began = Instant::now();
+    let why = match Box::pin(attempt(settings, build, events, stdin, began)).await? {
+        Attempt::Done(built) => return Ok(*built),
+        Attempt::DaemonLost(why) => why,
+    };
+    events.warning(format!("hakobi's own daemon was lost, building again with the machine's: {why}"));
+    let daemon = DaemonSettings { choice: DaemonChoice::Stock, ..build.daemon.clone() };
+    let stock = BuildSettings { daemon, ..build.clone() };
+    match Box::pin(attempt(settings, &stock, events, tokio::io::empty(), began)).await? {
+        Attempt::Done(built) => Ok(*built),
+        Attempt::DaemonLost(why) => Err(Error::build(why)),
+    }
+}
+
+/// The end of one attempt at a build.
+enum Attempt {
+    Done(Box<Built>),
+    /// The daemon of hakobi's own was lost, for this reason. What it built does not count.
+    DaemonLost(String),
+}
+
+async fn attempt(
+    settings: &Settings,
+    build: &BuildSettings,
+    events: &Events,
+    stdin: impl AsyncRead + Send + Unpin + 'static,
+    began: Instant,
+) -> Result<Attempt> {
     hide_arguments(build, events.hidden());
     warn_of_secrets(build, events);
     if let Some(path) = &build.iid_file {
@@ -77,7 +104,7 @@ pub async fn build(
             report_skipped(build, &looked.skipped, events)?;
             built.report.outcome = Outcome::Skipped;
             built.report.seconds.total = began.elapsed().as_secs_f64();
-            return Ok(built);
+            return Ok(Attempt::Done(Box::new(built)));
         }
     }
     let store = match &build.store {
@@ -88,7 +115,11 @@ pub async fn build(
         _ => None,
     };
     let last_cold = LastCold::look(store.as_ref());
-    let daemon = Daemon::connect(settings).await;
+    // With a daemon of its own, hakobi need not have the machine's.
+    let daemon = match build.daemon.choice {
+        DaemonChoice::Lazy => Err(Error::no_daemon("not asked")),
+        DaemonChoice::Auto | DaemonChoice::Stock => Daemon::connect(&settings.daemon).await,
+    };
     if let Ok(daemon) = &daemon {
         crate::run::leftovers::clear(&daemon.docker).await;
     }
@@ -106,6 +137,11 @@ pub async fn build(
         }
     };
     if !matches!(ahead, DaemonlessPlan::Done) {
+        let (own, daemon) = match lazy::start(&context, &input).await {
+            Some((own, daemon)) => (Some(own), Ok(daemon)),
+            None if build.daemon.choice == DaemonChoice::Lazy => (None, Daemon::connect(&settings.daemon).await),
+            None => (None, daemon),
+        };
         let Daemon { docker, buildkit, info } = match daemon {
             Ok(daemon) => daemon,
             Err(error) => return Err(daemonless::needs_daemon(&context, error, &ahead, &input).await),
@@ -121,12 +157,31 @@ pub async fn build(
             transport: transport.unwrap_or(LayerTransport::Registry),
             loaded: Loaded::default(),
         };
-        let done = with_daemon(&run, &mut built, input, ahead, began).await;
+        let lost = async {
+            match &own {
+                Some(own) => own.lazy.lost().await,
+                None => std::future::pending().await,
+            }
+        };
+        let done = tokio::select! {
+            done = with_daemon(&run, &mut built, input, ahead, began) => done,
+            why = lost => return Ok(Attempt::DaemonLost(why)),
+        };
         if done.is_ok() && built.ran_all {
             cold_build::record_cold_build(&run.context, began.elapsed().as_secs_f64()).await;
         }
+        let kept = match own {
+            Some(own) if done.is_ok() => {
+                let at = Instant::now();
+                let kept = own.end(&run.context).await;
+                built.report.seconds.save += at.elapsed().as_secs_f64();
+                kept
+            }
+            _ => Ok(()),
+        };
         let flushed = flush(&run.context, &mut built).await;
         done?;
+        kept?;
         flushed?;
     } else {
         flush(&context, &mut built).await?;
@@ -134,7 +189,7 @@ pub async fn build(
     built.report.last_cold = last_cold.found().await;
     built.report.outcome = Outcome::Success;
     built.report.seconds.total = began.elapsed().as_secs_f64();
-    Ok(built)
+    Ok(Attempt::Done(Box::new(built)))
 }
 
 /// Makes visible to other runs what this build saved.

@@ -1,17 +1,19 @@
 //! `hakobi doctor`: tries everything that a run needs, and says how to repair what does not work.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::time::Duration;
 
 mod cache;
 mod registry_cache;
 mod rules;
 
+use super::lazy::stock_configuration;
 use super::upkeep::Answer;
 use crate::domain::ImageRef;
 use crate::engine::StoreKind;
 use crate::error::{Error, Kind, Result};
 use crate::event::Events;
+use crate::lazy_daemon::{configuration, machine};
 use crate::push::preflight;
 use crate::registry::Registries;
 use crate::run::daemon::Daemon;
@@ -53,6 +55,7 @@ pub async fn doctor(settings: &Settings, doctor: &DoctorSettings, events: &Event
     let registries = Registries::new(&settings.registries, events.clone());
     let mut all: Vec<(&str, Found)> = vec![("ci", ci(doctor))];
     all.extend(daemon(settings).await);
+    all.push(("lazy", lazy_daemon(doctor).await));
     if doctor.tags.is_empty() {
         all.push(("registry", Found::NotTried("no image is named with -t".to_owned())));
     }
@@ -102,7 +105,7 @@ fn ci(doctor: &DoctorSettings) -> Found {
 }
 
 async fn daemon(settings: &Settings) -> Vec<(&'static str, Found)> {
-    let daemon = match Daemon::connect(settings).await {
+    let daemon = match Daemon::connect(&settings.daemon).await {
         Ok(daemon) => daemon,
         Err(error) => {
             let mend = "start a daemon (in CodeBuild, enable privileged mode); without one, hakobi pushes only unchanged and appended images";
@@ -123,6 +126,21 @@ async fn daemon(settings: &Settings) -> Vec<(&'static str, Found)> {
         Err(error) => Found::wrong(&error, "use --transport archive, which needs no registry on 127.0.0.1"),
     };
     vec![("daemon", Found::Right(told)), ("transport", way)]
+}
+
+/// Says whether `--daemon lazy` is possible here. Most machines need it not.
+async fn lazy_daemon(doctor: &DoctorSettings) -> Found {
+    let cannot = |why: &dyn Display| Found::NotTried(format!("--daemon lazy is not possible: {why}"));
+    let stock = match stock_configuration(&doctor.daemon.configuration).await {
+        Ok(stock) => stock,
+        Err(why) => return cannot(&why),
+    };
+    let has_network = configuration::has_network(&stock);
+    match tokio::task::spawn_blocking(move || machine::look(has_network)).await {
+        Ok(Ok(docker)) => Found::Right(format!("--daemon lazy is possible with Docker {}", docker.version)),
+        Ok(Err(why)) => cannot(&why),
+        Err(error) => cannot(&error),
+    }
 }
 
 /// Checks the credentials and the permission to push. It creates nothing and looks up no tag.

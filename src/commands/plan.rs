@@ -94,7 +94,7 @@ pub async fn plan(
         return Err(Error::usage("planning requires a usable cache and a context in a directory"));
     };
     let records = RecordReader::new(session, faults);
-    let daemon = Daemon::connect(settings).await;
+    let daemon = Daemon::connect(&settings.daemon).await;
     let at_hand = daemon.as_ref().ok().map(|daemon| (&daemon.docker, &daemon.info));
     named_contexts::resolve_contexts(&context, &mut input, at_hand.map(|(docker, _)| docker)).await;
     let ahead = recall::remembered_plan(&context, &input, &records, at_hand).await?;

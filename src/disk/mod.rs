@@ -1,20 +1,26 @@
 //! A disk image in a store, in chunks that are named by their content. It is read before it has come, and only what was changed is
 //! written again.
 //!
-//! This is the first part of a daemon whose data root is such an image; nothing uses it yet.
+//! It has the data root of a daemon (`crate::lazy_daemon`).
 //!
 //! [`ChunkList`] says which chunks an image has. [`SavedDisk`] is what a record holds of it: the list is cut into nodes, so that a small
-//! change writes few of them. [`Image`] is an image in use: a sparse local copy, into which chunks come when they are read.
+//! change writes few of them. [`Image`] is an image in use: a sparse local copy, into which chunks come when they are read. [`serve`]
+//! makes it a file, in a process of its own, which [`protocol`] talks to.
 
 mod chunk;
 mod error;
 mod image;
 mod list;
+pub mod protocol;
+mod record;
 mod saved;
+mod serve;
 #[cfg(test)]
 mod tests;
 
 pub use error::{Error, Result};
 pub use image::Image;
 pub use list::{CHUNK, ChunkList};
+pub use record::DiskRecord;
 pub use saved::SavedDisk;
+pub use serve::{Lost, serve};

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
 use super::record_key::RecordKey;
+use crate::disk::DiskRecord;
 use crate::domain::{ChainId, CopiedContentKey, Descriptor, DiffId, Digest, Hasher, OperationKey, PartialKey, StepKey};
 use crate::mounts::record::MountsRecord;
 
@@ -79,6 +80,12 @@ impl Record for MountsRecord {
 
     fn blobs(&self) -> Vec<Digest> {
         self.blobs()
+    }
+}
+
+impl Record for DiskRecord {
+    fn is_sane(&self) -> bool {
+        self.is_sane()
     }
 }
 

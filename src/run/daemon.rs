@@ -14,7 +14,7 @@ use crate::run::context::BuildContext;
 use crate::run::loaded::Loaded;
 use crate::run::transport::LayerTransport;
 use crate::save::{Executed, Exit};
-use crate::settings::Settings;
+use crate::settings::DaemonEndpoint;
 
 /// From this API version on (Docker 26, BuildKit 0.13), a build may have several outputs.
 pub const SEVERAL_EXPORTS_API: (u32, u32) = (1, 45);
@@ -27,9 +27,13 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    #[tracing::instrument(name = "open", level = "info", skip_all, fields(daemon = %settings.daemon.origin))]
-    pub async fn connect(settings: &Settings) -> Result<Self> {
-        let docker = Docker::connect(Dialer::new(&settings.daemon)?).await?;
+    /// Connects to the daemon at this address.
+    ///
+    /// # Errors
+    /// If none answers.
+    #[tracing::instrument(name = "open", level = "info", skip_all, fields(daemon = %endpoint.origin))]
+    pub async fn connect(endpoint: &DaemonEndpoint) -> Result<Self> {
+        let docker = Docker::connect(Dialer::new(endpoint)?).await?;
         let info = docker.info().await?;
         let buildkit = BuildKit::connect(docker.dialer(), info.api).await?;
         Ok(Self { docker, buildkit, info })

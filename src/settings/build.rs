@@ -155,6 +155,27 @@ pub struct MountSettings {
     pub automatic: bool,
 }
 
+/// Which daemon builds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DaemonChoice {
+    /// One of hakobi's own if the cache has its disk and the machine allows it, else the machine's.
+    #[default]
+    Auto,
+    /// The machine's.
+    Stock,
+    /// One of hakobi's own if the machine allows it.
+    Lazy,
+}
+
+/// The settings of the daemon that builds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DaemonSettings {
+    /// Which one.
+    pub choice: DaemonChoice,
+    /// The file with the configuration of the machine's daemon, of which hakobi's own takes what a build could notice.
+    pub configuration: PathBuf,
+}
+
 /// The settings of `hakobi build`.
 #[derive(Debug, Clone)]
 pub struct BuildSettings {
@@ -205,6 +226,8 @@ pub struct BuildSettings {
     pub cache_to: Vec<CacheEntry>,
     /// The cache. `None` means no cache.
     pub store: Option<CacheSettings>,
+    /// The daemon that builds.
+    pub daemon: DaemonSettings,
     /// The carried cache mounts.
     pub mounts: MountSettings,
     /// What decides which steps are cached.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{BuildSettings, CacheSettings, CiSettings, Compression, PushSettings, RunFiles, S3Settings};
+use super::{BuildSettings, CacheSettings, CiSettings, Compression, DaemonSettings, PushSettings, RunFiles, S3Settings};
 use crate::domain::{ImageRef, RegistryHost};
 
 /// `hakobi doctor`.
@@ -14,6 +14,8 @@ pub struct DoctorSettings {
     pub tags: Vec<ImageRef>,
     /// The cache.
     pub store: Option<CacheSettings>,
+    /// The daemon that would build.
+    pub daemon: DaemonSettings,
     /// The CI's information about this run.
     pub ci: CiSettings,
     /// The proxies from variables.

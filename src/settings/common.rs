@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use crate::domain::{RegistryHost, Repository};
 
 /// The form of the display.
@@ -102,7 +104,7 @@ pub struct RegistryCacheSettings {
 }
 
 /// A cache in S3 (`s3://BUCKET/PREFIX?…`). The AWS SDK finds the credentials and the endpoint.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct S3Settings {
     /// The bucket.
     pub bucket: String,

@@ -44,7 +44,7 @@ engine_start() { # NAME
         c28) options=(--feature containerd-snapshotter=true --ip6tables=false) ;;
     esac
     # Only loopback registries and the host's network: nothing of the host's firewall or routes is touched.
-    setsid unshare -m "$HERE/enter-root" "$(mark_of "$name")" "$root" "$RUN" "$DATA/$name" \
+    setsid unshare -m "$HERE/enter-root" "$(mark_of "$name")" "$root" "$RUN=/run/host" "$DATA/$name=/data" -- \
         dockerd -H "unix:///run/host/$name.sock" --pidfile "/run/host/$name.pid" \
         --data-root /data --exec-root /run/docker --cgroup-parent "/$(mark_of "$name")" \
         --bridge none --iptables=false --ip-forward=false --ip-masq=false "${options[@]}" \

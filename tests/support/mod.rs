@@ -8,6 +8,7 @@ pub mod engine;
 pub mod fault_proxy;
 pub mod http_fake;
 pub mod image;
+pub mod installed;
 pub mod machine;
 pub mod parts;
 pub mod plain;

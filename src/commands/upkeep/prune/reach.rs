@@ -59,7 +59,7 @@ impl<'a> Reach<'a> {
     }
 }
 
-/// Returns all digests that an object names, and those in the manifests that it names. A record of any kind and version counts.
+/// Returns all digests that an object names, and those in the manifests and in the lists of chunks that it names. A record of any kind and version counts.
 ///
 /// # Errors
 /// If the store does not answer.
@@ -72,6 +72,12 @@ async fn blobs_of(blobs: &Blobs, name: &Name) -> Result<BTreeSet<Digest>> {
     let value: Value = if plain.len() < SMALL { serde_json::from_slice(&plain).unwrap_or_default() } else { Value::Null };
     let manifests = [value.get("digest"), value.pointer("/record/manifest/digest")];
     let mut open: Vec<Digest> = manifests.into_iter().flatten().filter_map(|digest| digest.as_str()?.parse().ok()).collect();
+    for node in nodes_of(&value) {
+        match blobs.read(&node, LARGEST_MANIFEST).await {
+            Err(error) if error.fault() == Fault::Damaged => {}
+            read => read?.iter().for_each(|bytes| digests(bytes, &mut found)),
+        }
+    }
     let mut followed = BTreeSet::new();
     while let Some(digest) = open.pop() {
         if !followed.insert(digest.clone()) {
@@ -93,6 +99,12 @@ async fn blobs_of(blobs: &Blobs, name: &Name) -> Result<BTreeSet<Digest>> {
     }
     found.extend(followed);
     Ok(found)
+}
+
+/// Returns the blobs with the chunks of a daemon's disk, if this is the record of one.
+fn nodes_of(value: &Value) -> BTreeSet<Digest> {
+    let nodes = value.pointer("/record/disk/nodes").and_then(Value::as_array);
+    nodes.into_iter().flatten().filter_map(|digest| digest.as_str()?.parse().ok()).collect()
 }
 
 /// Returns the bytes of a pointer or of a compressed record.
