@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # What is compared; sourced by run. Each is one CI job: from a wiped daemon to pushed tags.
 #
-# Called in the job's context directory, with REPO, BASES, TAG and PROJECT set and DOCKER_HOST in the environment; must leave
+# Called in the job's context directory, with REPO, BASES, TAG, PROJECT and ENGINE set and DOCKER_HOST in the environment; must leave
 # REPO:TAG and REPO:latest in the registry. One that goes on after that calls `pushed` first. AWS is the AWS command line with
 # S3's variables set, KEY a name there that is the job's own.
 
@@ -41,12 +41,23 @@ peer_archive() {
     "$DOCKER" save "$REPO:latest" | gzip | "$AWS" s3 cp --no-progress - "$tarball"
 }
 
-peer_store() {
-    local more=()
-    [[ $PROJECT != *-auto ]] || more=(--auto-mounts)
+peer_store() { with_store; }
+
+# The same on a machine without a running daemon, whose Docker has the data root in S3.
+peer_lazy() {
+    local features=''
+    [[ $ENGINE != c28 ]] || features=',"features":{"containerd-snapshotter":true}'
+    printf '{"bridge":"none"%s}\n' "$features" >"$HOME/daemon.json"
+    PATH=$HERE/installed:$PATH HAKOBI_TEST_ROOT=$ROOTS/$(suite_of "$ENGINE") DOCKER_HOST=unix:///nowhere \
+        with_store --daemon lazy --daemon-config "$HOME/daemon.json"
+}
+
+with_store() { # OPTION…
+    local more=("$@")
+    [[ $PROJECT != *-auto ]] || more+=(--auto-mounts)
     "$HAKOBI" build "${more[@]}" --network host --build-arg "BASES=$BASES" --cache "s3://cache/$KEY" --cache-scope main \
         -t "$REPO:$TAG" -t "$REPO:latest" --push --report "$HOME/report.json" . || return
-    # It pushes first, then it keeps what the next run needs: records and layers, and then cache mounts.
+    # It pushes first, then it keeps what the next run needs: records and layers, cache mounts, and a daemon's disk.
     awk -v now="${EPOCHREALTIME/./}" 'match($0, /"save": *[0-9.]+/) {
         split(substr($0, RSTART, RLENGTH), part, ":"); saved += part[2] }
         END { printf "%.0f\n", now - saved * 1000000 }' "$HOME/report.json" >"$HOME/pushed"

@@ -6,48 +6,55 @@ use crate::project::{Project, app_of};
 use crate::support::engine::{D28, Engine};
 use crate::support::machine::Run;
 
-/// How many moments of a build are tried, and how far apart they are.
-const MOMENTS: u32 = 20;
-const APART: Duration = Duration::from_millis(250);
-
 fn kill(signal: &str, pid: &str) {
     Run::of(std::process::Command::new("kill").args([signal, pid]));
 }
 
-#[test]
-fn a_killed_build_leaves_nothing_and_the_next_one_is_right() {
+/// Kills builds at this many moments, which are so far apart.
+fn kill_at(moments: u32, apart: Duration) {
     let mut project = Project::new(D28);
     project.build().done();
     let mut disks = 0;
-    for moment in 0..MOMENTS {
+    for moment in 0..moments {
         project.set("b.c", &format!("b{moment}\n"));
         let before = project.disk();
         let mut running = project.build().start();
-        std::thread::sleep(APART * moment);
+        std::thread::sleep(apart * moment);
         kill("-KILL", &running.id().to_string());
         running.wait().unwrap();
-        assert_eq!(project.left_behind(), [""; 0], "after {:?}", APART * moment);
+        assert_eq!(project.left_behind(), [""; 0], "after {:?}", apart * moment);
         disks += u32::from(project.disk() != before);
         if moment % 4 == 3 {
             project.set("c.c", &format!("c{moment}\n"));
             project.build().done();
-            assert_eq!(app_of(project.image()), project.app(), "after {:?}", APART * moment);
+            assert_eq!(app_of(project.image()), project.app(), "after {:?}", apart * moment);
         }
     }
-    assert!(disks < MOMENTS, "some are killed before they have saved their disk");
+    assert!(disks < moments, "some are killed before they have saved their disk");
+}
+
+#[test]
+fn a_killed_build_leaves_nothing_and_the_next_one_is_right() {
+    kill_at(12, Duration::from_millis(400));
+}
+
+#[test]
+#[ignore = "long"]
+fn long_kills_at_sixty_moments() {
+    kill_at(60, Duration::from_millis(80));
 }
 
 #[test]
 fn a_terminated_build_leaves_nothing() {
     let mut project = Project::new(D28);
     project.build().done();
-    for moment in [2, 5, 9, 13] {
-        project.set("b.c", &format!("b{moment}\n"));
+    for moment in [500, 1200, 2200, 3200].map(Duration::from_millis) {
+        project.set("b.c", &format!("{moment:?}\n"));
         let mut running = project.build().start();
-        std::thread::sleep(APART * moment);
+        std::thread::sleep(moment);
         kill("-TERM", &running.id().to_string());
         running.wait().unwrap();
-        assert_eq!(project.left_behind(), [""; 0], "after {:?}", APART * moment);
+        assert_eq!(project.left_behind(), [""; 0], "after {moment:?}");
     }
 }
 

@@ -6,9 +6,10 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 
 use super::*;
-use crate::cache::keys::inputs_key;
+use crate::cache::keys::{disk_key, inputs_key};
 use crate::cache::layout;
 use crate::cache::uses::save_uses;
+use crate::disk::{DiskRecord, SavedDisk};
 use crate::domain::{Descriptor, DiffId, media_type};
 use crate::hidden::Hidden;
 use crate::plan::{Layer, RecordKey, Records, StepRecord};
@@ -149,6 +150,32 @@ async fn a_blob_that_is_needed_again_stays() {
     let settings = PruneSettings { grace: Duration::ZERO, ..keep(30) };
     world.prune(&settings).await;
     assert_eq!(world.has(&old).await, [true]);
+}
+
+/// A record names lists of chunks, and those the chunks.
+#[tokio::test]
+async fn the_chunks_of_a_daemons_disk_stay_as_long_as_its_image() {
+    let world = World::new().await;
+    let blobs = Blobs::new(world.store.clone());
+    let keep_blob = async |bytes: Vec<u8>| {
+        let source = BytesSource::new(bytes.into());
+        blobs.keep(&source).await.unwrap();
+        source.identity().await.unwrap().digest
+    };
+    let (chunk, before) = (keep_blob(b"a chunk".to_vec()).await, keep_blob(b"a chunk of an earlier disk".to_vec()).await);
+    let node = keep_blob(serde_json::to_vec(&[Some(&chunk), None]).unwrap()).await;
+    let disk = SavedDisk { chunks: 2, nodes: vec![node.clone()] };
+    let record = DiskRecord { daemon: "28".to_owned(), disk, reads: vec![0], builds: 1, saved: 1 };
+    let records = Records::new(blobs.clone(), vec!["main".to_owned()], true, Hidden::default());
+    records.write([(disk_key("user/app", "latest"), record)]).await.unwrap();
+    world.build("main", "user/app:latest", &["layer"]).await;
+    let settings = PruneSettings { grace: Duration::ZERO, ..keep(30) };
+    world.age(10);
+    world.prune(&settings).await;
+    assert_eq!(world.has(&[chunk.clone(), node.clone(), before]).await, [true, true, false]);
+    world.age(40);
+    world.prune(&settings).await;
+    assert_eq!(world.has(&[chunk, node]).await, [false, false]);
 }
 
 #[tokio::test]
