@@ -167,6 +167,11 @@ async fn attempt(
             done = with_daemon(&run, &mut built, input, ahead, began) => done,
             why = lost => return Ok(Attempt::DaemonLost(why)),
         };
+        if let (Err(_), Some(own)) = (&done, &own)
+            && let Some(why) = own.gone(&run.docker).await
+        {
+            return Ok(Attempt::DaemonLost(why));
+        }
         if done.is_ok() && built.ran_all {
             cold_build::record_cold_build(&run.context, began.elapsed().as_secs_f64()).await;
         }

@@ -10,6 +10,7 @@ use crate::build::Input;
 use crate::disk::DiskRecord;
 use crate::disk::protocol::DiskStore;
 use crate::domain::seconds_now;
+use crate::engine::Docker;
 use crate::error::{Error, Kind, Result};
 use crate::executor::mount_container::within;
 use crate::lazy_daemon::{DaemonStart, LazyDaemon, configuration, machine};
@@ -26,6 +27,9 @@ const ANSWERS: Duration = Duration::from_secs(60);
 
 /// The pause between two looks.
 const PAUSE: Duration = Duration::from_millis(10);
+
+/// How long after its last answer it may take until it is known why a daemon has gone.
+const KNOWN: Duration = Duration::from_secs(5);
 
 /// A daemon of hakobi's own, with what is needed to keep its disk.
 pub struct OwnDaemon {
@@ -90,6 +94,7 @@ async fn try_start(context: &BuildContext<'_>, input: &Input) -> std::result::Re
     let shared = configuration::shared(&stock);
     let kind = format!("{} {}", docker.version, configuration::of_data(&shared));
     let found = found.filter(|record| record.daemon == kind);
+    crate::run::leftovers::clear_without_daemon().await;
     let work = crate::transfer::temp_dir(Kind::NoDaemon).map_err(|error| error.to_string())?;
     let start = DaemonStart {
         work: work.path().to_owned(),
@@ -154,6 +159,15 @@ async fn answer(lazy: &LazyDaemon) -> std::result::Result<Daemon, String> {
 }
 
 impl OwnDaemon {
+    /// Returns why the daemon has gone, after a build that failed. Returns `None` if it still answers: then it is the build's fault.
+    pub async fn gone(&self, docker: &Docker) -> Option<String> {
+        if docker.answers().await {
+            return None;
+        }
+        let why = tokio::time::timeout(KNOWN, self.lazy.lost()).await;
+        Some(why.unwrap_or_else(|_| "it does not answer".to_owned()))
+    }
+
     /// Stops the daemon, and saves its disk if this run may write to the cache. The image is in its registries by now.
     ///
     /// # Errors

@@ -28,6 +28,13 @@ pub async fn clear(docker: &Docker) {
     }
 }
 
+/// Removes what dead runs left on this machine and have no names in a daemon for, in a run that does not ask the machine's daemon.
+pub async fn clear_without_daemon() {
+    let found = tokio::task::spawn_blocking(|| Scratch::new().map(|own| own.dead()).unwrap_or_default());
+    let dead = found.await.unwrap_or_default();
+    remove(dead.into_iter().filter(|dead| dead.words().is_empty()).collect()).await;
+}
+
 async fn remove(dead: Vec<Dead>) {
     if !dead.is_empty() {
         let _ = tokio::task::spawn_blocking(move || dead.into_iter().for_each(|dead| drop(dead.remove()))).await;
