@@ -160,20 +160,3 @@ pub async fn holds(store: &dyn ObjectStore) {
     store.delete_all(&[]).await.expect("nothing to do");
     assert_eq!(store.delete_leftovers(0).await.expect("an answer"), 0);
 }
-
-/// Of many runs that replace the same bytes at once, one succeeds.
-pub async fn replaces_once(store: &dyn ObjectStore) {
-    let name = Name::reference("main", "raced");
-    let mut before = None;
-    for round in 0..5 {
-        let attempts = (0..8).map(|run| {
-            let after = bytes::Bytes::from(format!("{round} {run}"));
-            let (before, name) = (before.clone(), &name);
-            async move { store.replace(name, before.as_ref(), after.clone()).await.expect("an answer").then_some(after) }
-        });
-        let done: Vec<_> = futures::future::join_all(attempts).await.into_iter().flatten().collect();
-        assert_eq!(done.len(), 1, "{done:?}");
-        assert_eq!(bytes(store, &name, 0..u64::MAX).await.as_deref(), Some(&*done[0]));
-        before = done.into_iter().next();
-    }
-}
