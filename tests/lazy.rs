@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use project::{Project, app_of};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
+use support::build::Built;
 use support::engine::{C28, D20, D28, Engine};
 use support::image::unique_image;
 use support::plain::{Times, plain_build, same_image};
@@ -26,11 +27,13 @@ fn goes_on(kind: &'static str) {
     let mut project = Project::new(kind);
     let first = project.build().done();
     assert_eq!(project.compiled(&first), ["a.c", "b.c", "c.c", "d.c"]);
-    assert!(first.log().contains("of it are new in the cache"), "{first}");
+    let disk = |built: &Built| ["read", "saved"].map(|what| built["engine"]["disk"][what].as_u64().expect("a disk"));
+    assert!(disk(&first)[0] == 0 && disk(&first)[1] > 1_000_000, "{first}");
     project.set("b.c", "b2\n");
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     let second = project.build().done();
     assert_eq!(project.compiled(&second), ["b.c"], "{second}");
+    assert!(disk(&second)[0] > 1_000_000 && disk(&second)[1] > 0, "{second}");
     assert!(!second.log().contains("MB / "), "the base is on the disk: {second}");
     assert_eq!(project.left_behind(), [""; 0]);
     // Nothing has to run, so no daemon starts, although only its disk has what ran.
@@ -113,7 +116,7 @@ fn of_two_builds_at_once_one_keeps_its_disk() {
         (one.join().unwrap(), two.join().unwrap())
     });
     assert_eq!((project.compiled(&one), other.compiled(&two)), (vec!["a.c".to_owned()], vec!["b.c".to_owned()]));
-    let kept = [&one, &two].map(|built| built.log().contains("of it are new in the cache"));
+    let kept = [&one, &two].map(|built| built["engine"]["disk"]["kept"].as_bool().unwrap());
     assert_ne!(kept[0], kept[1], "{one}\n{two}");
     assert_eq!(app_of(project.image()), project.app());
     assert_eq!(app_of(other.image()), other.app());

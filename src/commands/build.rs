@@ -180,7 +180,7 @@ async fn attempt(
                 let at = Instant::now();
                 let kept = own.end(&run.context).await;
                 built.report.seconds.save += at.elapsed().as_secs_f64();
-                kept
+                kept.map(|disk| built.report.engine.disk = Some(disk))
             }
             _ => Ok(()),
         };

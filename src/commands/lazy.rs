@@ -7,13 +7,15 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value};
 
 use crate::build::Input;
-use crate::disk::DiskRecord;
+use crate::cache::session::CacheSession;
 use crate::disk::protocol::DiskStore;
+use crate::disk::{CHUNK, DiskRecord};
 use crate::domain::seconds_now;
 use crate::engine::Docker;
 use crate::error::{Error, Kind, Result};
 use crate::executor::mount_container::within;
 use crate::lazy_daemon::{DaemonStart, LazyDaemon, configuration, machine};
+use crate::output::DiskReport;
 use crate::plan::RecordKey;
 use crate::run::context::BuildContext;
 use crate::run::daemon::Daemon;
@@ -172,36 +174,41 @@ impl OwnDaemon {
     ///
     /// # Errors
     /// If the cache fails and is required.
-    pub async fn end(self, context: &BuildContext<'_>) -> Result<()> {
+    pub async fn end(self, context: &BuildContext<'_>) -> Result<DiskReport> {
         let Some((session, faults)) = context.cache.usable().filter(|(session, _)| session.writes()) else {
             self.lazy.abandon().await;
-            return Ok(());
+            return Ok(DiskReport::default());
         };
         let step = context.events.step("[hakobi] saving the daemon's disk");
         match Box::pin(self.save(context, session)).await {
-            Ok(told) => {
+            Ok(report) => {
                 step.done();
-                context.events.note(told);
-                Ok(())
+                context.events.note(match report.kept {
+                    true => format!("the daemon's disk: {:.1} MB read, {:.1} MB saved", mega(report.read), mega(report.saved)),
+                    false => "another build saved the daemon's disk meanwhile; this build's is not kept".to_owned(),
+                });
+                Ok(report)
             }
             Err(error) => {
                 step.failed(&error);
-                faults.warn_unsaved(&Error::new(Kind::Cache, format!("failed to save the daemon's disk: {error}")))
+                faults.warn_unsaved(&Error::new(Kind::Cache, format!("failed to save the daemon's disk: {error}")))?;
+                Ok(DiskReport::default())
             }
         }
     }
 
-    async fn save(self, context: &BuildContext<'_>, session: &crate::cache::session::CacheSession) -> io::Result<String> {
+    async fn save(self, context: &BuildContext<'_>, session: &CacheSession) -> io::Result<DiskReport> {
         let Self { lazy, key, own, kind, builds } = self;
         session.begin().await.map_err(io::Error::other)?;
         let kept = within(context.build.mounts.budget, lazy.save()).await?;
-        let (read, uploaded) = (kept.reads.len(), kept.uploaded);
+        let (read, saved) = (kept.reads.len() as u64 * CHUNK as u64, kept.uploaded);
         let record = DiskRecord { daemon: kind, disk: kept.saved, reads: kept.reads, builds: builds + 1, saved: seconds_now() };
-        let is_first = session.records().replace(&key, own.as_ref(), &record).await.map_err(io::Error::other)?;
-        let megabytes = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
-        Ok(match is_first {
-            true => format!("the daemon read {read} MiB of its disk; {} of it are new in the cache", megabytes(uploaded)),
-            false => "another build saved the daemon's disk meanwhile; this build's is not kept".to_owned(),
-        })
+        let kept = session.records().replace(&key, own.as_ref(), &record).await.map_err(io::Error::other)?;
+        Ok(DiskReport { kept, read, saved })
     }
+}
+
+/// Returns megabytes, for a message.
+fn mega(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
 }

@@ -40,8 +40,8 @@ pub use markdown::markdown;
 pub use metadata::{Metadata, remove_iid_file, write_iid_file};
 pub use mounts::{MountReport, MountSeconds};
 pub use run::{
-    AdviceReport, ByteCounts, CacheMode, CacheReport, CiReport, ColdReport, EngineReport, ImageReport, ImageStore, LayerCounts,
-    Outcome, RunReport, Seconds, StepReport, StepStatus, StrategyUsed, TagReport, Tier, Transport,
+    AdviceReport, ByteCounts, CacheMode, CacheReport, CiReport, ColdReport, DiskReport, EngineReport, ImageReport, ImageStore,
+    LayerCounts, Outcome, RunReport, Seconds, StepReport, StepStatus, StrategyUsed, TagReport, Tier, Transport,
 };
 pub use steps::{Location, Note, StepResult, Steps};
 pub use summary::{print_summary, summary};

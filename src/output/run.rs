@@ -125,6 +125,20 @@ pub struct EngineReport {
     pub store: ImageStore,
     /// The transfer of layers.
     pub transport: Transport,
+    /// The disk of the daemon, if it was one of hakobi's own (`--daemon lazy`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk: Option<DiskReport>,
+}
+
+/// The disk of a daemon of hakobi's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct DiskReport {
+    /// Whether the cache has it as it is after this build.
+    pub kept: bool,
+    /// The number of bytes that were read of what earlier builds saved, in whole chunks. 0 if the disk is not kept.
+    pub read: u64,
+    /// The number of bytes that the cache lacked, compressed.
+    pub saved: u64,
 }
 
 /// The CI.

@@ -158,6 +158,7 @@ pub fn engine_report(info: &EngineInfo, transport: Option<LayerTransport>) -> En
             Some(LayerTransport::Archive) => Transport::Archive,
             None => Transport::None,
         },
+        disk: None,
     }
 }
 

@@ -38,7 +38,12 @@ fn the_contracts_example_has_our_keys() {
         outcome: Outcome::Success,
         tier: Tier::Append,
         ci: CiReport { provider: "codebuild".into(), commit: "2f1c…".into() },
-        engine: EngineReport { version: "28.5.2".into(), store: ImageStore::Graphdriver, transport: Transport::Registry },
+        engine: EngineReport {
+            version: "28.5.2".into(),
+            store: ImageStore::Graphdriver,
+            transport: Transport::Registry,
+            disk: None,
+        },
         images: vec![ImageReport {
             id: "sha256:…".into(),
             config: "sha256:…".into(),
