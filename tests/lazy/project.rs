@@ -22,6 +22,8 @@ const MAKE: &str = "mkdir -p /obj/o && for f in /src/*.c; do o=/obj/o/$(basename
 pub struct Project {
     machine: Machine,
     image: String,
+    /// The id of its cache mount. Two projects with one id on one daemon would find each other's files.
+    id: String,
     cache: PathBuf,
     sources: BTreeMap<String, String>,
     /// Whether its command fails after it has compiled.
@@ -37,7 +39,9 @@ impl Project {
         let sources = ["a", "b", "c", "d"].map(|name| (format!("{name}.c"), format!("{name}1\n")));
         let machine = machine(kind);
         let cache = machine.home().join("cache");
-        Self { machine, image: unique_image("lazy"), cache, sources: sources.into(), fails: false, large: None, waits: None }
+        let image = unique_image("lazy");
+        let id = image.replace(['/', ':'], "-");
+        Self { machine, image, id, cache, sources: sources.into(), fails: false, large: None, waits: None }
     }
 
     /// Returns the same project on another machine, with the same cache.
@@ -47,11 +51,12 @@ impl Project {
 
     /// Returns the same project on a machine with another Docker, with the same cache.
     pub fn with_docker(&self, kind: &str) -> Self {
-        let (image, cache, sources) = (self.image.clone(), self.cache.clone(), self.sources.clone());
+        let (image, id, cache, sources) = (self.image.clone(), self.id.clone(), self.cache.clone(), self.sources.clone());
         // Another tag of the same repository has the same disk.
         Self {
             machine: machine(kind),
             image: format!("{image}-twin"),
+            id,
             cache,
             sources,
             fails: self.fails,
@@ -87,7 +92,7 @@ impl Project {
         for (name, text) in &self.sources {
             self.machine.write(&format!("src/{name}"), text);
         }
-        let base = base("busybox");
+        let (base, id) = (base("busybox"), &self.id);
         let fails = if self.fails { " && false" } else { "" };
         let large = self.large.map_or_else(String::new, |size| {
             format!("{{ [ -e /obj/noise ] || head -c {size} /dev/urandom > /obj/noise; }} && md5sum /obj/noise && ")
@@ -97,7 +102,7 @@ impl Project {
         self.machine.write(
             "Dockerfile",
             &format!(
-                "FROM {base} AS build\nCOPY src /src\nRUN --mount=type=cache,target=/obj {large}{waits}{MAKE}{fails}\n\
+                "FROM {base} AS build\nCOPY src /src\nRUN --mount=type=cache,id={id},target=/obj {large}{waits}{MAKE}{fails}\n\
                  FROM {base}\nCOPY --from=build /app /\n"
             ),
         );
