@@ -4,7 +4,7 @@
 //! It has the data root of a daemon (`crate::lazy_daemon`).
 //!
 //! [`ChunkList`] says which chunks an image has. [`SavedDisk`] is what a record holds of it: the list is cut into nodes, so that a small
-//! change writes few of them. [`Image`] is an image in use: a sparse local copy, into which chunks come when they are read. [`serve`]
+//! change writes few of them. [`Image`] is an image in use: a sparse local copy, into which chunks come when they are read. [`serve()`]
 //! makes it a file, in a process of its own, which [`protocol`] talks to.
 
 mod chunk;
