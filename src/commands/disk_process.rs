@@ -4,12 +4,12 @@
 //! includes the end of a mount namespace in which the disk is mounted, so it has another one than the daemon.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
 use crate::cache::layout;
+use crate::disk::lines::{Replies, each};
 use crate::disk::protocol::{DiskReply, DiskRequest, KeptDisk, ServedDisk};
 use crate::disk::{ChunkList, Image, Lost, serve};
 use crate::event::Events;
@@ -26,15 +26,8 @@ pub fn disk_process(input: File, output: File) -> u8 {
     crate::registry::install_crypto();
     let Ok(runtime) = tokio::runtime::Builder::new_multi_thread().enable_all().build() else { return 1 };
     let (requests, mut received) = mpsc::unbounded_channel();
-    std::thread::spawn(move || {
-        for line in BufReader::new(input).lines() {
-            let request = line.ok().and_then(|line| serde_json::from_str::<DiskRequest>(&line).ok());
-            if request.is_none_or(|request| requests.send(request).is_err()) {
-                return;
-            }
-        }
-    });
-    let output = Replies(Arc::new(Mutex::new(output)));
+    std::thread::spawn(move || each(input, |request: DiskRequest| requests.send(request).is_ok()));
+    let output = Replies::new(output);
     let ended = runtime.block_on(async {
         let Some(DiskRequest::Serve(disk)) = received.recv().await else { return Ok(()) };
         run(*disk, &mut received, &output).await
@@ -46,20 +39,6 @@ pub fn disk_process(input: File, output: File) -> u8 {
             output.send(&DiskReply::Failed(why));
             1
         }
-    }
-}
-
-/// Where replies go.
-#[derive(Clone)]
-struct Replies(Arc<Mutex<File>>);
-
-impl Replies {
-    /// Sends a reply. If the keeper has gone, the input ends too.
-    fn send(&self, reply: &DiskReply) {
-        let mut line = serde_json::to_vec(reply).unwrap_or_default();
-        line.push(b'\n');
-        let mut output = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = output.write_all(&line);
     }
 }
 

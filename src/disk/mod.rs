@@ -10,6 +10,7 @@
 mod chunk;
 mod error;
 mod image;
+pub mod lines;
 mod list;
 pub mod protocol;
 mod record;

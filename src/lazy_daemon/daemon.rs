@@ -10,6 +10,7 @@ use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::{mpsc, watch};
 
 use super::protocol::{DaemonStart, KeeperReply, KeeperRequest, Paths};
+use crate::disk::lines::line;
 use crate::disk::protocol::KeptDisk;
 use crate::settings::DaemonEndpoint;
 use crate::shutdown;
@@ -153,9 +154,7 @@ impl LazyDaemon {
 
 impl Keeper {
     async fn ask(&mut self, request: &KeeperRequest) -> io::Result<()> {
-        let mut line = serde_json::to_vec(request)?;
-        line.push(b'\n');
-        self.input.write_all(&line).await
+        self.input.write_all(&line(request)).await
     }
 
     /// Lets the keeper end all that it has started.

@@ -4,7 +4,7 @@
 //! mount is left; of the network, a bridge and three rules may be, which the next keeper removes.
 
 use std::fs::{self, File};
-use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
 use rustix::mount::{MountFlags, mount};
-use serde::de::DeserializeOwned;
 
 use super::bridge::Bridge;
 use super::configuration;
 use super::daemon_process::{DaemonProcess, last_words, shown};
 use super::loop_device::MountedDisk;
 use super::protocol::{DaemonStart, KeeperReply, KeeperRequest, Paths};
+use crate::disk::lines::{Replies, each, line};
 use crate::disk::protocol::{DiskReply, DiskRequest, ServedDisk};
 
 /// The pause between two looks at a daemon that ends.
@@ -63,7 +63,7 @@ fn lock(running: &Mutex<Running>) -> MutexGuard<'_, Running> {
 pub fn run(input: File, output: File) -> u8 {
     let (sender, heard) = channel();
     let running = Shared::default();
-    let replies = Replies(Arc::new(Mutex::new(output)));
+    let replies = Replies::new(output);
     {
         let (sender, running) = (sender.clone(), Arc::clone(&running));
         thread::spawn(move || {
@@ -82,19 +82,6 @@ pub fn run(input: File, output: File) -> u8 {
             replies.send(&KeeperReply::Failed(error.to_string()));
             1
         }
-    }
-}
-
-/// Where replies go.
-#[derive(Clone)]
-struct Replies(Arc<Mutex<File>>);
-
-impl Replies {
-    /// Sends a reply. If the build has gone, the input ends too.
-    fn send(&self, reply: &KeeperReply) {
-        let mut line = serde_json::to_vec(reply).unwrap_or_default();
-        line.push(b'\n');
-        let _ = self.0.lock().unwrap_or_else(PoisonError::into_inner).write_all(&line);
     }
 }
 
@@ -232,17 +219,5 @@ fn start_disk(running: &Shared, replies: Replies, sender: Sender<Heard>) -> io::
 }
 
 fn ask_disk(running: &Shared, request: &DiskRequest) -> io::Result<()> {
-    let mut line = serde_json::to_vec(request)?;
-    line.push(b'\n');
-    lock(running).disk.as_mut().map_or(Ok(()), |input| input.write_all(&line))
-}
-
-/// Passes on lines of JSON from a stream, until it ends or they are not wanted any more.
-fn each<T: DeserializeOwned>(stream: impl io::Read, mut take: impl FnMut(T) -> bool) {
-    for line in BufReader::new(stream).lines() {
-        let said = line.ok().and_then(|line| serde_json::from_str(&line).ok());
-        if !said.is_some_and(&mut take) {
-            return;
-        }
-    }
+    lock(running).disk.as_mut().map_or(Ok(()), |input| input.write_all(&line(request)))
 }

@@ -15,8 +15,7 @@ const OLD: Duration = Duration::from_secs(48 * 3600);
 /// Removes what dead runs of this user left on this machine and in this daemon. A fault does not affect this run: the next run
 /// tries again.
 pub async fn clear(docker: &Docker) {
-    let found = tokio::task::spawn_blocking(|| Scratch::new().map(|own| own.dead()).unwrap_or_default());
-    let dead = found.await.unwrap_or_default();
+    let dead = dead_runs().await;
     let words: Vec<String> = dead.iter().flat_map(|dead| dead.words().to_vec()).collect();
     let docker = docker.clone();
     if words.is_empty() {
@@ -30,9 +29,12 @@ pub async fn clear(docker: &Docker) {
 
 /// Removes what dead runs left on this machine and have no names in a daemon for, in a run that does not ask the machine's daemon.
 pub async fn clear_without_daemon() {
+    remove(dead_runs().await.into_iter().filter(|dead| dead.words().is_empty()).collect()).await;
+}
+
+async fn dead_runs() -> Vec<Dead> {
     let found = tokio::task::spawn_blocking(|| Scratch::new().map(|own| own.dead()).unwrap_or_default());
-    let dead = found.await.unwrap_or_default();
-    remove(dead.into_iter().filter(|dead| dead.words().is_empty()).collect()).await;
+    found.await.unwrap_or_default()
 }
 
 async fn remove(dead: Vec<Dead>) {
