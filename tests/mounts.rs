@@ -14,7 +14,7 @@ use serde_json::Value;
 use support::build::{Build, Built};
 use support::engine::{C28, D20, D28, ENGINES, Engine, crane};
 use support::image::{base, unique_image};
-use support::machine::Machine;
+use support::machine::{Machine, Run};
 use support::plain::plain_build;
 
 /// A tool like make: compiles each source that is newer than its object, and names what it compiled.
@@ -35,6 +35,8 @@ struct Project {
     options: String,
     /// Steps before the sources are copied.
     first: String,
+    /// Steps between that copy and the compilation.
+    in_between: String,
     /// What follows the compilation in the same command.
     more: String,
     /// A Dockerfile of another kind than the compiling one.
@@ -50,6 +52,7 @@ impl Project {
             image: unique_image("mounts"),
             options: "target=/obj".to_owned(),
             first: String::new(),
+            in_between: String::new(),
             more: String::new(),
             dockerfile: None,
             sources: sources.into(),
@@ -70,14 +73,25 @@ impl Project {
         }
         let base = base("busybox");
         let text = format!(
-            "FROM {base} AS build\n{}COPY src /src\nRUN --mount=type=cache,{} {MAKE}{}\nFROM {base}\nCOPY --from=build /app /compiled /\n",
-            self.first, self.options, self.more
+            "FROM {base} AS build\n{}COPY src /src\n{}RUN --mount=type=cache,{} {MAKE}{}\nFROM {base}\nCOPY --from=build /app /compiled /\n",
+            self.first, self.in_between, self.options, self.more
         );
         self.machine.write("Dockerfile", self.dockerfile.as_deref().unwrap_or(&text));
         self.machine.write("npm", NPM);
         for (name, source) in &self.sources {
             self.machine.write(&format!("src/{name}"), source);
         }
+    }
+
+    /// Leaves an empty daemon with the results of a build of these sources with old times, and with another mount.
+    fn someone_elses_build(&self, engine: &Engine) {
+        engine.wipe();
+        self.check_out();
+        let machine = &self.machine;
+        machine.write("Dockerfile", &machine.read("Dockerfile").replace("target=/obj", "id=other,target=/obj"));
+        let sources = self.sources.keys().map(|name| machine.folder().join("src").join(name));
+        Run::of(Command::new("touch").arg("--date=2001-01-01").args(sources)).exits(0);
+        plain_build(engine, machine, &unique_image("other"), &[]).exits(0);
     }
 
     fn build(&self) -> Build<'_> {
@@ -145,6 +159,40 @@ fn a_cached_copy_does_not_hide_that_a_file_went_back() {
     assert_eq!(project.compiled(&engine, &[]), "a");
     project.set("a.c", "a1\n").more = " && true".to_owned();
     assert_eq!(project.compiled(&engine, &[]), "a");
+}
+
+/// The daemon has a copy of the same files from someone else's build, with times older than the objects.
+#[test]
+fn a_copy_that_the_daemon_has_does_not_hide_a_change() {
+    for name in ENGINES {
+        let engine = Engine::lock(name);
+        let mut project = Project::new(&engine);
+        project.compiled(&engine, &[]);
+        project.set("b.c", "b2\n");
+        project.someone_elses_build(&engine);
+        project.check_out();
+        let built = project.build().done();
+        assert_eq!(project.right(&built), "b", "{name}: {built}");
+    }
+}
+
+/// The same with another command between the copy and the mount: the daemon may have its result, which says nothing of its times.
+#[test]
+fn a_result_that_the_daemon_has_makes_a_cold_mount() {
+    for name in ENGINES {
+        let engine = Engine::lock(name);
+        let mut project = Project::new(&engine);
+        project.in_between = "RUN cp -rp /src /kept && rm -r /src && mv /kept /src\n".to_owned();
+        project.compiled(&engine, &[]);
+        project.set("b.c", "b2\n");
+        assert_eq!(project.compiled(&engine, &[]), "b", "{name}");
+        project.set("b.c", "b3\n");
+        project.someone_elses_build(&engine);
+        project.check_out();
+        let built = project.build().done();
+        assert_eq!(project.right(&built), "a b c d", "{name}: {built}");
+        assert!(built.log().contains("the daemon may have a result of"), "{name}: {built}");
+    }
 }
 
 /// The same with another command between the copy and the mount: that command's layer stays in the cache.

@@ -33,7 +33,7 @@ pub async fn look(execution: &Execution<'_>, plan: &mut BuildPlan, progress: &mu
         let mut bases = Vec::new();
         for (base, paths) in unknown {
             let state = Input { step: base.clone(), output: 0 };
-            let rewritten = plan.graph.rewritten(&state, &progress.substitutions, &progress.solved);
+            let rewritten = progress.rewritten(plan, &state);
             bases.push((base, paths, rewritten.map_err(|error| broken(&error))?));
         }
         files_at(execution, &bases, progress).await

@@ -30,8 +30,7 @@ pub async fn observe(
 ) -> Result<Digest> {
     let place = copied.place();
     if !progress.trees.contains_key(&place) {
-        let rewritten =
-            plan.graph.rewritten(&copied.state, &progress.substitutions, &progress.solved).map_err(|error| broken(&error))?;
+        let rewritten = progress.rewritten(plan, &copied.state).map_err(|error| broken(&error))?;
         let tree = extract(execution, rewritten.definition, &copied.selectors).await?;
         // The daemon fetches a source each time, and it is the same each time.
         let is_step = |step: &Digest| plan.graph.op(step).is_some_and(|op| !op.inputs.is_empty());

@@ -6,6 +6,7 @@ pub mod base_paths;
 pub mod buildkit_only;
 pub mod context_files;
 pub mod daemon_cache;
+pub mod daemon_results;
 pub mod execution;
 pub mod graph_errors;
 pub mod inspect;

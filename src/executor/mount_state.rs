@@ -1,7 +1,8 @@
 //! What a run knows of the daemon's cache mounts.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
+use crate::domain::Digest;
 use crate::mounts::times::ContextTimes;
 
 /// What a run knows of the daemon's cache mounts.
@@ -15,6 +16,10 @@ pub struct MountProgress {
     pub times: Option<ContextTimes>,
     /// Whether there are no right times, so that the saved mounts must not be used.
     pub is_unusable: bool,
+    /// The steps whose results in the daemon have other times than the chosen ones, so that they must run.
+    pub afresh: HashSet<Digest>,
+    /// What BuildKit said before this run of each result that it had. `None` before hakobi asked, or if it did not answer.
+    pub results: Option<Vec<String>>,
 }
 
 /// What a mount had before the commands ran.

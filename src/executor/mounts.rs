@@ -6,6 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::error::Result;
+use crate::executor::daemon_results::{self, DaemonResults};
 use crate::executor::execution::Execution;
 use crate::executor::mount_container::{ReachableMount, reachable, with_mounts, within};
 use crate::executor::mount_outlook::other_layers;
@@ -52,7 +53,8 @@ pub async fn bring_in(
         return Ok(());
     }
     let images = prefetch::images(execution, plan, states, progress);
-    let brought_in = bring_in_wanted(execution, plan, record, &wanted, is_now, &mut progress.mounts);
+    let results = daemon_results::look(execution, plan, progress, &wanted).await;
+    let brought_in = bring_in_wanted(execution, plan, record, &wanted, is_now, results, &mut progress.mounts);
     let (brought_in, ()) = tokio::join!(brought_in, prefetch::pull(execution, images));
     brought_in.into_iter().try_for_each(|fault| execution.records.faults.warn_of_mounts(fault))
 }
@@ -64,6 +66,7 @@ async fn bring_in_wanted(
     record: &MountsRecord,
     wanted: &[&ReachableMount],
     is_now: impl Fn(&ReachableMount) -> bool,
+    results: DaemonResults,
     mounts: &mut MountProgress,
 ) -> Vec<String> {
     let mut faults = Vec::new();
@@ -98,9 +101,13 @@ async fn bring_in_wanted(
             mounts.times.iter().for_each(|times| mount_times::send(execution, times));
             mounts.is_unusable = mounts.times.is_none();
         }
+        if !mounts.is_unusable {
+            mounts.afresh.extend(results.afresh);
+        }
         for (place, mount) in wanted.iter().enumerate().filter(|(_, mount)| !mounts.is_unusable && is_now(mount)) {
             let Some(saved) = record.mounts.get(&mount.key) else { continue };
-            if let Some(why) = other_layers(plan, &mount.key, saved) {
+            let own = results.unfit.get(&mount.key).cloned();
+            if let Some(why) = other_layers(plan, &mount.key, saved).or(own) {
                 context.events.note(format!("the cache mount {} stays empty: {why}", shown_id(&saved.id)));
                 continue;
             }

@@ -52,7 +52,7 @@ async fn solve_open(
     Box::pin(mounts::bring_in(execution, plan, &[plan.graph.result()], progress)).await?;
     progress.take_substitutions(substitutions::of_plan(execution, plan, release)?, plan);
     let result = plan.graph.result();
-    let rewritten = plan.graph.rewritten(result, &progress.substitutions, &progress.solved).map_err(|error| broken(&error))?;
+    let rewritten = progress.rewritten(plan, result).map_err(|error| broken(&error))?;
     progress.locate(&rewritten);
     let (exports, files) = request::exports(daemon, release, sinks)?;
     let request = request::request(daemon, exports, request::cache_exports(daemon, false));

@@ -6,7 +6,7 @@ use crate::build_context::Tree;
 use crate::domain::{Digest, Selector};
 use crate::event::Events;
 use crate::executor::mount_state::MountProgress;
-use crate::graph::{Graph, Input, Op, Place, RewrittenGraph, Substitution};
+use crate::graph::{Graph, Input, InvalidGraph, Op, Place, RewrittenGraph, Substitution};
 use crate::plan::explained;
 use crate::planner::build_plan::BuildPlan;
 use crate::planner::replan::Replan;
@@ -61,6 +61,16 @@ pub struct Spent {
 }
 
 impl SolveProgress {
+    /// Returns the graph up to a state as the daemon gets it now.
+    ///
+    /// # Errors
+    /// If the graph cannot be parsed.
+    pub fn rewritten(&self, plan: &BuildPlan, state: &Input) -> Result<RewrittenGraph, InvalidGraph> {
+        let mut rewritten = plan.graph.rewritten(state, &self.substitutions, &self.solved)?;
+        rewritten.run_anyway(self.mounts.afresh.iter().filter(|step| !self.solved.contains(step)));
+        Ok(rewritten)
+    }
+
     /// Returns whether any step ran; fetching a source is no step.
     pub fn ran_steps(&self, graph: &Graph) -> bool {
         self.ran.iter().any(|step| graph.op(step).is_some_and(|op| !op.inputs.is_empty()))

@@ -44,7 +44,7 @@ pub async fn observe_all(
     progress.take_substitutions(substitutions::of_plan(execution, plan, None)?, plan);
     let mut all = Vec::new();
     for state in states {
-        let rewritten = plan.graph.rewritten(state, &progress.substitutions, &progress.solved).map_err(|error| broken(&error))?;
+        let rewritten = progress.rewritten(plan, state).map_err(|error| broken(&error))?;
         progress.locate(&rewritten);
         all.push(rewritten);
     }

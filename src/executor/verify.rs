@@ -66,7 +66,7 @@ pub async fn verify(execution: &Execution<'_>, plan: &BuildPlan, progress: &Solv
     let made = loop {
         intake.begin(NAME);
         again.substitutions.extend(substitutions::of_plan(execution, plan, None)?);
-        let rewritten = plan.graph.rewritten(result, &again.substitutions, &progress.solved).map_err(|error| broken(&error))?;
+        let rewritten = again.rewritten(plan, result).map_err(|error| broken(&error))?;
         let (definition, config, imports) = (&rewritten.definition, &config, &imports.imports);
         let ask = |mut gateway: Gateway| async move {
             let solved = gateway.graph(definition.clone(), imports, false).await?;

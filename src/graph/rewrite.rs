@@ -60,6 +60,13 @@ impl RewrittenGraph {
         self.has_images
     }
 
+    /// Makes the daemon run these steps, those that the graph has, even if it has their results.
+    pub fn run_anyway<'a>(&mut self, steps: impl IntoIterator<Item = &'a Digest>) {
+        for name in steps.into_iter().filter_map(|step| self.names.get(step)) {
+            self.definition.metadata.entry(name.to_string()).or_default().ignore_cache = true;
+        }
+    }
+
     /// Returns whether images replace the results of steps: the daemon then knows the later steps by other names than in the whole
     /// graph. Another image with the same layers in place of a base image does not change their names.
     #[must_use]

@@ -22,7 +22,7 @@
 //! - **A file has the chosen time when the tool sees it.** A layer from the cache has the times of the build that made it. If a file
 //!   goes back to older content, so do the layer and the time in it, while the object in the mount is newer. So copies of the context
 //!   directly below a step with carried mounts run again, and beside other cached layers that the step did not see in the build of
-//!   the mounts, these stay empty.
+//!   the mounts, these stay empty. The same holds for what the daemon itself has of other builds (`executor/daemon_results.rs`).
 //! - **New times are whole seconds**, because layers cut times to seconds: a fraction would make a file older than it was sent. Only
 //!   the first record, of files with their own times, has fractions, and the mounts beside it have no objects of other content.
 //!

@@ -157,7 +157,7 @@ pub async fn stages(
     };
     let mut out = Vec::new();
     for (place, stage) in new.into_iter().enumerate() {
-        let rewritten = recorder.plan.graph.rewritten(&stage.state, &progress.substitutions, &progress.solved);
+        let rewritten = progress.rewritten(recorder.plan, &stage.state);
         let graph = rewritten.and_then(|rewritten| Graph::new(rewritten.definition)).map_err(|error| broken(&error))?;
         let renamed = Stage { state: graph.result().clone(), ..stage.clone() };
         out.push((stage.state.clone(), saver.save(&graph, &renamed, place).await?));

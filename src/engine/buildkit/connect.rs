@@ -7,8 +7,8 @@
 use std::collections::HashMap;
 use std::io;
 
-use bollard_buildkit_proto::moby::buildkit::v1::BytesMessage;
 use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
+use bollard_buildkit_proto::moby::buildkit::v1::{BytesMessage, DiskUsageRequest};
 use bytes::Bytes;
 use futures::StreamExt;
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 
+use super::gateway::MESSAGE_LIMIT;
 use crate::engine::operations::Operation;
 use crate::engine::{Dialer, Stream};
 use crate::error::{Error, Result};
@@ -97,6 +98,23 @@ impl BuildKit {
             .await
             .map_err(|error| Error::no_daemon("BuildKit reported no worker").because(&error))?;
         Ok(workers.into_inner().record.into_iter().next().map(|worker| worker.labels).unwrap_or_default())
+    }
+
+    /// Returns what BuildKit says of each result that it has: for one of a command, that has the command's arguments.
+    ///
+    /// # Errors
+    /// If BuildKit does not answer.
+    pub async fn results(&self) -> Result<Vec<String>> {
+        let control = ControlClient::new(self.channel());
+        let used = control.max_decoding_message_size(MESSAGE_LIMIT).disk_usage(DiskUsageRequest::default()).await;
+        let used = used.map_err(|error| Error::no_daemon("BuildKit did not list its results").because(&error))?;
+        Ok(used
+            .into_inner()
+            .record
+            .into_iter()
+            .filter(|record| record.record_type == "regular")
+            .map(|record| record.description)
+            .collect())
     }
 
     /// Opens the reverse channel with these headers.

@@ -16,7 +16,7 @@ use crate::debug::Request;
 use crate::error::Result;
 
 /// The largest message that hakobi reads: a graph with its sources.
-const MESSAGE_LIMIT: usize = 64 << 20;
+pub(super) const MESSAGE_LIMIT: usize = 64 << 20;
 
 /// The result of a solve: one reference, or one for each platform, and the frontend's metadata.
 #[derive(Debug, Clone, Default)]

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 
 use super::cache_option::CacheOption;
 use super::connect::BuildKit;
-use super::gateway::{Gateway, Solved};
+use super::gateway::{Gateway, MESSAGE_LIMIT, Solved};
 use super::session::Session;
 use super::status;
 use crate::debug::Request;
@@ -21,9 +21,6 @@ use crate::domain::{ImageRef, Made};
 use crate::engine::operations::Operation;
 use crate::error::Result;
 use crate::event::{Event, Events};
-
-/// The largest message of the control API: status messages contain logs.
-const MESSAGE_LIMIT: usize = 64 << 20;
 
 /// The time that hakobi waits for the last messages of the status stream after the build.
 const STATUS_LINGERS: Duration = Duration::from_secs(3);
