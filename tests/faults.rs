@@ -4,7 +4,6 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -15,6 +14,7 @@ use support::image::{base, unique_image};
 use support::machine::Machine;
 use support::parts::unique;
 use support::s3::{BUCKET, Fault, S3Server};
+use support::small::Small;
 
 /// A layer that takes a moment to keep, and one behind it that changes.
 fn project(machine: &Machine) {
@@ -156,24 +156,6 @@ fn killed(server: &S3Server, cache: &str, parts: u32) {
     assert_eq!(right(&engine, &machine, &image, cache).misses(), [""; 0]);
 }
 
-/// A file system of its own, which is full soon.
-struct Small(PathBuf);
-
-impl Small {
-    fn mount(at: &Path, size: &str) -> Self {
-        std::fs::create_dir_all(at).unwrap();
-        let options = format!("size={size}");
-        assert!(Command::new("mount").args(["-t", "tmpfs", "-o", &options, "hakobi-test"]).arg(at).status().unwrap().success());
-        Self(at.to_owned())
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.0).status();
-    }
-}
-
 #[test]
 fn a_full_disk() {
     let engine = Engine::lock(D28);
@@ -245,7 +227,7 @@ fn a_build_that_fails_aborts_uploads() {
 fn with_full_tmpdir(engine: &Engine) -> (tempfile::TempDir, Small, Machine) {
     let temporary = tempfile::tempdir().unwrap();
     let small = Small::mount(&temporary.path().join("small"), "4m");
-    let machine = Machine::with(&engine.host()).set("TMPDIR", small.0.to_str().unwrap());
+    let machine = Machine::with(&engine.host()).set("TMPDIR", small.path().to_str().unwrap());
     project(&machine);
     (temporary, small, machine)
 }

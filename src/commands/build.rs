@@ -11,6 +11,7 @@ use crate::commands::by_plan::{self, Start};
 use crate::commands::outcome::{self, write_metadata};
 use crate::commands::upkeep::prune::prune_to;
 use crate::commands::{call, daemonless, lazy};
+use crate::disk::DiskLoss;
 use crate::domain::{Descriptor, ImageRef};
 use crate::engine::buildkit::Outputs;
 use crate::error::{Error, Result};
@@ -45,16 +46,16 @@ pub async fn build(
     stdin: impl AsyncRead + Send + Unpin + 'static,
 ) -> Result<Built> {
     let began = Instant::now();
-    let why = match Box::pin(attempt(settings, build, events, stdin, began)).await? {
+    let loss = match Box::pin(attempt(settings, build, events, stdin, began)).await? {
         Attempt::Done(built) => return Ok(*built),
-        Attempt::DaemonLost(why) => why,
+        Attempt::DaemonLost(loss) => loss,
     };
-    events.warning(format!("hakobi's own daemon was lost, building again with the machine's: {why}"));
+    events.warning(format!("hakobi's own daemon was lost, building again with the machine's: {loss}"));
     let daemon = DaemonSettings { choice: DaemonChoice::Stock, ..build.daemon.clone() };
     let stock = BuildSettings { daemon, ..build.clone() };
     match Box::pin(attempt(settings, &stock, events, tokio::io::empty(), began)).await? {
         Attempt::Done(built) => Ok(*built),
-        Attempt::DaemonLost(why) => Err(Error::build(why)),
+        Attempt::DaemonLost(loss) => Err(Error::build(loss.why)),
     }
 }
 
@@ -62,7 +63,7 @@ pub async fn build(
 enum Attempt {
     Done(Box<Built>),
     /// The daemon of hakobi's own was lost, for this reason. What it built does not count.
-    DaemonLost(String),
+    DaemonLost(DiskLoss),
 }
 
 async fn attempt(
@@ -163,15 +164,21 @@ async fn attempt(
                 None => std::future::pending().await,
             }
         };
-        let done = tokio::select! {
-            done = with_daemon(&run, &mut built, input, ahead, began) => done,
-            why = lost => return Ok(Attempt::DaemonLost(why)),
+        let (done, lost) = tokio::select! {
+            done = with_daemon(&run, &mut built, input, ahead, began) => (done, None),
+            loss = lost => (Ok(()), Some(loss)),
         };
-        if let (Err(_), Some(own)) = (&done, &own)
-            && let Some(why) = own.gone(&run.docker).await
-        {
-            return Ok(Attempt::DaemonLost(why));
-        }
+        let lost = match (lost, &done, &own) {
+            (None, Err(_), Some(own)) => own.gone(&run.docker).await,
+            (lost, ..) => lost,
+        };
+        let own = match (lost, own) {
+            (Some(loss), Some(own)) => {
+                own.forget(&run.context, &loss).await;
+                return Ok(Attempt::DaemonLost(loss));
+            }
+            (_, own) => own,
+        };
         if done.is_ok() && built.ran_all {
             cold_build::record_cold_build(&run.context, began.elapsed().as_secs_f64()).await;
         }

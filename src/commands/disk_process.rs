@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::cache::layout;
 use crate::disk::lines::{Replies, each};
 use crate::disk::protocol::{DiskReply, DiskRequest, KeptDisk, ServedDisk};
-use crate::disk::{ChunkList, Image, Lost, serve};
+use crate::disk::{ChunkList, DiskLoss, Image, Lost, serve};
 use crate::event::Events;
 use crate::registry::Registries;
 use crate::settings::RegistrySettings;
@@ -42,19 +42,18 @@ pub fn disk_process(input: File, output: File) -> u8 {
     }
 }
 
-async fn run(disk: ServedDisk, requests: &mut mpsc::UnboundedReceiver<DiskRequest>, replies: &Replies) -> Result<(), String> {
+async fn run(disk: ServedDisk, requests: &mut mpsc::UnboundedReceiver<DiskRequest>, replies: &Replies) -> Result<(), DiskLoss> {
     let registries = Registries::new(&RegistrySettings::default(), Events::none());
     let store = layout::open(&disk.store.location(), &registries, RegistryOptions::default()).await;
     let blobs = Blobs::new(store);
     let list = match &disk.saved {
-        Some(saved) => saved.load(&blobs).await.map_err(|error| error.to_string())?,
+        Some(saved) => saved.load(&blobs).await?,
         None => ChunkList::empty(disk.size),
     };
-    let image = Image::open(blobs, list, &disk.local).map_err(|error| error.to_string())?;
-    let image = Arc::new(image);
+    let image = Arc::new(Image::open(blobs, list, &disk.local)?);
     let (lost, mut losses) = mpsc::unbounded_channel::<Lost>();
     let served = serve(Arc::clone(&image), &disk.directory, &disk.name, tokio::runtime::Handle::current(), lost);
-    let served = served.map_err(|error| format!("failed to mount a FUSE filesystem: {error}"))?;
+    let served = served.map_err(|error| DiskLoss::new(format!("failed to mount a FUSE filesystem: {error}")))?;
     replies.send(&DiskReply::Served);
     let ahead = {
         let image = Arc::clone(&image);
@@ -72,7 +71,7 @@ async fn run(disk: ServedDisk, requests: &mut mpsc::UnboundedReceiver<DiskReques
                 Some(DiskRequest::Abandoned) => waiting.clear(),
                 Some(DiskRequest::Save) => {
                     ahead.abort();
-                    let (saved, uploaded) = image.save(disk.saved.as_ref()).await.map_err(|error| error.to_string())?;
+                    let (saved, uploaded) = image.save(disk.saved.as_ref()).await?;
                     replies.send(&DiskReply::Saved(KeptDisk { saved, reads: image.reads(), uploaded }));
                 }
                 Some(DiskRequest::Serve(_)) => {}

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use crate::build::Input;
 use crate::cache::session::CacheSession;
 use crate::disk::protocol::DiskStore;
-use crate::disk::{CHUNK, DiskRecord};
+use crate::disk::{CHUNK, DiskLoss, DiskRecord, SavedDisk};
 use crate::domain::seconds_now;
 use crate::engine::Docker;
 use crate::error::{Error, Kind, Result};
@@ -20,6 +20,7 @@ use crate::plan::RecordKey;
 use crate::run::context::BuildContext;
 use crate::run::daemon::Daemon;
 use crate::settings::{DaemonChoice, DockerfileSource};
+use crate::transfer::Scratch;
 
 /// The size of a new disk in bytes. What nobody has written takes no place in the store.
 const SIZE: u64 = 32 << 30;
@@ -36,13 +37,18 @@ const KNOWN: Duration = Duration::from_secs(5);
 /// A daemon of hakobi's own, with what is needed to keep its disk.
 pub struct OwnDaemon {
     pub lazy: LazyDaemon,
+    disk: KeptRecord,
+}
+
+/// What is kept of a daemon's disk between builds.
+struct KeptRecord {
     key: RecordKey<DiskRecord>,
     /// The record of the own scope.
     own: Option<DiskRecord>,
     /// As in [`DiskRecord::daemon`].
     kind: String,
-    /// How many builds its disk has seen.
-    builds: u64,
+    /// The record with the disk that the daemon has. `None` if it has begun a new one.
+    used: Option<DiskRecord>,
 }
 
 /// Starts a daemon of hakobi's own, if the settings want one and everything allows it. Otherwise a warning says why not, unless the
@@ -82,11 +88,8 @@ async fn try_start(context: &BuildContext<'_>, input: &Input) -> std::result::Re
     };
     let (key, records) = (session.disk_key(), session.records());
     let unread = |error: crate::store::Error| format!("failed to read its record: {error}");
-    let own = records.own(&key).await.map_err(unread)?;
-    let found = match &own {
-        Some(own) => Some(own.clone()),
-        None => records.one(&key).await.map_err(unread)?,
-    };
+    let (found, is_own) = records.first(&key).await.map_err(unread)?.unzip();
+    let own = found.clone().filter(|_| is_own == Some(true));
     if found.is_none() && build.daemon.choice == DaemonChoice::Auto {
         return Ok(None);
     }
@@ -95,38 +98,47 @@ async fn try_start(context: &BuildContext<'_>, input: &Input) -> std::result::Re
     let docker = tokio::task::spawn_blocking(move || machine::look(has_network)).await.map_err(|error| error.to_string())??;
     let shared = configuration::shared(&stock);
     let kind = format!("{} {}", docker.version, configuration::of_data(&shared));
-    let found = found.filter(|record| record.daemon == kind);
+    let used = found.filter(|record| record.daemon == kind && record.disk.is_some());
+    let disk = KeptRecord { key, own, kind, used };
     crate::run::leftovers::clear_without_daemon().await;
     let work = crate::transfer::temp_dir(Kind::NoDaemon).map_err(|error| error.to_string())?;
     let start = DaemonStart {
         work: work.path().to_owned(),
         store,
-        saved: found.as_ref().map(|record| record.disk.clone()),
+        saved: disk.used.as_ref().and_then(|record| record.disk.clone()),
         size: SIZE,
-        ahead: found.as_ref().map(|record| record.reads.clone()).unwrap_or_default(),
+        ahead: disk.used.as_ref().map(|record| record.reads.clone()).unwrap_or_default(),
         configuration: shared,
         major: docker.major,
         has_network,
     };
     let step = context.events.step("[hakobi] starting a daemon of its own");
-    let lazy = LazyDaemon::start(work, start).await.map_err(|error| {
-        step.failed(&error);
-        error.to_string()
-    })?;
-    let own = OwnDaemon { lazy, key, own, kind, builds: found.map_or(0, |record| record.builds) };
+    match begin(work, start).await {
+        Ok((lazy, daemon)) => {
+            step.done();
+            Ok(Some((OwnDaemon { lazy, disk }, daemon)))
+        }
+        Err(loss) => {
+            step.failed(&loss);
+            disk.discard(context, &loss).await;
+            Err(loss.why)
+        }
+    }
+}
+
+/// Starts a daemon, and waits until it answers.
+async fn begin(work: Scratch, start: DaemonStart) -> std::result::Result<(LazyDaemon, Daemon), DiskLoss> {
+    let lazy = LazyDaemon::start(work, start).await.map_err(DiskLoss::of)?;
     let daemon = tokio::select! {
-        daemon = answer(&own.lazy) => daemon,
-        why = own.lazy.lost() => Err(why),
+        // What its disk has may be why it does not.
+        daemon = answer(&lazy) => daemon.map_err(|why| DiskLoss::new(why).of_doubtful_disk()),
+        loss = lazy.lost() => Err(loss),
     };
     match daemon {
-        Ok(daemon) => {
-            step.done();
-            Ok(Some((own, daemon)))
-        }
-        Err(why) => {
-            step.failed(&why);
-            own.lazy.abandon().await;
-            Err(why)
+        Ok(daemon) => Ok((lazy, daemon)),
+        Err(loss) => {
+            lazy.abandon().await;
+            Err(loss)
         }
     }
 }
@@ -162,12 +174,18 @@ async fn answer(lazy: &LazyDaemon) -> std::result::Result<Daemon, String> {
 
 impl OwnDaemon {
     /// Returns why the daemon has gone, after a build that failed. Returns `None` if it still answers: then it is the build's fault.
-    pub async fn gone(&self, docker: &Docker) -> Option<String> {
+    pub async fn gone(&self, docker: &Docker) -> Option<DiskLoss> {
         if docker.answers().await {
             return None;
         }
         let why = tokio::time::timeout(KNOWN, self.lazy.lost()).await;
-        Some(why.unwrap_or_else(|_| "it does not answer".to_owned()))
+        Some(why.unwrap_or_else(|_| DiskLoss::new("it does not answer")))
+    }
+
+    /// Lets go of a daemon that is lost, for this reason, and of its saved disk if that is bad.
+    pub async fn forget(self, context: &BuildContext<'_>, loss: &DiskLoss) {
+        self.lazy.abandon().await;
+        self.disk.discard(context, loss).await;
     }
 
     /// Stops the daemon, and saves its disk if this run may write to the cache. The image is in its registries by now.
@@ -198,13 +216,45 @@ impl OwnDaemon {
     }
 
     async fn save(self, context: &BuildContext<'_>, session: &CacheSession) -> io::Result<DiskReport> {
-        let Self { lazy, key, own, kind, builds } = self;
+        let Self { lazy, disk } = self;
         session.begin().await.map_err(io::Error::other)?;
         let kept = within(context.build.mounts.budget, lazy.save()).await?;
         let (read, saved) = (kept.reads.len() as u64 * CHUNK as u64, kept.uploaded);
-        let record = DiskRecord { daemon: kind, disk: kept.saved, reads: kept.reads, builds: builds + 1, saved: seconds_now() };
-        let kept = session.records().replace(&key, own.as_ref(), &record).await.map_err(io::Error::other)?;
+        let builds = disk.used.as_ref().map_or(0, |record| record.builds) + 1;
+        let kept = disk.replace(session, Some(kept.saved), kept.reads, builds).await.map_err(io::Error::other)?;
         Ok(DiskReport { kept, read, saved })
+    }
+}
+
+impl KeptRecord {
+    /// Writes the own scope's record. Returns whether it did: not if another build has changed it meanwhile.
+    async fn replace(
+        &self,
+        session: &CacheSession,
+        disk: Option<SavedDisk>,
+        reads: Vec<u32>,
+        builds: u64,
+    ) -> crate::store::Result<bool> {
+        let record = DiskRecord { daemon: self.kind.clone(), disk, reads, builds, saved: seconds_now() };
+        session.records().replace(&self.key, self.own.as_ref(), &record).await
+    }
+
+    /// Throws the saved disk away if it is bad, so that the next build begins a new one.
+    async fn discard(&self, context: &BuildContext<'_>, loss: &DiskLoss) {
+        let writes = context.cache.usable().filter(|(session, _)| session.writes());
+        let Some((session, _)) = writes.filter(|_| loss.is_damage && self.used.is_some()) else { return };
+        // Otherwise a disk with the same chunk would find it there, and not write it. A role may lack the right to.
+        if let Some(blob) = &loss.blob {
+            let removed = session.blobs().remove(blob).await;
+            let _ = removed.inspect_err(|error| tracing::info!(%error, "failed to remove a bad chunk"));
+        }
+        match self.replace(session, None, Vec::new(), 0).await {
+            Ok(_) => context.events.warning(format!(
+                "the saved disk of hakobi's own daemon is thrown away, and the next build with one begins anew: {}",
+                loss.why
+            )),
+            Err(error) => tracing::info!(%error, "failed to throw a disk away"),
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use super::chunk;
 use super::error::{Error, Result};
 use super::list::{CHUNK, ChunkList};
-use super::saved::SavedDisk;
+use super::saved::{self, SavedDisk};
 use crate::domain::Digest;
 use crate::store::Blobs;
 use crate::transfer::BytesSource;
@@ -225,7 +225,7 @@ impl Image {
 
     /// Reads a chunk from the store, and verifies it.
     async fn fetch(&self, digest: &Digest) -> Result<Vec<u8>> {
-        let packed = self.blobs.read(digest, chunk::LARGEST).await?.ok_or_else(|| Error::Missing(digest.clone()))?;
+        let packed = saved::read(&self.blobs, digest, chunk::LARGEST).await?;
         let unpacked = tokio::task::spawn_blocking(move || chunk::unpack(&packed)).await.map_err(io::Error::other)?;
         unpacked.map_err(|error| Error::Malformed(digest.clone(), error.to_string()))
     }

@@ -19,7 +19,7 @@ mod serve;
 #[cfg(test)]
 mod tests;
 
-pub use error::{Error, Result};
+pub use error::{DiskLoss, Error, Result};
 pub use image::Image;
 pub use list::{CHUNK, ChunkList};
 pub use record::DiskRecord;

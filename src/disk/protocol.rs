@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::error::DiskLoss;
 use super::saved::SavedDisk;
 use crate::settings::{S3Settings, StoreLocation};
 
@@ -78,11 +79,11 @@ pub enum DiskReply {
     /// The disk is there as a file.
     Served,
     /// Bytes of the disk cannot be had.
-    Lost(String),
+    Lost(DiskLoss),
     /// The disk is in the store.
     Saved(KeptDisk),
     /// The process cannot do what it was asked.
-    Failed(String),
+    Failed(DiskLoss),
 }
 
 /// A disk as it was saved, and what its use cost.

@@ -13,8 +13,8 @@ const MOST_CHUNKS: u64 = (1 << 40) / CHUNK as u64;
 pub struct DiskRecord {
     /// The version of Docker, and the configuration of its data. To another daemon, the disk is of no use.
     pub daemon: String,
-    /// The disk.
-    pub disk: SavedDisk,
+    /// The disk. `None` if a build has thrown it away, and the next one is to begin a new one.
+    pub disk: Option<SavedDisk>,
     /// The chunks that the last build read, in the order of their first reads.
     pub reads: Vec<u32>,
     /// How many builds it has seen.
@@ -27,6 +27,7 @@ impl DiskRecord {
     /// Returns whether it is plausible by itself.
     #[must_use]
     pub fn is_sane(&self) -> bool {
-        self.disk.chunks <= MOST_CHUNKS && self.reads.len() as u64 <= self.disk.chunks
+        let chunks = self.disk.as_ref().map_or(0, |disk| disk.chunks);
+        chunks <= MOST_CHUNKS && self.reads.len() as u64 <= chunks
     }
 }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 
 use super::error::{Error, Result};
 use super::list::{CHUNK, ChunkList};
 use crate::domain::Digest;
-use crate::store::Blobs;
+use crate::store::{Blobs, Fault};
 use crate::transfer::BytesSource;
 
 /// The number of chunks in a node.
@@ -62,7 +63,7 @@ impl SavedDisk {
             return Err(Error::Malformed(own, format!("{} nodes for {count} chunks", self.nodes.len())));
         }
         let read = self.nodes.iter().enumerate().map(|(place, node)| async move {
-            let bytes = blobs.read(node, LARGEST_NODE).await?.ok_or_else(|| Error::Missing(node.clone()))?;
+            let bytes = read(blobs, node, LARGEST_NODE).await?;
             let chunks: Vec<Option<Digest>> =
                 serde_json::from_slice(&bytes).map_err(|error| Error::Malformed(node.clone(), error.to_string()))?;
             let expected = FAN_OUT.min(count - place * FAN_OUT);
@@ -79,5 +80,14 @@ impl SavedDisk {
     #[must_use]
     pub fn size(&self) -> u64 {
         self.chunks.saturating_mul(CHUNK as u64)
+    }
+}
+
+/// Reads a blob of an image, and verifies it.
+pub(super) async fn read(blobs: &Blobs, digest: &Digest, limit: u64) -> Result<Bytes> {
+    match blobs.read(digest, limit).await {
+        Ok(found) => found.ok_or_else(|| Error::Missing(digest.clone())),
+        Err(error) if error.fault() == Fault::Damaged => Err(Error::Damaged(digest.clone())),
+        Err(error) => Err(error.into()),
     }
 }

@@ -13,7 +13,7 @@ use fuser::{
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
-use super::error::{Error, Result};
+use super::error::{DiskLoss, Error, Result};
 use super::image::Image;
 
 /// The file's number. The directory's is 1.
@@ -32,7 +32,7 @@ const LATEST: Duration = Duration::from_secs(8);
 #[derive(Debug)]
 pub struct Lost {
     /// Why not.
-    pub why: String,
+    pub why: DiskLoss,
     /// Answered when nobody uses the image any more.
     pub told: oneshot::Sender<()>,
 }
@@ -75,14 +75,15 @@ impl Shared {
             Ok(value) => return Ok(value),
             Err(error) => error,
         };
-        let (told, answered) = oneshot::channel();
-        if self.lost.send(Lost { why: error.to_string(), told }).is_ok() {
-            let _ = tokio::time::timeout(LATEST, answered).await;
-        }
-        Err(match error {
+        let errno = match &error {
             Error::Local(error) if error.kind() == io::ErrorKind::StorageFull => Errno::ENOSPC,
             _ => Errno::EIO,
-        })
+        };
+        let (told, answered) = oneshot::channel();
+        if self.lost.send(Lost { why: error.into(), told }).is_ok() {
+            let _ = tokio::time::timeout(LATEST, answered).await;
+        }
+        Err(errno)
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::{mpsc, watch};
 
 use super::protocol::{DaemonStart, KeeperReply, KeeperRequest, Paths};
+use crate::disk::DiskLoss;
 use crate::disk::lines::line;
 use crate::disk::protocol::KeptDisk;
 use crate::settings::DaemonEndpoint;
@@ -26,7 +27,7 @@ const END: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub struct LazyDaemon {
     endpoint: DaemonEndpoint,
-    lost: watch::Receiver<Option<String>>,
+    lost: watch::Receiver<Option<DiskLoss>>,
     /// `None` after it was dropped.
     keeper: Option<Keeper>,
 }
@@ -99,14 +100,14 @@ impl LazyDaemon {
     }
 
     /// Waits until it is lost: it ended by itself, or its disk cannot be read. Returns why.
-    pub async fn lost(&self) -> String {
+    pub async fn lost(&self) -> DiskLoss {
         let mut lost = self.lost.clone();
         let found = match lost.wait_for(Option::is_some).await {
             Ok(why) => why.clone(),
             // The keeper has gone.
             Err(_) => None,
         };
-        found.unwrap_or_else(|| "its keeper has ended".to_owned())
+        found.unwrap_or_else(|| DiskLoss::new("its keeper has ended"))
     }
 
     /// Stops the daemon and saves its disk.
@@ -142,11 +143,11 @@ impl LazyDaemon {
         let reply = self.keeper()?.replies.recv();
         let late = || io::Error::other(format!("no answer from the keeper of the daemon for {} s", within.as_secs()));
         match tokio::time::timeout(within, reply).await.map_err(|_| late())? {
-            Some(KeeperReply::Failed(why)) => Err(io::Error::other(lost.borrow().clone().unwrap_or(why))),
+            Some(KeeperReply::Failed(why)) => Err(lost.borrow().clone().unwrap_or(why).into()),
             Some(reply) => Ok(reply),
             None => {
                 let why = lost.borrow().clone();
-                Err(io::Error::other(why.unwrap_or_else(|| "the keeper of the daemon has ended".to_owned())))
+                Err(why.unwrap_or_else(|| DiskLoss::new("the keeper of the daemon has ended")).into())
             }
         }
     }
@@ -178,7 +179,7 @@ impl Drop for LazyDaemon {
 }
 
 /// Notes why the daemon is lost. The first reason is the cause of all others.
-fn lose(losing: &watch::Sender<Option<String>>, why: String) {
+fn lose(losing: &watch::Sender<Option<DiskLoss>>, why: DiskLoss) {
     losing.send_if_modified(|first| {
         let is_first = first.is_none();
         first.get_or_insert(why);

@@ -20,6 +20,7 @@ use super::configuration;
 use super::daemon_process::{DaemonProcess, last_words, shown};
 use super::loop_device::MountedDisk;
 use super::protocol::{DaemonStart, KeeperReply, KeeperRequest, Paths};
+use crate::disk::DiskLoss;
 use crate::disk::lines::{Replies, each, line};
 use crate::disk::protocol::{DiskReply, DiskRequest, ServedDisk};
 
@@ -79,7 +80,7 @@ pub fn run(input: File, output: File) -> u8 {
     match ended {
         Ok(()) => 0,
         Err(error) => {
-            replies.send(&KeeperReply::Failed(error.to_string()));
+            replies.send(&KeeperReply::Failed(DiskLoss::of(error)));
             1
         }
     }
@@ -103,7 +104,7 @@ fn keep(
             }
             Ok(Heard::Build(KeeperRequest::Save)) => ask_disk(running, &DiskRequest::Save)?,
             Ok(Heard::Disk(DiskReply::Saved(disk))) => replies.send(&KeeperReply::Saved(disk)),
-            Ok(Heard::Disk(DiskReply::Failed(why))) => return Err(io::Error::other(why)),
+            Ok(Heard::Disk(DiskReply::Failed(why))) => return Err(why.into()),
             Ok(Heard::DiskGone) => return Err(io::Error::other("the process that serves the disk has ended")),
             Ok(Heard::Build(KeeperRequest::Start(_)) | Heard::Disk(DiskReply::Served | DiskReply::Lost(_))) => {}
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
@@ -111,7 +112,8 @@ fn keep(
                 let ended = lock(running).daemon.as_mut().and_then(DaemonProcess::ended);
                 if let Some(status) = ended {
                     let words = last_words(Paths(&start.work));
-                    return Err(io::Error::other(format!("dockerd ended with {}: {words}", shown(status))));
+                    let why = format!("dockerd ended with {}: {words}", shown(status));
+                    return Err(DiskLoss::new(why).of_doubtful_disk().into());
                 }
             }
         }
@@ -152,7 +154,7 @@ fn start_daemon(
     }
     match heard.recv().map_err(io::Error::other)? {
         Heard::Disk(DiskReply::Served) => {}
-        Heard::Disk(DiskReply::Failed(why)) => return Err(io::Error::other(why)),
+        Heard::Disk(DiskReply::Failed(why)) => return Err(why.into()),
         _ => return Err(io::Error::other("the process that serves the disk has ended")),
     }
     // From here on, this thread and what it starts have mounts of their own. When processes are killed, the last one unmounts the disk,
@@ -164,7 +166,11 @@ fn start_daemon(
             mount("tmpfs", directory, "tmpfs", MountFlags::empty(), None)?;
         }
     }
-    let mounted = MountedDisk::new(&paths.served().join(paths.disk_name()), &paths.mounted(), start.saved.is_none())?;
+    let mounted = MountedDisk::new(&paths.served().join(paths.disk_name()), &paths.mounted(), start.saved.is_none());
+    let mounted = mounted.map_err(|error| match start.saved {
+        Some(_) => DiskLoss::of(error).of_doubtful_disk().into(),
+        None => error,
+    })?;
     let whole = configuration::whole(&start.configuration, start.major, &start.work, &name);
     fs::write(paths.configuration(), whole.to_string())?;
     // It ends with this thread, which is the process's first one.

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::disk::SavedDisk;
 use crate::disk::protocol::{DiskStore, KeptDisk};
+use crate::disk::{DiskLoss, SavedDisk};
 
 /// A daemon to start.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -47,13 +47,13 @@ pub enum KeeperReply {
     /// The daemon runs; it may not answer yet.
     Started,
     /// The daemon is gone, for this reason: it ended by itself, or its disk cannot be read.
-    Lost(String),
+    Lost(DiskLoss),
     /// The daemon has ended, and its disk is complete.
     Stopped,
     /// The disk is in the store.
     Saved(KeptDisk),
     /// The keeper cannot do what it was asked, for this reason.
-    Failed(String),
+    Failed(DiskLoss),
 }
 
 /// The paths of a daemon's files.

@@ -62,6 +62,15 @@ impl Records {
     /// # Errors
     /// If the store cannot be read. An invalid record is a miss.
     pub async fn one<T: Record>(&self, key: &RecordKey<T>) -> Result<Option<T>> {
+        Ok(self.first(key).await?.map(|(record, _)| record))
+    }
+
+    /// Reads the record of a key from the first scope that has one. Returns `None` if none has. The flag says whether the own scope
+    /// has it, so that [`Records::replace`] can replace it.
+    ///
+    /// # Errors
+    /// If the store cannot be read. An invalid record is a miss.
+    pub async fn first<T: Record>(&self, key: &RecordKey<T>) -> Result<Option<(T, bool)>> {
         let mut mends = None;
         for scope in &self.scopes {
             let name = Name::record(scope, key.digest());
@@ -79,10 +88,11 @@ impl Records {
                         self.blobs.store().note_use(&Name::blob(&digest));
                     }
                     // Otherwise the own scope's record would stay invalid as long as another scope has a valid one.
-                    if let (Some(mends), Some(packed)) = (mends, packed) {
-                        let _ = self.blobs.store().write(&mends, &BytesSource::new(packed)).await;
-                    }
-                    return Ok(Some(record));
+                    let mended = match (mends, packed) {
+                        (Some(mends), Some(packed)) => self.blobs.store().write(&mends, &BytesSource::new(packed)).await.is_ok(),
+                        _ => false,
+                    };
+                    return Ok(Some((record, mended || self.scopes.first() == Some(scope))));
                 }
                 Decoded::OtherVersion => {}
                 Decoded::Unusable => {
@@ -105,19 +115,7 @@ impl Records {
     /// If the store cannot be read.
     pub async fn look<T: Record>(store: &dyn ObjectStore, scope: &str, key: &RecordKey<T>) -> Result<Option<T>> {
         let packed = read_undamaged(store, &Name::record(scope, key.digest()), T::LIMIT).await?;
-        let decoded = packed.and_then(|packed| unpacked(&packed, T::LIMIT)).map(|plain| decode(key, &plain));
-        Ok(decoded.and_then(|decoded| if let Decoded::Record(record) = decoded { Some(record) } else { None }))
-    }
-
-    /// Reads the own scope's record of a key. Returns `None` if there is no valid one.
-    ///
-    /// # Errors
-    /// If the store cannot be read.
-    pub async fn own<T: Record>(&self, key: &RecordKey<T>) -> Result<Option<T>> {
-        match self.scopes.first() {
-            Some(scope) => Self::look(self.blobs.store(), scope, key).await,
-            None => Ok(None),
-        }
+        Ok(packed.and_then(|packed| valid(key, &packed)))
     }
 
     /// Writes the own scope's record of a key, if it is still `before`; an invalid record counts as none. Returns whether it did: of two
@@ -134,8 +132,7 @@ impl Records {
         let Some(scope) = self.scopes.first() else { return Ok(false) };
         let name = Name::record(scope, key.digest());
         let there = read_undamaged(self.blobs.store(), &name, T::LIMIT).await?;
-        let plain = there.as_ref().and_then(|packed| unpacked(packed, T::LIMIT));
-        let now = plain.and_then(|plain| if let Decoded::Record(record) = decode(key, &plain) { Some(record) } else { None });
+        let now = there.as_ref().and_then(|packed| valid(key, packed));
         if now.as_ref() != before {
             return Ok(false);
         }
@@ -187,6 +184,14 @@ impl Records {
             .buffer_unordered(AT_ONCE)
             .try_collect()
             .await
+    }
+}
+
+/// Returns the record of a key in these bytes. Returns `None` if it is not valid.
+fn valid<T: Record>(key: &RecordKey<T>, packed: &[u8]) -> Option<T> {
+    match decode(key, &unpacked(packed, T::LIMIT)?) {
+        Decoded::Record(record) => Some(record),
+        Decoded::OtherVersion | Decoded::Unusable => None,
     }
 }
 

@@ -8,6 +8,9 @@ use serde_json::Value;
 
 use crate::project::{Project, app_of, files};
 use crate::support::engine::{D28, Engine};
+use crate::support::fault_proxy::{Fault, FaultProxy};
+use crate::support::s3::S3Server;
+use crate::support::small::Small;
 
 /// Damages a disk, given its record's file, its lists of chunks, and its chunks.
 type Damage = fn(&Path, &[PathBuf], &[PathBuf]);
@@ -24,13 +27,13 @@ fn cut(path: &Path) {
     fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
 }
 
-/// Each damage, and what the run says of it.
+/// Each damage, and what the run says of it and does: a bad disk is thrown away.
 const DAMAGES: [(&str, &str, Damage); 7] = [
-    ("all chunks have a flipped bit", "is not possible", |_, _, chunks| chunks.iter().for_each(|path| flip(path))),
-    ("all chunks are cut", "is not possible", |_, _, chunks| chunks.iter().for_each(|path| cut(path))),
-    ("all chunks are gone", "is not possible", |_, _, chunks| chunks.iter().for_each(|path| fs::remove_file(path).unwrap())),
-    ("a list is gone", "is not possible", |_, nodes, _| fs::remove_file(&nodes[0]).unwrap()),
-    ("a list has a flipped bit", "is not possible", |_, nodes, _| flip(&nodes[0])),
+    ("all chunks have a flipped bit", "is thrown away", |_, _, chunks| chunks.iter().for_each(|path| flip(path))),
+    ("all chunks are cut", "is thrown away", |_, _, chunks| chunks.iter().for_each(|path| cut(path))),
+    ("all chunks are gone", "is thrown away", |_, _, chunks| chunks.iter().for_each(|path| fs::remove_file(path).unwrap())),
+    ("a list is gone", "is thrown away", |_, nodes, _| fs::remove_file(&nodes[0]).unwrap()),
+    ("a list has a flipped bit", "is thrown away", |_, nodes, _| flip(&nodes[0])),
     // A record that cannot be read is none, and a new disk begins.
     ("the record is cut", "", |record, _, _| cut(record)),
     ("the record is gone", "", |record, _, _| fs::remove_file(record).unwrap()),
@@ -53,7 +56,74 @@ fn a_damaged_disk_spoils_no_image() {
         project.set("c.c", "c2\n");
         let next = project.build().on(&engine.host()).done();
         assert_eq!(app_of(project.image()), project.app(), "{what}: {next}");
+        assert_eq!(next["engine"]["disk"]["kept"], true, "{what}: {next}");
     }
+}
+
+/// The disk that begins after a bad one is as good as the first.
+#[test]
+fn a_bad_disk_is_replaced_by_a_good_one() {
+    let engine = Engine::lock(D28);
+    let mut project = Project::new(D28);
+    project.build().done();
+    let (_, _, chunks) = parts(&project);
+    chunks.iter().for_each(|path| flip(path));
+    for (name, text) in [("b.c", "b2\n"), ("c.c", "c2\n")] {
+        project.set(name, text);
+        project.build_by("auto").on(&engine.host()).done();
+    }
+    project.set("d.c", "d2\n");
+    let built = project.build_by("auto").on(&engine.host()).done();
+    assert_eq!(project.compiled(&built), ["d.c"], "{built}");
+    assert!(built["engine"]["disk"]["read"].as_u64() > Some(1_000_000), "{built}");
+}
+
+/// Chunks that do not come while a command reads them: the daemon is given up after half a minute, and the disk is kept.
+#[test]
+#[ignore = "long"]
+fn long_a_store_that_stalls_ends_the_daemon_and_not_the_build() {
+    let engine = Engine::lock(D28);
+    let server = S3Server::start();
+    let proxy = FaultProxy::start(server.endpoint().trim_start_matches("http://"));
+    let mut project = Project::on_s3(D28, &server, &proxy);
+    project.large = Some(40 << 20);
+    project.build().done();
+    let (_, _, chunks) = parts(&project);
+    let noise = chunks.iter().filter(|path| fs::metadata(path).unwrap().len() > 1_000_000);
+    let noise: Vec<String> = noise.map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect();
+    assert!(noise.len() > 20, "{}", noise.len());
+    proxy.set(move |asked| {
+        (asked.method == "GET" && noise.iter().any(|name| asked.target.contains(name))).then_some(Fault::Stall)
+    });
+    let disk = project.disk();
+    project.set("b.c", "b2\n");
+    let built = project.build().on(&engine.host()).done();
+    assert!(built.log().contains("building again with the machine's"), "{built}");
+    assert_eq!(app_of(project.image()), project.app(), "{built}");
+    assert_eq!((project.left_behind(), project.disk()), (Vec::new(), disk));
+    proxy.mend();
+    project.set("c.c", "c2\n");
+    let next = project.build().on(&engine.host()).done();
+    assert!(next["engine"]["disk"]["read"].as_u64() > Some(1_000_000), "{next}");
+    assert_eq!(app_of(project.image()), project.app(), "{next}");
+}
+
+/// The local copy of the disk has no room.
+#[test]
+fn a_full_temporary_directory_ends_the_daemon_and_not_the_build() {
+    let engine = Engine::lock(D28);
+    let mut project = Project::new(D28);
+    project.build().done();
+    let small = Small::mount(&project.temporary(), "24m");
+    // More than there is room for, and the machine's daemon has it elsewhere.
+    project.large = Some(40 << 20);
+    let built = project.build().on(&engine.host()).done();
+    // The kernel may write it only when the daemon stops.
+    let noticed = ["building again with the machine's", "failed to save the daemon's disk"];
+    assert!(noticed.iter().any(|words| built.log().contains(words)), "{built}");
+    assert_eq!(app_of(project.image()), project.app(), "{built}");
+    drop(small);
+    assert_eq!(project.left_behind(), [""; 0]);
 }
 
 /// A chunk that nobody reads before a command does.

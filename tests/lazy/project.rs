@@ -10,9 +10,11 @@ use serde_json::Value;
 
 use crate::support::build::{Build, Built};
 use crate::support::engine::crane;
+use crate::support::fault_proxy::FaultProxy;
 use crate::support::image::{base, unique_image};
 use crate::support::installed::{left_behind, machine_with_docker};
 use crate::support::machine::Machine;
+use crate::support::s3::{BUCKET, S3Server};
 
 /// A tool like make: compiles each source that is newer than its object, and names what it compiles.
 const MAKE: &str = "mkdir -p /obj/o && for f in /src/*.c; do o=/obj/o/$(basename $f); \
@@ -25,6 +27,8 @@ pub struct Project {
     /// The id of its cache mount. Two projects with one id on one daemon would find each other's files.
     id: String,
     cache: PathBuf,
+    /// Its cache as the command line names it, if that is not its directory.
+    url: Option<String>,
     sources: BTreeMap<String, String>,
     /// Whether its command fails after it has compiled.
     pub fails: bool,
@@ -41,7 +45,23 @@ impl Project {
         let cache = machine.home().join("cache");
         let image = unique_image("lazy");
         let id = image.replace(['/', ':'], "-");
-        Self { machine, image, id, cache, sources: sources.into(), fails: false, large: None, waits: None }
+        Self { machine, image, id, cache, url: None, sources: sources.into(), fails: false, large: None, waits: None }
+    }
+
+    /// Returns a project whose cache is in a bucket, behind a proxy.
+    pub fn on_s3(kind: &str, server: &S3Server, proxy: &FaultProxy) -> Self {
+        let mut project = Self::new(kind);
+        let mut variables = server.variables();
+        variables[0].1 = format!("http://{}", proxy.host());
+        variables.iter().for_each(|(name, value)| project.machine.put(name, value));
+        project.cache = server.objects();
+        project.url = Some(format!("s3://{BUCKET}"));
+        project
+    }
+
+    /// Returns its directory for temporary files.
+    pub fn temporary(&self) -> PathBuf {
+        self.machine.home().join("tmp")
     }
 
     /// Returns the same project on another machine, with the same cache.
@@ -58,6 +78,7 @@ impl Project {
             image: format!("{image}-twin"),
             id,
             cache,
+            url: self.url.clone(),
             sources,
             fails: self.fails,
             large: None,
@@ -106,7 +127,8 @@ impl Project {
                  FROM {base}\nCOPY --from=build /app /\n"
             ),
         );
-        let build = Build::new(&self.machine).report("../report.json").cache(self.cache.to_str().unwrap());
+        let cache = self.url.as_deref().or(self.cache.to_str()).unwrap();
+        let build = Build::new(&self.machine).report("../report.json").cache(cache);
         build.push(&self.image).with(&["--daemon", daemon, "--progress", "plain"])
     }
 

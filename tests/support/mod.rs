@@ -13,3 +13,4 @@ pub mod machine;
 pub mod parts;
 pub mod plain;
 pub mod s3;
+pub mod small;
