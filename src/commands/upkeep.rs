@@ -17,6 +17,7 @@ use images::{CachedImage, image_of};
 use listed::Listed;
 use words::{megabytes, table, time};
 
+mod disks;
 mod images;
 mod listed;
 mod mounts;
@@ -113,10 +114,10 @@ fn list(images: &[CachedImage]) -> String {
             time(image.written),
         ]
     }));
-    let images_table = table(&rows);
-    let mut rows = vec![["SCOPE", "IMAGE", "CACHE MOUNT", "FILES", "SIZE", "PACKED"].map(str::to_owned)];
+    let mut text = table(&rows);
+    let mut mounts = vec![["SCOPE", "IMAGE", "CACHE MOUNT", "FILES", "SIZE", "PACKED"].map(str::to_owned)];
     for (image, mount) in images.iter().flat_map(|image| image.mounts.all.iter().map(move |mount| (image, mount))) {
-        rows.push([
+        mounts.push([
             image.scope.clone(),
             image.image.clone(),
             mount.id.clone(),
@@ -125,14 +126,30 @@ fn list(images: &[CachedImage]) -> String {
             format!("{}{}", megabytes(mount.packed), missing(&mount.missing)),
         ]);
     }
-    if rows.len() > 1 { format!("{images_table}\n{}", table(&rows)) } else { images_table }
+    let mut disks = vec![["SCOPE", "IMAGE", "DAEMON'S DISK", "BUILDS", "PACKED"].map(str::to_owned)];
+    for (image, disk) in images.iter().filter_map(|image| Some((image, image.disk.as_ref()?))) {
+        disks.push([
+            image.scope.clone(),
+            image.image.clone(),
+            format!("Docker {}", disk.docker),
+            disk.builds.to_string(),
+            format!("{}{}", megabytes(disk.packed), missing(&disk.missing)),
+        ]);
+    }
+    if mounts.len() > 1 {
+        text += &format!("\n{}", table(&mounts));
+    }
+    if disks.len() > 1 {
+        text += &format!("\n{}", table(&disks));
+    }
+    text
 }
 
 fn stat(images: &[CachedImage], listed: &Listed, json: bool) -> String {
     let total: u64 = listed.sizes.values().sum();
     let used: HashSet<&Digest> = images
         .iter()
-        .flat_map(|image| image.blobs.iter().chain(&image.mounts.blobs))
+        .flat_map(|image| image.blobs.iter().chain(&image.mounts.blobs).chain(image.disk.iter().flat_map(|disk| &disk.blobs)))
         .filter(|digest| listed.sizes.contains_key(digest))
         .collect();
     let used_bytes = listed.bytes(used.iter().copied());
@@ -140,11 +157,14 @@ fn stat(images: &[CachedImage], listed: &Listed, json: bool) -> String {
     let mounts: Vec<_> = images.iter().flat_map(|image| &image.mounts.all).collect();
     let mount_bytes: u64 = mounts.iter().map(|mount| mount.bytes).sum();
     let packed = listed.bytes(mounts.iter().flat_map(|mount| mount.saved.blobs()).map(|blob| &blob.digest));
+    let disks: Vec<_> = images.iter().filter_map(|image| image.disk.as_ref()).collect();
+    let disk_bytes = listed.bytes(disks.iter().flat_map(|disk| &disk.blobs));
     if json {
         let out = serde_json::json!({
             "blobs": listed.sizes.len(), "bytes": total, "used_blobs": used.len(), "used_bytes": used_bytes,
             "images": images.len(), "scopes": scopes,
             "mounts": mounts.len(), "mount_bytes": mount_bytes, "mount_packed_bytes": packed,
+            "disks": disks.len(), "disk_bytes": disk_bytes,
         });
         return serde_json::to_string_pretty(&out).unwrap_or_default() + "\n";
     }
@@ -152,8 +172,12 @@ fn stat(images: &[CachedImage], listed: &Listed, json: bool) -> String {
         0 => String::new(),
         count => format!("{count} cache mounts with {} of files, packed in {}\n", megabytes(mount_bytes), megabytes(packed)),
     };
+    let disks = match disks.len() {
+        0 => String::new(),
+        count => format!("{count} disks of hakobi's own daemons, {}\n", megabytes(disk_bytes)),
+    };
     format!(
-        "{} images in {} scopes\n{} blobs, {}\n{} of them, {}, belong to an image\n{mounts}",
+        "{} images in {} scopes\n{} blobs, {}\n{} of them, {}, belong to an image\n{mounts}{disks}",
         images.len(),
         scopes.len(),
         listed.sizes.len(),

@@ -165,10 +165,10 @@ async fn no_wrong_byte_is_read() {
     put(name(0), b"damaged".to_vec());
     world.store.delete(&name(1)).await.unwrap();
     let image = world.open(list.clone());
-    assert!(matches!(image.read(0, 10).await, Err(Error::Store(_))));
+    assert!(matches!(image.read(0, 10).await, Err(Error::Damaged(_))));
     assert!(matches!(image.read(CHUNK as u64, 10).await, Err(Error::Missing(_))));
     // Part of a chunk that does not come cannot be written either.
-    assert!(matches!(image.write(5, b"part").await, Err(Error::Store(_))));
+    assert!(matches!(image.write(5, b"part").await, Err(Error::Damaged(_))));
     assert!(image.read(2 * CHUNK as u64, CHUNK).await.unwrap() == bytes[2 * CHUNK..]);
     assert!(matches!(image.read(3 * CHUNK as u64, 1).await, Err(Error::Outside(..))));
     assert!(matches!(image.write(u64::MAX, b"xy").await, Err(Error::Outside(..))));

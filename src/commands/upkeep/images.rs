@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::disks::{CachedDisk, saved_disk};
 use super::listed::Listed;
 use super::mounts::{CachedMounts, saved_mounts};
 use crate::domain::{Descriptor, Digest, RawManifest};
@@ -35,6 +36,8 @@ pub struct CachedImage {
     pub missing: Vec<Digest>,
     /// The cache mounts of its last build.
     pub mounts: CachedMounts,
+    /// The disk of hakobi's own daemon, if that built it.
+    pub disk: Option<CachedDisk>,
 }
 
 impl CachedImage {
@@ -49,13 +52,14 @@ struct Pointer {
     digest: Digest,
 }
 
-/// Returns the image that a pointer leads to, with its cache mounts.
+/// Returns the image that a pointer leads to, with its cache mounts and its daemon's disk.
 ///
 /// # Errors
-/// If the record of its cache mounts cannot be read.
+/// If the record of one of these cannot be read.
 pub async fn image_of(blobs: &Blobs, listed: &Listed, pointer: Entry) -> Result<CachedImage> {
     let mut image = followed(blobs, &listed.sizes, pointer).await;
     image.mounts = saved_mounts(blobs, listed, &image.scope, &image.image).await?;
+    image.disk = saved_disk(blobs, listed, &image.scope, &image.image).await?;
     Ok(image)
 }
 
@@ -74,6 +78,7 @@ async fn followed(blobs: &Blobs, sizes: &BTreeMap<Digest, u64>, entry: Entry) ->
         blobs: BTreeSet::new(),
         missing: Vec::new(),
         mounts: CachedMounts::default(),
+        disk: None,
     };
     let Some(pointer) = small(blobs, &entry.name).await.and_then(|bytes| serde_json::from_slice::<Pointer>(&bytes).ok()) else {
         return image;

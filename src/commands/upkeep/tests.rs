@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::cache::keys::mounts_key;
+use crate::cache::keys::{disk_key, mounts_key};
+use crate::disk::{DiskRecord, SavedDisk};
 use crate::domain::{Descriptor, media_type};
 use crate::hidden::Hidden;
 use crate::mounts::entry::{ListedEntry, MountEntry, MountEntryKind};
@@ -136,4 +137,31 @@ async fn a_list_that_differs_from_the_record_is_found() {
     Records::new(blobs, vec!["pr/1".to_owned()], true, Hidden::default()).write([(key, record)]).await.unwrap();
     let wrong = ask(&store, CacheCommand::Verify { repair: false }).await;
     assert!(wrong.text.contains("it differs from the record") && wrong.text.contains("1 of 2 cache mounts"), "{}", wrong.text);
+}
+
+/// A disk of two chunks, the second of which nobody has written.
+#[tokio::test]
+async fn the_disk_of_a_daemon_is_listed_counted_and_checked() {
+    let (store, _) = world().await;
+    let blobs = Blobs::new(store.clone());
+    let chunk = kept(&blobs, media_type::OCI_LAYER_ZSTD, b"a chunk").await;
+    let node = kept(&blobs, media_type::OCI_LAYER_ZSTD, &serde_json::to_vec(&[Some(&chunk.digest), None]).unwrap()).await;
+    let disk = Some(SavedDisk { chunks: 2, nodes: vec![node.digest] });
+    let record = DiskRecord { daemon: "28.5.2 overlay2".to_owned(), disk, reads: Vec::new(), builds: 3, saved: 1 };
+    let records = Records::new(blobs, vec!["pr/1".to_owned()], true, Hidden::default());
+    records.write([(disk_key("user/app", "latest"), record)]).await.unwrap();
+    let text = ask(&store, CacheCommand::List { json: false }).await.text;
+    let last: Vec<&str> = text.lines().last().unwrap().split_whitespace().collect();
+    assert_eq!(last, ["pr/1", "user/app:latest", "Docker", "28.5.2", "3", "0.0", "MB"], "{text}");
+    let stat: Value = serde_json::from_str(&ask(&store, CacheCommand::Stat { json: true }).await.text).unwrap();
+    assert_eq!((&stat["disks"], &stat["disk_bytes"]), (&json!(1), &json!(chunk.size + node.size)));
+    assert_eq!(stat["blobs"], stat["used_blobs"]);
+    let right = ask(&store, CacheCommand::Verify { repair: false }).await.text;
+    assert!(right.ends_with("1 of 1 cache mounts complete; 1 of 1 daemons' disks complete\n"), "{right}");
+    store.delete(&Name::blob(&chunk.digest)).await.unwrap();
+    let wrong = ask(&store, CacheCommand::Verify { repair: true }).await.text;
+    let line = format!("incomplete: daemon's disk of user/app:latest in scope pr/1: blob {} is missing", chunk.digest);
+    assert!(wrong.contains(&line) && wrong.contains("0 of 1 daemons' disks complete"), "{wrong}");
+    let after = ask(&store, CacheCommand::Verify { repair: false }).await;
+    assert!(after.exit_code == 0 && !after.text.contains("disk"), "{}", after.text);
 }

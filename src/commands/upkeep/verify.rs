@@ -27,7 +27,7 @@ pub struct Verified {
     pub is_wrong: bool,
 }
 
-/// Reads and checks every blob, every cache mount, and every list of what a build used. With `repair`, removes what is wrong.
+/// Reads and checks every blob, every cache mount, every disk of a daemon, and every list of what a build used. With `repair`, removes what is wrong.
 ///
 /// # Errors
 /// If the store fails.
@@ -60,12 +60,20 @@ pub async fn verify(
     for Broken { image, mount, why } in &broken {
         let _ = writeln!(text, "incomplete: cache mount {} of {} in scope {}: {why}", mount.id, image.image, image.scope);
     }
-    let is_wrong = !damaged.is_empty() || !lists.is_empty() || !lacking.is_empty() || !broken.is_empty();
+    let disks: Vec<_> = images.iter().filter_map(|image| Some((image, image.disk.as_ref()?))).collect();
+    let mut bad_disks = Vec::new();
+    for (image, disk) in &disks {
+        if let Some(why) = bad_blob(&disk.blobs, &damaged, &disk.missing) {
+            let _ = writeln!(text, "incomplete: daemon's disk of {} in scope {}: {why}", image.image, image.scope);
+            bad_disks.push(&disk.record);
+        }
+    }
+    let is_wrong = !damaged.is_empty() || !lists.is_empty() || !lacking.is_empty() || !broken.is_empty() || !bad_disks.is_empty();
     if repair {
         // Pointers and records go first, so that no reader finds one whose blobs are gone.
         let pointers = lacking.iter().filter_map(|image| image.name.as_ref());
         let records = broken.iter().filter_map(|broken| broken.image.mounts.record.as_ref());
-        for name in pointers.chain(records).chain(&lists) {
+        for name in pointers.chain(records).chain(bad_disks.iter().copied()).chain(&lists) {
             blobs.store().delete(name).await?;
         }
         for digest in &damaged {
@@ -87,6 +95,9 @@ pub async fn verify(
     let mounts = images.iter().map(|image| image.mounts.all.len()).sum::<usize>();
     if mounts > 0 {
         let _ = write!(text, "; {} of {mounts} cache mounts complete", mounts - broken.len());
+    }
+    if !disks.is_empty() {
+        let _ = write!(text, "; {} of {} daemons' disks complete", disks.len() - bad_disks.len(), disks.len());
     }
     text.push('\n');
     Ok(Verified { text, is_wrong })
@@ -129,11 +140,9 @@ async fn broken<'a>(blobs: &Blobs, images: &'a [CachedImage], damaged: &BTreeSet
         if right.iter().any(|other| other.saved.has_content_of(&mount.saved)) {
             continue;
         }
-        let blob = mount.saved.blobs().map(|blob| &blob.digest).find(|digest| damaged.contains(*digest));
-        let why = match (blob, mount.missing.first()) {
-            (Some(blob), _) => Some(format!("blob {blob} is damaged")),
-            (None, Some(blob)) => Some(format!("blob {blob} is missing")),
-            (None, None) => mounts::verify(blobs, &mount.saved).await?,
+        let why = match bad_blob(mount.saved.blobs().map(|blob| &blob.digest), damaged, &mount.missing) {
+            None => mounts::verify(blobs, &mount.saved).await?,
+            why => why,
         };
         match why {
             Some(why) => broken.push(Broken { image, mount, why }),
@@ -141,6 +150,12 @@ async fn broken<'a>(blobs: &Blobs, images: &'a [CachedImage], damaged: &BTreeSet
         }
     }
     Ok(broken)
+}
+
+/// Returns what is wrong with a blob of these, or `None` if nothing is.
+fn bad_blob<'a>(all: impl IntoIterator<Item = &'a Digest>, damaged: &BTreeSet<Digest>, missing: &[Digest]) -> Option<String> {
+    let blob = all.into_iter().find(|digest| damaged.contains(*digest)).map(|blob| format!("blob {blob} is damaged"));
+    blob.or_else(|| missing.first().map(|blob| format!("blob {blob} is missing")))
 }
 
 async fn is_right(blobs: &Blobs, digest: &Digest, size: u64) -> store::Result<bool> {
