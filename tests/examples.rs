@@ -119,6 +119,7 @@ const fn travis_file(file: &'static str) -> Ci {
 const ALL: &[Ci] = &[
     buildspec("buildspec.yml", true),
     buildspec("buildspec-latest.yml", true),
+    buildspec("buildspec-lazy.yml", true),
     buildspec("buildspec-local-cache.yml", true),
     buildspec("buildspec-separate-steps.yml", false),
     Ci { images: &["/api", "/worker", "/web"], ..buildspec("monorepo.yml", false) },
