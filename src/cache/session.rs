@@ -23,7 +23,7 @@ use crate::hidden::Hidden;
 use crate::local_registry::{Address, CacheRepository, Endpoint, Served, Transferred};
 use crate::mounts::record::MountsRecord;
 use crate::output::RunReport;
-use crate::plan::{ColdRecord, DaemonRecord, Inputs, RecordKey, Records};
+use crate::plan::{ColdRecord, DaemonRecord, Inputs, RecordKey, Records, RunsRecord};
 use crate::registry::{Home as _, Registries, Source as _};
 use crate::settings::{BuildSettings, CacheMode, CacheSettings, StoreLocation};
 use crate::store::{Blobs, Error, Fault, Name, RegistryOptions, Result};
@@ -169,6 +169,11 @@ impl CacheSession {
     /// Returns the key of this image's last build in which every step ran.
     pub fn cold_key(&self) -> RecordKey<ColdRecord> {
         RecordKey::from_text(&format!("hakobi cold 1\n{}", self.inputs_key()))
+    }
+
+    /// Returns the key of how long this image's last builds took in which a command ran, on machines of this kind.
+    pub fn runs_key(&self) -> RecordKey<RunsRecord> {
+        RecordKey::from_text(&format!("hakobi runs 1\n{}\n{}", self.inputs_key(), std::env::consts::ARCH))
     }
 
     /// Returns the key of the cache mounts of this image's last build.

@@ -25,7 +25,7 @@ use crate::planner::hiding::{hide_arguments, hide_declared, warn_of_secrets};
 use crate::planner::named_contexts;
 use crate::planner::recall::DaemonlessPlan;
 use crate::push::preflight;
-use crate::recorder::{cold_build, stage_index};
+use crate::recorder::{cold_build, run_seconds, stage_index};
 use crate::registry::Registries;
 use crate::run::built::Built;
 use crate::run::context::BuildContext;
@@ -182,6 +182,7 @@ async fn attempt(
         if done.is_ok() && built.ran_all {
             cold_build::record_cold_build(&run.context, began.elapsed().as_secs_f64()).await;
         }
+        let is_lazy = own.is_some();
         let kept = match own {
             Some(own) if done.is_ok() => {
                 let at = Instant::now();
@@ -191,6 +192,9 @@ async fn attempt(
             }
             _ => Ok(()),
         };
+        if done.is_ok() && built.ran_commands {
+            run_seconds::record_run(&run.context, is_lazy, began.elapsed().as_secs_f64()).await;
+        }
         let flushed = flush(&run.context, &mut built).await;
         done?;
         kept?;

@@ -184,6 +184,7 @@ async fn run_planned(execution: &Execution<'_>, built: &mut Built, mut plan: Bui
     crate::plan::measure(&mut inputs, &plan.graph, &progress.seconds, before.as_ref());
     explain::advise(context, built, &plan, &progress.ran, before.as_ref(), &inputs);
     built.ran_all = progress.ran_all(&plan.graph);
+    built.ran_commands = progress.ran_commands(&plan.graph);
     let mut used = UsedMounts::find(&plan, &progress);
     let at = Instant::now();
     if let Some(released) = released.as_deref()

@@ -93,6 +93,14 @@ async fn try_start(context: &BuildContext<'_>, input: &Input) -> std::result::Re
     if found.is_none() && build.daemon.choice == DaemonChoice::Auto {
         return Ok(None);
     }
+    if build.daemon.choice == DaemonChoice::Auto
+        && let Some((stock, lazy)) = records.one(&session.runs_key()).await.ok().flatten().and_then(|runs| runs.medians())
+        && lazy > stock
+    {
+        let why = format!("the last builds with one took {lazy:.0}s (median), and {stock:.0}s with the machine's daemon");
+        context.events.note(format!("no daemon of hakobi's own: {why}"));
+        return Ok(None);
+    }
     let stock = stock_configuration(&build.daemon.configuration).await?;
     let has_network = configuration::has_network(&stock);
     let docker = tokio::task::spawn_blocking(move || machine::look(has_network)).await.map_err(|error| error.to_string())??;

@@ -39,8 +39,8 @@ pub use pairs::measure;
 pub use proof::{ExpectedContents, expected_contents, missing, unexpected_file};
 pub use record::{
     ColdRecord, CopiedContentRecord, DaemonRecord, ImageRecord, LARGE, Layer, LayerRecord, PartialKeyRecord, PathRecord,
-    ProofRecord, Record, RemoteRecord, StepRecord, copied_content_key, image_key, layer_key, partial_key, path_key, proof_key,
-    remote_key, step_key,
+    ProofRecord, Record, RemoteRecord, RunsRecord, StepRecord, copied_content_key, image_key, layer_key, partial_key, path_key,
+    proof_key, remote_key, step_key,
 };
 pub use record_key::RecordKey;
 pub use records::Records;

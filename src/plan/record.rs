@@ -89,6 +89,14 @@ impl Record for DiskRecord {
     }
 }
 
+impl Record for RunsRecord {
+    fn is_sane(&self) -> bool {
+        let all = [&self.stock, &self.lazy];
+        all.iter().all(|runs| runs.len() <= MOST_RUNS)
+            && all.into_iter().flatten().all(|seconds| (0.0..=31_536_000.0).contains(seconds))
+    }
+}
+
 impl Record for ColdRecord {
     fn is_sane(&self) -> bool {
         // A year.
@@ -166,6 +174,42 @@ pub struct ColdRecord {
     pub seconds: f64,
     /// When it ended, in seconds of the Unix epoch.
     pub ended: u64,
+}
+
+/// How many builds of each kind a [`RunsRecord`] has.
+const MOST_RUNS: usize = 5;
+
+/// How many builds of each kind are enough to compare them.
+const ENOUGH_RUNS: usize = 3;
+
+/// How long the last builds of an image took in which a command ran, in seconds. The latest is last.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RunsRecord {
+    /// With the machine's daemon.
+    pub stock: Vec<f64>,
+    /// With a daemon of hakobi's own.
+    pub lazy: Vec<f64>,
+}
+
+impl RunsRecord {
+    /// Adds a build.
+    pub fn add(&mut self, is_lazy: bool, seconds: f64) {
+        let runs = if is_lazy { &mut self.lazy } else { &mut self.stock };
+        runs.push(seconds);
+        runs.drain(..runs.len().saturating_sub(MOST_RUNS));
+    }
+
+    /// Returns the medians of both kinds, in the order of the fields. Returns `None` if there are too few builds to compare them.
+    #[must_use]
+    pub fn medians(&self) -> Option<(f64, f64)> {
+        Some((median(&self.stock)?, median(&self.lazy)?))
+    }
+}
+
+fn median(runs: &[f64]) -> Option<f64> {
+    let mut sorted = runs.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().filter(|_| sorted.len() >= ENOUGH_RUNS)
 }
 
 /// A file of a server, with its validators.
@@ -324,6 +368,23 @@ pub(super) fn decode<T: Record>(key: &RecordKey<T>, bytes: &[u8]) -> Decoded<T> 
 mod tests {
     use super::*;
     use crate::domain::media_type;
+
+    #[test]
+    fn builds_are_compared_when_there_are_enough_of_both_kinds() {
+        let mut runs = RunsRecord::default();
+        for (is_lazy, seconds) in [(false, 90.0), (false, 10.0), (true, 7.0), (true, 5.0), (false, 30.0), (true, 90.0)] {
+            assert_eq!(runs.medians(), None);
+            runs.add(is_lazy, seconds);
+        }
+        assert_eq!(runs.medians(), Some((30.0, 7.0)));
+        for _ in 0..9 {
+            runs.add(false, 5.0);
+        }
+        assert_eq!(runs.medians(), Some((5.0, 7.0)));
+        assert!(runs.is_sane() && runs.stock.len() == MOST_RUNS);
+        runs.lazy.push(f64::NAN);
+        assert!(!runs.is_sane());
+    }
 
     /// Other keys would make the caches of all users cold once.
     #[test]

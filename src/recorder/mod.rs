@@ -8,6 +8,7 @@ pub mod mounts;
 pub mod observe;
 pub mod record;
 pub mod recording;
+pub mod run_seconds;
 pub mod stage_index;
 pub mod states;
 pub mod without_daemon;

@@ -24,6 +24,8 @@ pub struct Built {
     pub tier: Option<Tier>,
     /// Whether every step ran, as far as hakobi could see.
     pub ran_all: bool,
+    /// Whether a command of a plan ran.
+    pub ran_commands: bool,
 }
 
 impl Built {
