@@ -1,5 +1,6 @@
-//! The tests' S3 server as a program, for benchmarks and for trying things by hand: `s3-server DIR [HOST:PORT]` serves the buckets
-//! below a directory until it is stopped, and prints the variables by which the AWS SDK finds it.
+//! The tests' S3 server as a program, for benchmarks and for trying things by hand: `s3-server DIR [HOST:PORT [MS]]` serves the
+//! buckets below a directory until it is stopped, each answer some milliseconds later, and prints the variables by which the AWS SDK
+//! finds it.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, dead_code, missing_docs)]
 
@@ -10,18 +11,19 @@ mod s3;
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let (directory, address) = match &arguments[..] {
-        [directory] => (directory, "127.0.0.1:0"),
-        [directory, address] => (directory, &**address),
-        _ => {
-            println!("s3-server DIR [HOST:PORT]");
-            return ExitCode::from(2);
-        }
+    let [directory, more @ ..] = &arguments[..] else { return usage() };
+    let (address, delay) = match more {
+        [] => ("127.0.0.1:0", Ok(0)),
+        [address] => (&**address, Ok(0)),
+        [address, delay] => (&**address, delay.parse()),
+        _ => return usage(),
     };
+    let Ok(delay) = delay else { return usage() };
     let directory = Path::new(directory);
     std::fs::create_dir_all(directory.join(s3::BUCKET)).unwrap();
     let listener = tokio::net::TcpListener::bind(address).await.unwrap();
@@ -29,6 +31,11 @@ async fn main() -> ExitCode {
     println!("export AWS_ACCESS_KEY_ID={} AWS_SECRET_ACCESS_KEY={}", s3::ACCESS_KEY, s3::SECRET_KEY);
     println!("export AWS_REGION=eu-west-1 AWS_EC2_METADATA_DISABLED=true");
     println!("# the bucket: s3://{}", s3::BUCKET);
-    s3::serve(listener, directory, None, std::sync::Arc::default()).await;
+    s3::serve(listener, directory, Duration::from_millis(delay)).await;
     ExitCode::SUCCESS
+}
+
+fn usage() -> ExitCode {
+    println!("s3-server DIR [HOST:PORT [MS]]");
+    ExitCode::from(2)
 }

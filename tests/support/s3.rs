@@ -75,6 +75,8 @@ pub struct Bucket {
 /// The roles, the properties of the bucket, and the encryption of each object by its path.
 #[derive(Clone, Default)]
 struct Extras {
+    /// How much later each answer comes.
+    delay: Duration,
     roles: policy::Roles,
     bucket: Arc<Mutex<Bucket>>,
     encrypted: Arc<Mutex<HashMap<String, String>>>,
@@ -177,9 +179,10 @@ impl S3Server {
     }
 }
 
-/// Serves the buckets below a directory forever.
-pub async fn serve(listener: TcpListener, root: &Path, rate: Option<u64>, connections: Arc<AtomicU64>) {
-    serve_with(listener, root, rate, connections, Faults::default(), Extras::default()).await;
+/// Serves the buckets below a directory forever. Each answer comes this much later.
+pub async fn serve(listener: TcpListener, root: &Path, delay: Duration) {
+    let extras = Extras { delay, ..Extras::default() };
+    serve_with(listener, root, None, Arc::default(), Faults::default(), extras).await;
 }
 
 /// The accepted access keys.
@@ -217,6 +220,7 @@ async fn serve_with(
             let (service, fault) = (service.clone(), due(&faults, &request));
             let (objects, extras, root) = (objects.clone(), extras.clone(), root.clone());
             async move {
+                tokio::time::sleep(extras.delay).await;
                 let refused = |status: u16, code: &str| {
                     let body = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>it is so</Message></Error>");
                     Ok(Response::builder().status(status).body(s3s::Body::from(body)).unwrap())
