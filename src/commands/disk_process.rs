@@ -71,7 +71,7 @@ async fn run(disk: ServedDisk, requests: &mut mpsc::UnboundedReceiver<DiskReques
                 Some(DiskRequest::Abandoned) => waiting.clear(),
                 Some(DiskRequest::Save) => {
                     ahead.abort();
-                    let (saved, uploaded) = image.save(disk.saved.as_ref()).await?;
+                    let (saved, uploaded) = image.save(disk.saved.as_ref(), disk.mends).await?;
                     replies.send(&DiskReply::Saved(KeptDisk { saved, reads: image.reads(), uploaded }));
                 }
                 Some(DiskRequest::Serve(_)) => {}

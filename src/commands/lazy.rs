@@ -106,6 +106,7 @@ async fn try_start(context: &BuildContext<'_>, input: &Input) -> std::result::Re
     let docker = tokio::task::spawn_blocking(move || machine::look(has_network)).await.map_err(|error| error.to_string())??;
     let shared = configuration::shared(&stock);
     let kind = format!("{} {}", docker.version, configuration::of_data(&shared));
+    let mends = found.as_ref().is_some_and(|record| record.disk.is_none());
     let used = found.filter(|record| record.daemon == kind && record.disk.is_some());
     let disk = KeptRecord { key, own, kind, used };
     crate::run::leftovers::clear_without_daemon().await;
@@ -115,6 +116,7 @@ async fn try_start(context: &BuildContext<'_>, input: &Input) -> std::result::Re
         store,
         saved: disk.used.as_ref().and_then(|record| record.disk.clone()),
         size: SIZE,
+        mends,
         ahead: disk.used.as_ref().map(|record| record.reads.clone()).unwrap_or_default(),
         configuration: shared,
         major: docker.major,
@@ -206,7 +208,8 @@ impl OwnDaemon {
             return Ok(DiskReport::default());
         };
         let step = context.events.step("[hakobi] saving the daemon's disk");
-        match Box::pin(self.save(context, session)).await {
+        let Self { lazy, disk } = self;
+        match Box::pin(disk.save(context, session, lazy)).await {
             Ok(report) => {
                 step.done();
                 context.events.note(match report.kept {
@@ -217,24 +220,25 @@ impl OwnDaemon {
             }
             Err(error) => {
                 step.failed(&error);
-                faults.warn_unsaved(&Error::new(Kind::Cache, format!("failed to save the daemon's disk: {error}")))?;
+                let loss = DiskLoss::of(error);
+                disk.discard(context, &loss).await;
+                faults.warn_unsaved(&Error::new(Kind::Cache, format!("failed to save the daemon's disk: {loss}")))?;
                 Ok(DiskReport::default())
             }
         }
     }
-
-    async fn save(self, context: &BuildContext<'_>, session: &CacheSession) -> io::Result<DiskReport> {
-        let Self { lazy, disk } = self;
-        session.begin().await.map_err(io::Error::other)?;
-        let kept = within(context.build.mounts.budget, lazy.save()).await?;
-        let (read, saved) = (kept.reads.len() as u64 * CHUNK as u64, kept.uploaded);
-        let builds = disk.used.as_ref().map_or(0, |record| record.builds) + 1;
-        let kept = disk.replace(session, Some(kept.saved), kept.reads, builds).await.map_err(io::Error::other)?;
-        Ok(DiskReport { kept, read, saved })
-    }
 }
 
 impl KeptRecord {
+    async fn save(&self, context: &BuildContext<'_>, session: &CacheSession, lazy: LazyDaemon) -> io::Result<DiskReport> {
+        session.begin().await.map_err(io::Error::other)?;
+        let kept = within(context.build.mounts.budget, lazy.save()).await?;
+        let (read, saved) = (kept.reads.len() as u64 * CHUNK as u64, kept.uploaded);
+        let builds = self.used.as_ref().map_or(0, |record| record.builds) + 1;
+        let kept = self.replace(session, Some(kept.saved), kept.reads, builds).await.map_err(io::Error::other)?;
+        Ok(DiskReport { kept, read, saved })
+    }
+
     /// Writes the own scope's record. Returns whether it did: not if another build has changed it meanwhile.
     async fn replace(
         &self,

@@ -134,12 +134,12 @@ impl Image {
         fetches.buffer_unordered(AT_ONCE).collect::<()>().await;
     }
 
-    /// Writes the changed chunks to the store. The caller must not change the image at the same time. Returns the image as it is now, and
-    /// how many bytes the store lacked.
+    /// Writes the changed chunks to the store; with `mends` also those that it has. The caller must not change the image at the same
+    /// time. Returns the image as it is now, and how many bytes went to the store.
     ///
     /// # Errors
     /// If the store does not accept a chunk.
-    pub async fn save(&self, before: Option<&SavedDisk>) -> Result<(SavedDisk, u64)> {
+    pub async fn save(&self, before: Option<&SavedDisk>, mends: bool) -> Result<(SavedDisk, u64)> {
         let mut changed = Vec::new();
         for (place, slot) in self.slots.iter().enumerate() {
             if *slot.lock().await == Slot::Changed {
@@ -147,7 +147,7 @@ impl Image {
             }
         }
         let packed: Vec<(usize, Option<Digest>, u64)> =
-            stream::iter(changed).map(|place| self.save_chunk(place)).buffer_unordered(AT_ONCE).try_collect().await?;
+            stream::iter(changed).map(|place| self.save_chunk(place, mends)).buffer_unordered(AT_ONCE).try_collect().await?;
         let mut list = self.list.clone();
         let mut new = 0;
         for (place, digest, bytes) in packed {
@@ -157,7 +157,7 @@ impl Image {
         Ok((SavedDisk::save(&self.blobs, &list, before).await?, new))
     }
 
-    async fn save_chunk(&self, place: usize) -> Result<(usize, Option<Digest>, u64)> {
+    async fn save_chunk(&self, place: usize, mends: bool) -> Result<(usize, Option<Digest>, u64)> {
         let file = Arc::clone(&self.file);
         let packed = tokio::task::spawn_blocking(move || {
             let mut bytes = vec![0; CHUNK];
@@ -166,7 +166,7 @@ impl Image {
         });
         let Some(bytes) = packed.await.map_err(io::Error::other)?? else { return Ok((place, None, 0)) };
         let (size, source) = (bytes.len() as u64, BytesSource::new(bytes));
-        let is_new = self.blobs.keep(&source).await?;
+        let is_new = if mends { self.blobs.rewrite(&source).await.map(|()| true) } else { self.blobs.keep(&source).await }?;
         Ok((place, Some(source.digest().clone()), if is_new { size } else { 0 }))
     }
 

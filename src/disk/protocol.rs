@@ -50,6 +50,8 @@ pub struct ServedDisk {
     pub saved: Option<SavedDisk>,
     /// The size of a new disk in bytes.
     pub size: u64,
+    /// Whether an earlier disk was bad, so that all chunks are written, also those that the store has.
+    pub mends: bool,
     /// The chunks to fetch before anybody reads them, in this order.
     pub ahead: Vec<u32>,
     /// The path of the local copy, which must not exist.

@@ -139,6 +139,7 @@ fn start_daemon(
             store: start.store.clone(),
             saved: start.saved.clone(),
             size: start.size,
+            mends: start.mends,
             ahead: start.ahead.clone(),
             local: paths.local(),
             directory: paths.served(),

@@ -18,6 +18,8 @@ pub struct DaemonStart {
     pub saved: Option<SavedDisk>,
     /// The size of a new disk in bytes.
     pub size: u64,
+    /// As in [`ServedDisk::mends`](crate::disk::protocol::ServedDisk).
+    pub mends: bool,
     /// The chunks that the last build read.
     pub ahead: Vec<u32>,
     /// The configuration of the daemon, without its paths and its bridge.

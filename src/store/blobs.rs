@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::sums::{PART, Parted, Summed, Sums, Trouble};
 use super::{Error, Fault, Name, ObjectStore, Result, read_small};
 use crate::domain::{Digest, Hasher};
-use crate::transfer::{BlobSource, ByteStream, BytesSource};
+use crate::transfer::{BlobSource, ByteStream, BytesSource, Identity};
 
 /// Largest blob in a store, in bytes.
 const LARGEST: u64 = 1 << 40;
@@ -237,15 +237,21 @@ impl Blobs {
     /// # Errors
     /// If its source breaks off, or the store does not accept it.
     pub async fn keep(&self, source: &dyn BlobSource) -> Result<bool> {
-        let broken = |error: io::Error| Error::new(Fault::Source, format!("failed to read the bytes to save: {error}"));
-        let identity = source.identity().await.map_err(broken)?;
-        if identity.size > LARGEST {
-            return Err(broken(io::Error::other(format!("{} bytes exceed the limit for a layer", identity.size))));
-        }
+        let identity = identity(source).await?;
         // A blob of another size is damaged, and this write repairs it.
         if self.size(&identity.digest).await? == Some(identity.size) {
             return Ok(false);
         }
+        self.rewrite(source).await?;
+        Ok(true)
+    }
+
+    /// Writes a blob, also if the store has it: it may be damaged there.
+    ///
+    /// # Errors
+    /// If its source breaks off, or the store does not accept it.
+    pub async fn rewrite(&self, source: &dyn BlobSource) -> Result<()> {
+        let identity = identity(source).await?;
         let summed = Summed::new(source, identity.size);
         self.store.write(&Name::blob(&identity.digest), &summed).await?;
         if let Some(sums) = summed.sums() {
@@ -256,8 +262,21 @@ impl Blobs {
             seen.written.insert(identity.digest);
             false
         });
-        Ok(true)
+        Ok(())
     }
+}
+
+/// Returns what a blob is, unless it is too large for one.
+async fn identity(source: &dyn BlobSource) -> Result<Identity> {
+    let identity = source.identity().await.map_err(broken)?;
+    match identity.size {
+        ..=LARGEST => Ok(identity),
+        size => Err(broken(io::Error::other(format!("{size} bytes exceed the limit for a layer")))),
+    }
+}
+
+fn broken(error: io::Error) -> Error {
+    Error::new(Fault::Source, format!("failed to read the bytes to save: {error}"))
 }
 
 fn damaged(digest: &Digest) -> Error {
