@@ -15,6 +15,7 @@ use support::build::{Build, Built};
 use support::engine::{C28, D20, D28, ENGINES, Engine, crane};
 use support::image::{base, unique_image};
 use support::machine::{Machine, Run};
+use support::parts::part;
 use support::plain::plain_build;
 
 /// A tool like make: compiles each source that is newer than its object, and names what it compiled.
@@ -304,6 +305,33 @@ fn a_living_daemon_keeps_its_own_mounts() {
         project.check_out();
         let built = project.build().done();
         assert!(project.right(&built).contains("b c"), "{name}: {built}");
+        assert!(built.log().contains("the daemon has other files"), "{name}: {built}");
+    }
+}
+
+/// BuildKit makes another directory for a mount that is in use. What hakobi sees may then not be what the command gets.
+#[test]
+fn of_two_directories_for_a_mount_neither_is_trusted() {
+    for name in ENGINES {
+        let engine = Engine::lock(name);
+        let mut project = Project::new(&engine);
+        project.compiled(&engine, &[]);
+        let wait = format!("FROM {}\nRUN --mount=type=cache,target=/obj,sharing=private sleep 3 && echo ", base("busybox"));
+        std::thread::scope(|scope| {
+            for number in 0..2 {
+                let (engine, wait) = (&engine, &wait);
+                scope.spawn(move || {
+                    let machine = Machine::with(&engine.host());
+                    machine.write("Dockerfile", &format!("{wait}{number}\n"));
+                    let mut docker = machine.command(part("HAKOBI_TEST_DOCKER_CLI"));
+                    Run::of(docker.env("DOCKER_BUILDKIT", "1").args(["build", "--network", "host", "."])).exits(0);
+                });
+            }
+        });
+        project.set("a.c", "a2\n");
+        project.check_out();
+        let built = project.build().done();
+        assert!(project.right(&built).contains('a'), "{name}: {built}");
         assert!(built.log().contains("the daemon has other files"), "{name}: {built}");
     }
 }

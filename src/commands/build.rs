@@ -186,7 +186,7 @@ async fn attempt(
         let kept = match own {
             Some(own) if done.is_ok() => {
                 let at = Instant::now();
-                let kept = own.end(&run.context).await;
+                let kept = own.end(&run.context, &run.buildkit).await;
                 built.report.seconds.save += at.elapsed().as_secs_f64();
                 kept.map(|disk| built.report.engine.disk = Some(disk))
             }

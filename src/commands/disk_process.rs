@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::cache::layout;
 use crate::disk::lines::{Replies, each};
-use crate::disk::protocol::{DiskReply, DiskRequest, KeptDisk, ServedDisk};
+use crate::disk::protocol::{DiskReply, DiskRequest, ServedDisk};
 use crate::disk::{ChunkList, DiskLoss, Image, Lost, serve};
 use crate::event::Events;
 use crate::registry::Registries;
@@ -71,8 +71,7 @@ async fn run(disk: ServedDisk, requests: &mut mpsc::UnboundedReceiver<DiskReques
                 Some(DiskRequest::Abandoned) => waiting.clear(),
                 Some(DiskRequest::Save) => {
                     ahead.abort();
-                    let (saved, uploaded) = image.save(disk.saved.as_ref(), disk.mends).await?;
-                    replies.send(&DiskReply::Saved(KeptDisk { saved, reads: image.reads(), uploaded }));
+                    replies.send(&DiskReply::Saved(image.save(disk.saved.as_ref(), disk.mends).await?));
                 }
                 Some(DiskRequest::Serve(_)) => {}
                 None => break,

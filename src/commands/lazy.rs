@@ -8,10 +8,11 @@ use serde_json::{Map, Value};
 
 use crate::build::Input;
 use crate::cache::session::CacheSession;
-use crate::disk::protocol::DiskStore;
-use crate::disk::{CHUNK, DiskLoss, DiskRecord, SavedDisk};
+use crate::disk::protocol::{DiskStore, KeptDisk};
+use crate::disk::{CHUNK, DiskLoss, DiskRecord};
 use crate::domain::seconds_now;
 use crate::engine::Docker;
+use crate::engine::buildkit::BuildKit;
 use crate::error::{Error, Kind, Result};
 use crate::executor::mount_container::within;
 use crate::lazy_daemon::{DaemonStart, LazyDaemon, configuration, machine};
@@ -24,6 +25,9 @@ use crate::transfer::Scratch;
 
 /// The size of a new disk in bytes. What nobody has written takes no place in the store.
 const SIZE: u64 = 32 << 30;
+
+/// A disk that has more bytes than this shrinks: BuildKit's cache then keeps that much of what was used last.
+const KEEP: u64 = 10 << 30;
 
 /// How long the daemon may take until it answers.
 const ANSWERS: Duration = Duration::from_secs(60);
@@ -202,14 +206,14 @@ impl OwnDaemon {
     ///
     /// # Errors
     /// If the cache fails and is required.
-    pub async fn end(self, context: &BuildContext<'_>) -> Result<DiskReport> {
+    pub async fn end(self, context: &BuildContext<'_>, buildkit: &BuildKit) -> Result<DiskReport> {
         let Some((session, faults)) = context.cache.usable().filter(|(session, _)| session.writes()) else {
             self.lazy.abandon().await;
             return Ok(DiskReport::default());
         };
         let step = context.events.step("[hakobi] saving the daemon's disk");
         let Self { lazy, disk } = self;
-        match Box::pin(disk.save(context, session, lazy)).await {
+        match Box::pin(disk.save(context, session, lazy, buildkit)).await {
             Ok(report) => {
                 step.done();
                 context.events.note(match report.kept {
@@ -230,24 +234,33 @@ impl OwnDaemon {
 }
 
 impl KeptRecord {
-    async fn save(&self, context: &BuildContext<'_>, session: &CacheSession, lazy: LazyDaemon) -> io::Result<DiskReport> {
+    async fn save(
+        &self,
+        context: &BuildContext<'_>,
+        session: &CacheSession,
+        lazy: LazyDaemon,
+        buildkit: &BuildKit,
+    ) -> io::Result<DiskReport> {
         session.begin().await.map_err(io::Error::other)?;
-        let kept = within(context.build.mounts.budget, lazy.save()).await?;
+        let too_large = self.used.as_ref().is_some_and(|record| record.used > KEEP);
+        let saving = async {
+            if too_large {
+                buildkit.prune(KEEP).await.map_err(io::Error::other)?;
+            }
+            lazy.save().await
+        };
+        let kept = within(context.build.mounts.budget, saving).await?;
         let (read, saved) = (kept.reads.len() as u64 * CHUNK as u64, kept.uploaded);
-        let builds = self.used.as_ref().map_or(0, |record| record.builds) + 1;
-        let kept = self.replace(session, Some(kept.saved), kept.reads, builds).await.map_err(io::Error::other)?;
+        let kept = self.replace(session, Some(kept)).await.map_err(io::Error::other)?;
         Ok(DiskReport { kept, read, saved })
     }
 
     /// Writes the own scope's record. Returns whether it did: not if another build has changed it meanwhile.
-    async fn replace(
-        &self,
-        session: &CacheSession,
-        disk: Option<SavedDisk>,
-        reads: Vec<u32>,
-        builds: u64,
-    ) -> crate::store::Result<bool> {
-        let record = DiskRecord { daemon: self.kind.clone(), disk, reads, builds, saved: seconds_now() };
+    async fn replace(&self, session: &CacheSession, kept: Option<KeptDisk>) -> crate::store::Result<bool> {
+        let builds = if kept.is_some() { self.used.as_ref().map_or(0, |record| record.builds) + 1 } else { 0 };
+        let (used, reads) = kept.as_ref().map(|kept| (kept.used, kept.reads.clone())).unwrap_or_default();
+        let disk = kept.map(|kept| kept.saved);
+        let record = DiskRecord { daemon: self.kind.clone(), disk, used, reads, builds, saved: seconds_now() };
         session.records().replace(&self.key, self.own.as_ref(), &record).await
     }
 
@@ -260,7 +273,7 @@ impl KeptRecord {
             let removed = session.blobs().remove(blob).await;
             let _ = removed.inspect_err(|error| tracing::info!(%error, "failed to remove a bad chunk"));
         }
-        match self.replace(session, None, Vec::new(), 0).await {
+        match self.replace(session, None).await {
             Ok(_) => context.events.warning(format!(
                 "the saved disk of hakobi's own daemon is thrown away, and the next build with one begins anew: {}",
                 loss.why

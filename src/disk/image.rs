@@ -16,6 +16,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use super::chunk;
 use super::error::{Error, Result};
 use super::list::{CHUNK, ChunkList};
+use super::protocol::KeptDisk;
 use super::saved::{self, SavedDisk};
 use crate::domain::Digest;
 use crate::store::Blobs;
@@ -135,11 +136,11 @@ impl Image {
     }
 
     /// Writes the changed chunks to the store; with `mends` also those that it has. The caller must not change the image at the same
-    /// time. Returns the image as it is now, and how many bytes went to the store.
+    /// time. Returns the image as it is now.
     ///
     /// # Errors
     /// If the store does not accept a chunk.
-    pub async fn save(&self, before: Option<&SavedDisk>, mends: bool) -> Result<(SavedDisk, u64)> {
+    pub async fn save(&self, before: Option<&SavedDisk>, mends: bool) -> Result<KeptDisk> {
         let mut changed = Vec::new();
         for (place, slot) in self.slots.iter().enumerate() {
             if *slot.lock().await == Slot::Changed {
@@ -154,7 +155,9 @@ impl Image {
             list.set(place, digest);
             new += bytes;
         }
-        Ok((SavedDisk::save(&self.blobs, &list, before).await?, new))
+        let saved = SavedDisk::save(&self.blobs, &list, before).await?;
+        let used = list.chunks().iter().flatten().count() as u64 * CHUNK as u64;
+        Ok(KeptDisk { saved, reads: self.reads(), uploaded: new, used })
     }
 
     async fn save_chunk(&self, place: usize, mends: bool) -> Result<(usize, Option<Digest>, u64)> {

@@ -97,4 +97,6 @@ pub struct KeptDisk {
     pub reads: Vec<u32>,
     /// The bytes that the store lacked.
     pub uploaded: u64,
+    /// The size of the chunks that are not empty, in bytes.
+    pub used: u64,
 }

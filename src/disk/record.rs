@@ -15,6 +15,8 @@ pub struct DiskRecord {
     pub daemon: String,
     /// The disk. `None` if a build has thrown it away, and the next one is to begin a new one.
     pub disk: Option<SavedDisk>,
+    /// The size of its chunks that are not empty, in bytes.
+    pub used: u64,
     /// The chunks that the last build read, in the order of their first reads.
     pub reads: Vec<u32>,
     /// How many builds it has seen.

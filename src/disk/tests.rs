@@ -9,6 +9,7 @@ use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng as _, RngCore as _, SeedableRng as _};
 
+use super::protocol::KeptDisk;
 use super::*;
 use crate::store::{Blobs, Entry, MemoryStore, Name, Object, ObjectStore};
 use crate::transfer::ByteStream;
@@ -74,7 +75,7 @@ impl World {
         StdRng::seed_from_u64(7).fill_bytes(&mut bytes);
         let image = self.open(ChunkList::empty(bytes.len() as u64));
         image.write(0, &bytes).await.unwrap();
-        (image.save(None, false).await.unwrap().0, bytes)
+        (image.save(None, false).await.unwrap().saved, bytes)
     }
 }
 
@@ -106,7 +107,7 @@ async fn an_image_is_as_its_model_on_every_machine() {
                 _ => assert!(image.read(start as u64, length).await.unwrap() == model[range], "machine {machine}"),
             }
         }
-        saved = Some(image.save(saved.as_ref(), false).await.unwrap().0);
+        saved = Some(image.save(saved.as_ref(), false).await.unwrap().saved);
     }
     let image = world.open(saved.unwrap().load(&world.blobs).await.unwrap());
     assert!(image.read(0, size).await.unwrap() == model);
@@ -119,7 +120,7 @@ async fn only_what_is_read_comes_and_only_what_changed_goes() {
     for place in [0_u64, 7, 8, 300, 599] {
         image.write(place * CHUNK as u64 + 5, &(place + 1).to_le_bytes()).await.unwrap();
     }
-    let (saved, _) = image.save(None, false).await.unwrap();
+    let saved = image.save(None, false).await.unwrap().saved;
     let objects = world.store.list("").await.unwrap().len();
     assert_eq!((saved.nodes.len(), objects), (3, 8), "a chunk each, and three nodes");
     let image = world.open(saved.load(&world.blobs).await.unwrap());
@@ -133,7 +134,7 @@ async fn only_what_is_read_comes_and_only_what_changed_goes() {
     image.discard(100 * CHUNK as u64, 199 * CHUNK as u64).await.unwrap();
     image.discard(301 * CHUNK as u64, 200 * CHUNK as u64).await.unwrap();
     assert_eq!((world.store.reads.load(Ordering::SeqCst), image.reads()), (1, vec![300]));
-    let (next, new) = image.save(Some(&saved), false).await.unwrap();
+    let KeptDisk { saved: next, uploaded: new, .. } = image.save(Some(&saved), false).await.unwrap();
     assert!(new < 1000, "{new} bytes of a chunk of ones");
     assert_eq!(world.store.list("").await.unwrap().len(), objects + 2, "the chunk and its node");
     assert_eq!(next.nodes[1..], saved.nodes[1..]);
@@ -225,7 +226,7 @@ async fn a_disk_that_mends_writes_what_the_store_has() {
     for (mends, is_right) in [(false, false), (true, true)] {
         let image = world.open(ChunkList::empty(2 * CHUNK as u64));
         image.write(0, &bytes).await.unwrap();
-        let (again, _) = image.save(None, mends).await.unwrap();
+        let again = image.save(None, mends).await.unwrap().saved;
         assert_eq!(again, saved);
         let image = world.open(again.load(&world.blobs).await.unwrap());
         assert_eq!(image.read(CHUNK as u64, 10).await.is_ok(), is_right, "{mends}");

@@ -45,6 +45,11 @@ impl ReachableMount {
         let key = mount_key(&mount.id, Some(&base.to_string()), &mount.selector);
         Ok(Some(Self { key, base: Some(rewritten.definition), mount }))
     }
+
+    /// Returns where hakobi's containers see it: a path that no other mount has, by which BuildKit 0.8 calls what it makes for it.
+    pub fn own_target(&self) -> String {
+        format!("/mounts/{}", &Digest::hash(self.key.as_bytes()).hex()[..16])
+    }
 }
 
 /// Returns the mounts of these commands, each once. Two commands that use one mount see the same files.
@@ -111,12 +116,12 @@ pub async fn with_mounts<T>(
         let refused = |error: io::Error| Refusal::unknown(error.to_string());
         let root = gateway.graph(source, &[], true).await?;
         let root = root.references.into_values().next().unwrap_or_default();
-        for (place, reachable) in mounts.iter().enumerate() {
+        for reachable in mounts {
             let base = match &reachable.base {
                 Some(base) => gateway.graph(base.clone(), &[], true).await?.references.into_values().next(),
                 None => None,
             };
-            let target = format!("/mounts/{place}");
+            let target = reachable.own_target();
             targets.push(target.clone());
             let CacheMount { id, sharing, selector, .. } = reachable.mount.clone();
             caches.push(ContainerMount { target, id, sharing, base, selector });

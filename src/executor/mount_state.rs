@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::domain::Digest;
+use crate::engine::buildkit::CachedItem;
 use crate::mounts::times::ContextTimes;
 
 /// What a run knows of the daemon's cache mounts.
@@ -18,8 +19,8 @@ pub struct MountProgress {
     pub is_unusable: bool,
     /// The steps whose results in the daemon have other times than the chosen ones, so that they must run.
     pub afresh: HashSet<Digest>,
-    /// What BuildKit said before this run of each result that it had. `None` before hakobi asked, or if it did not answer.
-    pub results: Option<Vec<String>>,
+    /// What BuildKit's cache had before a command with a mount ran. `None` before hakobi asked, or if BuildKit did not answer.
+    pub cached: Option<Vec<CachedItem>>,
 }
 
 /// What a mount had before the commands ran.

@@ -78,7 +78,11 @@ async fn bring_in_wanted(
     let done = with_mounts(execution, wanted, async |process| {
         for (place, mount) in wanted.iter().enumerate() {
             let saved = record.mounts.get(&mount.key);
-            mounts.states.insert(mount.key.clone(), look(process, place, saved, record, &execution.daemon.info.id).await?);
+            let mut state = look(process, place, saved, record, &execution.daemon.info.id).await?;
+            if results.several.contains(&mount.key) {
+                state = MountState::Foreign;
+            }
+            mounts.states.insert(mount.key.clone(), state);
         }
         if !settled {
             // The record says nothing of what is in such a mount, so no chosen time would be right. Tools with automatic mounts do not

@@ -35,9 +35,6 @@ const SHARED: [&str; 24] = [
     "userns-remap",
 ];
 
-/// The size to which BuildKit shrinks its cache at the end of a build, in bytes.
-const KEEP: u64 = 10 << 30;
-
 /// The directory of the daemon's sockets and of its containers' state, in memory and visible to nobody else. It is short, because the
 /// path of a socket may have 107 bytes.
 pub const EXEC_ROOT: &str = "/run/hakobi/exec";
@@ -82,7 +79,9 @@ pub fn whole(shared: &Map<String, Value>, major: u32, work: &Path, bridge: &str)
         "ip6tables": false,
         "ip-masq": false,
         "ip-forward": bridge != "none",
-        "builder": { "gc": { "enabled": true, "defaultKeepStorage": format!("{KEEP}B") } },
+        // It would begin a second after the daemon's start, and a command that begins just then gets a new cache mount, because it
+        // has the old one in use. hakobi shrinks the cache itself.
+        "builder": { "gc": { "enabled": false } },
         "shutdown-timeout": 5,
     });
     all.extend(own.as_object().cloned().unwrap_or_default());

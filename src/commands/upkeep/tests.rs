@@ -147,7 +147,7 @@ async fn the_disk_of_a_daemon_is_listed_counted_and_checked() {
     let chunk = kept(&blobs, media_type::OCI_LAYER_ZSTD, b"a chunk").await;
     let node = kept(&blobs, media_type::OCI_LAYER_ZSTD, &serde_json::to_vec(&[Some(&chunk.digest), None]).unwrap()).await;
     let disk = Some(SavedDisk { chunks: 2, nodes: vec![node.digest] });
-    let record = DiskRecord { daemon: "28.5.2 overlay2".to_owned(), disk, reads: Vec::new(), builds: 3, saved: 1 };
+    let record = DiskRecord { daemon: "28.5.2 overlay2".to_owned(), disk, used: 1, reads: Vec::new(), builds: 3, saved: 1 };
     let records = Records::new(blobs, vec!["pr/1".to_owned()], true, Hidden::default());
     records.write([(disk_key("user/app", "latest"), record)]).await.unwrap();
     let text = ask(&store, CacheCommand::List { json: false }).await.text;

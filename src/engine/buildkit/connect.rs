@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::io;
 
 use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
-use bollard_buildkit_proto::moby::buildkit::v1::{BytesMessage, DiskUsageRequest};
+use bollard_buildkit_proto::moby::buildkit::v1::{BytesMessage, DiskUsageRequest, PruneRequest, UsageRecord};
 use bytes::Bytes;
 use futures::StreamExt;
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
@@ -23,6 +23,17 @@ use super::gateway::MESSAGE_LIMIT;
 use crate::engine::operations::Operation;
 use crate::engine::{Dialer, Stream};
 use crate::error::{Error, Result};
+
+/// An item of BuildKit's cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CachedItem {
+    /// Whether it is a step's result.
+    pub is_result: bool,
+    /// Whether it is the content of a cache mount.
+    pub is_cache_mount: bool,
+    /// What BuildKit says of it: the arguments of the command that made it, the ID of a mount.
+    pub description: String,
+}
 
 /// The first API version that runs gRPC on the socket itself.
 const DIRECT_API: (u32, u32) = (1, 53);
@@ -100,21 +111,34 @@ impl BuildKit {
         Ok(workers.into_inner().record.into_iter().next().map(|worker| worker.labels).unwrap_or_default())
     }
 
-    /// Returns what BuildKit says of each result that it has: for one of a command, that has the command's arguments.
+    /// Returns what BuildKit's cache has.
     ///
     /// # Errors
     /// If BuildKit does not answer.
-    pub async fn results(&self) -> Result<Vec<String>> {
+    pub async fn cached(&self) -> Result<Vec<CachedItem>> {
         let control = ControlClient::new(self.channel());
         let used = control.max_decoding_message_size(MESSAGE_LIMIT).disk_usage(DiskUsageRequest::default()).await;
-        let used = used.map_err(|error| Error::no_daemon("BuildKit did not list its results").because(&error))?;
-        Ok(used
-            .into_inner()
-            .record
-            .into_iter()
-            .filter(|record| record.record_type == "regular")
-            .map(|record| record.description)
-            .collect())
+        let used = used.map_err(|error| Error::no_daemon("BuildKit did not list its cache").because(&error))?;
+        let item = |record: UsageRecord| CachedItem {
+            is_result: record.record_type == "regular",
+            is_cache_mount: record.record_type == "exec.cachemount",
+            description: record.description,
+        };
+        Ok(used.into_inner().record.into_iter().map(item).collect())
+    }
+
+    /// Removes what was not used for longest from BuildKit's cache, until the rest has this size in bytes.
+    ///
+    /// # Errors
+    /// If BuildKit does not do it.
+    pub async fn prune(&self, keep: u64) -> Result<()> {
+        let failed = |error: tonic::Status| Error::no_daemon("BuildKit did not shrink its cache").because(&error);
+        let keep = i64::try_from(keep).unwrap_or(i64::MAX);
+        // Older versions know only the first one, as the size to keep.
+        let request = PruneRequest { all: true, reserved_space: keep, max_used_space: keep, ..PruneRequest::default() };
+        let mut removed = ControlClient::new(self.channel()).prune(request).await.map_err(failed)?.into_inner();
+        while removed.message().await.map_err(failed)?.is_some() {}
+        Ok(())
     }
 
     /// Opens the reverse channel with these headers.

@@ -18,7 +18,7 @@ mod status;
 pub use bollard_buildkit_proto::pb;
 pub use bridge::Reference;
 pub use cache_option::CacheOption;
-pub use connect::BuildKit;
+pub use connect::{BuildKit, CachedItem};
 pub use container::{Container, ContainerMount, Process, ProcessInput, ProcessOutput};
 pub use gateway::{Gateway, Solved};
 pub use session::{

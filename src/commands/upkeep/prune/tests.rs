@@ -165,7 +165,7 @@ async fn the_chunks_of_a_daemons_disk_stay_as_long_as_its_image() {
     let (chunk, before) = (keep_blob(b"a chunk".to_vec()).await, keep_blob(b"a chunk of an earlier disk".to_vec()).await);
     let node = keep_blob(serde_json::to_vec(&[Some(&chunk), None]).unwrap()).await;
     let disk = Some(SavedDisk { chunks: 2, nodes: vec![node.clone()] });
-    let record = DiskRecord { daemon: "28".to_owned(), disk, reads: vec![0], builds: 1, saved: 1 };
+    let record = DiskRecord { daemon: "28".to_owned(), disk, used: 1, reads: vec![0], builds: 1, saved: 1 };
     let records = Records::new(blobs.clone(), vec!["main".to_owned()], true, Hidden::default());
     records.write([(disk_key("user/app", "latest"), record)]).await.unwrap();
     world.build("main", "user/app:latest", &["layer"]).await;
