@@ -61,8 +61,8 @@ fn a_command_goes_on_where_it_left_off_on_docker_28_with_containerd() {
 
 #[test]
 fn hakobi_chooses_it_when_the_cache_has_its_disk() {
-    let mut project = Project::new(D28);
-    let engine = Engine::lock(D28);
+    let mut project = Project::new(D20);
+    let engine = Engine::lock(D20);
     let auto = |project: &Project| project.build_by("auto").on(&engine.host()).done();
     assert!(!auto(&project).log().contains("a daemon of its own"));
     project.set("a.c", "a2\n");

@@ -272,7 +272,7 @@ fn the_flags_say_what_is_carried() {
 /// A pull request reads what main has saved, and writes only its own.
 #[test]
 fn branches_do_not_mix() {
-    let engine = Engine::lock(D28);
+    let engine = Engine::lock(D20);
     let mut project = Project::new(&engine);
     project.compiled(&engine, &["--cache-scope", "main"]);
     let branch = ["--cache-scope", "pr-1", "--cache-fallback", "main"];
@@ -339,7 +339,7 @@ fn of_two_directories_for_a_mount_neither_is_trusted() {
 /// A damaged or missing blob costs the content of the mount, and is a warning.
 #[test]
 fn damage_makes_a_cold_mount() {
-    let engine = Engine::lock(D28);
+    let engine = Engine::lock(C28);
     let mut project = Project::new(&engine);
     for (change, damages) in [("a2\n", true), ("a3\n", false)] {
         project.compiled(&engine, &["--no-cache"]);
@@ -375,7 +375,7 @@ fn damage_makes_a_cold_mount() {
 
 #[test]
 fn a_failed_build_saves_mounts_only_if_asked() {
-    let engine = Engine::lock(D28);
+    let engine = Engine::lock(C28);
     for (flags, compiled) in [(&[][..], "a b c d"), (&["--save-failed-mounts"][..], "a")] {
         let mut project = Project::new(&engine);
         project.more = " && false".to_owned();
@@ -407,7 +407,7 @@ fn mounts_are_in_the_registry_too() {
 /// A run is killed at many moments while it brings mounts in or saves them. The next one makes the right image.
 #[test]
 fn a_kill_leaves_no_half_mount() {
-    let engine = Engine::lock(D28);
+    let engine = Engine::lock(D20);
     let mut project = Project::new(&engine);
     // Enough content for the moments to differ.
     project.more = " && [ -e /obj/large ] || head -c 60000000 /dev/urandom > /obj/large && wc -c < /obj/large > /size".to_owned();

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::project::{Project, app_of, files};
-use crate::support::engine::{D28, Engine};
+use crate::support::engine::{C28, D20, D28, Engine};
 use crate::support::fault_proxy::{Fault, FaultProxy};
 use crate::support::s3::S3Server;
 use crate::support::small::Small;
@@ -63,8 +63,8 @@ fn a_damaged_disk_spoils_no_image() {
 /// The disk that begins after a bad one is as good as the first.
 #[test]
 fn a_bad_disk_is_replaced_by_a_good_one() {
-    let engine = Engine::lock(D28);
-    let mut project = Project::new(D28);
+    let engine = Engine::lock(C28);
+    let mut project = Project::new(C28);
     project.build().done();
     let (_, _, chunks) = parts(&project);
     chunks.iter().for_each(|path| flip(path));
@@ -111,8 +111,8 @@ fn long_a_store_that_stalls_ends_the_daemon_and_not_the_build() {
 /// The local copy of the disk has no room.
 #[test]
 fn a_full_temporary_directory_ends_the_daemon_and_not_the_build() {
-    let engine = Engine::lock(D28);
-    let mut project = Project::new(D28);
+    let engine = Engine::lock(D20);
+    let mut project = Project::new(D20);
     project.build().done();
     let small = Small::mount(&project.temporary(), "24m");
     // More than there is room for, and the machine's daemon has it elsewhere.

@@ -1,7 +1,7 @@
 //! Machines and builds that cannot have a daemon of hakobi's own: the machine's builds, and one line says why.
 
 use crate::project::{Project, app_of};
-use crate::support::engine::{D28, Engine};
+use crate::support::engine::{C28, D20, D28, Engine};
 use crate::support::image::{base, unique_image};
 use crate::support::machine::Run;
 
@@ -19,9 +19,9 @@ fn says_why(project: &Project, run: Run, why: &str) {
 
 #[test]
 fn a_machine_without_devices_or_docker_says_what_is_missing() {
-    let engine = Engine::lock(D28);
+    let engine = Engine::lock(D20);
     for (devices, why) in [("none", "/dev/fuse: it does not exist"), ("fuse", "/dev/loop-control: it does not exist")] {
-        let project = Project::new(D28);
+        let project = Project::new(D20);
         let build = project.build().on(&engine.host());
         let command = build.command();
         let mut inside = project.machine().command("unshare");
@@ -29,7 +29,7 @@ fn a_machine_without_devices_or_docker_says_what_is_missing() {
         inside.env("DOCKER_HOST", engine.host());
         says_why(&project, Run::of(&mut inside), why);
     }
-    let project = Project::new(D28);
+    let project = Project::new(D20);
     let path = project.machine().home().join("bin");
     let mut command = project.build().on(&engine.host()).command();
     command.env("PATH", format!("{}:/usr/bin:/bin:/usr/sbin:/sbin", path.display()));
@@ -56,8 +56,8 @@ fn another_user_and_an_unprivileged_container_are_told() {
 
 #[test]
 fn builds_that_need_the_machines_daemon_use_it() {
-    let engine = Engine::lock(D28);
-    let project = Project::new(D28);
+    let engine = Engine::lock(C28);
+    let project = Project::new(C28);
     let loaded = project.build().on(&engine.host()).with(&["--load"]).run();
     says_why(&project, loaded, "in the machine's daemon");
     let repository = unique_image("lazy-cache");

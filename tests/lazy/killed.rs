@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::project::{Project, app_of};
-use crate::support::engine::{D28, Engine};
+use crate::support::engine::{C28, D28, Engine};
 use crate::support::machine::Run;
 
 fn kill(signal: &str, pid: &str) {
@@ -63,9 +63,9 @@ fn a_terminated_build_leaves_nothing() {
 /// The processes behind a daemon, by what their command lines have.
 #[test]
 fn a_build_survives_its_daemon() {
-    let engine = Engine::lock(D28);
+    let engine = Engine::lock(C28);
     for process in ["daemon-keeper", "disk-process", "dockerd --config-file"] {
-        let mut project = Project::new(D28);
+        let mut project = Project::new(C28);
         project.build().done();
         project.set("b.c", "b2\n");
         project.waits = Some("here-it-waits");
